@@ -1,0 +1,1 @@
+"""RegNet image classifiers."""

@@ -1,0 +1,5 @@
+"""`python -m regnet` is the command `regnet`."""
+
+from regnet.cli import main
+
+main()

@@ -1,0 +1,93 @@
+"""The errors of regnet, one tree.
+
+RegNetError
+├── SpecError            a network description is impossible (also a ValueError)
+├── ProtocolError        a preprocessing protocol is impossible (also a ValueError)
+├── ImageError           one image cannot be read; other images go on
+├── SourceError          a source of images cannot be opened (no such file, bad archive, bad URL)
+├── UnknownModelError    no card, spec or file of that name
+├── DownloadError        weights could not be fetched
+│   ├── OfflineError     ... because the network was not to be used, or is not there
+│   └── IntegrityError   ... because what came has the wrong size or hash
+├── WeightsError         a checkpoint cannot be used
+│   ├── UnsafeError      ... because reading it would run code
+│   └── MismatchError    ... because its tensors are not the network's
+├── ModelError           a converted model (IR, ONNX) cannot be used
+├── ConversionError      a conversion failed or disagrees with the network
+├── MissingExtraError    an optional dependency is not installed
+└── OutputError          a result could not be written
+"""
+
+
+class RegNetError(Exception):
+    """Anything regnet raises on purpose; its message says what, where and what to do."""
+
+
+class SpecError(RegNetError, ValueError):
+    """A network description is impossible; `parameter` names what is wrong."""
+
+    def __init__(self, parameter: str, value: object, allowed: str) -> None:
+        super().__init__(f"{parameter}={value!r} is not allowed: {parameter} must be {allowed}")
+        self.parameter = parameter
+        self.value = value
+        self.allowed = allowed
+
+
+class ProtocolError(RegNetError, ValueError):
+    """A preprocessing protocol is impossible."""
+
+
+class ImageError(RegNetError):
+    """One image cannot be read."""
+
+
+class SourceError(RegNetError):
+    """A source of images cannot be opened."""
+
+
+class UnknownModelError(RegNetError):
+    """No card, spec or file of that name."""
+
+
+class DownloadError(RegNetError):
+    """Weights could not be fetched."""
+
+
+class OfflineError(DownloadError):
+    """The network was not to be used, or is not there."""
+
+
+class IntegrityError(DownloadError):
+    """What came has the wrong size or hash."""
+
+
+class WeightsError(RegNetError):
+    """A checkpoint cannot be used."""
+
+
+class UnsafeError(WeightsError):
+    """Reading the checkpoint would run code."""
+
+
+class MismatchError(WeightsError):
+    """The checkpoint's tensors are not the network's."""
+
+
+class ModelError(RegNetError):
+    """A converted model cannot be used."""
+
+
+class ConversionError(RegNetError):
+    """A conversion failed or disagrees with the network."""
+
+
+class MissingExtraError(RegNetError):
+    """An optional dependency is not installed."""
+
+    def __init__(self, what: str, extra: str) -> None:
+        super().__init__(f"{what} needs an extra: pip install 'regnet-vision[{extra}]'")
+        self.extra = extra
+
+
+class OutputError(RegNetError):
+    """A result could not be written."""

@@ -1,0 +1,28 @@
+"""Fixtures shared by all tests."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """Return the folder of reference data beside the checkout; skips where it is absent."""
+    folder = ROOT.parent / "shared"
+    if not (folder / "reference").is_dir():
+        pytest.skip("needs the reference data in ../shared, which is not here")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def photos(shared: Path) -> list[Path]:
+    """Return the 200 real photos in the reference data."""
+    return sorted((shared / "data" / "photos").glob("*.JPEG"))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep every test away from the user's own cache."""
+    monkeypatch.setenv("REGNET_CACHE", str(tmp_path_factory.getbasetemp() / "regnet-cache"))

@@ -6,9 +6,11 @@ RegNetError
 ├── ImageError           one image cannot be read; other images go on
 ├── SourceError          a source of images cannot be opened (no such file, bad archive, bad URL)
 ├── UnknownModelError    no card, spec or file of that name
+├── CardError            a model card is not valid (also a ValueError)
 ├── DownloadError        weights could not be fetched
 │   ├── OfflineError     ... because the network was not to be used, or is not there
-│   └── IntegrityError   ... because what came has the wrong size or hash
+│   ├── IntegrityError   ... because what came has the wrong size or hash
+│   └── LicenceError     ... because their licence was not accepted
 ├── WeightsError         a checkpoint cannot be used
 │   ├── UnsafeError      ... because reading it would run code
 │   └── MismatchError    ... because its tensors are not the network's
@@ -49,6 +51,10 @@ class UnknownModelError(RegNetError):
     """No card, spec or file of that name."""
 
 
+class CardError(RegNetError, ValueError):
+    """A model card is not valid."""
+
+
 class DownloadError(RegNetError):
     """Weights could not be fetched."""
 
@@ -59,6 +65,10 @@ class OfflineError(DownloadError):
 
 class IntegrityError(DownloadError):
     """What came has the wrong size or hash."""
+
+
+class LicenceError(DownloadError):
+    """The licence of the weights was not accepted."""
 
 
 class WeightsError(RegNetError):

@@ -1,0 +1,94 @@
+"""The cards in the package, by name."""
+
+import difflib
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from functools import cache
+from importlib.resources import files
+from importlib.resources.abc import Traversable
+
+from regnet.errors import UnknownModelError
+from regnet.zoo.card import Card, parse_card
+
+_SUFFIX = ".toml"
+
+
+def _folder() -> Traversable:
+    return files("regnet.zoo").joinpath("cards")
+
+
+@cache
+def card_names() -> tuple[str, ...]:
+    """Return the names of all cards: by family, then by size."""
+    names = (entry.name for entry in _folder().iterdir() if entry.name.endswith(_SUFFIX))
+    return tuple(sorted((n.removesuffix(_SUFFIX) for n in names), key=_order))
+
+
+def _order(name: str) -> tuple[str, float, str]:
+    """Sort regnetx-400mf before regnetx-3.2gf before regnety-200mf."""
+    family, _, rest = name.partition("-")
+    size = rest.partition("-")[0]
+    scale = {"mf": 1.0, "gf": 1000.0}.get(size[-2:])
+    return (family, float(size[:-2]) * scale if scale else 0.0, name)
+
+
+@cache
+def _load(name: str) -> Card:
+    file = f"{name}{_SUFFIX}"
+    return parse_card(_folder().joinpath(file).read_text("utf-8"), where=f"the card {file}")
+
+
+def card_by_name(name: str) -> Card:
+    """Return the card of a name or alias; case does not matter. Reads one card.
+
+    Raises `UnknownModelError`, with the names that are close.
+    """
+    wanted = name.strip().lower()
+    if wanted in card_names():
+        return _load(wanted)
+    for known, aliases in _aliases().items():
+        if wanted in aliases:
+            return _load(known)
+    raise UnknownModelError(f"no model is called {name!r}; {_suggestion(wanted)}")
+
+
+@cache
+def _aliases() -> dict[str, tuple[str, ...]]:
+    return {name: tuple(alias.lower() for alias in _load(name).aliases) for name in card_names()}
+
+
+def _suggestion(wanted: str) -> str:
+    known = [*card_names(), *(alias for aliases in _aliases().values() for alias in aliases)]
+    close = difflib.get_close_matches(wanted, known, n=4, cutoff=0.6)
+    hint = f"close are {', '.join(close)}; " if close else ""
+    return f"{hint}`regnet models` lists all"
+
+
+def find_cards(patterns: Sequence[str]) -> tuple[Card, ...]:
+    """Return the cards of names, aliases and globs such as `regnetx-*`, each once, in that order.
+
+    A glob is matched with the names, and with the aliases where it fits no name.
+    Raises `UnknownModelError` for a name or glob that fits nothing.
+    """
+    found: dict[str, Card] = {}
+    for pattern in patterns:
+        for card in _matches(pattern):
+            found.setdefault(card.name, card)
+    return tuple(found.values())
+
+
+def _matches(pattern: str) -> list[Card]:
+    if not is_glob(pattern):
+        return [card_by_name(pattern)]
+    wanted = pattern.strip().lower()
+    names = [name for name in card_names() if fnmatchcase(name, wanted)]
+    if not names:
+        names = [n for n, all_ in _aliases().items() if any(fnmatchcase(a, wanted) for a in all_)]
+    if not names:
+        raise UnknownModelError(f"no model fits {pattern!r}; `regnet models` lists all")
+    return [_load(name) for name in names]
+
+
+def is_glob(pattern: str) -> bool:
+    """Tell whether a text is a pattern rather than a name."""
+    return any(sign in pattern for sign in "*?[")

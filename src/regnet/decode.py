@@ -1,0 +1,247 @@
+"""Image bytes to 8-bit pixels, equal to Pillow's pipeline pixel for pixel.
+
+The reference is `ImageOps.exif_transpose(Image.open(f)).convert("RGB")`. JPEGs that libjpeg-turbo
+reads without a single warning go through simplejpeg, which gives the same pixels faster; Pillow
+decides about all others. Two things differ from the reference, on purpose: grey of 16 bits keeps
+its upper byte (Pillow clips it at 255), and EXIF data that cannot be read is ignored.
+"""
+
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Final, Literal
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from regnet.errors import ImageError
+
+Channels = Literal["BGR", "RGB"]
+Pixels = NDArray[np.uint8]
+
+MAX_PIXELS: Final = 2 * 89_478_485
+"""Images of more pixels are refused before they are decoded: the limit is Pillow's own."""
+
+# Format, offset and value of its magic number, Pillow plugin. Formats without a magic number (TGA),
+# that run other programs (EPS) or that are documents are left out.
+_MAGIC: Final = (
+    ("JPEG", 0, b"\xff\xd8\xff", "Jpeg"),
+    ("PNG", 0, b"\x89PNG\r\n\x1a\n", "Png"),
+    ("GIF", 0, b"GIF8", "Gif"),
+    ("WEBP", 8, b"WEBP", "WebP"),
+    ("BMP", 0, b"BM", "Bmp"),
+    ("TIFF", 0, b"II*\0", "Tiff"),
+    ("TIFF", 0, b"MM\0*", "Tiff"),
+    ("TIFF", 0, b"II+\0", "Tiff"),
+    ("TIFF", 0, b"MM\0+", "Tiff"),
+    ("JPEG2000", 0, b"\xff\x4f\xff\x51", "Jpeg2K"),
+    ("JPEG2000", 0, b"\0\0\0\x0cjP  \r\n\x87\n", "Jpeg2K"),
+    ("AVIF", 4, b"ftypavif", "Avif"),
+    ("AVIF", 4, b"ftypavis", "Avif"),
+    ("AVIF", 4, b"ftypmif1", "Avif"),
+    ("ICO", 0, b"\0\0\1\0", "Ico"),
+    *(("PPM", 0, b"P%d" % n + space, "Ppm") for n in range(1, 7) for space in (b" ", b"\n", b"\r")),
+    *(("PPM", 0, b"P%d\t" % n, "Ppm") for n in range(1, 7)),
+)
+FORMATS: Final = tuple(dict.fromkeys(name for name, *_ in _MAGIC))
+
+_TRANSPOSE: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# Pillow checks sizes again, and warns, while it loads these.
+_WARN_ON_LOAD: Final = ("TIFF", "ICO")
+
+_warnings_lock = threading.Lock()
+
+
+def decode(data: bytes, *, channels: Channels = "BGR", max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Return the image in encoded bytes as uint8 (H, W, 3), upright, C-contiguous, writable.
+
+    Of an animation the first frame, alpha dropped. Safe to call from many threads.
+    Raises `ImageError` with the reason; above `max_pixels` nothing is decoded.
+    """
+    if (pixels := _decode_jpeg(data, channels, max_pixels)) is None:
+        return pack(_open_rgb(data, max_pixels), channels)
+    if method := _jpeg_transpose(data):
+        return pack(Image.fromarray(pixels).transpose(method), "RGB")
+    return pixels
+
+
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return what `decode` returns as a Pillow image of mode RGB; raises `ImageError`."""
+    if (pixels := _decode_jpeg(data, "RGB", max_pixels)) is None:
+        return _open_rgb(data, max_pixels)
+    image = Image.fromarray(pixels)
+    method = _jpeg_transpose(data)
+    return image.transpose(method) if method else image
+
+
+def upright_rgb(image: Image.Image) -> Image.Image:
+    """Return a Pillow image of any mode turned upright by its EXIF data, in mode RGB.
+
+    The image given is not changed. Raises `ImageError` where it cannot be loaded or converted.
+    """
+    with _quiet(), _readable(image.mode):
+        image.load()
+        method = _exif_transpose(image)
+    with _readable(image.mode):
+        rgb = _to_rgb(image)
+        return rgb.transpose(method) if method else rgb
+
+
+def pack(image: Image.Image, channels: Channels) -> Pixels:
+    """Return a Pillow RGB image as uint8 (H, W, 3) in the order of `channels`, writable."""
+    width, height = image.size
+    pixels = np.frombuffer(bytearray(image.tobytes("raw", channels)), np.uint8)
+    return pixels.reshape(height, width, 3)
+
+
+def _decode_jpeg(data: bytes, channels: Channels, max_pixels: int) -> Pixels | None:
+    """Return a JPEG's pixels as they are stored; None where Pillow must decide."""
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    try:
+        height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
+        if colorspace in ("CMYK", "YCCK"):
+            return None
+        _check_size(width, height, max_pixels)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, channels)
+    except (ValueError, MemoryError):  # also for what libjpeg only warns about
+        return None
+    return pixels
+
+
+def _jpeg_transpose(data: bytes) -> Image.Transpose | None:
+    """Return how a JPEG must be turned to be upright, by its EXIF or XMP data."""
+    if not _has_app1(data):
+        return None
+    try:
+        with _quiet():
+            return _exif_transpose(_open(data, "JPEG", "Jpeg"))
+    except ImageError:
+        return None  # simplejpeg could read it, so it goes on
+
+
+def _has_app1(data: bytes) -> bool:
+    """Tell whether a JPEG has a segment that may hold an orientation; True where in doubt."""
+    at = 2
+    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
+        marker = data[at + 1]
+        if marker == 0xDA:  # the pixels begin: Pillow looks no further
+            return False
+        if marker == 0xE1 or not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xD9:
+            return True
+        at += 2 + int.from_bytes(data[at + 2 : at + 4])
+    return True
+
+
+def _open_rgb(data: bytes, max_pixels: int) -> Image.Image:
+    name, plugin = _format_of(data)
+    with _quiet():
+        image = _open(data, name, plugin)
+        _check_size(*image.size, max_pixels)
+        if name in _WARN_ON_LOAD:
+            _load(image, name)
+    _load(image, name)
+    with _quiet():
+        method = _exif_transpose(image)
+    with _readable(name):
+        rgb = _to_rgb(image)
+        return rgb.transpose(method) if method else rgb
+
+
+def _format_of(data: bytes) -> tuple[str, str]:
+    if not data:
+        raise ImageError("the file is empty")
+    for name, at, magic, plugin in _MAGIC:
+        if data[at : at + len(magic)] == magic:
+            return name, plugin
+    raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})")
+
+
+def _open(data: bytes, name: str, plugin: str) -> Image.Image:
+    """Return the image with its header read and its pixels not yet decoded."""
+    import_module(f"PIL.{plugin}ImagePlugin")
+    from io import BytesIO
+
+    with _readable(name):
+        return Image.open(BytesIO(data), formats=[name])
+
+
+def _load(image: Image.Image, name: str) -> None:
+    with _readable(name):
+        image.load()
+
+
+def _check_size(width: int, height: int, max_pixels: int) -> None:
+    if width * height > max_pixels:
+        raise ImageError(
+            f"too many pixels: {width} x {height} is over the limit of {max_pixels:,} "
+            "(a decompression bomb?)"
+        )
+
+
+def _exif_transpose(image: Image.Image) -> Image.Transpose | None:
+    """Return how the image must be turned to be upright; None where its EXIF does not say."""
+    try:
+        return _TRANSPOSE.get(image.getexif().get(0x0112, 1))
+    except Exception:  # hostile metadata raises anything; the pixels are good without
+        return None
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    # A PPM of 16 bits comes as mode I, scaled to 0..65535; other images of mode I have no range.
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.copy()  # alpha is dropped, but Pillow would warn about it
+        del image.info["transparency"]
+    return image.convert("RGB")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Pillow's warnings from the user: its errors are all that counts.
+
+    Filters are global to the process, so one thread at a time; only headers are read in here.
+    """
+    with _warnings_lock, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+@contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Turn whatever a parser raises on hostile data into an `ImageError` with the reason."""
+    try:
+        yield
+    except ImageError:
+        raise
+    except Image.DecompressionBombError as exc:
+        raise ImageError(f"too many pixels, a decompression bomb? ({exc})") from exc
+    except UnidentifiedImageError as exc:
+        raise ImageError(f"the {name} header is corrupt or truncated") from exc
+    except MemoryError as exc:
+        raise ImageError(f"not enough memory to decode the {name}") from exc
+    except Exception as exc:  # Pillow's parsers raise a dozen kinds
+        raise ImageError(_reason(name, exc)) from exc
+
+
+def _reason(name: str, exc: Exception) -> str:
+    text = str(exc).lower()
+    if isinstance(exc, EOFError) or any(s in text for s in ("truncated", "unexpected end", "eof")):
+        return f"the {name} is truncated"
+    return f"the {name} is corrupt or of an unsupported kind ({exc or type(exc).__name__})"

@@ -1,0 +1,283 @@
+"""Names of a RegNet's tensors in the four layouts found in published files, and their meaning.
+
+A layout is data: what each part of the network is called. Keys are translated one to one; nothing
+here reads a file or knows a tensor. Sources: the model definitions of pycls, timm
+(`timm/models/regnet.py`), torchvision (`models/regnet.py`) and transformers (`models/regnet`).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Literal
+
+from regnet.errors import MismatchError
+from regnet.preprocess import Channels
+
+LayoutName = Literal["pycls", "timm", "torchvision", "transformers"]
+
+_CONV = ("weight",)
+_AFFINE = ("weight", "bias")
+_BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+
+# Our names (pycls's) of all parts, and the tensors that each part has.
+_FRAME_PARTS = {"stem.conv": _CONV, "stem.bn": _BN, "head.fc": _AFFINE}
+_BLOCK_PARTS = {
+    "proj": _CONV,
+    "bn": _BN,
+    "f.a": _CONV,
+    "f.a_bn": _BN,
+    "f.b": _CONV,
+    "f.b_bn": _BN,
+    "f.se.f_ex.0": _AFFINE,
+    "f.se.f_ex.2": _AFFINE,
+    "f.c": _CONV,
+    "f.c_bn": _BN,
+}
+
+# What wrappers put before every key: DDP, torch.compile, Lightning and the like.
+_WRAPPERS = ("module.", "_orig_mod.", "model.")
+# Counters of wrappers (torch's AveragedModel) that are no part of the network.
+_NOT_WEIGHTS = frozenset({"n_averaged"})
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What one project calls the parts of a RegNet.
+
+    `frame` and `parts` map our name of a part to theirs, outside and inside the blocks; `block` is
+    the prefix of a block with its `{stage}` and `{block}` numbers, which count from `first_stage`
+    and `first_block`; `parts_with_squeeze` is what changes in a network with squeeze-excite.
+    `channels` is the order of the input channels that files in this layout expect.
+    """
+
+    name: LayoutName
+    channels: Channels
+    block: str
+    first_stage: int
+    first_block: int
+    frame: Mapping[str, str]
+    parts: Mapping[str, str]
+    parts_with_squeeze: Mapping[str, str] = field(default_factory=dict)
+
+    def frame_names(self) -> dict[str, str]:
+        """Return our name -> theirs of every tensor outside the blocks."""
+        return _tensor_names(_FRAME_PARTS, self.frame)
+
+    def block_names(self, *, squeeze: bool) -> dict[str, str]:
+        """Return our name -> theirs of every tensor inside a block, without the block's prefix."""
+        parts = {**self.parts, **self.parts_with_squeeze} if squeeze else self.parts
+        return _tensor_names(_BLOCK_PARTS, parts)
+
+    def has_squeeze(self, keys: Iterable[str]) -> bool:
+        """Tell whether keys of this layout include squeeze-excite."""
+        mark = f".{self.parts['f.se.f_ex.0']}."
+        return any(mark in key for key in keys)
+
+    def split(self, key: str) -> tuple[int, int, str] | None:
+        """Return (stage, block, rest) of a key inside a block, numbers from 1; None outside."""
+        match = _block_pattern(self.block).fullmatch(key)
+        if match is None:
+            return None
+        stage = int(match["stage"]) - self.first_stage + 1
+        block = int(match["block"]) - self.first_block + 1
+        return (stage, block, match["rest"]) if stage > 0 and block > 0 else None
+
+    def join(self, stage: int, block: int, rest: str) -> str:
+        """Return the key that `split` took apart."""
+        prefix = self.block.format(
+            stage=stage + self.first_stage - 1, block=block + self.first_block - 1
+        )
+        return prefix + rest
+
+
+def _tensor_names(kinds: Mapping[str, tuple[str, ...]], parts: Mapping[str, str]) -> dict[str, str]:
+    return {
+        f"{ours}.{suffix}": f"{parts[ours]}.{suffix}"
+        for ours, suffixes in kinds.items()
+        for suffix in suffixes
+    }
+
+
+@cache
+def _block_pattern(prefix: str) -> re.Pattern[str]:
+    """Return the pattern of a key inside a block; a stage named twice must be the same stage."""
+    number = "(?P<{}>0|[1-9][0-9]{{0,3}})"
+    pattern = re.escape(prefix)
+    pattern = pattern.replace(r"\{stage\}", number.format("stage"), 1)
+    pattern = pattern.replace(r"\{stage\}", "(?P=stage)")
+    pattern = pattern.replace(r"\{block\}", number.format("block"))
+    return re.compile(pattern + "(?P<rest>.+)")
+
+
+PYCLS = Layout(
+    name="pycls",
+    channels="BGR",
+    block="s{stage}.b{block}.",
+    first_stage=1,
+    first_block=1,
+    frame={name: name for name in _FRAME_PARTS},
+    parts={name: name for name in _BLOCK_PARTS},
+)
+
+TIMM = Layout(
+    name="timm",
+    channels="RGB",
+    block="s{stage}.b{block}.",
+    first_stage=1,
+    first_block=1,
+    frame={name: name for name in _FRAME_PARTS},
+    parts={
+        "proj": "downsample.conv",
+        "bn": "downsample.bn",
+        "f.a": "conv1.conv",
+        "f.a_bn": "conv1.bn",
+        "f.b": "conv2.conv",
+        "f.b_bn": "conv2.bn",
+        "f.se.f_ex.0": "se.fc1",
+        "f.se.f_ex.2": "se.fc2",
+        "f.c": "conv3.conv",
+        "f.c_bn": "conv3.bn",
+    },
+)
+
+TORCHVISION = Layout(
+    name="torchvision",
+    channels="RGB",
+    block="trunk_output.block{stage}.block{stage}-{block}.",
+    first_stage=1,
+    first_block=0,
+    frame={"stem.conv": "stem.0", "stem.bn": "stem.1", "head.fc": "fc"},
+    parts={
+        "proj": "proj.0",
+        "bn": "proj.1",
+        "f.a": "f.a.0",
+        "f.a_bn": "f.a.1",
+        "f.b": "f.b.0",
+        "f.b_bn": "f.b.1",
+        "f.se.f_ex.0": "f.se.fc1",
+        "f.se.f_ex.2": "f.se.fc2",
+        "f.c": "f.c.0",
+        "f.c_bn": "f.c.1",
+    },
+)
+
+TRANSFORMERS = Layout(
+    name="transformers",
+    channels="RGB",
+    block="regnet.encoder.stages.{stage}.layers.{block}.",
+    first_stage=0,
+    first_block=0,
+    frame={
+        "stem.conv": "regnet.embedder.embedder.convolution",
+        "stem.bn": "regnet.embedder.embedder.normalization",
+        "head.fc": "classifier.1",
+    },
+    parts={
+        "proj": "shortcut.convolution",
+        "bn": "shortcut.normalization",
+        "f.a": "layer.0.convolution",
+        "f.a_bn": "layer.0.normalization",
+        "f.b": "layer.1.convolution",
+        "f.b_bn": "layer.1.normalization",
+        "f.se.f_ex.0": "layer.2.attention.0",
+        "f.se.f_ex.2": "layer.2.attention.2",
+        "f.c": "layer.2.convolution",
+        "f.c_bn": "layer.2.normalization",
+    },
+    # Squeeze-excite takes place 2 of the layer list and moves the last convolution to 3.
+    parts_with_squeeze={"f.c": "layer.3.convolution", "f.c_bn": "layer.3.normalization"},
+)
+
+LAYOUTS: tuple[Layout, ...] = (PYCLS, TIMM, TORCHVISION, TRANSFORMERS)
+
+
+def detect_layout(keys: Iterable[str]) -> Layout:
+    """Return the layout whose blocks the keys name, wrappers' prefixes aside.
+
+    Raises `MismatchError` where no layout knows any of them, or two know as many.
+    """
+    plain = list(strip_wrappers(keys).values())
+    counts = {layout.name: _known_in_blocks(plain, layout) for layout in LAYOUTS}
+    best = max(LAYOUTS, key=lambda layout: counts[layout.name])
+    if not counts[best.name]:
+        some = ", ".join(plain[:3]) or "none"
+        raise MismatchError(
+            f"these are not a RegNet's weights: no tensor is named as pycls, timm, torchvision or "
+            f"transformers name a RegNet's blocks (the names here: {some}{', ...' * bool(some)})"
+        )
+    if sorted(counts.values())[-2] == counts[best.name]:
+        raise MismatchError("the tensors are named half by one project, half by another")
+    return best
+
+
+def _known_in_blocks(keys: list[str], layout: Layout) -> int:
+    names = set(layout.block_names(squeeze=layout.has_squeeze(keys)).values())
+    return sum(parts is not None and parts[2] in names for parts in map(layout.split, keys))
+
+
+def strip_wrappers(keys: Iterable[str]) -> dict[str, str]:
+    """Return key -> key without the prefixes that wrappers put before every key.
+
+    `module.` (DDP, EMA), `_orig_mod.` (torch.compile) and `model.`, in any order and number;
+    wrappers' own counters are left out.
+    """
+    plain = {key: key for key in keys if key not in _NOT_WEIGHTS}
+    while plain and (prefix := _common_wrapper(plain.values())):
+        plain = {key: rest.removeprefix(prefix) for key, rest in plain.items()}
+    return plain
+
+
+def _common_wrapper(keys: Iterable[str]) -> str | None:
+    keys = list(keys)
+    return next((p for p in _WRAPPERS if all(key.startswith(p) for key in keys)), None)
+
+
+def to_pycls(keys: Iterable[str]) -> dict[str, str]:
+    """Return their key -> our key (pycls's), one to one, whatever the layout and the wrappers.
+
+    Raises `MismatchError` that lists the keys which a RegNet in this layout does not have.
+    """
+    plain = strip_wrappers(keys)
+    layout = detect_layout(plain.values())
+    ours = _translate(plain.values(), layout, PYCLS)
+    return {key: ours[rest] for key, rest in plain.items()}
+
+
+def from_pycls(keys: Iterable[str], layout: Layout) -> dict[str, str]:
+    """Return our key -> the key in another layout, one to one; raises `MismatchError`."""
+    return _translate(keys, PYCLS, layout)
+
+
+def _translate(keys: Iterable[str], source: Layout, target: Layout) -> dict[str, str]:
+    keys = list(keys)
+    squeeze = source.has_squeeze(keys)
+    frame = _through(source.frame_names(), target.frame_names())
+    block = _through(source.block_names(squeeze=squeeze), target.block_names(squeeze=squeeze))
+    names: dict[str, str] = {}
+    unknown: list[str] = []
+    for key in keys:
+        parts = source.split(key)
+        if key in frame:
+            names[key] = frame[key]
+        elif parts and parts[2] in block:
+            names[key] = target.join(parts[0], parts[1], block[parts[2]])
+        else:
+            unknown.append(key)
+    if unknown:
+        raise MismatchError(_unknown_message(unknown, source))
+    return names
+
+
+def _through(source: Mapping[str, str], target: Mapping[str, str]) -> dict[str, str]:
+    """Return their name -> the target's name, by way of ours."""
+    return {theirs: target[ours] for ours, theirs in source.items()}
+
+
+def _unknown_message(keys: list[str], layout: Layout) -> str:
+    shown = "".join(f"\n  {key}" for key in keys[:10])
+    more = f"\n  ... and {len(keys) - 10} more" if len(keys) > 10 else ""
+    return (
+        f"a RegNet in the layout of {layout.name} has no tensors of these {len(keys)} names:"
+        f"{shown}{more}"
+    )

@@ -1,0 +1,58 @@
+"""Several downloads at once."""
+
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from regnet.errors import RegNetError
+from regnet.zoo.card import Card
+
+Fetch = Callable[[Card], Path]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one card: the `path` of its file, or the `error`."""
+
+    card: Card
+    path: Path | None = None
+    error: RegNetError | None = None
+
+
+def fetch_all(cards: Sequence[Card], fetch: Fetch, *, jobs: int = 4) -> Iterator[Outcome]:
+    """Yield the outcome of `fetch` for each card as it comes, `jobs` of them at a time.
+
+    The threads are daemons: an interrupted command ends at once, as if killed, which downloads
+    survive. Errors that are not regnet's are raised here.
+    """
+    waiting: queue.SimpleQueue[Card] = queue.SimpleQueue()
+    for card in cards:
+        waiting.put(card)
+    outcomes: queue.Queue[Outcome | BaseException] = queue.Queue()
+    for _ in range(min(max(1, jobs), len(cards))):
+        threading.Thread(target=_work, args=(waiting, outcomes, fetch), daemon=True).start()
+    for _ in cards:
+        outcome = outcomes.get()
+        if isinstance(outcome, BaseException):
+            raise outcome
+        yield outcome
+
+
+def _work(
+    waiting: "queue.SimpleQueue[Card]",
+    outcomes: "queue.Queue[Outcome | BaseException]",
+    fetch: Fetch,
+) -> None:
+    while True:
+        try:
+            card = waiting.get_nowait()
+        except queue.Empty:
+            return
+        try:
+            outcomes.put(Outcome(card, path=fetch(card)))
+        except RegNetError as exc:
+            outcomes.put(Outcome(card, error=exc))
+        except BaseException as exc:
+            outcomes.put(exc)

@@ -1,0 +1,309 @@
+"""Verified downloads of weights into the cache.
+
+A file has its final name only once its size and hash are right. Everything on the way there may
+be killed at any moment: the next run goes on from where it was.
+"""
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from regnet.cache import cache_dir as default_cache_dir
+from regnet.errors import DownloadError, IntegrityError, LicenceError, OfflineError
+from regnet.zoo.card import Card, WeightsFile
+from regnet.zoo.events import OnEvent, Reporter, ignore
+from regnet.zoo.http import MirrorError, new_client
+from regnet.zoo.part import Part
+from regnet.zoo.record import (
+    CHUNK,
+    Digests,
+    Hasher,
+    SeenHashes,
+    forget_record,
+    hash_file,
+    new_record,
+    read_record,
+    write_record,
+)
+from regnet.zoo.transfer import Terms, Transfer, ensure_space, without_secrets
+
+if TYPE_CHECKING:
+    import httpx
+
+MIRROR_VARIABLE = "REGNET_MIRROR"
+
+
+def download(
+    card: Card,
+    *,
+    cache_dir: str | Path | None = None,
+    mirrors: Sequence[str] = (),
+    offline: bool = False,
+    verify: bool = False,
+    accept_licence: bool = False,
+    client: "httpx.Client | None" = None,
+    on_event: OnEvent = ignore,
+    terms: Terms | None = None,
+) -> Path:
+    """Return the verified file of a card's weights, fetched if it is not in the cache.
+
+    `mirrors` are addresses of folders that are tried first, then those in $REGNET_MIRROR
+    (separated by spaces), then the card's own. `verify` hashes a cached file instead of
+    trusting its size and time of change. A second process that wants the same file waits for the
+    first and fetches nothing.
+
+    Raises `OfflineError` (not cached, and `offline` or no connection to any mirror),
+    `LicenceError` (a non-commercial licence without `accept_licence`), `IntegrityError` (a
+    mirror sent something wrong and no other something right) and `DownloadError`.
+    """
+    reporter = Reporter(card.name, on_event)
+    try:
+        path = _get(
+            card,
+            _Place(card, cache_dir),
+            mirrors=mirrors,
+            offline=offline,
+            verify=verify,
+            accept_licence=accept_licence,
+            client=client,
+            reporter=reporter,
+            terms=terms or Terms(),
+        )
+    except DownloadError as exc:
+        reporter.send("failed", message=str(exc))
+        raise
+    size = path.stat().st_size
+    reporter.send("done", path=str(path), bytes=size, total=size)
+    return path
+
+
+def cached_file(
+    card: Card, *, cache_dir: str | Path | None = None, verify: bool = False
+) -> Path | None:
+    """Return the verified file of a card's weights if it is in the cache; never fetches.
+
+    A file that is, by size and time of change, the one verified before is not hashed again
+    unless `verify` is set. Raises `DownloadError` where the cache cannot be read.
+    """
+    if card.file is None:
+        path = _bundled(card)
+        return path if path.is_file() else None
+    return _Place(card, cache_dir).verified(again=verify)
+
+
+def import_file(card: Card, path: str | Path, *, cache_dir: str | Path | None = None) -> Path:
+    """Return the cached copy of a card's weights, taken from a file once that is verified.
+
+    Where no hash was published, the file's own is recorded and holds for later downloads.
+    Raises `IntegrityError` where it is not the card's file, `DownloadError` where it cannot be
+    copied.
+    """
+    place = _Place(card, cache_dir)
+    try:
+        with place.lock(Reporter(card.name, ignore)):
+            return _import(card, Path(path), place)
+    except OSError as exc:
+        raise DownloadError(f"cannot copy {path} to {place.path.parent}: {exc}") from exc
+
+
+def forget_hash(card: Card, *, cache_dir: str | Path | None = None) -> bool:
+    """Forget the hash recorded for a card's file; tell whether one was.
+
+    A file in the cache no longer counts as verified, unless its hash was published.
+    """
+    place = _Place(card, cache_dir)
+    forget_record(place.path)
+    return place.seen.forget(card)
+
+
+def require_licence(card: Card, accepted: bool) -> None:
+    """Raise `LicenceError` with the notice of a non-commercial licence not yet accepted."""
+    if card.licence.non_commercial and not accepted:
+        raise LicenceError(
+            f"{card.name} was not downloaded. {card.licence.notice}. To accept this, run "
+            f"`regnet download --accept-licence {card.name}`"
+        )
+
+
+class _Place:
+    """Where a card's file lies in the cache, and what it must be."""
+
+    def __init__(self, card: Card, cache_dir: str | Path | None) -> None:
+        if card.file is None:
+            raise DownloadError(f"{card.name} is part of the package; there is nothing to fetch")
+        weights = default_cache_dir(cache_dir) / "weights"
+        self.card = card
+        self.file: WeightsFile = card.file
+        self.path = weights / card.name / self.file.name
+        self.seen = SeenHashes(weights)
+
+    def verified(self, *, again: bool) -> Path | None:
+        """Return the file if it is there and right; hashed where its record does not vouch."""
+        try:
+            stat = self.path.stat()
+            record = read_record(self.path)
+            expected = self.seen.expected(self.card)
+            known = record is not None and expected.problem(record.digests) is None
+            if record is not None and known and record.describes(stat) and not again:
+                return self.path
+            found = hash_file(self.path).digests()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as exc:
+            raise DownloadError(f"cannot read {self.path}: {exc}") from exc
+        vouched = expected.hashed or (record is not None and record.sha384 == found.sha384)
+        if expected.problem(found) or not vouched:
+            return None
+        self._vouch(found, url=record.url if record else "", etag=record.etag if record else None)
+        return self.path
+
+    def _vouch(self, found: Digests, *, url: str, etag: str | None) -> None:
+        """Record that the file is right; a cache that cannot be written does without."""
+        with suppress(OSError):
+            write_record(self.path, new_record(self.path, found, url=url, etag=etag))
+
+    @contextmanager
+    def lock(self, reporter: Reporter) -> Iterator[None]:
+        """Hold the file against other processes; waits for one that has it."""
+        from filelock import FileLock, Timeout
+
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(f"{self.path}.lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            reporter.send("waiting", message="another process is fetching it")
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _get(
+    card: Card,
+    place: _Place,
+    *,
+    mirrors: Sequence[str],
+    offline: bool,
+    verify: bool,
+    accept_licence: bool,
+    client: "httpx.Client | None",
+    reporter: Reporter,
+    terms: Terms,
+) -> Path:
+    if path := place.verified(again=verify):
+        return path
+    if offline:
+        raise OfflineError(f"{card.name} is not in the cache ({place.path}). {_ways_on(place)}")
+    require_licence(card, accept_licence)
+    urls = [*_mirror_urls(mirrors, place.file), *place.file.urls]
+    try:
+        with place.lock(reporter):
+            if path := place.verified(again=verify):
+                return path
+            return _fetch(place, urls, client=client, reporter=reporter, terms=terms)
+    except OSError as exc:
+        raise DownloadError(f"cannot write {place.path}: {exc}") from exc
+
+
+def _mirror_urls(mirrors: Sequence[str], file: WeightsFile) -> list[str]:
+    bases = [*mirrors, *os.environ.get(MIRROR_VARIABLE, "").split()]
+    for base in bases:
+        if not base.lower().startswith(("http://", "https://")):
+            shown = without_secrets(base)
+            raise DownloadError(f"the mirror {shown!r} is not an http or https address")
+    return [f"{base.rstrip('/')}/{file.name}" for base in bases]
+
+
+def _fetch(
+    place: _Place,
+    urls: Sequence[str],
+    *,
+    client: "httpx.Client | None",
+    reporter: Reporter,
+    terms: Terms,
+) -> Path:
+    """Try the mirrors in turn."""
+    failures: list[tuple[str, MirrorError]] = []
+    with ExitStack() as stack:
+        client = client or stack.enter_context(new_client())
+        part = stack.enter_context(Part(place.path))
+        expected = place.seen.expected(place.card)
+        for url in urls:
+            transfer = Transfer(url, part, expected, client=client, terms=terms, reporter=reporter)
+            try:
+                transfer.run()
+            except MirrorError as exc:
+                failures.append((without_secrets(url), exc))
+                reporter.send("retry", url=without_secrets(url), message=f"gave up: {exc}")
+            else:
+                return _finish(place, part, without_secrets(url))
+        if part.size == 0:
+            part.remove()
+    raise _all_failed(place, failures)
+
+
+def _finish(place: _Place, part: Part, url: str) -> Path:
+    """Record what came, then give it its name: whoever sees the name finds the record."""
+    etag = part.origin.etag if part.origin else None
+    place.seen.remember(place.card, part.digests, url=url)
+    write_record(place.path, new_record(part.path, part.digests, url=url, etag=etag))
+    part.finish(place.path)
+    return place.path
+
+
+def _all_failed(place: _Place, failures: Sequence[tuple[str, MirrorError]]) -> DownloadError:
+    kind = DownloadError
+    if any(exc.integrity for _, exc in failures):
+        kind = IntegrityError
+    elif all(exc.unreachable for _, exc in failures):
+        kind = OfflineError
+    reasons = "".join(f"\n  {url}: {exc}" for url, exc in failures)
+    return kind(f"{place.card.name} could not be downloaded:{reasons}\n{_ways_on(place)}")
+
+
+def _ways_on(place: _Place) -> str:
+    name, file = place.card.name, place.file.name
+    return (
+        f"Ways on: `regnet download --mirror URL {name}` with a server that has {file}; or fetch "
+        f"it on another machine and `regnet download --from {file} {name}`"
+    )
+
+
+def _import(card: Card, source: Path, place: _Place) -> Path:
+    expected = place.seen.expected(card)
+    temporary = place.path.with_name(f".{place.path.name}.{uuid4().hex}")
+    try:
+        found = _copy(source, temporary)
+        if problem := expected.problem(found):
+            raise IntegrityError(f"{source} is not the file of {card.name}: {problem}")
+        url = source.resolve().as_uri()
+        place.seen.remember(card, found, url=url)
+        write_record(place.path, new_record(temporary, found, url=url, etag=None))
+        temporary.replace(place.path)
+    finally:
+        temporary.unlink(missing_ok=True)
+    return place.path
+
+
+def _copy(source: Path, target: Path) -> Digests:
+    """Copy a file to the disk and return the digests of what was copied."""
+    hasher = Hasher()
+    with source.open("rb") as reading, target.open("wb") as writing:
+        ensure_space(target.parent, source.stat().st_size)
+        while chunk := reading.read(CHUNK):
+            writing.write(chunk)
+            hasher.update(chunk)
+        writing.flush()
+        os.fsync(writing.fileno())
+    return hasher.digests()
+
+
+def _bundled(card: Card) -> Path:
+    from importlib.resources import files
+
+    return Path(str(files("regnet").joinpath(card.bundled or "")))

@@ -1,0 +1,75 @@
+"""What a download reports while it runs."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+Happening = Literal["waiting", "start", "progress", "retry", "done", "failed"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One step of a download: `bytes` of `total` are here, `seconds_left` at the present rate.
+
+    "waiting" (another process is fetching the file), "start" (a server answered), "progress"
+    (ten times a second at most), "retry" (`message` says why), "done" (`path`), "failed".
+    """
+
+    event: Happening
+    model: str
+    bytes: int = 0
+    total: int | None = None
+    seconds_left: float | None = None
+    url: str | None = None
+    path: str | None = None
+    message: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the event as plain JSON values, without those that are not known."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+OnEvent = Callable[[Event], None]
+
+
+def ignore(event: Event) -> None:
+    """Report to nobody."""
+
+
+class Reporter:
+    """Turns the steps of one download into events, and measures the rate."""
+
+    def __init__(
+        self, model: str, on_event: OnEvent, *, interval: float = 0.1, clock: Any = time.monotonic
+    ) -> None:
+        self._model = model
+        self._on_event = on_event
+        self._interval = interval
+        self._clock = clock
+        self._began = self._last = 0.0
+        self._offset = 0
+
+    def send(self, event: Happening, **values: Any) -> None:
+        """Report one step."""
+        self._on_event(Event(event=event, model=self._model, **values))
+
+    def start(self, url: str, size: int, total: int | None) -> None:
+        """Report that a server answered; `size` bytes are here already."""
+        self._began = self._last = self._clock()
+        self._offset = size
+        self.send("start", bytes=size, total=total, url=url)
+
+    def progress(self, size: int, total: int | None) -> None:
+        """Report how much is here, unless that was done a moment ago."""
+        now = self._clock()
+        if now - self._last >= self._interval:
+            self._last = now
+            left = self._seconds_left(size, total, now)
+            self.send("progress", bytes=size, total=total, seconds_left=left)
+
+    def _seconds_left(self, size: int, total: int | None, now: float) -> float | None:
+        got = size - self._offset
+        if total is None or got <= 0:
+            return None
+        return round((total - size) * (now - self._began) / got, 1)

@@ -1,0 +1,110 @@
+"""A file that is still arriving: its bytes, its hashes, and what it is a part of."""
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from regnet.zoo.record import Digests, Hasher, hash_file, write_json
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a server said of the whole file when its first bytes came; `total` in bytes."""
+
+    url: str
+    etag: str | None = None
+    last_modified: str | None = None
+    total: int | None = None
+
+    @property
+    def validator(self) -> str | None:
+        """What If-Range may be asked with: a strong ETag, else the date of the last change."""
+        if self.etag and not self.etag.startswith("W/"):
+            return self.etag
+        return self.last_modified
+
+
+class Part:
+    """The file `<name>.part` and, beside it, its origin as JSON.
+
+    Every byte goes to the system at once, so that what a killed process received is still there.
+    `pieces` counts the responses (or earlier runs) that the bytes came from. Raises `OSError`.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self.path = final.with_name(f"{final.name}.part")
+        self._origin_path = final.with_name(f"{final.name}.part.json")
+        self.origin = self._read_origin()
+        self._hasher = Hasher()
+        if self.origin is not None and self.path.is_file():
+            self._hasher = hash_file(self.path)
+        self.pieces = 1 if self.size else 0
+        self._stream = self.path.open("ab" if self.size else "wb", buffering=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stream.close()
+
+    @property
+    def size(self) -> int:
+        """Bytes that are here."""
+        return self._hasher.size
+
+    @property
+    def digests(self) -> Digests:
+        """Digests of the bytes that are here."""
+        return self._hasher.digests()
+
+    def append(self, chunk: bytes) -> None:
+        """Add the next bytes; they are in the file when this returns."""
+        rest = memoryview(chunk)
+        while rest:
+            written = self._stream.write(rest)
+            rest = rest[written:]
+        self._hasher.update(chunk)
+
+    def start(self, origin: Origin) -> None:
+        """Begin anew, as a part of another file. Bytes never lie under a foreign origin."""
+        self.clear()
+        write_json(self._origin_path, asdict(origin))
+        self.origin = origin
+
+    def clear(self) -> None:
+        """Drop the bytes and the origin."""
+        self._stream.truncate(0)
+        self._stream.seek(0)
+        self._origin_path.unlink(missing_ok=True)
+        self.origin = None
+        self._hasher = Hasher()
+        self.pieces = 0
+
+    def finish(self, final: Path) -> None:
+        """Give the complete file its final name, once it is on the disk."""
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        self.path.replace(final)
+        self._origin_path.unlink(missing_ok=True)
+
+    def remove(self) -> None:
+        """Remove the part altogether."""
+        self._stream.close()
+        self.path.unlink(missing_ok=True)
+        self._origin_path.unlink(missing_ok=True)
+
+    def _read_origin(self) -> Origin | None:
+        with suppress(OSError, ValueError, TypeError):
+            origin = Origin(**json.loads(self._origin_path.read_text("utf-8")))
+            if isinstance(origin.url, str) and isinstance(origin.total, int | None):
+                return origin
+        return None

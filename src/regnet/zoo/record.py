@@ -1,0 +1,249 @@
+"""What is known of files of weights: hashes, records beside them, and hashes seen before."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from regnet.errors import DownloadError
+from regnet.zoo.card import Card
+
+CHUNK = 1 << 20
+
+
+@dataclass(frozen=True)
+class Digests:
+    """Size in bytes and hashes (hex) of a file's content."""
+
+    size: int
+    sha384: str
+    sha256: str
+
+
+class Hasher:
+    """Both hashes of a growing content."""
+
+    def __init__(self) -> None:
+        self._sha384 = hashlib.sha384()
+        self._sha256 = hashlib.sha256()
+        self.size = 0
+
+    def update(self, chunk: bytes) -> None:
+        """Take in the next bytes."""
+        self._sha384.update(chunk)
+        self._sha256.update(chunk)
+        self.size += len(chunk)
+
+    def digests(self) -> Digests:
+        """Return the digests of what was taken in so far."""
+        return Digests(self.size, self._sha384.hexdigest(), self._sha256.hexdigest())
+
+
+def hash_file(path: Path) -> Hasher:
+    """Return a hasher that took in a whole file. Raises `OSError`."""
+    hasher = Hasher()
+    with path.open("rb") as stream:
+        while chunk := stream.read(CHUNK):
+            hasher.update(chunk)
+    return hasher
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expected:
+    """What a file must be: as published, or (`seen`) as it was when first downloaded."""
+
+    model: str
+    size: int | None = None
+    sha384: str | None = None
+    sha256_prefix: str | None = None
+    size_at_least: int | None = None
+    seen: bool = False
+
+    @property
+    def hashed(self) -> bool:
+        """Whether a hash decides; without one only the server's word does."""
+        return self.sha384 is not None or self.sha256_prefix is not None
+
+    def problem(self, found: Digests) -> str | None:
+        """Return what is wrong with a file's content, or None."""
+        if wrong := self.size_problem(found.size):
+            return wrong
+        if self.sha384 is not None and found.sha384 != self.sha384:
+            return self._wrong("sha384", found.sha384, self.sha384)
+        if not found.sha256.startswith(self.sha256_prefix or ""):
+            return self._wrong("sha256", found.sha256, f"{self.sha256_prefix}...")
+        return None
+
+    def size_problem(self, size: int) -> str | None:
+        """Return what is wrong with a file's size in bytes, or None."""
+        if self.size is not None and size != self.size:
+            return self._wrong("size", f"{size:,} bytes", f"{self.size:,}")
+        if self.size_at_least is not None and size < self.size_at_least:
+            return f"{size:,} bytes are too few: the parameters alone take {self.size_at_least:,}"
+        return None
+
+    def _wrong(self, what: str, found: str, wanted: str) -> str:
+        text = f"its {what} is {found}, not {wanted}"
+        if self.seen:
+            text += (
+                " as in the first download (if the publisher changed the file on purpose: "
+                f"`regnet download --forget {self.model}`)"
+            )
+        return text
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """Where a file came from and what it was when verified; lies beside it as JSON."""
+
+    url: str
+    size: int
+    sha384: str
+    sha256: str
+    etag: str | None
+    time: str
+    mtime_ns: int
+
+    def describes(self, stat: os.stat_result) -> bool:
+        """Tell whether a file is, by size and time of change, still the one verified."""
+        return (self.size, self.mtime_ns) == (stat.st_size, stat.st_mtime_ns)
+
+    @property
+    def digests(self) -> Digests:
+        """The content's digests when it was verified."""
+        return Digests(self.size, self.sha384, self.sha256)
+
+
+def new_record(path: Path, digests: Digests, *, url: str, etag: str | None) -> Record:
+    """Return the record of a file just verified."""
+    mtime_ns = path.stat().st_mtime_ns
+    return Record(url=url, etag=etag, time=_now(), mtime_ns=mtime_ns, **asdict(digests))
+
+
+def read_record(file: Path) -> Record | None:
+    """Return the record beside a file; None where there is none that can be read."""
+    with suppress(OSError, ValueError, TypeError):
+        record = Record(**json.loads(_record_path(file).read_text("utf-8")))
+        if isinstance(record.sha384, str) and isinstance(record.sha256, str):
+            return record
+    return None
+
+
+def write_record(file: Path, record: Record) -> None:
+    """Write the record beside a file, atomically. Raises `OSError`."""
+    write_json(_record_path(file), asdict(record))
+
+
+def forget_record(file: Path) -> None:
+    """Remove the record beside a file."""
+    _record_path(file).unlink(missing_ok=True)
+
+
+def _record_path(file: Path) -> Path:
+    return file.with_name(f"{file.name}.json")
+
+
+def write_json(path: Path, values: Any) -> None:
+    """Write JSON under a temporary name, then rename. Raises `OSError`."""
+    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
+    try:
+        temporary.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+class SeenHashes:
+    """Hashes of files for which none was published, as first downloaded.
+
+    They are one JSON file, `known-hashes.json`, that outlives the weights themselves.
+    Raises `DownloadError` where it cannot be read or written.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._path = folder / "known-hashes.json"
+
+    def expected(self, card: Card) -> Expected:
+        """Return what the file of a card must be."""
+        file = card.file
+        if file is None:
+            return Expected(model=card.name)
+        if file.sha384 is None and (seen := self._read().get(_key(card))):
+            return Expected(
+                model=card.name,
+                size=seen["size"],
+                sha384=seen["sha384"],
+                sha256_prefix=file.sha256_prefix,
+                seen=True,
+            )
+        return Expected(
+            model=card.name,
+            size=file.size,
+            sha384=file.sha384,
+            sha256_prefix=file.sha256_prefix,
+            size_at_least=file.size_at_least,
+        )
+
+    def remember(self, card: Card, digests: Digests, *, url: str) -> None:
+        """Hold later downloads to these digests, unless a full hash was published."""
+        if card.file is not None and card.file.sha384 is None:
+            seen = {"size": digests.size, "sha384": digests.sha384, "url": url, "time": _now()}
+            with self._locked() as hashes:
+                hashes.setdefault(_key(card), seen)
+
+    def forget(self, card: Card) -> bool:
+        """Forget the hash of a card's file; tell whether there was one."""
+        with self._locked() as hashes:
+            return hashes.pop(_key(card), None) is not None
+
+    @contextmanager
+    def _locked(self) -> Iterator[dict[str, Any]]:
+        """Give the hashes to change; they are written back atomically."""
+        from filelock import FileLock
+
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(f"{self._path}.lock"):
+                before = self._read()
+                hashes = dict(before)
+                yield hashes
+                if hashes != before:
+                    write_json(self._path, hashes)
+        except OSError as exc:
+            raise DownloadError(f"cannot write {self._path}: {exc}") from exc
+
+    def _read(self) -> dict[str, Any]:
+        try:
+            hashes = json.loads(self._path.read_text("utf-8"))
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as exc:
+            raise DownloadError(self._unreadable(str(exc))) from exc
+        if not isinstance(hashes, dict) or not all(_is_seen(seen) for seen in hashes.values()):
+            raise DownloadError(self._unreadable("not the hashes that regnet wrote"))
+        return hashes
+
+    def _unreadable(self, why: str) -> str:
+        return f"cannot read {self._path}: {why}; it holds hashes of weights: restore or remove it"
+
+
+def _key(card: Card) -> str:
+    return f"{card.name}/{card.file.name if card.file else ''}"
+
+
+def _is_seen(seen: Any) -> bool:
+    return (
+        isinstance(seen, dict)
+        and isinstance(seen.get("size"), int)
+        and isinstance(seen.get("sha384"), str)
+    )

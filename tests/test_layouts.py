@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from regnet.errors import MismatchError
@@ -39,6 +39,7 @@ wrappers = st.sampled_from(
 )
 
 
+@settings(deadline=None)
 @given(keys=networks, layout=layouts, wrapper=wrappers)
 def test_translation_there_and_back_is_the_identity(
     keys: list[str], layout: Layout, wrapper: str
@@ -53,6 +54,7 @@ def test_translation_there_and_back_is_the_identity(
     assert list(back.values()) == keys
 
 
+@settings(deadline=None)
 @given(keys=networks, layout=layouts, data=st.data())
 def test_any_one_strange_key_is_named(keys: list[str], layout: Layout, data: st.DataObject) -> None:
     theirs = list(from_pycls(keys, layout).values())
@@ -62,6 +64,7 @@ def test_any_one_strange_key_is_named(keys: list[str], layout: Layout, data: st.
     assert f"\n  {spoilt}" in str(caught.value)
 
 
+@settings(deadline=None)
 @given(st.lists(st.text(max_size=30), max_size=20))
 def test_arbitrary_text_is_no_network(keys: list[str]) -> None:
     with pytest.raises(MismatchError, match="not a RegNet's weights"):

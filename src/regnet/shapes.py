@@ -139,6 +139,42 @@ def _candidate_ratios(squeezes: list[tuple[int, int]]) -> Iterable[float]:
     yield from (s / w for w, s in squeezes)
 
 
+def network_shapes(spec: Spec) -> dict[str, Shape]:
+    """Return the name and shape of every tensor in a spec's network, without building it."""
+    shapes = {"stem.conv.weight": (spec.stem_width, 3, 3, 3), **_bn("stem.bn", spec.stem_width)}
+    width_in = spec.stem_width
+    for i, stage in enumerate(spec.stages, start=1):
+        for j in range(1, stage.depth + 1):
+            block = f"s{i}.b{j}"
+            if j == 1:
+                shapes[f"{block}.proj.weight"] = (stage.width, width_in, 1, 1)
+                shapes |= _bn(f"{block}.bn", stage.width)
+            shapes |= _transform(f"{block}.f", stage, width_in, spec.se_width(width_in))
+            width_in = stage.width
+    shapes |= {"head.fc.weight": (spec.classes, width_in), "head.fc.bias": (spec.classes,)}
+    return shapes
+
+
+def _transform(name: str, stage: Stage, width_in: int, squeeze: int | None) -> dict[str, Shape]:
+    inner = stage.inner_width
+    shapes: dict[str, Shape] = {f"{name}.a.weight": (inner, width_in, 1, 1)}
+    shapes |= _bn(f"{name}.a_bn", inner)
+    shapes[f"{name}.b.weight"] = (inner, stage.group_width, 3, 3)
+    shapes |= _bn(f"{name}.b_bn", inner)
+    if squeeze is not None:
+        shapes[f"{name}.se.f_ex.0.weight"] = (squeeze, inner, 1, 1)
+        shapes[f"{name}.se.f_ex.0.bias"] = (squeeze,)
+        shapes[f"{name}.se.f_ex.2.weight"] = (inner, squeeze, 1, 1)
+        shapes[f"{name}.se.f_ex.2.bias"] = (inner,)
+    shapes[f"{name}.c.weight"] = (stage.width, inner, 1, 1)
+    return shapes | _bn(f"{name}.c_bn", stage.width)
+
+
+def _bn(name: str, width: int) -> dict[str, Shape]:
+    vectors = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{v}": (width,) for v in vectors} | {f"{name}.num_batches_tracked": ()}
+
+
 def describe_spec(spec: Spec) -> str:
     """Return a network's name or, where it has none, its figures: one line for messages."""
     if name := published_name(spec):

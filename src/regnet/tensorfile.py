@@ -107,15 +107,20 @@ def _check_zip(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as exc:
+            stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            # torch itself does not look at the checksums.
+            damaged = archive.testzip() if stored else None
+    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as exc:
         raise WeightsError(f"{path} is truncated or corrupt: {exc}") from exc
     names = {member.filename.rpartition("/")[2] for member in members}
     if "constants.pkl" in names:
         raise UnsafeError(f"{path} is a TorchScript archive, which is code. {_REMEDY}")
     if "data.pkl" not in names:
         raise WeightsError(f"{path} is not a checkpoint: it is a zip archive of something else")
-    if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+    if not stored:
         raise WeightsError(f"{path} is a compressed zip archive, which PyTorch never writes")
+    if damaged:
+        raise WeightsError(f"{path} is corrupt: {damaged} in it fails its checksum")
 
 
 _REMEDY = (
@@ -229,6 +234,8 @@ def _find_state(content: Any, entry: tuple[str, ...] = ()) -> TensorFile:
             f"{where} has entries that are neither tensors nor a known container of them "
             f"(model_state, {', '.join(_CONTAINERS)}): {', '.join(strange[:8])}"
         )
+    for key, tensor in content.items():
+        _require_plain(key, tensor)
     return TensorFile(dict(content), entry)
 
 
@@ -259,16 +266,22 @@ def _error(content: Mapping[Any, Any], name: str) -> float:
     return 100.0 if math.isnan(error) else error
 
 
+def _require_plain(key: str, tensor: torch.Tensor) -> None:
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+        raise WeightsError(f"{key} is not a plain tensor but sparse, nested or quantized")
+    if tensor.device.type != "cpu":
+        raise WeightsError(f"{key} has no data (device {tensor.device})")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise WeightsError(f"{key} has more elements than data")
+
+
 def plain_tensor(key: str, tensor: torch.Tensor) -> torch.Tensor:
     """Return a copy of a tensor as contiguous float32, or int64 for BN's step counters.
 
     Raises `WeightsError` naming the key where it is sparse, quantized, complex, whole-numbered,
     without data, or holds a value that is not finite.
     """
-    if tensor.layout != torch.strided or tensor.is_quantized or tensor.device.type != "cpu":
-        raise WeightsError(f"{key} is not a plain tensor ({tensor.layout}, {tensor.device})")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise WeightsError(f"{key} has more elements than data")
+    _require_plain(key, tensor)
     tensor = tensor.detach()
     if key.endswith(".num_batches_tracked"):
         return tensor.to(torch.int64, copy=True)

@@ -14,17 +14,22 @@ from regnet.errors import MismatchError, MissingExtraError, OutputError, Weights
 from regnet.files import new_folder_beside, sha384_of
 from regnet.labels import Labels
 from regnet.layouts import LayoutName, detect_layout, to_pycls
-from regnet.network import RegNet
 from regnet.preprocess import Channels, Preprocess
 from regnet.provenance import Provenance, provenance_from_json, provenance_to_json
-from regnet.shapes import Shape, describe_spec, difference, infer_spec, same_architecture
+from regnet.shapes import (
+    Shape,
+    describe_spec,
+    difference,
+    infer_spec,
+    network_shapes,
+    same_architecture,
+)
 from regnet.spec import Spec, published_name, spec_by_name
 from regnet.tensorfile import TensorFile, plain_tensor, read_tensors
 
 try:
     import torch
-    from safetensors import SafetensorError
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 except ImportError as exc:
     raise MissingExtraError("reading and writing checkpoints", "torch") from exc
 
@@ -172,11 +177,6 @@ def _fresh_head(spec: Spec, seed: int) -> dict[str, torch.Tensor]:
     return dict(zip(_HEAD, (weight, torch.zeros(spec.classes)), strict=True))
 
 
-def _network_shapes(spec: Spec) -> dict[str, Shape]:
-    with torch.device("meta"):
-        return _shapes(RegNet(spec).state_dict())
-
-
 def check_state(spec: Spec, state: State) -> None:
     """Check that weights have just the names and shapes of a spec's network.
 
@@ -186,9 +186,7 @@ def check_state(spec: Spec, state: State) -> None:
 
 
 def _check_tensors(spec: Spec, state: State, *, head: bool) -> None:
-    network = _network_shapes(spec)
-    if not head:
-        network = {key: shape for key, shape in network.items() if key not in _HEAD}
+    network = {k: shape for k, shape in network_shapes(spec).items() if head or k not in _HEAD}
     _require_equal(network, _shapes(state), describe_spec(spec))
 
 
@@ -244,9 +242,10 @@ def _write_whole(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[st
     try:
         with new_folder_beside(path) as folder:
             part = folder / path.name
-            save_file(tensors, part, metadata=metadata)
-            with part.open("rb+") as file:
+            with part.open("wb") as file:
+                file.write(save(tensors, metadata))
+                file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-    except (OSError, SafetensorError) as exc:
+    except OSError as exc:
         raise OutputError(f"cannot write {path}: {exc}") from exc

@@ -74,11 +74,18 @@ def _kind(path: Path) -> Kind:
         raise WeightsError(f"cannot read {path}: {exc.strerror or exc}") from exc
     if head.startswith(b"PK\x03\x04"):
         return "zip"
-    if len(head) > 8 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= size - 8:
+    if _begins_safetensors(head):
+        if int.from_bytes(head[:8], "little") > size - 8:
+            raise WeightsError(f"{path} is a truncated safetensors file; download it again")
         return "safetensors"
     if head.startswith(b"\x80"):
         return "pickle"
     raise WeightsError(f"{path} is not a checkpoint: {_what_instead(head)}")
+
+
+def _begins_safetensors(head: bytes) -> bool:
+    """Tell whether a file begins with the length (below 4 GiB) of a JSON text, and that text."""
+    return head[4:9] == b"\0\0\0\0{"
 
 
 def _what_instead(head: bytes) -> str:
@@ -88,8 +95,6 @@ def _what_instead(head: bytes) -> str:
         return "it is a web page (a server's error page, most likely); download it again"
     if head.startswith(b"version https://git-lfs"):
         return "it is a Git LFS pointer; fetch the file itself with 'git lfs pull'"
-    if len(head) > 8 and head[8:9] == b"{":
-        return "it begins like a safetensors file, but is cut off"
     return f"it is neither a PyTorch nor a safetensors file (it begins with {head[:8]!r})"
 
 
@@ -97,9 +102,12 @@ def _read_safetensors(path: Path) -> TensorFile:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            return TensorFile(tensors, metadata=dict(file.metadata() or {}))
+            metadata = dict(file.metadata() or {})
     except (SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as exc:
         raise WeightsError(f"{path} is a truncated or corrupt safetensors file: {exc}") from exc
+    if not tensors:
+        raise WeightsError(f"{path} holds no named tensors")
+    return TensorFile(tensors, metadata=metadata)
 
 
 def _check_zip(path: Path) -> None:

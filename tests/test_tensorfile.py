@@ -1,0 +1,374 @@
+import contextlib
+import io
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from regnet.errors import UnsafeError, WeightsError
+
+torch = pytest.importorskip("torch")
+from safetensors.torch import save  # noqa: E402
+
+from regnet.tensorfile import plain_tensor, read_tensors  # noqa: E402
+
+Save = Callable[[Any, Path], None]
+
+
+def save_zip(content: Any, path: Path) -> None:
+    torch.save(content, path)
+
+
+def save_legacy(content: Any, path: Path) -> None:
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+both = pytest.mark.parametrize("save_as", [save_zip, save_legacy])
+
+
+class Runs:
+    """Unpickles by calling a function."""
+
+    def __init__(self, function: Callable[..., object], *arguments: object) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> tuple[Callable[..., object], tuple[object, ...]]:
+        return self.call
+
+
+def tensors(value: float = 1.0) -> dict[str, torch.Tensor]:
+    return {"a.weight": torch.full((2, 3), value), "a.bias": torch.arange(3.0)}
+
+
+@both
+def test_plain_state_dict(save_as: Save, tmp_path: Path) -> None:
+    path = tmp_path / "plain.pth"
+    save_as(OrderedDict(tensors()), path)
+    file = read_tensors(path)
+    assert file.entry == ()
+    assert file.metadata == {}
+    assert all(torch.equal(file.tensors[k], v) for k, v in tensors().items())
+
+
+def test_safetensors_with_foreign_metadata(tmp_path: Path) -> None:
+    path = tmp_path / "named.bin"
+    path.write_bytes(save(tensors(), {"format": "pt"}))
+    file = read_tensors(path)
+    assert file.metadata == {"format": "pt"}
+    assert torch.equal(file.tensors["a.bias"], torch.arange(3.0))
+
+
+@pytest.mark.parametrize(
+    ("errors", "expected"),
+    [
+        ({"test_err": 21.0, "ema_err": 20.0}, "ema_state"),
+        ({"test_err": 20.0, "ema_err": 21.0}, "model_state"),
+        ({"test_err": 20.0, "ema_err": 20.0}, "model_state"),
+        ({"test_err": 20.0}, "model_state"),
+        ({"ema_err": 20.0}, "ema_state"),
+        ({}, "model_state"),
+        ({"test_err": float("nan"), "ema_err": 99.0}, "ema_state"),
+        ({"test_err": 99.0, "ema_err": float("nan")}, "model_state"),
+        ({"test_err": None, "ema_err": 50}, "ema_state"),
+        ({"test_err": np.float64(30.5), "ema_err": np.float64(30.25)}, "ema_state"),
+        ({"test_err": np.float32(30.25), "ema_err": np.float64(30.5)}, "model_state"),
+        ({"test_err": torch.tensor(3.0), "ema_err": torch.tensor(2.0)}, "ema_state"),
+    ],
+)
+@both
+def test_pycls_better_state(
+    save_as: Save, errors: dict[str, object], expected: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "pycls.pyth"
+    states = {"model_state": tensors(1), "ema_state": tensors(2)}
+    save_as({"epoch": 99, **states, **errors, "optimizer_state": {"state": {0: {}}}}, path)
+    file = read_tensors(path)
+    assert file.entry == (expected,)
+    assert torch.equal(file.tensors["a.weight"], states[expected]["a.weight"])
+
+
+@both
+def test_pycls_of_april_2020(save_as: Save, tmp_path: Path) -> None:
+    path = tmp_path / "old.pyth"
+    optimizer = {
+        "state": {0: {"momentum_buffer": torch.zeros(3)}},
+        "param_groups": [{"lr": np.float64(0.1), "params": [0]}],
+    }
+    content = {"epoch": 99, "model_state": tensors(), "optimizer_state": optimizer, "cfg": "A: 1\n"}
+    save_as(content, path)
+    assert read_tensors(path).entry == ("model_state",)
+
+
+@pytest.mark.parametrize(
+    "scalar",
+    [np.float64(1.5), np.float32(1.5), np.float16(1.5), np.int64(3), np.int32(3), np.bool_(True),
+     np.dtype(">f8").type(1.5), np.array(1.5, ">f8")[()]],
+    ids=lambda scalar: str(scalar.dtype),
+)  # fmt: skip
+@pytest.mark.parametrize("module", [b"numpy.core.multiarray", b"numpy._core.multiarray"])
+def test_numpy_scalars_of_old_and_new_numpy(scalar: Any, module: bytes, tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    content = {"test_err": scalar, "ema_err": float(scalar) + 1, "model_state": tensors(),
+               "ema_state": tensors(2)}  # fmt: skip
+    torch.save(content, buffer, _use_new_zipfile_serialization=False)
+    written = b"numpy._core.multiarray" if b"numpy._core" in buffer.getvalue() else module
+    path = tmp_path / "scalars.pyth"
+    path.write_bytes(buffer.getvalue().replace(written, module))
+    assert read_tensors(path).entry == ("model_state",)
+
+
+@pytest.mark.parametrize(
+    ("content", "entry"),
+    [
+        ({"state_dict": tensors(), "epoch": 3}, ("state_dict",)),
+        ({"state_dict": tensors(), "state_dict_ema": tensors(2)}, ("state_dict_ema",)),
+        ({"model": tensors(), "model_ema": tensors(2), "optimizer": {}}, ("model_ema",)),
+        ({"model": tensors(), "model_ema": None}, ("model",)),
+        ({"model": {"state_dict": tensors()}}, ("model", "state_dict")),
+        ({"ema_state": tensors()}, ("ema_state",)),
+        ({"model_state": tensors(), "ema_state": {}}, ("model_state",)),
+    ],
+)
+def test_other_containers(content: object, entry: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "container.pt"
+    torch.save(content, path)
+    assert read_tensors(path).entry == entry
+
+
+deep: dict[str, Any] = {"a": torch.ones(1)}
+for _ in range(9):
+    deep = {"model": deep}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ([torch.zeros(2)], "holds no named tensors .but list"),
+        (torch.zeros(2), "holds no named tensors .but Tensor"),
+        ({}, "holds no named tensors"),
+        ({1: torch.zeros(2)}, "a name that is no text: 1"),
+        ({"a": torch.zeros(2), "lr": 0.1}, "neither tensors nor a known container.*: lr"),
+        ({"net": {"a": torch.zeros(2)}}, "neither tensors nor a known container.*: net"),
+        (deep, "nested too deep"),
+        ({"test_err": "x", "model_state": tensors(), "ema_state": tensors()}, "test_err is no num"),
+        ({"test_err": tensors()["a.bias"], "model_state": tensors(), "ema_state": tensors()},
+         "test_err is no number"),
+        ({"a": torch.eye(3).to_sparse()}, "a is not a plain tensor"),
+        ({"a": torch.empty(3, device="meta")}, "a has no data"),
+        ({"a": torch.zeros(1).expand(1000, 1000)}, "a has more elements than data"),
+    ],
+)  # fmt: skip
+@both
+def test_content_that_is_no_checkpoint(
+    save_as: Save, content: object, message: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "other.pt"
+    save_as(content, path)
+    with pytest.raises(WeightsError, match=message) as caught:
+        read_tensors(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "it is empty"),
+        (b"\n<!DOCTYPE html><html>404</html>", "a web page"),
+        (b"<?xml version='1.0'?><Error>AccessDenied</Error>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:00", "Git LFS pointer"),
+        (b"hello, world", "neither a PyTorch nor a safetensors file"),
+        (b"PK\x03\x04 and no more", "truncated or corrupt"),
+        (b"\x80\x02", "truncated or corrupt"),
+        (save(tensors())[:60], "a truncated safetensors file"),
+        (save(tensors())[:-1], "truncated or corrupt safetensors"),
+        (b"\x02\0\0\0\0\0\0\0{}", "no named tensors"),
+    ],
+)
+def test_files_that_are_no_checkpoint(content: bytes, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "model.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match=message) as caught:
+        read_tensors(path)
+    assert str(path) in str(caught.value)
+
+
+def test_no_file_and_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="No such file"):
+        read_tensors(tmp_path / "none.pth")
+    with pytest.raises(WeightsError, match=r"cannot read .*[Dd]irectory"):
+        read_tensors(tmp_path)
+
+
+def test_other_archives(tmp_path: Path) -> None:
+    other, squeezed = tmp_path / "photos.zip", tmp_path / "squeezed.pth"
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("photo.jpg", b"x")
+    with pytest.raises(WeightsError, match="a zip archive of something else"):
+        read_tensors(other)
+    with zipfile.ZipFile(squeezed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", b"\0" * 1000)
+    with pytest.raises(WeightsError, match="compressed zip archive"):
+        read_tensors(squeezed)
+
+
+def test_torchscript_is_code(tmp_path: Path) -> None:
+    path = tmp_path / "script.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        for name in ("data.pkl", "constants.pkl", "code/__torch__.py"):
+            archive.writestr(f"archive/{name}", b"x")
+    with pytest.raises(UnsafeError, match="TorchScript"):
+        read_tensors(path)
+
+
+def attacks(marker: Path) -> dict[str, Runs]:
+    return {
+        f"{os.name if os.name == 'nt' else 'posix'}.system": Runs(os.system, f"echo > {marker}"),
+        "eval": Runs(eval, f"open({str(marker)!r}, 'w')"),
+        "pathlib.Path.touch": Runs(Path.touch, marker),
+    }
+
+
+@pytest.mark.parametrize("attack", range(3))
+@pytest.mark.parametrize("place", ["top", "state", "beside"])
+@both
+def test_code_in_a_pickle_is_refused_and_not_run(
+    save_as: Save, place: str, attack: int, tmp_path: Path
+) -> None:
+    marker = tmp_path / "executed"
+    name, evil = list(attacks(marker).items())[attack]
+    content: dict[str, Any] = {
+        "top": evil,
+        "state": {"model_state": {**tensors(), "b": evil}},
+        "beside": {"model_state": tensors(), "cfg": evil},
+    }
+    path = tmp_path / "evil.pth"
+    save_as(content[place], path)
+    with pytest.raises(UnsafeError, match="would run code") as caught:
+        read_tensors(path)
+    assert not marker.exists()
+    asked = name if attack < 2 else ("getattr", "pathlib")
+    assert any(word in str(caught.value) for word in ([asked] if isinstance(asked, str) else asked))
+
+
+@pytest.mark.parametrize("protocol", [0, 1, 2, 3, 4, 5])
+def test_code_in_a_bare_pickle_of_any_protocol(protocol: int, tmp_path: Path) -> None:
+    marker = tmp_path / "executed"
+    path = tmp_path / "evil.pth"
+    path.write_bytes(pickle.dumps({"a": Runs(os.system, f"echo > {marker}")}, protocol))
+    with pytest.raises(WeightsError) as caught:
+        read_tensors(path)
+    assert not marker.exists()
+    if protocol >= 2:
+        assert isinstance(caught.value, UnsafeError)
+        assert "system" in str(caught.value)
+
+
+def test_the_attacks_would_work_on_an_ordinary_reader(tmp_path: Path) -> None:
+    for number, evil in enumerate(attacks(tmp_path / "executed").values()):
+        (tmp_path / "executed").unlink(missing_ok=True)
+        path = tmp_path / f"{number}.pth"
+        torch.save(evil, path)
+        value = torch.load(path, weights_only=False)
+        if hasattr(value, "close"):
+            value.close()
+        assert (tmp_path / "executed").exists()
+
+
+def test_whole_models_and_namespaces_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "whole.pth"
+    torch.save(torch.nn.ReLU(), path)
+    with pytest.raises(UnsafeError, match=r"asks for torch\.nn\.modules\.activation\.ReLU"):
+        read_tensors(path)
+
+
+def test_numpy_arrays_are_not_let_in(tmp_path: Path) -> None:
+    path = tmp_path / "arrays.pth"
+    torch.save({"a": np.zeros(3)}, path)
+    with pytest.raises(UnsafeError, match=r"multiarray\._reconstruct"):
+        read_tensors(path)
+
+
+def test_reading_leaves_nothing_allowed_behind(tmp_path: Path) -> None:
+    before = torch.serialization.get_safe_globals()
+    path = tmp_path / "plain.pth"
+    save_zip(tensors(), path)
+    read_tensors(path)
+    assert torch.serialization.get_safe_globals() == before
+
+
+def test_damaged_bits_of_an_archive_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "damaged.pth"
+    save_zip({"a": torch.full((1000,), 7.0)}, path)
+    content = bytearray(path.read_bytes())
+    content[content.index(torch.full((4,), 7.0).numpy().tobytes()) + 2000] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="fails its checksum"):
+        read_tensors(path)
+
+
+def contents() -> list[bytes]:
+    buffers = [io.BytesIO(), io.BytesIO()]
+    torch.save({"model_state": tensors(), "test_err": np.float64(3)}, buffers[0])
+    torch.save(tensors(), buffers[1], _use_new_zipfile_serialization=False)
+    return [*(buffer.getvalue() for buffer in buffers), save(tensors(), {"regnet": "{}"})]
+
+
+WHOLE = contents()
+
+
+@settings(deadline=None, max_examples=300)
+@given(which=st.integers(0, 2), data=st.data())
+def test_any_damage_is_an_error_of_ours_or_harmless(
+    which: int, data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    content = bytearray(WHOLE[which])
+    if data.draw(st.booleans()):
+        del content[data.draw(st.integers(0, len(content) - 1)) :]
+    for _ in range(data.draw(st.integers(0, 3)) if content else 0):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    path = tmp_path_factory.getbasetemp() / "damaged.pth"
+    path.write_bytes(content)
+    # Any other exception, or a crash, fails.
+    with contextlib.suppress(WeightsError):
+        file = read_tensors(path)
+        assert all(isinstance(tensor, torch.Tensor) for tensor in file.tensors.values())
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64"])
+def test_floating_point_becomes_float32(dtype: str) -> None:
+    source = torch.tensor([[1.5, -2.25], [0.0, 3.0]], dtype=getattr(torch, dtype)).T
+    plain = plain_tensor("a", source)
+    assert plain.dtype == torch.float32
+    assert plain.is_contiguous()
+    assert plain.tolist() == [[1.5, 0.0], [-2.25, 3.0]]
+    assert plain.data_ptr() != source.data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(2, dtype=torch.int64), "layer.weight has type torch.int64"),
+        (torch.zeros(2, dtype=torch.complex64), "layer.weight has type torch.complex64"),
+        (torch.tensor([1.0, float("nan")]), "layer.weight holds values that are not finite"),
+        (torch.tensor([1.0, float("-inf")]), "layer.weight holds values that are not finite"),
+        (torch.tensor([1e300], dtype=torch.float64), "layer.weight holds values that are not fin"),
+        (torch.eye(2).to_sparse(), "layer.weight is not a plain tensor"),
+    ],
+)
+def test_tensors_that_are_no_weights(tensor: torch.Tensor, message: str) -> None:
+    with pytest.raises(WeightsError, match=message):
+        plain_tensor("layer.weight", tensor)
+
+
+def test_step_counters_are_whole_numbers() -> None:
+    plain = plain_tensor("a.num_batches_tracked", torch.tensor(7.0))
+    assert plain.dtype == torch.int64
+    assert plain.item() == 7

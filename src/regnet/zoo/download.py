@@ -61,7 +61,7 @@ def download(
     """
     reporter = Reporter(card.name, on_event)
     try:
-        path = _get(
+        path = _shipped(card) or _get(
             card,
             _Place(card, cache_dir),
             mirrors=mirrors,
@@ -89,8 +89,7 @@ def cached_file(
     unless `verify` is set. Raises `DownloadError` where the cache cannot be read.
     """
     if card.file is None:
-        path = _bundled(card)
-        return path if path.is_file() else None
+        return _shipped(card)
     return _Place(card, cache_dir).verified(again=verify)
 
 
@@ -123,7 +122,7 @@ def require_licence(card: Card, accepted: bool) -> None:
     """Raise `LicenceError` with the notice of a non-commercial licence not yet accepted."""
     if card.licence.non_commercial and not accepted:
         raise LicenceError(
-            f"{card.name} was not downloaded. {card.licence.notice}. To accept this, run "
+            f"{card.name} was not downloaded. {card.licence.notice} . To accept this: "
             f"`regnet download --accept-licence {card.name}`"
         )
 
@@ -133,7 +132,10 @@ class _Place:
 
     def __init__(self, card: Card, cache_dir: str | Path | None) -> None:
         if card.file is None:
-            raise DownloadError(f"{card.name} is part of the package; there is nothing to fetch")
+            raise DownloadError(
+                f"the model of {card.name} belongs in the package as {card.bundled}, where there "
+                "is none; install regnet-vision anew"
+            )
         weights = default_cache_dir(cache_dir) / "weights"
         self.card = card
         self.file: WeightsFile = card.file
@@ -303,7 +305,9 @@ def _copy(source: Path, target: Path) -> Digests:
     return hasher.digests()
 
 
-def _bundled(card: Card) -> Path:
+def _shipped(card: Card) -> Path | None:
+    """Return the model of a card inside the package, if it has one."""
     from importlib.resources import files
 
-    return Path(str(files("regnet").joinpath(card.bundled or "")))
+    path = Path(str(files("regnet"))) / card.bundled if card.bundled else None
+    return path if path is not None and path.is_file() else None

@@ -4,11 +4,14 @@ Exit codes: 0 done, 1 some items failed (their errors are in the output), 2 the 
 run (the reason is on standard error), 130 interrupted.
 """
 
+import os
 import sys
+from typing import Annotated
 
 import typer
 
-from regnet.cli.console import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, say
+from regnet.cli import classify, convert, download, info, models
+from regnet.cli.console import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, EXIT_SOME_FAILED, say
 from regnet.errors import RegNetError
 
 app = typer.Typer(
@@ -20,6 +23,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="RegNet image classifiers: verified weights, exact conversion, fast classification.",
 )
+for _command in (classify, models, download, convert, info):
+    _command.register(app)
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit", is_eager=True)
+    ] = False,
+) -> None:
+    if version:
+        from regnet.version import TOOL_VERSION
+
+        typer.echo(f"regnet {TOOL_VERSION}")
+        raise typer.Exit
 
 
 def main() -> None:
@@ -29,6 +47,9 @@ def main() -> None:
     except RegNetError as exc:
         say(f"regnet: {exc}")
         sys.exit(EXIT_COULD_NOT_RUN)
+    except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_SOME_FAILED)
     except KeyboardInterrupt:
         say("regnet: interrupted")
         sys.exit(EXIT_INTERRUPTED)

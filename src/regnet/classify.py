@@ -1,0 +1,173 @@
+"""Images to predictions: decoding and inference side by side, results in input order."""
+
+import itertools
+import os
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Union, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.conversion import InferencePrecision
+from regnet.engine import Engine
+from regnet.errors import ImageError
+from regnet.metadata import ModelMetadata
+from regnet.preprocess import crop_pixels
+from regnet.result import Prediction, top_classes
+from regnet.sources import iter_items
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+ImageLike = Union[str, Path, bytes, NDArray[np.uint8], "Image"]
+
+
+class Classifier:
+    """A converted model that names what is in images. Thread-safe.
+
+    `path` is the .xml of an IR from `regnet convert`; `precision` what it computes in: "f32" is
+    exact, "bf16" faster where the CPU has it. `compiled_cache` is a folder that makes later
+    starts faster. Raises `ModelError` when first used.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        precision: InferencePrecision = "f32",
+        compiled_cache: Path | None = None,
+    ) -> None:
+        self._path = path
+        self._precision = precision
+        self._compiled_cache = compiled_cache
+
+    @cached_property
+    def _one_at_a_time(self) -> Engine:
+        """The engine that gives a single image all cores."""
+        return self._engine(streams=1)
+
+    @cached_property
+    def _side_by_side(self) -> Engine:
+        """The engine for many images: one on each core wastes none on waiting for the others."""
+        return self._engine(streams=_cores())
+
+    def _engine(self, streams: int) -> Engine:
+        return Engine(
+            self._path,
+            precision=self._precision,
+            streams=streams,
+            compiled_cache=self._compiled_cache,
+        )
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """The model's name, spec, protocol, labels and provenance."""
+        ready: Engine | None = self.__dict__.get("_side_by_side")
+        return (ready or self._one_at_a_time).metadata
+
+    @overload
+    def classify(self, images: ImageLike, *, top_k: int = 5) -> Prediction: ...
+    @overload
+    def classify(self, images: list[ImageLike], *, top_k: int = 5) -> list[Prediction]: ...
+    def classify(
+        self, images: ImageLike | list[ImageLike], *, top_k: int = 5
+    ) -> Prediction | list[Prediction]:
+        """Return the prediction of one image, or of each in a list.
+
+        An image is a path, encoded bytes, a uint8 array (H, W, 3) in RGB or (H, W) grey, or a PIL
+        image. One that cannot be read gives a prediction with `error` set.
+        """
+        if isinstance(images, list):
+            jobs = (_job(image, number) for number, image in enumerate(images))
+            return list(self._stream(jobs, top_k, batch_size=1))
+        return _predict(self._one_at_a_time, [_job(images, 0)], top_k)[0]
+
+    def stream(
+        self, sources: Iterable[str | Path], *, top_k: int = 5, batch_size: int = 1
+    ) -> Iterator[Prediction]:
+        """Yield the prediction of every image in the sources, in their order.
+
+        Sources are those of `regnet classify`: files, folders, globs, URLs, archives, `-`. Memory
+        does not grow with their number. `batch_size` images are inferred in one call.
+        """
+        jobs = ((item.source, item.read) for item in iter_items(list(sources)))
+        yield from self._stream(jobs, top_k, batch_size)
+
+    def _stream(self, jobs: "Iterable[Job]", top_k: int, batch_size: int) -> Iterator[Prediction]:
+        jobs = iter(jobs)
+        first = list(itertools.islice(jobs, 2))
+        if len(first) == 1:
+            yield from _predict(self._one_at_a_time, first, top_k)
+        elif first:
+            jobs = itertools.chain(first, jobs)
+            yield from _predict_in_order(self._side_by_side, jobs, top_k, batch_size)
+
+
+Job = tuple[str, Callable[[], ImageLike]]
+
+
+def _job(image: ImageLike, number: int) -> Job:
+    """Return an image given in Python with a name for it."""
+    source = str(image) if isinstance(image, str | Path) else f"image {number}"
+    return source, lambda: image
+
+
+def _predict_in_order(
+    engine: Engine, jobs: Iterator[Job], top_k: int, batch_size: int
+) -> Iterator[Prediction]:
+    """Yield predictions in the order of the jobs; worker threads decode and infer batches.
+
+    Each worker takes its batch the whole way, so every core is busy without any being shared.
+    """
+    ahead = 4 * engine.streams
+    pending: deque[Future[list[Prediction]]] = deque()
+    with ThreadPoolExecutor(engine.streams, "classify") as pool:
+        try:
+            while batch := list(itertools.islice(jobs, batch_size)):
+                pending.append(pool.submit(_predict, engine, batch, top_k))
+                while pending and (len(pending) > ahead or pending[0].done()):
+                    yield from pending.popleft().result()
+            while pending:
+                yield from pending.popleft().result()
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _predict(engine: Engine, jobs: list[Job], top_k: int) -> list[Prediction]:
+    """Return the predictions of a batch; images that cannot be read have their error."""
+    crops: list[NDArray[np.uint8]] = []
+    errors: list[str | None] = []
+    for _, read in jobs:
+        try:
+            crops.append(crop_pixels(read(), engine.metadata.preprocess))
+            errors.append(None)
+        except ImageError as exc:
+            errors.append(str(exc))
+    rows = iter(engine.infer(np.stack(crops)) if crops else ())
+    return [
+        _prediction(engine.metadata, source, error, None if error else next(rows), top_k)
+        for (source, _), error in zip(jobs, errors, strict=True)
+    ]
+
+
+def _prediction(
+    metadata: ModelMetadata,
+    source: str,
+    error: str | None,
+    probabilities: NDArray[np.float32] | None,
+    top_k: int,
+) -> Prediction:
+    if probabilities is None:
+        return Prediction(source, (), error, metadata.name)
+    return Prediction(
+        source, top_classes(probabilities, metadata.labels, top_k), None, metadata.name
+    )
+
+
+def _cores() -> int:
+    """Return the number of cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

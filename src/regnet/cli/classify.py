@@ -1,0 +1,120 @@
+"""`regnet classify`: names what is in photos."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, say, track
+from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.conversion import InferencePrecision
+from regnet.errors import DownloadError
+from regnet.library import Library
+from regnet.result import Prediction
+from regnet.writers import OutputFormat, format_of, open_writer
+
+DEFAULT_MODEL = "regnetx-3.2gf"
+
+HELP = """Name what is in photos.
+
+A SOURCE is a file, a folder (with its subfolders), a glob in quotes, an http(s) address, a zip or
+tar archive, or - for standard input. Results come in the order of the sources.
+
+The model is downloaded and converted once, on first use; `--model bundled` needs neither.
+
+Exit status: 0 all classified, 1 some images failed (their rows say why), 2 could not run.
+
+Examples:
+
+  regnet classify cat.jpg
+
+  regnet classify --model bundled photos/ -o results.csv
+
+  regnet classify 'photos/**/*.jpg' --format jsonl --top-k 1 > labels.jsonl
+
+  curl -s https://example.org/cat.jpg | regnet classify -
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command("classify", help=HELP)(classify)
+
+
+def classify(
+    sources: Annotated[
+        list[str], typer.Argument(metavar="SOURCE...", help="Images, see above", show_default=False)
+    ],
+    model: Annotated[
+        str,
+        typer.Option(
+            "--model", "-m", help="Card name, `bundled`, an IR (.xml) or a checkpoint file"
+        ),
+    ] = DEFAULT_MODEL,
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image")] = 5,
+    format: Annotated[  # noqa: A002
+        OutputFormat | None,
+        typer.Option("--format", "-f", help="[default: by the ending of -o, else table]"),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write")
+    ] = None,
+    precision: Annotated[
+        InferencePrecision, typer.Option(help="f32 is exact; bf16 is faster on CPUs that have it")
+    ] = "f32",
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", min=1, max=256, help="Images inferred in one call")
+    ] = 1,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    mirror: Mirrors = None,
+) -> None:
+    """Classify the sources and exit with 0, or 1 if some failed."""
+    chosen = format or (format_of(output) if output else "table")
+    models = library(cache_dir, offline, mirror)
+    path = _ir(models, model)
+    from regnet.classify import Classifier
+
+    classifier = Classifier(path, precision=precision, compiled_cache=models.compiled)
+    results = classifier.stream(sources, top_k=top_k, batch_size=batch_size)
+    if output is not None or not sys.stdout.isatty():
+        results = _with_progress(results, sources)
+    failed = _write(results, output, chosen)
+    raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
+
+
+def _ir(models: Library, model: str) -> Path:
+    """Return the model's IR; where it cannot be fetched, say the three ways on."""
+    try:
+        return models.ir(model)
+    except DownloadError as exc:
+        raise type(exc)(
+            f"{exc}\n"
+            f"To go on without fetching {model} from its publisher, either\n"
+            "  - use the small model inside the package: regnet classify --model bundled ...\n"
+            f"  - fetch the weights elsewhere, then: regnet download --from FILE {model}\n"
+            "  - name a mirror that has them: --mirror URL (or set REGNET_MIRROR)"
+        ) from exc
+
+
+def _with_progress(results: Iterator[Prediction], sources: list[str]) -> Iterator[Prediction]:
+    from regnet.sources import count_items
+
+    return track(results, "classifying", count_items(sources), unit="images")
+
+
+def _write(results: Iterator[Prediction], output: Path | None, format: OutputFormat) -> int:  # noqa: A002
+    """Write the results and return how many failed; say so where the reader would not see it."""
+    done = failed = 0
+    try:
+        with open_writer(output or sys.stdout, format) as writer:
+            for prediction in results:
+                writer.write(prediction)
+                done += 1
+                failed += prediction.error is not None
+    finally:
+        if output is not None:
+            say(f"{output}: {done} images, {failed} of them failed")
+    return failed

@@ -1,0 +1,148 @@
+"""`regnet info`: what a network, a checkpoint or a converted model is and costs."""
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from regnet.complexity import complexity
+from regnet.errors import UnknownModelError
+from regnet.library import CHECKPOINT_SUFFIXES
+from regnet.spec import Spec, published_name, spec_aliases, spec_by_name, spec_to_dict
+
+HELP = """Report spec, parameters, MACs and activations of a network, checkpoint or converted model.
+
+MODEL is a network's or card's name, a checkpoint file, or an IR (.xml) or ONNX file. For a
+converted model GFLOPs and MParams are counted on its graph, as on the model card.
+
+Examples:
+
+  regnet info regnetx-3.2gf
+
+  regnet info regnetx-3.2gf.xml --json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command("info", help=HELP)(info)
+
+
+def info(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, checkpoint, IR or ONNX")],
+    image_size: Annotated[
+        int | None, typer.Option(help="Pixels a side to count for [default: the protocol's crop]")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
+) -> None:
+    """Print the report."""
+    report = _report(model, image_size)
+    typer.echo(json.dumps(report, indent=2) if as_json else _as_text(report))
+
+
+def _report(model: str, image_size: int | None) -> dict[str, Any]:
+    path = Path(model)
+    if path.suffix in (".xml", ".onnx"):
+        return _converted(path, image_size)
+    if path.suffix in CHECKPOINT_SUFFIXES or path.is_file():
+        return _checkpoint(path, image_size)
+    return _named(model, image_size)
+
+
+def _named(name: str, image_size: int | None) -> dict[str, Any]:
+    """Report on a card, else on a network that has a name but no published weights of its own."""
+    from regnet.library import bundled_path
+    from regnet.zoo.catalogue import card_by_name
+
+    try:
+        card = card_by_name(name)
+    except UnknownModelError as unknown:
+        try:
+            return {"name": name, **_network(spec_by_name(name), image_size or 224)}
+        except UnknownModelError:
+            raise unknown from None
+    if card.bundled is not None:
+        return _converted(bundled_path(card), image_size)
+    size = image_size or card.preprocess.crop
+    return {"name": card.name, "licence": card.licence.id, **_network(card.build_spec(), size)}
+
+
+def _checkpoint(path: Path, image_size: int | None) -> dict[str, Any]:
+    if not path.is_file():
+        raise UnknownModelError(f"{path}: no such file")
+    from regnet.weights import read_checkpoint
+
+    found = read_checkpoint(path)
+    size = image_size or (found.preprocess.crop if found.preprocess else 224)
+    return {
+        "file": str(path),
+        "layout": found.layout,
+        "channels": found.channels,
+        "sha384": found.sha384,
+        "name": found.name,
+        **_network(found.spec, size),
+    }
+
+
+def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
+    from regnet.graph import graph_cost, graph_metadata, has_metadata, read_graph
+
+    model = read_graph(path)
+    cost = graph_cost(model)
+    graph = {"gflops": round(cost.gflops, 4), "mparams": round(cost.mparams, 4)}
+    if not has_metadata(model):
+        return {"file": str(path), "graph": graph}
+    metadata = graph_metadata(model, source=str(path))
+    return {
+        "file": str(path),
+        "name": metadata.name,
+        "precision": metadata.precision,
+        "licence": metadata.licence,
+        "sha384": metadata.weights_sha384,
+        "version": metadata.version,
+        "protocol": metadata.preprocess.to_dict(),
+        "graph": graph,
+        **_network(metadata.spec, image_size or metadata.preprocess.crop),
+    }
+
+
+def _network(spec: Spec, image_size: int) -> dict[str, Any]:
+    cost = complexity(spec, image_size=image_size)
+    known = published_name(spec)
+    return {
+        "network": known,
+        "aliases": list(spec_aliases(known)) if known else [],
+        "spec": spec_to_dict(spec),
+        "stages": [
+            {"depth": s.depth, "width": s.width, "group_width": s.group_width} for s in spec.stages
+        ],
+        "classes": spec.classes,
+        "image_size": image_size,
+        "params": cost.params,
+        "macs": cost.macs,
+        "acts": cost.acts,
+    }
+
+
+def _as_text(report: dict[str, Any]) -> str:
+    return "\n".join(
+        f"{name:12} {_value_text(name, value)}"
+        for name, value in report.items()
+        if value not in (None, [])
+    )
+
+
+def _value_text(name: str, value: Any) -> str:
+    if name == "stages":
+        rows = (f"{s['depth']} x {s['width']} (groups of {s['group_width']})" for s in value)
+        return ", ".join(rows)
+    if name == "spec" and "stages" in value:
+        value = {key: v for key, v in value.items() if key != "stages"}
+    if name == "graph":
+        return f"GFLOPs {value['gflops']:.4f}, MParams {value['mparams']:.4f}"
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {v}" for key, v in value.items())
+    if isinstance(value, list):
+        return ", ".join(map(str, value))
+    return f"{value:,}" if isinstance(value, int) else str(value)

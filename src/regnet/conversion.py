@@ -1,0 +1,110 @@
+"""What a conversion is asked for and what it gave, as values; no torch, no OpenVINO."""
+
+import json
+import re
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from regnet.labels import Labels
+from regnet.preprocess import Channels, Preprocess
+from regnet.zoo.card import Card
+
+Format = Literal["ir", "onnx"]
+Precision = Literal["fp32", "fp16"]
+InferencePrecision = Literal["f32", "bf16"]
+
+CONVERSION_FILE = "conversion.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """A weights file, what its card or the user says of it, and the format wanted.
+
+    `sha384` is the file's where it is known already, `card` what was published of the file. `spec`
+    insists on a network by name; `name`, `labels`, `preprocess` and `channels` (of the file's stem)
+    go before what card and file say.
+    """
+
+    weights: Path
+    sha384: str | None = None
+    card: Card | None = None
+    spec: str | None = None
+    name: str | None = None
+    labels: Labels | None = None
+    preprocess: Preprocess | None = None
+    channels: Channels | None = None
+    format: Format = "ir"
+    precision: Precision = "fp32"
+
+    @property
+    def model_name(self) -> str:
+        """The name of the model: the one asked for, its card's, or its file's."""
+        card_name = self.card.name if self.card else None
+        return _file_name(self.name or card_name or self.weights.stem)
+
+    @property
+    def file_name(self) -> str:
+        """The name of the main file: that of the model and, for FP16, the precision."""
+        suffix = "-fp16" if self.precision == "fp16" else ""
+        return f"{self.model_name}{suffix}.{'onnx' if self.format == 'onnx' else 'xml'}"
+
+    def key_parts(self) -> dict[str, Any]:
+        """Return all but the weights that the result depends on, as plain JSON values."""
+        return {
+            "card": self.card and self.card.name,
+            "spec": self.spec,
+            "name": self.model_name,
+            "labels": self.labels and [[label.wnid, label.name] for label in self.labels],
+            "preprocess": self.preprocess and self.preprocess.to_dict(),
+            "channels": self.channels,
+            "format": self.format,
+            "precision": self.precision,
+        }
+
+
+def _file_name(name: str) -> str:
+    return re.sub(r"[^\w.-]", "_", name)[:80].lstrip(".") or "model"
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """A converted model: its main file, all its files, and what the conversion measured.
+
+    `max_delta` is the largest difference of any probability from the network with the weights as
+    stored (at most 1e-5), `rounding` from the original one: what storing them in FP16 changed, 0
+    for FP32; `photos` is how many it was measured on. `notes` say what was assumed.
+    """
+
+    path: Path
+    files: tuple[str, ...]
+    max_delta: float
+    rounding: float
+    photos: int
+    notes: tuple[str, ...] = ()
+
+
+def write_conversion(folder: Path, conversion: Conversion) -> None:
+    """Write the record that marks a folder as a complete conversion."""
+    record = asdict(conversion) | {"path": conversion.path.name}
+    part = folder / f"{CONVERSION_FILE}.part"
+    part.write_text(json.dumps(record), "utf-8")
+    part.replace(folder / CONVERSION_FILE)
+
+
+def read_conversion(folder: Path) -> Conversion | None:
+    """Return the conversion in a folder, or None where it is not there or not whole."""
+    try:
+        record = json.loads((folder / CONVERSION_FILE).read_text("utf-8"))
+        conversion = Conversion(
+            folder / record["path"],
+            tuple(record["files"]),
+            record["max_delta"],
+            record["rounding"],
+            record["photos"],
+            tuple(record["notes"]),
+        )
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    whole = all((folder / name).is_file() for name in conversion.files)
+    return conversion if whole else None

@@ -1,0 +1,73 @@
+"""A checkpoint file -> a converted model: weights, network, metadata and export put together."""
+
+from pathlib import Path
+
+from regnet.conversion import Conversion, Request, write_conversion
+from regnet.export import export_network
+from regnet.labels import Label, Labels, imagenet_labels
+from regnet.metadata import ModelMetadata
+from regnet.network import RegNet
+from regnet.preprocess import OMZ, Preprocess
+from regnet.samples import sample_crops
+from regnet.version import TOOL_VERSION
+from regnet.weights import Checkpoint, load_into, read_checkpoint
+
+
+def convert(request: Request, folder: Path) -> Conversion:
+    """Convert as requested into a folder and return what was measured.
+
+    Nothing is written unless the converted model agrees with the network on the sample photos.
+    Raises `WeightsError` where the checkpoint cannot be used, `ConversionError`.
+    """
+    spec = request.card.build_spec() if request.card and not request.spec else request.spec
+    checkpoint = read_checkpoint(request.weights, spec=spec, channels=request.channels)
+    metadata, notes = _metadata(request, checkpoint)
+    network = RegNet(checkpoint.spec)
+    load_into(network, checkpoint.state)
+    conversion = export_network(
+        network,
+        metadata,
+        folder / request.file_name,
+        sample_crops(metadata.preprocess),
+        notes=notes,
+    )
+    write_conversion(folder, conversion)
+    return conversion
+
+
+def _metadata(request: Request, checkpoint: Checkpoint) -> tuple[ModelMetadata, tuple[str, ...]]:
+    labels, labels_note = _labels(request, checkpoint)
+    preprocess, protocol_note = _preprocess(request, checkpoint)
+    metadata = ModelMetadata(
+        name=request.model_name,
+        spec=checkpoint.spec,
+        preprocess=preprocess,
+        labels=labels,
+        weights_sha384=checkpoint.sha384,
+        precision=request.precision,
+        licence=request.card.licence.id if request.card else "unknown",
+        version=TOOL_VERSION,
+    )
+    return metadata, tuple(note for note in (labels_note, protocol_note) if note)
+
+
+def _labels(request: Request, checkpoint: Checkpoint) -> tuple[Labels, str | None]:
+    """Return the class list, and a note where it had to be assumed."""
+    if known := request.labels or checkpoint.labels:
+        return known, None
+    if checkpoint.classes == len(imagenet_labels()):
+        note = None if request.card else "its 1,000 classes are taken to be ImageNet-1k's"
+        return imagenet_labels(), note
+    numbered = tuple(Label("", f"class {i}") for i in range(checkpoint.classes))
+    return numbered, "it names no classes: they are numbered (give a list with --labels FILE)"
+
+
+def _preprocess(request: Request, checkpoint: Checkpoint) -> tuple[Preprocess, str | None]:
+    """Return the protocol, and a note where it had to be assumed."""
+    card_protocol = request.card.preprocess if request.card else None
+    if known := request.preprocess or card_protocol or checkpoint.preprocess:
+        return known, None
+    return OMZ, (
+        "it names no protocol: omz is taken (short side 256, Pillow's bicubic, crop 224); "
+        "say otherwise with --resize, --crop, --interpolation"
+    )

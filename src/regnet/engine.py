@@ -1,0 +1,99 @@
+"""A converted model, ready to run: uint8 crops in, probabilities out. Never imports torch."""
+
+import contextlib
+import queue
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import openvino as ov
+from numpy.typing import NDArray
+
+from regnet.conversion import InferencePrecision
+from regnet.errors import ModelError
+from regnet.graph import graph_metadata, read_graph
+from regnet.metadata import ModelMetadata
+
+
+class Engine:
+    """OpenVINO on the CPU, behind one thread-safe function.
+
+    `streams` is how many calls of `infer` run side by side, each on its share of the cores;
+    1 gives one call all of them. `compiled_cache` is a folder for compiled models, which makes
+    later starts faster; None compiles anew. Raises `ModelError`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        precision: InferencePrecision = "f32",
+        streams: int = 1,
+        compiled_cache: Path | None = None,
+    ) -> None:
+        model = read_graph(path)
+        self.metadata: ModelMetadata = graph_metadata(model, source=str(path))
+        self.precision = precision
+        self.streams = streams
+        _require_contract(model, self.metadata, path)
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "NUM_STREAMS": streams,
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+        }
+        if compiled_cache is not None:
+            options["CACHE_DIR"] = str(compiled_cache)
+        self._compiled = _compile(_from_bytes(model), options, path)
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(streams):
+            self._requests.put(self._compiled.create_infer_request())
+
+    def infer(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the probabilities (N, classes) of crops (N, crop, crop, 3), rows sum to 1.
+
+        The crops are by `metadata.preprocess`, channels in its order. Threads may call it at
+        once; a call waits while `streams` others run.
+        """
+        with self._request() as request:
+            request.infer({0: crops}, share_inputs=True)
+            result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+        return result
+
+    @contextlib.contextmanager
+    def _request(self) -> Iterator[Any]:
+        request = self._requests.get()
+        try:
+            yield request
+        finally:
+            self._requests.put(request)
+
+
+def _require_contract(model: ov.Model, metadata: ModelMetadata, path: Path) -> None:
+    """Refuse a graph whose input and output are not those its metadata promises."""
+    size = metadata.preprocess.crop
+    expected = f"[?,3,{size},{size}] -> [?,{metadata.spec.classes}]"
+    found = " -> ".join(
+        str(ports[0].partial_shape) if len(ports) == 1 else f"{len(ports)} ports"
+        for ports in (model.inputs, model.outputs)
+    ).replace(" ", "").replace("->", " -> ")  # fmt: skip
+    if found != expected:
+        raise ModelError(f"{path}: its graph is {found}, its metadata says {expected}")
+
+
+def _from_bytes(model: ov.Model) -> ov.Model:
+    """Return the model with uint8 (N, H, W, 3) input; converting it is free inside the graph."""
+    from openvino.preprocess import PrePostProcessor
+
+    processor = PrePostProcessor(model)
+    processor.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    processor.input().model().set_layout(ov.Layout("NCHW"))
+    return processor.build()
+
+
+def _compile(model: ov.Model, options: dict[str, Any], path: Path) -> Any:
+    try:
+        return ov.Core().compile_model(model, "CPU", options)
+    except RuntimeError as exc:
+        reason = str(exc).strip().splitlines()[-1]
+        raise ModelError(f"{path}: OpenVINO cannot run it ({reason})") from exc

@@ -1,0 +1,129 @@
+"""OpenVINO models as files: reading them with their metadata, and what their graph costs."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import openvino as ov
+
+from regnet.errors import ModelError
+from regnet.metadata import ModelMetadata, metadata_from_strings
+
+RT_INFO = "regnet"
+
+
+def read_graph(path: Path) -> ov.Model:
+    """Return the model in an IR (.xml beside its .bin); raises `ModelError`."""
+    if not path.is_file():
+        raise ModelError(f"{path}: no such file")
+    if path.suffix == ".xml" and not path.with_suffix(".bin").is_file():
+        raise ModelError(f"{path}: its weights {path.with_suffix('.bin').name} are missing")
+    try:
+        return ov.Core().read_model(path)
+    except RuntimeError as exc:
+        reason = str(exc).strip().splitlines()[-1]
+        raise ModelError(f"{path}: not a model that OpenVINO can read ({reason})") from exc
+
+
+def has_metadata(model: ov.Model) -> bool:
+    """Whether `regnet convert` wrote metadata into this model."""
+    return bool(model.has_rt_info([RT_INFO]))
+
+
+def graph_metadata(model: ov.Model, *, source: str) -> ModelMetadata:
+    """Return the metadata that `regnet convert` wrote into a model; raises `ModelError`."""
+    if not has_metadata(model):
+        raise ModelError(
+            f"{source}: has no regnet metadata (labels, protocol), so it cannot be used exactly; "
+            "convert it from its checkpoint with `regnet convert`"
+        )
+    values = {key: str(value.value) for key, value in _entries(model)}
+    return metadata_from_strings(values, source=source)
+
+
+def _entries(model: ov.Model) -> Iterator[tuple[str, Any]]:
+    for key in model.get_rt_info([RT_INFO]).value:
+        yield key, model.get_rt_info([RT_INFO, key])
+
+
+def set_graph_metadata(model: ov.Model, metadata: ModelMetadata) -> None:
+    """Write the metadata into the model's rt_info."""
+    for key, value in metadata.to_strings().items():
+        model.set_rt_info(value, [RT_INFO, key])
+
+
+@dataclass(frozen=True)
+class GraphCost:
+    """Cost of one image in a converted graph: floating-point operations and parameters."""
+
+    flops: int
+    params: int
+
+    @property
+    def gflops(self) -> float:
+        """Operations in 10^9."""
+        return self.flops / 1e9
+
+    @property
+    def mparams(self) -> float:
+        """Parameters in 10^6."""
+        return self.params / 1e6
+
+
+def graph_cost(model: ov.Model) -> GraphCost:
+    """Return the cost by the model card's own counting.
+
+    Two per multiply-accumulate of convolutions and matrix products; one per element of an
+    addition (biases and residual sums too), subtraction, multiplication or division; two per ReLU
+    element; four per sigmoid element (negate, exponential, add, divide). Pooling and softmax are
+    free. Parameters are the weights and biases; the pixels' mean and scale are not.
+    Source: the card of regnetx-3.2gf, 6.3893 GFLOPs and 15.2653 MParams.
+    """
+    single = model.clone()
+    first = single.input(0)
+    single.reshape({first: [1, *list(first.partial_shape)[1:]]})
+    constants = _constants(single)
+    ops = [op for op in single.get_ordered_ops() if op.get_friendly_name() not in constants]
+    return GraphCost(sum(map(_flops, ops)), sum(_params(op, constants) for op in ops))
+
+
+def _constants(model: ov.Model) -> frozenset[str]:
+    """Return the names of the ops that compute from constants alone (unpacking FP16 weights)."""
+    names: set[str] = set()
+    for op in model.get_ordered_ops():
+        inputs = (value.get_node().get_friendly_name() for value in op.input_values())
+        if op.get_type_name() != "Parameter" and names.issuperset(inputs):
+            names.add(op.get_friendly_name())
+    return frozenset(names)
+
+
+_PER_ELEMENT = {"Add": 1, "Subtract": 1, "Multiply": 1, "Divide": 1, "Relu": 2, "Sigmoid": 4}
+
+
+def _flops(op: ov.Node) -> int:
+    kind = op.get_type_name()
+    if kind in ("Convolution", "GroupConvolution"):
+        kernel = _shape(op.input_value(1))
+        # [out, in, h, w], or [groups, out, in, h, w]: in, h and w count an output's products.
+        return 2 * _size(op) * math.prod(kernel[-3:])
+    if kind == "MatMul":
+        return 2 * _size(op) * _shape(op.input_value(0))[-1]
+    return _PER_ELEMENT[kind] * _size(op) if kind in _PER_ELEMENT else 0
+
+
+def _params(op: ov.Node, constants: frozenset[str]) -> int:
+    if op.get_type_name() not in ("Convolution", "GroupConvolution", "MatMul", "Add"):
+        return 0
+    inputs = op.input_values()
+    fixed = (v for v in inputs if v.get_node().get_friendly_name() in constants)
+    return sum(math.prod(_shape(value)) for value in fixed)
+
+
+def _size(op: ov.Node) -> int:
+    return math.prod(_shape(op.output(0)))
+
+
+def _shape(value: Any) -> list[int]:
+    return [int(n) for n in value.get_shape()]

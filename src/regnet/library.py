@@ -1,0 +1,139 @@
+"""From the name of a model to its IR on disk: downloaded once, converted once, kept by content."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.resources import files
+from pathlib import Path
+
+from regnet.cache import cache_dir
+from regnet.conversion import Conversion, Request, read_conversion
+from regnet.errors import MissingExtraError, UnknownModelError
+from regnet.files import sha384_of
+from regnet.version import TOOL_VERSION
+from regnet.zoo.card import Card
+from regnet.zoo.catalogue import card_by_name, card_names
+from regnet.zoo.events import OnEvent, ignore
+from regnet.zoo.record import read_record
+
+CHECKPOINT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors")
+
+
+def _silent(message: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """The models on this machine: finds, downloads and converts what a name stands for.
+
+    `folder` is the cache, `mirrors` are base URLs tried first, `say` hears what is going on,
+    `on_event` the progress of a download.
+    """
+
+    folder: Path = field(default_factory=cache_dir)
+    offline: bool = False
+    mirrors: Sequence[str] = ()
+    say: Callable[[str], None] = _silent
+    on_event: OnEvent = ignore
+
+    @property
+    def compiled(self) -> Path:
+        """Folder of OpenVINO's compiled models."""
+        return self.folder / "compiled"
+
+    def ir(self, model: str | Path) -> Path:
+        """Return the .xml of a model: a card's name, `bundled`, an IR or a checkpoint file.
+
+        Downloads and converts where that was not done before. Raises `UnknownModelError`,
+        `DownloadError`, `WeightsError`, `ConversionError`.
+        """
+        path = Path(model)
+        if path.suffix == ".xml":
+            return path
+        if path.is_file() or path.suffix in CHECKPOINT_SUFFIXES:
+            return self.convert(self.request(model)).path
+        card = card_by_name(str(model))
+        if card.bundled is not None:
+            return bundled_path(card)
+        return self.convert(self.request(model)).path
+
+    def request(self, model: str | Path) -> Request:
+        """Return what to convert for a card's name (downloading it) or a checkpoint file."""
+        path = Path(model)
+        if path.is_file():
+            return Request(weights=path, card=_card_of_file(path))
+        if path.suffix in CHECKPOINT_SUFFIXES:
+            raise UnknownModelError(f"{path}: no such file")
+        card = card_by_name(str(model))
+        if card.bundled is not None:
+            raise UnknownModelError(
+                f"{card.name} is converted already: {bundled_path(card)}; "
+                "name a checkpoint or another card"
+            )
+        weights = self.weights(card)
+        record = read_record(weights)
+        return Request(weights=weights, card=card, sha384=record.sha384 if record else None)
+
+    def weights(self, card: Card) -> Path:
+        """Return a card's verified weights file, downloaded if need be."""
+        from regnet.zoo.download import download
+
+        return download(
+            card,
+            cache_dir=self.folder,
+            mirrors=self.mirrors,
+            offline=self.offline,
+            on_event=self.on_event,
+        )
+
+    def convert(self, request: Request) -> Conversion:
+        """Return the converted model, from the cache where the same was converted before."""
+        entry = self.folder / "converted" / f"{request.model_name}-{_key(request)}"
+        if found := read_conversion(entry):
+            return found
+        from filelock import FileLock
+
+        entry.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(entry.with_name(f"{entry.name}.lock")):
+            return read_conversion(entry) or self._convert_into(entry, request)
+
+    def _convert_into(self, entry: Path, request: Request) -> Conversion:
+        try:
+            from regnet.convert import convert
+        except MissingExtraError as exc:
+            what = f"converting {request.weights.name} (once; classifying then needs no extra)"
+            raise MissingExtraError(what, exc.extra) from exc
+        self.say(f"{request.model_name}: converting {request.weights}")
+        return convert(request, entry)
+
+
+def bundled_path(card: Card) -> Path:
+    """Return the .xml of a model inside the package."""
+    return Path(str(files("regnet").joinpath(str(card.bundled))))
+
+
+def _key(request: Request) -> str:
+    """Return a short hash of all that a conversion depends on, the weights' content above all."""
+    parts = {
+        **request.key_parts(),
+        "weights": request.sha384 or sha384_of(request.weights),
+        "version": TOOL_VERSION,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _card_of_file(path: Path) -> Card | None:
+    """Return the card whose published weights this file is, by its name and hash, if any."""
+    for name in card_names():
+        card = card_by_name(name)
+        if card.file is None or card.file.name != path.name:
+            continue
+        if card.file.sha384 is not None:
+            return card if sha384_of(path) == card.file.sha384 else None
+        if card.file.sha256_prefix is not None:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return card if digest.startswith(card.file.sha256_prefix) else None
+    return None

@@ -1,0 +1,206 @@
+"""Predictions to text or files, one by one, so that what is written is readable at any time."""
+
+import csv
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, Protocol, TextIO
+
+from regnet.errors import MissingExtraError, OutputError
+from regnet.result import Prediction
+
+OutputFormat = Literal["table", "json", "jsonl", "csv", "parquet"]
+
+
+class Writer(Protocol):
+    """Takes predictions one at a time; `close` completes what was written."""
+
+    def write(self, prediction: Prediction) -> None:
+        """Write one prediction."""
+
+    def close(self) -> None:
+        """Complete the output; what was written before is then readable as a whole."""
+
+
+class TableWriter:
+    """For people: each image with its classes below, probability in percent and as a bar."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, prediction: Prediction) -> None:
+        """Write an image's name and a line a class."""
+        print(prediction.source, file=self._file)
+        if prediction.error is not None:
+            print(f"    error: {prediction.error}", file=self._file)
+        for score in prediction.predictions:
+            bar = "█" * round(20 * score.probability)
+            line = f"  {100 * score.probability:5.1f} %  {bar:20}  {score.label}"
+            print(line, file=self._file, flush=True)
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+class JsonLinesWriter:
+    """A JSON object a line."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, prediction: Prediction) -> None:
+        """Write one line."""
+        print(json.dumps(prediction.to_dict()), file=self._file, flush=True)
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+class JsonWriter:
+    """A JSON array of objects, an object a line."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._before = "[\n"
+
+    def write(self, prediction: Prediction) -> None:
+        """Write one element."""
+        print(self._before, json.dumps(prediction.to_dict()), sep="", end="", file=self._file)
+        self._before = ",\n"
+
+    def close(self) -> None:
+        """End the array."""
+        print("[]" if self._before == "[\n" else "\n]", file=self._file)
+
+
+class CsvWriter:
+    """A row a class, `rank` 1 first; an image that failed has one row with its `error`."""
+
+    COLUMNS = ("source", "rank", "index", "wnid", "label", "probability", "error", "model")
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._rows = csv.DictWriter(file, self.COLUMNS, lineterminator="\n")
+        self._rows.writeheader()
+
+    def write(self, prediction: Prediction) -> None:
+        """Write the rows of one image."""
+        common = {"source": prediction.source, "model": prediction.model}
+        if prediction.error is not None:
+            self._rows.writerow(common | {"error": prediction.error})
+        for rank, score in enumerate(prediction.predictions, start=1):
+            self._rows.writerow(common | {"rank": rank} | score.to_dict())
+        self._file.flush()
+
+    def close(self) -> None:
+        """Nothing is left to write."""
+
+
+class ParquetWriter:
+    """Rows as in JSON: source, predictions (a list of structs), error, model."""
+
+    ROW_GROUP = 1024
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import pyarrow as pa
+            import pyarrow.parquet as pq
+        except ImportError as exc:
+            raise MissingExtraError("writing Parquet", "parquet") from exc
+        score = pa.struct(
+            [
+                ("index", pa.int32()),
+                ("wnid", pa.string()),
+                ("label", pa.string()),
+                ("probability", pa.float64()),
+            ]
+        )
+        text = pa.string()
+        columns = [("source", text), ("predictions", pa.list_(score)), ("error", text)]
+        self._schema = pa.schema([*columns, ("model", text)])
+        self._table = pa.Table
+        self._writer = pq.ParquetWriter(path, self._schema)
+        self._rows: list[dict[str, Any]] = []
+
+    def write(self, prediction: Prediction) -> None:
+        """Keep one row; rows are written in groups."""
+        self._rows.append(prediction.to_dict())
+        if len(self._rows) >= self.ROW_GROUP:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._writer.write_table(self._table.from_pylist(self._rows, self._schema))
+        self._rows = []
+
+    def close(self) -> None:
+        """Write the remaining rows and the footer."""
+        if self._rows:
+            self._flush()
+        self._writer.close()
+
+
+_TEXT_WRITERS: dict[str, type[TableWriter | JsonWriter | JsonLinesWriter | CsvWriter]] = {
+    "table": TableWriter,
+    "json": JsonWriter,
+    "jsonl": JsonLinesWriter,
+    "csv": CsvWriter,
+}
+_SUFFIXES: dict[str, OutputFormat] = {
+    ".json": "json",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".csv": "csv",
+    ".parquet": "parquet",
+}
+
+
+def format_of(path: Path) -> OutputFormat:
+    """Return the format that a file's ending stands for; a table for any other."""
+    return _SUFFIXES.get(path.suffix.lower(), "table")
+
+
+@contextmanager
+def open_writer(output: Path | TextIO, format: OutputFormat) -> Iterator[Writer]:  # noqa: A002
+    """Give a writer to a path or an open text file, and complete what it wrote at the end.
+
+    A path gets its final name only then, also after an interrupt; until then its name ends in
+    `.part`. Raises `OutputError` where it cannot be written.
+    """
+    if not isinstance(output, Path):
+        if format == "parquet":
+            raise OutputError("Parquet is not text: name a file with -o FILE")
+        with _closing(_TEXT_WRITERS[format](output)) as writer:
+            yield writer
+        return
+    part = output.with_name(output.name + ".part")
+    try:
+        with _part_writer(part, format) as writer:
+            yield writer
+    except KeyboardInterrupt:
+        part.replace(output)
+        raise
+    except OSError as exc:
+        raise OutputError(f"cannot write {output}: {exc.strerror or exc}") from exc
+    part.replace(output)
+
+
+@contextmanager
+def _part_writer(part: Path, format: OutputFormat) -> Iterator[Writer]:  # noqa: A002
+    if format == "parquet":
+        with _closing(ParquetWriter(part)) as writer:
+            yield writer
+        return
+    with (
+        part.open("w", encoding="utf-8", newline="") as file,
+        _closing(_TEXT_WRITERS[format](file)) as writer,
+    ):
+        yield writer
+
+
+@contextmanager
+def _closing(writer: Writer) -> Iterator[Writer]:
+    try:
+        yield writer
+    finally:
+        writer.close()

@@ -244,8 +244,6 @@ def _fetch(
                 reporter.send("retry", url=without_secrets(url), message=f"gave up: {exc}")
             else:
                 return _finish(place, part, without_secrets(url))
-        if part.size == 0:
-            part.remove()
     raise _all_failed(place, failures)
 
 

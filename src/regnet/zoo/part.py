@@ -32,7 +32,8 @@ class Part:
     """The file `<name>.part` and, beside it, its origin as JSON.
 
     Every byte goes to the system at once, so that what a killed process received is still there.
-    `pieces` counts the responses (or earlier runs) that the bytes came from. Raises `OSError`.
+    `pieces` counts the responses (or earlier runs) that the bytes came from. As a context manager
+    it leaves no empty part behind. Raises `OSError`.
     """
 
     def __init__(self, final: Path) -> None:
@@ -55,6 +56,9 @@ class Part:
         trace: TracebackType | None,
     ) -> None:
         self._stream.close()
+        if self.size == 0:
+            self.path.unlink(missing_ok=True)
+            self._origin_path.unlink(missing_ok=True)
 
     @property
     def size(self) -> int:
@@ -94,12 +98,6 @@ class Part:
         os.fsync(self._stream.fileno())
         self._stream.close()
         self.path.replace(final)
-        self._origin_path.unlink(missing_ok=True)
-
-    def remove(self) -> None:
-        """Remove the part altogether."""
-        self._stream.close()
-        self.path.unlink(missing_ok=True)
         self._origin_path.unlink(missing_ok=True)
 
     def _read_origin(self) -> Origin | None:

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -167,3 +169,28 @@ def test_long_lists_of_strange_keys_are_cut() -> None:
 def test_pycls_to_pycls_changes_nothing() -> None:
     keys = pycls_keys([1, 2], squeeze=True)
     assert from_pycls(keys, PYCLS) == {key: key for key in keys}
+
+
+def run_python(code: str) -> str:
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return done.stdout
+
+
+def test_no_torch_is_needed_for_names_and_shapes() -> None:
+    modules = "regnet.layouts, regnet.shapes, regnet.provenance"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    assert run_python(code).strip() == "False"
+
+
+@pytest.mark.parametrize("module", ["regnet.weights", "regnet.tensorfile"])
+def test_without_torch_reading_names_the_extra(module: str) -> None:
+    code = f"""
+import sys
+sys.modules["torch"] = None
+from regnet.errors import MissingExtraError
+try:
+    import {module}
+except MissingExtraError as exc:
+    print(exc)
+"""
+    assert "pip install 'regnet-vision[torch]'" in run_python(code)

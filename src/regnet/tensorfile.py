@@ -6,6 +6,7 @@ stand-ins of our own. Anything else that a pickle asks for is refused and named.
 """
 
 import contextlib
+import io
 import itertools
 import math
 import pickle
@@ -169,13 +170,16 @@ def _asked_for(exc: Exception, path: Path, *, is_zip: bool) -> list[str]:
     if named := re.search(r"GLOBAL ([\w.<>]+\w)", str(exc)):
         return [named[1]]
     # Newer pickle protocols fail before torch comes to the name: look for it, executing nothing.
-    with path.open("rb") as file:
-        if not is_zip:
-            return _globals_in(file)
-        with zipfile.ZipFile(file) as archive:
-            member = next(m for m in archive.namelist() if m.endswith("data.pkl"))
-            with archive.open(member) as stream:
-                return _globals_in(stream)  # type: ignore[arg-type]
+    # In a damaged file there may be none to find.
+    with contextlib.suppress(Exception), path.open("rb") as file:
+        return _globals_in(_first_pickle(file) if is_zip else file)
+    return []
+
+
+def _first_pickle(file: BinaryIO) -> BinaryIO:
+    with zipfile.ZipFile(file) as archive:
+        member = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        return io.BytesIO(archive.read(member))
 
 
 def _globals_in(stream: BinaryIO) -> list[str]:

@@ -17,8 +17,7 @@ Member = tuple[str, Callable[[], bytes]]
 
 IMAGE_SUFFIXES: Final = frozenset(
     (".avif", ".bmp", ".dib", ".gif", ".ico", ".j2k", ".jp2", ".jpe", ".jpeg", ".jpg")
-    + (".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-)
+) | {".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
 
 # Over this size, more than so many times its packed size is no picture.
 _BOMB_BYTES: Final = 16 << 20

@@ -73,18 +73,17 @@ def decode(data: bytes, *, channels: Channels = "BGR", max_pixels: int = MAX_PIX
     """
     if (pixels := _decode_jpeg(data, channels, max_pixels)) is None:
         return pack(_open_rgb(data, max_pixels), channels)
-    if method := _jpeg_transpose(data):
-        return pack(Image.fromarray(pixels).transpose(method), "RGB")
-    return pixels
+    method = _jpeg_transpose(data)
+    if method is None:
+        return pixels
+    return pack(Image.fromarray(pixels).transpose(method), "RGB")  # "RGB": in the order they are
 
 
 def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
     """Return what `decode` returns as a Pillow image of mode RGB; raises `ImageError`."""
     if (pixels := _decode_jpeg(data, "RGB", max_pixels)) is None:
         return _open_rgb(data, max_pixels)
-    image = Image.fromarray(pixels)
-    method = _jpeg_transpose(data)
-    return image.transpose(method) if method else image
+    return _turned(Image.fromarray(pixels), _jpeg_transpose(data))
 
 
 def upright_rgb(image: Image.Image) -> Image.Image:
@@ -96,8 +95,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
         image.load()
         method = _exif_transpose(image)
     with _readable(image.mode):
-        rgb = _to_rgb(image)
-        return rgb.transpose(method) if method else rgb
+        return _turned(_to_rgb(image), method)
 
 
 def pack(image: Image.Image, channels: Channels) -> Pixels:
@@ -154,11 +152,11 @@ def _open_rgb(data: bytes, max_pixels: int) -> Image.Image:
         if name in _WARN_ON_LOAD:
             _load(image, name)
     _load(image, name)
+    _check_size(*image.size, max_pixels)  # an icon may hold more than its header says
     with _quiet():
         method = _exif_transpose(image)
     with _readable(name):
-        rgb = _to_rgb(image)
-        return rgb.transpose(method) if method else rgb
+        return _turned(_to_rgb(image), method)
 
 
 def _format_of(data: bytes) -> tuple[str, str]:
@@ -198,6 +196,10 @@ def _exif_transpose(image: Image.Image) -> Image.Transpose | None:
         return _TRANSPOSE.get(image.getexif().get(0x0112, 1))
     except Exception:  # hostile metadata raises anything; the pixels are good without
         return None
+
+
+def _turned(image: Image.Image, method: Image.Transpose | None) -> Image.Image:
+    return image if method is None else image.transpose(method)
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

@@ -96,7 +96,7 @@ class _Walk:
             yield _failed(url, f"{scheme}:// is not supported: http and https are")
 
     def _local(self, name: str) -> Iterator[Item]:
-        name = os.path.expanduser(name)
+        name = str(Path(name).expanduser()) if name.startswith("~") else name
         path = Path(name)
         try:
             if path.is_dir():
@@ -164,6 +164,8 @@ class _Walk:
         try:
             archive = open_zip(file)
         except ImageError as exc:
+            if not isinstance(file, Path):
+                file.close()
             return iter([_failed(name, str(exc))])
         if not isinstance(file, Path):
             weakref.finalize(archive, file.close)

@@ -61,6 +61,7 @@ SWAG_NOTICE = (
 
 
 def main() -> None:
+    """Write the cards that the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--reference", type=Path, default=ROOT.parent / "shared" / "reference")
     parser.add_argument("-o", "--output", type=Path, default=ROOT / "src/regnet/zoo/cards")

@@ -133,8 +133,8 @@ class _Place:
     def __init__(self, card: Card, cache_dir: str | Path | None) -> None:
         if card.file is None:
             raise DownloadError(
-                f"the model of {card.name} belongs in the package as {card.bundled}, where there "
-                "is none; install regnet-vision anew"
+                f"{card.name} is part of the package ({card.bundled}): there is nothing to "
+                "download; if the file is missing, install regnet-vision anew"
             )
         weights = default_cache_dir(cache_dir) / "weights"
         self.card = card

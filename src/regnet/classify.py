@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.conversion import InferencePrecision
-from regnet.engine import Engine
+from regnet.engine import Engine, read_model
 from regnet.errors import ImageError
 from regnet.metadata import ModelMetadata
 from regnet.preprocess import crop_pixels
@@ -31,7 +31,7 @@ class Classifier:
 
     `path` is the .xml of an IR from `regnet convert`; `precision` what it computes in: "f32" is
     exact, "bf16" faster where the CPU has it. `compiled_cache` is a folder that makes later
-    starts faster. Raises `ModelError` when first used.
+    starts faster. Raises `ModelError`.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Classifier:
         precision: InferencePrecision = "f32",
         compiled_cache: Path | None = None,
     ) -> None:
-        self._path = path
+        self._model = read_model(path)
         self._precision = precision
         self._compiled_cache = compiled_cache
 
@@ -57,7 +57,7 @@ class Classifier:
 
     def _engine(self, streams: int) -> Engine:
         return Engine(
-            self._path,
+            self._model,
             precision=self._precision,
             streams=streams,
             compiled_cache=self._compiled_cache,
@@ -66,8 +66,7 @@ class Classifier:
     @property
     def metadata(self) -> ModelMetadata:
         """The model's name, spec, protocol, labels and provenance."""
-        ready: Engine | None = self.__dict__.get("_side_by_side")
-        return (ready or self._one_at_a_time).metadata
+        return self._model.metadata
 
     @overload
     def classify(self, images: ImageLike, *, top_k: int = 5) -> Prediction: ...

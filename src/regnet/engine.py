@@ -3,6 +3,7 @@
 import contextlib
 import queue
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,28 @@ from regnet.graph import graph_metadata, read_graph
 from regnet.metadata import ModelMetadata
 
 
+@dataclass(frozen=True)
+class ConvertedModel:
+    """A converted model in memory, not yet compiled; its graph takes uint8 (N, H, W, 3)."""
+
+    path: Path
+    graph: ov.Model
+    metadata: ModelMetadata
+
+
+def read_model(path: Path) -> ConvertedModel:
+    """Return the model in an IR from `regnet convert`.
+
+    Raises `ModelError` where the file is none, or its graph is not what its metadata promises.
+    """
+    graph = read_graph(path)
+    metadata = graph_metadata(graph, source=str(path))
+    _require_contract(graph, metadata, path)
+    return ConvertedModel(path, _from_bytes(graph), metadata)
+
+
 class Engine:
-    """OpenVINO on the CPU, behind one thread-safe function.
+    """A model compiled by OpenVINO for the CPU, behind one thread-safe function.
 
     `streams` is how many calls of `infer` run side by side, each on its share of the cores;
     1 gives one call all of them. `compiled_cache` is a folder for compiled models, which makes
@@ -26,17 +47,14 @@ class Engine:
 
     def __init__(
         self,
-        path: Path,
+        model: ConvertedModel,
         *,
         precision: InferencePrecision = "f32",
         streams: int = 1,
         compiled_cache: Path | None = None,
     ) -> None:
-        model = read_graph(path)
-        self.metadata: ModelMetadata = graph_metadata(model, source=str(path))
-        self.precision = precision
+        self.metadata = model.metadata
         self.streams = streams
-        _require_contract(model, self.metadata, path)
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
             "NUM_STREAMS": streams,
@@ -44,10 +62,10 @@ class Engine:
         }
         if compiled_cache is not None:
             options["CACHE_DIR"] = str(compiled_cache)
-        self._compiled = _compile(_from_bytes(model), options, path)
+        compiled = _compile(model, options)
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
-            self._requests.put(self._compiled.create_infer_request())
+            self._requests.put(compiled.create_infer_request())
 
     def infer(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the probabilities (N, classes) of crops (N, crop, crop, 3), rows sum to 1.
@@ -91,9 +109,9 @@ def _from_bytes(model: ov.Model) -> ov.Model:
     return processor.build()
 
 
-def _compile(model: ov.Model, options: dict[str, Any], path: Path) -> Any:
+def _compile(model: ConvertedModel, options: dict[str, Any]) -> Any:
     try:
-        return ov.Core().compile_model(model, "CPU", options)
+        return ov.Core().compile_model(model.graph, "CPU", options)
     except RuntimeError as exc:
         reason = str(exc).strip().splitlines()[-1]
-        raise ModelError(f"{path}: OpenVINO cannot run it ({reason})") from exc
+        raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc

@@ -1,0 +1,27 @@
+"""`regnet.load`: from a model's name to a classifier."""
+
+from pathlib import Path
+
+from regnet.cache import cache_dir as default_cache_dir
+from regnet.classify import Classifier
+from regnet.conversion import InferencePrecision
+from regnet.library import Library
+
+
+def load(
+    model: str | Path = "regnetx-3.2gf",
+    *,
+    precision: InferencePrecision = "f32",
+    cache_dir: str | Path | None = None,
+    offline: bool = False,
+    mirrors: tuple[str, ...] = (),
+) -> Classifier:
+    """Return the classifier of a card's name, `bundled`, an IR (.xml) or a checkpoint file.
+
+    Weights are downloaded, verified and converted once (that needs the extra `torch`) and kept in
+    `cache_dir`. `precision` is what the CPU computes in: "f32" exactly, "bf16" faster where it
+    can. `mirrors` are base addresses tried first; `offline` never uses the network.
+    Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
+    """
+    library = Library(folder=default_cache_dir(cache_dir), offline=offline, mirrors=mirrors)
+    return Classifier(library.ir(model), precision=precision, compiled_cache=library.compiled)

@@ -2,13 +2,13 @@
 
 import json
 from dataclasses import dataclass, field
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from regnet.errors import RegNetError, WeightsError
 from regnet.labels import Label, Labels
 from regnet.preprocess import Channels, Preprocess, preprocess_from_dict
 from regnet.spec import Spec, spec_from_dict, spec_to_dict
+from regnet.version import TOOL_VERSION
 
 _MAX_TEXT = 64 * 1024 * 1024
 _MAX_LABEL = 1000
@@ -50,7 +50,7 @@ def provenance_to_json(provenance: Provenance) -> str:
         "channels": provenance.channels,
         "preprocess": preprocess and preprocess.to_dict(),
         "name": provenance.name,
-        "tool": f"regnet {_tool_version()}",
+        "tool": f"regnet {TOOL_VERSION}",
         "extra": provenance.extra,
     }
     try:
@@ -59,13 +59,6 @@ def provenance_to_json(provenance: Provenance) -> str:
         raise WeightsError(f"the metadata is not plain JSON: {exc}") from exc
     provenance_from_json(text)
     return text
-
-
-def _tool_version() -> str:
-    try:
-        return version("regnet-vision")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def provenance_from_json(text: str) -> Provenance:

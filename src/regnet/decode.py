@@ -9,7 +9,7 @@ its upper byte (Pillow clips it at 255), and EXIF data that cannot be read is ig
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from typing import Final, Literal
 
@@ -91,10 +91,10 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
     The image given is not changed. Raises `ImageError` where it cannot be loaded or converted.
     """
-    with _quiet(), _readable(image.mode):
-        image.load()
+    _load(image, f"image of mode {image.mode}")
+    with _quiet():
         method = _exif_transpose(image)
-    with _readable(image.mode):
+    with _readable(f"image of mode {image.mode}"):
         return _turned(_to_rgb(image), method)
 
 
@@ -148,9 +148,7 @@ def _open_rgb(data: bytes, max_pixels: int) -> Image.Image:
     name, plugin = _format_of(data)
     with _quiet():
         image = _open(data, name, plugin)
-        _check_size(*image.size, max_pixels)
-        if name in _WARN_ON_LOAD:
-            _load(image, name)
+    _check_size(*image.size, max_pixels)
     _load(image, name)
     _check_size(*image.size, max_pixels)  # an icon may hold more than its header says
     with _quiet():
@@ -178,7 +176,7 @@ def _open(data: bytes, name: str, plugin: str) -> Image.Image:
 
 
 def _load(image: Image.Image, name: str) -> None:
-    with _readable(name):
+    with _readable(name), _quiet() if image.format in _WARN_ON_LOAD else nullcontext():
         image.load()
 
 
@@ -218,7 +216,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _quiet() -> Iterator[None]:
     """Keep Pillow's warnings from the user: its errors are all that counts.
 
-    Filters are global to the process, so one thread at a time; only headers are read in here.
+    Filters are global to the process, so one thread at a time: little is done in here.
     """
     with _warnings_lock, warnings.catch_warnings():
         warnings.simplefilter("ignore")

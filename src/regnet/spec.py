@@ -99,8 +99,8 @@ class AnyNetSpec(_Frame):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not isinstance(self.stages, tuple) or not 1 <= len(self.stages) <= 16:
-            raise SpecError("stages", self.stages, "a tuple of 1 to 16 stages")
+        if not isinstance(self.stages, tuple) or not 1 <= len(self.stages) <= MAX_DEPTH:
+            raise SpecError("stages", self.stages, f"a tuple of 1 to {MAX_DEPTH} stages")
 
 
 @dataclass(frozen=True, kw_only=True)

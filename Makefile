@@ -1,0 +1,41 @@
+# The commands for people and for CI. PYTHON is any Python >= 3.11.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.PHONY: demo test lint format bench clean
+
+demo: $(VENV)/core.stamp  ## classify the sample photos with the bundled model, offline
+	$(BIN)/regnet classify --offline --model bundled --top-k 3 src/regnet/samples
+
+test: $(VENV)/test.stamp  ## install everything the tests need and run them
+	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+lint: $(VENV)/test.stamp  ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: $(VENV)/test.stamp  ## rewrite to the style
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/test.stamp  ## start-up and throughput; ends in one JSON line
+	$(BIN)/python bench/classify.py
+
+clean:  ## remove the environment
+	rm -rf $(VENV)
+
+$(VENV)/python.stamp:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "regnet needs Python 3.11 or newer: make PYTHON=python3.11 ...")'
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/core.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
+	$(PIP) -e .
+	touch $@
+
+$(VENV)/test.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
+	$(PIP) -e '.[test]'
+	touch $@ $(VENV)/core.stamp

@@ -1,0 +1,99 @@
+"""The public names: adding or removing one is a decision, not an accident."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import regnet
+
+PUBLIC = [
+    "AnyNetSpec",
+    "Card",
+    "ClassScore",
+    "Classifier",
+    "Label",
+    "OMZ",
+    "Prediction",
+    "Preprocess",
+    "RegNetError",
+    "RegNetSpec",
+    "SPEC_NAMES",
+    "Stage",
+    "card_by_name",
+    "card_names",
+    "crop_pixels",
+    "imagenet_labels",
+    "load",
+    "spec_by_name",
+]
+
+
+def test_public_names() -> None:
+    assert sorted(regnet.__all__) == PUBLIC
+    assert set(PUBLIC) <= set(dir(regnet))
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_every_public_name_is_there_and_documented(name: str) -> None:
+    value = getattr(regnet, name)
+    assert value.__doc__
+
+
+def test_unknown_names_are_attribute_errors() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = regnet.nothing
+
+
+def test_type_checkers_see_the_same_names() -> None:
+    tree = ast.parse(Path(regnet.__file__).read_text())
+    imported = [
+        alias.asname
+        for block in tree.body
+        if isinstance(block, ast.If)
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    ]
+    assert sorted(filter(None, imported)) == PUBLIC
+
+
+def imports_of(path: Path) -> set[str]:
+    """Return the regnet modules that a file imports when it is imported."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("regnet"):
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.Try):
+            body = ast.Module(node.body, [])
+            found |= {
+                n.module for n in ast.walk(body) if isinstance(n, ast.ImportFrom) and n.module
+            }
+    return found
+
+
+def test_imports_have_no_cycles() -> None:
+    root = Path(regnet.__file__).parent
+    names = {
+        ".".join(["regnet", *path.relative_to(root).with_suffix("").parts]).removesuffix(
+            ".__init__"
+        ): path
+        for path in root.rglob("*.py")
+    }
+    graph = {name: imports_of(path) & (set(names) - {name}) for name, path in names.items()}
+    while leaves := {name for name, below in graph.items() if not below & set(graph)}:
+        for name in leaves:
+            del graph[name]
+    assert graph == {}
+
+
+def test_errors_import_nothing_and_everything_is_one_tree() -> None:
+    import regnet.errors as errors
+
+    tree = ast.parse(Path(errors.__file__).read_text())
+    assert not [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    kinds = [v for v in vars(errors).values() if isinstance(v, type)]
+    assert all(issubclass(kind, errors.RegNetError) for kind in kinds)
+    for kind in kinds:
+        assert kind.__name__ in (errors.__doc__ or "")

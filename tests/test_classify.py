@@ -1,0 +1,193 @@
+"""The engine and the classifier: exactness, order, errors, what is imported."""
+
+import json
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import openvino as ov
+import pytest
+from PIL import Image
+
+import regnet
+from regnet.classify import Classifier
+from regnet.engine import Engine, read_model
+from regnet.errors import ImageError, ModelError
+from regnet.library import bundled_path
+from regnet.preprocess import crop_pixels
+from regnet.result import Prediction, top_classes
+from regnet.samples import sample_photos
+from regnet.zoo.catalogue import card_by_name
+
+BUNDLED = bundled_path(card_by_name("bundled"))
+
+
+@pytest.fixture(scope="module")
+def classifier() -> Classifier:
+    return Classifier(BUNDLED)
+
+
+def test_the_samples_are_what_they_are(classifier: Classifier) -> None:
+    cat, espresso, hopper = classifier.classify(list(sample_photos()))
+    assert (cat.top.label, cat.top.wnid) == ("Egyptian cat", "n02124075")
+    assert espresso.top.label == "espresso"
+    assert espresso.top.probability == pytest.approx(0.90, abs=0.01)
+    assert {"academic gown", "military uniform"} <= {
+        score.label.split(",")[0] for score in hopper.predictions
+    }
+
+
+def test_every_way_to_give_an_image_is_the_same(classifier: Classifier) -> None:
+    path = sample_photos()[0]
+    image = Image.open(path).convert("RGB")
+    scores = {
+        classifier.classify(given).predictions
+        for given in (path, str(path), path.read_bytes(), np.array(image), image)
+    }
+    assert len(scores) == 1
+
+
+def test_one_image_gives_one_prediction_and_a_list_gives_a_list(classifier: Classifier) -> None:
+    path = sample_photos()[0]
+    one = classifier.classify(path, top_k=3)
+    assert isinstance(one, Prediction)
+    assert len(one.predictions) == 3
+    assert one.source == str(path)
+    assert [p.source for p in classifier.classify([path.read_bytes(), path])] == [
+        "image 0",
+        str(path),
+    ]
+    assert classifier.classify([]) == []
+
+
+def test_bad_images_have_an_error_and_the_others_go_on(classifier: Classifier) -> None:
+    good = sample_photos()[0]
+    found = classifier.classify([b"", good, b"GIF89a", "no/such.jpg", np.zeros(5), good])
+    assert [p.error is None for p in found] == [False, True, False, False, False, True]
+    assert all(p.model == "bundled" for p in found)
+    assert found[0].predictions == ()
+    with pytest.raises(ImageError, match="image 0: "):
+        _ = found[0].top
+
+
+@pytest.mark.parametrize("batch_size", [1, 3, 8])
+def test_results_keep_the_order_of_the_sources(classifier: Classifier, batch_size: int) -> None:
+    samples = sample_photos() * 7
+    found = list(classifier.stream(samples, batch_size=batch_size))
+    assert [p.source for p in found] == [str(path) for path in samples]
+    for a, b in zip(found, found[3:], strict=False):
+        assert a.top.label == b.top.label
+        assert a.top.probability == pytest.approx(b.top.probability, abs=1e-5)
+
+
+def test_probabilities_are_the_models(classifier: Classifier, photos: list[Path]) -> None:
+    """Compare with a plain loop over the IR's documented contract: float BGR pixels in."""
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    plain = ov.Core().compile_model(BUNDLED, "CPU", hints)
+    protocol = classifier.metadata.preprocess
+    for path, found in zip(photos, classifier.stream(photos, top_k=200), strict=True):
+        pixels = crop_pixels(path, protocol).transpose(2, 0, 1)[None].astype(np.float32)
+        expected = plain(pixels)["prob"][0]
+        ours = np.zeros(200)
+        for score in found.predictions:
+            ours[score.index] = score.probability
+        assert np.abs(ours - expected).max() <= 1e-5
+        assert ours.sum() == pytest.approx(1, abs=1e-5)
+
+
+def test_memory_does_not_grow_with_the_number_of_images(classifier: Classifier) -> None:
+    """However many there are, only a few are read before their results are taken."""
+    read = 0
+    photo = sample_photos()[0].read_bytes()
+
+    def jobs() -> Iterator[tuple[str, object]]:
+        nonlocal read
+        for number in range(10_000):
+            read += 1
+            yield str(number), lambda: photo
+
+    stream = classifier._stream(jobs(), 1, 1)  # type: ignore[arg-type]
+    for taken in range(1, 40):
+        next(stream)
+        assert read <= taken + 100
+    stream.close()
+
+
+def test_threads_may_share_a_classifier(classifier: Classifier) -> None:
+    found: list[Prediction] = []
+
+    def work() -> None:
+        found.extend(classifier.classify(path) for path in sample_photos())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 12
+    assert len({(p.source, p.predictions) for p in found}) == 3
+
+
+def test_an_engine_takes_batches_of_any_size() -> None:
+    model = read_model(BUNDLED)
+    engine = Engine(model, streams=2)
+    crops = np.stack([crop_pixels(p, model.metadata.preprocess) for p in sample_photos()])
+    together = engine.infer(crops)
+    assert together.shape == (3, 200)
+    for row, crop in zip(together, crops, strict=True):
+        assert np.abs(engine.infer(crop[None])[0] - row).max() <= 1e-5
+
+
+def test_bf16_is_close_and_labels_agree_on_the_samples() -> None:
+    exact, fast = Classifier(BUNDLED), Classifier(BUNDLED, precision="bf16")
+    for path in sample_photos():
+        a, b = exact.classify(path), fast.classify(path)
+        assert a.top.index == b.top.index
+        assert a.top.probability == pytest.approx(b.top.probability, abs=0.05)
+
+
+def test_top_classes_are_sorted_and_ties_go_by_index() -> None:
+    labels = regnet.imagenet_labels()[:4]
+    scores = top_classes(np.array([0.25, 0.4, 0.25, 0.1], np.float32), labels, 3)
+    assert [s.index for s in scores] == [1, 0, 2]
+    assert [s.label for s in top_classes(np.ones(4, np.float32), labels, 9)] == [
+        label.name for label in labels
+    ]
+
+
+def test_an_ir_without_metadata_is_refused(tmp_path: Path) -> None:
+    from openvino import opset13 as opset
+
+    data = opset.parameter([-1, 3, 8, 8], dtype=np.float32)
+    ov.save_model(ov.Model([opset.relu(data)], [data]), tmp_path / "other.xml")
+    with pytest.raises(ModelError, match=r"no regnet metadata.*regnet convert"):
+        Classifier(tmp_path / "other.xml")
+
+
+def test_a_graph_that_belies_its_metadata_is_refused(tmp_path: Path) -> None:
+    model = ov.Core().read_model(BUNDLED)
+    model.reshape({0: [-1, 3, 160, 160]})
+    ov.save_model(model, tmp_path / "other.xml", compress_to_fp16=False)
+    with pytest.raises(ModelError, match=r"3,160,160.*metadata says.*3,128,128"):
+        Classifier(tmp_path / "other.xml")
+
+
+def test_neither_the_package_nor_classifying_imports_torch() -> None:
+    code = (
+        "import sys, regnet\n"
+        "assert not {'numpy', 'torch', 'openvino', 'PIL'} & set(sys.modules)\n"
+        f"regnet.load('bundled').classify({str(sample_photos()[0])!r})\n"
+        "assert not {'torch', 'onnx', 'httpx', 'pyarrow', 'rich', 'typer'} & set(sys.modules)\n"
+        "print('done')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "done\n"
+
+
+def test_the_json_fields_are_the_contract(classifier: Classifier) -> None:
+    found = json.loads(json.dumps(classifier.classify(sample_photos()[1], top_k=1).to_dict()))
+    assert list(found) == ["source", "predictions", "error", "model"]
+    assert list(found["predictions"][0]) == ["index", "wnid", "label", "probability"]

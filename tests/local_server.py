@@ -34,6 +34,7 @@ class LocalServer:
         self.script: list[Behaviour] = []
         self.log: list[Request] = []
         self.validators = True
+        self.etags = True
         self.last_modified = 1_000_000_000
         self.lock = threading.Lock()
         self.released = threading.Event()
@@ -107,7 +108,8 @@ class Handler(BaseHTTPRequestHandler):
         if not self.local.validators:
             return []
         modified = formatdate(self.local.last_modified, usegmt=True)
-        return [("ETag", etag(content)), ("Last-Modified", modified)]
+        tags: list[tuple[str, object]] = [("ETag", etag(content))] if self.local.etags else []
+        return [*tags, ("Last-Modified", modified)]
 
     def wanted(self, content: bytes) -> int:
         """First byte asked for, 0 where the file is not the one the client has a part of."""
@@ -234,8 +236,26 @@ def misplaced_range(handler: Handler, content: bytes) -> None:
     handler.body(rest)
 
 
-def without_length(handler: Handler, content: bytes) -> None:
+def short_range(count: int) -> Behaviour:
+    """Answer a Range with fewer bytes than asked for, as servers may."""
+
+    def behave(handler: Handler, content: bytes) -> None:
+        first = handler.wanted(content)
+        piece = content[first : first + count]
+        span = f"bytes {first}-{first + len(piece) - 1}/{len(content)}"
+        headers = [("Content-Length", len(piece)), *handler.validators(content)]
+        handler.head(206, ("Content-Range", span), *headers)
+        handler.body(piece)
+
+    return behave
+
+
+def without_length(*, cut: int | None = None) -> Behaviour:
     """Answer as HTTP/1.0: the end of the connection is the end of the file."""
-    handler.head(200, ("Connection", "close"))
-    handler.body(content)
-    handler.close_connection = True
+
+    def behave(handler: Handler, content: bytes) -> None:
+        handler.head(200, ("Connection", "close"))
+        handler.body(content[:cut])
+        handler.close_connection = True
+
+    return behave

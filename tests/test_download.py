@@ -276,6 +276,36 @@ def test_a_file_that_grew_is_taken_from_the_start(
     assert [r.range for r in server.log] == ["bytes=100000-", None]
 
 
+def test_a_file_that_grew_within_a_second_is_taken_from_the_start(
+    server: LocalServer, terms: Terms, tmp_path: Path
+) -> None:
+    server.etags = False
+    server.files[NAME] = OTHER[:200_000]
+    interrupted(server, unhashed(server), tmp_path)
+    server.files[NAME] = CONTENT
+    assert download(unhashed(server), cache_dir=tmp_path, terms=terms).read_bytes() == CONTENT
+    assert [(r.range, r.status) for r in server.log] == [("bytes=100000-", 206), (None, 200)]
+    assert server.log[0].if_range is not None
+
+
+def test_a_shorter_range_than_asked_for_is_taken_and_continued(
+    server: LocalServer, terms: Terms, tmp_path: Path
+) -> None:
+    interrupted(server, unhashed(server), tmp_path)
+    server.script = [behave.short_range(50_000)] * 2
+    assert download(unhashed(server), cache_dir=tmp_path, terms=terms).read_bytes() == CONTENT
+    assert [r.range for r in server.log] == [f"bytes={n}-" for n in (100_000, 150_000, 200_000)]
+
+
+def test_a_body_that_ends_early_without_a_word_is_continued_where_the_size_is_known(
+    server: LocalServer, terms: Terms, tmp_path: Path
+) -> None:
+    server.script = [behave.without_length(cut=100_000)]
+    card = card_of(server, size=len(CONTENT), sha256_prefix=hashlib.sha256(CONTENT).hexdigest())
+    assert download(card, cache_dir=tmp_path, terms=terms).read_bytes() == CONTENT
+    assert [r.range for r in server.log] == [None, "bytes=100000-"]
+
+
 def test_a_file_that_shrank_is_taken_from_the_start(
     server: LocalServer, terms: Terms, tmp_path: Path
 ) -> None:
@@ -408,10 +438,10 @@ def test_an_endless_file_stops_at_the_limit(
 def test_a_body_of_unknown_end_needs_a_hash(
     server: LocalServer, terms: Terms, tmp_path: Path
 ) -> None:
-    server.script = [behave.without_length]
+    server.script = [behave.without_length()]
     with pytest.raises(DownloadError, match="does not say how long"):
         download(unhashed(server), cache_dir=tmp_path, terms=terms)
-    server.script = [behave.without_length]
+    server.script = [behave.without_length()]
     assert download(prefixed(server), cache_dir=tmp_path, terms=terms).read_bytes() == CONTENT
 
 
@@ -679,7 +709,9 @@ def misbehaviours(random_: random.Random) -> list[Any]:
         behave.chunked(),
         behave.chunked(b"more"),
         behave.chunked(cut=count),
-        behave.without_length,
+        behave.without_length(),
+        behave.without_length(cut=count),
+        behave.short_range(count + 1),
         behave.well,
     ]
     return random_.choices(choices, k=random_.randrange(8))

@@ -148,7 +148,7 @@ class Transfer:
             return False
         if origin.url == self._shown and origin.validator:
             return True
-        return self._expected.hashed and origin.total is not None
+        return self._expected.hashed and (origin.total or self._expected.size) is not None
 
     def _past_the_end(self, response: "httpx.Response", *, asked: bool) -> None:
         """Handle a 416: the part is complete, or not a part of what the server has."""
@@ -199,7 +199,7 @@ class Transfer:
         origin = self._part.origin
         if origin is None or first != self._part.size:
             return True
-        if total is not None and (last != total - 1 or origin.total not in (None, total)):
+        if total is not None and (last >= total or origin.total not in (None, total)):
             return True
         etag = response.headers.get("ETag")
         same_place = origin.url == self._shown and bool(origin.etag and etag)

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
-
 import local_server as behave
+import pytest
 from local_server import LocalServer
+
 from regnet.errors import DownloadError, IntegrityError, LicenceError, OfflineError
 from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import card_by_name

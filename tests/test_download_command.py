@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import local_server as behave
 import pytest
 import typer
+from local_server import LocalServer
 from typer.testing import CliRunner, Result
 
-import local_server as behave
-from local_server import LocalServer
 from regnet.cli.download import register
 from regnet.errors import LicenceError, UnknownModelError
 from regnet.zoo.card import WeightsFile

@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-import pytest
-
 import local_server as behave
+import pytest
 from local_server import LocalServer
 
 NAME = "weights.pyth"

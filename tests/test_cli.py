@@ -1,0 +1,291 @@
+"""The command `regnet` as users run it: formats, sources, exit codes, errors."""
+
+import csv
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+from local_server import LocalServer
+
+from regnet.samples import sample_photos
+
+CAT, ESPRESSO, HOPPER = sample_photos()
+
+
+def regnet(*arguments: object, stdin: bytes = b"", code: int | None = 0, **options):
+    """Run the command in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "regnet", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+    assert code is None or done.returncode == code, done.stderr.decode()
+    return done
+
+
+def classify(*arguments: object, **options) -> list[dict]:
+    """Classify with the bundled model and return the results."""
+    done = regnet("classify", "--model", "bundled", "-f", "jsonl", *arguments, **options)
+    return [json.loads(line) for line in done.stdout.splitlines()]
+
+
+def top(result: dict) -> str:
+    return result["predictions"][0]["label"].split(",")[0]
+
+
+def test_the_table_shows_labels_and_percents() -> None:
+    text = regnet("classify", "-m", "bundled", "-k", "2", CAT, ESPRESSO).stdout.decode()
+    assert re.search(r"cat\.png\n +3\d\.\d %  █+ +Egyptian cat\n", text)
+    assert re.search(r"espresso\.png\n +9\d\.\d %  █+ +espresso\n", text)
+    assert len(text.splitlines()) == 6
+
+
+def test_a_folder_is_searched_with_its_subfolders(tmp_path: Path) -> None:
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    (tmp_path / "deep" / "er" / "b.png").write_bytes(ESPRESSO.read_bytes())
+    (tmp_path / "a.png").write_bytes(CAT.read_bytes())
+    (tmp_path / "notes.txt").write_text("not an image")
+    assert [top(r) for r in classify(tmp_path)] == ["Egyptian cat", "espresso"]
+
+
+def test_globs_archives_and_stdin(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(CAT, "in/cat.png")
+        archive.write(HOPPER, "hopper.jpg")
+    with tarfile.open(tmp_path / "t.tar.gz", "w:gz") as archive:
+        archive.add(ESPRESSO, "espresso.png")
+    zipped = classify(tmp_path / "z.zip")
+    assert {top(r) for r in zipped} == {"Egyptian cat", "academic gown"}
+    assert all("z.zip" in r["source"] for r in zipped)
+    assert top(classify(tmp_path / "t.tar.gz")[0]) == "espresso"
+    assert top(classify("-", stdin=CAT.read_bytes())[0]) == "Egyptian cat"
+    assert len(classify("-", stdin=(tmp_path / "z.zip").read_bytes())) == 2
+    assert len(classify(CAT.parent / "*.png")) == 2
+
+
+def test_urls() -> None:
+    with LocalServer() as server:
+        server.files = {"cat.png": CAT.read_bytes()}
+        found = classify(server.url("cat.png"), server.url("none.png"), code=1)
+    assert top(found[0]) == "Egyptian cat"
+    assert "404" in found[1]["error"]
+
+
+def test_bad_images_are_rows_and_the_exit_code_says_so(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").write_bytes(b"")
+    (tmp_path / "half.jpg").write_bytes(HOPPER.read_bytes()[:20000])
+    (tmp_path / "text.png").write_text("hello")
+    found = classify(tmp_path, CAT, tmp_path / "none.jpg", code=1)
+    assert [r["error"] is None for r in found] == [False, False, False, True, False]
+    assert "empty" in found[0]["error"]
+    assert "truncated" in found[1]["error"]
+    assert all(r["predictions"] == [] for r in found if r["error"])
+
+
+def test_every_format_has_the_same_fields(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    (tmp_path / "bad.png").write_bytes(b"?")
+    rows = classify(CAT, tmp_path / "bad.png", "-k", "2", code=1)
+    for ending in ("json", "csv", "parquet"):
+        out = tmp_path / f"out.{ending}"
+        command = ["classify", "-m", "bundled", CAT, tmp_path / "bad.png", "-k", "2", "-o", out]
+        regnet(*command, code=1)
+    assert json.loads((tmp_path / "out.json").read_text()) == rows
+    assert pq.read_table(tmp_path / "out.parquet").to_pylist() == rows
+    table = list(csv.DictReader(io.StringIO((tmp_path / "out.csv").read_text())))
+    assert [(r["rank"], r["label"]) for r in table] == [
+        *((str(i), s["label"]) for i, s in enumerate(rows[0]["predictions"], 1)),
+        ("", ""),
+    ]
+    assert table[2]["error"] == rows[1]["error"]
+    assert float(table[0]["probability"]) == rows[0]["predictions"][0]["probability"]
+    assert {r["model"] for r in table} == {"bundled"}
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_no_images_make_an_empty_but_valid_document() -> None:
+    done = regnet("classify", "-m", "bundled", "-f", "json", CAT)
+    assert len(json.loads(done.stdout)) == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["classify", "-m", "regnetz", "x.jpg"], "no model is called 'regnetz'"),
+        (["classify", "-m", "none.xml", "x.jpg"], "none.xml: no such file"),
+        (["classify", "-m", "none.pth", "x.jpg"], "none.pth: no such file"),
+        (["classify", "-m", "bundled", "-o", "/no/such/folder/x.csv", "x.jpg"], "cannot write"),
+        (["classify", "-m", "bundled", "-f", "parquet", "x.jpg"], "-o FILE"),
+        (["classify", "-m", "bundled", "-f", "yaml", "x.jpg"], "yaml"),
+        (["classify", "-m", "bundled", "-k", "0", "x.jpg"], "top-k"),
+        (["classify"], "SOURCE"),
+        (["convert", "none.pth"], "none.pth: no such file"),
+        (["convert", "bundled"], "converted already"),
+        (["info", "regnetq"], "no model is called"),
+        (["nonsense"], "nonsense"),
+    ],
+)
+def test_what_cannot_run_exits_with_2_and_says_why(arguments: list[str], reason: str) -> None:
+    done = regnet(*arguments, code=2)
+    assert reason in re.sub(r"[│\s]+", " ", done.stderr.decode())
+    assert b"Traceback" not in done.stderr
+
+
+def test_with_no_network_the_default_model_names_three_ways_on(tmp_path: Path) -> None:
+    done = regnet("classify", CAT, "--offline", "--cache-dir", tmp_path, code=2)
+    message = done.stderr.decode()
+    for way in ("--model bundled", "regnet download --from FILE regnetx-3.2gf", "--mirror URL"):
+        assert way in message
+    assert b"Traceback" not in done.stderr
+
+
+def test_ctrl_c_leaves_what_was_written_readable(tmp_path: Path) -> None:
+    source, out = tmp_path / "many", tmp_path / "out.json"
+    source.mkdir()
+    for number in range(3000):
+        (source / f"{number:04}.png").symlink_to(ESPRESSO)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "regnet", "classify", "-m", "bundled", source, "-o", out],
+        stderr=subprocess.PIPE,
+    )
+    part = tmp_path / "out.json.part"
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (part.exists() and part.stat().st_size > 20000):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    _, message = process.communicate(timeout=60)
+    assert process.returncode == 130, message
+    found = json.loads(out.read_text())
+    assert 0 < len(found) < 3000
+    assert f"{len(found)} images" in message.decode()
+    assert not part.exists()
+
+
+def test_a_closed_pipe_is_no_traceback() -> None:
+    command = (
+        f"{sys.executable} -m regnet classify -m bundled -f jsonl {CAT.parent} {CAT} | head -n 1"
+    )
+    done = subprocess.run(["sh", "-c", command], capture_output=True, timeout=60, check=True)
+    assert len(done.stdout.splitlines()) == 1
+    assert b"Traceback" not in done.stderr
+
+
+def test_piped_output_has_no_progress_or_colour() -> None:
+    done = regnet("classify", "-m", "bundled", CAT)
+    assert b"\x1b" not in done.stdout
+    assert done.stderr == b""
+
+
+@pytest.mark.parametrize("command", ["classify", "convert", "info", "models", "download"])
+def test_help_has_examples(command: str) -> None:
+    text = regnet(command, "--help").stdout.decode()
+    assert "Examples" in text
+    assert f"regnet {command}" in text
+
+
+def test_version() -> None:
+    from regnet.version import TOOL_VERSION
+
+    assert regnet("--version").stdout.decode().strip() == f"regnet {TOOL_VERSION}"
+
+
+def test_info_of_a_name_and_of_the_bundled_ir() -> None:
+    named = json.loads(regnet("info", "regnet_x_3_2gf", "--json").stdout)
+    assert (named["params"], named["macs"], named["acts"]) == (15296552, 3176622952, 11367432)
+    bundled = json.loads(regnet("info", "bundled", "--json").stdout)
+    assert bundled["graph"] == {"gflops": 0.2629, "mparams": 4.8312}
+    assert (bundled["network"], bundled["classes"]) == ("regnetx-400mf", 200)
+    text = regnet("info", "regnetx-3.2gf").stdout.decode()
+    assert "15,296,552" in text
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint of the smallest published network with random weights, as pycls's."""
+    import torch
+
+    from regnet.network import RegNet
+    from regnet.spec import spec_by_name
+
+    torch.manual_seed(0)
+    network = RegNet(spec_by_name("regnetx-200mf"))
+    path = tmp_path_factory.mktemp("mirror") / "RegNetX-200MF_dds_8gpu.pyth"
+    torch.save({"epoch": 99, "model_state": network.state_dict()}, path)
+    return path
+
+
+def test_a_checkpoint_becomes_an_ir_once(checkpoint: Path, tmp_path: Path) -> None:
+    options = ["--cache-dir", tmp_path / "cache"]
+    done = regnet("convert", checkpoint, "-o", tmp_path / "out", "--json", *options)
+    result = json.loads(done.stdout)
+    assert result["max_delta"] <= 1e-5
+    assert all(Path(file).is_file() for file in result["files"])
+    ir = Path(result["path"])
+    assert regnet("info", ir).returncode == 0
+    ir_rows = regnet("classify", "-m", ir, "-f", "jsonl", CAT, *options).stdout
+    without_torch = {**os.environ, "PYTHONPATH": str(_hidden_torch(tmp_path))}
+    rows = regnet("classify", "-m", checkpoint, "-f", "jsonl", CAT, *options, env=without_torch)
+    assert rows.stdout == ir_rows
+    assert b"converting" not in rows.stderr
+
+
+def _hidden_torch(folder: Path) -> Path:
+    """Return a folder which, put first on the path, makes importing torch fail."""
+    hidden = folder / "hidden"
+    hidden.mkdir()
+    (hidden / "torch.py").write_text("raise ImportError('torch is not to be imported here')")
+    return hidden
+
+
+def test_converting_without_torch_names_the_extra(checkpoint: Path, tmp_path: Path) -> None:
+    without_torch = {**os.environ, "PYTHONPATH": str(_hidden_torch(tmp_path))}
+    done = regnet("convert", checkpoint, "--cache-dir", tmp_path, code=2, env=without_torch)
+    assert "pip install 'regnet-vision[torch]'" in done.stderr.decode()
+
+
+def test_insisting_on_another_network_is_an_error(checkpoint: Path, tmp_path: Path) -> None:
+    options = ["--cache-dir", tmp_path, "-o", tmp_path / "out"]
+    done = regnet("convert", checkpoint, "--spec", "regnetx-400mf", *options, code=2)
+    assert re.search("regnetx-400mf.*regnetx-200mf", done.stderr.decode())
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_and_protocol_can_be_given(checkpoint: Path, tmp_path: Path) -> None:
+    (tmp_path / "classes.txt").write_text("\n".join(f"thing {i}" for i in range(1000)))
+    options = ["--labels", tmp_path / "classes.txt", "--resize", 96, "--crop", 64, "--name", "mine"]
+    regnet("convert", checkpoint, *options, "-o", tmp_path, "--cache-dir", tmp_path / "c")
+    found = json.loads(regnet("classify", "-m", tmp_path / "mine.xml", "-f", "json", CAT).stdout)
+    assert found[0]["model"] == "mine"
+    assert found[0]["predictions"][0]["label"].startswith("thing ")
+    info = json.loads(regnet("info", tmp_path / "mine.xml", "--json").stdout)
+    assert (info["protocol"]["resize"], info["protocol"]["crop"]) == (96, 64)
+
+
+def test_a_card_from_a_mirror_to_labels(checkpoint: Path, tmp_path: Path) -> None:
+    """Download, convert and classify a published card, from a mirror that has its file."""
+    cache = ["--cache-dir", tmp_path / "cache"]
+    with LocalServer() as server:
+        server.files = {f"files/{checkpoint.name}": checkpoint.read_bytes()}
+        mirror = ["--mirror", server.url("files")]
+        done = regnet("download", "regnetx-200mf", *mirror, *cache)
+        assert Path(done.stdout.decode().strip()).read_bytes() == checkpoint.read_bytes()
+        regnet("convert", "regnetx_002", "-o", tmp_path, "--offline", *cache)
+        options = ["-m", "regnetx-200mf", "--offline", "-f", "jsonl"]
+        named = regnet("classify", *options, CAT, *cache).stdout
+        assert len(server.log) == 1
+    converted = regnet("classify", "-m", tmp_path / "regnetx-200mf.xml", "-f", "jsonl", CAT)
+    assert json.loads(named) == json.loads(converted.stdout)
+    assert json.loads(named)["model"] == "regnetx-200mf"

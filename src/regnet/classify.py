@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 ImageLike = Union[str, Path, bytes, NDArray[np.uint8], "Image"]
 
 
+BATCH_SIZE = 8
+
+
 class Classifier:
     """A converted model that names what is in images. Thread-safe.
 
@@ -82,16 +85,16 @@ class Classifier:
         """
         if isinstance(images, list):
             jobs = (_job(image, number) for number, image in enumerate(images))
-            return list(self._stream(jobs, top_k, batch_size=1))
+            return list(self._stream(jobs, top_k, BATCH_SIZE))
         return _predict(self._one_at_a_time, [_job(images, 0)], top_k)[0]
 
     def stream(
-        self, sources: Iterable[str | Path], *, top_k: int = 5, batch_size: int = 1
+        self, sources: Iterable[str | Path], *, top_k: int = 5, batch_size: int = BATCH_SIZE
     ) -> Iterator[Prediction]:
         """Yield the prediction of every image in the sources, in their order.
 
         Sources are those of `regnet classify`: files, folders, globs, URLs, archives, `-`. Memory
-        does not grow with their number. `batch_size` images are inferred in one call.
+        does not grow with their number. At most `batch_size` images are inferred in one call.
         """
         jobs = ((item.source, item.read) for item in iter_items(list(sources)))
         yield from self._stream(jobs, top_k, batch_size)
@@ -123,10 +126,11 @@ def _predict_in_order(
     Each worker takes its batch the whole way, so every core is busy without any being shared.
     """
     ahead = 4 * engine.streams
+    sizes = _batch_sizes(batch_size, engine.streams)
     pending: deque[Future[list[Prediction]]] = deque()
     with ThreadPoolExecutor(engine.streams, "classify") as pool:
         try:
-            while batch := list(itertools.islice(jobs, batch_size)):
+            while batch := list(itertools.islice(jobs, next(sizes))):
                 pending.append(pool.submit(_predict, engine, batch, top_k))
                 while pending and (len(pending) > ahead or pending[0].done()):
                     yield from pending.popleft().result()
@@ -134,6 +138,19 @@ def _predict_in_order(
                 yield from pending.popleft().result()
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _batch_sizes(most: int, streams: int) -> Iterator[int]:
+    """Yield 1, then twice as many each time all streams have had theirs, up to `most`.
+
+    The first results come at once, a few images are spread over all cores, and many are inferred
+    in batches, which are cheaper.
+    """
+    size = 1
+    while True:
+        for _ in range(streams):
+            yield min(size, most)
+        size = min(2 * size, most)
 
 
 def _predict(engine: Engine, jobs: list[Job], top_k: int) -> list[Prediction]:

@@ -65,8 +65,8 @@ def classify(
         InferencePrecision, typer.Option(help="f32 is exact; bf16 is faster on CPUs that have it")
     ] = "f32",
     batch_size: Annotated[
-        int, typer.Option("--batch-size", min=1, max=256, help="Images inferred in one call")
-    ] = 1,
+        int, typer.Option("--batch-size", min=1, max=256, help="Most images inferred in one call")
+    ] = 8,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

@@ -6,25 +6,49 @@ run (the reason is on standard error), 130 interrupted.
 
 import os
 import sys
+from collections.abc import Iterable
+from importlib import import_module
 from typing import Annotated
 
 import typer
 
-from regnet.cli import classify, convert, download, info, models
 from regnet.cli.console import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, EXIT_SOME_FAILED, say
 from regnet.errors import RegNetError
 
-app = typer.Typer(
-    name="regnet",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-    help="RegNet image classifiers: verified weights, exact conversion, fast classification.",
-)
-for _command in (classify, models, download, convert, info):
-    _command.register(app)
+COMMANDS = ("classify", "models", "download", "convert", "info")
+
+
+def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
+    """Return the application with these commands; each is imported only if it is named."""
+    app = typer.Typer(
+        name="regnet",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        help="RegNet image classifiers: verified weights, exact conversion, fast classification.",
+    )
+    app.callback()(_options)
+    for command in commands:
+        import_module(f"regnet.cli.{command}").register(app)
+    return app
+
+
+def main() -> None:
+    """Run the command line; never shows a traceback for an error that regnet foresaw."""
+    asked = [word for word in sys.argv[1:2] if word in COMMANDS]
+    try:
+        build_app(asked or COMMANDS)(prog_name="regnet")
+    except RegNetError as exc:
+        say(f"regnet: {exc}")
+        sys.exit(EXIT_COULD_NOT_RUN)
+    except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(EXIT_SOME_FAILED)
+    except KeyboardInterrupt:
+        say("regnet: interrupted")
+        sys.exit(EXIT_INTERRUPTED)
 
 
 def _print_version(wanted: bool) -> None:
@@ -35,7 +59,6 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _options(
     version: Annotated[
         bool,
@@ -45,18 +68,3 @@ def _options(
     ] = False,
 ) -> None:
     """Take the options that come before a command."""
-
-
-def main() -> None:
-    """Run the command line; never shows a traceback for an error that regnet foresaw."""
-    try:
-        app()
-    except RegNetError as exc:
-        say(f"regnet: {exc}")
-        sys.exit(EXIT_COULD_NOT_RUN)
-    except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_SOME_FAILED)
-    except KeyboardInterrupt:
-        say("regnet: interrupted")
-        sys.exit(EXIT_INTERRUPTED)

@@ -19,7 +19,7 @@ DEFAULT_MODEL = "regnetx-3.2gf"
 
 HELP = """Name what is in photos.
 
-A SOURCE is a file, a folder (with its subfolders), a glob in quotes, an http(s) address, a zip or
+A SOURCE is a file, a folder (with its subfolders), a glob in quotes, an http(s) address, a zip or \
 tar archive, or - for standard input. Results come in the order of the sources.
 
 The model is downloaded and converted once, on first use; `--model bundled` needs neither.
@@ -56,7 +56,11 @@ def classify(
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image")] = 5,
     format: Annotated[  # noqa: A002
         OutputFormat | None,
-        typer.Option("--format", "-f", help="[default: by the ending of -o, else table]"),
+        typer.Option(
+            "--format",
+            "-f",
+            help="Default: by the ending of -o, else a table",
+        ),
     ] = None,
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write")

@@ -16,13 +16,13 @@ from regnet.zoo.catalogue import card_by_name
 
 HELP = """Convert published weights or a checkpoint file to OpenVINO IR or ONNX.
 
-The result takes `data` (N, 3, 224, 224), raw 0..255 pixels in BGR, and gives `prob` (N, classes):
-mean, scale and softmax are inside, and so are labels, protocol and the weights' hash. It is
-compared with the network on real photos before it is written: no probability may differ by more
+The result takes `data` (N, 3, 224, 224), raw 0..255 pixels in BGR, and gives `prob` (N, classes): \
+mean, scale and softmax are inside, and so are labels, protocol and the weights' hash. It is \
+compared with the network on real photos before it is written: no probability may differ by more \
 than 1e-5.
 
-MODEL is a card's name (see `regnet models`) or a checkpoint: .pyth, .pth, .pt, .bin or
-.safetensors, from pycls, timm, torchvision or Hugging Face. The architecture is found from the
+MODEL is a card's name (see `regnet models`) or a checkpoint: .pyth, .pth, .pt, .bin or \
+.safetensors, from pycls, timm, torchvision or Hugging Face. The architecture is found from the \
 tensors. Needs the extra `torch`; the result does not.
 
 Examples:
@@ -50,7 +50,7 @@ def convert(
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to")
     ] = Path(),
     name: Annotated[
-        str | None, typer.Option(help="Name of the model [default: the card's or the file's]")
+        str | None, typer.Option(help="Name of the model (default: the card's or the file's)")
     ] = None,
     card: Annotated[
         str | None, typer.Option(help="The card whose weights the file holds, where it is renamed")

@@ -13,7 +13,7 @@ from regnet.spec import Spec, published_name, spec_aliases, spec_by_name, spec_t
 
 HELP = """Report spec, parameters, MACs and activations of a network, checkpoint or converted model.
 
-MODEL is a network's or card's name, a checkpoint file, or an IR (.xml) or ONNX file. For a
+MODEL is a network's or card's name, a checkpoint file, or an IR (.xml) or ONNX file. For a \
 converted model GFLOPs and MParams are counted on its graph, as on the model card.
 
 Examples:
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
 def info(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, checkpoint, IR or ONNX")],
     image_size: Annotated[
-        int | None, typer.Option(help="Pixels a side to count for [default: the protocol's crop]")
+        int | None, typer.Option(help="Pixels a side to count for (default: the protocol's crop)")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:

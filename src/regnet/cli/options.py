@@ -11,7 +11,7 @@ from regnet.library import Library
 
 CacheDir = Annotated[
     Path | None,
-    typer.Option("--cache-dir", help="Cache folder [default: $REGNET_CACHE, else the platform's]"),
+    typer.Option("--cache-dir", help="Cache folder (default: $REGNET_CACHE, else the platform's)"),
 ]
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network")]
 Mirrors = Annotated[

@@ -1,5 +1,4 @@
 import json
-import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -175,16 +174,6 @@ def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
         assert expected.std() > 1
         assert float((logits - expected).abs().max()) <= tolerance
         assert float((mirrored - expected).abs().max()) > 100 * tolerance
-
-
-def test_the_examples_in_the_docs_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    page = Path(__file__).parent.parent / "docs" / "checkpoints.md"
-    monkeypatch.chdir(tmp_path)
-    examples = re.findall(r"^```python\n(.*?)^```$", page.read_text("utf-8"), re.M | re.S)
-    names: dict[str, object] = {}
-    for example in examples:
-        exec(compile(example, page.name, "exec"), names)
-    assert len(examples) >= 4
 
 
 def test_shared_checkpoint(shared: Path) -> None:

@@ -86,7 +86,8 @@ class Conversion:
 
 def write_conversion(folder: Path, conversion: Conversion) -> None:
     """Write the record that marks a folder as a complete conversion."""
-    record = asdict(conversion) | {"path": conversion.path.name}
+    sizes = {name: (folder / name).stat().st_size for name in conversion.files}
+    record = asdict(conversion) | {"path": conversion.path.name, "files": sizes}
     part = folder / f"{CONVERSION_FILE}.part"
     part.write_text(json.dumps(record), "utf-8")
     part.replace(folder / CONVERSION_FILE)
@@ -96,7 +97,9 @@ def read_conversion(folder: Path) -> Conversion | None:
     """Return the conversion in a folder, or None where it is not there or not whole."""
     try:
         record = json.loads((folder / CONVERSION_FILE).read_text("utf-8"))
-        conversion = Conversion(
+        if any((folder / name).stat().st_size != size for name, size in record["files"].items()):
+            return None
+        return Conversion(
             folder / record["path"],
             tuple(record["files"]),
             record["max_delta"],
@@ -104,7 +107,5 @@ def read_conversion(folder: Path) -> Conversion | None:
             record["photos"],
             tuple(record["notes"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return None
-    whole = all((folder / name).is_file() for name in conversion.files)
-    return conversion if whole else None

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
@@ -39,9 +40,14 @@ class Library:
     on_event: OnEvent = ignore
 
     @property
-    def compiled(self) -> Path:
-        """Folder of OpenVINO's compiled models."""
-        return self.folder / "compiled"
+    def compiled(self) -> Path | None:
+        """Folder of OpenVINO's compiled models; None where it cannot be written to."""
+        folder = self.folder / "compiled"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return None
+        return folder if os.access(folder, os.W_OK) else None
 
     def ir(self, model: str | Path) -> Path:
         """Return the .xml of a model: a card's name, `bundled`, an IR or a checkpoint file.

@@ -161,7 +161,7 @@ def format_of(path: Path) -> OutputFormat:
 
 
 @contextmanager
-def open_writer(output: Path | TextIO, format: OutputFormat) -> Iterator[Writer]:  # noqa: A002
+def open_writer(output: Path | TextIO, format: OutputFormat) -> Iterator[Writer]:
     """Give a writer to a path or an open text file, and complete what it wrote at the end.
 
     A path gets its final name only then, also after an interrupt; until then its name ends in
@@ -173,26 +173,31 @@ def open_writer(output: Path | TextIO, format: OutputFormat) -> Iterator[Writer]
         with _closing(_TEXT_WRITERS[format](output)) as writer:
             yield writer
         return
-    part = output.with_name(output.name + ".part")
     try:
-        with _part_writer(part, format) as writer:
-            yield writer
-    except KeyboardInterrupt:
+        if output.exists() and not output.is_file():  # a pipe or device is written as it is
+            with _file_writer(output, format) as writer:
+                yield writer
+            return
+        part = output.with_name(output.name + ".part")
+        try:
+            with _file_writer(part, format) as writer:
+                yield writer
+        except KeyboardInterrupt:
+            part.replace(output)
+            raise
         part.replace(output)
-        raise
     except OSError as exc:
         raise OutputError(f"cannot write {output}: {exc.strerror or exc}") from exc
-    part.replace(output)
 
 
 @contextmanager
-def _part_writer(part: Path, format: OutputFormat) -> Iterator[Writer]:  # noqa: A002
+def _file_writer(path: Path, format: OutputFormat) -> Iterator[Writer]:
     if format == "parquet":
-        with _closing(ParquetWriter(part)) as writer:
+        with _closing(ParquetWriter(path)) as writer:
             yield writer
         return
     with (
-        part.open("w", encoding="utf-8", newline="") as file,
+        path.open("w", encoding="utf-8", newline="") as file,
         _closing(_TEXT_WRITERS[format](file)) as writer,
     ):
         yield writer

@@ -54,7 +54,7 @@ def classify(
         ),
     ] = DEFAULT_MODEL,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image")] = 5,
-    format: Annotated[  # noqa: A002
+    format: Annotated[
         OutputFormat | None,
         typer.Option(
             "--format",
@@ -109,7 +109,7 @@ def _with_progress(results: Iterator[Prediction], sources: list[str]) -> Iterato
     return track(results, "classifying", count_items(sources), unit="images")
 
 
-def _write(results: Iterator[Prediction], output: Path | None, format: OutputFormat) -> int:  # noqa: A002
+def _write(results: Iterator[Prediction], output: Path | None, format: OutputFormat) -> int:
     """Write the results and return how many failed; say so where the reader would not see it."""
     done = failed = 0
     try:

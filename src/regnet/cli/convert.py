@@ -42,7 +42,7 @@ def register(app: typer.Typer) -> None:
 
 def convert(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="Card name or checkpoint file")],
-    format: Annotated[Format, typer.Option("--format", "-f", help="OpenVINO IR or ONNX")] = "ir",  # noqa: A002
+    format: Annotated[Format, typer.Option("--format", "-f", help="OpenVINO IR or ONNX")] = "ir",
     precision: Annotated[
         Precision, typer.Option(help="How weights are stored; the model computes in FP32")
     ] = "fp32",

@@ -1,0 +1,138 @@
+"""From a model's name to its IR: what is converted, when, and what the cache survives."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from regnet.classify import Classifier
+from regnet.conversion import CONVERSION_FILE, Request, read_conversion
+from regnet.errors import MismatchError, UnknownModelError, WeightsError
+from regnet.labels import Label
+from regnet.library import Library, bundled_path
+from regnet.network import RegNet
+from regnet.preprocess import OMZ
+from regnet.samples import sample_photos
+from regnet.spec import RegNetSpec
+from regnet.weights import write_safetensors
+from regnet.zoo.catalogue import card_by_name
+
+SPEC = RegNetSpec(d=3, w0=8, wa=8.0, wm=2.0, g=8, classes=3)
+SMALL = replace(OMZ, name="small", resize=40, crop=32)
+LABELS = (Label("n1", "cat"), Label("n2", "dog"), Label("n3", "cup"))
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    path = tmp_path / "pets.safetensors"
+    torch.manual_seed(0)
+    state = RegNet(SPEC).state_dict()
+    write_safetensors(path, state, spec=SPEC, labels=LABELS, preprocess=SMALL, name="pets")
+    return path
+
+
+@pytest.fixture
+def said() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def library(tmp_path: Path, said: list[str]) -> Library:
+    return Library(folder=tmp_path / "cache", offline=True, say=said.append)
+
+
+def test_a_file_brings_its_labels_and_protocol(library: Library, weights: Path) -> None:
+    metadata = Classifier(library.ir(weights)).metadata
+    assert (metadata.labels, metadata.preprocess, metadata.spec) == (LABELS, SMALL, SPEC)
+
+
+def test_the_same_content_is_converted_once(
+    library: Library, weights: Path, said: list[str]
+) -> None:
+    first = library.ir(weights)
+    assert len(said) == 1
+    copy = weights.with_name("elsewhere") / weights.name
+    copy.parent.mkdir()
+    copy.write_bytes(weights.read_bytes())
+    assert library.ir(str(copy)) == first
+    assert len(said) == 1
+
+
+def test_other_content_or_options_are_converted_anew(library: Library, weights: Path) -> None:
+    request = library.request(weights)
+    others = [
+        request,
+        replace(request, precision="fp16"),
+        replace(request, format="onnx"),
+        replace(request, name="mine"),
+        replace(request, labels=LABELS[::-1]),
+        replace(request, preprocess=replace(SMALL, resize=36)),
+        replace(request, channels="RGB"),
+    ]
+    assert len({library.convert(other).path for other in others}) == len(others)
+    state = {k: v * 2 for k, v in RegNet(SPEC).state_dict().items()}
+    write_safetensors(weights, state, spec=SPEC)
+    assert library.convert(request).path not in {library.convert(o).path for o in others[1:]}
+
+
+@pytest.mark.parametrize("damage", ["record", "missing bin", "empty record", "short bin"])
+def test_a_damaged_cache_is_made_anew(
+    library: Library, weights: Path, said: list[str], damage: str
+) -> None:
+    path = library.ir(weights)
+    if damage == "record":
+        (path.parent / CONVERSION_FILE).unlink()
+    elif damage == "empty record":
+        (path.parent / CONVERSION_FILE).write_text("")
+    elif damage == "missing bin":
+        path.with_suffix(".bin").unlink()
+    else:
+        path.with_suffix(".bin").write_bytes(path.with_suffix(".bin").read_bytes()[:-100])
+    assert Classifier(library.ir(weights)).classify(sample_photos()[0]).error is None
+    assert len(said) == 2
+
+
+def test_a_failed_conversion_leaves_nothing(library: Library, weights: Path) -> None:
+    request = replace(library.request(weights), spec="regnetx-200mf")
+    with pytest.raises(MismatchError, match="regnetx-200mf"):
+        library.convert(request)
+    assert not list(library.folder.rglob("*.xml"))
+
+
+def test_what_a_name_can_be(library: Library, weights: Path, tmp_path: Path) -> None:
+    assert library.ir("bundled") == bundled_path(card_by_name("bundled"))
+    assert library.ir("some/model.xml") == Path("some/model.xml")
+    with pytest.raises(UnknownModelError, match=r"none\.pth: no such file"):
+        library.ir("none.pth")
+    with pytest.raises(UnknownModelError, match="no model is called 'pets'"):
+        library.ir("pets")
+    (tmp_path / "odd").write_bytes(b"odd")
+    with pytest.raises(WeightsError, match="odd"):
+        library.ir(tmp_path / "odd")
+
+
+def test_published_files_are_known_by_name_and_hash(library: Library, tmp_path: Path) -> None:
+    card = card_by_name("regnetx-3.2gf")
+    assert card.file is not None
+    impostor = tmp_path / card.file.name
+    impostor.write_bytes(b"something else")
+    assert library.request(impostor).card is None
+
+
+def test_what_is_not_known_is_assumed_and_said(library: Library, tmp_path: Path) -> None:
+    torch.save(RegNet(SPEC).state_dict(), tmp_path / "bare.pth")
+    conversion = library.convert(Request(weights=tmp_path / "bare.pth"))
+    notes = " ".join(conversion.notes)
+    assert "--labels FILE" in notes
+    assert "omz is taken" in notes
+    assert read_conversion(conversion.path.parent) == conversion
+    labels = Classifier(conversion.path).metadata.labels
+    assert [label.name for label in labels] == ["class 0", "class 1", "class 2"]
+
+
+def test_a_folder_that_cannot_be_made_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    library = Library(folder=tmp_path / "file" / "cache")
+    assert library.compiled is None
+    assert Classifier(library.ir("bundled"), compiled_cache=library.compiled)

@@ -1,0 +1,104 @@
+"""Predictions as text and files: readable at any time, whole or not there."""
+
+import csv
+import io
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from regnet.errors import OutputError
+from regnet.result import ClassScore, Prediction
+from regnet.writers import OutputFormat, format_of, open_writer
+
+GOOD = Prediction(
+    'odd "name",\n.jpg', (ClassScore(0, "n1", "tench, Tinca tinca", 0.5),), None, "bundled"
+)
+BAD = Prediction("é.jpg", (), "the file is empty", "bundled")
+FORMATS: list[OutputFormat] = ["table", "json", "jsonl", "csv", "parquet"]
+
+
+def read(path: Path, format: str) -> list[dict]:
+    if format == "parquet":
+        import pyarrow.parquet as pq
+
+        return pq.read_table(path).to_pylist()
+    text = path.read_text("utf-8")
+    if format == "json":
+        return json.loads(text)
+    return [json.loads(line) for line in text.splitlines()]
+
+
+@pytest.mark.parametrize("format", ["json", "jsonl", "parquet"])
+def test_what_is_written_can_be_read(format: OutputFormat, tmp_path: Path) -> None:
+    for predictions in ([], [GOOD], [GOOD, BAD] * 700):
+        with open_writer(tmp_path / "out", format) as writer:
+            for prediction in predictions:
+                writer.write(prediction)
+        assert read(tmp_path / "out", format) == [p.to_dict() for p in predictions]
+
+
+def test_csv_quotes_what_needs_it(tmp_path: Path) -> None:
+    with open_writer(tmp_path / "out.csv", "csv") as writer:
+        writer.write(GOOD)
+        writer.write(BAD)
+    with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    assert rows[0]["source"] == GOOD.source
+    assert (rows[0]["label"], float(rows[0]["probability"])) == ("tench, Tinca tinca", 0.5)
+    assert (rows[1]["source"], rows[1]["error"]) == ("é.jpg", "the file is empty")
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_an_interrupt_completes_the_file(format: OutputFormat, tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "out", format) as writer:
+        writer.write(GOOD)
+        raise KeyboardInterrupt
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+    if format in ("json", "jsonl", "parquet"):
+        assert read(tmp_path / "out", format) == [GOOD.to_dict()]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_failure_leaves_an_older_file_alone(format: OutputFormat, tmp_path: Path) -> None:
+    (tmp_path / "out").write_text("older")
+    with pytest.raises(ZeroDivisionError), open_writer(tmp_path / "out", format) as writer:
+        writer.write(GOOD)
+        raise ZeroDivisionError
+    assert (tmp_path / "out").read_text() == "older"
+
+
+def test_lines_are_written_at_once(tmp_path: Path) -> None:
+    with open_writer(tmp_path / "out.jsonl", "jsonl") as writer:
+        writer.write(GOOD)
+        assert json.loads((tmp_path / "out.jsonl.part").read_text()) == GOOD.to_dict()
+
+
+def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
+    for path in (tmp_path / "none" / "out.csv", tmp_path):
+        with pytest.raises(OutputError, match="cannot write"), open_writer(path, "csv") as writer:
+            writer.write(GOOD)
+
+
+def test_parquet_is_not_for_a_terminal() -> None:
+    with pytest.raises(OutputError, match="-o FILE"), open_writer(io.StringIO(), "parquet"):
+        pass
+
+
+def test_the_ending_says_the_format() -> None:
+    names = ("a.json", "a.JSONL", "a.ndjson", "a.csv", "a.parquet", "a.txt", "a")
+    expected = ["json", "jsonl", "jsonl", "csv", "parquet", "table", "table"]
+    assert [format_of(Path(name)) for name in names] == expected
+
+
+def test_a_device_is_written_to_and_stays_one() -> None:
+    null, full = Path(os.devnull), Path("/dev/full")
+    with open_writer(null, "jsonl") as writer:
+        writer.write(GOOD)
+    assert null.is_char_device()
+    if not full.is_char_device():
+        pytest.skip("needs /dev/full")
+    with pytest.raises(OutputError, match="No space"), open_writer(full, "jsonl") as writer:
+        writer.write(GOOD)
+    assert full.is_char_device()

@@ -188,6 +188,26 @@ def test_neither_the_package_nor_classifying_imports_torch() -> None:
     assert done.stdout == "done\n"
 
 
+def test_nothing_is_reported_to_anyone_or_left_in_the_home_folder(tmp_path: Path) -> None:
+    code = (
+        "import regnet, sys, threading\n"
+        f"regnet.load('bundled').classify([{str(sample_photos()[0])!r}] * 3)\n"
+        "assert 'openvino_telemetry' not in sys.modules\n"
+        "assert not [t for t in threading.enumerate() if t is not threading.main_thread()]\n"
+    )
+    home = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run([sys.executable, "-c", code], env=home, check=True)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_threads_may_make_the_first_call_at_once(tmp_path: Path) -> None:
+    """OpenVINO alone waits for itself for ever here, most of the times."""
+    command = [sys.executable, "-m", "regnet", "classify", "-m", "bundled", *sample_photos()[:2]]
+    for number in range(4):
+        cold = {**os.environ, "REGNET_CACHE": str(tmp_path / str(number))}
+        subprocess.run(command, env=cold, check=True, capture_output=True, timeout=60)
+
+
 def test_the_json_fields_are_the_contract(classifier: Classifier) -> None:
     found = json.loads(json.dumps(classifier.classify(sample_photos()[1], top_k=1).to_dict()))
     assert list(found) == ["source", "predictions", "error", "model"]

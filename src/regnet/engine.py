@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import openvino as ov
 from numpy.typing import NDArray
 
 from regnet.conversion import InferencePrecision
 from regnet.errors import ModelError
 from regnet.graph import graph_metadata, read_graph
 from regnet.metadata import ModelMetadata
+from regnet.runtime import ov
 
 
 @dataclass(frozen=True)

@@ -109,10 +109,10 @@ def _write_onnx(path: Path, weights: dict[str, Any], metadata: ModelMetadata) ->
 
 def _write_ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> list[str]:
     """Write the .xml and .bin with the metadata in rt_info; return their names."""
-    import openvino as ov
     from openvino.passes import ConstantFolding, Manager
 
     from regnet.graph import set_graph_metadata
+    from regnet.runtime import ov
 
     onnx_path = path.with_suffix(".onnx")
     _write_onnx(onnx_path, weights, replace(metadata, precision="fp32"))
@@ -141,7 +141,7 @@ def _store_weights_in_fp16(model: Any) -> None:
 
 def _run_ir(path: Path, pixels: Pixels) -> Pixels:
     """Return the probabilities that OpenVINO computes in FP32."""
-    import openvino as ov
+    from regnet.runtime import ov
 
     hints = {"INFERENCE_PRECISION_HINT": "f32"}
     compiled = ov.Core().compile_model(path, "CPU", hints)

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import openvino as ov
-
 from regnet.errors import ModelError
 from regnet.metadata import ModelMetadata, metadata_from_strings
+from regnet.runtime import ov
 
 RT_INFO = "regnet"
 

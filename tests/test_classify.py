@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import openvino as ov
 import pytest
+from local_server import LocalServer, stalls_after
 from PIL import Image
 
 import regnet
@@ -115,6 +117,44 @@ def test_memory_does_not_grow_with_the_number_of_images(classifier: Classifier) 
         next(stream)
         assert read <= taken + 100 * os.cpu_count()
     stream.close()
+
+
+def test_nonsense_is_refused_at_once(classifier: Classifier) -> None:
+    for options in ({"top_k": 0}, {"top_k": -1}, {"batch_size": 0}):
+        with pytest.raises(ValueError, match="at least 1"):
+            list(classifier.stream([sample_photos()[0]], **options))
+    with pytest.raises(ModelError, match=r"f64.*f32"):
+        Classifier(BUNDLED, precision="f64").classify(sample_photos()[0])  # type: ignore[arg-type]
+
+
+def test_a_single_source_is_a_source(classifier: Classifier) -> None:
+    assert [p.top.label for p in classifier.stream(str(sample_photos()[1]))] == ["espresso"]
+
+
+def test_an_address_may_be_classified(classifier: Classifier) -> None:
+    with LocalServer() as server:
+        server.files = {"cup.png": sample_photos()[1].read_bytes()}
+        assert classifier.classify(server.url("cup.png")).top.label == "espresso"
+
+
+def test_results_that_are_no_probabilities_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a damaged compiled model gives them."""
+    engine = Engine(read_model(BUNDLED))
+    for rows in (np.full((1, 200), np.nan), np.full((1, 200), 0.1), np.zeros((1, 200))):
+        with pytest.raises(ModelError, match=r"no probabilities.*remove"):
+            engine._require_probabilities(rows.astype(np.float32))
+
+
+def test_stopping_early_does_not_wait_for_a_silent_server(classifier: Classifier) -> None:
+    with LocalServer() as server:
+        server.files = {"cup.png": sample_photos()[1].read_bytes()}
+        server.script = [stalls_after(100)] * 8
+        sources = [sample_photos()[0], *[server.url("cup.png")] * 6]
+        stream = classifier.stream(sources)
+        next(stream)
+        start = time.monotonic()
+        stream.close()
+        assert time.monotonic() - start < 10
 
 
 def test_threads_may_share_a_classifier(classifier: Classifier) -> None:

@@ -14,7 +14,7 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from local_server import LocalServer
+from local_server import LocalServer, stalls_after
 
 from regnet.samples import sample_photos
 
@@ -116,9 +116,47 @@ def test_every_format_has_the_same_fields(tmp_path: Path) -> None:
     assert not list(tmp_path.glob("*.part"))
 
 
-def test_no_images_make_an_empty_but_valid_document() -> None:
-    done = regnet("classify", "-m", "bundled", "-f", "json", CAT)
-    assert len(json.loads(done.stdout)) == 1
+def test_names_that_are_not_utf8_are_written_out(tmp_path: Path) -> None:
+    (tmp_path / "odd").mkdir()
+    Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd/bad\xff.png")).write_bytes(CAT.read_bytes())
+    for ending in ("csv", "parquet", "jsonl", "txt"):
+        regnet("classify", "-m", "bundled", tmp_path / "odd", "-o", tmp_path / f"o.{ending}")
+    assert "bad\\udcff.png" in (tmp_path / "o.csv").read_text("utf-8")
+
+
+def test_a_terminal_without_unicode_gets_question_marks() -> None:
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    assert b"espresso" in regnet("classify", "-m", "bundled", ESPRESSO, env=plain).stdout
+
+
+def test_a_source_is_not_overwritten(tmp_path: Path) -> None:
+    photo = tmp_path / "cat.png"
+    photo.write_bytes(CAT.read_bytes())
+    done = regnet("classify", "-m", "bundled", photo, "-f", "csv", "-o", photo, code=2)
+    assert b"one of the sources" in done.stderr
+    assert photo.read_bytes() == CAT.read_bytes()
+
+
+def test_ctrl_c_does_not_wait_for_a_silent_server(tmp_path: Path) -> None:
+    with LocalServer() as server:
+        server.files = {"cup.png": ESPRESSO.read_bytes()}
+        server.script = [stalls_after(100)] * 8
+        urls = [server.url("cup.png")] * 4
+        out = tmp_path / "out.jsonl"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "regnet", "classify", "-m", "bundled", CAT, *urls, "-o", out],
+            stderr=subprocess.PIPE,
+        )
+        deadline = time.monotonic() + 60
+        while not (len(server.log) > 0 and tmp_path.joinpath("out.jsonl.part").exists()):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        start = time.monotonic()
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=60)
+    assert time.monotonic() - start < 10
+    assert process.returncode == 130
+    assert len(out.read_text().splitlines()) <= 1
 
 
 @pytest.mark.parametrize(

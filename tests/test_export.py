@@ -13,7 +13,7 @@ import torch
 from regnet.conversion import Conversion
 from regnet.errors import ConversionError, ModelError
 from regnet.export import export_network, probabilities
-from regnet.graph import graph_cost, graph_metadata, read_graph
+from regnet.graph import file_metadata, graph_cost, graph_metadata, read_graph
 from regnet.labels import Label, imagenet_labels
 from regnet.metadata import ModelMetadata, metadata_from_strings
 from regnet.network import RegNet
@@ -178,6 +178,22 @@ def test_damaged_metadata_is_an_error_that_names_the_file(field: str) -> None:
                 metadata_from_strings(good | {field: bad}, source="m.xml")
 
 
+def test_a_graph_that_cannot_be_counted_is_an_error() -> None:
+    from openvino import opset13 as opset
+
+    free = opset.parameter([-1, 3, -1, -1], dtype=np.float32)
+    kernel = opset.constant(np.ones((8, 3, 3, 3), np.float32))
+    conv = opset.convolution(free, kernel, [1, 1], [0, 0], [0, 0], [1, 1])
+    with pytest.raises(ModelError, match="cannot be counted"):
+        graph_cost(ov.Model([conv], [free]))
+
+
+def test_onnx_metadata_is_seen(tmp_path: Path) -> None:
+    convert(SMALL, tmp_path / "m.onnx")
+    model = read_graph(tmp_path / "m.onnx")
+    assert file_metadata(tmp_path / "m.onnx", model) == described(SMALL)
+
+
 def test_files_that_are_no_models(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such file"):
         read_graph(tmp_path / "none.xml")
@@ -186,4 +202,7 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
         read_graph(tmp_path / "bad.xml")
     (tmp_path / "bad.bin").write_bytes(b"")
     with pytest.raises(ModelError, match="not a model that OpenVINO can read"):
+        read_graph(tmp_path / "bad.xml")
+    (tmp_path / "bad.xml").write_text("<html>")
+    with pytest.raises(ModelError, match="not an OpenVINO model"):
         read_graph(tmp_path / "bad.xml")

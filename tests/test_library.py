@@ -8,7 +8,13 @@ import torch
 
 from regnet.classify import Classifier
 from regnet.conversion import CONVERSION_FILE, Request, read_conversion
-from regnet.errors import MismatchError, UnknownModelError, WeightsError
+from regnet.errors import (
+    ConversionError,
+    MismatchError,
+    MissingExtraError,
+    UnknownModelError,
+    WeightsError,
+)
 from regnet.labels import Label
 from regnet.library import Library, bundled_path
 from regnet.network import RegNet
@@ -67,16 +73,19 @@ def test_other_content_or_options_are_converted_anew(library: Library, weights: 
         replace(request, format="onnx"),
         replace(request, name="mine"),
         replace(request, labels=LABELS[::-1]),
-        replace(request, preprocess=replace(SMALL, resize=36)),
+        replace(request, protocol={"resize": 36}),
         replace(request, channels="RGB"),
     ]
-    assert len({library.convert(other).path for other in others}) == len(others)
+    paths = {library.convert(other).path for other in others}
+    assert len(paths) == len(others)
     state = {k: v * 2 for k, v in RegNet(SPEC).state_dict().items()}
-    write_safetensors(weights, state, spec=SPEC)
-    assert library.convert(request).path not in {library.convert(o).path for o in others[1:]}
+    write_safetensors(weights, state, spec=SPEC, labels=LABELS, preprocess=SMALL)
+    assert library.convert(request).path not in paths
 
 
-@pytest.mark.parametrize("damage", ["record", "missing bin", "empty record", "short bin"])
+@pytest.mark.parametrize(
+    "damage", ["record", "missing bin", "empty record", "short bin", "other bytes"]
+)
 def test_a_damaged_cache_is_made_anew(
     library: Library, weights: Path, said: list[str], damage: str
 ) -> None:
@@ -87,8 +96,10 @@ def test_a_damaged_cache_is_made_anew(
         (path.parent / CONVERSION_FILE).write_text("")
     elif damage == "missing bin":
         path.with_suffix(".bin").unlink()
-    else:
+    elif damage == "short bin":
         path.with_suffix(".bin").write_bytes(path.with_suffix(".bin").read_bytes()[:-100])
+    else:
+        path.with_suffix(".bin").write_bytes(bytes(path.with_suffix(".bin").stat().st_size))
     assert Classifier(library.ir(weights)).classify(sample_photos()[0]).error is None
     assert len(said) == 2
 
@@ -136,3 +147,65 @@ def test_a_folder_that_cannot_be_made_is_done_without(tmp_path: Path) -> None:
     library = Library(folder=tmp_path / "file" / "cache")
     assert library.compiled is None
     assert Classifier(library.ir("bundled"), compiled_cache=library.compiled)
+
+
+def test_a_change_to_the_protocol_keeps_the_rest_of_the_files_own(
+    library: Library, weights: Path
+) -> None:
+    """Only what is asked for changes; the rest is not silently another protocol's."""
+    conversion = library.convert(replace(library.request(weights), protocol={"crop": 24}))
+    found = Classifier(conversion.path).metadata.preprocess
+    assert found == replace(SMALL, name="custom", crop=24)
+    assert conversion.notes == ()
+
+
+def test_a_card_whose_conversion_is_here_needs_neither_weights_nor_network(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from regnet.spec import spec_by_name
+    from regnet.zoo.download import import_file
+
+    card = card_by_name("regnetx-200mf")
+    assert card.file is not None
+    torch.save({"model_state": RegNet(spec_by_name(card.spec)).state_dict()}, tmp_path / "w.pyth")
+    kept = import_file(card, tmp_path / "w.pyth", cache_dir=library.folder)
+    first = library.ir("regnetx-200mf")
+    kept.unlink()
+    assert library.ir("regnetx_002") == first
+
+
+def test_torch_is_asked_for_before_anything_is_downloaded(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regnet.library.find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match=r"regnetx-400mf.*regnet-vision\[torch\]"):
+        library.ir("regnetx-400mf")
+
+
+def test_files_of_another_kind_are_named_for_what_they_are(
+    library: Library, tmp_path: Path
+) -> None:
+    (tmp_path / "m.onnx").touch()
+    with pytest.raises(UnknownModelError, match="is a converted model"):
+        library.request(tmp_path / "m.onnx")
+    with pytest.raises(UnknownModelError, match="is not a file"):
+        library.request(tmp_path)
+    with pytest.raises(UnknownModelError):
+        library.ir("x" * 5000)
+
+
+def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(
+    weights: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConversionError, match=r"cannot write to the cache.*--cache-dir"):
+        Library(folder=tmp_path / "file" / "cache").ir(weights)
+
+
+def test_cards_say_the_channel_order_of_their_layout() -> None:
+    from regnet.layouts import LAYOUTS
+    from regnet.zoo.catalogue import card_names
+
+    orders = {layout.name: layout.channels for layout in LAYOUTS}
+    for card in map(card_by_name, card_names()):
+        assert card.channels == orders.get(card.layout, "BGR"), card.name

@@ -75,6 +75,38 @@ def test_lines_are_written_at_once(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "out.jsonl.part").read_text()) == GOOD.to_dict()
 
 
+def test_an_interrupt_leaves_an_older_file_alone(tmp_path: Path) -> None:
+    (tmp_path / "out.jsonl").write_text("older")
+    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "out.jsonl", "jsonl") as writer:
+        writer.write(GOOD)
+        raise KeyboardInterrupt
+    assert (tmp_path / "out.jsonl").read_text() == "older"
+    assert json.loads((tmp_path / "out.jsonl.part").read_text()) == GOOD.to_dict()
+
+
+def test_a_link_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real.jsonl").write_text("older")
+    (tmp_path / "link.jsonl").symlink_to("real.jsonl")
+    with open_writer(tmp_path / "link.jsonl", "jsonl") as writer:
+        writer.write(GOOD)
+    assert (tmp_path / "link.jsonl").is_symlink()
+    assert json.loads((tmp_path / "real.jsonl").read_text()) == GOOD.to_dict()
+
+
+def test_an_error_of_the_source_is_not_blamed_on_the_output(tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    with pytest.raises(OSError, match="of the source") as caught, open_writer(out, "jsonl"):
+        raise OSError("of the source")
+    assert not isinstance(caught.value, OutputError)
+
+
+def test_control_characters_do_not_reach_a_terminal() -> None:
+    text = io.StringIO()
+    with open_writer(text, "table") as writer:
+        writer.write(Prediction("\x1b[31m\n.png", (), "bad \x07", "bundled"))
+    assert text.getvalue() == "\\x1b[31m\\n.png\n    error: bad \\x07\n"
+
+
 def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
     for path in (tmp_path / "none" / "out.csv", tmp_path):
         with pytest.raises(OutputError, match="cannot write"), open_writer(path, "csv") as writer:
@@ -82,7 +114,7 @@ def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
 
 
 def test_parquet_is_not_for_a_terminal() -> None:
-    with pytest.raises(OutputError, match="-o FILE"), open_writer(io.StringIO(), "parquet"):
+    with pytest.raises(OutputError, match="name a file"), open_writer(io.StringIO(), "parquet"):
         pass
 
 
@@ -90,6 +122,8 @@ def test_the_ending_says_the_format() -> None:
     names = ("a.json", "a.JSONL", "a.ndjson", "a.csv", "a.parquet", "a.txt", "a")
     expected = ["json", "jsonl", "jsonl", "csv", "parquet", "table", "table"]
     assert [format_of(Path(name)) for name in names] == expected
+    with pytest.raises(OutputError, match=r"a\.xlsx.*--format"):
+        format_of(Path("a.xlsx"))
 
 
 def test_a_device_is_written_to_and_stays_one() -> None:

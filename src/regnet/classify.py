@@ -56,7 +56,7 @@ class Classifier:
     @cached_property
     def _side_by_side(self) -> Engine:
         """The engine for many images: one on each core wastes none on waiting for the others."""
-        return self._engine(streams=_cores())
+        return self._engine(streams=cores())
 
     def _engine(self, streams: int) -> Engine:
         return Engine(
@@ -84,22 +84,30 @@ class Classifier:
         image. One that cannot be read gives a prediction with `error` set.
         """
         if isinstance(images, list):
-            jobs = (_job(image, number) for number, image in enumerate(images))
+            jobs = [_job(image, number) for number, image in enumerate(images)]
             return list(self._stream(jobs, top_k, BATCH_SIZE))
-        return _predict(self._one_at_a_time, [_job(images, 0)], top_k)[0]
+        return next(self._stream([_job(images, 0)], top_k, BATCH_SIZE))
 
     def stream(
-        self, sources: Iterable[str | Path], *, top_k: int = 5, batch_size: int = BATCH_SIZE
+        self,
+        sources: str | Path | Iterable[str | Path],
+        *,
+        top_k: int = 5,
+        batch_size: int = BATCH_SIZE,
     ) -> Iterator[Prediction]:
         """Yield the prediction of every image in the sources, in their order.
 
         Sources are those of `regnet classify`: files, folders, globs, URLs, archives, `-`. Memory
         does not grow with their number. At most `batch_size` images are inferred in one call.
         """
-        jobs = ((item.source, item.read) for item in iter_items(list(sources)))
+        if isinstance(sources, str | Path):
+            sources = [sources]
+        jobs = ((item.source, item.read) for item in iter_items(sources))
         yield from self._stream(jobs, top_k, batch_size)
 
     def _stream(self, jobs: "Iterable[Job]", top_k: int, batch_size: int) -> Iterator[Prediction]:
+        if top_k < 1 or batch_size < 1:
+            raise ValueError(f"top_k={top_k} and batch_size={batch_size} must be at least 1")
         jobs = iter(jobs)
         first = list(itertools.islice(jobs, 2))
         if len(first) == 1:
@@ -114,6 +122,9 @@ Job = tuple[str, Callable[[], ImageLike]]
 
 def _job(image: ImageLike, number: int) -> Job:
     """Return an image given in Python with a name for it."""
+    if isinstance(image, str) and image.startswith(("http://", "https://")):
+        item = next(iter_items([image]))
+        return item.source, item.read
     source = str(image) if isinstance(image, str | Path) else f"image {number}"
     return source, lambda: image
 
@@ -125,19 +136,19 @@ def _predict_in_order(
 
     Each worker takes its batch the whole way, so every core is busy without any being shared.
     """
-    ahead = 4 * engine.streams
+    ahead = 2 * engine.streams
     sizes = _batch_sizes(batch_size, engine.streams)
     pending: deque[Future[list[Prediction]]] = deque()
-    with ThreadPoolExecutor(engine.streams, "classify") as pool:
-        try:
-            while batch := list(itertools.islice(jobs, next(sizes))):
-                pending.append(pool.submit(_predict, engine, batch, top_k))
-                while pending and (len(pending) > ahead or pending[0].done()):
-                    yield from pending.popleft().result()
-            while pending:
+    pool = ThreadPoolExecutor(engine.streams, "classify")
+    try:
+        while batch := list(itertools.islice(jobs, next(sizes))):
+            pending.append(pool.submit(_predict, engine, batch, top_k))
+            while pending and (len(pending) > ahead or pending[0].done()):
                 yield from pending.popleft().result()
-        finally:
-            pool.shutdown(wait=False, cancel_futures=True)
+        while pending:
+            yield from pending.popleft().result()
+    finally:  # without waiting: whoever stops early has no use for what is still being read
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _batch_sizes(most: int, streams: int) -> Iterator[int]:
@@ -163,27 +174,24 @@ def _predict(engine: Engine, jobs: list[Job], top_k: int) -> list[Prediction]:
             errors.append(None)
         except ImageError as exc:
             errors.append(str(exc))
+    labels = engine.metadata.labels
     rows = iter(engine.infer(np.stack(crops)) if crops else ())
     return [
-        _prediction(engine.metadata, source, error, None if error else next(rows), top_k)
+        Prediction(
+            source=_readable(source),
+            predictions=() if error is not None else top_classes(next(rows), labels, top_k),
+            error=error,
+            model=engine.metadata.name,
+        )
         for (source, _), error in zip(jobs, errors, strict=True)
     ]
 
 
-def _prediction(
-    metadata: ModelMetadata,
-    source: str,
-    error: str | None,
-    probabilities: NDArray[np.float32] | None,
-    top_k: int,
-) -> Prediction:
-    if probabilities is None:
-        return Prediction(source, (), error, metadata.name)
-    return Prediction(
-        source, top_classes(probabilities, metadata.labels, top_k), None, metadata.name
-    )
+def _readable(source: str) -> str:
+    """Return a name with undecodable bytes written out, so that any output can hold it."""
+    return source.encode("utf-8", "backslashreplace").decode()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

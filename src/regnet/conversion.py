@@ -2,12 +2,14 @@
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from regnet.files import write_whole
 from regnet.labels import Labels
-from regnet.preprocess import Channels, Preprocess
+from regnet.preprocess import Channels
 from regnet.zoo.card import Card
 
 Format = Literal["ir", "onnx"]
@@ -22,8 +24,8 @@ class Request:
     """A weights file, what its card or the user says of it, and the format wanted.
 
     `sha384` is the file's where it is known already, `card` what was published of the file. `spec`
-    insists on a network by name; `name`, `labels`, `preprocess` and `channels` (of the file's stem)
-    go before what card and file say.
+    insists on a network by name; `name`, `labels`, `channels` (of the file's stem) and the fields
+    of `Preprocess` in `protocol` go before what card and file say.
     """
 
     weights: Path
@@ -32,7 +34,7 @@ class Request:
     spec: str | None = None
     name: str | None = None
     labels: Labels | None = None
-    preprocess: Preprocess | None = None
+    protocol: Mapping[str, Any] = field(default_factory=dict)
     channels: Channels | None = None
     format: Format = "ir"
     precision: Precision = "fp32"
@@ -56,7 +58,7 @@ class Request:
             "spec": self.spec,
             "name": self.model_name,
             "labels": self.labels and [[label.wnid, label.name] for label in self.labels],
-            "preprocess": self.preprocess and self.preprocess.to_dict(),
+            "protocol": dict(self.protocol),
             "channels": self.channels,
             "format": self.format,
             "precision": self.precision,
@@ -86,18 +88,22 @@ class Conversion:
 
 def write_conversion(folder: Path, conversion: Conversion) -> None:
     """Write the record that marks a folder as a complete conversion."""
-    sizes = {name: (folder / name).stat().st_size for name in conversion.files}
-    record = asdict(conversion) | {"path": conversion.path.name, "files": sizes}
-    part = folder / f"{CONVERSION_FILE}.part"
-    part.write_text(json.dumps(record), "utf-8")
-    part.replace(folder / CONVERSION_FILE)
+    stamps = {name: _stamp(folder / name) for name in conversion.files}
+    record = asdict(conversion) | {"path": conversion.path.name, "files": stamps}
+    write_whole(folder / CONVERSION_FILE, json.dumps(record).encode())
+
+
+def _stamp(path: Path) -> list[int]:
+    """Return size and time of change, by which a file that was touched since is known."""
+    stat = path.stat()
+    return [stat.st_size, stat.st_mtime_ns]
 
 
 def read_conversion(folder: Path) -> Conversion | None:
     """Return the conversion in a folder, or None where it is not there or not whole."""
     try:
         record = json.loads((folder / CONVERSION_FILE).read_text("utf-8"))
-        if any((folder / name).stat().st_size != size for name, size in record["files"].items()):
+        if any(_stamp(folder / name) != stamp for name, stamp in record["files"].items()):
             return None
         return Conversion(
             folder / record["path"],

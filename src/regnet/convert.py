@@ -1,5 +1,6 @@
 """A checkpoint file -> a converted model: weights, network, metadata and export put together."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from regnet.conversion import Conversion, Request, write_conversion
@@ -63,11 +64,13 @@ def _labels(request: Request, checkpoint: Checkpoint) -> tuple[Labels, str | Non
 
 
 def _preprocess(request: Request, checkpoint: Checkpoint) -> tuple[Preprocess, str | None]:
-    """Return the protocol, and a note where it had to be assumed."""
+    """Return the protocol with the changes asked for, and a note where it had to be assumed."""
     card_protocol = request.card.preprocess if request.card else None
-    if known := request.preprocess or card_protocol or checkpoint.preprocess:
-        return known, None
-    return OMZ, (
-        "it names no protocol: omz is taken (short side 256, Pillow's bicubic, crop 224); "
-        "say otherwise with --resize, --crop, --interpolation"
+    known = card_protocol or checkpoint.preprocess
+    base = known or OMZ
+    chosen = replace(base, **({"name": "custom"} | dict(request.protocol)))
+    note = (
+        f"it names no protocol: omz is taken (short side {OMZ.resize}, Pillow's bicubic, crop "
+        f"{OMZ.crop}) but for --resize, --crop, --interpolation"
     )
+    return (chosen if request.protocol else base), (None if known else note)

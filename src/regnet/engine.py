@@ -5,7 +5,7 @@ import queue
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,8 +53,11 @@ class Engine:
         streams: int = 1,
         compiled_cache: Path | None = None,
     ) -> None:
+        if precision not in get_args(InferencePrecision):
+            raise ModelError(f"precision {precision!r} is none of {get_args(InferencePrecision)}")
         self.metadata = model.metadata
         self.streams = streams
+        self._compiled_cache = compiled_cache
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": precision,
             "NUM_STREAMS": streams,
@@ -76,7 +79,16 @@ class Engine:
         with self._request() as request:
             request.infer({0: crops}, share_inputs=True)
             result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
+        self._require_probabilities(result)
         return result
+
+    def _require_probabilities(self, rows: NDArray[np.float32]) -> None:
+        """Refuse what is none, as a damaged file in the folder of compiled models gives."""
+        if not np.all(np.abs(rows.sum(axis=1) - 1) < 1e-2):  # NaN fails too
+            raise ModelError(
+                f"{self.metadata.name}: its results are no probabilities; the model or its "
+                f"compiled copy is damaged: remove {self._compiled_cache or 'it'} and try again"
+            )
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:

@@ -95,7 +95,10 @@ class MissingExtraError(RegNetError):
     """An optional dependency is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(f"{what} needs an extra: pip install 'regnet-vision[{extra}]'")
+        super().__init__(
+            f"{what} needs the extra {extra!r}: pip install 'regnet-vision[{extra}]' "
+            f"(in a checkout: pip install -c constraints.txt -e '.[{extra}]')"
+        )
         self.extra = extra
 
 

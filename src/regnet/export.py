@@ -124,7 +124,10 @@ def _write_ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> l
         _store_weights_in_fp16(model)
     set_graph_metadata(model, metadata)
     model.set_friendly_name(metadata.name)
-    ov.save_model(model, path, compress_to_fp16=False)
+    try:
+        ov.save_model(model, path, compress_to_fp16=False)
+    except RuntimeError as exc:
+        raise ConversionError(f"cannot write {path.name}: {exc}") from exc
     return [path.with_suffix(".bin").name, path.name]
 
 

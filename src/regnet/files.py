@@ -1,6 +1,7 @@
 """Files that appear whole or not at all, and their hashes."""
 
 import hashlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,17 @@ def new_folder_beside(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
         yield Path(folder)
+
+
+def write_whole(path: Path, data: bytes) -> None:
+    """Write a file that is on disk before it gets its name. Raises `OSError`."""
+    with new_folder_beside(path) as scratch:
+        part = scratch / path.name
+        with part.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
 
 
 def sha384_of(path: Path) -> str:

@@ -19,11 +19,18 @@ def read_graph(path: Path) -> ov.Model:
         raise ModelError(f"{path}: no such file")
     if path.suffix == ".xml" and not path.with_suffix(".bin").is_file():
         raise ModelError(f"{path}: its weights {path.with_suffix('.bin').name} are missing")
+    if path.suffix == ".xml" and b"<net" not in _head(path):
+        raise ModelError(f"{path}: not an OpenVINO model")
     try:
         return ov.Core().read_model(path)
     except RuntimeError as exc:
         reason = str(exc).strip().splitlines()[-1]
         raise ModelError(f"{path}: not a model that OpenVINO can read ({reason})") from exc
+
+
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(1024)
 
 
 def has_metadata(model: ov.Model) -> bool:
@@ -38,8 +45,27 @@ def graph_metadata(model: ov.Model, *, source: str) -> ModelMetadata:
             f"{source}: has no regnet metadata (labels, protocol), so it cannot be used exactly; "
             "convert it from its checkpoint with `regnet convert`"
         )
-    values = {key: str(value.value) for key, value in _entries(model)}
+    try:
+        values = {key: str(value.value) for key, value in _entries(model)}
+    except (RuntimeError, TypeError) as exc:
+        raise ModelError(f"{source}: its regnet metadata is damaged ({exc})") from exc
     return metadata_from_strings(values, source=source)
+
+
+def file_metadata(path: Path, model: ov.Model) -> ModelMetadata | None:
+    """Return the metadata of an IR or ONNX file, None where it has none; `model` is its graph.
+
+    That of ONNX files can only be seen where onnx is installed.
+    """
+    if path.suffix != ".onnx":
+        return graph_metadata(model, source=str(path)) if has_metadata(model) else None
+    try:
+        import onnx
+    except ImportError:
+        return None
+    props = onnx.load(path, load_external_data=False).metadata_props
+    values = {prop.key: prop.value for prop in props}
+    return metadata_from_strings(values, source=str(path)) if "spec" in values else None
 
 
 def _entries(model: ov.Model) -> Iterator[tuple[str, Any]]:
@@ -81,11 +107,16 @@ def graph_cost(model: ov.Model) -> GraphCost:
     Source: the card of regnetx-3.2gf, 6.3893 GFLOPs and 15.2653 MParams.
     """
     single = model.clone()
-    first = single.input(0)
-    single.reshape({first: [1, *list(first.partial_shape)[1:]]})
-    constants = _constants(single)
-    ops = [op for op in single.get_ordered_ops() if op.get_friendly_name() not in constants]
-    return GraphCost(sum(map(_flops, ops)), sum(_params(op, constants) for op in ops))
+    try:
+        first = single.input(0)
+        single.reshape({first: [1, *list(first.partial_shape)[1:]]})
+        constants = _constants(single)
+        ops = [op for op in single.get_ordered_ops() if op.get_friendly_name() not in constants]
+        return GraphCost(sum(map(_flops, ops)), sum(_params(op, constants) for op in ops))
+    except (RuntimeError, IndexError) as exc:
+        raise ModelError(
+            "the graph cannot be counted: it needs one input whose size is fixed but for the batch"
+        ) from exc
 
 
 def _constants(model: ov.Model) -> frozenset[str]:

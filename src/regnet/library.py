@@ -6,18 +6,20 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.resources import files
+from importlib.util import find_spec
 from pathlib import Path
 
 from regnet.cache import cache_dir
 from regnet.conversion import Conversion, Request, read_conversion
-from regnet.errors import MissingExtraError, UnknownModelError
+from regnet.errors import ConversionError, MissingExtraError, UnknownModelError
 from regnet.files import sha384_of
 from regnet.version import TOOL_VERSION
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import card_by_name, card_names
 from regnet.zoo.events import OnEvent, ignore
-from regnet.zoo.record import read_record
+from regnet.zoo.record import SeenHashes, read_record
 
+CONVERTED_SUFFIXES = (".xml", ".onnx")
 CHECKPOINT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors")
 
 
@@ -55,37 +57,36 @@ class Library:
         Downloads and converts where that was not done before. Raises `UnknownModelError`,
         `DownloadError`, `WeightsError`, `ConversionError`.
         """
-        path = Path(model)
-        if path.suffix == ".xml":
-            return path
-        if path.is_file() or path.suffix in CHECKPOINT_SUFFIXES:
+        if Path(model).suffix == ".xml":
+            return Path(model)
+        if _names_a_file(model):
             return self.convert(self.request(model)).path
         card = card_by_name(str(model))
         if card.bundled is not None:
             return bundled_path(card)
-        return self.convert(self.request(model)).path
+        return (self._converted_before(card) or self.convert(self.request(model))).path
 
     def request(self, model: str | Path) -> Request:
         """Return what to convert for a card's name (downloading it) or a checkpoint file."""
-        path = Path(model)
-        if path.is_file():
+        if _names_a_file(model):
+            path = _checkpoint(Path(model))
             return Request(weights=path, card=_card_of_file(path))
-        if path.suffix in CHECKPOINT_SUFFIXES:
-            raise UnknownModelError(f"{path}: no such file")
         card = card_by_name(str(model))
         if card.bundled is not None:
             raise UnknownModelError(
                 f"{card.name} is converted already: {bundled_path(card)}; "
                 "name a checkpoint or another card"
             )
-        weights = self.weights(card)
+        weights = self._weights(card)
         record = read_record(weights)
         return Request(weights=weights, card=card, sha384=record.sha384 if record else None)
 
-    def weights(self, card: Card) -> Path:
+    def _weights(self, card: Card) -> Path:
         """Return a card's verified weights file, downloaded if need be."""
-        from regnet.zoo.download import download
+        from regnet.zoo.download import cached_file, download
 
+        if cached_file(card, cache_dir=self.folder) is None and find_spec("torch") is None:
+            raise MissingExtraError(f"converting {card.name}, before it is downloaded,", "torch")
         return download(
             card,
             cache_dir=self.folder,
@@ -94,16 +95,34 @@ class Library:
             on_event=self.on_event,
         )
 
+    def _converted_before(self, card: Card) -> Conversion | None:
+        """Return a card's conversion if it is here, even where its weights are not any more."""
+        known = SeenHashes(self.folder / "weights").expected(card).sha384
+        if known is None:
+            return None
+        return read_conversion(
+            self._entry(Request(weights=Path(card.name), sha384=known, card=card))
+        )
+
+    def _entry(self, request: Request) -> Path:
+        return self.folder / "converted" / f"{request.model_name}-{_key(request)}"
+
     def convert(self, request: Request) -> Conversion:
         """Return the converted model, from the cache where the same was converted before."""
-        entry = self.folder / "converted" / f"{request.model_name}-{_key(request)}"
+        entry = self._entry(request)
         if found := read_conversion(entry):
             return found
         from filelock import FileLock
 
-        entry.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(entry.with_name(f"{entry.name}.lock")):
-            return read_conversion(entry) or self._convert_into(entry, request)
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(entry.with_name(f"{entry.name}.lock")):
+                return read_conversion(entry) or self._convert_into(entry, request)
+        except OSError as exc:
+            raise ConversionError(
+                f"cannot write to the cache {entry.parent}: {exc.strerror or exc}; choose another "
+                "folder with --cache-dir or REGNET_CACHE"
+            ) from exc
 
     def _convert_into(self, entry: Path, request: Request) -> Conversion:
         try:
@@ -113,6 +132,22 @@ class Library:
             raise MissingExtraError(what, exc.extra) from exc
         self.say(f"{request.model_name}: converting {request.weights}")
         return convert(request, entry)
+
+
+def _names_a_file(model: str | Path) -> bool:
+    path = Path(model)
+    return path.suffix in (*CHECKPOINT_SUFFIXES, *CONVERTED_SUFFIXES) or os.path.exists(path)
+
+
+def _checkpoint(path: Path) -> Path:
+    """Return the path of a checkpoint; say what it is where it is none."""
+    if not path.exists():
+        raise UnknownModelError(f"{path}: no such file")
+    if path.suffix in CONVERTED_SUFFIXES:
+        raise UnknownModelError(f"{path}: is a converted model; a checkpoint is wanted here")
+    if not path.is_file():
+        raise UnknownModelError(f"{path}: is not a file; name a checkpoint or a card")
+    return path
 
 
 def bundled_path(card: Card) -> Path:

@@ -14,7 +14,7 @@ def load(
     precision: InferencePrecision = "f32",
     cache_dir: str | Path | None = None,
     offline: bool = False,
-    mirrors: tuple[str, ...] = (),
+    mirrors: str | tuple[str, ...] = (),
 ) -> Classifier:
     """Return the classifier of a card's name, `bundled`, an IR (.xml) or a checkpoint file.
 
@@ -23,5 +23,6 @@ def load(
     can. `mirrors` are base addresses tried first; `offline` never uses the network.
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
     """
+    mirrors = (mirrors,) if isinstance(mirrors, str) else mirrors
     library = Library(folder=default_cache_dir(cache_dir), offline=offline, mirrors=mirrors)
     return Classifier(library.ir(model), precision=precision, compiled_cache=library.compiled)

@@ -1,5 +1,6 @@
 """Predictions to text or files, one by one, so that what is written is readable at any time."""
 
+import contextlib
 import csv
 import json
 from collections.abc import Iterator
@@ -31,9 +32,9 @@ class TableWriter:
 
     def write(self, prediction: Prediction) -> None:
         """Write an image's name and a line a class."""
-        print(prediction.source, file=self._file)
+        print(_visible(prediction.source), file=self._file)
         if prediction.error is not None:
-            print(f"    error: {prediction.error}", file=self._file)
+            print(f"    error: {_visible(prediction.error)}", file=self._file, flush=True)
         for score in prediction.predictions:
             bar = "█" * round(20 * score.probability)
             line = f"  {100 * score.probability:5.1f} %  {bar:20}  {score.label}"
@@ -41,6 +42,11 @@ class TableWriter:
 
     def close(self) -> None:
         """Nothing is left to write."""
+
+
+def _visible(text: str) -> str:
+    """Return a text whose control characters are written out, so that none reaches a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 class JsonLinesWriter:
@@ -152,55 +158,101 @@ _SUFFIXES: dict[str, OutputFormat] = {
     ".ndjson": "jsonl",
     ".csv": "csv",
     ".parquet": "parquet",
+    ".txt": "table",
+    "": "table",
 }
 
 
 def format_of(path: Path) -> OutputFormat:
-    """Return the format that a file's ending stands for; a table for any other."""
-    return _SUFFIXES.get(path.suffix.lower(), "table")
+    """Return the format that a file's ending stands for; raises `OutputError` for unknown ones."""
+    ending = path.suffix.lower()
+    if ending not in _SUFFIXES and (path.is_file() or not path.exists()):
+        known = ", ".join(suffix for suffix in _SUFFIXES if suffix)
+        raise OutputError(f"{path}: name the format with --format, or end it in one of {known}")
+    return _SUFFIXES.get(ending, "table")
 
 
 @contextmanager
 def open_writer(output: Path | TextIO, format: OutputFormat) -> Iterator[Writer]:
     """Give a writer to a path or an open text file, and complete what it wrote at the end.
 
-    A path gets its final name only then, also after an interrupt; until then its name ends in
-    `.part`. Raises `OutputError` where it cannot be written.
+    A path gets its final name only then; until then it ends in `.part`, and keeps that after an
+    interrupt if there is an older file. Raises `OutputError` where it cannot be written.
     """
     if not isinstance(output, Path):
         if format == "parquet":
-            raise OutputError("Parquet is not text: name a file with -o FILE")
+            raise OutputError("Parquet is not text: name a file")
         with _closing(_TEXT_WRITERS[format](output)) as writer:
             yield writer
         return
+    if not output.name or output.is_dir():
+        raise OutputError(f"cannot write {output}: it is a folder")
+    output = output.resolve()  # a link stays one
+    direct = output.exists() and not output.is_file()  # a pipe or device is written as it is
+    part = output if direct else output.with_name(output.name + ".part")
+    with _naming(output):
+        writer = _file_writer(part, format)
     try:
-        if output.exists() and not output.is_file():  # a pipe or device is written as it is
-            with _file_writer(output, format) as writer:
-                yield writer
-            return
-        part = output.with_name(output.name + ".part")
-        try:
-            with _file_writer(part, format) as writer:
-                yield writer
-        except KeyboardInterrupt:
+        yield _NamingWriter(writer, output)
+    except KeyboardInterrupt:
+        _complete(writer, part, part if output.exists() else output)
+        raise
+    except BaseException:
+        with contextlib.suppress(OSError):
+            writer.close()
+        raise
+    _complete(writer, part, output)
+
+
+def _complete(writer: Writer, part: Path, output: Path) -> None:
+    with _naming(output):
+        writer.close()
+        if part != output:
             part.replace(output)
-            raise
-        part.replace(output)
+
+
+@contextmanager
+def _naming(output: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as exc:
         raise OutputError(f"cannot write {output}: {exc.strerror or exc}") from exc
 
 
-@contextmanager
-def _file_writer(path: Path, format: OutputFormat) -> Iterator[Writer]:
-    if format == "parquet":
-        with _closing(ParquetWriter(path)) as writer:
-            yield writer
-        return
-    with (
-        path.open("w", encoding="utf-8", newline="") as file,
-        _closing(_TEXT_WRITERS[format](file)) as writer,
-    ):
-        yield writer
+class _NamingWriter:
+    """A writer whose errors name the output."""
+
+    def __init__(self, writer: Writer, output: Path) -> None:
+        self._writer = writer
+        self._output = output
+
+    def write(self, prediction: Prediction) -> None:
+        with _naming(self._output):
+            self._writer.write(prediction)
+
+    def close(self) -> None:
+        self._writer.close()
+
+
+class _FileWriter:
+    """A text writer and the file it owns."""
+
+    def __init__(self, path: Path, format: OutputFormat) -> None:
+        self._file = path.open("w", encoding="utf-8", newline="")
+        self._writer = _TEXT_WRITERS[format](self._file)
+
+    def write(self, prediction: Prediction) -> None:
+        self._writer.write(prediction)
+
+    def close(self) -> None:
+        try:
+            self._writer.close()
+        finally:
+            self._file.close()
+
+
+def _file_writer(path: Path, format: OutputFormat) -> Writer:
+    return ParquetWriter(path) if format == "parquet" else _FileWriter(path, format)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ Exit codes: 0 done, 1 some items failed (their errors are in the output), 2 the 
 run (the reason is on standard error), 130 interrupted.
 """
 
+import io
 import os
 import sys
 from collections.abc import Iterable
@@ -37,6 +38,9 @@ def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
 
 def main() -> None:
     """Run the command line; never shows a traceback for an error that regnet foresaw."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a sign shows "?"
+            stream.reconfigure(errors="replace")
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
         build_app(asked or COMMANDS)(prog_name="regnet")
@@ -46,6 +50,9 @@ def main() -> None:
     except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(EXIT_SOME_FAILED)
+    except OSError as exc:
+        say(f"regnet: {exc}")
+        sys.exit(EXIT_COULD_NOT_RUN)
     except KeyboardInterrupt:
         say("regnet: interrupted")
         sys.exit(EXIT_INTERRUPTED)

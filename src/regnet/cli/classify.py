@@ -1,5 +1,6 @@
 """`regnet classify`: names what is in photos."""
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, say, track
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
 from regnet.conversion import InferencePrecision
-from regnet.errors import DownloadError
+from regnet.errors import DownloadError, LicenceError, OutputError
 from regnet.library import Library
 from regnet.result import Prediction
 from regnet.writers import OutputFormat, format_of, open_writer
@@ -77,15 +78,20 @@ def classify(
 ) -> None:
     """Classify the sources and exit with 0, or 1 if some failed."""
     chosen = format or (format_of(output) if output else "table")
+    if chosen == "parquet" and output is None:
+        raise OutputError("Parquet is not text: name a file with -o FILE")
+    if output is not None:
+        _require_not_a_source(output, sources)
     models = library(cache_dir, offline, mirror)
-    path = _ir(models, model)
-    from regnet.classify import Classifier
+    with interruptible():
+        path = _ir(models, model)
+        from regnet.classify import Classifier
 
-    classifier = Classifier(path, precision=precision, compiled_cache=models.compiled)
-    results = classifier.stream(sources, top_k=top_k, batch_size=batch_size)
-    if output is not None or not sys.stdout.isatty():
-        results = _with_progress(results, sources)
-    failed = _write(results, output, chosen)
+        classifier = Classifier(path, precision=precision, compiled_cache=models.compiled)
+        results = classifier.stream(sources, top_k=top_k, batch_size=batch_size)
+        if output is not None or not sys.stdout.isatty():
+            results = _with_progress(results, sources)
+        failed = _write(results, output, chosen)
     raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
 
 
@@ -93,6 +99,8 @@ def _ir(models: Library, model: str) -> Path:
     """Return the model's IR; where it cannot be fetched, say the three ways on."""
     try:
         return models.ir(model)
+    except LicenceError:
+        raise
     except DownloadError as exc:
         raise type(exc)(
             f"{exc}\n"
@@ -106,6 +114,8 @@ def _ir(models: Library, model: str) -> Path:
 def _with_progress(results: Iterator[Prediction], sources: list[str]) -> Iterator[Prediction]:
     from regnet.sources import count_items
 
+    if not sys.stderr.isatty():  # nobody sees it: the sources are not counted either
+        return results
     return track(results, "classifying", count_items(sources), unit="images")
 
 
@@ -118,7 +128,17 @@ def _write(results: Iterator[Prediction], output: Path | None, format: OutputFor
                 writer.write(prediction)
                 done += 1
                 failed += prediction.error is not None
-    finally:
+    except KeyboardInterrupt:
         if output is not None:
-            say(f"{output}: {done} images, {failed} of them failed")
+            part = output.with_name(output.name + ".part")
+            kept = part if part.exists() else output
+            say(f"{kept}: {done} images, {failed} of them failed, then interrupted")
+        raise
+    if output is not None:
+        say(f"{output}: {done} images, {failed} of them failed")
     return failed
+
+
+def _require_not_a_source(output: Path, sources: list[str]) -> None:
+    if any(os.path.realpath(source) == os.path.realpath(output) for source in sources):
+        raise OutputError(f"cannot write {output}: it is one of the sources")

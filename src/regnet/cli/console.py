@@ -1,8 +1,9 @@
 """What every command shares: consoles, exit codes, progress bars."""
 
+import os
 import sys
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -37,6 +38,18 @@ def say(message: str) -> None:
 
 
 @contextmanager
+def interruptible() -> Iterator[None]:
+    """End the process at once on Ctrl-C: threads may be waiting for a server that is silent."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        say("regnet: interrupted")
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(EXIT_INTERRUPTED)
+
+
+@contextmanager
 def progress(*, unit: str = "", transient: bool = True) -> Iterator["Progress"]:
     """Give a progress display on standard error with rate and time left; silent when piped."""
     from rich.progress import (
@@ -44,7 +57,6 @@ def progress(*, unit: str = "", transient: bool = True) -> Iterator["Progress"]:
         MofNCompleteColumn,
         Progress,
         TextColumn,
-        TimeElapsedColumn,
         TimeRemainingColumn,
     )
 
@@ -54,9 +66,8 @@ def progress(*, unit: str = "", transient: bool = True) -> Iterator["Progress"]:
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
-        TimeElapsedColumn(),
-        TextColumn("left"),
         TimeRemainingColumn(),
+        TextColumn("left"),
         console=console,
         transient=transient,
         disable=not console.is_terminal,

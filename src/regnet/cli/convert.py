@@ -7,11 +7,12 @@ from typing import Annotated
 
 import typer
 
+from regnet.cli.console import interruptible
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
-from regnet.conversion import Conversion, Format, Precision, Request
+from regnet.conversion import Conversion, Format, Precision
 from regnet.errors import OutputError
 from regnet.labels import read_labels
-from regnet.preprocess import OMZ, Channels, Interpolation, Preprocess
+from regnet.preprocess import Channels, Interpolation
 from regnet.zoo.catalogue import card_by_name
 
 HELP = """Convert published weights or a checkpoint file to OpenVINO IR or ONNX.
@@ -75,7 +76,9 @@ def convert(
 ) -> None:
     """Convert and say what was measured."""
     models = library(cache_dir, offline, mirror)
-    request = models.request(model)
+    with interruptible():
+        request = models.request(model)
+    protocol = {"resize": resize, "crop": crop, "interpolation": interpolation}
     request = replace(
         request,
         card=card_by_name(card) if card else request.card,
@@ -83,26 +86,14 @@ def convert(
         spec=spec,
         labels=read_labels(labels) if labels else None,
         channels=channels,
+        protocol={name: value for name, value in protocol.items() if value is not None},
         format=format,
         precision=precision,
     )
-    request = replace(request, preprocess=_protocol(request, resize, crop, interpolation))
-    conversion = models.convert(request)
-    path = _publish(conversion, output)
+    with interruptible():
+        conversion = models.convert(request)
+        path = _publish(conversion, output)
     typer.echo(_as_json(conversion, path) if as_json else _as_text(conversion, path))
-
-
-def _protocol(
-    request: Request, resize: int | None, crop: int | None, interpolation: Interpolation | None
-) -> Preprocess | None:
-    """Return the protocol asked for; None where nothing was, so that card and file decide."""
-    base = request.card.preprocess if request.card else OMZ
-    changes = {"resize": resize, "crop": crop, "interpolation": interpolation}
-    asked = {key: value for key, value in changes.items() if value is not None}
-    if not asked:
-        return None
-    chosen = replace(base, **asked)  # type: ignore[arg-type]
-    return chosen if chosen == base else replace(chosen, name="custom")
 
 
 def _publish(conversion: Conversion, folder: Path) -> Path:

@@ -9,7 +9,14 @@ import typer
 from regnet.complexity import complexity
 from regnet.errors import UnknownModelError
 from regnet.library import CHECKPOINT_SUFFIXES
-from regnet.spec import Spec, published_name, spec_aliases, spec_by_name, spec_to_dict
+from regnet.spec import (
+    Spec,
+    canonical_name,
+    published_name,
+    spec_aliases,
+    spec_by_name,
+    spec_to_dict,
+)
 
 HELP = """Report spec, parameters, MACs and activations of a network, checkpoint or converted model.
 
@@ -50,6 +57,10 @@ def _report(model: str, image_size: int | None) -> dict[str, Any]:
     return _named(model, image_size)
 
 
+def _size(asked: int | None, otherwise: int) -> int:
+    return otherwise if asked is None else asked
+
+
 def _named(name: str, image_size: int | None) -> dict[str, Any]:
     """Report on a card, else on a network that has a name but no published weights of its own."""
     from regnet.library import bundled_path
@@ -59,13 +70,20 @@ def _named(name: str, image_size: int | None) -> dict[str, Any]:
         card = card_by_name(name)
     except UnknownModelError as unknown:
         try:
-            return {"name": name, **_network(spec_by_name(name), image_size or 224)}
+            return _bare_network(name, _size(image_size, 224))
         except UnknownModelError:
             raise unknown from None
     if card.bundled is not None:
         return _converted(bundled_path(card), image_size)
-    size = image_size or card.preprocess.crop
-    return {"name": card.name, "licence": card.licence.id, **_network(card.build_spec(), size)}
+    size = _size(image_size, card.preprocess.crop)
+    about = {"name": card.name, "aliases": list(card.aliases), "licence": card.licence.id}
+    return about | _network(card.build_spec(), size)
+
+
+def _bare_network(name: str, image_size: int) -> dict[str, Any]:
+    known = canonical_name(name)
+    aliases = list(spec_aliases(known))
+    return {"name": known, "aliases": aliases, **_network(spec_by_name(name), image_size)}
 
 
 def _checkpoint(path: Path, image_size: int | None) -> dict[str, Any]:
@@ -74,7 +92,7 @@ def _checkpoint(path: Path, image_size: int | None) -> dict[str, Any]:
     from regnet.weights import read_checkpoint
 
     found = read_checkpoint(path)
-    size = image_size or (found.preprocess.crop if found.preprocess else 224)
+    size = _size(image_size, found.preprocess.crop if found.preprocess else 224)
     return {
         "file": str(path),
         "layout": found.layout,
@@ -86,14 +104,14 @@ def _checkpoint(path: Path, image_size: int | None) -> dict[str, Any]:
 
 
 def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
-    from regnet.graph import graph_cost, graph_metadata, has_metadata, read_graph
+    from regnet.graph import file_metadata, graph_cost, read_graph
 
     model = read_graph(path)
     cost = graph_cost(model)
     graph = {"gflops": round(cost.gflops, 4), "mparams": round(cost.mparams, 4)}
-    if not has_metadata(model):
+    metadata = file_metadata(path, model)
+    if metadata is None:
         return {"file": str(path), "graph": graph}
-    metadata = graph_metadata(model, source=str(path))
     return {
         "file": str(path),
         "name": metadata.name,
@@ -103,7 +121,7 @@ def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
         "version": metadata.version,
         "protocol": metadata.preprocess.to_dict(),
         "graph": graph,
-        **_network(metadata.spec, image_size or metadata.preprocess.crop),
+        **_network(metadata.spec, _size(image_size, metadata.preprocess.crop)),
     }
 
 
@@ -112,7 +130,6 @@ def _network(spec: Spec, image_size: int) -> dict[str, Any]:
     known = published_name(spec)
     return {
         "network": known,
-        "aliases": list(spec_aliases(known)) if known else [],
         "spec": spec_to_dict(spec),
         "stages": [
             {"depth": s.depth, "width": s.width, "group_width": s.group_width} for s in spec.stages

@@ -35,6 +35,7 @@ class LocalServer:
         self.log: list[Request] = []
         self.validators = True
         self.etags = True
+        self.tag: str | None = None
         self.last_modified = 1_000_000_000
         self.lock = threading.Lock()
         self.released = threading.Event()
@@ -108,7 +109,8 @@ class Handler(BaseHTTPRequestHandler):
         if not self.local.validators:
             return []
         modified = formatdate(self.local.last_modified, usegmt=True)
-        tags: list[tuple[str, object]] = [("ETag", etag(content))] if self.local.etags else []
+        tag = self.local.tag or etag(content)
+        tags: list[tuple[str, object]] = [("ETag", tag)] if self.local.etags else []
         return [*tags, ("Last-Modified", modified)]
 
     def wanted(self, content: bytes) -> int:

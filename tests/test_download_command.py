@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import local_server as behave
 import pytest
@@ -18,8 +19,9 @@ from typer.testing import CliRunner, Result
 
 from regnet.cli.download import register
 from regnet.errors import LicenceError, UnknownModelError
-from regnet.zoo.card import WeightsFile
+from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import card_by_name
+from regnet.zoo.download import download
 
 # Big enough to pass for the weights of these two, whose hashes nobody published.
 CONTENT = random.Random(5).randbytes(14_000_000)
@@ -66,6 +68,28 @@ def test_paths_are_printed_and_nothing_is_fetched_twice(server: LocalServer, cac
     assert server.sent == 2 * len(CONTENT)
     assert run("regnet?-200mf", "--offline", "--verify").exit_code == 0
     assert server.sent == 2 * len(CONTENT)
+
+
+def test_without_a_terminal_lines_say_what_is_fetched(server: LocalServer) -> None:
+    result = run(NAMES[0])
+    host = server.base.removeprefix("http://")
+    assert result.stderr.splitlines() == [
+        f"{NAMES[0]}: downloading 14.0 MB from {host}",
+        f"{NAMES[0]}: downloaded 14.0 MB",
+    ]
+    assert run(NAMES[0]).stderr == ""
+
+
+def test_a_surprise_in_one_file_leaves_the_others(
+    server: LocalServer, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def surprising(card: Card, **options: Any) -> Path:
+        return download(card, **options) if card.name == NAMES[1] else Path(str(1 // 0))
+
+    monkeypatch.setattr("regnet.cli.download.download", surprising)
+    result = run(*NAMES)
+    assert (result.exit_code, result.stdout.split()) == (1, [path_of(cache, NAMES[1])])
+    assert f"{NAMES[0]} failed unexpectedly: ZeroDivisionError" in result.stderr
 
 
 def test_events_are_json_lines(server: LocalServer, cache: Path) -> None:

@@ -13,7 +13,7 @@ from regnet.errors import CardError, UnknownModelError
 from regnet.preprocess import Preprocess
 from regnet.spec import PUBLISHED_NAMES, SPEC_NAMES, spec_aliases
 from regnet.zoo.card import Card, WeightsFile, parse_card
-from regnet.zoo.catalogue import card_by_name, card_names, find_cards
+from regnet.zoo.catalogue import bundled_path, card_by_name, card_names, find_cards
 from regnet.zoo.download import cached_file
 
 ROOT = Path(__file__).parent.parent
@@ -305,3 +305,11 @@ def test_the_bundled_card_is_honest() -> None:
     assert path.suffix == ".xml"
     assert (card.headline.top1, card.headline.top5) == (52.98, 77.45)
     assert "10,000" in card.headline.dataset
+
+
+def test_a_bundled_model_is_a_file_of_the_package() -> None:
+    path = bundled_path(card_by_name("bundled"))
+    assert path.suffix == ".xml"
+    assert path.is_file()
+    with pytest.raises(UnknownModelError, match="regnetx-200mf is not inside the package"):
+        bundled_path(card_by_name("regnetx-200mf"))

@@ -2,16 +2,17 @@
 
 import json
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from regnet.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, say, stderr
+from regnet.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, say
+from regnet.cli.options import CacheDir, Mirrors, Offline
+from regnet.cli.progress import download_display, one_at_a_time
 from regnet.errors import LicenceError, UnknownModelError
 from regnet.zoo.batch import Fetch, fetch_all
 from regnet.zoo.card import Card
@@ -59,27 +60,18 @@ def _download(
     ] = None,
     all_: Annotated[bool, typer.Option("--all", help="All models of the zoo.")] = False,
     jobs: Annotated[int, typer.Option(min=1, max=32, help="Downloads at once.")] = 4,
-    cache_dir: Annotated[
-        Path | None,
-        typer.Option(help="Folder to keep them in; else $REGNET_CACHE, else the platform's."),
-    ] = None,
-    offline: Annotated[
-        bool, typer.Option("--offline", help="Use no network: fail for what is not there.")
-    ] = False,
-    mirror: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="URL",
-            help="Folder on a server, tried first; may be repeated. Also $REGNET_MIRROR.",
-        ),
-    ] = None,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    mirror: Mirrors = None,
     from_: Annotated[
         Path | None,
         typer.Option("--from", metavar="FILE", help="Take the one NAME's weights from a file."),
     ] = None,
     progress: Annotated[
         Progress,
-        typer.Option(help="bar: on a terminal; json: one event a line on standard output."),
+        typer.Option(
+            help="bar: bars on a terminal, else lines; json: one event a line on standard output."
+        ),
     ] = Progress.BAR,
     accept_licence: Annotated[
         bool, typer.Option("--accept-licence", help="Accept non-commercial licences.")
@@ -186,68 +178,9 @@ def _print_line(text: str) -> None:
 def _display(progress: Progress) -> Iterator[OnEvent]:
     """Give a listener for the events of all threads."""
     if progress is Progress.JSON:
-        yield _one_at_a_time(lambda event: _print_line(json.dumps(event.to_dict())))
+        yield one_at_a_time(lambda event: _print_line(json.dumps(event.to_dict())))
     elif progress is Progress.NONE:
         yield ignore
-    elif not sys.stderr.isatty():
-        yield _one_at_a_time(_say_trouble)
     else:
-        with _bars() as listener:
-            yield _one_at_a_time(listener)
-
-
-def _one_at_a_time(listener: OnEvent) -> OnEvent:
-    lock = threading.Lock()
-
-    def listen(event: Event) -> None:
-        with lock:
-            listener(event)
-
-    return listen
-
-
-def _say_trouble(event: Event) -> None:
-    if event.event in ("retry", "waiting"):
-        say(f"{event.model}: {_trouble(event)}")
-
-
-def _trouble(event: Event) -> str:
-    return f"{event.url}: {event.message}" if event.url else f"{event.message}"
-
-
-@contextmanager
-def _bars() -> Iterator[OnEvent]:
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
-    from rich.progress import Progress as Display
-
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-    )
-    with Display(*columns, console=stderr()) as display:
-        yield _bar_listener(display)
-
-
-def _bar_listener(display: Any) -> Callable[[Event], None]:
-    """Return a listener that keeps one bar for each file being fetched."""
-    bars: dict[str, Any] = {}
-
-    def listen(event: Event) -> None:
-        if event.event in ("retry", "waiting"):
-            display.console.print(f"{event.model}: {_trouble(event)}", markup=False)
-        elif event.event == "start" and event.model not in bars:
-            bars[event.model] = display.add_task(event.model)
-        if event.model in bars and event.event in ("start", "progress", "done"):
-            display.update(bars[event.model], completed=event.bytes, total=event.total)
-
-    return listen
+        with download_display() as listener:
+            yield listener

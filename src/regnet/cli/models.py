@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from regnet.cli.console import stdout
+from regnet.cli.options import CacheDir
 from regnet.complexity import Complexity, complexity
 from regnet.zoo.card import Accuracy, Card
 from regnet.zoo.catalogue import card_names, find_cards, is_glob
@@ -49,9 +50,7 @@ def _models(
     as_json: Annotated[
         bool, typer.Option("--json", help="Print JSON: an object for one NAME, else a list.")
     ] = False,
-    cache_dir: Annotated[
-        Path | None, typer.Option(help="Folder of downloads; else $REGNET_CACHE.")
-    ] = None,
+    cache_dir: CacheDir = None,
 ) -> None:
     one = names is not None and len(names) == 1 and not is_glob(names[0])
     cards = find_cards(names or card_names())

@@ -25,24 +25,21 @@ def fetch_all(cards: Sequence[Card], fetch: Fetch, *, jobs: int = 4) -> Iterator
     """Yield the outcome of `fetch` for each card as it comes, `jobs` of them at a time.
 
     The threads are daemons: an interrupted command ends at once, as if killed, which downloads
-    survive. Errors that are not regnet's are raised here.
+    survive. What goes wrong with one card, foreseen or not, is that card's outcome alone.
     """
     waiting: queue.SimpleQueue[Card] = queue.SimpleQueue()
     for card in cards:
         waiting.put(card)
-    outcomes: queue.Queue[Outcome | BaseException] = queue.Queue()
+    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
     for _ in range(min(max(1, jobs), len(cards))):
         threading.Thread(target=_work, args=(waiting, outcomes, fetch), daemon=True).start()
     for _ in cards:
-        outcome = outcomes.get()
-        if isinstance(outcome, BaseException):
-            raise outcome
-        yield outcome
+        yield outcomes.get()
 
 
 def _work(
     waiting: "queue.SimpleQueue[Card]",
-    outcomes: "queue.Queue[Outcome | BaseException]",
+    outcomes: "queue.SimpleQueue[Outcome]",
     fetch: Fetch,
 ) -> None:
     while True:
@@ -50,9 +47,15 @@ def _work(
             card = waiting.get_nowait()
         except queue.Empty:
             return
-        try:
-            outcomes.put(Outcome(card, path=fetch(card)))
-        except RegNetError as exc:
-            outcomes.put(Outcome(card, error=exc))
-        except BaseException as exc:
-            outcomes.put(exc)
+        outcomes.put(_outcome(card, fetch))
+
+
+def _outcome(card: Card, fetch: Fetch) -> Outcome:
+    try:
+        return Outcome(card, path=fetch(card))
+    except RegNetError as exc:
+        return Outcome(card, error=exc)
+    except BaseException as exc:  # without an outcome the others would be waited for in vain
+        error = RegNetError(f"{card.name} failed unexpectedly: {type(exc).__name__}: {exc}")
+        error.__cause__ = exc
+        return Outcome(card, error=error)

@@ -7,15 +7,12 @@ import re
 import tomllib
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
-from urllib.parse import urlsplit
 
 from regnet.errors import CardError, ProtocolError, UnknownModelError
 from regnet.preprocess import Channels, Preprocess, preprocess_from_dict
 from regnet.spec import RegNetSpec, canonical_name, spec_by_name
 
 Layout = Literal["pycls", "torchvision", "timm", "transformers", "ir"]
-
-IMAGENET = "ImageNet-1k val"
 
 T = TypeVar("T")
 
@@ -40,7 +37,7 @@ def _require_count(what: str, value: object) -> None:
 
 
 def _require_url(what: str, value: object) -> None:
-    fine = isinstance(value, str) and urlsplit(value).scheme in ("http", "https")
+    fine = isinstance(value, str) and re.match(r"https?://[^/]", value) is not None
     _require(fine, what, value, "an http or https address")
 
 

@@ -6,6 +6,7 @@ from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
 from importlib.resources.abc import Traversable
+from pathlib import Path
 
 from regnet.errors import UnknownModelError
 from regnet.zoo.card import Card, parse_card
@@ -62,6 +63,13 @@ def _suggestion(wanted: str) -> str:
     close = difflib.get_close_matches(wanted, known, n=4, cutoff=0.6)
     hint = f"close are {', '.join(close)}; " if close else ""
     return f"{hint}`regnet models` lists all"
+
+
+def bundled_path(card: Card) -> Path:
+    """Return the .xml of a model inside the package. Raises `UnknownModelError` for another."""
+    if card.bundled is None:
+        raise UnknownModelError(f"{card.name} is not inside the package: download it")
+    return Path(str(files("regnet").joinpath(card.bundled)))
 
 
 def find_cards(patterns: Sequence[str]) -> tuple[Card, ...]:

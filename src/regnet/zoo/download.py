@@ -8,12 +8,12 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
-from uuid import uuid4
+from typing import TYPE_CHECKING, BinaryIO
 
 from regnet.cache import cache_dir as default_cache_dir
 from regnet.errors import DownloadError, IntegrityError, LicenceError, OfflineError
 from regnet.zoo.card import Card, WeightsFile
+from regnet.zoo.catalogue import bundled_path
 from regnet.zoo.events import OnEvent, Reporter, ignore
 from regnet.zoo.http import MirrorError, new_client
 from regnet.zoo.part import Part
@@ -72,8 +72,8 @@ def download(
             reporter=reporter,
             terms=terms or Terms(),
         )
-    except DownloadError as exc:
-        reporter.send("failed", message=str(exc))
+    except Exception as exc:
+        reporter.send("failed", message=str(exc) or type(exc).__name__)
         raise
     size = path.stat().st_size
     reporter.send("done", path=str(path), bytes=size, total=size)
@@ -98,24 +98,29 @@ def import_file(card: Card, path: str | Path, *, cache_dir: str | Path | None = 
 
     Where no hash was published, the file's own is recorded and holds for later downloads.
     Raises `IntegrityError` where it is not the card's file, `DownloadError` where it cannot be
-    copied.
+    read or the cache not be written.
     """
     place = _Place(card, cache_dir)
-    try:
-        with place.lock(Reporter(card.name, ignore)):
-            return _import(card, Path(path), place)
-    except OSError as exc:
-        raise DownloadError(f"cannot copy {path} to {place.path.parent}: {exc}") from exc
+    with ExitStack() as stack:
+        try:
+            reading = stack.enter_context(Path(path).open("rb"))
+        except OSError as exc:
+            raise DownloadError(f"cannot read {path}: {exc}") from exc
+        stack.enter_context(place.usable())
+        stack.enter_context(place.lock(Reporter(card.name, ignore)))
+        return _import(place, reading)
 
 
 def forget_hash(card: Card, *, cache_dir: str | Path | None = None) -> bool:
     """Forget the hash recorded for a card's file; tell whether one was.
 
     A file in the cache no longer counts as verified, unless its hash was published.
+    Raises `DownloadError` where the cache cannot be written.
     """
     place = _Place(card, cache_dir)
-    forget_record(place.path)
-    return place.seen.forget(card)
+    with place.usable():
+        forget_record(place.path)
+        return place.seen.forget(card)
 
 
 def require_licence(card: Card, accepted: bool) -> None:
@@ -139,6 +144,7 @@ class _Place:
         weights = default_cache_dir(cache_dir) / "weights"
         self.card = card
         self.file: WeightsFile = card.file
+        self.folder = weights.parent
         self.path = weights / card.name / self.file.name
         self.seen = SeenHashes(weights)
 
@@ -166,6 +172,17 @@ class _Place:
         """Record that the file is right; a cache that cannot be written does without."""
         with suppress(OSError):
             write_record(self.path, new_record(self.path, found, url=url, etag=etag))
+
+    @contextmanager
+    def usable(self) -> Iterator[None]:
+        """Turn what goes wrong with the cache folder into `DownloadError`."""
+        try:
+            yield
+        except OSError as exc:
+            raise DownloadError(
+                f"cannot write to the cache folder {self.folder}: {exc}; choose another with "
+                "--cache-dir or $REGNET_CACHE"
+            ) from exc
 
     @contextmanager
     def lock(self, reporter: Reporter) -> Iterator[None]:
@@ -203,13 +220,10 @@ def _get(
         raise OfflineError(f"{card.name} is not in the cache ({place.path}). {_ways_on(place)}")
     require_licence(card, accept_licence)
     urls = [*_mirror_urls(mirrors, place.file), *place.file.urls]
-    try:
-        with place.lock(reporter):
-            if path := place.verified(again=verify):
-                return path
-            return _fetch(place, urls, client=client, reporter=reporter, terms=terms)
-    except OSError as exc:
-        raise DownloadError(f"cannot write {place.path}: {exc}") from exc
+    with place.usable(), place.lock(reporter):
+        if path := place.verified(again=verify):
+            return path
+        return _fetch(place, urls, client=client, reporter=reporter, terms=terms)
 
 
 def _mirror_urls(mirrors: Sequence[str], file: WeightsFile) -> list[str]:
@@ -274,15 +288,16 @@ def _ways_on(place: _Place) -> str:
     )
 
 
-def _import(card: Card, source: Path, place: _Place) -> Path:
-    expected = place.seen.expected(card)
-    temporary = place.path.with_name(f".{place.path.name}.{uuid4().hex}")
+def _import(place: _Place, reading: BinaryIO) -> Path:
+    """Copy an open file into the place, which is locked: what a killed run left is overwritten."""
+    expected, source = place.seen.expected(place.card), Path(reading.name)
+    temporary = place.path.with_name(f".{place.path.name}.import")
     try:
-        found = _copy(source, temporary)
+        found = _copy(reading, temporary)
         if problem := expected.problem(found):
-            raise IntegrityError(f"{source} is not the file of {card.name}: {problem}")
+            raise IntegrityError(f"{source} is not the file of {place.card.name}: {problem}")
         url = source.resolve().as_uri()
-        place.seen.remember(card, found, url=url)
+        place.seen.remember(place.card, found, url=url)
         write_record(place.path, new_record(temporary, found, url=url, etag=None))
         temporary.replace(place.path)
     finally:
@@ -290,11 +305,11 @@ def _import(card: Card, source: Path, place: _Place) -> Path:
     return place.path
 
 
-def _copy(source: Path, target: Path) -> Digests:
-    """Copy a file to the disk and return the digests of what was copied."""
+def _copy(reading: BinaryIO, target: Path) -> Digests:
+    """Copy an open file to the disk and return the digests of what was copied."""
     hasher = Hasher()
-    with source.open("rb") as reading, target.open("wb") as writing:
-        ensure_space(target.parent, source.stat().st_size)
+    with target.open("wb") as writing:
+        ensure_space(target.parent, os.fstat(reading.fileno()).st_size)
         while chunk := reading.read(CHUNK):
             writing.write(chunk)
             hasher.update(chunk)
@@ -305,7 +320,7 @@ def _copy(source: Path, target: Path) -> Digests:
 
 def _shipped(card: Card) -> Path | None:
     """Return the model of a card inside the package, if it has one."""
-    from importlib.resources import files
-
-    path = Path(str(files("regnet"))) / card.bundled if card.bundled else None
-    return path if path is not None and path.is_file() else None
+    if card.bundled is None:
+        return None
+    path = bundled_path(card)
+    return path if path.is_file() else None

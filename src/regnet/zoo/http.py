@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from regnet.errors import DownloadError
 from regnet.zoo.retry import seconds_asked
 
 if TYPE_CHECKING:
@@ -12,6 +13,10 @@ if TYPE_CHECKING:
 
 MAX_REDIRECTS = 10
 CONNECT_SECONDS = 10.0
+
+_COUNT = r"\d{1,18}"  # bytes; longer numbers are nonsense, and Python refuses the longest
+_RANGE = re.compile(rf"bytes ({_COUNT})-({_COUNT})/({_COUNT}|\*)", re.ASCII)
+_UNSATISFIED = re.compile(rf"bytes \*/({_COUNT})", re.ASCII)
 
 
 class MirrorError(Exception):
@@ -40,10 +45,24 @@ class StartOverError(Exception):
 
 
 def new_client() -> "httpx.Client":
-    """Return the client that downloads use: no cookies kept, redirects followed by hand."""
+    """Return the client that downloads use: redirects are followed by hand.
+
+    Raises `DownloadError` where the environment sets a proxy or certificates that cannot be used.
+    """
     import httpx
 
-    return httpx.Client(follow_redirects=False, headers={"User-Agent": "regnet"})
+    try:
+        return httpx.Client(follow_redirects=False, headers={"User-Agent": "regnet"})
+    except ImportError as exc:
+        raise DownloadError(
+            "the environment sets a SOCKS proxy (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY), which "
+            "needs another package: pip install 'httpx[socks]', or unset the variable"
+        ) from exc
+    except (httpx.InvalidURL, ValueError, OSError) as exc:
+        raise DownloadError(
+            f"the environment sets a proxy or certificates that cannot be used: {exc}; correct or "
+            "unset ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from exc
 
 
 @contextmanager
@@ -71,7 +90,7 @@ def get(
         raise BrokenError("no connection in time", unreachable=True) from exc
     except httpx.TimeoutException as exc:
         raise BrokenError(f"nothing came for {stall:g} s") from exc
-    except (httpx.InvalidURL, httpx.UnsupportedProtocol) as exc:
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, UnicodeError) as exc:
         raise MirrorError(f"not an http address: {exc}") from exc
     except httpx.TransportError as exc:
         raise BrokenError(f"the connection broke: {exc}") from exc
@@ -108,7 +127,7 @@ def _check_status(response: "httpx.Response") -> None:
 def content_length(response: "httpx.Response") -> int | None:
     """Return the length in bytes that a response states."""
     text = response.headers.get("Content-Length", "")
-    return int(text) if text.isascii() and text.isdigit() else None
+    return int(text) if re.fullmatch(_COUNT, text, re.ASCII) else None
 
 
 def is_delimited(response: "httpx.Response") -> bool:
@@ -120,7 +139,7 @@ def is_delimited(response: "httpx.Response") -> bool:
 def content_range(response: "httpx.Response") -> tuple[int, int, int | None] | None:
     """Return first byte, last byte and total (None: unstated) of a 206; None if it has no range."""
     text = response.headers.get("Content-Range", "")
-    if found := re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", text.strip()):
+    if found := _RANGE.fullmatch(text.strip()):
         first, last, total = found.groups()
         return int(first), int(last), None if total == "*" else int(total)
     return None
@@ -128,5 +147,5 @@ def content_range(response: "httpx.Response") -> tuple[int, int, int | None] | N
 
 def unsatisfied_total(response: "httpx.Response") -> int | None:
     """Return the size of the whole file that a 416 states."""
-    found = re.fullmatch(r"bytes \*/(\d+)", response.headers.get("Content-Range", "").strip())
+    found = _UNSATISFIED.fullmatch(response.headers.get("Content-Range", "").strip())
     return int(found[1]) if found else None

@@ -1,14 +1,12 @@
 """A file that is still arriving: its bytes, its hashes, and what it is a part of."""
 
-import json
 import os
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from regnet.zoo.record import Digests, Hasher, hash_file, write_json
+from regnet.zoo.record import Digests, Hasher, hash_file, read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,9 +21,13 @@ class Origin:
     @property
     def validator(self) -> str | None:
         """What If-Range may be asked with: a strong ETag, else the date of the last change."""
-        if self.etag and not self.etag.startswith("W/"):
-            return self.etag
-        return self.last_modified
+        strong = None if (self.etag or "").startswith("W/") else self.etag
+        return next((v for v in (strong, self.last_modified) if v and _is_plain(v)), None)
+
+
+def _is_plain(value: str) -> bool:
+    """Tell whether a header's value can be sent back; some servers send what cannot."""
+    return value.isascii() and value.isprintable()
 
 
 class Part:
@@ -39,7 +41,7 @@ class Part:
     def __init__(self, final: Path) -> None:
         self.path = final.with_name(f"{final.name}.part")
         self._origin_path = final.with_name(f"{final.name}.part.json")
-        self.origin = self._read_origin()
+        self.origin = read_json(self._origin_path, Origin)
         self._hasher = Hasher()
         if self.origin is not None and self.path.is_file():
             self._hasher = hash_file(self.path)
@@ -99,10 +101,3 @@ class Part:
         self._stream.close()
         self.path.replace(final)
         self._origin_path.unlink(missing_ok=True)
-
-    def _read_origin(self) -> Origin | None:
-        with suppress(OSError, ValueError, TypeError):
-            origin = Origin(**json.loads(self._origin_path.read_text("utf-8")))
-            if isinstance(origin.url, str) and isinstance(origin.total, int | None):
-                return origin
-        return None

@@ -8,13 +8,15 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
-from uuid import uuid4
+from typing import Any, TypeVar, get_type_hints
 
 from regnet.errors import DownloadError
+from regnet.files import write_whole
 from regnet.zoo.card import Card
 
 CHUNK = 1 << 20
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -128,11 +130,7 @@ def new_record(path: Path, digests: Digests, *, url: str, etag: str | None) -> R
 
 def read_record(file: Path) -> Record | None:
     """Return the record beside a file; None where there is none that can be read."""
-    with suppress(OSError, ValueError, TypeError):
-        record = Record(**json.loads(_record_path(file).read_text("utf-8")))
-        if isinstance(record.sha384, str) and isinstance(record.sha256, str):
-            return record
-    return None
+    return read_json(_record_path(file), Record)
 
 
 def write_record(file: Path, record: Record) -> None:
@@ -141,7 +139,7 @@ def write_record(file: Path, record: Record) -> None:
 
 
 def forget_record(file: Path) -> None:
-    """Remove the record beside a file."""
+    """Remove the record beside a file. Raises `OSError`."""
     _record_path(file).unlink(missing_ok=True)
 
 
@@ -150,13 +148,22 @@ def _record_path(file: Path) -> Path:
 
 
 def write_json(path: Path, values: Any) -> None:
-    """Write JSON under a temporary name, then rename. Raises `OSError`."""
-    temporary = path.with_name(f".{path.name}.{uuid4().hex}")
-    try:
-        temporary.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    """Write JSON, atomically. Raises `OSError`."""
+    write_whole(path, (json.dumps(values, indent=1) + "\n").encode())
+
+
+def read_json(path: Path, kind: type[T]) -> T | None:
+    """Return the dataclass in a JSON file; None without it, or where its fields are not right."""
+    with suppress(OSError, ValueError, TypeError, RecursionError):
+        found = kind(**json.loads(path.read_text("utf-8")))
+        if all(_is_a(getattr(found, name), hint) for name, hint in get_type_hints(kind).items()):
+            return found
+    return None
+
+
+def _is_a(value: object, hint: Any) -> bool:
+    """Tell whether a JSON value is of a type; true and false are no numbers."""
+    return isinstance(value, hint) and not isinstance(value, bool)
 
 
 def _now() -> str:
@@ -227,7 +234,7 @@ class SeenHashes:
             hashes = json.loads(self._path.read_text("utf-8"))
         except FileNotFoundError:
             return {}
-        except (OSError, ValueError) as exc:
+        except (OSError, ValueError, RecursionError) as exc:
             raise DownloadError(self._unreadable(str(exc))) from exc
         if not isinstance(hashes, dict) or not all(_is_seen(seen) for seen in hashes.values()):
             raise DownloadError(self._unreadable("not the hashes that regnet wrote"))
@@ -243,7 +250,5 @@ def _key(card: Card) -> str:
 
 def _is_seen(seen: Any) -> bool:
     return (
-        isinstance(seen, dict)
-        and isinstance(seen.get("size"), int)
-        and isinstance(seen.get("sha384"), str)
+        isinstance(seen, dict) and _is_a(seen.get("size"), int) and _is_a(seen.get("sha384"), str)
     )

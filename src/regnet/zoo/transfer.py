@@ -1,10 +1,10 @@
 """One file from one mirror into a part: resumed, retried, and checked at the end."""
 
+import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import urlsplit, urlunsplit
 
 from regnet.errors import DownloadError
 from regnet.zoo.events import Reporter
@@ -46,8 +46,7 @@ class Terms:
 
 def without_secrets(url: str) -> str:
     """Return an address without user name and password, fit to be shown and recorded."""
-    parts = urlsplit(url)
-    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+    return re.sub(r"^([^/?#]*//)?[^/?#]*@", r"\1", url)
 
 
 class Transfer:

@@ -19,11 +19,10 @@ import regnet
 from regnet.classify import Classifier
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError, ModelError
-from regnet.library import bundled_path
 from regnet.preprocess import crop_pixels
 from regnet.result import Prediction, top_classes
 from regnet.samples import sample_photos
-from regnet.zoo.catalogue import card_by_name
+from regnet.zoo.catalogue import bundled_path, card_by_name
 
 BUNDLED = bundled_path(card_by_name("bundled"))
 

@@ -16,13 +16,13 @@ from regnet.errors import (
     WeightsError,
 )
 from regnet.labels import Label
-from regnet.library import Library, bundled_path
+from regnet.library import Library
 from regnet.network import RegNet
 from regnet.preprocess import OMZ
 from regnet.samples import sample_photos
 from regnet.spec import RegNetSpec
 from regnet.weights import write_safetensors
-from regnet.zoo.catalogue import card_by_name
+from regnet.zoo.catalogue import bundled_path, card_by_name
 
 SPEC = RegNetSpec(d=3, w0=8, wa=8.0, wm=2.0, g=8, classes=3)
 SMALL = replace(OMZ, name="small", resize=40, crop=32)

@@ -5,7 +5,6 @@ import json
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from regnet.errors import ConversionError, MissingExtraError, UnknownModelError
 from regnet.files import sha384_of
 from regnet.version import TOOL_VERSION
 from regnet.zoo.card import Card
-from regnet.zoo.catalogue import card_by_name, card_names
+from regnet.zoo.catalogue import bundled_path, card_by_name, card_names
 from regnet.zoo.events import OnEvent, ignore
 from regnet.zoo.record import SeenHashes, read_record
 
@@ -148,11 +147,6 @@ def _checkpoint(path: Path) -> Path:
     if not path.is_file():
         raise UnknownModelError(f"{path}: is not a file; name a checkpoint or a card")
     return path
-
-
-def bundled_path(card: Card) -> Path:
-    """Return the .xml of a model inside the package."""
-    return Path(str(files("regnet").joinpath(str(card.bundled))))
 
 
 def _key(request: Request) -> str:

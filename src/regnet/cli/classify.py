@@ -3,6 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -10,6 +11,7 @@ import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.progress import download_display
 from regnet.conversion import InferencePrecision
 from regnet.errors import DownloadError, LicenceError, OutputError
 from regnet.library import Library
@@ -84,7 +86,8 @@ def classify(
         _require_not_a_source(output, sources)
     models = library(cache_dir, offline, mirror)
     with interruptible():
-        path = _ir(models, model)
+        with download_display() as on_event:
+            path = _ir(replace(models, on_event=on_event), model)
         from regnet.classify import Classifier
 
         classifier = Classifier(path, precision=precision, compiled_cache=models.compiled)

@@ -9,6 +9,7 @@ import typer
 
 from regnet.cli.console import interruptible
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.progress import download_display
 from regnet.conversion import Conversion, Format, Precision
 from regnet.errors import OutputError
 from regnet.labels import read_labels
@@ -76,8 +77,8 @@ def convert(
 ) -> None:
     """Convert and say what was measured."""
     models = library(cache_dir, offline, mirror)
-    with interruptible():
-        request = models.request(model)
+    with interruptible(), download_display() as on_event:
+        request = replace(models, on_event=on_event).request(model)
     protocol = {"resize": resize, "crop": crop, "interpolation": interpolation}
     request = replace(
         request,

@@ -1,6 +1,7 @@
 """`regnet download`: weights into the cache, verified."""
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ import typer
 from regnet.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, say
 from regnet.cli.options import CacheDir, Mirrors, Offline
 from regnet.cli.progress import download_display, one_at_a_time
-from regnet.errors import LicenceError, UnknownModelError
+from regnet.errors import DownloadError, LicenceError, UnknownModelError
 from regnet.zoo.batch import Fetch, fetch_all
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import card_names, find_cards
@@ -84,6 +85,7 @@ def _download(
     ] = False,
 ) -> None:
     cards = _selected(names or [], all_=all_)
+    _require_addresses(mirror or [])
     accepted = offline or _licences_accepted(cards, cache_dir, accept_licence)
     if forget:
         _forget(cards, cache_dir)
@@ -115,6 +117,12 @@ def _selected(names: Sequence[str], *, all_: bool) -> tuple[Card, ...]:
     return find_cards(names)
 
 
+def _require_addresses(mirrors: Sequence[str]) -> None:
+    for mirror in mirrors:
+        if not mirror.startswith(("http://", "https://")):
+            raise DownloadError(f"--mirror {mirror}: is no http or https address")
+
+
 def _licences_accepted(cards: Sequence[Card], cache_dir: Path | None, accepted: bool) -> bool:
     """Show the non-commercial licences of what is to be fetched, and have them accepted."""
     asked = [card for card in cards if card.licence.non_commercial]
@@ -125,9 +133,17 @@ def _licences_accepted(cards: Sequence[Card], cache_dir: Path | None, accepted: 
     if not (accepted or ask):
         require_licence(missing[0], False)
     _show_licences(missing)
-    if ask and not typer.confirm("Do you accept this?", err=True):
+    if ask and not _confirmed("Do you accept this?"):
         raise LicenceError("the licence was not accepted; nothing was downloaded")
     return True
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:
+        say("regnet: interrupted")
+        raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
 def _show_licences(cards: Sequence[Card]) -> None:
@@ -146,6 +162,8 @@ def _importer(
 ) -> Fetch:
     if len(cards) != 1:
         raise UnknownModelError(f"--from takes one NAME, not {len(cards)}")
+    if not os.path.isfile(file):
+        raise DownloadError(f"--from {file}: no such file")
 
     def fetch(card: Card) -> Path:
         path = import_file(card, file, cache_dir=cache_dir)

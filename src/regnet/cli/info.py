@@ -63,8 +63,7 @@ def _size(asked: int | None, otherwise: int) -> int:
 
 def _named(name: str, image_size: int | None) -> dict[str, Any]:
     """Report on a card, else on a network that has a name but no published weights of its own."""
-    from regnet.library import bundled_path
-    from regnet.zoo.catalogue import card_by_name
+    from regnet.zoo.catalogue import bundled_path, card_by_name
 
     try:
         card = card_by_name(name)

@@ -16,7 +16,11 @@ CacheDir = Annotated[
 Offline = Annotated[bool, typer.Option("--offline", help="Never use the network")]
 Mirrors = Annotated[
     list[str] | None,
-    typer.Option("--mirror", metavar="URL", help="Folder address to try first; repeatable"),
+    typer.Option(
+        "--mirror",
+        metavar="URL",
+        help="Address to try first; repeatable; also $REGNET_MIRROR",
+    ),
 ]
 
 

@@ -80,24 +80,29 @@ def _print(*items: Any) -> None:
         console.print(item, markup=False, highlight=False)
 
 
+COLUMNS = (
+    "model", "top-1", "top-5", "protocol", "params M", "MACs G", "size MB", "licence", "cached"
+)  # fmt: skip
+WIDE = 105  # characters that all columns take; a narrower terminal gets the first six
+
+
 def _list(cards: Sequence[Card], cache_dir: Path | None) -> "Table":
     from rich.table import Table
 
+    console = stdout()
+    wide = not console.is_terminal or console.width >= WIDE
+    titles = COLUMNS if wide else COLUMNS[:6]
     table = Table(box=None, pad_edge=False)
-    table.add_column("model", no_wrap=True)
-    for title in ("top-1", "top-5"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("protocol")
-    for title in ("params M", "MACs G", "size MB"):
-        table.add_column(title, justify="right", no_wrap=True)
-    table.add_column("licence", no_wrap=True)
-    table.add_column("cached")
+    for title in titles:
+        left = title in ("model", "protocol", "licence", "cached")
+        table.add_column(title, justify="left" if left else "right", no_wrap=True)
     for card in cards:
-        table.add_row(*_row(card, cache_dir))
+        table.add_row(*_row(card, cache_dir)[: len(titles)])
     return table
 
 
 def _row(card: Card, cache_dir: Path | None) -> tuple[str, ...]:
+    """Return the texts of `COLUMNS`."""
     cost, best = _cost(card), card.headline
     return (
         card.name,

@@ -45,3 +45,17 @@ def test_bad_lists_are_errors_that_name_the_file(content: bytes | None, tmp_path
         path.write_bytes(content)
     with pytest.raises(RegNetError, match=r"classes\.txt"):
         read_labels(path)
+
+
+def test_only_newlines_end_a_line_and_a_byte_order_mark_is_none_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "names.txt"
+    path.write_bytes("\ufeffa cat\r\nx\x85y\u2028z\x0cw\r\nn1\tdog\r\n".encode())
+    expected = (Label("", "a cat"), Label("", "x\x85y\u2028z\x0cw"), Label("n1", "dog"))
+    assert read_labels(path) == expected
+    path.write_bytes("\ufeffwnid\tname\nn1\tdog".encode())
+    assert read_labels(path) == (Label("n1", "dog"),)
+
+
+def test_a_name_that_no_file_can_have_is_an_error_of_ours() -> None:
+    with pytest.raises(RegNetError, match="cannot read the class list"):
+        read_labels("a\0b")

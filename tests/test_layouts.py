@@ -156,6 +156,17 @@ def test_counter_of_averaged_models_is_left_out() -> None:
     assert "n_averaged" not in to_pycls(["n_averaged", *(f"module.{key}" for key in keys)])
 
 
+@pytest.mark.parametrize("wrapper", ["", "module.", "model."])
+def test_transformers_networks_without_a_head(wrapper: str) -> None:
+    """A RegNetModel has the names of the whole network without its first part."""
+    transformers = next(layout for layout in LAYOUTS if layout.name == "transformers")
+    keys = [key for key in pycls_keys([1, 2], squeeze=True) if "head" not in key]
+    whole = from_pycls(keys, transformers)
+    theirs = [wrapper + key.removeprefix("regnet.") for key in whole.values()]
+    assert detect_layout(theirs) == transformers
+    assert to_pycls(theirs) == dict(zip(theirs, keys, strict=True))
+
+
 def test_two_projects_names_in_one_file() -> None:
     with pytest.raises(MismatchError, match="half by one project"):
         detect_layout(["s1.b1.f.a.weight", "s1.b1.conv1.conv.weight"])

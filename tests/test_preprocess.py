@@ -3,6 +3,8 @@
 import hashlib
 import io
 import json
+import subprocess
+import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +18,8 @@ from PIL import Image, ImageOps
 
 from regnet import resize
 from regnet.errors import ImageError, ProtocolError, RegNetError
-from regnet.preprocess import OMZ, Preprocess, crop_pixels, preprocess_from_dict
+from regnet.preprocess import crop_pixels
+from regnet.protocol import OMZ, Preprocess, preprocess_from_dict
 from regnet.resize import Axis, resize_crop
 
 GOLDEN = Path(__file__).parent / "golden" / "crops.json"
@@ -75,6 +78,8 @@ def reference_crop(image: Image.Image, protocol: Preprocess) -> np.ndarray:
         ("mean", (1.0, 2.0, float("nan"))),
         ("mean", (1.0, 2.0, "3")),
         ("mean", None),
+        ("mean", (1.0, 2.0, 10**400)),
+        ("scale", (10**400, 1.0, 1.0)),
         ("scale", (1.0, 0.0, 1.0)),
         ("scale", (1.0, -1.0, 1.0)),
         ("scale", (1.0, float("inf"), 1.0)),
@@ -100,11 +105,62 @@ def test_a_protocol_survives_json(protocol: Preprocess) -> None:
         ({"resize": 256}, "needs a field 'name'"),
         ({"name": "p", "mean": 3}, "mean=3"),
         ({"name": "p", "scale": [1, 2]}, "scale="),
+        ({"name": "p", "mean": [10**400, 1, 1]}, "mean="),
+        ({"name": "p", "mean": {"a": 1}}, "mean="),
+        ({"name": ["p"]}, "give it a name"),
+        ({3: 4}, "unknown protocol fields"),
+        (None, "must be a table"),
+        (["name"], "must be a table"),
+        ("omz", "must be a table"),
+        (3, "must be a table"),
     ],
 )
-def test_a_protocol_from_wrong_values_is_refused(values: dict[str, object], message: str) -> None:
+def test_a_protocol_from_wrong_values_is_refused(values: object, message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
         preprocess_from_dict(values)
+
+
+anything = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.just(10**400)
+    | st.floats()
+    | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=6,
+)
+
+
+@given(st.dictionaries(st.sampled_from([*OMZ.to_dict(), "other"]), anything) | anything)
+def test_any_values_are_a_protocol_or_a_protocol_error(values: object) -> None:
+    try:
+        assert preprocess_from_dict(values).name
+    except RegNetError as exc:
+        assert type(exc) is ProtocolError  # noqa: PT017
+
+
+def test_values_that_cannot_be_shown_are_a_protocol_error() -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    for values in (
+        {"mean": deep},
+        {"resize": deep},
+        {"resize": 10**5000},
+        {"mean": [10**5000] * 3},
+    ):
+        with pytest.raises(ProtocolError, match="is not allowed"):
+            preprocess_from_dict({"name": "p"} | values)
+
+
+@pytest.mark.parametrize("module", ["protocol", "layouts", "provenance", "metadata", "spec"])
+def test_protocols_need_no_pixels(module: str) -> None:
+    code = (
+        f"import sys, regnet.{module}; print(sys.modules.keys() & {{'numpy', 'PIL', 'simplejpeg'}})"
+    )
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "set()"
 
 
 @pytest.mark.parametrize(
@@ -303,6 +359,9 @@ def test_grey_arrays_are_grey_in_all_channels() -> None:
         (np.zeros((4, 4, 2), np.uint8), "shape"),
         (np.zeros(16, np.uint8), "shape"),
         (np.zeros((0, 4, 3), np.uint8), "shape"),
+        (np.zeros((4, 0, 1), np.uint8), "shape"),
+        (np.zeros((0, 4), np.uint8), "shape"),
+        (np.zeros((4, 0, 4), np.uint8), "shape"),
     ],
 )
 def test_wrong_arrays_are_image_errors(array: np.ndarray, reason: str) -> None:
@@ -317,6 +376,8 @@ def test_other_things_are_image_errors(tmp_path: Path) -> None:
         crop_pixels(tmp_path / "nothing.png", OMZ)
     with pytest.raises(ImageError, match="cannot read"):
         crop_pixels("a\0b", OMZ)
+    with pytest.raises(ImageError, match="0 x 5 has no pixels"):
+        crop_pixels(Image.new("RGB", (0, 5)), OMZ)
 
 
 def test_all_kinds_of_input_agree(tmp_path: Path) -> None:

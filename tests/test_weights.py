@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from regnet.errors import MismatchError, OutputError, RegNetError, UnsafeError, WeightsError
 from regnet.labels import Label
 from regnet.layouts import LAYOUTS, Layout, from_pycls
-from regnet.preprocess import OMZ
+from regnet.protocol import OMZ
 from regnet.spec import SPEC_NAMES, AnyNetSpec, Spec, Stage, spec_by_name
 
 torch = pytest.importorskip("torch")
@@ -174,6 +174,20 @@ def test_logits_equal_those_of_transformers(name: str, tmp_path: Path) -> None:
         assert expected.std() > 1
         assert float((logits - expected).abs().max()) <= tolerance
         assert float((mirrored - expected).abs().max()) > 100 * tolerance
+
+
+def test_transformers_networks_without_a_head(tmp_path: Path) -> None:
+    spec = spec_by_name("regnety-200mf", classes=13)
+    whole = transformers_network(spec, "y")
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(whole.regnet.state_dict(), path)
+    with pytest.raises(MismatchError, match="ask for a new head"):
+        read_checkpoint(path)
+    read = read_checkpoint(path, new_head=13)
+    torch.save(whole.state_dict(), path)
+    expected = read_checkpoint(path).state
+    assert (read.spec, read.layout) == (spec, "transformers")
+    assert all(torch.equal(read.state[k], t) for k, t in expected.items() if "head" not in k)
 
 
 def test_shared_checkpoint(shared: Path) -> None:
@@ -442,6 +456,9 @@ def test_a_place_that_cannot_be_written(tmp_path: Path) -> None:
         ({"spec": {"d": 3}}, "spec is impossible"),
         ({"spec": {"stages": [[1, 8, 3]]}}, "spec is impossible"),
         ({"spec": {"stages": 5}}, "spec is impossible"),
+        ({"spec": {"d": 5, "w0": 16, "wa": 10**400, "wm": 2, "g": 8}}, "spec is impossible"),
+        ({"preprocess": {"name": "x", "mean": [10**400, 1, 1]}}, "preprocess is impossible"),
+        ({"name": "x" * 256}, "name must be"),
         ({"classes": 6}, "classes must be 5"),
         ({"classes": None}, "classes must be 5"),
         ({"channels": "GBR"}, "channels must be"),

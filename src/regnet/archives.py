@@ -7,10 +7,12 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, Literal, cast
 
 from regnet.errors import ImageError
+from regnet.spool import Cursor, SharedFile, Span, Spool
 
 ArchiveKind = Literal["zip", "tar"]
 Member = tuple[str, Callable[[], bytes]]
@@ -26,9 +28,16 @@ _BOMB_RATIO: Final = 200
 # Members that are too large are skipped, but a compressed stream must be read to be skipped.
 _MAX_SKIP: Final = 16 << 30
 
+_IN_MEMORY: Final = 64 << 10  # bytes of a member of a compressed tar
+_PART: Final = 1 << 20  # bytes put aside at a time
+_MAX_READ: Final = 16 << 20  # bytes of a header of a tar, and at least a part
+
 _TAR_SUFFIXES: Final = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _OPENERS: Final = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
-_BROKEN: Final = (tarfile.TarError, OSError, EOFError, ValueError, zlib.error, lzma.LZMAError)
+_BROKEN: Final = (
+    *(tarfile.TarError, zlib.error, lzma.LZMAError),
+    *(OSError, EOFError, ValueError, OverflowError, RecursionError),
+)
 
 
 def archive_kind(head: bytes, name: str = "") -> ArchiveKind | None:
@@ -92,57 +101,81 @@ class _ZipReader:
             )
 
 
-def tar_members(stream: BinaryIO, *, max_bytes: int) -> Iterator[Member]:
-    """Yield name and bytes of each image in a tar(.gz, .bz2, .xz), in the order of the archive.
+def tar_members(file: SharedFile, *, max_bytes: int) -> Iterator[Member]:
+    """Yield name and reader of each image in a tar(.gz, .bz2, .xz), in the order of the archive.
 
-    The bytes are read here, one member ahead: such archives can only be read front to back.
+    Readers are thread-safe. Those of a plain tar read where their member lies; what is compressed
+    can only be read front to back, so members over 64 KiB are put aside in a temporary file here.
     Raises `ImageError` where the archive is broken; a member over `max_bytes` fails alone.
     """
+    plain = Cursor(file)
     try:
-        packed = _Bounded(_unpacked(stream), max_bytes + tarfile.RECORDSIZE)
-        with tarfile.open(fileobj=cast(BinaryIO, packed), mode="r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # it keeps every header
-                if member.size > _MAX_SKIP and packed.stream is not stream:
+        stream = _unpacked(plain)
+        lies_in = file if stream is plain else None
+        spool = Spool()
+        with tarfile.open(fileobj=cast(BinaryIO, _Bounded(stream)), mode="r:") as archive:
+            for member in _headers(archive):
+                if lies_in is None and member.size > _MAX_SKIP:
                     raise ImageError(f"a tar bomb? {member.name} claims {member.size:,} bytes")
                 if member.isreg() and is_image_name(member.name):
-                    yield member.name, _tar_read(archive, member, max_bytes)
+                    yield member.name, _tar_reader(archive, member, max_bytes, lies_in, spool)
     except _BROKEN as exc:
         raise ImageError(f"this tar archive is corrupt or truncated ({exc})") from exc
 
 
-def _tar_read(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, max_bytes: int
+def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    end = -1
+    while (member := archive.next()) is not None:
+        archive.members = []  # type: ignore[attr-defined]  # it keeps every header
+        if member.size < 0 or archive.offset <= end:  # it could go round for ever
+            raise tarfile.ReadError("a header claims less than nothing")
+        end = archive.offset
+        yield member
+
+
+def _tar_reader(
+    archive: tarfile.TarFile,
+    member: tarfile.TarInfo,
+    max_bytes: int,
+    lies_in: SharedFile | None,
+    spool: Spool,
 ) -> Callable[[], bytes]:
+    """Return a reader of one member; `lies_in` is the file where its bytes lie as they are."""
     try:
         check_size(member.size, max_bytes)
+        if lies_in is not None and not member.issparse():
+            if member.offset_data + member.size > lies_in.size:
+                raise tarfile.ReadError("unexpected end of data")
+            return Span(lies_in, member.offset_data, member.size)
+        opened = cast(BinaryIO, archive.extractfile(member))
+        if member.size > _IN_MEMORY:
+            return spool.put(iter(partial(opened.read, _PART), b""))
+        data = opened.read()
+        return lambda: data
     except ImageError as exc:
         return failing(str(exc))
-    opened = archive.extractfile(member)
-    data = opened.read() if opened else b""
-    return lambda: data
 
 
-def _unpacked(stream: BinaryIO) -> BinaryIO:
+def _unpacked(stream: Cursor) -> Cursor | BinaryIO:
     head = stream.read(6)
     stream.seek(0)
     for magic, opener in _OPENERS:
         if head.startswith(magic):
-            return cast(BinaryIO, opener(stream))
+            return cast(BinaryIO, opener(cast(BinaryIO, stream)))
     return stream
 
 
 class _Bounded:
     """A stream that refuses large reads: tarfile would read a header of any size claimed."""
 
-    def __init__(self, stream: BinaryIO, max_read: int) -> None:
-        self.stream, self._max_read = stream, max_read
+    def __init__(self, stream: Cursor | BinaryIO) -> None:
+        self._read = stream.read
         self.seek, self.tell = stream.seek, stream.tell
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= self._max_read:
+        if not 0 <= size <= _MAX_READ:
             raise tarfile.ReadError(f"a header claims {size:,} bytes")
-        return self.stream.read(size)
+        return self._read(size)
 
 
 def check_size(size: int, max_bytes: int) -> None:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from importlib import import_module
-from typing import Final, Literal
+from typing import Final
 
 import numpy as np
 import simplejpeg
@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from regnet.errors import ImageError
+from regnet.protocol import Channels
 
-Channels = Literal["BGR", "RGB"]
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS: Final = 2 * 89_478_485
@@ -65,23 +65,13 @@ _WARN_ON_LOAD: Final = ("TIFF", "ICO")
 _warnings_lock = threading.Lock()
 
 
-def decode(data: bytes, *, channels: Channels = "BGR", max_pixels: int = MAX_PIXELS) -> Pixels:
-    """Return the image in encoded bytes as uint8 (H, W, 3), upright, C-contiguous, writable.
+def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """Return the image in encoded bytes upright, of mode RGB.
 
     Of an animation the first frame, alpha dropped. Safe to call from many threads.
     Raises `ImageError` with the reason; above `max_pixels` nothing is decoded.
     """
-    if (pixels := _decode_jpeg(data, channels, max_pixels)) is None:
-        return pack(_open_rgb(data, max_pixels), channels)
-    method = _jpeg_transpose(data)
-    if method is None:
-        return pixels
-    return pack(Image.fromarray(pixels).transpose(method), "RGB")  # "RGB": in the order they are
-
-
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Return what `decode` returns as a Pillow image of mode RGB; raises `ImageError`."""
-    if (pixels := _decode_jpeg(data, "RGB", max_pixels)) is None:
+    if (pixels := _decode_jpeg(data, max_pixels)) is None:
         return _open_rgb(data, max_pixels)
     return _turned(Image.fromarray(pixels), _jpeg_transpose(data))
 
@@ -91,6 +81,7 @@ def upright_rgb(image: Image.Image) -> Image.Image:
 
     The image given is not changed. Raises `ImageError` where it cannot be loaded or converted.
     """
+    _require_pixels(*image.size)
     _load(image, f"image of mode {image.mode}")
     with _quiet():
         method = _exif_transpose(image)
@@ -105,8 +96,8 @@ def pack(image: Image.Image, channels: Channels) -> Pixels:
     return pixels.reshape(height, width, 3)
 
 
-def _decode_jpeg(data: bytes, channels: Channels, max_pixels: int) -> Pixels | None:
-    """Return a JPEG's pixels as they are stored; None where Pillow must decide."""
+def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
+    """Return a JPEG's RGB pixels as they are stored; None where Pillow must decide."""
     if data[:3] != b"\xff\xd8\xff":
         return None
     try:
@@ -114,7 +105,7 @@ def _decode_jpeg(data: bytes, channels: Channels, max_pixels: int) -> Pixels | N
         if colorspace in ("CMYK", "YCCK"):
             return None
         _check_size(width, height, max_pixels)
-        pixels: Pixels = simplejpeg.decode_jpeg(data, channels)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
     except (ValueError, MemoryError):  # also for what libjpeg only warns about
         return None
     return pixels
@@ -180,7 +171,13 @@ def _load(image: Image.Image, name: str) -> None:
         image.load()
 
 
+def _require_pixels(width: int, height: int) -> None:
+    if not width or not height:
+        raise ImageError(f"an image of {width} x {height} has no pixels")
+
+
 def _check_size(width: int, height: int, max_pixels: int) -> None:
+    _require_pixels(width, height)
     if width * height > max_pixels:
         raise ImageError(
             f"too many pixels: {width} x {height} is over the limit of {max_pixels:,} "

@@ -35,8 +35,9 @@ def read_labels(path: str | Path) -> Labels:
     Raises `RegNetError` where the file is missing, empty or not UTF-8 text.
     """
     try:
-        lines = Path(path).read_text("utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as exc:
+        # Only newlines end a line: str.splitlines would also split at U+0085 and U+2028.
+        lines = Path(path).read_text("utf-8-sig").split("\n")
+    except (OSError, ValueError) as exc:
         raise RegNetError(f"cannot read the class list {path}: {exc}") from exc
     rows = [line.split("\t") for line in lines if line.strip()]
     if rows and rows[0][-2:] == ["wnid", "name"]:

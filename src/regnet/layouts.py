@@ -12,7 +12,7 @@ from functools import cache
 from typing import Literal
 
 from regnet.errors import MismatchError
-from regnet.preprocess import Channels
+from regnet.protocol import Channels
 
 LayoutName = Literal["pycls", "timm", "torchvision", "transformers"]
 
@@ -37,6 +37,8 @@ _BLOCK_PARTS = {
 
 # What wrappers put before every key: DDP, torch.compile, Lightning and the like.
 _WRAPPERS = ("module.", "_orig_mod.", "model.")
+# How all keys of transformers' network without a head begin.
+_HEADLESS = ("embedder.embedder.", "encoder.stages.")
 # Counters of wrappers (torch's AveragedModel) that are no part of the network.
 _NOT_WEIGHTS = frozenset({"n_averaged"})
 
@@ -220,11 +222,14 @@ def strip_wrappers(keys: Iterable[str]) -> dict[str, str]:
     """Return key -> key without the prefixes that wrappers put before every key.
 
     `module.` (DDP, EMA), `_orig_mod.` (torch.compile) and `model.`, in any order and number;
-    wrappers' own counters are left out.
+    wrappers' own counters are left out. A RegNetModel of transformers, which is a network without
+    its head, gets the `regnet.` that the whole network has.
     """
     plain = {key: key for key in keys if key not in _NOT_WEIGHTS}
     while plain and (prefix := _common_wrapper(plain.values())):
         plain = {key: rest.removeprefix(prefix) for key, rest in plain.items()}
+    if all(key.startswith(_HEADLESS) for key in plain.values()):
+        plain = {key: f"regnet.{rest}" for key, rest in plain.items()}
     return plain
 
 

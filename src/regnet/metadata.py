@@ -3,14 +3,23 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from regnet.errors import ModelError, RegNetError
-from regnet.labels import Label, Labels
-from regnet.preprocess import Preprocess, preprocess_from_dict
-from regnet.spec import Spec, spec_from_dict, spec_to_dict
+from regnet.errors import ModelError
+from regnet.fields import (
+    FieldError,
+    bad,
+    json_value,
+    labels_field,
+    labels_to_rows,
+    name_field,
+    preprocess_field,
+    spec_field,
+)
+from regnet.labels import Labels
+from regnet.protocol import Preprocess
+from regnet.spec import Spec, spec_to_dict
 
-MAX_FIELD_BYTES = 64 * 1024 * 1024
+_PRECISIONS = ("fp32", "fp16")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,42 +48,49 @@ class ModelMetadata:
             )
 
     def to_strings(self) -> dict[str, str]:
-        """Return the fields as strings, JSON where they are not text."""
-        return {
+        """Return the fields as strings, JSON where they are not text.
+
+        Raises `ModelError` where they could not be read back, as names that are too long.
+        """
+        strings = {
             "name": self.name,
             "spec": json.dumps(spec_to_dict(self.spec)),
             "preprocess": json.dumps(self.preprocess.to_dict()),
-            "labels": json.dumps([[label.wnid, label.name] for label in self.labels]),
+            "labels": json.dumps(labels_to_rows(self.labels)),
             "weights_sha384": self.weights_sha384,
             "precision": self.precision,
             "licence": self.licence,
             "version": self.version,
         }
+        metadata_from_strings(strings, source=self.name)
+        return strings
 
 
 def metadata_from_strings(values: Mapping[str, str], *, source: str) -> ModelMetadata:
     """Return the metadata that `to_strings` wrote; `source` names the file in errors.
 
-    Raises `ModelError` where a field is missing, malformed or larger than 64 MiB.
+    Raises `ModelError` where a field is missing, malformed or over 64 Mi characters.
     """
-    if any(len(value) > MAX_FIELD_BYTES for value in values.values()):
-        raise ModelError(f"{source}: its regnet metadata is over {MAX_FIELD_BYTES} bytes")
     try:
         return ModelMetadata(
-            name=values["name"],
-            spec=spec_from_dict(json.loads(values["spec"])),
-            preprocess=preprocess_from_dict(json.loads(values["preprocess"])),
-            labels=_labels(json.loads(values["labels"])),
+            name=name_field(values["name"]),
+            spec=spec_field(json_value("spec", values["spec"])),
+            preprocess=preprocess_field(json_value("preprocess", values["preprocess"])),
+            labels=labels_field(json_value("labels", values["labels"])),
             weights_sha384=values["weights_sha384"],
-            precision=values["precision"],
+            precision=_precision(values["precision"]),
             licence=values["licence"],
             version=values["version"],
         )
     except KeyError as exc:
         raise ModelError(f"{source}: its regnet metadata lacks {exc}; convert it again") from exc
-    except (ValueError, TypeError, RegNetError) as exc:
+    except FieldError as exc:
+        raise ModelError(f"{source}: its regnet metadata is damaged; the metadata's {exc}") from exc
+    except ModelError as exc:
         raise ModelError(f"{source}: its regnet metadata is damaged ({exc})") from exc
 
 
-def _labels(rows: Any) -> Labels:
-    return tuple(Label(str(wnid), str(name)) for wnid, name in rows)
+def _precision(value: str) -> str:
+    if value not in _PRECISIONS:
+        raise bad("precision", value, " or ".join(_PRECISIONS))
+    return value

@@ -43,6 +43,8 @@ class Fetcher:
         """Return the bytes at a URL; raises `ImageError` with the reason. Thread-safe."""
         import httpx
 
+        # A ValueError is a host or path that cannot be encoded, or a length of no end.
+        wrong = (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects, ValueError)
         end = time.monotonic() + self._deadline
         for attempt in range(1, self._attempts + 1):
             wait = self._backoff * 2 ** (attempt - 1)
@@ -50,7 +52,7 @@ class Fetcher:
                 return self._once(url, end)
             except _TransientError as exc:
                 reason, wait = str(exc), max(wait, min(exc.retry_after, _MAX_WAIT))
-            except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.TooManyRedirects) as exc:
+            except wrong as exc:
                 raise ImageError(f"cannot fetch this address: {exc}") from exc
             except httpx.TimeoutException:
                 reason = f"no answer within {self._timeout:g} seconds"
@@ -81,17 +83,33 @@ class Fetcher:
         return bytes(body)
 
     def _opened(self) -> "httpx.Client":
-        import httpx
-
         with self._lock:
             if self._client is None:
-                self._client = httpx.Client(
-                    follow_redirects=True,
-                    timeout=self._timeout,
-                    headers={"User-Agent": "regnet-vision", "Accept-Encoding": "identity"},
-                )
+                self._client = _client(self._timeout)
                 weakref.finalize(self, self._client.close)
             return self._client
+
+
+def _client(timeout: float) -> "httpx.Client":
+    """Return a new pool of connections; raises `ImageError` where the environment forbids it."""
+    import httpx
+
+    try:
+        return httpx.Client(
+            follow_redirects=True,
+            timeout=timeout,
+            headers={"User-Agent": "regnet-vision", "Accept-Encoding": "identity"},
+        )
+    except ImportError as exc:
+        raise ImageError(
+            "cannot fetch by a SOCKS proxy: pip install 'httpx[socks]', or unset ALL_PROXY, "
+            "HTTP_PROXY and HTTPS_PROXY"
+        ) from exc
+    except (httpx.InvalidURL, ValueError, OSError) as exc:
+        raise ImageError(
+            f"cannot connect to any server: {exc}; look at ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, "
+            "NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
+        ) from exc
 
 
 class _TransientError(Exception):

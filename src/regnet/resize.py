@@ -8,15 +8,12 @@ does not depend on the Pillow installed, and each does only what the crop needs 
 
 from dataclasses import dataclass
 from math import gcd
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-Interpolation = Literal["bicubic", "bilinear"]
-Size = tuple[int, int]
-Box = tuple[int, int, int, int]
+from regnet.protocol import Box, Interpolation, Size
 
 _FILTER = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _SUPPORT = {"bicubic": 2.0, "bilinear": 1.0}

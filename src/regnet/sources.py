@@ -1,5 +1,6 @@
 """What the user names, to a stream of images: files, folders, patterns, URLs, stdin, archives."""
 
+import contextlib
 import glob
 import os
 import re
@@ -11,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO, Final, cast
 
 from regnet.archives import (
     IMAGE_SUFFIXES,
@@ -25,6 +26,7 @@ from regnet.archives import (
 )
 from regnet.errors import ImageError
 from regnet.remote import Fetcher
+from regnet.spool import SharedFile
 
 MAX_BYTES: Final = 256 << 20
 STDIN: Final = "-"
@@ -66,10 +68,11 @@ def iter_items(
 
 def count_items(sources: Iterable[str | Path]) -> int | None:
     """Return how many items `iter_items` would yield; None where only reading them would tell."""
-    sources = list(sources)
-    if any(str(source) == STDIN or _is_tar(source) for source in sources):
+    walk = _Counting(stdin=None, max_bytes=MAX_BYTES, fetcher=Fetcher(max_bytes=MAX_BYTES))
+    try:
+        return sum(1 for source in sources for _ in walk.items(source))
+    except _UncountableError:
         return None
-    return sum(1 for _ in iter_items(sources))
 
 
 class _Walk:
@@ -96,9 +99,9 @@ class _Walk:
             yield _failed(url, f"{scheme}:// is not supported: http and https are")
 
     def _local(self, name: str) -> Iterator[Item]:
-        name = str(Path(name).expanduser()) if name.startswith("~") else name
-        path = Path(name)
         try:
+            name = os.path.expanduser(name)  # noqa: PTH111  (leaves users alone that are none)
+            path = Path(name)
             if path.is_dir():
                 return _or_failed(self._below(name), name, "no images in this folder")
             if path.is_file():
@@ -118,14 +121,15 @@ class _Walk:
         try:
             with Path(name).open("rb") as file:
                 kind = archive_kind(file.read(_HEAD), name)
-                if kind == "tar":
-                    yield from self._tar(name, file)
-        except OSError as exc:
+            tar = SharedFile(Path(name).open("rb")) if kind == "tar" else None  # noqa: SIM115
+        except (OSError, ValueError) as exc:
             yield _failed(name, f"cannot be opened: {_why(exc)}")
             return
-        if kind == "zip":
+        if tar:
+            yield from self._tar(name, tar)
+        elif kind == "zip":
             yield from self._zip(name, Path(name))
-        elif kind is None:
+        else:
             yield self._item(name)
 
     def _item(self, name: str) -> Item:
@@ -154,8 +158,13 @@ class _Walk:
         A folder gives the images below it, unless `**` goes there by itself.
         """
         any_suffix = bool(re.search(r"\.\w+$", pattern))
-        for name in sorted(glob.iglob(pattern, recursive=True)):  # noqa: PTH207
-            if Path(name).is_dir():
+        try:
+            names = sorted(glob.iglob(pattern, recursive=True))  # noqa: PTH207
+        except (OSError, ValueError, RecursionError) as exc:
+            yield _failed(pattern, f"cannot be looked for: {_why(exc)}")
+            return
+        for name in names:
+            if os.path.isdir(name):  # noqa: PTH112  (a Path's raises where it may not look)
                 yield from () if "**" in pattern else self._below(name)
             elif any_suffix or Path(name).suffix.lower() in IMAGE_SUFFIXES:
                 yield from self._file(name)
@@ -171,8 +180,7 @@ class _Walk:
             weakref.finalize(archive, file.close)
         return self._members(name, zip_members(archive, max_bytes=self._max_bytes))
 
-    def _tar(self, name: str, file: BinaryIO) -> Iterator[Item]:
-        file.seek(0)
+    def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
         return self._members(name, tar_members(file, max_bytes=self._max_bytes))
 
     def _members(self, name: str, members: Iterator[Member]) -> Iterator[Item]:
@@ -187,27 +195,40 @@ class _Walk:
             yield _failed(STDIN, "standard input was read before: name it once")
             return
         self._stdin_used = True
-        stream = self._stdin or sys.stdin.buffer
-        head = _read_bounded(stream, _HEAD)
-        kind = archive_kind(head)
-        if kind is None:
-            yield self._stdin_image(head, stream)
+        try:
+            stream = self._stdin or sys.stdin.buffer
+            head = _read_bounded(stream, _HEAD)
+            if (kind := archive_kind(head)) is None:
+                yield self._stdin_image(head, stream)
+                return
+            spool = _spooled(head, stream)
+        except (OSError, ValueError, AttributeError) as exc:  # there may be no sys.stdin at all
+            yield _failed(STDIN, f"cannot be read: {_why(exc)}")
             return
-        spool = tempfile.TemporaryFile()  # noqa: SIM115  (a zip is read after this returns)
-        spool.write(head)
-        shutil.copyfileobj(stream, spool, _CHUNK)
-        spool.seek(0)
         if kind == "zip":
             yield from self._zip(STDIN, spool)
         else:
-            with spool:
-                yield from self._tar(STDIN, spool)
+            yield from self._tar(STDIN, SharedFile(spool))
 
     def _stdin_image(self, head: bytes, stream: BinaryIO) -> Item:
         data = head + _read_bounded(stream, self._max_bytes + 1)
         if len(data) > self._max_bytes:
             return _failed(STDIN, f"over the limit of {self._max_bytes:,} bytes for one image file")
         return Item(STDIN, lambda: data)
+
+
+class _UncountableError(Exception):
+    """Only reading would tell how many images there are."""
+
+
+class _Counting(_Walk):
+    """A walk of which only the number of items matters: it ends where reading begins."""
+
+    def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
+        raise _UncountableError
+
+    def _from_stdin(self) -> Iterator[Item]:
+        raise _UncountableError
 
 
 def _failed(source: str, reason: str) -> Item:
@@ -230,15 +251,25 @@ def _wanted(folder: str) -> Iterator[tuple[str, bool]]:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is_folder(entry):
                 yield entry.path, True
             elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and _is_regular(entry):
                 yield entry.path, False
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle, say
+        return False
+
+
 def _is_regular(entry: os.DirEntry[str]) -> bool:
-    """Tell a file, or a link to none (which is worth an error), from pipes and devices."""
-    return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    """Tell files, and links that lead nowhere (worth an error), from pipes and devices."""
+    try:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+    except OSError:
+        return True
 
 
 def _read_file(name: str, max_bytes: int) -> bytes:
@@ -253,6 +284,20 @@ def _read_file(name: str, max_bytes: int) -> bytes:
     return data
 
 
+def _spooled(head: bytes, stream: BinaryIO) -> BinaryIO:
+    """Return a stream's bytes in an unnamed temporary file, at its begin."""
+    spool = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  (closed by who gets it)
+    try:
+        spool.write(head)
+        shutil.copyfileobj(stream, spool, _CHUNK)
+        spool.seek(0)
+    except BaseException:
+        with contextlib.suppress(OSError):  # what could not be written cannot be on closing
+            spool.close()
+        raise
+    return spool
+
+
 def _read_bounded(stream: BinaryIO, limit: int) -> bytes:
     """Return the rest of a stream, but no more than `limit` bytes; pipes give it in parts."""
     parts = []
@@ -260,19 +305,6 @@ def _read_bounded(stream: BinaryIO, limit: int) -> bytes:
         parts.append(part)
         limit -= len(part)
     return b"".join(parts)
-
-
-def _is_tar(source: str | Path) -> bool:
-    path = Path(source).expanduser()
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return False
-    try:
-        if not path.is_file():
-            return False
-        with path.open("rb") as file:
-            return archive_kind(file.read(_HEAD), path.name) == "tar"
-    except (OSError, ValueError):
-        return False
 
 
 def _why(exc: Exception) -> str:

@@ -3,6 +3,7 @@
 Source: Radosavovic et al., Designing Network Design Spaces (arXiv 2003.13678), sections 3.2-3.3.
 """
 
+import contextlib
 import math
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Self
@@ -22,9 +23,11 @@ def _require_int(name: str, value: object, low: int, high: int) -> None:
 
 
 def _require_real(name: str, value: object, allowed: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise SpecError(name, value, f"a finite number, {allowed}")
-    return float(value)
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # a whole number of over 300 digits
+            if math.isfinite(real := float(value)):
+                return real
+    raise SpecError(name, value, f"a finite number, {allowed}")
 
 
 @dataclass(frozen=True)

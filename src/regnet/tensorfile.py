@@ -118,7 +118,7 @@ def _check_zip(path: Path) -> None:
             members = archive.infolist()
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             # torch itself does not look at the checksums.
-            damaged = archive.testzip() if stored else None
+            damaged = _first_damaged(archive) if stored else None
     except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as exc:
         raise WeightsError(f"{path} is truncated or corrupt: {exc}") from exc
     names = {member.filename.rpartition("/")[2] for member in members}
@@ -130,6 +130,14 @@ def _check_zip(path: Path) -> None:
         raise WeightsError(f"{path} is a compressed zip archive, which PyTorch never writes")
     if damaged:
         raise WeightsError(f"{path} is corrupt: {damaged} in it fails its checksum")
+
+
+def _first_damaged(archive: zipfile.ZipFile) -> str | None:
+    """Return the first member that fails its checksum; `set_crc32_options(False)` writes zeros."""
+    for member in archive.infolist():
+        if member.CRC == 0:
+            del member.CRC  # so that none is expected
+    return archive.testzip()
 
 
 _REMEDY = (

@@ -14,7 +14,7 @@ from regnet.errors import MismatchError, MissingExtraError, OutputError, Weights
 from regnet.files import new_folder_beside, sha384_of
 from regnet.labels import Labels
 from regnet.layouts import LayoutName, detect_layout, to_pycls
-from regnet.preprocess import Channels, Preprocess
+from regnet.protocol import Channels, Preprocess
 from regnet.provenance import Provenance, provenance_from_json, provenance_to_json
 from regnet.shapes import (
     Shape,

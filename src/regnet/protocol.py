@@ -1,0 +1,126 @@
+"""Preprocessing protocols as data: which crop of an image a network takes, and on what scale.
+
+Nothing here touches a pixel, or imports what does.
+"""
+
+import math
+import reprlib
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Literal, get_args
+
+from regnet.errors import ProtocolError
+
+Channels = Literal["BGR", "RGB"]
+Interpolation = Literal["bicubic", "bilinear"]
+Triple = tuple[float, float, float]
+Size = tuple[int, int]
+Box = tuple[int, int, int, int]
+
+MAX_SIDE = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocess:
+    """A protocol: short side to `resize` by Pillow on uint8, centre crop `crop`, mean and scale.
+
+    `mean` and `scale` are on 0..255 pixels in the order of `channels`: (pixel - mean) / scale.
+    Raises `ProtocolError` where a value is impossible.
+    """
+
+    name: str
+    resize: int = 256
+    crop: int = 224
+    interpolation: Interpolation = "bicubic"
+    channels: Channels = "BGR"
+    mean: Triple = (103.53, 116.28, 123.675)
+    scale: Triple = (57.375, 57.12, 58.395)
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name.strip():
+            raise ProtocolError(f"name={_shown(self.name)} is not allowed: give it a name")
+        _require_side("resize", self.resize, MAX_SIDE)
+        _require_side("crop", self.crop, self.resize)
+        _require_one_of("interpolation", self.interpolation, get_args(Interpolation))
+        _require_one_of("channels", self.channels, get_args(Channels))
+        _require_triple("mean", self.mean, -math.inf, "three finite numbers")
+        _require_triple("scale", self.scale, 0.0, "three finite numbers over 0")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the protocol as plain JSON values; `preprocess_from_dict` reads it back."""
+        return asdict(self)
+
+    def resized(self, width: int, height: int) -> Size:
+        """Return (width, height) of an image after the resize: the long side is cut, not rounded.
+
+        A long side is int(resize * long / short), as in the protocol of the published figures.
+        """
+        if width <= height:
+            return self.resize, int(self.resize * height / width)
+        return int(self.resize * width / height), self.resize
+
+    def crop_box(self, width: int, height: int) -> Box:
+        """Return (left, top, right, bottom) of the centre crop in a resized image.
+
+        An offset of a half goes to the even neighbour: int(round((side - crop) / 2)).
+        """
+        left, top = round((width - self.crop) / 2), round((height - self.crop) / 2)
+        return left, top, left + self.crop, top + self.crop
+
+
+def preprocess_from_dict(values: object) -> Preprocess:
+    """Return the protocol that `Preprocess.to_dict` wrote as a dict; raises `ProtocolError`."""
+    if not isinstance(values, dict):
+        raise ProtocolError(f"a protocol must be a table of its fields, not {_shown(values)}")
+    known = [f.name for f in fields(Preprocess)]
+    if unknown := [name for name in values if name not in known]:
+        raise ProtocolError(f"unknown protocol fields {_shown(unknown)}; known are {known}")
+    if "name" not in values:
+        raise ProtocolError("a protocol needs a field 'name'")
+    triples = {k: tuple(values[k]) for k in ("mean", "scale") if isinstance(values.get(k), list)}
+    return Preprocess(**(values | triples))
+
+
+def _shown(value: object) -> str:
+    """Return a short `repr` of anything, also of what has no end or too many digits."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return f"this {type(value).__name__}"
+
+
+def _require_side(name: str, value: object, largest: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
+        raise ProtocolError(
+            f"{name}={_shown(value)} is not allowed: {name} must be a whole number "
+            f"from 1 to {largest}"
+        )
+
+
+def _require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str) or value not in allowed:
+        raise ProtocolError(
+            f"{name}={_shown(value)} is not allowed: {name} must be {' or '.join(allowed)}"
+        )
+
+
+def _require_triple(name: str, values: object, above: float, allowed: str) -> None:
+    good = (
+        isinstance(values, tuple)
+        and len(values) == 3
+        and all(_is_finite(value) and value > above for value in values)
+    )
+    if not good:
+        raise ProtocolError(f"{name}={_shown(values)} is not allowed: {name} must be {allowed}")
+
+
+def _is_finite(value: object) -> bool:
+    """Tell whether a value is a number that fits a float."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number of over 300 digits
+        return False
+
+
+OMZ = Preprocess(name="omz")

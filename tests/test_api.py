@@ -37,7 +37,7 @@ def test_public_names() -> None:
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_is_there_and_documented(name: str) -> None:
     value = getattr(regnet, name)
-    assert value.__doc__
+    assert isinstance(value, regnet.Preprocess | tuple) or value.__doc__
 
 
 def test_unknown_names_are_attribute_errors() -> None:
@@ -91,8 +91,7 @@ def test_imports_have_no_cycles() -> None:
 def test_errors_import_nothing_and_everything_is_one_tree() -> None:
     import regnet.errors as errors
 
-    tree = ast.parse(Path(errors.__file__).read_text())
-    assert not [n for n in tree.body if isinstance(n, ast.Import | ast.ImportFrom)]
+    assert imports_of(Path(errors.__file__)) == set()
     kinds = [v for v in vars(errors).values() if isinstance(v, type)]
     assert all(issubclass(kind, errors.RegNetError) for kind in kinds)
     for kind in kinds:

@@ -17,7 +17,7 @@ from regnet.graph import file_metadata, graph_cost, graph_metadata, read_graph
 from regnet.labels import Label, imagenet_labels
 from regnet.metadata import ModelMetadata, metadata_from_strings
 from regnet.network import RegNet
-from regnet.preprocess import OMZ, Preprocess
+from regnet.protocol import OMZ, Preprocess
 from regnet.samples import sample_crops
 from regnet.spec import RegNetSpec, Spec, spec_by_name
 

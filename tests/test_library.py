@@ -18,7 +18,7 @@ from regnet.errors import (
 from regnet.labels import Label
 from regnet.library import Library
 from regnet.network import RegNet
-from regnet.preprocess import OMZ
+from regnet.protocol import OMZ
 from regnet.samples import sample_photos
 from regnet.spec import RegNetSpec
 from regnet.weights import write_safetensors

@@ -74,7 +74,8 @@ def test_logits_equal_an_independent_computation(spec: Spec) -> None:
 def test_logits_of_trained_weights_equal_an_independent_computation(
     shared: Path, photos: list[Path]
 ) -> None:
-    from regnet.preprocess import Preprocess, crop_pixels
+    from regnet.preprocess import crop_pixels
+    from regnet.protocol import Preprocess
     from regnet.weights import load_into, read_checkpoint
 
     checkpoint = read_checkpoint(shared / "weights" / "regnetx-400mf_tiny200.pyth")

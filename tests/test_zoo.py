@@ -10,7 +10,7 @@ import pytest
 
 from regnet.complexity import complexity
 from regnet.errors import CardError, UnknownModelError
-from regnet.preprocess import Preprocess
+from regnet.protocol import Preprocess
 from regnet.spec import PUBLISHED_NAMES, SPEC_NAMES, spec_aliases
 from regnet.zoo.card import Card, WeightsFile, parse_card
 from regnet.zoo.catalogue import bundled_path, card_by_name, card_names, find_cards

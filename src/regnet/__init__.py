@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from regnet.labels import Label as Label
     from regnet.labels import imagenet_labels as imagenet_labels
     from regnet.loading import load as load
-    from regnet.preprocess import OMZ as OMZ
-    from regnet.preprocess import Preprocess as Preprocess
     from regnet.preprocess import crop_pixels as crop_pixels
+    from regnet.protocol import OMZ as OMZ
+    from regnet.protocol import Preprocess as Preprocess
     from regnet.result import ClassScore as ClassScore
     from regnet.result import Prediction as Prediction
     from regnet.spec import SPEC_NAMES as SPEC_NAMES
@@ -37,9 +37,9 @@ _HOMES = {
     "ClassScore": "result",
     "Classifier": "classify",
     "Label": "labels",
-    "OMZ": "preprocess",
+    "OMZ": "protocol",
     "Prediction": "result",
-    "Preprocess": "preprocess",
+    "Preprocess": "protocol",
     "RegNetError": "errors",
     "RegNetSpec": "spec",
     "SPEC_NAMES": "spec",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Union, overload
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,15 +16,9 @@ from regnet.conversion import InferencePrecision
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError
 from regnet.metadata import ModelMetadata
-from regnet.preprocess import crop_pixels
+from regnet.preprocess import ImageLike, crop_pixels
 from regnet.result import Prediction, top_classes
 from regnet.sources import iter_items
-
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
-ImageLike = Union[str, Path, bytes, NDArray[np.uint8], "Image"]
-
 
 BATCH_SIZE = 8
 

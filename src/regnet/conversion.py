@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from regnet.files import write_whole
 from regnet.labels import Labels
-from regnet.preprocess import Channels
+from regnet.protocol import Channels
 from regnet.zoo.card import Card
 
 Format = Literal["ir", "onnx"]

@@ -8,7 +8,7 @@ from regnet.export import export_network
 from regnet.labels import Label, Labels, imagenet_labels
 from regnet.metadata import ModelMetadata
 from regnet.network import RegNet
-from regnet.preprocess import OMZ, Preprocess
+from regnet.protocol import OMZ, Preprocess
 from regnet.samples import sample_crops
 from regnet.version import TOOL_VERSION
 from regnet.weights import Checkpoint, load_into, read_checkpoint

@@ -20,6 +20,8 @@ RegNetError
 └── OutputError          a result could not be written
 """
 
+import reprlib
+
 
 class RegNetError(Exception):
     """Anything regnet raises on purpose; its message says what, where and what to do."""
@@ -29,10 +31,20 @@ class SpecError(RegNetError, ValueError):
     """A network description is impossible; `parameter` names what is wrong."""
 
     def __init__(self, parameter: str, value: object, allowed: str) -> None:
-        super().__init__(f"{parameter}={value!r} is not allowed: {parameter} must be {allowed}")
+        super().__init__(
+            f"{parameter}={shown(value)} is not allowed: {parameter} must be {allowed}"
+        )
         self.parameter = parameter
         self.value = value
         self.allowed = allowed
+
+
+def shown(value: object) -> str:
+    """Return a short `repr` of anything, also of what has no end or too many digits."""
+    try:
+        return reprlib.repr(value)
+    except ValueError:
+        return f"this {type(value).__name__}"
 
 
 class ProtocolError(RegNetError, ValueError):

@@ -4,10 +4,9 @@ Shared by the metadata of weights (`regnet.provenance`) and of converted models 
 """
 
 import json
-import reprlib
 from typing import Any
 
-from regnet.errors import ProtocolError, RegNetError, SpecError
+from regnet.errors import ProtocolError, RegNetError, SpecError, shown
 from regnet.labels import Label, Labels
 from regnet.protocol import Preprocess, preprocess_from_dict
 from regnet.spec import Spec, spec_from_dict
@@ -24,7 +23,7 @@ class FieldError(RegNetError):
 
 def bad(field: str, value: object, allowed: str) -> FieldError:
     """Return the error that a field has another value than those allowed."""
-    return FieldError(f"{field} must be {allowed}, not {reprlib.repr(value)}")
+    return FieldError(f"{field} must be {allowed}, not {shown(value)}")
 
 
 def json_value(field: str, text: str) -> Any:

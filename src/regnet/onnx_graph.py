@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.errors import MissingExtraError
-from regnet.preprocess import Preprocess
+from regnet.protocol import Preprocess
 from regnet.spec import Spec
 
 try:

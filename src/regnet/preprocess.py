@@ -8,11 +8,7 @@ from PIL import Image
 
 from regnet.decode import MAX_PIXELS, Pixels, decode_image, pack, upright_rgb
 from regnet.errors import ImageError
-from regnet.protocol import OMZ as OMZ
-from regnet.protocol import Channels as Channels
-from regnet.protocol import Interpolation as Interpolation
-from regnet.protocol import Preprocess as Preprocess
-from regnet.protocol import preprocess_from_dict as preprocess_from_dict
+from regnet.protocol import Channels, Preprocess
 from regnet.resize import resize_crop
 
 ImageLike = bytes | bytearray | memoryview | str | Path | np.ndarray[Any, Any] | Image.Image

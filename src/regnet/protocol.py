@@ -4,11 +4,10 @@ Nothing here touches a pixel, or imports what does.
 """
 
 import math
-import reprlib
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, get_args
 
-from regnet.errors import ProtocolError
+from regnet.errors import ProtocolError, shown
 
 Channels = Literal["BGR", "RGB"]
 Interpolation = Literal["bicubic", "bilinear"]
@@ -37,7 +36,7 @@ class Preprocess:
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name.strip():
-            raise ProtocolError(f"name={_shown(self.name)} is not allowed: give it a name")
+            raise ProtocolError(f"name={shown(self.name)} is not allowed: give it a name")
         _require_side("resize", self.resize, MAX_SIDE)
         _require_side("crop", self.crop, self.resize)
         _require_one_of("interpolation", self.interpolation, get_args(Interpolation))
@@ -70,28 +69,20 @@ class Preprocess:
 def preprocess_from_dict(values: object) -> Preprocess:
     """Return the protocol that `Preprocess.to_dict` wrote as a dict; raises `ProtocolError`."""
     if not isinstance(values, dict):
-        raise ProtocolError(f"a protocol must be a table of its fields, not {_shown(values)}")
+        raise ProtocolError(f"a protocol must be a table of its fields, not {shown(values)}")
     known = [f.name for f in fields(Preprocess)]
     if unknown := [name for name in values if name not in known]:
-        raise ProtocolError(f"unknown protocol fields {_shown(unknown)}; known are {known}")
+        raise ProtocolError(f"unknown protocol fields {shown(unknown)}; known are {known}")
     if "name" not in values:
         raise ProtocolError("a protocol needs a field 'name'")
     triples = {k: tuple(values[k]) for k in ("mean", "scale") if isinstance(values.get(k), list)}
     return Preprocess(**(values | triples))
 
 
-def _shown(value: object) -> str:
-    """Return a short `repr` of anything, also of what has no end or too many digits."""
-    try:
-        return reprlib.repr(value)
-    except ValueError:
-        return f"this {type(value).__name__}"
-
-
 def _require_side(name: str, value: object, largest: int) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= largest:
         raise ProtocolError(
-            f"{name}={_shown(value)} is not allowed: {name} must be a whole number "
+            f"{name}={shown(value)} is not allowed: {name} must be a whole number "
             f"from 1 to {largest}"
         )
 
@@ -99,7 +90,7 @@ def _require_side(name: str, value: object, largest: int) -> None:
 def _require_one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
     if not isinstance(value, str) or value not in allowed:
         raise ProtocolError(
-            f"{name}={_shown(value)} is not allowed: {name} must be {' or '.join(allowed)}"
+            f"{name}={shown(value)} is not allowed: {name} must be {' or '.join(allowed)}"
         )
 
 
@@ -110,7 +101,7 @@ def _require_triple(name: str, values: object, above: float, allowed: str) -> No
         and all(_is_finite(value) and value > above for value in values)
     )
     if not good:
-        raise ProtocolError(f"{name}={_shown(values)} is not allowed: {name} must be {allowed}")
+        raise ProtocolError(f"{name}={shown(values)} is not allowed: {name} must be {allowed}")
 
 
 def _is_finite(value: object) -> bool:

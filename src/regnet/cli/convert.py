@@ -13,7 +13,7 @@ from regnet.cli.progress import download_display
 from regnet.conversion import Conversion, Format, Precision
 from regnet.errors import OutputError
 from regnet.labels import read_labels
-from regnet.preprocess import Channels, Interpolation
+from regnet.protocol import Channels, Interpolation
 from regnet.zoo.catalogue import card_by_name
 
 HELP = """Convert published weights or a checkpoint file to OpenVINO IR or ONNX.

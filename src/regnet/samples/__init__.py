@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.preprocess import Preprocess, crop_pixels
+from regnet.preprocess import crop_pixels
+from regnet.protocol import Preprocess
 
 
 def sample_photos() -> list[Path]:

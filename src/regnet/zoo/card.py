@@ -9,7 +9,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
 from regnet.errors import CardError, ProtocolError, UnknownModelError
-from regnet.preprocess import Channels, Preprocess, preprocess_from_dict
+from regnet.protocol import Channels, Preprocess, preprocess_from_dict
 from regnet.spec import RegNetSpec, canonical_name, spec_by_name
 
 Layout = Literal["pycls", "torchvision", "timm", "transformers", "ir"]

@@ -934,3 +934,11 @@ def test_naming_files_imports_no_http(tmp_path: Path) -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"
+
+
+def test_passwords_in_addresses_are_not_shown() -> None:
+    item = only(iter_items(["http://bob:secret@127.0.0.1:9/x.png"]))
+    assert item.source == "http://127.0.0.1:9/x.png"
+    with pytest.raises(ImageError) as caught:
+        item.read()
+    assert "secret" not in str(caught.value)

@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
+from regnet.addresses import without_secrets
 from regnet.archives import (
     IMAGE_SUFFIXES,
     Member,
@@ -94,9 +95,9 @@ class _Walk:
 
     def _url(self, url: str, scheme: str) -> Iterator[Item]:
         if scheme in ("http", "https"):
-            yield Item(url, partial(self._fetcher.fetch, url))
+            yield Item(without_secrets(url), partial(self._fetcher.fetch, url))
         else:
-            yield _failed(url, f"{scheme}:// is not supported: http and https are")
+            yield _failed(without_secrets(url), f"{scheme}:// is not supported: http and https are")
 
     def _local(self, name: str) -> Iterator[Item]:
         try:

@@ -10,6 +10,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
+from regnet.addresses import without_secrets
 from regnet.cache import cache_dir as default_cache_dir
 from regnet.errors import DownloadError, IntegrityError, LicenceError, OfflineError
 from regnet.zoo.card import Card, WeightsFile
@@ -28,7 +29,7 @@ from regnet.zoo.record import (
     read_record,
     write_record,
 )
-from regnet.zoo.transfer import Terms, Transfer, ensure_space, without_secrets
+from regnet.zoo.transfer import Terms, Transfer, ensure_space
 
 if TYPE_CHECKING:
     import httpx
@@ -217,7 +218,9 @@ def _get(
     if path := place.verified(again=verify):
         return path
     if offline:
-        raise OfflineError(f"{card.name} is not in the cache ({place.path}). {_ways_on(place)}")
+        there = place.path.is_file()
+        what = "is in the cache but not known to be right" if there else "is not in the cache"
+        raise OfflineError(f"{card.name} {what} ({place.path}). {_ways_on(place)}")
     require_licence(card, accept_licence)
     urls = [*_mirror_urls(mirrors, place.file), *place.file.urls]
     with place.usable(), place.lock(reporter):

@@ -1,11 +1,11 @@
 """One file from one mirror into a part: resumed, retried, and checked at the end."""
 
-import re
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from regnet.addresses import without_secrets
 from regnet.errors import DownloadError
 from regnet.zoo.events import Reporter
 from regnet.zoo.http import (
@@ -42,11 +42,6 @@ class Terms:
     retry: Retry = field(default_factory=Retry)
     stall: float = 30.0
     limit: int = 8 * GIB
-
-
-def without_secrets(url: str) -> str:
-    """Return an address without user name and password, fit to be shown and recorded."""
-    return re.sub(r"^([^/?#]*//)?[^/?#]*@", r"\1", url)
 
 
 class Transfer:

@@ -99,19 +99,14 @@ def classify(
 
 
 def _ir(models: Library, model: str) -> Path:
-    """Return the model's IR; where it cannot be fetched, say the three ways on."""
+    """Return the model's IR; where it cannot be fetched, name the one that is always here."""
     try:
         return models.ir(model)
     except LicenceError:
         raise
     except DownloadError as exc:
-        raise type(exc)(
-            f"{exc}\n"
-            f"To go on without fetching {model} from its publisher, either\n"
-            "  - use the small model inside the package: regnet classify --model bundled ...\n"
-            f"  - fetch the weights elsewhere, then: regnet download --from FILE {model}\n"
-            "  - name a mirror that has them: --mirror URL (or set REGNET_MIRROR)"
-        ) from exc
+        bundled = "Or use the small model inside the package: regnet classify --model bundled ..."
+        raise type(exc)(f"{exc}\n{bundled}") from exc
 
 
 def _with_progress(results: Iterator[Prediction], sources: list[str]) -> Iterator[Prediction]:

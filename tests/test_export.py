@@ -29,6 +29,7 @@ TINY = Preprocess(name="tiny", resize=72, crop=64)
 def described(spec: Spec, preprocess: Preprocess = TINY, precision: str = "fp32") -> ModelMetadata:
     labels = tuple(Label("", f"thing {i}") for i in range(spec.classes))
     return ModelMetadata(
+        card="",
         name="small",
         spec=spec,
         preprocess=preprocess,

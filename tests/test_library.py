@@ -209,3 +209,19 @@ def test_cards_say_the_channel_order_of_their_layout() -> None:
     orders = {layout.name: layout.channels for layout in LAYOUTS}
     for card in map(card_by_name, card_names()):
         assert card.channels == orders.get(card.layout, "BGR"), card.name
+
+
+def test_the_bundled_model_is_what_convert_makes_of_its_checkpoint(
+    library: Library, shared: Path
+) -> None:
+    from regnet.labels import read_labels
+
+    request = Request(
+        weights=shared / "weights" / "regnetx-400mf_tiny200.pyth",
+        card=card_by_name("bundled"),
+        labels=read_labels(shared / "data" / "tiny-imagenet-200.classes.tsv"),
+        precision="fp16",
+    )
+    made, bundled = library.convert(request).path, bundled_path(card_by_name("bundled"))
+    assert made.with_suffix(".bin").read_bytes() == bundled.with_suffix(".bin").read_bytes()
+    assert Classifier(made).metadata == Classifier(bundled).metadata

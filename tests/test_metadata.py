@@ -18,6 +18,7 @@ SPEC = RegNetSpec(d=5, w0=16, wa=16.0, wm=2.0, g=8, classes=2)
 
 def described(name: str = "small", second: str = "dog") -> ModelMetadata:
     return ModelMetadata(
+        card="",
         name=name,
         spec=SPEC,
         preprocess=OMZ,

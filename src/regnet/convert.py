@@ -41,6 +41,7 @@ def _metadata(request: Request, checkpoint: Checkpoint) -> tuple[ModelMetadata, 
     preprocess, protocol_note = _preprocess(request, checkpoint)
     metadata = ModelMetadata(
         name=request.model_name,
+        card=request.card.name if request.card else "",
         spec=checkpoint.spec,
         preprocess=preprocess,
         labels=labels,

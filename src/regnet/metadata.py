@@ -26,12 +26,13 @@ _PRECISIONS = ("fp32", "fp16")
 class ModelMetadata:
     """A converted model's description.
 
-    `name` of the model or card, `spec` of the network, `preprocess` protocol, `labels` (one a
+    `name` of the model, `card` whose weights it has ("" if they are on none), `spec` of the network, `preprocess` protocol, `labels` (one a
     class), `weights_sha384` of the checkpoint file, `precision` of the stored weights ("fp32",
     "fp16"), `licence` of the weights, `version` of regnet.
     """
 
     name: str
+    card: str
     spec: Spec
     preprocess: Preprocess
     labels: Labels
@@ -54,6 +55,7 @@ class ModelMetadata:
         """
         strings = {
             "name": self.name,
+            "card": self.card,
             "spec": json.dumps(spec_to_dict(self.spec)),
             "preprocess": json.dumps(self.preprocess.to_dict()),
             "labels": json.dumps(labels_to_rows(self.labels)),
@@ -74,6 +76,7 @@ def metadata_from_strings(values: Mapping[str, str], *, source: str) -> ModelMet
     try:
         return ModelMetadata(
             name=name_field(values["name"]),
+            card=values["card"],
             spec=spec_field(json_value("spec", values["spec"])),
             preprocess=preprocess_field(json_value("preprocess", values["preprocess"])),
             labels=labels_field(json_value("labels", values["labels"])),

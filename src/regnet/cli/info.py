@@ -114,6 +114,7 @@ def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
     return {
         "file": str(path),
         "name": metadata.name,
+        "card": metadata.card or None,
         "precision": metadata.precision,
         "licence": metadata.licence,
         "sha384": metadata.weights_sha384,

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import openvino as ov
 import pytest
 from local_server import LocalServer, stalls_after
 from PIL import Image
@@ -21,6 +20,7 @@ from regnet.engine import Engine, read_model
 from regnet.errors import ImageError, ModelError
 from regnet.preprocess import crop_pixels
 from regnet.result import Prediction, top_classes
+from regnet.runtime import ov
 from regnet.samples import sample_photos
 from regnet.zoo.catalogue import bundled_path, card_by_name
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import onnxruntime
-import openvino as ov
 import pytest
 import torch
 
@@ -18,6 +17,7 @@ from regnet.labels import Label, imagenet_labels
 from regnet.metadata import ModelMetadata, metadata_from_strings
 from regnet.network import RegNet
 from regnet.protocol import OMZ, Preprocess
+from regnet.runtime import ov
 from regnet.samples import sample_crops
 from regnet.spec import RegNetSpec, Spec, spec_by_name
 

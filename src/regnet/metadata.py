@@ -26,9 +26,10 @@ _PRECISIONS = ("fp32", "fp16")
 class ModelMetadata:
     """A converted model's description.
 
-    `name` of the model, `card` whose weights it has ("" if they are on none), `spec` of the network, `preprocess` protocol, `labels` (one a
-    class), `weights_sha384` of the checkpoint file, `precision` of the stored weights ("fp32",
-    "fp16"), `licence` of the weights, `version` of regnet.
+    `name` of the model, `card` whose weights it has ("" if they are on none), `spec` of the
+    network, `preprocess` protocol, `labels` (one a class), `weights_sha384` of the checkpoint file,
+    `precision` of the stored weights ("fp32", "fp16"), `licence` of the weights, `version` of
+    regnet.
     """
 
     name: str

@@ -902,7 +902,7 @@ def test_redirects_to_impossible_addresses_are_errors(server: Server) -> None:
     ("name", "value", "advice"),
     [
         ("ALL_PROXY", "socks5://127.0.0.1:1", r"pip install 'httpx\[socks\]', or unset ALL_PROXY"),
-        ("ALL_PROXY", "gopher://127.0.0.1:1", "look at ALL_PROXY"),
+        ("ALL_PROXY", "gopher://127.0.0.1:1", "unset ALL_PROXY"),
         ("NO_PROXY", "[::", "NO_PROXY"),
         ("SSL_CERT_FILE", "/none/there.pem", "SSL_CERT_FILE"),
     ],

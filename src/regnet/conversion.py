@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from regnet.fields import labels_to_rows
 from regnet.files import write_whole
 from regnet.labels import Labels
 from regnet.protocol import Channels
@@ -57,7 +58,7 @@ class Request:
             "card": self.card and self.card.name,
             "spec": self.spec,
             "name": self.model_name,
-            "labels": self.labels and [[label.wnid, label.name] for label in self.labels],
+            "labels": self.labels and labels_to_rows(self.labels),
             "protocol": dict(self.protocol),
             "channels": self.channels,
             "format": self.format,

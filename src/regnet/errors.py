@@ -4,7 +4,6 @@ RegNetError
 ├── SpecError            a network description is impossible (also a ValueError)
 ├── ProtocolError        a preprocessing protocol is impossible (also a ValueError)
 ├── ImageError           one image cannot be read; other images go on
-├── SourceError          a source of images cannot be opened (no such file, bad archive, bad URL)
 ├── UnknownModelError    no card, spec or file of that name
 ├── CardError            a model card is not valid (also a ValueError)
 ├── DownloadError        weights could not be fetched
@@ -53,10 +52,6 @@ class ProtocolError(RegNetError, ValueError):
 
 class ImageError(RegNetError):
     """One image cannot be read."""
-
-
-class SourceError(RegNetError):
-    """A source of images cannot be opened."""
 
 
 class UnknownModelError(RegNetError):

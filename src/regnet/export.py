@@ -1,6 +1,7 @@
 """Network and protocol -> IR or ONNX: raw pixels in, probabilities out, verified."""
 
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -69,8 +70,6 @@ def probabilities(network: RegNet, metadata: ModelMetadata, pixels: Pixels) -> P
 
 def _rounded_to_fp16(folded: RegNet) -> RegNet:
     """Return a copy whose convolution and head weights are FP16 numbers; biases stay."""
-    from copy import deepcopy
-
     rounded = deepcopy(folded)
     for name, parameter in rounded.named_parameters():
         if name.endswith(".weight"):

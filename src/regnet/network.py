@@ -6,6 +6,7 @@ of the paper's training code.
 
 import math
 from collections import OrderedDict
+from copy import deepcopy
 
 from regnet.errors import MissingExtraError
 from regnet.spec import Spec, Stage
@@ -176,8 +177,6 @@ def fold_batch_norm(network: RegNet) -> RegNet:
 
     The logits are the same up to rounding. Weights are folded in float64 and stored in float32.
     """
-    from copy import deepcopy
-
     folded = deepcopy(network).eval()
     for module in list(folded.modules()):
         for conv_name, bn_name in (("conv", "bn"), ("a", "a_bn"), ("b", "b_bn"), ("c", "c_bn"),

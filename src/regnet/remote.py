@@ -5,8 +5,9 @@ import weakref
 from threading import Lock
 from typing import TYPE_CHECKING, Final
 
+from regnet.addresses import new_client
 from regnet.archives import check_size
-from regnet.errors import ImageError
+from regnet.errors import DownloadError, ImageError
 
 if TYPE_CHECKING:
     import httpx
@@ -85,31 +86,12 @@ class Fetcher:
     def _opened(self) -> "httpx.Client":
         with self._lock:
             if self._client is None:
-                self._client = _client(self._timeout)
+                try:
+                    self._client = new_client(follow_redirects=True, timeout=self._timeout)
+                except DownloadError as exc:
+                    raise ImageError(f"cannot fetch any address: {exc}") from exc
                 weakref.finalize(self, self._client.close)
             return self._client
-
-
-def _client(timeout: float) -> "httpx.Client":
-    """Return a new pool of connections; raises `ImageError` where the environment forbids it."""
-    import httpx
-
-    try:
-        return httpx.Client(
-            follow_redirects=True,
-            timeout=timeout,
-            headers={"User-Agent": "regnet-vision", "Accept-Encoding": "identity"},
-        )
-    except ImportError as exc:
-        raise ImageError(
-            "cannot fetch by a SOCKS proxy: pip install 'httpx[socks]', or unset ALL_PROXY, "
-            "HTTP_PROXY and HTTPS_PROXY"
-        ) from exc
-    except (httpx.InvalidURL, ValueError, OSError) as exc:
-        raise ImageError(
-            f"cannot connect to any server: {exc}; look at ALL_PROXY, HTTP_PROXY, HTTPS_PROXY, "
-            "NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
-        ) from exc
 
 
 class _TransientError(Exception):

@@ -172,6 +172,12 @@ def format_of(path: Path) -> OutputFormat:
     return _SUFFIXES.get(ending, "table")
 
 
+def part_of(output: Path) -> Path:
+    """Return the path of an output file until it is complete."""
+    output = output.resolve()
+    return output.with_name(output.name + ".part")
+
+
 @contextmanager
 def open_writer(output: Path | TextIO, format: OutputFormat) -> Iterator[Writer]:
     """Give a writer to a path or an open text file, and complete what it wrote at the end.
@@ -189,7 +195,7 @@ def open_writer(output: Path | TextIO, format: OutputFormat) -> Iterator[Writer]
         raise OutputError(f"cannot write {output}: it is a folder")
     output = output.resolve()  # a link stays one
     direct = output.exists() and not output.is_file()  # a pipe or device is written as it is
-    part = output if direct else output.with_name(output.name + ".part")
+    part = output if direct else part_of(output)
     with _naming(output):
         writer = _file_writer(part, format)
     try:

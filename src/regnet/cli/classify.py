@@ -16,7 +16,7 @@ from regnet.conversion import InferencePrecision
 from regnet.errors import DownloadError, LicenceError, OutputError
 from regnet.library import Library
 from regnet.result import Prediction
-from regnet.writers import OutputFormat, format_of, open_writer
+from regnet.writers import OutputFormat, format_of, open_writer, part_of
 
 DEFAULT_MODEL = "regnetx-3.2gf"
 
@@ -89,11 +89,12 @@ def classify(
         with download_display() as on_event:
             path = _ir(replace(models, on_event=on_event), model)
         from regnet.classify import Classifier
+        from regnet.sources import count_items
 
         classifier = Classifier(path, precision=precision, compiled_cache=models.compiled)
         results = classifier.stream(sources, top_k=top_k, batch_size=batch_size)
         if output is not None or not sys.stdout.isatty():
-            results = _with_progress(results, sources)
+            results = track(results, "classifying", lambda: count_items(sources), unit="images")
         failed = _write(results, output, chosen)
     raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
 
@@ -109,14 +110,6 @@ def _ir(models: Library, model: str) -> Path:
         raise type(exc)(f"{exc}\n{bundled}") from exc
 
 
-def _with_progress(results: Iterator[Prediction], sources: list[str]) -> Iterator[Prediction]:
-    from regnet.sources import count_items
-
-    if not sys.stderr.isatty():  # nobody sees it: the sources are not counted either
-        return results
-    return track(results, "classifying", count_items(sources), unit="images")
-
-
 def _write(results: Iterator[Prediction], output: Path | None, format: OutputFormat) -> int:
     """Write the results and return how many failed; say so where the reader would not see it."""
     done = failed = 0
@@ -128,8 +121,7 @@ def _write(results: Iterator[Prediction], output: Path | None, format: OutputFor
                 failed += prediction.error is not None
     except KeyboardInterrupt:
         if output is not None:
-            part = output.with_name(output.name + ".part")
-            kept = part if part.exists() else output
+            kept = part_of(output) if part_of(output).exists() else output
             say(f"{kept}: {done} images, {failed} of them failed, then interrupted")
         raise
     if output is not None:

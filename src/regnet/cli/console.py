@@ -2,13 +2,12 @@
 
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import Progress
 
 EXIT_OK = 0
 EXIT_SOME_FAILED = 1
@@ -49,9 +48,16 @@ def interruptible() -> Iterator[None]:
         os._exit(EXIT_INTERRUPTED)
 
 
-@contextmanager
-def progress(*, unit: str = "", transient: bool = True) -> Iterator["Progress"]:
-    """Give a progress display on standard error with rate and time left; silent when piped."""
+def track(
+    items: Iterable[T], description: str, count: Callable[[], int | None], unit: str
+) -> Iterator[T]:
+    """Yield items while a bar with the time left follows them on a terminal's standard error.
+
+    `count` says how many there are, None if unknown; without a terminal it is not asked.
+    """
+    if not sys.stderr.isatty():
+        yield from items
+        return
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -60,7 +66,6 @@ def progress(*, unit: str = "", transient: bool = True) -> Iterator["Progress"]:
         TimeRemainingColumn,
     )
 
-    console = stderr()
     with Progress(
         TextColumn("{task.description}"),
         BarColumn(),
@@ -68,17 +73,7 @@ def progress(*, unit: str = "", transient: bool = True) -> Iterator["Progress"]:
         TextColumn(unit),
         TimeRemainingColumn(),
         TextColumn("left"),
-        console=console,
-        transient=transient,
-        disable=not console.is_terminal,
+        console=stderr(),
+        transient=True,
     ) as display:
-        yield display
-
-
-def track(items: Iterable[T], description: str, total: int | None, unit: str = "") -> Iterator[T]:
-    """Yield items while a bar on a terminal's standard error follows them."""
-    if not sys.stderr.isatty():
-        yield from items
-        return
-    with progress(unit=unit) as display:
-        yield from display.track(items, total=total, description=description)
+        yield from display.track(items, total=count(), description=description)

@@ -77,21 +77,21 @@ def convert(
 ) -> None:
     """Convert and say what was measured."""
     models = library(cache_dir, offline, mirror)
-    with interruptible(), download_display() as on_event:
-        request = replace(models, on_event=on_event).request(model)
     protocol = {"resize": resize, "crop": crop, "interpolation": interpolation}
-    request = replace(
-        request,
-        card=card_by_name(card) if card else request.card,
-        name=name,
-        spec=spec,
-        labels=read_labels(labels) if labels else None,
-        channels=channels,
-        protocol={name: value for name, value in protocol.items() if value is not None},
-        format=format,
-        precision=precision,
-    )
     with interruptible():
+        with download_display() as on_event:
+            request = replace(models, on_event=on_event).request(model)
+        request = replace(
+            request,
+            card=card_by_name(card) if card else request.card,
+            name=name,
+            spec=spec,
+            labels=read_labels(labels) if labels else None,
+            channels=channels,
+            protocol={key: value for key, value in protocol.items() if value is not None},
+            format=format,
+            precision=precision,
+        )
         conversion = models.convert(request)
         path = _publish(conversion, output)
     typer.echo(_as_json(conversion, path) if as_json else _as_text(conversion, path))

@@ -10,13 +10,13 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from regnet.addresses import without_secrets
+from regnet.addresses import new_client, without_secrets
 from regnet.cache import cache_dir as default_cache_dir
 from regnet.errors import DownloadError, IntegrityError, LicenceError, OfflineError
 from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import bundled_path
 from regnet.zoo.events import OnEvent, Reporter, ignore
-from regnet.zoo.http import MirrorError, new_client
+from regnet.zoo.http import MirrorError
 from regnet.zoo.part import Part
 from regnet.zoo.record import (
     CHUNK,
@@ -249,7 +249,7 @@ def _fetch(
     """Try the mirrors in turn."""
     failures: list[tuple[str, MirrorError]] = []
     with ExitStack() as stack:
-        client = client or stack.enter_context(new_client())
+        client = client or stack.enter_context(new_client(follow_redirects=False))
         part = stack.enter_context(Part(place.path))
         expected = place.seen.expected(place.card)
         for url in urls:

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from regnet.errors import DownloadError
 from regnet.zoo.retry import seconds_asked
 
 if TYPE_CHECKING:
@@ -42,27 +41,6 @@ class BrokenError(Exception):
 
 class StartOverError(Exception):
     """What is here does not fit what the server has; begin anew."""
-
-
-def new_client() -> "httpx.Client":
-    """Return the client that downloads use: redirects are followed by hand.
-
-    Raises `DownloadError` where the environment sets a proxy or certificates that cannot be used.
-    """
-    import httpx
-
-    try:
-        return httpx.Client(follow_redirects=False, headers={"User-Agent": "regnet"})
-    except ImportError as exc:
-        raise DownloadError(
-            "the environment sets a SOCKS proxy (ALL_PROXY, HTTPS_PROXY or HTTP_PROXY), which "
-            "needs another package: pip install 'httpx[socks]', or unset the variable"
-        ) from exc
-    except (httpx.InvalidURL, ValueError, OSError) as exc:
-        raise DownloadError(
-            f"the environment sets a proxy or certificates that cannot be used: {exc}; correct or "
-            "unset ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
-        ) from exc
 
 
 @contextmanager

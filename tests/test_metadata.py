@@ -1,12 +1,15 @@
 """Metadata of converted models: read back whole, or refused with the file's name."""
 
 import json
+import math
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from regnet import fields
+from regnet.certificate import Calibration, Certificate, PixelBound
 from regnet.errors import ModelError, RegNetError
 from regnet.labels import Label
 from regnet.metadata import ModelMetadata, metadata_from_strings
@@ -14,6 +17,28 @@ from regnet.protocol import OMZ
 from regnet.spec import RegNetSpec
 
 SPEC = RegNetSpec(d=5, w0=16, wa=16.0, wm=2.0, g=8, classes=2)
+
+
+BOUND = {"identical": 0.99997, "levels": 1, "photos": 200}
+CERTIFICATE = {
+    "agreement": 0.995,
+    "low": 0.98,
+    "photos": 200,
+    "kl": 0.001,
+    "min_agreement": 0.99,
+    "calibration_photos": 300,
+    "restored": ["stem", "head"],
+}
+CALIBRATION = {
+    "temperature": 1.25,
+    "coverage": 0.9,
+    "method": "aps",
+    "threshold": 0.97,
+    "photos": 500,
+    "held_out": 500,
+    "measured_coverage": 0.91,
+    "mean_size": 3.5,
+}
 
 
 def described(name: str = "small", second: str = "dog") -> ModelMetadata:
@@ -32,6 +57,26 @@ def described(name: str = "small", second: str = "dog") -> ModelMetadata:
 
 def test_metadata_survives() -> None:
     assert metadata_from_strings(described().to_strings(), source="m.xml") == described()
+
+
+def test_what_was_measured_survives() -> None:
+    measured = replace(
+        described(),
+        precision="int8",
+        preprocessing="graph",
+        pixel_bound=PixelBound.from_dict("b", BOUND),
+        certificate=Certificate.from_dict("c", CERTIFICATE),
+        calibration=Calibration.from_dict("d", CALIBRATION),
+    )
+    strings = measured.to_strings()
+    assert json.loads(strings["certificate"]) == CERTIFICATE
+    assert metadata_from_strings(strings, source="m.xml") == measured
+
+
+def test_metadata_of_before_these_fields_is_read() -> None:
+    strings = described().to_strings()
+    del strings["preprocessing"]
+    assert metadata_from_strings(strings, source="m.xml") == described()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +99,16 @@ def test_metadata_survives() -> None:
         ("name", "", "name must be"),
         ("name", "\x1b[31m", "name must be"),
         ("name", "x" * 256, "name must be"),
-        ("precision", "int8", "precision must be"),
+        ("precision", "int4", "precision must be"),
+        ("preprocessing", "server", "preprocessing must be caller or graph"),
+        ("pixel_bound", "{}", "pixel_bound must be an object of identical"),
+        ("pixel_bound", json.dumps(BOUND | {"identical": 1.5}), "identical must be a share"),
+        ("pixel_bound", json.dumps(BOUND | {"identical": math.nan}), "identical must be a share"),
+        ("certificate", json.dumps(CERTIFICATE | {"photos": -1}), "photos must be a whole"),
+        ("certificate", json.dumps(CERTIFICATE | {"restored": [1]}), "restored must be a list"),
+        ("certificate", json.dumps(CERTIFICATE | {"more": 1}), "certificate must be an object"),
+        ("calibration", json.dumps(CALIBRATION | {"temperature": 0}), "temperature must be"),
+        ("calibration", json.dumps(CALIBRATION | {"method": "x"}), "method must be aps or lac"),
     ],
 )
 def test_bad_fields_are_named(field: str, text: str, reason: str) -> None:

@@ -3,7 +3,9 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, TypeVar, get_args
 
+from regnet.certificate import Calibration, Certificate, PixelBound
 from regnet.errors import ModelError
 from regnet.fields import (
     FieldError,
@@ -19,7 +21,8 @@ from regnet.labels import Labels
 from regnet.protocol import Preprocess
 from regnet.spec import Spec, spec_to_dict
 
-_PRECISIONS = ("fp32", "fp16")
+StoredPrecision = Literal["fp32", "fp16", "int8"]
+Preprocessing = Literal["caller", "graph"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +31,10 @@ class ModelMetadata:
 
     `name` of the model, `card` whose weights it has ("" if they are on none), `spec` of the
     network, `preprocess` protocol, `labels` (one a class), `weights_sha384` of the checkpoint file,
-    `precision` of the stored weights ("fp32", "fp16"), `licence` of the weights, `version` of
-    regnet.
+    `precision` of the stored weights, `licence` of the weights, `version` of regnet.
+    `preprocessing` says who makes the crop: the caller, or the graph, which then takes whole
+    images, RGB; `pixel_bound`, `certificate` and `calibration` what was measured of that, of
+    INT8 and of probabilities, None where it was not.
     """
 
     name: str
@@ -38,9 +43,13 @@ class ModelMetadata:
     preprocess: Preprocess
     labels: Labels
     weights_sha384: str
-    precision: str
+    precision: StoredPrecision
     licence: str
     version: str
+    preprocessing: Preprocessing = "caller"
+    pixel_bound: PixelBound | None = None
+    certificate: Certificate | None = None
+    calibration: Calibration | None = None
 
     def __post_init__(self) -> None:
         if len(self.labels) != self.spec.classes:
@@ -64,9 +73,15 @@ class ModelMetadata:
             "precision": self.precision,
             "licence": self.licence,
             "version": self.version,
+            "preprocessing": self.preprocessing,
+            **self._records(),
         }
         metadata_from_strings(strings, source=self.name)
         return strings
+
+    def _records(self) -> dict[str, str]:
+        records = {name: getattr(self, name) for name in _RECORDS}
+        return {name: json.dumps(r.to_dict()) for name, r in records.items() if r is not None}
 
 
 def metadata_from_strings(values: Mapping[str, str], *, source: str) -> ModelMetadata:
@@ -85,6 +100,10 @@ def metadata_from_strings(values: Mapping[str, str], *, source: str) -> ModelMet
             precision=_precision(values["precision"]),
             licence=values["licence"],
             version=values["version"],
+            preprocessing=_preprocessing(values.get("preprocessing", "caller")),
+            pixel_bound=_record(values, "pixel_bound", PixelBound),
+            certificate=_record(values, "certificate", Certificate),
+            calibration=_record(values, "calibration", Calibration),
         )
     except KeyError as exc:
         raise ModelError(f"{source}: its regnet metadata lacks {exc}; convert it again") from exc
@@ -94,7 +113,24 @@ def metadata_from_strings(values: Mapping[str, str], *, source: str) -> ModelMet
         raise ModelError(f"{source}: its regnet metadata is damaged ({exc})") from exc
 
 
-def _precision(value: str) -> str:
-    if value not in _PRECISIONS:
-        raise bad("precision", value, " or ".join(_PRECISIONS))
-    return value
+_RECORDS = ("pixel_bound", "certificate", "calibration")
+
+
+_R = TypeVar("_R", PixelBound, Certificate, Calibration)
+
+
+def _record(values: Mapping[str, str], name: str, kind: type[_R]) -> _R | None:
+    """Return what was measured, None where the model carries none."""
+    return kind.from_dict(name, json_value(name, values[name])) if name in values else None
+
+
+def _precision(value: str) -> StoredPrecision:
+    if value not in get_args(StoredPrecision):
+        raise bad("precision", value, " or ".join(get_args(StoredPrecision)))
+    return value  # type: ignore[return-value]
+
+
+def _preprocessing(value: str) -> Preprocessing:
+    if value not in get_args(Preprocessing):
+        raise bad("preprocessing", value, " or ".join(get_args(Preprocessing)))
+    return value  # type: ignore[return-value]

@@ -22,9 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from regnet.classify import BATCH_SIZE, Classifier
+from regnet.classify import Classifier
 from regnet.engine import Engine, read_model
 from regnet.library import Library
+from regnet.parallel import BATCH_SIZE, cores
 from regnet.preprocess import crop_pixels
 from regnet.samples import sample_photos
 from regnet.writers import JsonLinesWriter
@@ -41,20 +42,19 @@ def seconds(run: Callable[[], object]) -> float:
 
 def throughput(path: Path, photos: list[Path], rounds: int) -> dict[str, float]:
     """Return images a second of decoding, of the engine, allowed by both, and of classifying."""
-    cores = len(os.sched_getaffinity(0))
     model = read_model(path)
     protocol = model.metadata.preprocess
-    engine = Engine(model, streams=cores)
+    engine = Engine(model, streams=cores())
     classifier = Classifier(path)
     crops = [crop_pixels(photo, protocol) for photo in photos]
     batches = [np.stack(crops[i : i + BATCH_SIZE]) for i in range(0, len(crops), BATCH_SIZE)]
 
     def decode() -> None:
-        with ThreadPoolExecutor(cores) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(lambda photo: crop_pixels(photo.read_bytes(), protocol), photos))
 
     def infer() -> None:
-        with ThreadPoolExecutor(cores) as pool:
+        with ThreadPoolExecutor(cores()) as pool:
             list(pool.map(engine.infer, batches))
 
     def classify() -> None:
@@ -111,7 +111,7 @@ def main() -> None:
     figures = {
         "model": options.model,
         "photos": len(photos),
-        "cores": len(os.sched_getaffinity(0)),
+        "cores": cores(),
         "start_up": start_up(one_jpeg, options.rounds),
         "images_per_second": throughput(Library().ir(options.model), photos, options.rounds),
     }

@@ -1,11 +1,8 @@
 """Images to predictions: decoding and inference side by side, results in input order."""
 
 import itertools
-import os
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import overload
 
@@ -16,12 +13,10 @@ from regnet.conversion import InferencePrecision
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError
 from regnet.metadata import ModelMetadata
+from regnet.parallel import BATCH_SIZE, cores, in_order
 from regnet.preprocess import ImageLike, crop_pixels
 from regnet.result import Prediction, top_classes
 from regnet.sources import iter_items
-
-BATCH_SIZE = 8
-
 
 class Classifier:
     """A converted model that names what is in images. Thread-safe.
@@ -105,10 +100,12 @@ class Classifier:
         jobs = iter(jobs)
         first = list(itertools.islice(jobs, 2))
         if len(first) == 1:
-            yield from _predict(self._one_at_a_time, first, top_k)
+            yield from _predict(self._one_at_a_time, first, top_k=top_k)
         elif first:
             jobs = itertools.chain(first, jobs)
-            yield from _predict_in_order(self._side_by_side, jobs, top_k, batch_size)
+            engine = self._side_by_side
+            work = partial(_predict, engine, top_k=top_k)
+            yield from in_order(jobs, work, workers=engine.streams, batch_size=batch_size)
 
 
 Job = tuple[str, Callable[[], ImageLike]]
@@ -123,42 +120,7 @@ def _job(image: ImageLike, number: int) -> Job:
     return source, lambda: image
 
 
-def _predict_in_order(
-    engine: Engine, jobs: Iterator[Job], top_k: int, batch_size: int
-) -> Iterator[Prediction]:
-    """Yield predictions in the order of the jobs; worker threads decode and infer batches.
-
-    Each worker takes its batch the whole way, so every core is busy without any being shared.
-    """
-    ahead = 2 * engine.streams
-    sizes = _batch_sizes(batch_size, engine.streams)
-    pending: deque[Future[list[Prediction]]] = deque()
-    pool = ThreadPoolExecutor(engine.streams, "classify")
-    try:
-        while batch := list(itertools.islice(jobs, next(sizes))):
-            pending.append(pool.submit(_predict, engine, batch, top_k))
-            while pending and (len(pending) > ahead or pending[0].done()):
-                yield from pending.popleft().result()
-        while pending:
-            yield from pending.popleft().result()
-    finally:  # without waiting: whoever stops early has no use for what is still being read
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _batch_sizes(most: int, streams: int) -> Iterator[int]:
-    """Yield 1, then twice as many each time all streams have had theirs, up to `most`.
-
-    The first results come at once, a few images are spread over all cores, and many are inferred
-    in batches, which are cheaper.
-    """
-    size = 1
-    while True:
-        for _ in range(streams):
-            yield min(size, most)
-        size = min(2 * size, most)
-
-
-def _predict(engine: Engine, jobs: list[Job], top_k: int) -> list[Prediction]:
+def _predict(engine: Engine, jobs: list[Job], *, top_k: int) -> list[Prediction]:
     """Return the predictions of a batch; images that cannot be read have their error."""
     crops: list[NDArray[np.uint8]] = []
     errors: list[str | None] = []
@@ -184,8 +146,3 @@ def _predict(engine: Engine, jobs: list[Job], top_k: int) -> list[Prediction]:
 def _readable(source: str) -> str:
     """Return a name with undecodable bytes written out, so that any output can hold it."""
     return source.encode("utf-8", "backslashreplace").decode()
-
-
-def cores() -> int:
-    """Return the number of cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,11 +1,11 @@
-"""A converted model, ready to run: uint8 crops in, probabilities out. Never imports torch."""
+"""A converted model, ready to run: pixels in, probabilities out. Never imports torch."""
 
 import contextlib
 import queue
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,24 +17,42 @@ from regnet.metadata import ModelMetadata
 from regnet.runtime import ov
 
 
+PixelType = Literal["u8", "f32"]
+
+
 @dataclass(frozen=True)
 class ConvertedModel:
-    """A converted model in memory, not yet compiled; its graph takes uint8 (N, H, W, 3)."""
+    """A converted model in memory, not yet compiled; its graph takes pixels (N, H, W, 3).
+
+    Its first output is the probabilities, its second, where it was asked for, the logits.
+    """
 
     path: Path
     graph: ov.Model
     metadata: ModelMetadata
 
 
-def read_model(path: Path) -> ConvertedModel:
-    """Return the model in an IR from `regnet convert`.
+def read_model(path: Path, *, pixels: PixelType = "u8", logits: bool = False) -> ConvertedModel:
+    """Return the model in an IR from `regnet convert`, for uint8 or float32 pixels of 0..255.
 
     Raises `ModelError` where the file is none, or its graph is not what its metadata promises.
     """
     graph = read_graph(path)
     metadata = graph_metadata(graph, source=str(path))
     _require_contract(graph, metadata, path)
-    return ConvertedModel(path, _from_bytes(graph), metadata)
+    if logits:
+        _add_logits(graph, path)
+    if metadata.preprocessing == "caller":
+        graph = _from_pixels(graph, pixels)
+    return ConvertedModel(path, graph, metadata)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says of images: `logits` and `probabilities`, both (N, classes)."""
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
 
 
 class Engine:
@@ -70,17 +88,26 @@ class Engine:
         for _ in range(streams):
             self._requests.put(compiled.create_infer_request())
 
-    def infer(self, crops: NDArray[np.uint8]) -> NDArray[np.float32]:
+    def infer(self, crops: NDArray[Any]) -> NDArray[np.float32]:
         """Return the probabilities (N, classes) of crops (N, crop, crop, 3), rows sum to 1.
 
-        The crops are by `metadata.preprocess`, channels in its order. Threads may call it at
-        once; a call waits while `streams` others run.
+        The crops are by `metadata.preprocess`, channels in its order; a model that makes them
+        itself takes one whole image (1, H, W, 3) in RGB. Threads may call it at once; a call waits
+        while `streams` others run.
         """
         with self._request() as request:
             request.infer({0: crops}, share_inputs=True)
             result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
         self._require_probabilities(result)
         return result
+
+    def outputs(self, crops: NDArray[Any]) -> Outputs:
+        """Return probabilities as `infer` does, and logits, of a model read with `logits`."""
+        with self._request() as request:
+            request.infer({0: crops}, share_inputs=True)
+            probabilities, logits = (request.get_output_tensor(i).data.copy() for i in (0, 1))
+        self._require_probabilities(probabilities)
+        return Outputs(logits, probabilities)
 
     def _require_probabilities(self, rows: NDArray[np.float32]) -> None:
         """Refuse what is none, as a damaged file in the folder of compiled models gives."""
@@ -102,7 +129,9 @@ class Engine:
 def _require_contract(model: ov.Model, metadata: ModelMetadata, path: Path) -> None:
     """Refuse a graph whose input and output are not those its metadata promises."""
     size = metadata.preprocess.crop
-    expected = f"[?,3,{size},{size}] -> [?,{metadata.spec.classes}]"
+    taken = "[1,?,?,3]" if metadata.preprocessing == "graph" else f"[?,3,{size},{size}]"
+    given = "[1" if metadata.preprocessing == "graph" else "[?"
+    expected = f"{taken} -> {given},{metadata.spec.classes}]"
     found = " -> ".join(
         str(ports[0].partial_shape) if len(ports) == 1 else f"{len(ports)} ports"
         for ports in (model.inputs, model.outputs)
@@ -111,12 +140,21 @@ def _require_contract(model: ov.Model, metadata: ModelMetadata, path: Path) -> N
         raise ModelError(f"{path}: its graph is {found}, its metadata says {expected}")
 
 
-def _from_bytes(model: ov.Model) -> ov.Model:
-    """Return the model with uint8 (N, H, W, 3) input; converting it is free inside the graph."""
+def _add_logits(model: ov.Model, path: Path) -> None:
+    """Make what goes into the final softmax a second output."""
+    softmax = model.output(0).get_node().input_value(0).get_node()
+    if softmax.get_type_name() != "Softmax":
+        raise ModelError(f"{path}: its graph does not end in a softmax; convert it again")
+    model.add_outputs([softmax.input_value(0)])
+
+
+def _from_pixels(model: ov.Model, pixels: PixelType) -> ov.Model:
+    """Return the model with (N, H, W, 3) input; converting it is free inside the graph."""
     from openvino.preprocess import PrePostProcessor
 
     processor = PrePostProcessor(model)
-    processor.input().tensor().set_element_type(ov.Type.u8).set_layout(ov.Layout("NHWC"))
+    element = {"u8": ov.Type.u8, "f32": ov.Type.f32}[pixels]
+    processor.input().tensor().set_element_type(element).set_layout(ov.Layout("NHWC"))
     processor.input().model().set_layout(ov.Layout("NCHW"))
     return processor.build()
 

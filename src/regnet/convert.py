@@ -20,11 +20,7 @@ def convert(request: Request, folder: Path) -> Conversion:
     Nothing is written unless the converted model agrees with the network on the sample photos.
     Raises `WeightsError` where the checkpoint cannot be used, `ConversionError`.
     """
-    spec = request.card.build_spec() if request.card and not request.spec else request.spec
-    checkpoint = read_checkpoint(request.weights, spec=spec, channels=request.channels)
-    metadata, notes = _metadata(request, checkpoint)
-    network = RegNet(checkpoint.spec)
-    load_into(network, checkpoint.state)
+    network, metadata, notes = read_network(request)
     conversion = export_network(
         network,
         metadata,
@@ -34,6 +30,19 @@ def convert(request: Request, folder: Path) -> Conversion:
     )
     write_conversion(folder, conversion)
     return conversion
+
+
+def read_network(request: Request) -> tuple[RegNet, ModelMetadata, tuple[str, ...]]:
+    """Return the network in a checkpoint, its description, and notes on what was assumed.
+
+    Raises `WeightsError` where the checkpoint cannot be used.
+    """
+    spec = request.card.build_spec() if request.card and not request.spec else request.spec
+    checkpoint = read_checkpoint(request.weights, spec=spec, channels=request.channels)
+    metadata, notes = _metadata(request, checkpoint)
+    network = RegNet(checkpoint.spec)
+    load_into(network, checkpoint.state)
+    return network, metadata, notes
 
 
 def _metadata(request: Request, checkpoint: Checkpoint) -> tuple[ModelMetadata, tuple[str, ...]]:

@@ -3,10 +3,12 @@
 import hashlib
 import io
 import json
+import math
 import subprocess
 import sys
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,11 +20,21 @@ from PIL import Image, ImageOps
 
 from regnet import resize
 from regnet.errors import ImageError, ProtocolError, RegNetError
-from regnet.preprocess import crop_pixels
-from regnet.protocol import OMZ, Preprocess, preprocess_from_dict
+from regnet.preprocess import crop_pixels, stages
+from regnet.protocol import (
+    OMZ,
+    PROTOCOLS,
+    PYCLS,
+    Preprocess,
+    by_protocol,
+    preprocess_from_dict,
+    protocol_named,
+)
 from regnet.resize import Axis, resize_crop
+from regnet.samples import sample_photos
 
 GOLDEN = Path(__file__).parent / "golden" / "crops.json"
+PIXELS = Path(__file__).parent / "golden" / "pixels.json"
 BILINEAR = Preprocess(
     name="torchvision",
     resize=232,
@@ -43,6 +55,12 @@ def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
+def offsets(size: tuple[int, ...], protocol: Preprocess) -> list[int]:
+    if protocol.offset == "ceil":
+        return [int(math.ceil((side - protocol.crop) / 2)) for side in size]  # noqa: RUF046
+    return [int(round((side - protocol.crop) / 2)) for side in size]  # noqa: RUF046
+
+
 def reference_crop(image: Image.Image, protocol: Preprocess) -> np.ndarray:
     """Return the protocol's crop by Pillow alone, written as the protocol is described."""
     image = ImageOps.exif_transpose(image).convert("RGB")
@@ -52,7 +70,7 @@ def reference_crop(image: Image.Image, protocol: Preprocess) -> np.ndarray:
     else:
         size = int(protocol.resize * width / height), protocol.resize
     image = image.resize(size, FILTERS[protocol.interpolation])
-    left, top = (int(round((side - protocol.crop) / 2)) for side in size)  # noqa: RUF046
+    left, top = offsets(size, protocol)
     crop = np.asarray(image.crop((left, top, left + protocol.crop, top + protocol.crop)))
     return crop[..., ::-1] if protocol.channels == "BGR" else crop
 
@@ -71,6 +89,7 @@ def reference_crop(image: Image.Image, protocol: Preprocess) -> np.ndarray:
         ("crop", "224"),
         ("interpolation", "nearest"),
         ("interpolation", None),
+        ("offset", "floor"),
         ("channels", "GBR"),
         ("channels", ["BGR"]),
         ("mean", (1.0, 2.0)),
@@ -92,10 +111,40 @@ def test_impossible_protocols_are_refused_by_name(field: str, value: object) -> 
     assert isinstance(caught.value, RegNetError)
 
 
-@pytest.mark.parametrize("protocol", [OMZ, BILINEAR, SWAG])
+@pytest.mark.parametrize("protocol", [OMZ, PYCLS, BILINEAR, SWAG])
 def test_a_protocol_survives_json(protocol: Preprocess) -> None:
     values = json.loads(json.dumps(protocol.to_dict()))
     assert preprocess_from_dict(values) == protocol
+
+
+def test_a_protocol_from_before_offsets_is_still_read() -> None:
+    values = OMZ.to_dict()
+    del values["offset"]
+    assert preprocess_from_dict(values) == OMZ
+
+
+def test_protocols_are_found_by_name() -> None:
+    assert [protocol_named(name) for name in PROTOCOLS] == [OMZ, PYCLS]
+    with pytest.raises(ProtocolError, match="unknown protocol 'timm'; known are omz and pycls"):
+        protocol_named("timm")
+
+
+def test_a_protocol_changes_the_rules_and_nothing_else() -> None:
+    own = Preprocess(name="tiny", resize=128, crop=128, channels="RGB", mean=(1.0, 2.0, 3.0))
+    pycls = by_protocol(own, "pycls")
+    assert (pycls.name, pycls.interpolation, pycls.offset) == ("pycls", "opencv-linear", "ceil")
+    assert (pycls.resize, pycls.crop, pycls.channels, pycls.mean) == (128, 128, "RGB", own.mean)
+    assert by_protocol(pycls, "omz") == replace(own, name="omz")
+    assert by_protocol(OMZ, "omz") == OMZ
+
+
+@pytest.mark.parametrize("own", [BILINEAR, Preprocess(name="mixed", offset="ceil")])
+def test_a_protocol_of_another_family_is_a_contradiction(own: Preprocess) -> None:
+    for name in PROTOCOLS:
+        with pytest.raises(ProtocolError, match=f"contradicts.*{own.name}.*leave --protocol out"):
+            by_protocol(own, name)
+    with pytest.raises(ProtocolError, match="unknown protocol"):
+        by_protocol(own, "")
 
 
 @pytest.mark.parametrize(
@@ -179,6 +228,16 @@ def test_geometry(size: tuple[int, int], resized: tuple[int, int], box: tuple[in
     assert OMZ.crop_box(*resized) == box
 
 
+@pytest.mark.parametrize(
+    ("side", "rounded", "up"), [(341, 58, 59), (343, 60, 60), (340, 58, 58), (256, 16, 16)]
+)
+def test_a_crop_that_cannot_be_centred_begins_as_the_protocol_says(
+    side: int, rounded: int, up: int
+) -> None:
+    assert OMZ.crop_box(side, 256)[0] == OMZ.crop_box(256, side)[1] == rounded
+    assert PYCLS.crop_box(side, 256)[0] == PYCLS.crop_box(256, side)[1] == up
+
+
 @st.composite
 def protocols(draw: st.DrawFn) -> Preprocess:
     side = draw(st.integers(1, 600))
@@ -187,6 +246,7 @@ def protocols(draw: st.DrawFn) -> Preprocess:
         resize=side,
         crop=draw(st.integers(max(1, side - 80), side)),
         interpolation=draw(st.sampled_from(["bicubic", "bilinear"])),
+        offset=draw(st.sampled_from(["round", "ceil"])),
         channels=draw(st.sampled_from(["BGR", "RGB"])),
     )
 
@@ -261,12 +321,38 @@ def test_long_images_equal_pillow(shape: tuple[int, int]) -> None:
     assert np.array_equal(crop_pixels(pixels, OMZ), reference_crop(Image.fromarray(pixels), OMZ))
 
 
+@pytest.mark.parametrize("protocol", [OMZ, PYCLS], ids=lambda p: p.name)
 @pytest.mark.parametrize("shape", [(60_000, 1), (1, 60_000), (1_000_000, 2), (1, 17_000_000)])
-def test_extreme_shapes_stay_small(shape: tuple[int, int]) -> None:
+def test_extreme_shapes_stay_small(shape: tuple[int, int], protocol: Preprocess) -> None:
     pixels = np.full((shape[1], shape[0], 3), (10, 20, 30), np.uint8)
-    crop = crop_pixels(pixels, OMZ)
+    crop = crop_pixels(pixels, protocol)
     assert crop.shape == (224, 224, 3)
-    assert (crop == (30, 20, 10)).all()
+    assert np.allclose(crop, (30, 20, 10), rtol=1e-6, atol=0)
+    with pytest.raises(ImageError, match="too many pixels: resized to"):
+        stages(pixels, protocol, max_pixels=1 << 22)
+
+
+@pytest.mark.parametrize("protocol", [OMZ, PYCLS, BILINEAR], ids=lambda p: p.name)
+@pytest.mark.parametrize("shape", [(500, 375), (375, 500), (512, 768), (60, 40), (256, 301)])
+def test_the_last_stage_is_the_crop(shape: tuple[int, int], protocol: Preprocess) -> None:
+    pixels = noise(*shape)
+    seen = stages(pixels, protocol)
+    crop = crop_pixels(pixels, protocol)
+    left, top, right, bottom = protocol.crop_box(*protocol.resized(*shape))
+    flipped = pixels[..., ::-1] if protocol.channels == "BGR" else pixels
+    assert np.array_equal(seen.decoded, flipped)
+    assert seen.resized.shape[1::-1] == protocol.resized(*shape)
+    assert seen.resized.dtype == seen.cropped.dtype == crop.dtype
+    assert np.array_equal(seen.resized[top:bottom, left:right], crop)
+    assert np.array_equal(seen.cropped, crop)
+
+
+def test_an_image_of_the_short_side_asked_for_is_not_resized() -> None:
+    pixels = noise(301, 256)
+    crop = crop_pixels(pixels, PYCLS)
+    expected = pixels[16:240, 39:263, ::-1].astype(np.float32) / 255 * 255
+    assert crop.dtype == np.float32
+    assert np.array_equal(crop, expected)
 
 
 def test_every_photo_equals_pillow(photos: list[Path]) -> None:
@@ -283,6 +369,25 @@ def test_other_protocols_equal_pillow(photos: list[Path], protocol: Preprocess) 
         with Image.open(path) as image:
             expected = reference_crop(image, protocol)
         assert np.array_equal(crop_pixels(path, protocol), expected), path.name
+
+
+def pixel_hashes(paths: list[Path]) -> dict[str, dict[str, str]]:
+    return {
+        path.name: {
+            p.name: hashlib.sha256(crop_pixels(path, p).tobytes()).hexdigest() for p in (OMZ, PYCLS)
+        }
+        for path in paths
+    }
+
+
+def test_both_protocols_pixels_of_sample_photos_are_those_of_the_past() -> None:
+    golden = json.loads(PIXELS.read_text("utf-8"))["samples"]
+    assert pixel_hashes(sample_photos()) == golden
+
+
+def test_both_protocols_pixels_of_photos_are_those_of_the_past(photos: list[Path]) -> None:
+    golden = json.loads(PIXELS.read_text("utf-8"))["photos"]
+    assert pixel_hashes(photos) == golden
 
 
 def test_small_photos_equal_pillow(shared: Path) -> None:

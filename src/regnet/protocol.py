@@ -4,13 +4,14 @@ Nothing here touches a pixel, or imports what does.
 """
 
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
 from regnet.errors import ProtocolError, shown
 
 Channels = Literal["BGR", "RGB"]
-Interpolation = Literal["bicubic", "bilinear"]
+Interpolation = Literal["bicubic", "bilinear", "opencv-linear"]
+Offset = Literal["round", "ceil"]
 Triple = tuple[float, float, float]
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -20,16 +21,19 @@ MAX_SIDE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class Preprocess:
-    """A protocol: short side to `resize` by Pillow on uint8, centre crop `crop`, mean and scale.
+    """A protocol: short side to `resize`, centre crop `crop`, mean and scale.
 
-    `mean` and `scale` are on 0..255 pixels in the order of `channels`: (pixel - mean) / scale.
-    Raises `ProtocolError` where a value is impossible.
+    `interpolation` is Pillow's on uint8 (bicubic, bilinear), or OpenCV's INTER_LINEAR on float32.
+    `offset` says where a crop begins that cannot be centred: a half is rounded to the even
+    neighbour, or up. `mean` and `scale` are on 0..255 pixels in the order of `channels`:
+    (pixel - mean) / scale. Raises `ProtocolError` where a value is impossible.
     """
 
     name: str
     resize: int = 256
     crop: int = 224
     interpolation: Interpolation = "bicubic"
+    offset: Offset = "round"
     channels: Channels = "BGR"
     mean: Triple = (103.53, 116.28, 123.675)
     scale: Triple = (57.375, 57.12, 58.395)
@@ -40,6 +44,7 @@ class Preprocess:
         _require_side("resize", self.resize, MAX_SIDE)
         _require_side("crop", self.crop, self.resize)
         _require_one_of("interpolation", self.interpolation, get_args(Interpolation))
+        _require_one_of("offset", self.offset, get_args(Offset))
         _require_one_of("channels", self.channels, get_args(Channels))
         _require_triple("mean", self.mean, -math.inf, "three finite numbers")
         _require_triple("scale", self.scale, 0.0, "three finite numbers over 0")
@@ -60,14 +65,18 @@ class Preprocess:
     def crop_box(self, width: int, height: int) -> Box:
         """Return (left, top, right, bottom) of the centre crop in a resized image.
 
-        An offset of a half goes to the even neighbour: int(round((side - crop) / 2)).
+        An offset is int(round((side - crop) / 2)), half to even, or ceil((side - crop) / 2).
         """
-        left, top = round((width - self.crop) / 2), round((height - self.crop) / 2)
+        whole = math.ceil if self.offset == "ceil" else round
+        left, top = whole((width - self.crop) / 2), whole((height - self.crop) / 2)
         return left, top, left + self.crop, top + self.crop
 
 
 def preprocess_from_dict(values: object) -> Preprocess:
-    """Return the protocol that `Preprocess.to_dict` wrote as a dict; raises `ProtocolError`."""
+    """Return the protocol that `Preprocess.to_dict` wrote as a dict; raises `ProtocolError`.
+
+    Only `name` has to be there; what else is absent has its default.
+    """
     if not isinstance(values, dict):
         raise ProtocolError(f"a protocol must be a table of its fields, not {shown(values)}")
     known = [f.name for f in fields(Preprocess)]
@@ -115,3 +124,31 @@ def _is_finite(value: object) -> bool:
 
 
 OMZ = Preprocess(name="omz")
+PYCLS = Preprocess(name="pycls", interpolation="opencv-linear", offset="ceil")
+PROTOCOLS = {protocol.name: protocol for protocol in (OMZ, PYCLS)}
+
+
+def protocol_named(name: str) -> Preprocess:
+    """Return a published protocol by its name; raises `ProtocolError` that lists the names."""
+    if name not in PROTOCOLS:
+        raise ProtocolError(f"unknown protocol {shown(name)}; known are {' and '.join(PROTOCOLS)}")
+    return PROTOCOLS[name]
+
+
+def by_protocol(own: Preprocess, name: str) -> Preprocess:
+    """Return a model's own protocol with the rules (interpolation, offset) of the one named.
+
+    Sizes, channels, mean and scale stay the model's. Raises `ProtocolError` where no protocol has
+    that name, and where the model's own rules are those of none: another rule would contradict it.
+    """
+    asked = protocol_named(name)
+    if all(_rules(own) != _rules(known) for known in PROTOCOLS.values()):
+        raise ProtocolError(
+            f"protocol {name} ({', '.join(_rules(asked))}) contradicts the model's own protocol "
+            f"{own.name} ({', '.join(_rules(own))}): leave --protocol out to use the model's own"
+        )
+    return replace(own, name=name, interpolation=asked.interpolation, offset=asked.offset)
+
+
+def _rules(protocol: Preprocess) -> tuple[str, str]:
+    return protocol.interpolation, protocol.offset

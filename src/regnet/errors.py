@@ -4,6 +4,7 @@ RegNetError
 ├── SpecError            a network description is impossible (also a ValueError)
 ├── ProtocolError        a preprocessing protocol is impossible (also a ValueError)
 ├── ImageError           one image cannot be read; other images go on
+├── DatasetError         labelled images do not fit the model or their labels
 ├── UnknownModelError    no card, spec or file of that name
 ├── CardError            a model card is not valid (also a ValueError)
 ├── DownloadError        weights could not be fetched
@@ -52,6 +53,10 @@ class ProtocolError(RegNetError, ValueError):
 
 class ImageError(RegNetError):
     """One image cannot be read."""
+
+
+class DatasetError(RegNetError):
+    """Labelled images do not fit the model or their own labels."""
 
 
 class UnknownModelError(RegNetError):

@@ -4,9 +4,8 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
-from typing import overload
+from typing import Any, overload
 
-import numpy as np
 from numpy.typing import NDArray
 
 from regnet.conversion import InferencePrecision
@@ -14,9 +13,10 @@ from regnet.engine import Engine, read_model
 from regnet.errors import ImageError
 from regnet.metadata import ModelMetadata
 from regnet.parallel import BATCH_SIZE, cores, in_order
-from regnet.preprocess import ImageLike, crop_pixels
+from regnet.preprocess import ImageLike
 from regnet.result import Prediction, top_classes
 from regnet.sources import iter_items
+
 
 class Classifier:
     """A converted model that names what is in images. Thread-safe.
@@ -122,16 +122,16 @@ def _job(image: ImageLike, number: int) -> Job:
 
 def _predict(engine: Engine, jobs: list[Job], *, top_k: int) -> list[Prediction]:
     """Return the predictions of a batch; images that cannot be read have their error."""
-    crops: list[NDArray[np.uint8]] = []
+    pixels: list[NDArray[Any]] = []
     errors: list[str | None] = []
     for _, read in jobs:
         try:
-            crops.append(crop_pixels(read(), engine.metadata.preprocess))
+            pixels.append(engine.pixels(read()))
             errors.append(None)
         except ImageError as exc:
             errors.append(str(exc))
     labels = engine.metadata.labels
-    rows = iter(engine.infer(np.stack(crops)) if crops else ())
+    rows = iter(engine.infer(pixels) if pixels else ())
     return [
         Prediction(
             source=_readable(source),

@@ -15,7 +15,7 @@ from regnet.zoo.card import Card
 
 Format = Literal["ir", "onnx"]
 Precision = Literal["fp32", "fp16"]
-InferencePrecision = Literal["f32", "bf16"]
+InferencePrecision = Literal["f32", "bf16", "int8"]
 
 CONVERSION_FILE = "conversion.json"
 

@@ -2,22 +2,23 @@
 
 import contextlib
 import queue
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regnet.conversion import InferencePrecision
-from regnet.errors import ModelError
+from regnet.errors import ModelError, ProtocolError
 from regnet.graph import graph_metadata, read_graph
 from regnet.metadata import ModelMetadata
+from regnet.preprocess import ImageLike, crop_pixels, rgb_pixels
+from regnet.protocol import Preprocess, by_protocol
 from regnet.runtime import ov
 
-
-PixelType = Literal["u8", "f32"]
+Batch = NDArray[Any] | Sequence[NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -32,19 +33,36 @@ class ConvertedModel:
     metadata: ModelMetadata
 
 
-def read_model(path: Path, *, pixels: PixelType = "u8", logits: bool = False) -> ConvertedModel:
-    """Return the model in an IR from `regnet convert`, for uint8 or float32 pixels of 0..255.
+def read_model(path: Path, *, protocol: str | None = None, logits: bool = False) -> ConvertedModel:
+    """Return the model in an IR from `regnet convert`.
 
-    Raises `ModelError` where the file is none, or its graph is not what its metadata promises.
+    `protocol` names another than the model's own, "omz" or "pycls"; `logits` adds them as a
+    second output. Raises `ModelError` where the file is none, or its graph is not what its
+    metadata promises, `ProtocolError` where the protocol contradicts the model's own.
     """
     graph = read_graph(path)
     metadata = graph_metadata(graph, source=str(path))
     _require_contract(graph, metadata, path)
+    if protocol is not None:
+        metadata = with_protocol(metadata, protocol)
     if logits:
         _add_logits(graph, path)
     if metadata.preprocessing == "caller":
-        graph = _from_pixels(graph, pixels)
+        graph = _from_pixels(graph, metadata.preprocess)
     return ConvertedModel(path, graph, metadata)
+
+
+def with_protocol(metadata: ModelMetadata, protocol: str) -> ModelMetadata:
+    """Return the metadata with a named protocol's rules; raises `ProtocolError`."""
+    preprocess = by_protocol(metadata.preprocess, protocol)
+    own = metadata.preprocess
+    if metadata.preprocessing == "graph" and replace(preprocess, name=own.name) != own:
+        raise ProtocolError(
+            f"{metadata.name}: its graph makes the crop by {own.name}; "
+            f"{protocol} contradicts that: leave --protocol out, or convert it without "
+            "--preprocessing graph"
+        )
+    return replace(metadata, preprocess=preprocess)
 
 
 @dataclass(frozen=True)
@@ -73,11 +91,13 @@ class Engine:
     ) -> None:
         if precision not in get_args(InferencePrecision):
             raise ModelError(f"precision {precision!r} is none of {get_args(InferencePrecision)}")
+        if precision == "int8" and model.metadata.precision != "int8":
+            raise ModelError(f"{model.path}: is not an INT8 model; `regnet quantize` makes one")
         self.metadata = model.metadata
         self.streams = streams
         self._compiled_cache = compiled_cache
         options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
             "NUM_STREAMS": streams,
             "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
         }
@@ -88,26 +108,50 @@ class Engine:
         for _ in range(streams):
             self._requests.put(compiled.create_infer_request())
 
-    def infer(self, crops: NDArray[Any]) -> NDArray[np.float32]:
-        """Return the probabilities (N, classes) of crops (N, crop, crop, 3), rows sum to 1.
+    def pixels(self, image: ImageLike) -> NDArray[Any]:
+        """Return what the model takes of an image: its crop, or all of it where the graph crops.
 
-        The crops are by `metadata.preprocess`, channels in its order; a model that makes them
-        itself takes one whole image (1, H, W, 3) in RGB. Threads may call it at once; a call waits
-        while `streams` others run.
+        A crop (crop, crop, 3) is by `metadata.preprocess`, channels in its order; a whole image
+        (H, W, 3) is RGB. Raises `ImageError`.
         """
-        with self._request() as request:
-            request.infer({0: crops}, share_inputs=True)
-            result: NDArray[np.float32] = request.get_output_tensor(0).data.copy()
-        self._require_probabilities(result)
-        return result
+        if self.metadata.preprocessing == "graph":
+            return rgb_pixels(image)
+        return crop_pixels(image, self.metadata.preprocess)
 
-    def outputs(self, crops: NDArray[Any]) -> Outputs:
+    def infer(self, pixels: Batch) -> NDArray[np.float32]:
+        """Return the probabilities (N, classes) of N images, rows sum to 1.
+
+        They are what `pixels` gives: one array (N, crop, crop, 3), or an array for each image.
+        Threads may call it at once; a call waits while `streams` others run.
+        """
+        (probabilities,) = self._run(pixels, (0,))
+        return probabilities
+
+    def outputs(self, pixels: Batch) -> Outputs:
         """Return probabilities as `infer` does, and logits, of a model read with `logits`."""
-        with self._request() as request:
-            request.infer({0: crops}, share_inputs=True)
-            probabilities, logits = (request.get_output_tensor(i).data.copy() for i in (0, 1))
-        self._require_probabilities(probabilities)
+        probabilities, logits = self._run(pixels, (0, 1))
         return Outputs(logits, probabilities)
+
+    def _run(self, pixels: Batch, ports: tuple[int, ...]) -> list[NDArray[np.float32]]:
+        with self._request() as request:
+            parts = [self._run_one(request, batch, ports) for batch in self._batches(pixels)]
+        results = (
+            parts[0] if len(parts) == 1 else list(map(np.concatenate, zip(*parts, strict=True)))
+        )
+        self._require_probabilities(results[0])
+        return results
+
+    def _batches(self, pixels: Batch) -> Sequence[NDArray[Any]]:
+        """Return the inputs of the calls it takes: whole images differ in size, so one each."""
+        if self.metadata.preprocessing == "graph":
+            return [image[None] for image in pixels]
+        return [pixels if isinstance(pixels, np.ndarray) else np.stack(pixels)]
+
+    def _run_one(
+        self, request: Any, batch: NDArray[Any], ports: tuple[int, ...]
+    ) -> list[NDArray[np.float32]]:
+        request.infer({0: batch}, share_inputs=True)
+        return [request.get_output_tensor(port).data.copy() for port in ports]
 
     def _require_probabilities(self, rows: NDArray[np.float32]) -> None:
         """Refuse what is none, as a damaged file in the folder of compiled models gives."""
@@ -148,12 +192,12 @@ def _add_logits(model: ov.Model, path: Path) -> None:
     model.add_outputs([softmax.input_value(0)])
 
 
-def _from_pixels(model: ov.Model, pixels: PixelType) -> ov.Model:
+def _from_pixels(model: ov.Model, preprocess: Preprocess) -> ov.Model:
     """Return the model with (N, H, W, 3) input; converting it is free inside the graph."""
     from openvino.preprocess import PrePostProcessor
 
     processor = PrePostProcessor(model)
-    element = {"u8": ov.Type.u8, "f32": ov.Type.f32}[pixels]
+    element = ov.Type.f32 if preprocess.interpolation == "opencv-linear" else ov.Type.u8
     processor.input().tensor().set_element_type(element).set_layout(ov.Layout("NHWC"))
     processor.input().model().set_layout(ov.Layout("NCHW"))
     return processor.build()

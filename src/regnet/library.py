@@ -9,7 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from regnet.cache import cache_dir
-from regnet.conversion import Conversion, Request, read_conversion
+from regnet.conversion import Conversion, InferencePrecision, Request, read_conversion
 from regnet.errors import ConversionError, MissingExtraError, UnknownModelError
 from regnet.files import sha384_of
 from regnet.version import TOOL_VERSION
@@ -50,12 +50,29 @@ class Library:
             return None
         return folder if os.access(folder, os.W_OK) else None
 
-    def ir(self, model: str | Path) -> Path:
+    def ir(self, model: str | Path, *, precision: InferencePrecision = "f32") -> Path:
         """Return the .xml of a model: a card's name, `bundled`, an IR or a checkpoint file.
 
-        Downloads and converts where that was not done before. Raises `UnknownModelError`,
-        `DownloadError`, `WeightsError`, `ConversionError`.
+        Downloads and converts where that was not done before. For `int8` it is the IR itself or
+        the INT8 one beside it. Raises `UnknownModelError`, `DownloadError`, `WeightsError`,
+        `ConversionError`.
         """
+        return self._int8(model) if precision == "int8" else self._ir(model)
+
+    def _int8(self, model: str | Path) -> Path:
+        """Return the INT8 model of an IR or of `bundled`: nothing is quantized on the way."""
+        if _names_a_file(model) and Path(model).suffix == ".xml":
+            path = Path(model)
+        elif not _names_a_file(model) and (card := card_by_name(str(model))).bundled is not None:
+            path = bundled_path(card)
+        else:
+            raise UnknownModelError(
+                f"{model}: there is no INT8 model of it yet: make one with "
+                f"`regnet quantize {model} --calibration FOLDER`, and name the .xml it writes"
+            )
+        return int8_beside(path)
+
+    def _ir(self, model: str | Path) -> Path:
         if Path(model).suffix == ".xml":
             return Path(model)
         if _names_a_file(model):
@@ -131,6 +148,21 @@ class Library:
             raise MissingExtraError(what, exc.extra) from exc
         self.say(f"{request.model_name}: converting {request.weights}")
         return convert(request, entry)
+
+
+def int8_beside(path: Path) -> Path:
+    """Return the INT8 IR that belongs to an IR: itself, or `<name>-int8.xml` beside it.
+
+    Raises `UnknownModelError` where there is none.
+    """
+    stem = path.stem.removesuffix("-fp16").removesuffix("-int8")
+    found = path if path.stem.endswith("-int8") else path.with_name(f"{stem}-int8.xml")
+    if not found.is_file():
+        raise UnknownModelError(
+            f"{path}: no INT8 model beside it ({found.name}): make one with "
+            f"`regnet quantize {path} --calibration FOLDER`"
+        )
+    return found
 
 
 def _names_a_file(model: str | Path) -> bool:

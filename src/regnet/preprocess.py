@@ -49,6 +49,11 @@ def crop_pixels(
     return _part(rgb, preprocess, preprocess.crop_box(*preprocess.resized(*rgb.size)))
 
 
+def rgb_pixels(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Return all pixels of one image, upright: uint8 (H, W, 3), RGB. Raises `ImageError`."""
+    return pack(_rgb(image, "RGB", max_pixels), "RGB")
+
+
 def stages(
     image: ImageLike,
     preprocess: Preprocess,

@@ -69,7 +69,8 @@ def classify(
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write")
     ] = None,
     precision: Annotated[
-        InferencePrecision, typer.Option(help="f32 is exact; bf16 is faster on CPUs that have it")
+        InferencePrecision,
+        typer.Option(help="f32 is exact; bf16 is faster where the CPU has it; int8 is fastest"),
     ] = "f32",
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, max=256, help="Most images inferred in one call")
@@ -87,7 +88,7 @@ def classify(
     models = library(cache_dir, offline, mirror)
     with interruptible():
         with download_display() as on_event:
-            path = _ir(replace(models, on_event=on_event), model)
+            path = _ir(replace(models, on_event=on_event), model, precision)
         from regnet.classify import Classifier
         from regnet.sources import count_items
 
@@ -99,10 +100,10 @@ def classify(
     raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
 
 
-def _ir(models: Library, model: str) -> Path:
+def _ir(models: Library, model: str, precision: InferencePrecision) -> Path:
     """Return the model's IR; where it cannot be fetched, name the one that is always here."""
     try:
-        return models.ir(model)
+        return models.ir(model, precision=precision)
     except LicenceError:
         raise
     except DownloadError as exc:

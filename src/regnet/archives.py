@@ -7,6 +7,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO, Final, Literal, cast
@@ -108,19 +109,48 @@ def tar_members(file: SharedFile, *, max_bytes: int) -> Iterator[Member]:
     can only be read front to back, so members over 64 KiB are put aside in a temporary file here.
     Raises `ImageError` where the archive is broken; a member over `max_bytes` fails alone.
     """
+    spool = Spool()
+    with _opened_tar(file) as (archive, lies_in):
+        for member in _regular_members(archive, lies_in):
+            if is_image_name(member.name):
+                yield member.name, _tar_reader(archive, member, max_bytes, lies_in, spool)
+
+
+def tar_files(file: SharedFile) -> Iterator[tuple[str, int, Callable[[], bytes]]]:
+    """Yield name, bytes and reader of every file in a tar, images or not, without reading it.
+
+    A reader works until the next file is asked for. Raises `ImageError` where the archive is
+    broken.
+    """
+    with _opened_tar(file) as (archive, lies_in):
+        for member in _regular_members(archive, lies_in):
+            yield member.name, member.size, partial(_extracted, archive, member)
+
+
+def _extracted(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
+    return cast(BinaryIO, archive.extractfile(member)).read()
+
+
+@contextmanager
+def _opened_tar(file: SharedFile) -> Iterator[tuple[tarfile.TarFile, SharedFile | None]]:
+    """Give the open tar, and the file where its members lie as they are; maps its errors."""
     plain = Cursor(file)
     try:
         stream = _unpacked(plain)
-        lies_in = file if stream is plain else None
-        spool = Spool()
         with tarfile.open(fileobj=cast(BinaryIO, _Bounded(stream)), mode="r:") as archive:
-            for member in _headers(archive):
-                if lies_in is None and member.size > _MAX_SKIP:
-                    raise ImageError(f"a tar bomb? {member.name} claims {member.size:,} bytes")
-                if member.isreg() and is_image_name(member.name):
-                    yield member.name, _tar_reader(archive, member, max_bytes, lies_in, spool)
+            yield archive, file if stream is plain else None
     except _BROKEN as exc:
         raise ImageError(f"this tar archive is corrupt or truncated ({exc})") from exc
+
+
+def _regular_members(
+    archive: tarfile.TarFile, lies_in: SharedFile | None
+) -> Iterator[tarfile.TarInfo]:
+    for member in _headers(archive):
+        if lies_in is None and member.size > _MAX_SKIP:
+            raise ImageError(f"a tar bomb? {member.name} claims {member.size:,} bytes")
+        if member.isreg():
+            yield member
 
 
 def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:

@@ -76,6 +76,27 @@ def count_items(sources: Iterable[str | Path]) -> int | None:
         return None
 
 
+def image_files(top: str) -> Iterator[tuple[str, OSError | None]]:
+    """Yield the images below a folder, sorted; a folder reached twice by links counts once.
+
+    A folder that cannot be looked into comes with the reason.
+    """
+    seen: set[tuple[int, int]] = set()
+    todo = [(top, True)]
+    while todo:
+        name, is_folder = todo.pop()
+        if not is_folder:
+            yield name, None
+            continue
+        try:
+            status = Path(name).stat()
+            if (status.st_dev, status.st_ino) not in seen:
+                seen.add((status.st_dev, status.st_ino))
+                todo += sorted(_wanted(name), reverse=True)
+        except OSError as exc:
+            yield name, exc
+
+
 class _Walk:
     """One walk over sources: what their kinds share."""
 
@@ -134,24 +155,15 @@ class _Walk:
             yield self._item(name)
 
     def _item(self, name: str) -> Item:
-        return Item(name, partial(_read_file, name, self._max_bytes))
+        return Item(name, partial(read_file, name, self._max_bytes))
 
     def _below(self, top: str) -> Iterator[Item]:
-        """Yield the images below a folder, sorted; a folder reached twice by links counts once."""
-        seen: set[tuple[int, int]] = set()
-        todo = [(top, True)]
-        while todo:
-            name, is_folder = todo.pop()
-            if not is_folder:
+        """Yield the images below a folder, sorted."""
+        for name, problem in image_files(top):
+            if problem is None:
                 yield self._item(name)
-                continue
-            try:
-                status = Path(name).stat()
-                if (status.st_dev, status.st_ino) not in seen:
-                    seen.add((status.st_dev, status.st_ino))
-                    todo += sorted(_wanted(name), reverse=True)
-            except OSError as exc:
-                yield _failed(name, f"cannot be opened: {_why(exc)}")
+            else:
+                yield _failed(name, f"cannot be opened: {_why(problem)}")
 
     def _matches(self, pattern: str) -> Iterator[Item]:
         """Yield what a pattern matches: images, or any file where the pattern spells its suffix.
@@ -273,8 +285,8 @@ def _is_regular(entry: os.DirEntry[str]) -> bool:
         return True
 
 
-def _read_file(name: str, max_bytes: int) -> bytes:
-    """Return a file's bytes; raises `ImageError`."""
+def read_file(name: str, max_bytes: int) -> bytes:
+    """Return a file's bytes; raises `ImageError` where it cannot be read or is over the limit."""
     try:
         with Path(name).open("rb") as file:
             check_size(os.fstat(file.fileno()).st_size, max_bytes)

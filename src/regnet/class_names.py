@@ -1,0 +1,107 @@
+"""What others call a model's classes: wnids, names, synonyms and numbers, to class indices."""
+
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from typing import Final
+
+from regnet.errors import DatasetError
+from regnet.labels import Labels
+
+_SHOWN: Final = 10  # names in a message
+_WNID: Final = re.compile(r"(n\d{8})(?:[-_ ].+)?")  # alone, or as in n02085620-Chihuahua
+
+
+class ClassNames:
+    """A model's classes by wnid, by name, and by each synonym in it (a name has them by commas).
+
+    Case does not matter, nor `_` for a space. Raises `DatasetError` for a model whose classes are
+    only numbered: no name could then be told to be right.
+    """
+
+    def __init__(self, labels: Labels) -> None:
+        if all(not label.wnid and label.name == f"class {i}" for i, label in enumerate(labels)):
+            raise DatasetError(
+                f"the model does not name its {len(labels)} classes, so no label can be matched "
+                "to them: convert it again with its class list (regnet convert --labels FILE)"
+            )
+        self.labels = labels
+        self._by_wnid: dict[str, set[int]] = defaultdict(set)
+        self._by_name: dict[str, set[int]] = defaultdict(set)
+        self._by_synonym: dict[str, set[int]] = defaultdict(set)
+        for index, label in enumerate(labels):
+            if label.wnid:
+                self._by_wnid[label.wnid.lower()].add(index)
+            self._by_name[normal(label.name)].add(index)
+            for synonym in (label.name, *label.name.split(",")):
+                self._by_synonym[normal(synonym)].add(index)
+
+    def candidates(self, name: str) -> set[int]:
+        """Return the classes that a wnid, name or synonym may mean: none, one, or several."""
+        if wnid := _WNID.fullmatch(name.strip().lower()):
+            return self._by_wnid.get(wnid[1], set()) or self._by_synonym.get(normal(name), set())
+        return self._by_synonym.get(normal(name), set())
+
+    def match(self, names: Iterable[str], *, what: str) -> dict[str, int]:
+        """Return the class of each name; raises `DatasetError` listing what is not just one.
+
+        Names that are each a class's whole name, one for every class, are taken as such: a list
+        with `maillot` and `maillot, tank suit` is clear, `maillot` alone could be either. `what`
+        says in the message what is named, such as "class folders".
+        """
+        names = list(names)
+        whole = [self._by_name.get(normal(name), set()) for name in names]
+        every = set(range(len(self.labels)))
+        if all(len(classes) == 1 for classes in whole) and every == set().union(*whole):
+            return {name: min(classes) for name, classes in zip(names, whole, strict=True)}
+        found = {name: self.candidates(name) for name in names}
+        self._refuse_unknown([name for name in names if not found[name]], what)
+        self._refuse_ambiguous({n: c for n, c in found.items() if len(c) > 1}, what)
+        return {name: min(found[name]) for name in names}
+
+    def match_in_order(self, names: Sequence[str], *, what: str) -> tuple[int, ...]:
+        """Return the class of each name in a data set's own class list, by position.
+
+        Where the list is in the model's order, names that could mean several classes mean the one
+        at their place: ImageNet has two cranes. Raises `DatasetError`.
+        """
+        found = [self.candidates(name) for name in names]
+        if all(place in classes for place, classes in enumerate(found)):
+            return tuple(range(len(names)))
+        indices = self.match(names, what=what)
+        return tuple(indices[name] for name in names)
+
+    def _refuse_unknown(self, unknown: list[str], what: str) -> None:
+        if unknown:
+            raise DatasetError(
+                f"the model does not know {len(unknown)} of the {what}: {listed(unknown)}; its "
+                f"{len(self.labels)} classes are like {self.described(0)}"
+            )
+
+    def _refuse_ambiguous(self, several: dict[str, set[int]], what: str) -> None:
+        if several:
+            texts = [
+                f"{name} ({' or '.join(self.described(i) for i in sorted(indices))})"
+                for name, indices in several.items()
+            ]
+            raise DatasetError(
+                f"some {what} name several classes of the model: {listed(texts)}; use the wnid"
+            )
+
+    def described(self, index: int) -> str:
+        """Return a class for a message: its wnid and first name."""
+        label = self.labels[index]
+        return f"{label.wnid} {label.name.split(',')[0]}".strip()
+
+
+def normal(name: str) -> str:
+    """Return a name without what does not matter: case, `_` for a space, how accents are coded."""
+    text = unicodedata.normalize("NFC", name).casefold().replace("_", " ")
+    return " ".join(text.split())
+
+
+def listed(names: Sequence[str]) -> str:
+    """Return the first names for a message, and how many there are where they are more."""
+    text = ", ".join(names[:_SHOWN])
+    return text if len(names) <= _SHOWN else f"{text}, ... ({len(names)} in all)"

@@ -78,7 +78,9 @@ class _ZipReader:
 
     def __call__(self) -> bytes:
         info = self._info
-        self._check(info)
+        check_packing(
+            info.flag_bits, info.compress_type, info.file_size, info.compress_size, self._max_bytes
+        )
         try:
             with self._archive.open(info) as member:
                 # The size bounds what is unpacked, also where the header lies about it.
@@ -89,17 +91,17 @@ class _ZipReader:
             raise ImageError("this member of the zip is truncated")
         return data
 
-    def _check(self, info: zipfile.ZipInfo) -> None:
-        if info.flag_bits & 1:
-            raise ImageError("this member of the zip is encrypted: unpack it first")
-        # Others unpack without bound, so a small member could fill the memory.
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise ImageError("this member of the zip is neither stored nor deflated: repack it")
-        check_size(info.file_size, self._max_bytes)
-        if info.file_size > max(_BOMB_BYTES, _BOMB_RATIO * info.compress_size):
-            raise ImageError(
-                f"a zip bomb? {info.compress_size:,} bytes unpack to {info.file_size:,}"
-            )
+
+def check_packing(flags: int, method: int, size: int, packed: int, max_bytes: int) -> None:
+    """Raise `ImageError` where a member of a zip cannot be unpacked safely to `size` bytes."""
+    if flags & 1:
+        raise ImageError("this member of the zip is encrypted: unpack it first")
+    # Others unpack without bound, so a small member could fill the memory.
+    if method not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ImageError("this member of the zip is neither stored nor deflated: repack it")
+    check_size(size, max_bytes)
+    if size > max(_BOMB_BYTES, _BOMB_RATIO * packed):
+        raise ImageError(f"a zip bomb? {packed:,} bytes unpack to {size:,}")
 
 
 def tar_members(file: SharedFile, *, max_bytes: int) -> Iterator[Member]:

@@ -9,6 +9,11 @@ from typing import Final
 from regnet.errors import DatasetError
 from regnet.labels import Labels
 
+SPLITS: Final = frozenset(
+    ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
+)
+"""Names that folders and files of a data set's parts have; none is a class."""
+
 _SHOWN: Final = 10  # names in a message
 _WNID: Final = re.compile(r"(n\d{8})(?:[-_ ].+)?")  # alone, or as in n02085620-Chihuahua
 
@@ -47,30 +52,34 @@ class ClassNames:
         """Return the class of each name; raises `DatasetError` listing what is not just one.
 
         Names that are each a class's whole name, one for every class, are taken as such: a list
-        with `maillot` and `maillot, tank suit` is clear, `maillot` alone could be either. `what`
-        says in the message what is named, such as "class folders".
+        with `maillot` and `maillot, tank suit` is clear, `maillot` alone could be either. So are
+        all the indices from 0 on, but not some: those could count from 1. `what` says in the
+        message what is named, such as "class folders".
         """
         names = list(names)
         whole = [self._by_name.get(normal(name), set()) for name in names]
         every = set(range(len(self.labels)))
         if all(len(classes) == 1 for classes in whole) and every == set().union(*whole):
             return {name: min(classes) for name, classes in zip(names, whole, strict=True)}
+        if every == {int(name) for name in names if name.isdecimal()} and not any(whole):
+            return {name: int(name) for name in names}
         found = {name: self.candidates(name) for name in names}
         self._refuse_unknown([name for name in names if not found[name]], what)
         self._refuse_ambiguous({n: c for n, c in found.items() if len(c) > 1}, what)
         return {name: min(found[name]) for name in names}
 
-    def match_in_order(self, names: Sequence[str], *, what: str) -> tuple[int, ...]:
-        """Return the class of each name in a data set's own class list, by position.
+    def match_list(self, names: Sequence[str], used: Sequence[int], *, what: str) -> list[int]:
+        """Return the model's class of each index into a data set's own class list.
 
         Where the list is in the model's order, names that could mean several classes mean the one
         at their place: ImageNet has two cranes. Raises `DatasetError`.
         """
-        found = [self.candidates(name) for name in names]
-        if all(place in classes for place, classes in enumerate(found)):
-            return tuple(range(len(names)))
-        indices = self.match(names, what=what)
-        return tuple(indices[name] for name in names)
+        if len(names) == len(self.labels) and all(
+            place in self.candidates(name) for place, name in enumerate(names)
+        ):
+            return list(used)
+        classes = self.match([names[index] for index in used], what=what)
+        return [classes[names[index]] for index in used]
 
     def _refuse_unknown(self, unknown: list[str], what: str) -> None:
         if unknown:

@@ -1,53 +1,27 @@
 """Labelled images as users have them, matched to a model's classes before the first is scored."""
 
+import glob
 import random
 from array import array
-from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Final, TypeVar
 
 from regnet.class_names import ClassNames, listed
 from regnet.errors import DatasetError
+from regnet.labelled import Dataset, LabelledItem, present_and_missing
 from regnet.labels import Labels
 from regnet.layout import Listing, below, mark, truths_of
 from regnet.members import open_members
+from regnet.parquet_dataset import open_parquet
+from regnet.sources import image_files
 from regnet.truth_files import SIDE_NAMES
+
+__all__ = ["Dataset", "LabelledItem", "open_dataset", "sample"]
 
 T = TypeVar("T")
 
-
-@dataclass(frozen=True)
-class LabelledItem:
-    """One image: its reported name, the model's class that is true, its bytes once wanted.
-
-    `read` is thread-safe and raises `ImageError` with the reason.
-    """
-
-    source: str
-    truth: int
-    read: Callable[[], bytes]
-
-
-class Dataset(Protocol):
-    """Labelled images in an order that never changes.
-
-    `path` as given; `count` of the images; `classes` of the model that have images, sorted, and
-    `missing` those that have none; `fingerprint` a hash of the images' names below it, sizes and
-    classes, so that work on the same images can be taken up again.
-    """
-
-    path: str
-    count: int
-    classes: tuple[int, ...]
-    missing: tuple[int, ...]
-    fingerprint: str
-
-    def items(self, start: int = 0) -> Iterator[LabelledItem]:
-        """Yield the images from a position on; raises `DatasetError` where the files changed."""
-
-    def find(self, sources: Collection[str]) -> dict[str, LabelledItem]:
-        """Return the images of these names, in one pass; unknown names are left out."""
+_PARQUET: Final = ".parquet"
 
 
 class MemberDataset:
@@ -56,7 +30,7 @@ class MemberDataset:
     def __init__(self, listing: Listing, truths: "array[int]", *, path: str, classes: int) -> None:
         self.path = path
         self.count = len(truths)
-        self.classes, self.missing = _present(truths, classes)
+        self.classes, self.missing = present_and_missing(truths, classes)
         self.fingerprint = listing.fingerprint(truths)
         self._listing, self._truths = listing, truths
 
@@ -64,13 +38,13 @@ class MemberDataset:
         """Yield the images from a position on; raises `DatasetError` where the files changed."""
         members, marks = self._listing.members, self._listing.marks
         position = 0
-        for name, read in members.images():
+        for name, item in members.images():
             if below(name, self._listing.inner) is None:
                 continue
             if position >= self.count or marks[position] != mark(name):
                 raise self._changed()
             if position >= start:
-                yield LabelledItem(members.source(name), self._truths[position], read)
+                yield LabelledItem(item.source, self._truths[position], item.read)
             position += 1
         if position != self.count:
             raise self._changed()
@@ -89,46 +63,69 @@ def open_dataset(
 ) -> Dataset:
     """Return the labelled images at a path, each with its class among a model's labels.
 
-    `path` is a folder, a zip or tar archive, or a folder in an archive (`data.zip/val`), with a
-    folder a class, or flat with a file of labels: `truth`, else one of a known name beside the
-    images. With `subset` classes without images, and lines of the file without, are allowed.
+    `path` is a folder, a zip or tar archive, a folder in one (`data.zip/val`), a Parquet file or a
+    folder of them, or a pattern for several of a kind (`train-*.zip`), which count as one. Images
+    lie in a folder a class, or flat with a file of labels: `truth`, or one of a known name beside
+    them. With `subset` classes without images, and lines of the file without, are allowed.
     Whatever does not fit raises `DatasetError` that lists it, before any image is read.
     """
     names = ClassNames(labels)
-    top, inner = _located(Path(path).expanduser())
-    listing = Listing(open_members(top, side_names=SIDE_NAMES), inner)
-    if not len(listing):
-        raise DatasetError(f"{path} has no images")
-    truths = truths_of(
-        listing,
-        names,
-        path=str(path),
-        truth=Path(truth).expanduser() if truth is not None else None,
-        subset=subset,
+    paths, inner = _located(path)
+    dataset = _of_parquet(paths, names, path=str(path), truth=truth) or _of_members(
+        paths, inner, names, path=str(path), truth=truth, subset=subset
     )
-    dataset = MemberDataset(listing, truths, path=str(path), classes=len(labels))
     if dataset.missing and not subset:
         raise _incomplete(dataset, names)
     return dataset
 
 
-def _located(path: Path) -> tuple[Path, str]:
-    """Return the folder or file at a path, and for a place inside an archive the rest of it."""
-    for top in (path, *path.parents):
-        try:
-            if top == path and top.exists():
-                return path, ""
+def _of_parquet(
+    paths: Sequence[Path], names: ClassNames, *, path: str, truth: str | Path | None
+) -> Dataset | None:
+    """Return the data set of Parquet files; None where there are others, or images."""
+    if len(paths) == 1 and paths[0].is_dir() and next(image_files(str(paths[0])), None) is None:
+        paths = sorted(paths[0].rglob(f"*{_PARQUET}"))
+    files = [file for file in paths if file.suffix.lower() == _PARQUET]
+    if not files:
+        return None
+    if len(files) < len(paths):
+        raise DatasetError(f"{path} matches Parquet files and others: name one kind")
+    if truth is not None:
+        raise DatasetError(f"{path} has its labels in itself: leave out {truth}")
+    return open_parquet(files, names, path=path)
+
+
+def _of_members(
+    paths: Sequence[Path],
+    inner: str,
+    names: ClassNames,
+    *,
+    path: str,
+    truth: str | Path | None,
+    subset: bool,
+) -> Dataset:
+    listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
+    if not len(listing):
+        raise DatasetError(f"{path} has no images")
+    labels = Path(truth).expanduser() if truth is not None else None
+    truths = truths_of(listing, names, path=path, truth=labels, subset=subset)
+    return MemberDataset(listing, truths, path=path, classes=len(names.labels))
+
+
+def _located(path: str | Path) -> tuple[Sequence[Path], str]:
+    """Return the folders or files at a path, and for a place inside an archive the rest of it."""
+    place = Path(path).expanduser()
+    try:
+        if place.exists():
+            return [place], ""
+        for top in place.parents:
             if top.is_file():
-                return top, path.relative_to(top).as_posix()
-        except (OSError, ValueError) as exc:
-            raise DatasetError(f"cannot open {path}: {exc}") from exc
+                return [top], place.relative_to(top).as_posix()
+        if found := sorted(glob.glob(str(place), recursive=True)):  # noqa: PTH207
+            return [Path(name) for name in found], ""
+    except (OSError, ValueError) as exc:
+        raise DatasetError(f"cannot open {path}: {exc}") from exc
     raise DatasetError(f"no such file or folder: {path}")
-
-
-def _present(truths: Iterable[int], classes: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the classes that have images, and those that have none."""
-    present = set(truths)
-    return tuple(sorted(present)), tuple(i for i in range(classes) if i not in present)
 
 
 def _incomplete(dataset: Dataset, names: ClassNames) -> DatasetError:

@@ -8,15 +8,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from regnet.class_names import ClassNames, listed
+from regnet.class_names import SPLITS, ClassNames, listed
 from regnet.errors import DatasetError
 from regnet.labels import imagenet_labels
 from regnet.members import Members
 from regnet.truth_files import TRUTH_NAMES, TruthFile, key_of, read_truth
 
-_SPLITS: Final = frozenset(
-    ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
-)
 _WNID_IN_NAME: Final = re.compile(r"(?:^|.*_)(n\d{8})(?:_.*|$)")
 
 
@@ -82,13 +79,13 @@ def truths_of(
     with a list of what does not fit; `subset` allows lines of the file without an image.
     """
     if truth is not None:
-        return _by_file(listing, "", _given(truth), names, subset=subset)
+        return _by_file(listing, _given(truth), names, subset=subset)
     root = ""
     while True:
         children = _children(listing, root)
         known = {child for child in children if child and names.candidates(child)}
         if not known and (file := _found(listing, root)) is not None and len(children) == 1:
-            return _by_file(listing, root, file, names, subset=subset)
+            return _by_file(listing, file, names, subset=subset)
         if known or len(children) != 1 or "" in children:
             break
         root = f"{root}/{children.pop()}".lstrip("/")
@@ -111,7 +108,7 @@ def _first(folder: str, root: str) -> str:
 
 
 def _refuse_splits(children: set[str], known: set[str], path: str) -> None:
-    splits = sorted(child for child in children if child.lower() in _SPLITS)
+    splits = sorted(child for child in children if child.lower() in SPLITS)
     if splits and (not known or children <= set(splits)):
         named = " or ".join(f"{path}/{split}" for split in splits)
         raise DatasetError(f"{path} holds the splits {listed(splits)}: name one, {named}")
@@ -150,53 +147,57 @@ def _given(truth: Path) -> TruthFile:
 def _found(listing: Listing, root: str) -> TruthFile | None:
     """Return the file of labels of a known name in a folder of the images."""
 
+    def look(name: str) -> tuple[str, bytes] | None:
+        return listing.members.beside(str(PurePosixPath(listing.inner, root, name)))
+
     def beside(name: str) -> bytes | None:
-        parts = PurePosixPath(listing.inner, root, name)
-        return listing.members.beside(str(parts))
+        return file[1] if (file := look(name)) else None
 
     for name in TRUTH_NAMES:
-        if (data := beside(name)) is not None:
-            source = listing.members.source(str(PurePosixPath(listing.inner, root, name)))
-            return read_truth(data, source, beside=beside)
+        if found := look(name):
+            return read_truth(found[1], found[0], beside=beside)
     return None
 
 
-def _by_file(
-    listing: Listing, root: str, file: TruthFile, names: ClassNames, *, subset: bool
-) -> "array[int]":
+def _by_file(listing: Listing, file: TruthFile, names: ClassNames, *, subset: bool) -> "array[int]":
     """Return the class of each image from a file of labels; its lines and the images must fit."""
     classes = _classes(file, names)
-    keys, relative = _keys(listing, root, file)
+    rows, key = _rows_by_key(file, next(listing.paths()))
     truths, unlisted, twice = array("i"), [], []
     for path in listing.paths():
-        key = _relative(path, root) if relative else key_of(path)
-        row = keys.get(key)
+        row = rows.get(key(path))
         if row is None:
             unlisted.append(path)
         elif row < 0:
             twice.append(path)
         else:
             truths.append(classes[row])
-            keys[key] = -1
-    left = [file.rows[row][0] for row in keys.values() if row >= 0]
+            rows[key(path)] = -1
+    left = [file.rows[row][0] for row in rows.values() if row >= 0]
     _refuse_misfit(file, unlisted=unlisted, twice=twice, left=[] if subset else left)
     return truths
 
 
-def _relative(path: str, root: str) -> str:
-    return path[len(root) + 1 :] if root else path
+def _rows_by_key(file: TruthFile, path: str) -> tuple[dict[str, int], Callable[[str], str]]:
+    """Return each line's row by the key of its image, and the key of an image's path.
 
-
-def _keys(listing: Listing, root: str, file: TruthFile) -> tuple[dict[str, int], bool]:
-    """Return each line's row by the key of its image, and whether that is its path."""
+    Keys are paths where the file has them so for the given one, else names without the suffix.
+    """
     by_path = {str(PurePosixPath(name)): row for row, (name, _) in enumerate(file.rows)}
-    relative = _relative(next(listing.paths()), root) in by_path
-    keys = by_path if relative else {key_of(n): row for row, (n, _) in enumerate(file.rows)}
-    if len(keys) != len(file.rows):
-        kept = set(keys.values())
+    parts = path.split("/")
+    for skipped in range(len(parts)):
+        if "/".join(parts[skipped:]) in by_path:
+            return _each_once(file, by_path), lambda p: "/".join(p.split("/")[skipped:])
+    by_name = {key_of(name): row for row, (name, _) in enumerate(file.rows)}
+    return _each_once(file, by_name), key_of
+
+
+def _each_once(file: TruthFile, rows: dict[str, int]) -> dict[str, int]:
+    if len(rows) < len(file.rows):
+        kept = set(rows.values())
         twice = [name for row, (name, _) in enumerate(file.rows) if row not in kept]
         raise DatasetError(f"{file.source} names images more than once: {listed(twice)}")
-    return keys, relative
+    return rows
 
 
 def _classes(file: TruthFile, names: ClassNames) -> list[int]:

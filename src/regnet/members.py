@@ -1,63 +1,58 @@
-"""The images of a folder or archive, listed as often as wanted in one order."""
+"""The images of folders and archives, listed as often as wanted in one order."""
 
 import os
-import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-from regnet.archives import (
-    Member,
-    archive_kind,
-    is_image_name,
-    open_zip,
-    tar_files,
-    tar_members,
-    zip_members,
-)
+from regnet.archives import archive_kind, is_image_name, tar_files, tar_members
 from regnet.errors import DatasetError, ImageError
-from regnet.sources import MAX_BYTES, image_files, read_file
+from regnet.sources import MAX_BYTES, Item, image_files, read_file
 from regnet.spool import SharedFile
+from regnet.zip_stream import read_entry, zip_entries
 
 _HEAD: Final = 512  # bytes that tell what a file is
 _MAX_SIDE: Final = 64 << 20  # bytes of a file of labels
 
 
 class Members(Protocol):
-    """Images under one path. Names have `/` and are relative to it; the order never changes."""
+    """Images under one path; their names are relative to it. The order never changes.
 
-    path: str
+    Everything raises `DatasetError` where the folder or archive cannot be read.
+    """
 
     def sizes(self) -> Iterator[tuple[str, int]]:
-        """Yield each image's name and bytes without reading it; raises `DatasetError`."""
+        """Yield each image's name and bytes without reading it."""
 
-    def images(self) -> Iterator[Member]:
-        """Yield each image's name and thread-safe reader in the same order."""
+    def images(self) -> Iterator[tuple[str, Item]]:
+        """Yield each image's name and the image, in the same order."""
 
-    def source(self, name: str) -> str:
-        """Return the name under which an image is reported."""
+    def beside(self, name: str) -> tuple[str, bytes] | None:
+        """Return source and bytes of a file that is no image; None where there is none.
 
-    def beside(self, name: str) -> bytes | None:
-        """Return a small file that is no image, by its name; None where there is none.
-
-        Of an archive only those whose last name part was asked for at first are there.
+        Of an archive there are those that were asked for when it was opened, after `sizes`.
         """
 
 
-def open_members(path: Path, *, side_names: frozenset[str]) -> Members:
-    """Return the images of a folder or archive; raises `DatasetError` for anything else."""
+def open_members(paths: Sequence[Path], *, side_names: frozenset[str]) -> Members:
+    """Return the images of a folder or archive, or of several as if they were one."""
+    opened = [_opened(path, side_names) for path in paths]
+    return opened[0] if len(opened) == 1 else JoinedMembers(opened)
+
+
+def _opened(path: Path, side_names: frozenset[str]) -> Members:
     try:
         if path.is_dir():
             return FolderMembers(path)
-        with path.open("rb") as file:
-            kind = archive_kind(file.read(_HEAD), path.name)
-        if kind == "zip":
-            return ZipMembers(path)
-        if kind == "tar":
-            return TarMembers(path, side_names)
+        file = SharedFile(path.open("rb"))
+        kind = archive_kind(file.read_at(0, _HEAD), path.name)
     except (OSError, ValueError) as exc:
         raise DatasetError(f"cannot open {path}: {exc}") from exc
+    if kind == "zip":
+        return ZipMembers(path, file, side_names)
+    if kind == "tar":
+        return TarMembers(path, file, side_names)
     raise DatasetError(f"{path} is no data set: expected a folder, a zip or tar, or Parquet")
 
 
@@ -65,7 +60,7 @@ class FolderMembers:
     """The images below a folder, sorted folder by folder."""
 
     def __init__(self, path: Path) -> None:
-        self.path = str(path)
+        self._path = path
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield each image's name and bytes."""
@@ -75,99 +70,126 @@ class FolderMembers:
             except OSError:  # a broken link is an image that cannot be read
                 yield name, -1
 
-    def images(self) -> Iterator[Member]:
-        """Yield each image's name and reader."""
+    def images(self) -> Iterator[tuple[str, Item]]:
+        """Yield each image's name and the image."""
         for name, path in self._files():
-            yield name, partial(read_file, path, MAX_BYTES)
+            yield name, Item(path, partial(read_file, path, MAX_BYTES))
 
-    def source(self, name: str) -> str:
-        """Return the path of an image."""
-        return str(Path(self.path, name))
-
-    def beside(self, name: str) -> bytes | None:
-        """Return a file's bytes."""
-        path = Path(self.path, name)
+    def beside(self, name: str) -> tuple[str, bytes] | None:
+        """Return a file's path and bytes."""
+        path = self._path / name
         try:
-            return path.read_bytes() if path.is_file() else None
+            return (str(path), path.read_bytes()) if path.is_file() else None
         except OSError as exc:
             raise DatasetError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
     def _files(self) -> Iterator[tuple[str, str]]:
-        start = len(os.path.join(self.path, ""))  # noqa: PTH118  (with the separator at its end)
-        for path, problem in image_files(self.path):
+        start = len(str(self._path / "_")) - 1
+        for path, problem in image_files(str(self._path)):
             if problem is not None:
                 raise DatasetError(f"cannot look into {path}: {problem.strerror or problem}")
             yield path[start:].replace(os.sep, "/"), path
 
 
 class ZipMembers:
-    """The images in a zip, sorted by name."""
+    """The images in a zip, in its own order."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = str(path)
-        try:
-            self._archive: zipfile.ZipFile = open_zip(path)
-        except ImageError as exc:
-            raise DatasetError(f"{path}: {exc}") from exc
+    def __init__(self, path: Path, file: SharedFile, side_names: frozenset[str]) -> None:
+        self._path, self._file = path, file
+        self._beside = _Beside(path, side_names)
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield each image's name and bytes."""
-        for name, _ in self.images():
-            yield name, self._archive.getinfo(name).file_size
-
-    def images(self) -> Iterator[Member]:
-        """Yield each image's name and reader."""
-        return zip_members(self._archive, max_bytes=MAX_BYTES)
-
-    def source(self, name: str) -> str:
-        """Return the zip's path and the member's name."""
-        return f"{self.path}/{name}"
-
-    def beside(self, name: str) -> bytes | None:
-        """Return a member's bytes."""
         try:
-            info = self._archive.getinfo(name)
-        except KeyError:
-            return None
-        if info.file_size > _MAX_SIDE:
-            raise DatasetError(f"{self.source(name)} is too large for a list of labels")
+            for entry in zip_entries(self._file):
+                if is_image_name(entry.name):
+                    yield entry.name, entry.size
+                else:
+                    read = partial(read_entry, self._file, entry, _MAX_SIDE)
+                    self._beside.note(entry.name, entry.size, read)
+        except ImageError as exc:
+            raise DatasetError(f"{self._path}: {exc}") from exc
+
+    def images(self) -> Iterator[tuple[str, Item]]:
+        """Yield each image's name and the image."""
         try:
-            return self._archive.read(info)
-        except Exception as exc:
-            raise DatasetError(f"cannot read {self.source(name)}: {exc}") from exc
+            for entry in zip_entries(self._file):
+                if is_image_name(entry.name):
+                    read = partial(read_entry, self._file, entry, MAX_BYTES)
+                    yield entry.name, Item(f"{self._path}/{entry.name}", read)
+        except ImageError as exc:
+            raise DatasetError(f"{self._path}: {exc}") from exc
+
+    def beside(self, name: str) -> tuple[str, bytes] | None:
+        """Return a member's source and bytes."""
+        return self._beside.get(name)
 
 
 class TarMembers:
-    """The images in a tar, also a compressed one, in its own order."""
+    """The images in a tar, in its own order; a compressed one is read front to back each time."""
 
-    def __init__(self, path: Path, side_names: frozenset[str]) -> None:
-        self.path = str(path)
-        self._side_names = side_names
-        self._beside: dict[str, bytes] = {}
-        self._file = SharedFile(path.open("rb"))
+    def __init__(self, path: Path, file: SharedFile, side_names: frozenset[str]) -> None:
+        self._path, self._file = path, file
+        self._beside = _Beside(path, side_names)
 
     def sizes(self) -> Iterator[tuple[str, int]]:
-        """Yield each image's name and bytes; notes the files beside them."""
+        """Yield each image's name and bytes."""
         try:
             for name, size, read in tar_files(self._file):
                 if is_image_name(name):
                     yield name, size
-                elif PurePosixPath(name).name in self._side_names and size <= _MAX_SIDE:
-                    self._beside[str(PurePosixPath(name))] = read()
+                else:
+                    self._beside.note(name, size, read)
         except ImageError as exc:
-            raise DatasetError(f"{self.path}: {exc}") from exc
+            raise DatasetError(f"{self._path}: {exc}") from exc
 
-    def images(self) -> Iterator[Member]:
-        """Yield each image's name and reader; what is compressed is read front to back."""
+    def images(self) -> Iterator[tuple[str, Item]]:
+        """Yield each image's name and the image."""
         try:
-            yield from tar_members(self._file, max_bytes=MAX_BYTES)
+            for name, read in tar_members(self._file, max_bytes=MAX_BYTES):
+                yield name, Item(f"{self._path}/{name}", read)
         except ImageError as exc:
-            raise DatasetError(f"{self.path}: {exc}") from exc
+            raise DatasetError(f"{self._path}: {exc}") from exc
 
-    def source(self, name: str) -> str:
-        """Return the tar's path and the member's name."""
-        return f"{self.path}/{name}"
-
-    def beside(self, name: str) -> bytes | None:
-        """Return a member's bytes, known once `sizes` ran to its end."""
+    def beside(self, name: str) -> tuple[str, bytes] | None:
+        """Return a member's source and bytes."""
         return self._beside.get(name)
+
+
+class JoinedMembers:
+    """Several folders or archives as one; names are those inside each."""
+
+    def __init__(self, parts: Sequence[Members]) -> None:
+        self._parts = parts
+
+    def sizes(self) -> Iterator[tuple[str, int]]:
+        """Yield each image's name and bytes."""
+        for part in self._parts:
+            yield from part.sizes()
+
+    def images(self) -> Iterator[tuple[str, Item]]:
+        """Yield each image's name and the image."""
+        for part in self._parts:
+            yield from part.images()
+
+    def beside(self, name: str) -> tuple[str, bytes] | None:
+        """Return the first file of that name in a part."""
+        return next((file for part in self._parts if (file := part.beside(name))), None)
+
+
+class _Beside:
+    """The files of labels in an archive, by their names in it."""
+
+    def __init__(self, path: Path, wanted: frozenset[str]) -> None:
+        self._path, self._wanted = path, wanted
+        self._files: dict[str, tuple[str, bytes]] = {}
+
+    def note(self, name: str, size: int, read: Callable[[], bytes]) -> None:
+        path = PurePosixPath(name)
+        if path.name in self._wanted:
+            if size > _MAX_SIDE:
+                raise ImageError(f"{name} is too large for a list of labels")
+            self._files[str(path)] = f"{self._path}/{name}", read()
+
+    def get(self, name: str) -> tuple[str, bytes] | None:
+        return self._files.get(name)

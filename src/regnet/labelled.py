@@ -1,0 +1,46 @@
+"""What every kind of data set gives: images, each with the class that is true."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True)
+class LabelledItem:
+    """One image: its reported name, the model's class that is true, its bytes once wanted.
+
+    `read` is thread-safe and raises `ImageError` with the reason.
+    """
+
+    source: str
+    truth: int
+    read: Callable[[], bytes]
+
+
+class Dataset(Protocol):
+    """Labelled images in an order that never changes.
+
+    `path` as given; `count` of the images; `classes` of the model that have images, sorted, and
+    `missing` those that have none; `fingerprint` a hash of the images' names below it, sizes and
+    classes, so that work on the same images can be taken up again.
+    """
+
+    path: str
+    count: int
+    classes: tuple[int, ...]
+    missing: tuple[int, ...]
+    fingerprint: str
+
+    def items(self, start: int = 0) -> Iterator[LabelledItem]:
+        """Yield the images from a position on; raises `DatasetError` where the files changed."""
+
+    def find(self, sources: Collection[str]) -> dict[str, LabelledItem]:
+        """Return the images of these names to read again; unknown names are left out."""
+
+
+def present_and_missing(
+    truths: Iterable[int], classes: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Return the classes that have images, and those that have none."""
+    present = set(truths)
+    return tuple(sorted(present)), tuple(i for i in range(classes) if i not in present)

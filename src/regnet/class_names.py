@@ -61,7 +61,8 @@ class ClassNames:
         every = set(range(len(self.labels)))
         if all(len(classes) == 1 for classes in whole) and every == set().union(*whole):
             return {name: min(classes) for name, classes in zip(names, whole, strict=True)}
-        if every == {int(name) for name in names if name.isdecimal()} and not any(whole):
+        numbered = all(name.isdecimal() for name in names) and not any(whole)
+        if numbered and every == {int(name) for name in names}:
             return {name: int(name) for name in names}
         found = {name: self.candidates(name) for name in names}
         self._refuse_unknown([name for name in names if not found[name]], what)

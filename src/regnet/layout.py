@@ -5,6 +5,7 @@ import re
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
@@ -187,9 +188,14 @@ def _rows_by_key(file: TruthFile, path: str) -> tuple[dict[str, int], Callable[[
     parts = path.split("/")
     for skipped in range(len(parts)):
         if "/".join(parts[skipped:]) in by_path:
-            return _each_once(file, by_path), lambda p: "/".join(p.split("/")[skipped:])
+            return _each_once(file, by_path), partial(_inner, skipped=skipped)
     by_name = {key_of(name): row for row, (name, _) in enumerate(file.rows)}
     return _each_once(file, by_name), key_of
+
+
+def _inner(path: str, *, skipped: int) -> str:
+    """Return a path without its first folders."""
+    return "/".join(path.split("/")[skipped:])
 
 
 def _each_once(file: TruthFile, rows: dict[str, int]) -> dict[str, int]:

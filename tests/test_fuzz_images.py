@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regnet.decode import decode_image, pack
+from regnet.decode import decode_pixels
 from regnet.errors import ImageError
 from regnet.preprocess import crop_pixels
 from regnet.protocol import OMZ
@@ -59,7 +59,7 @@ def survives(data: bytes) -> bool:
     """Decode and crop; return whether pixels came out. Only `ImageError` may be raised."""
     signal.alarm(SECONDS)
     try:
-        pixels = pack(decode_image(data, max_pixels=MAX_PIXELS), "RGB")
+        pixels = decode_pixels(data, "RGB", max_pixels=MAX_PIXELS)
         crop = crop_pixels(data, OMZ, max_pixels=MAX_PIXELS)
         reason = None
     except ImageError as exc:
@@ -271,7 +271,7 @@ def test_hostile_headers(data: bytes) -> None:
 )
 def test_huge_sizes_are_called_too_many_pixels(name: str) -> None:
     with bounded(), pytest.raises(ImageError, match=r"too many pixels|corrupt"):
-        decode_image(HOSTILE[name])
+        decode_pixels(HOSTILE[name], "RGB")
 
 
 def test_broken_animations() -> None:

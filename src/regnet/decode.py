@@ -49,55 +49,35 @@ _MAGIC: Final = (
 )
 FORMATS: Final = tuple(dict.fromkeys(name for name, *_ in _MAGIC))
 
-_TRANSPOSE: Final = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-
 # Pillow checks sizes again, and warns, while it loads these.
 _WARN_ON_LOAD: Final = ("TIFF", "ICO")
 
 _warnings_lock = threading.Lock()
 
 
-def decode_image(data: bytes, *, max_pixels: int = MAX_PIXELS) -> Image.Image:
-    """Return the image in encoded bytes upright, of mode RGB.
+def decode_pixels(data: bytes, channels: Channels, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+    """Return the image in encoded bytes upright: uint8 (H, W, 3), a view of any memory layout.
 
     Of an animation the first frame, alpha dropped. Safe to call from many threads.
     Raises `ImageError` with the reason; above `max_pixels` nothing is decoded.
     """
-    if (pixels := _decode_jpeg(data, max_pixels)) is None:
-        return _open_rgb(data, max_pixels)
-    return _turned(Image.fromarray(pixels), _jpeg_transpose(data))
+    if (pixels := _decode_jpeg(data, channels, max_pixels)) is None:
+        return _open_pixels(data, channels, max_pixels)
+    return _upright(pixels, _jpeg_orientation(data))
 
 
-def upright_rgb(image: Image.Image) -> Image.Image:
-    """Return a Pillow image of any mode turned upright by its EXIF data, in mode RGB.
+def upright_pixels(image: Image.Image, channels: Channels) -> Pixels:
+    """Return the pixels of a Pillow image of any mode, upright, as `decode_pixels` does.
 
     The image given is not changed. Raises `ImageError` where it cannot be loaded or converted.
     """
     _require_pixels(*image.size)
     _load(image, f"image of mode {image.mode}")
-    with _quiet():
-        method = _exif_transpose(image)
-    with _readable(f"image of mode {image.mode}"):
-        return _turned(_to_rgb(image), method)
+    return _pixels(image, f"image of mode {image.mode}", channels)
 
 
-def pack(image: Image.Image, channels: Channels) -> Pixels:
-    """Return a Pillow RGB image as uint8 (H, W, 3) in the order of `channels`, writable."""
-    width, height = image.size
-    pixels = np.frombuffer(bytearray(image.tobytes("raw", channels)), np.uint8)
-    return pixels.reshape(height, width, 3)
-
-
-def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
-    """Return a JPEG's RGB pixels as they are stored; None where Pillow must decide."""
+def _decode_jpeg(data: bytes, channels: Channels, max_pixels: int) -> Pixels | None:
+    """Return a JPEG's pixels as they are stored; None where Pillow must decide."""
     if data[:3] != b"\xff\xd8\xff":
         return None
     try:
@@ -105,21 +85,21 @@ def _decode_jpeg(data: bytes, max_pixels: int) -> Pixels | None:
         if colorspace in ("CMYK", "YCCK"):
             return None
         _check_size(width, height, max_pixels)
-        pixels: Pixels = simplejpeg.decode_jpeg(data, "RGB")
+        pixels: Pixels = simplejpeg.decode_jpeg(data, channels)
     except (ValueError, MemoryError):  # also for what libjpeg only warns about
         return None
     return pixels
 
 
-def _jpeg_transpose(data: bytes) -> Image.Transpose | None:
-    """Return how a JPEG must be turned to be upright, by its EXIF or XMP data."""
+def _jpeg_orientation(data: bytes) -> object:
+    """Return the orientation in a JPEG's EXIF or XMP data."""
     if not _has_app1(data):
-        return None
+        return 1
     try:
         with _quiet():
-            return _exif_transpose(_open(data, "JPEG", "Jpeg"))
+            return _orientation(_open(data, "JPEG", "Jpeg"))
     except ImageError:
-        return None  # simplejpeg could read it, so it goes on
+        return 1  # simplejpeg could read it, so it goes on
 
 
 def _has_app1(data: bytes) -> bool:
@@ -135,17 +115,23 @@ def _has_app1(data: bytes) -> bool:
     return True
 
 
-def _open_rgb(data: bytes, max_pixels: int) -> Image.Image:
+def _open_pixels(data: bytes, channels: Channels, max_pixels: int) -> Pixels:
     name, plugin = _format_of(data)
     with _quiet():
         image = _open(data, name, plugin)
     _check_size(*image.size, max_pixels)
     _load(image, name)
     _check_size(*image.size, max_pixels)  # an icon may hold more than its header says
+    return _pixels(image, name, channels)
+
+
+def _pixels(image: Image.Image, name: str, channels: Channels) -> Pixels:
+    """Return the pixels of a loaded image upright."""
     with _quiet():
-        method = _exif_transpose(image)
+        orientation = _orientation(image)
     with _readable(name):
-        return _turned(_to_rgb(image), method)
+        pixels = np.asarray(_to_rgb(image))
+    return _upright(pixels if channels == "RGB" else pixels[..., ::-1], orientation)
 
 
 def _format_of(data: bytes) -> tuple[str, str]:
@@ -185,16 +171,23 @@ def _check_size(width: int, height: int, max_pixels: int) -> None:
         )
 
 
-def _exif_transpose(image: Image.Image) -> Image.Transpose | None:
-    """Return how the image must be turned to be upright; None where its EXIF does not say."""
+def _orientation(image: Image.Image) -> object:
+    """Return the orientation that an image's EXIF data says, 1 to 8, or whatever is there."""
     try:
-        return _TRANSPOSE.get(image.getexif().get(0x0112, 1))
+        return image.getexif().get(0x0112, 1)
     except Exception:  # hostile metadata raises anything; the pixels are good without
-        return None
+        return 1
 
 
-def _turned(image: Image.Image, method: Image.Transpose | None) -> Image.Image:
-    return image if method is None else image.transpose(method)
+def _upright(pixels: Pixels, orientation: object) -> Pixels:
+    """Return a view turned by an EXIF orientation, that of `ImageOps.exif_transpose`."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return pixels
 
 
 def _to_rgb(image: Image.Image) -> Image.Image:

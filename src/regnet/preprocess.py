@@ -8,10 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from regnet.decode import MAX_PIXELS, Pixels, decode_image, pack, upright_rgb
+from regnet.decode import MAX_PIXELS, Pixels, decode_pixels, upright_pixels
 from regnet.errors import ImageError
 from regnet.linear import linear_crop
-from regnet.protocol import Box, Channels, Preprocess
+from regnet.protocol import Box, Channels, Preprocess, Size
 from regnet.resize import resize_crop
 
 ImageLike = bytes | bytearray | memoryview | str | Path | np.ndarray[Any, Any] | Image.Image
@@ -45,13 +45,13 @@ def crop_pixels(
     (H, W, 4) in the order of `array_channels`, or grey (H, W). Safe to call from many threads.
     Raises `ImageError` with the reason.
     """
-    rgb = _rgb(image, array_channels, max_pixels)
-    return _part(rgb, preprocess, preprocess.crop_box(*preprocess.resized(*rgb.size)))
+    pixels = _upright(image, preprocess.channels, array_channels, max_pixels)
+    return _part(pixels, preprocess, preprocess.crop_box(*_resized(pixels, preprocess)))
 
 
 def rgb_pixels(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Return all pixels of one image, upright: uint8 (H, W, 3), RGB. Raises `ImageError`."""
-    return pack(_rgb(image, "RGB", max_pixels), "RGB")
+    return np.array(_upright(image, "RGB", "RGB", max_pixels), order="C")
 
 
 def stages(
@@ -66,36 +66,43 @@ def stages(
     `cropped` equals `crop_pixels`, whose arguments these are; but here the whole image is resized,
     so one whose resized pixels would be over `max_pixels` is an `ImageError` too.
     """
-    rgb = _rgb(image, array_channels, max_pixels)
-    width, height = size = preprocess.resized(*rgb.size)
+    pixels = _upright(image, preprocess.channels, array_channels, max_pixels)
+    width, height = size = _resized(pixels, preprocess)
     if width * height > max_pixels:
         raise ImageError(
             f"too many pixels: resized to {width} x {height} it is over the limit of {max_pixels:,}"
         )
     left, top, right, bottom = preprocess.crop_box(*size)
-    resized = _part(rgb, preprocess, (0, 0, width, height))
+    resized = _part(pixels, preprocess, (0, 0, width, height))
     cropped = np.ascontiguousarray(resized[top:bottom, left:right])
-    return Stages(pack(rgb, preprocess.channels), resized, cropped)
+    return Stages(np.ascontiguousarray(pixels), resized, cropped)
 
 
-def _part(rgb: Image.Image, preprocess: Preprocess, box: Box) -> Crop:
+def _resized(pixels: Pixels, preprocess: Preprocess) -> Size:
+    height, width = pixels.shape[:2]
+    return preprocess.resized(width, height)
+
+
+def _part(pixels: Pixels, preprocess: Preprocess, box: Box) -> Crop:
     """Return a part of an image as the protocol resizes it."""
-    size = preprocess.resized(*rgb.size)
+    size = _resized(pixels, preprocess)
     if preprocess.interpolation == "opencv-linear":
-        return linear_crop(pack(rgb, preprocess.channels), size=size, box=box) * np.float32(255)
-    part = resize_crop(rgb, size=size, box=box, interpolation=preprocess.interpolation)
-    return pack(part, preprocess.channels)
+        return np.ascontiguousarray(linear_crop(pixels, size=size, box=box) * np.float32(255))
+    return resize_crop(pixels, size=size, box=box, interpolation=preprocess.interpolation)
 
 
-def _rgb(image: ImageLike, array_channels: Channels, max_pixels: int) -> Image.Image:
+def _upright(
+    image: ImageLike, channels: Channels, array_channels: Channels, max_pixels: int
+) -> Pixels:
+    """Return an image's pixels as a view (H, W, 3) in the order of `channels`."""
     if isinstance(image, Image.Image):
-        return upright_rgb(image)
+        return upright_pixels(image, channels)
     if isinstance(image, np.ndarray):
-        return _from_array(image, array_channels)
+        return _from_array(image, flipped=channels != array_channels)
     if isinstance(image, str | Path):
         image = _read(Path(image))
     if isinstance(image, bytes | bytearray | memoryview):
-        return decode_image(bytes(image), max_pixels=max_pixels)
+        return decode_pixels(bytes(image), channels, max_pixels=max_pixels)
     raise ImageError(
         f"cannot read an image from {type(image).__name__}: "
         "give bytes, a path, a uint8 array or a Pillow image"
@@ -110,7 +117,7 @@ def _read(path: Path) -> bytes:
         raise ImageError(f"cannot read {path}: {reason}") from exc
 
 
-def _from_array(array: np.ndarray[Any, Any], channels: Channels) -> Image.Image:
+def _from_array(array: np.ndarray[Any, Any], *, flipped: bool) -> Pixels:
     if array.dtype != np.uint8:
         raise ImageError(f"an array of {array.dtype} is no image: give uint8 pixels, 0..255")
     if array.ndim == 3 and array.shape[2] == 1:
@@ -119,6 +126,6 @@ def _from_array(array: np.ndarray[Any, Any], channels: Channels) -> Image.Image:
         raise ImageError(
             f"an array of shape {array.shape} is no image: give (H, W), (H, W, 3) or (H, W, 4)"
         )
-    if array.ndim == 3:
-        array = array[:, :, :3] if channels == "RGB" else array[:, :, 2::-1]
-    return Image.fromarray(np.ascontiguousarray(array)).convert("RGB")
+    if array.ndim == 2:
+        return np.repeat(array[:, :, None], 3, axis=2)
+    return array[:, :, 2::-1] if flipped else array[:, :, :3]

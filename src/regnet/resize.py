@@ -6,14 +6,17 @@ first, but vertical where the height shrinks by more than twice what the width s
 does not depend on the Pillow installed, and each does only what the crop needs where that is exact.
 """
 
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from math import gcd
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from regnet import kernel
 from regnet.protocol import Box, Interpolation, Size
+
+Pixels = NDArray[np.uint8]
 
 _FILTER = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
 _SUPPORT = {"bicubic": 2.0, "bilinear": 1.0}
@@ -82,17 +85,30 @@ class Axis:
         return rounded
 
 
-def resize_crop(
-    image: Image.Image, *, size: Size, box: Box, interpolation: Interpolation
-) -> Image.Image:
-    """Return `image.resize(size).crop(box)` of an RGB image, bit for bit as Pillow 13.
+def resize_crop(pixels: Pixels, *, size: Size, box: Box, interpolation: Interpolation) -> Pixels:
+    """Return the box of pixels (H, W, 3) resized to `size`, bit for bit as Pillow 13: (h, w, 3).
 
-    `size` is (width, height); `box` is (left, top, right, bottom), inside it.
+    `size` is (width, height); `box` is (left, top, right, bottom), inside it. Compiled code does
+    it where it was built, else Pillow.
     """
+    height, width = pixels.shape[:2]
     left, top, right, bottom = box
-    across = Axis(image.width, size[0], left, right - left)
-    down = Axis(image.height, size[1], top, bottom - top)
-    if size[0] * size[1] > MAX_RESIZED_PIXELS:
+    across = Axis(width, size[0], left, right - left)
+    down = Axis(height, size[1], top, bottom - top)
+    out = np.empty((down.count, across.count, 3), np.uint8)
+    bicubic = interpolation == "bicubic"
+    if kernel.resize(pixels, across=astuple(across), down=astuple(down), bicubic=bicubic, out=out):
+        return out
+    order = slice(None, None, -1 if pixels.strides[2] < 0 else 1)  # as in memory: faster to copy
+    image = Image.fromarray(np.ascontiguousarray(pixels[:, :, order]))
+    resized = _resize_image(image, across, down, interpolation)
+    return np.array(np.asarray(resized)[:, :, order], order="C")
+
+
+def _resize_image(
+    image: Image.Image, across: Axis, down: Axis, interpolation: Interpolation
+) -> Image.Image:
+    if across.target * down.target > MAX_RESIZED_PIXELS:
         return _resize_taps(image, across, down, interpolation)
     if _vertical_first(across, down):
         image = _limit(image, None, across, interpolation)

@@ -19,7 +19,7 @@ _LOCATOR64: Final = struct.Struct("<4sLQL")
 _ENTRY: Final = struct.Struct("<4s6H3L5H2L")
 _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _COMMENT: Final = 1 << 16  # bytes that may follow the end's record
-_CHUNK: Final = 1 << 20
+_CHUNK: Final = 1 << 19  # over twice the longest entry
 _UTF8: Final = 0x800
 
 

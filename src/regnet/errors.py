@@ -15,6 +15,7 @@ RegNetError
 │   ├── UnsafeError      ... because reading it would run code
 │   └── MismatchError    ... because its tensors are not the network's
 ├── ModelError           a converted model (IR, ONNX) cannot be used
+├── ServerError          a running server does not answer as it should
 ├── ConversionError      a conversion failed or disagrees with the network
 ├── MissingExtraError    an optional dependency is not installed
 └── OutputError          a result could not be written
@@ -97,6 +98,10 @@ class MismatchError(WeightsError):
 
 class ModelError(RegNetError):
     """A converted model cannot be used."""
+
+
+class ServerError(RegNetError):
+    """A running server does not answer as it should."""
 
 
 class ConversionError(RegNetError):

@@ -1,0 +1,47 @@
+"""The crop that a model with preprocessing in its graph makes, to be looked at from outside."""
+
+import queue
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.errors import ModelError
+from regnet.graph import read_graph
+from regnet.graph_preprocess import PIXELS
+from regnet.parallel import cores
+from regnet.runtime import ov
+
+
+class GraphCrop:
+    """The preprocessing part of an IR, run by itself.
+
+    Raises `ModelError` where the IR does not say which of its tensors is the crop.
+    """
+
+    def __init__(self, path: Path) -> None:
+        graph = read_graph(path)
+        found = [
+            port for op in graph.get_ops() for port in op.outputs() if PIXELS in port.get_names()
+        ]
+        if len(found) != 1:
+            raise ModelError(f"{path}: no tensor in its graph is named {PIXELS}")
+        part = ov.Model([found[0]], graph.get_parameters(), PIXELS)
+        options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": cores()}
+        compiled = ov.Core().compile_model(part, "CPU", options)
+        self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
+        for _ in range(cores()):
+            self._requests.put(compiled.create_infer_request())
+
+    def crop(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
+        """Return the crop (crop, crop, 3), 0..255, channels as the protocol orders them.
+
+        `image` is whole, (H, W, 3), RGB. Threads may call it at once.
+        """
+        request = self._requests.get()
+        try:
+            request.infer({0: image[None]}, share_inputs=True)
+            crop = np.array(request.get_output_tensor(0).data[0].transpose(1, 2, 0))
+        finally:
+            self._requests.put(request)
+        return crop

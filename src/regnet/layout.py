@@ -60,7 +60,7 @@ class Listing:
 
 def below(name: str, folder: str) -> str | None:
     """Return a member's path below a folder, None for one elsewhere; "" is the folder of all."""
-    path = str(PurePosixPath(name))
+    path = str(PurePosixPath(name)) if "./" in name or "//" in name else name
     if not folder:
         return path
     return path[len(folder) + 1 :] if path.startswith(f"{folder}/") else None

@@ -131,11 +131,23 @@ def evaluate(
     """
     library = Library(folder=default_cache_dir(cache_dir), offline=offline)
     choice = Choice(model=str(model), engine=engine, precision=precision, protocol=protocol)
-    predictor = open_predictor(choice, library=library)
-    images = open_dataset(dataset, predictor.metadata.labels, truth=truth, subset=subset)
-    run = Run(choice=choice, predictor=predictor, dataset=images, library=library)
+    run = open_run(choice, dataset, library=library, truth=truth, subset=subset)
     with run.journal() as journal:
         return run.evaluate(journal, strict=strict)
+
+
+def open_run(
+    choice: Choice,
+    dataset: str | Path,
+    *,
+    library: Library,
+    truth: str | Path | None = None,
+    subset: bool = False,
+) -> "Run":
+    """Return a model and images, opened and found to fit; raises as `evaluate` does."""
+    predictor = open_predictor(choice, library=library)
+    images = open_dataset(dataset, predictor.metadata.labels, truth=truth, subset=subset)
+    return Run(choice=choice, predictor=predictor, dataset=images, library=library)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,14 +1,17 @@
 """Every prediction of an evaluation, a row an image, in a Parquet file."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 
-from regnet.errors import MissingExtraError
+from regnet.errors import MissingExtraError, OutputError
 from regnet.labels import Labels
 from regnet.result import top_classes
-from regnet.scoring import Batch
+from regnet.scoring import Batch, Listener
+from regnet.writers import part_of
 
 TOP: Final = 5
 _ROW_GROUP: Final = 4096
@@ -22,7 +25,38 @@ def require_parquet() -> None:
         raise MissingExtraError("writing Parquet", "parquet") from exc
 
 
-class PredictionsFile:
+@contextmanager
+def open_predictions(path: Path, labels: Labels) -> Iterator[Listener]:
+    """Give what writes every prediction; the file gets its name once all are in it.
+
+    Raises `OutputError` where it cannot be written, `MissingExtraError` without pyarrow.
+    """
+    part = part_of(path)
+    try:
+        with _naming(path):
+            rows = _Rows(part, labels)
+
+        def write(batch: Batch) -> None:
+            with _naming(path):
+                rows.add(batch)
+
+        yield write
+        with _naming(path):
+            rows.close()
+            part.replace(path.resolve())
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc
+
+
+class _Rows:
     """Takes batches in order and writes their rows in groups; `close` writes the footer.
 
     Columns: `source`; `truth`, `truth_label`; `top5` (structs of index, wnid, label, probability,
@@ -39,7 +73,7 @@ class PredictionsFile:
         self._writer = pq.ParquetWriter(path, self._schema)
         self._rows: list[dict[str, Any]] = []
 
-    def __call__(self, batch: Batch) -> None:
+    def add(self, batch: Batch) -> None:
         """Keep a batch's rows."""
         rows = iter(batch.scored.probabilities)
         for source, truth, error in zip(

@@ -1,0 +1,173 @@
+"""`regnet evaluate`: how good a model is on labelled photos."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, stderr
+from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.progress import download_display
+from regnet.conversion import InferencePrecision
+from regnet.errors import OutputError
+from regnet.predictors import Choice, EngineName
+
+if TYPE_CHECKING:
+    from regnet.evaluation import Evaluation, Run
+    from regnet.scoring import Batch, Listener
+
+HELP = """Measure a model's accuracy on labelled photos.
+
+MODEL is a card's name, `bundled`, an IR (.xml), an ONNX file or a checkpoint. DATASET is a \
+folder, a zip or tar archive, a folder in one (data.zip/val) or Parquet: a folder a class, named \
+by wnid or label, or flat with a file of labels beside the photos or given with --truth.
+
+Reports top-1 and top-5 with 95 % intervals, figures of each class, confused classes and \
+calibration, and compares with the card. An interrupted run goes on where it was.
+
+Exit status: 0 all scored, 1 some photos could not be read, 2 could not run, 130 interrupted.
+
+Examples:
+
+  regnet evaluate bundled photos/
+
+  regnet evaluate regnetx-3.2gf imagenet/val --protocol omz --html report.html
+
+  regnet evaluate bundled val.zip --precision int8 --json > figures.json
+
+  regnet evaluate regnetx-3.2gf imagenette/val --subset --predictions rows.parquet
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command("evaluate", help=HELP)(evaluate)
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="The model, see above", show_default=False)],
+    dataset: Annotated[str, typer.Argument(help="Labelled photos, see above", show_default=False)],
+    engine: Annotated[
+        EngineName | None,
+        typer.Option(help="Default: onnx for .onnx files, else ir (OpenVINO)"),
+    ] = None,
+    precision: Annotated[
+        InferencePrecision, typer.Option(help="What the engine computes in; f32 is exact")
+    ] = "f32",
+    protocol: Annotated[
+        Literal["omz", "pycls"] | None,
+        typer.Option(help="How photos are resized and cropped; default: the model's own"),
+    ] = None,
+    truth: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File of labels of a flat folder")
+    ] = None,
+    subset: Annotated[
+        bool, typer.Option("--subset", help="Classes of the model may be without photos")
+    ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Count an unreadable photo as a wrong answer")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all figures as one JSON object")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report with plots and photos")
+    ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write every prediction, as Parquet")
+    ] = None,
+    fresh: Annotated[
+        bool, typer.Option("--fresh", help="Start over instead of going on with a broken-off run")
+    ] = False,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    mirror: Mirrors = None,
+) -> None:
+    """Evaluate and exit with 0, or 1 if some photos could not be read."""
+    choice = Choice(model=model, engine=engine, precision=precision, protocol=protocol)
+    _require_writable(html, predictions)
+    models = library(cache_dir, offline, mirror)
+    with interruptible():
+        from regnet.evaluation import open_run
+        from regnet.predictions_file import open_predictions
+
+        with download_display() as on_event:
+            run = open_run(
+                choice,
+                dataset,
+                library=replace(models, on_event=on_event),
+                truth=truth,
+                subset=subset,
+            )
+        with run.journal(fresh=fresh) as journal, ExitStack() as stack:
+            listeners: list[Listener] = [stack.enter_context(_progress(run.dataset.count))]
+            if predictions is not None:
+                labels = run.predictor.metadata.labels
+                listeners.append(stack.enter_context(open_predictions(predictions, labels)))
+            found = run.evaluate(journal, strict=strict, listeners=listeners)
+            stack.close()
+            if predictions is not None:
+                say(f"{predictions}: written")
+            _report(found, run, as_json=as_json, html=html)
+    raise typer.Exit(EXIT_SOME_FAILED if found.scores.unreadable else EXIT_OK)
+
+
+def _require_writable(html: Path | None, predictions: Path | None) -> None:
+    """Find out before the photos are scored what could not be written after."""
+    for path in filter(None, (html, predictions)):
+        if path.is_dir() or not path.absolute().parent.is_dir():
+            raise OutputError(f"cannot write {path}: it is a folder, or is in one that is not here")
+    if html is not None:
+        from regnet.report import require_report
+
+        require_report()
+    if predictions is not None:
+        from regnet.predictions_file import require_parquet
+
+        require_parquet()
+
+
+def _report(found: "Evaluation", run: "Run", *, as_json: bool, html: Path | None) -> None:
+    """Print the figures and write the report."""
+    if html is not None:
+        from regnet.report import write_page
+        from regnet.report.evaluation import evaluation_page
+
+        write_page(html, evaluation_page(found, run.dataset))
+        say(f"{html}: written")
+    if as_json:
+        print(json.dumps(found.to_dict()))  # noqa: T201
+        return
+    from regnet.evaluation_table import evaluation_lines
+
+    for line in evaluation_lines(found):
+        print(line)  # noqa: T201
+
+
+@contextmanager
+def _progress(count: int) -> Iterator["Listener"]:
+    """Give what shows the running top-1 and the time left on a terminal's standard error."""
+    if not sys.stderr.isatty():
+        yield lambda batch: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn("images"), TimeLeft(), TextColumn("left")]
+    with Progress(*columns, console=stderr(), transient=True) as display:
+        task = display.add_task("evaluating", total=count)
+        hits = seen = 0
+
+        def show(batch: "Batch") -> None:
+            nonlocal hits, seen
+            hits, seen = hits + batch.hits, seen + len(batch.readable)
+            running = f"top-1 {100 * hits / seen:.2f} %" if seen else "evaluating"
+            display.update(task, advance=len(batch.sources), description=running)
+
+        yield show

@@ -1,0 +1,30 @@
+"""Photos small enough to be part of a page."""
+
+import base64
+import io
+
+from PIL import Image
+
+from regnet.errors import ImageError
+from regnet.preprocess import ImageLike, rgb_pixels
+
+SIDE = 192
+
+
+def thumbnail(image: ImageLike, *, side: int = SIDE) -> str | None:
+    """Return a photo's middle square as a data address, JPEG of at most `side` pixels square.
+
+    None where it cannot be read.
+    """
+    try:
+        photo = Image.fromarray(rgb_pixels(image))
+    except ImageError:
+        return None
+    short = min(photo.size)
+    left, top = (photo.width - short) // 2, (photo.height - short) // 2
+    square = photo.crop((left, top, left + short, top + short))
+    if short > side:
+        square = square.resize((side, side), Image.Resampling.BICUBIC)
+    buffer = io.BytesIO()
+    square.save(buffer, "JPEG", quality=82)
+    return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()

@@ -19,7 +19,7 @@ from regnet.classify import Classifier
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError, ModelError
 from regnet.preprocess import crop_pixels
-from regnet.result import Prediction, top_classes
+from regnet.result import Prediction, Wanted, top_classes
 from regnet.runtime import ov
 from regnet.samples import sample_photos
 from regnet.zoo.catalogue import bundled_path, card_by_name
@@ -111,7 +111,7 @@ def test_memory_does_not_grow_with_the_number_of_images(classifier: Classifier) 
             read += 1
             yield str(number), lambda: photo
 
-    stream = classifier._stream(jobs(), 1, 8)  # type: ignore[arg-type]
+    stream = classifier._stream(jobs(), Wanted(1), 8)  # type: ignore[arg-type]
     for taken in range(1, 40):
         next(stream)
         assert read <= taken + 100 * os.cpu_count()

@@ -78,11 +78,11 @@ class Certificate(_Record):
 class Calibration(_Record):
     """Temperature and prediction sets learnt from labelled photos.
 
-    Logits are divided by `temperature`, inside the graph. The set of an image holds the true class
-    with probability `coverage`: by `method` "aps" the most probable classes until their sum
-    reaches `threshold`, by "lac" the classes of at least `1 - threshold`. `photos` were learnt
-    from; on `held_out` others the sets held the truth in the share `measured_coverage`, with
-    `mean_size` classes each.
+    The network's logits are divided by `temperature`, inside the graph. The set of an image holds
+    the true class with probability `coverage`, for images like those learnt from: by `method` "aps"
+    the classes before which more probable ones sum to at most `threshold`, by "lac" those of at
+    least `1 - threshold`. `photos` were learnt from; on `held_out` others the sets held the truth
+    in the share `measured_coverage`, with `mean_size` classes each.
     """
 
     temperature: float

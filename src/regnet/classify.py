@@ -2,19 +2,22 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
+from regnet.conformal import set_sizes
 from regnet.conversion import InferencePrecision
 from regnet.engine import Engine, read_model
-from regnet.errors import ImageError
+from regnet.errors import ImageError, ModelError
 from regnet.metadata import ModelMetadata
 from regnet.parallel import BATCH_SIZE, cores, in_order
 from regnet.preprocess import ImageLike
-from regnet.result import Prediction, top_classes
+from regnet.result import ClassScore, Prediction, Wanted, top_classes
 from regnet.sources import iter_items
 
 
@@ -61,51 +64,77 @@ class Classifier:
         return self._model.metadata
 
     @overload
-    def classify(self, images: ImageLike, *, top_k: int = 5) -> Prediction: ...
-    @overload
-    def classify(self, images: list[ImageLike], *, top_k: int = 5) -> list[Prediction]: ...
     def classify(
-        self, images: ImageLike | list[ImageLike], *, top_k: int = 5
+        self, images: ImageLike, *, top_k: int = 5, sets: bool = False, unknown: bool = False
+    ) -> Prediction: ...
+    @overload
+    def classify(
+        self, images: list[ImageLike], *, top_k: int = 5, sets: bool = False, unknown: bool = False
+    ) -> list[Prediction]: ...
+    def classify(
+        self,
+        images: ImageLike | list[ImageLike],
+        *,
+        top_k: int = 5,
+        sets: bool = False,
+        unknown: bool = False,
     ) -> Prediction | list[Prediction]:
         """Return the prediction of one image, or of each in a list.
 
         An image is a path, encoded bytes, a uint8 array (H, W, 3) in RGB or (H, W) grey, or a PIL
-        image. One that cannot be read gives a prediction with `error` set.
+        image. One that cannot be read gives a prediction with `error` set. `sets` and `unknown`
+        fill the fields of these names; raises `ModelError` unless the model is calibrated.
         """
+        wanted = Wanted(top_k, sets, unknown)
         if isinstance(images, list):
             jobs = [_job(image, number) for number, image in enumerate(images)]
-            return list(self._stream(jobs, top_k, BATCH_SIZE))
-        return next(self._stream([_job(images, 0)], top_k, BATCH_SIZE))
+            return list(self._stream(jobs, wanted, BATCH_SIZE))
+        return next(self._stream([_job(images, 0)], wanted, BATCH_SIZE))
 
     def stream(
         self,
         sources: str | Path | Iterable[str | Path],
         *,
         top_k: int = 5,
+        sets: bool = False,
+        unknown: bool = False,
         batch_size: int = BATCH_SIZE,
     ) -> Iterator[Prediction]:
-        """Yield the prediction of every image in the sources, in their order.
+        """Return the predictions of all images in the sources, in their order, one by one.
 
         Sources are those of `regnet classify`: files, folders, globs, URLs, archives, `-`. Memory
-        does not grow with their number. At most `batch_size` images are inferred in one call.
+        does not grow with their number. At most `batch_size` images are inferred in one call. The
+        other options, and the error of a model that is not calibrated, are those of `classify`.
         """
         if isinstance(sources, str | Path):
             sources = [sources]
         jobs = ((item.source, item.read) for item in iter_items(sources))
-        yield from self._stream(jobs, top_k, batch_size)
+        return self._stream(jobs, Wanted(top_k, sets, unknown), batch_size)
 
-    def _stream(self, jobs: "Iterable[Job]", top_k: int, batch_size: int) -> Iterator[Prediction]:
-        if top_k < 1 or batch_size < 1:
-            raise ValueError(f"top_k={top_k} and batch_size={batch_size} must be at least 1")
-        jobs = iter(jobs)
+    def _stream(
+        self, jobs: "Iterable[Job]", wanted: Wanted, batch_size: int
+    ) -> Iterator[Prediction]:
+        if wanted.top_k < 1 or batch_size < 1:
+            raise ValueError(f"top_k={wanted.top_k} and batch_size={batch_size} must be at least 1")
+        if wanted.calibrated and self.metadata.calibration is None:
+            raise ModelError(
+                f"{self._model.path}: is not calibrated, so no set is known to hold the truth; run "
+                "`regnet calibrate MODEL DATASET` once and name the .xml that it writes"
+            )
+        return self._predictions(iter(jobs), wanted, batch_size)
+
+    def _predictions(
+        self, jobs: "Iterator[Job]", wanted: Wanted, batch_size: int
+    ) -> Iterator[Prediction]:
         first = list(itertools.islice(jobs, 2))
         if len(first) == 1:
-            yield from _predict(self._one_at_a_time, first, top_k=top_k)
+            yield from _predict(self._one_at_a_time, first, wanted=wanted)
         elif first:
-            jobs = itertools.chain(first, jobs)
             engine = self._side_by_side
-            work = partial(_predict, engine, top_k=top_k)
-            yield from in_order(jobs, work, workers=engine.streams, batch_size=batch_size)
+            work = partial(_predict, engine, wanted=wanted)
+            yield from in_order(
+                itertools.chain(first, jobs), work, workers=engine.streams, batch_size=batch_size
+            )
 
 
 Job = tuple[str, Callable[[], ImageLike]]
@@ -120,7 +149,7 @@ def _job(image: ImageLike, number: int) -> Job:
     return source, lambda: image
 
 
-def _predict(engine: Engine, jobs: list[Job], *, top_k: int) -> list[Prediction]:
+def _predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Prediction]:
     """Return the predictions of a batch; images that cannot be read have their error."""
     pixels: list[NDArray[Any]] = []
     errors: list[str | None] = []
@@ -130,17 +159,47 @@ def _predict(engine: Engine, jobs: list[Job], *, top_k: int) -> list[Prediction]
             errors.append(None)
         except ImageError as exc:
             errors.append(str(exc))
-    labels = engine.metadata.labels
     rows = iter(engine.infer(pixels) if pixels else ())
+    answer = _Answer(engine.metadata, wanted)
     return [
-        Prediction(
-            source=_readable(source),
-            predictions=() if error is not None else top_classes(next(rows), labels, top_k),
-            error=error,
-            model=engine.metadata.name,
-        )
+        answer.error(source, error) if error is not None else answer.prediction(source, next(rows))
         for (source, _), error in zip(jobs, errors, strict=True)
     ]
+
+
+@dataclass(frozen=True)
+class _Answer:
+    """Makes predictions with the fields that are wanted."""
+
+    model: ModelMetadata
+    wanted: Wanted
+
+    def prediction(self, source: str, row: NDArray[np.float32]) -> Prediction:
+        """Return what the probabilities (classes,) of an image say."""
+        top = top_classes(row, self.model.labels, self.wanted.top_k)
+        found = Prediction(_readable(source), top, None, self.model.name)
+        calibration = self.model.calibration
+        if calibration is None or not self.wanted.calibrated:
+            return found
+        (size,) = set_sizes(row[None], calibration.method, calibration.threshold).tolist()
+        classes = top_classes(row, self.model.labels, size) if self.wanted.sets else ()
+        return self._with(found, classes, unknown=size != 1)
+
+    def error(self, source: str, error: str) -> Prediction:
+        """Return that an image could not be read: nothing is known of it."""
+        found = Prediction(_readable(source), (), error, self.model.name)
+        return self._with(found, (), unknown=True) if self.wanted.calibrated else found
+
+    def _with(
+        self, found: Prediction, classes: tuple[ClassScore, ...], *, unknown: bool
+    ) -> Prediction:
+        calibration = self.model.calibration
+        return replace(
+            found,
+            set=classes if self.wanted.sets else None,
+            coverage=calibration.coverage if calibration else None,
+            unknown=unknown if self.wanted.unknown else None,
+        )
 
 
 def _readable(source: str) -> str:

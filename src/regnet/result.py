@@ -34,12 +34,18 @@ class Prediction:
     """The most probable classes of one image, best first, or why there are none.
 
     `source` names the image, `model` the model; exactly one of `predictions` and `error` is there.
+    Where it was asked for: `set` has the classes, best first, that hold the true one with
+    probability `coverage`; `unknown` says that this is not just one, so that no class is sure
+    enough to be the answer. Of an image with an error the set is empty, and it is unknown.
     """
 
     source: str
     predictions: tuple[ClassScore, ...]
     error: str | None
     model: str
+    set: tuple[ClassScore, ...] | None = None
+    coverage: float | None = None
+    unknown: bool | None = None
 
     @property
     def top(self) -> ClassScore:
@@ -49,13 +55,47 @@ class Prediction:
         return self.predictions[0]
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `{"source", "predictions", "error", "model"}` as plain JSON values."""
+        """Return `{"source", "predictions", "error", "model"}` as plain JSON values.
+
+        `set`, `coverage` and `unknown` follow where they were asked for.
+        """
         return {
             "source": self.source,
             "predictions": [score.to_dict() for score in self.predictions],
             "error": self.error,
             "model": self.model,
+            **self._asked_for(),
         }
+
+    def _asked_for(self) -> dict[str, Any]:
+        values = {
+            "set": None if self.set is None else [score.to_dict() for score in self.set],
+            "coverage": self.coverage,
+            "unknown": self.unknown,
+        }
+        return {name: value for name, value in values.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of each image: `top_k` classes, and of a calibrated model more.
+
+    `sets` asks for the prediction set, `unknown` whether the image is to be called unknown.
+    """
+
+    top_k: int = 5
+    sets: bool = False
+    unknown: bool = False
+
+    @property
+    def calibrated(self) -> bool:
+        """Whether only a calibrated model can give this."""
+        return self.sets or self.unknown
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        """The fields that are added to a result."""
+        return ("set",) * self.sets + ("coverage",) * self.calibrated + ("unknown",) * self.unknown
 
 
 def top_classes(

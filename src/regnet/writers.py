@@ -6,12 +6,15 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal, Protocol, TextIO
+from typing import Any, Final, Literal, Protocol, TextIO
 
 from regnet.errors import MissingExtraError, OutputError
-from regnet.result import Prediction
+from regnet.result import Prediction, Wanted
 
 OutputFormat = Literal["table", "json", "jsonl", "csv", "parquet"]
+
+PLAIN: Final = Wanted()
+"""Neither sets nor unknown: the fields that every result has."""
 
 
 class Writer(Protocol):
@@ -35,13 +38,32 @@ class TableWriter:
         print(_visible(prediction.source), file=self._file)
         if prediction.error is not None:
             print(f"    error: {_visible(prediction.error)}", file=self._file, flush=True)
-        for score in prediction.predictions:
-            bar = "█" * round(20 * score.probability)
-            line = f"  {100 * score.probability:5.1f} %  {bar:20}  {score.label}"
+        for line in _table_lines(prediction):
             print(line, file=self._file, flush=True)
 
     def close(self) -> None:
         """Nothing is left to write."""
+
+
+def _table_lines(prediction: Prediction) -> Iterator[str]:
+    """Yield a line a class and what is said of the set; an unknown image has no classes but it."""
+    if prediction.error is not None:
+        return
+    shown = prediction.predictions
+    if prediction.unknown:
+        shown = ()
+        sure = f"{100 * (prediction.coverage or 0):g} %"
+        yield f"  unknown: no single class holds the truth with probability {sure}"
+    for score in shown if prediction.set is None else prediction.set:
+        bar = "█" * round(20 * score.probability)
+        yield f"  {100 * score.probability:5.1f} %  {bar:20}  {score.label}"
+    if prediction.set is not None:
+        yield f"  {_set_text(len(prediction.set), prediction.coverage or 0)}"
+
+
+def _set_text(size: int, coverage: float) -> str:
+    classes = "1 class" if size == 1 else f"{size} classes"
+    return f"set of {classes} holds the truth with probability {100 * coverage:g} %"
 
 
 def _visible(text: str) -> str:
@@ -81,34 +103,54 @@ class JsonWriter:
 
 
 class CsvWriter:
-    """A row a class, `rank` 1 first; an image that failed has one row with its `error`."""
+    """A row a class, `rank` 1 first; an image that failed has one row with its `error`.
+
+    With sets there are rows for all classes of the set, and `set` says which rows are of it.
+    """
 
     COLUMNS = ("source", "rank", "index", "wnid", "label", "probability", "error", "model")
 
-    def __init__(self, file: TextIO) -> None:
+    def __init__(self, file: TextIO, wanted: Wanted = PLAIN) -> None:
         self._file = file
-        self._rows = csv.DictWriter(file, self.COLUMNS, lineterminator="\n")
+        self._rows = csv.DictWriter(file, (*self.COLUMNS, *wanted.fields), lineterminator="\n")
         self._rows.writeheader()
 
     def write(self, prediction: Prediction) -> None:
         """Write the rows of one image."""
         common = {"source": prediction.source, "model": prediction.model}
+        if prediction.coverage is not None:
+            common["coverage"] = str(prediction.coverage)
+        if prediction.unknown is not None:
+            common["unknown"] = _truth_value(prediction.unknown)
         if prediction.error is not None:
             self._rows.writerow(common | {"error": prediction.error})
-        for rank, score in enumerate(prediction.predictions, start=1):
-            self._rows.writerow(common | {"rank": rank} | score.to_dict())
+        for row in _csv_rows(prediction):
+            self._rows.writerow(common | row)
         self._file.flush()
 
     def close(self) -> None:
         """Nothing is left to write."""
 
 
+def _csv_rows(prediction: Prediction) -> Iterator[dict[str, Any]]:
+    """Yield the fields of each class: the most probable ones, and those of the set."""
+    members = prediction.set
+    scores = max(prediction.predictions, members or (), key=len)
+    for rank, score in enumerate(scores, start=1):
+        row = {"rank": rank} | score.to_dict()
+        yield row if members is None else row | {"set": _truth_value(rank <= len(members))}
+
+
+def _truth_value(value: bool) -> str:
+    return "true" if value else "false"
+
+
 class ParquetWriter:
-    """Rows as in JSON: source, predictions (a list of structs), error, model."""
+    """Rows as in JSON: source, predictions (a list of structs), error, model and what is wanted."""
 
     ROW_GROUP = 1024
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, wanted: Wanted = PLAIN) -> None:
         try:
             import pyarrow as pa
             import pyarrow.parquet as pq
@@ -124,7 +166,9 @@ class ParquetWriter:
         )
         text = pa.string()
         columns = [("source", text), ("predictions", pa.list_(score)), ("error", text)]
-        self._schema = pa.schema([*columns, ("model", text)])
+        kinds = {"set": pa.list_(score), "coverage": pa.float64(), "unknown": pa.bool_()}
+        added = [(name, kinds[name]) for name in wanted.fields]
+        self._schema = pa.schema([*columns, ("model", text), *added])
         self._table = pa.Table
         self._writer = pq.ParquetWriter(path, self._schema)
         self._rows: list[dict[str, Any]] = []
@@ -146,11 +190,10 @@ class ParquetWriter:
         self._writer.close()
 
 
-_TEXT_WRITERS: dict[str, type[TableWriter | JsonWriter | JsonLinesWriter | CsvWriter]] = {
+_TEXT_WRITERS: dict[str, type[TableWriter | JsonWriter | JsonLinesWriter]] = {
     "table": TableWriter,
     "json": JsonWriter,
     "jsonl": JsonLinesWriter,
-    "csv": CsvWriter,
 }
 _SUFFIXES: dict[str, OutputFormat] = {
     ".json": "json",
@@ -179,8 +222,12 @@ def part_of(output: Path) -> Path:
 
 
 @contextmanager
-def open_writer(output: Path | TextIO, format: OutputFormat) -> Iterator[Writer]:
+def open_writer(
+    output: Path | TextIO, format: OutputFormat, wanted: Wanted = PLAIN
+) -> Iterator[Writer]:
     """Give a writer to a path or an open text file, and complete what it wrote at the end.
+
+    `wanted` is what predictions will be written with: their columns.
 
     A path gets its final name only then; until then it ends in `.part`, and keeps that after an
     interrupt if there is an older file. Raises `OutputError` where it cannot be written.
@@ -188,7 +235,7 @@ def open_writer(output: Path | TextIO, format: OutputFormat) -> Iterator[Writer]
     if not isinstance(output, Path):
         if format == "parquet":
             raise OutputError("Parquet is not text: name a file")
-        with _closing(_TEXT_WRITERS[format](output)) as writer:
+        with _closing(_text_writer(output, format, wanted)) as writer:
             yield writer
         return
     if not output.name or output.is_dir():
@@ -197,7 +244,7 @@ def open_writer(output: Path | TextIO, format: OutputFormat) -> Iterator[Writer]
     direct = output.exists() and not output.is_file()  # a pipe or device is written as it is
     part = output if direct else part_of(output)
     with _naming(output):
-        writer = _file_writer(part, format)
+        writer = _file_writer(part, format, wanted)
     try:
         yield _NamingWriter(writer, output)
     except KeyboardInterrupt:
@@ -243,9 +290,9 @@ class _NamingWriter:
 class _FileWriter:
     """A text writer and the file it owns."""
 
-    def __init__(self, path: Path, format: OutputFormat) -> None:
+    def __init__(self, path: Path, format: OutputFormat, wanted: Wanted) -> None:
         self._file = path.open("w", encoding="utf-8", newline="")
-        self._writer = _TEXT_WRITERS[format](self._file)
+        self._writer = _text_writer(self._file, format, wanted)
 
     def write(self, prediction: Prediction) -> None:
         self._writer.write(prediction)
@@ -257,8 +304,16 @@ class _FileWriter:
             self._file.close()
 
 
-def _file_writer(path: Path, format: OutputFormat) -> Writer:
-    return ParquetWriter(path) if format == "parquet" else _FileWriter(path, format)
+def _file_writer(path: Path, format: OutputFormat, wanted: Wanted) -> Writer:
+    if format == "parquet":
+        return ParquetWriter(path, wanted)
+    return _FileWriter(path, format, wanted)
+
+
+def _text_writer(file: TextIO, format: OutputFormat, wanted: Wanted) -> Writer:
+    if format == "csv":
+        return CsvWriter(file, wanted)
+    return _TEXT_WRITERS[format](file)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from regnet.cli.progress import download_display
 from regnet.conversion import InferencePrecision
 from regnet.errors import DownloadError, LicenceError, OutputError
 from regnet.library import Library
-from regnet.result import Prediction
+from regnet.result import Prediction, Wanted
 from regnet.writers import OutputFormat, format_of, open_writer, part_of
 
 DEFAULT_MODEL = "regnetx-3.2gf"
@@ -36,6 +36,8 @@ Examples:
   regnet classify --model bundled photos/ -o results.csv
 
   regnet classify 'photos/**/*.jpg' --format jsonl --top-k 1 > labels.jsonl
+
+  regnet classify -m mine-calibrated.xml --unknown photos/
 
   curl -s https://example.org/cat.jpg | regnet classify -
 """
@@ -68,6 +70,21 @@ def classify(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write")
     ] = None,
+    sets: Annotated[
+        bool,
+        typer.Option(
+            "--sets",
+            help="Of a calibrated model: also the set of classes that holds the truth with the "
+            "probability it was calibrated for",
+        ),
+    ] = False,
+    unknown: Annotated[
+        bool,
+        typer.Option(
+            "--unknown",
+            help="Of a calibrated model: say unknown where that set is not a single class",
+        ),
+    ] = False,
     precision: Annotated[
         InferencePrecision,
         typer.Option(help="f32 is exact; bf16 is faster where the CPU has it; int8 is fastest"),
@@ -93,10 +110,12 @@ def classify(
         from regnet.sources import count_items
 
         classifier = Classifier(path, precision=precision, compiled_cache=models.compiled)
-        results = classifier.stream(sources, top_k=top_k, batch_size=batch_size)
+        results = classifier.stream(
+            sources, top_k=top_k, sets=sets, unknown=unknown, batch_size=batch_size
+        )
         if output is not None or not sys.stdout.isatty():
             results = track(results, "classifying", lambda: count_items(sources), unit="images")
-        failed = _write(results, output, chosen)
+        failed = _write(results, output, chosen, Wanted(top_k, sets, unknown))
     raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
 
 
@@ -111,11 +130,13 @@ def _ir(models: Library, model: str, precision: InferencePrecision) -> Path:
         raise type(exc)(f"{exc}\n{bundled}") from exc
 
 
-def _write(results: Iterator[Prediction], output: Path | None, format: OutputFormat) -> int:
+def _write(
+    results: Iterator[Prediction], output: Path | None, format: OutputFormat, wanted: Wanted
+) -> int:
     """Write the results and return how many failed; say so where the reader would not see it."""
     done = failed = 0
     try:
-        with open_writer(output or sys.stdout, format) as writer:
+        with open_writer(output or sys.stdout, format, wanted) as writer:
             for prediction in results:
                 writer.write(prediction)
                 done += 1

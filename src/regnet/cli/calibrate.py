@@ -1,0 +1,222 @@
+"""`regnet calibrate`: honest probabilities, and sets that hold the truth as often as asked."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, stderr
+from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.progress import download_display
+from regnet.errors import OutputError
+
+if TYPE_CHECKING:
+    from regnet.calibrate import CalibrationReport, HeldOut
+    from regnet.scoring import Batch, Listener
+
+HELP = """Make a model's probabilities honest, and learn prediction sets, from labelled photos.
+
+Writes a copy of the model, NAME-calibrated.xml, that gives calibrated probabilities wherever it is \
+used; `regnet classify --sets` then prints the classes that hold the truth with the probability \
+asked for, and `--unknown` says so where that is not a single class.
+
+MODEL is a card's name, `bundled`, an IR (.xml) or a checkpoint. DATASET is as for `regnet \
+evaluate`: photos that the model was not trained on, and like those it will see. A quarter of them \
+sets the temperature, a quarter the sets, and half only check both.
+
+Exit status: 0 done, 1 done but some photos could not be read or the sets hold the truth less often \
+than asked, 2 could not run, 130 interrupted.
+
+Examples:
+
+  regnet calibrate bundled photos/
+
+  regnet calibrate regnetx-3.2gf imagenet/val --coverage 0.95 -o models/
+
+  regnet calibrate bundled val.zip --precision int8 --json > figures.json
+"""
+
+
+def _coverage(value: float) -> float:
+    if not 0 < value < 1:
+        raise typer.BadParameter(f"{value} is not between 0 and 1, such as 0.9")
+    return value
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command("calibrate", help=HELP)(calibrate)
+
+
+def calibrate(
+    model: Annotated[str, typer.Argument(help="The model, see above", show_default=False)],
+    dataset: Annotated[str, typer.Argument(help="Labelled photos, see above", show_default=False)],
+    coverage: Annotated[
+        float,
+        typer.Option(callback=_coverage, help="How often a set shall hold the truth, 0 to 1"),
+    ] = 0.9,
+    method: Annotated[
+        Literal["aps", "lac"],
+        typer.Option(help="aps fits each photo: single classes where sure; lac: smallest sets"),
+    ] = "aps",
+    seed: Annotated[int, typer.Option(help="Splits the photos")] = 0,
+    precision: Annotated[
+        Literal["f32", "int8"], typer.Option(help="int8: calibrate the INT8 model")
+    ] = "f32",
+    truth: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="File of labels of a flat folder")
+    ] = None,
+    subset: Annotated[
+        bool, typer.Option("--subset", help="Classes of the model may be without photos")
+    ] = False,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to")
+    ] = Path(),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all figures as one JSON object")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report with plots")
+    ] = None,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    mirror: Mirrors = None,
+) -> None:
+    """Calibrate and exit with 0, or 1 if photos were unreadable or the sets hold too little."""
+    if html is not None:
+        _require_report(html)
+    models = library(cache_dir, offline, mirror)
+    with interruptible():
+        from regnet.calibrate import open_run
+
+        with download_display() as on_event:
+            run = open_run(
+                replace(models, on_event=on_event),
+                model,
+                dataset,
+                precision=precision,
+                truth=truth,
+                subset=subset,
+            )
+        with _progress(run.dataset.count) as listener:
+            report = run.calibrate(
+                coverage=coverage,
+                method=method,
+                seed=seed,
+                folder=output,
+                listeners=[listener],
+            )
+        if html is not None:
+            _write_html(report, html)
+    typer.echo(json.dumps(report.to_dict()) if as_json else _as_text(report))
+    good = report.learnt.held_out.holds and not report.unreadable
+    raise typer.Exit(EXIT_OK if good else EXIT_SOME_FAILED)
+
+
+def _require_report(html: Path) -> None:
+    """Find out before the photos are scored what could not be written after."""
+    from regnet.report import require_report
+
+    require_report()
+    if html.is_dir() or not html.absolute().parent.is_dir():
+        raise OutputError(f"cannot write {html}: it is a folder, or is in one that is not here")
+
+
+def _write_html(report: "CalibrationReport", html: Path) -> None:
+    from regnet.files import write_whole
+    from regnet.report.calibration import calibration_page
+
+    try:
+        write_whole(html, calibration_page(report).encode())
+    except OSError as exc:
+        raise OutputError(f"cannot write {html}: {exc.strerror or exc}") from exc
+    say(f"{html}: written")
+
+
+def _as_text(report: "CalibrationReport") -> str:
+    learnt = report.learnt
+    lines = [
+        str(report.path),
+        f"  photos       {report.images:,}: {learnt.temperature_photos:,} set the temperature, "
+        f"{learnt.threshold_photos:,} the sets, {learnt.held_out.coverage.images:,} checked both",
+        *_failures(report),
+        f"  temperature  {learnt.calibration.temperature:.4f}: {_leaning(learnt.step)}",
+        *_quality(learnt.held_out),
+        *_sets(report),
+        f"  file         read back and run on {report.written.photos} photos: probabilities are "
+        f"softmax(logits / temperature) within {report.written.max_delta:.1e}",
+    ]
+    return "\n".join(lines)
+
+
+def _failures(report: "CalibrationReport") -> Iterator[str]:
+    if report.unreadable:
+        yield f"  unreadable   {report.unreadable:,}, left out:"
+    for failure in report.failures[:10]:
+        yield f"    {failure.source!r}: {failure.error}"
+
+
+def _leaning(step: float) -> str:
+    if abs(step - 1) < 0.005:
+        return "probabilities were right as they were"
+    return f"the model was {'less' if step < 1 else 'more'} sure than it was right"
+
+
+def _quality(held: "HeldOut") -> Iterator[str]:
+    """Yield lines of the probabilities before and after, on the held-out photos."""
+    before, after = held.before, held.after
+    yield "  on the photos that checked       before    after"
+    yield f"    calibration error (ECE)     {_percent(before.ece)}  {_percent(after.ece)}"
+    yield f"    negative log-likelihood     {before.nll or 0:9.4f}{after.nll or 0:9.4f}"
+    yield f"    top-1, unchanged            {_percent(before.top1.value)}"
+
+
+def _percent(share: float | None) -> str:
+    return f"{100 * (share or 0):7.2f} %"
+
+
+def _sets(report: "CalibrationReport") -> Iterator[str]:
+    held, calibration = report.learnt.held_out, report.learnt.calibration
+    found, asked = held.coverage, 100 * calibration.coverage
+    low, high = (100 * end for end in held.expected)
+    verdict = f"{asked:g} % asked, {low:.1f} to {high:.1f} is within chance"
+    if found.value > held.expected[1]:
+        verdict = f"more than the {asked:g} % asked"
+    if not held.holds:
+        verdict = f"LESS than the {asked:g} % asked; chance allows {low:.1f}"
+    yield f"  sets ({calibration.method}, {asked:g} %)"
+    yield (
+        f"    hold the truth for          {_percent(found.value)} of photos (95 % interval "
+        f"{100 * found.low:.1f} to {100 * found.high:.1f}): {verdict}"
+    )
+    yield f"    classes in a set, mean      {held.mean_size:9.1f}"
+    yield (
+        f"    single class for            {_percent(held.single.value)} of photos, "
+        f"right for {100 * held.right.value:.2f} % of these"
+    )
+    yield f"    single and wrong            {_percent(held.wrong.value)} of photos"
+
+
+@contextmanager
+def _progress(count: int) -> Iterator["Listener"]:
+    """Give what shows how many photos are left on a terminal's standard error."""
+    if not sys.stderr.isatty():
+        yield lambda batch: None
+        return
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+    from rich.progress import TimeRemainingColumn as TimeLeft
+
+    columns: list[Any] = [TextColumn("calibrating"), BarColumn(), MofNCompleteColumn()]
+    columns += [TextColumn("images"), TimeLeft(), TextColumn("left")]
+    with Progress(*columns, console=stderr(), transient=True) as display:
+        task = display.add_task("", total=count)
+
+        def show(batch: "Batch") -> None:
+            display.update(task, advance=len(batch.sources))
+
+        yield show

@@ -64,12 +64,19 @@ def _across(pixels: NDArray[np.uint8], rows: NDArray[np.int64], across: _Taps) -
     """Return the rows given, resized along their width: (rows, count, 3)."""
     low = across.first[0]
     taken = pixels[:, low : across.second[-1] + 1][rows]
-    first, second = (_UNIT[taken[:, at - low]] for at in (across.first, across.second))
-    return first * across.first_weight[:, None] + second * across.second_weight[:, None]
+    first: Floats = _UNIT.take(taken.take(across.first - low, axis=1))
+    first *= across.first_weight[:, None]
+    second = _UNIT.take(taken.take(across.second - low, axis=1))
+    second *= across.second_weight[:, None]
+    first += second
+    return first
 
 
 def _blend(first: Floats, second: Floats, down: _Taps) -> Floats:
-    return first * down.first_weight[:, None, None] + second * down.second_weight[:, None, None]
+    first *= down.first_weight[:, None, None]
+    second *= down.second_weight[:, None, None]
+    first += second
+    return first
 
 
 def _halved(pixels: NDArray[np.uint8]) -> Floats:

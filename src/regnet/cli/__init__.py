@@ -16,7 +16,16 @@ import typer
 from regnet.cli.console import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, EXIT_SOME_FAILED, say
 from regnet.errors import RegNetError
 
-COMMANDS = ("classify", "models", "download", "convert", "info")
+COMMANDS = (
+    "classify",
+    "evaluate",
+    "compare",
+    "calibrate",
+    "models",
+    "download",
+    "convert",
+    "info",
+)
 
 
 def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:

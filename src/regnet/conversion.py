@@ -7,9 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from regnet.fields import labels_to_rows
+from regnet.certificate import PixelBound
+from regnet.errors import ConversionError
+from regnet.fields import FieldError, labels_to_rows
 from regnet.files import write_whole
 from regnet.labels import Labels
+from regnet.metadata import Preprocessing
 from regnet.protocol import Channels
 from regnet.zoo.card import Card
 
@@ -26,7 +29,8 @@ class Request:
 
     `sha384` is the file's where it is known already, `card` what was published of the file. `spec`
     insists on a network by name; `name`, `labels`, `channels` (of the file's stem) and the fields
-    of `Preprocess` in `protocol` go before what card and file say.
+    of `Preprocess` in `protocol` go before what card and file say. `preprocessing` "graph" puts
+    resize and crop into an IR. Raises `ConversionError` where the format cannot hold them.
     """
 
     weights: Path
@@ -39,6 +43,10 @@ class Request:
     channels: Channels | None = None
     format: Format = "ir"
     precision: Precision = "fp32"
+    preprocessing: Preprocessing = "caller"
+
+    def __post_init__(self) -> None:
+        require_format(self.format, self.preprocessing)
 
     @property
     def model_name(self) -> str:
@@ -48,8 +56,9 @@ class Request:
 
     @property
     def file_name(self) -> str:
-        """The name of the main file: that of the model and, for FP16, the precision."""
-        suffix = "-fp16" if self.precision == "fp16" else ""
+        """The name of the main file: that of the model and what is not the default of it."""
+        suffix = "-graph" if self.preprocessing == "graph" else ""
+        suffix += "-fp16" if self.precision == "fp16" else ""
         return f"{self.model_name}{suffix}.{'onnx' if self.format == 'onnx' else 'xml'}"
 
     def key_parts(self) -> dict[str, Any]:
@@ -63,7 +72,17 @@ class Request:
             "channels": self.channels,
             "format": self.format,
             "precision": self.precision,
+            "preprocessing": self.preprocessing,
         }
+
+
+def require_format(format: Format, preprocessing: Preprocessing) -> None:
+    """Raise `ConversionError` where files of a format cannot hold the preprocessing."""
+    if preprocessing == "graph" and format != "ir":
+        raise ConversionError(
+            f"--preprocessing graph is for OpenVINO IR: leave out --format {format}, or leave out "
+            "--preprocessing and give the model crops"
+        )
 
 
 def _file_name(name: str) -> str:
@@ -76,7 +95,8 @@ class Conversion:
 
     `max_delta` is the largest difference of any probability from the network with the weights as
     stored (at most 1e-5), `rounding` from the original one: what storing them in FP16 changed, 0
-    for FP32; `photos` is how many it was measured on. `notes` say what was assumed.
+    for FP32; `photos` is how many it was measured on. `notes` say what was assumed. `pixel_bound`
+    is of the pixels where the graph makes the crop.
     """
 
     path: Path
@@ -85,6 +105,7 @@ class Conversion:
     rounding: float
     photos: int
     notes: tuple[str, ...] = ()
+    pixel_bound: PixelBound | None = None
 
 
 def write_conversion(folder: Path, conversion: Conversion) -> None:
@@ -106,6 +127,7 @@ def read_conversion(folder: Path) -> Conversion | None:
         record = json.loads((folder / CONVERSION_FILE).read_text("utf-8"))
         if any(_stamp(folder / name) != stamp for name, stamp in record["files"].items()):
             return None
+        bound = record["pixel_bound"]
         return Conversion(
             folder / record["path"],
             tuple(record["files"]),
@@ -113,6 +135,7 @@ def read_conversion(folder: Path) -> Conversion | None:
             record["rounding"],
             record["photos"],
             tuple(record["notes"]),
+            PixelBound.from_dict("pixel_bound", bound) if bound else None,
         )
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except (OSError, ValueError, FieldError, LookupError, TypeError, AttributeError):
         return None

@@ -3,13 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from regnet.conversion import Conversion, Request, write_conversion
 from regnet.export import export_network
 from regnet.labels import Label, Labels, imagenet_labels
 from regnet.metadata import ModelMetadata
 from regnet.network import RegNet
+from regnet.preprocess import rgb_pixels
 from regnet.protocol import OMZ, Preprocess
-from regnet.samples import sample_crops
+from regnet.samples import sample_crops, sample_photos
 from regnet.version import TOOL_VERSION
 from regnet.weights import Checkpoint, load_into, read_checkpoint
 
@@ -18,14 +22,15 @@ def convert(request: Request, folder: Path) -> Conversion:
     """Convert as requested into a folder and return what was measured.
 
     Nothing is written unless the converted model agrees with the network on the sample photos.
-    Raises `WeightsError` where the checkpoint cannot be used, `ConversionError`.
+    Raises `WeightsError` where the checkpoint cannot be used, `ProtocolError` where its protocol
+    cannot be put into the graph, `ConversionError`.
     """
     network, metadata, notes = read_network(request)
     conversion = export_network(
         network,
         metadata,
         folder / request.file_name,
-        sample_crops(metadata.preprocess),
+        _sample_images(metadata),
         notes=notes,
     )
     write_conversion(folder, conversion)
@@ -45,6 +50,13 @@ def read_network(request: Request) -> tuple[RegNet, ModelMetadata, tuple[str, ..
     return network, metadata, notes
 
 
+def _sample_images(metadata: ModelMetadata) -> list[NDArray[np.uint8]]:
+    """Return the sample photos as the model takes them: crops, or whole."""
+    if metadata.preprocessing == "graph":
+        return [rgb_pixels(path) for path in sample_photos()]
+    return sample_crops(metadata.preprocess)
+
+
 def _metadata(request: Request, checkpoint: Checkpoint) -> tuple[ModelMetadata, tuple[str, ...]]:
     labels, labels_note = _labels(request, checkpoint)
     preprocess, protocol_note = _preprocess(request, checkpoint)
@@ -56,6 +68,7 @@ def _metadata(request: Request, checkpoint: Checkpoint) -> tuple[ModelMetadata, 
         labels=labels,
         weights_sha384=checkpoint.sha384,
         precision=request.precision,
+        preprocessing=request.preprocessing,
         licence=request.card.licence.id if request.card else "unknown",
         version=TOOL_VERSION,
     )

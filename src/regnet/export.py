@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.certificate import PixelBound
 from regnet.conversion import Conversion
 from regnet.errors import ConversionError
 from regnet.files import new_folder_beside, replace_all
@@ -31,24 +32,25 @@ def export_network(
 ) -> Conversion:
     """Write an IR (`path` ends in .xml, its .bin beside it) or ONNX (.onnx); say what was measured.
 
-    `images` are crops (crop, crop, 3) by the metadata's protocol on which the converted model and
-    the network are compared; `metadata.precision` says how weights are stored. Nothing appears at
-    the path unless the comparison holds; raises `ConversionError` where it does not.
+    `images` are what the converted model and the network are compared on: crops (crop, crop, 3) by
+    the metadata's protocol or, where `metadata.preprocessing` is "graph", whole images (H, W, 3),
+    RGB; `metadata.precision` says how weights are stored. Nothing appears at the path unless the
+    comparison holds; raises `ConversionError` where it does not, `ProtocolError` where the protocol
+    cannot be put into the graph.
     """
     half = metadata.precision == "fp16"
     folded = fold_batch_norm(network)
     stored = _rounded_to_fp16(folded) if half else folded
-    pixels = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)
-    reference = probabilities(network, metadata, pixels)
-    expected = probabilities(stored, metadata, pixels) if half else reference
     weights = {name: value.numpy() for name, value in stored.state_dict().items()}
-    write, run = (_write_onnx, _run_onnx) if path.suffix == ".onnx" else (_write_ir, _run_ir)
     with new_folder_beside(path) as scratch:
-        names = write(scratch / path.name, weights, metadata)
-        delta = _checked(run(scratch / path.name, pixels), expected)
-        replace_all(scratch, path.parent, names)
+        written = _write_and_run(scratch / path.name, weights, metadata, images)
+        reference = probabilities(network, metadata, written.pixels)
+        expected = probabilities(stored, metadata, written.pixels) if half else reference
+        delta = _checked(written.found, expected)
+        replace_all(scratch, path.parent, written.names)
     rounding = _difference(expected, reference)
-    return Conversion(path, tuple(names), delta, rounding, len(images), notes)
+    names = tuple(written.names)
+    return Conversion(path, names, delta, rounding, len(images), notes, written.bound)
 
 
 def probabilities(network: RegNet, metadata: ModelMetadata, pixels: Pixels) -> Pixels:
@@ -93,6 +95,52 @@ def _checked(found: Pixels, expected: Pixels) -> float:
     return delta
 
 
+@dataclass(frozen=True)
+class _Written:
+    """The files written, the `pixels` (N, 3, crop, crop) their network got and what they `found`.
+
+    `bound` is of the pixels where the graph makes them.
+    """
+
+    names: list[str]
+    pixels: Pixels
+    found: Pixels
+    bound: PixelBound | None = None
+
+
+def _write_and_run(
+    path: Path,
+    weights: dict[str, Any],
+    metadata: ModelMetadata,
+    images: Sequence[NDArray[np.uint8]],
+) -> _Written:
+    if metadata.preprocessing == "graph":
+        return _write_and_run_whole(path, weights, metadata, images)
+    pixels = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)
+    if path.suffix == ".onnx":
+        return _Written(_write_onnx(path, weights, metadata), pixels, _run_onnx(path, pixels))
+    names = _write_ir(path, _ir(path, weights, metadata), metadata)
+    return _Written(names, pixels, _run_ir(path, pixels))
+
+
+def _write_and_run_whole(
+    path: Path,
+    weights: dict[str, Any],
+    metadata: ModelMetadata,
+    images: Sequence[NDArray[np.uint8]],
+) -> _Written:
+    """Write an IR that makes its crops itself, with what was measured of their pixels."""
+    from regnet.graph_preprocess import embed_preprocessing
+    from regnet.pixel_check import pixel_bound, run_whole
+    from regnet.runtime import ov
+
+    model = embed_preprocessing(_ir(path, weights, metadata), metadata.preprocess)
+    bound = pixel_bound(model, metadata.preprocess, images)
+    names = _write_ir(path, model, replace(metadata, pixel_bound=bound))
+    pixels, found = zip(*run_whole(ov.Core().read_model(path), images), strict=True)
+    return _Written(names, np.stack(pixels), np.stack(found), bound)
+
+
 def _write_onnx(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> list[str]:
     """Write the .onnx file with the metadata in its properties; return its files' names."""
     import onnx
@@ -106,11 +154,10 @@ def _write_onnx(path: Path, weights: dict[str, Any], metadata: ModelMetadata) ->
     return [side_file, path.name] if large else [path.name]
 
 
-def _write_ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> list[str]:
-    """Write the .xml and .bin with the metadata in rt_info; return their names."""
+def _ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> Any:
+    """Return the OpenVINO model; an ONNX file is written on the way, beside `path`."""
     from openvino.passes import ConstantFolding, Manager
 
-    from regnet.graph import set_graph_metadata
     from regnet.runtime import ov
 
     onnx_path = path.with_suffix(".onnx")
@@ -121,8 +168,16 @@ def _write_ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> l
     passes.run_passes(model)
     if metadata.precision == "fp16":
         _store_weights_in_fp16(model)
-    set_graph_metadata(model, metadata)
     model.set_friendly_name(metadata.name)
+    return model
+
+
+def _write_ir(path: Path, model: Any, metadata: ModelMetadata) -> list[str]:
+    """Write the .xml and .bin with the metadata in rt_info; return their names."""
+    from regnet.graph import set_graph_metadata
+    from regnet.runtime import ov
+
+    set_graph_metadata(model, metadata)
     try:
         ov.save_model(model, path, compress_to_fp16=False)
     except RuntimeError as exc:

@@ -7,10 +7,11 @@ multiplied with the few source pixels that it depends on.
 What makes it exact in float32, which holds the whole numbers up to 2^24:
 - Distances are ratios of whole numbers, ((2x + 1) * target - (2o + 1) * source) to 2 * max(source,
   target), taken in int32. Products may overflow on the way: the difference is small, so it is right
-  all the same. The kernel is a table with its derivatives at multiples of 1/128.
+  all the same. The kernel is a table, with its derivatives, at multiples of 1/1024.
 - Weights have 22 fractional bits. The upper 13 and the lower 9 are multiplied apart, so that every
   product and every sum is a whole number that float32 holds.
-What can remain is a weight at the other neighbour of its 22 bits.
+What can remain is a weight at the other neighbour of its 22 bits, where it lies between them to
+about 1 in 10,000; then a value may be rounded the other way, by 1.
 
 All of it is pinned to float32, also where the network runs in bf16. Bound: the long side must come
 to less than 2^26 pixels after the resize.
@@ -38,7 +39,8 @@ PIXELS = "pixels"
 
 _BLOCK = 16  # pixels of the crop that share a window of the source
 _ROUND_TO = 16  # windows are as long as a multiple of it, so that few lengths are ever compiled
-_STEPS = 128  # entries of the kernel's table a unit of distance
+_STEPS = 1024  # entries of the kernel's table a unit of distance
+_COARSE = 1 << 10  # a kernel's value times an upper weight, of 13 bits, is a float32
 _UPPER = 1 << 13
 _ONE = 1 << 22
 
@@ -249,7 +251,7 @@ def _weights(axes: _Axes, taps: Node, inside: Node, preprocess: Preprocess) -> t
     The upper is a multiple of 2^-13; the lower, a multiple of 2^-22 up to 2^-14, is times 2^13.
     """
     value, rest = _kernel(*_distance(axes, taps, inside, preprocess), preprocess.interpolation)
-    # The sum of a weight's two parts is exact to 2^-33, and so are the sums over all taps.
+    # Sums and products of `value` are exact; what is small enough for float32's rounding is apart.
     values = opset.reduce_sum(value, _int([3]), True)
     rests = opset.reduce_sum(rest, _int([3]), True)
     share = opset.divide(_float(1), opset.add(values, rests))
@@ -268,18 +270,19 @@ def _weights(axes: _Axes, taps: Node, inside: Node, preprocess: Preprocess) -> t
 def _distance(axes: _Axes, taps: Node, inside: Node, preprocess: Preprocess) -> tuple[Node, Node]:
     """Return how far taps are from outputs: in steps of the table, int32, and what is left over.
 
-    What is left is in units of the kernel, 0 to 1 / 128. Taps that do not exist are out of reach.
+    What is left is in units of the kernel, 0 to 1 / 1024. Taps that do not exist are out of reach.
     """
     source, target = (_column(axes.by_pass(v), 4) for v in (axes.source, axes.target))
     unit = opset.multiply(opset.maximum(source, target), _int(2))
     tap = opset.unsqueeze(taps, _int([2]))
     output = opset.unsqueeze(_outputs(axes, preprocess.crop), _int([3]))
     apart = opset.abs(opset.subtract(_odd(tap, target), _odd(output, source)))
-    beyond = opset.multiply(unit, _int(len(_PIECES[preprocess.interpolation])))
-    exists = opset.unsqueeze(inside, _int([2]))
-    apart = opset.select(exists, opset.minimum(apart, beyond), beyond)
+    pieces = len(_PIECES[preprocess.interpolation])
+    reached = opset.less(apart, opset.multiply(unit, _int(pieces)))
+    reached = opset.logical_and(reached, opset.unsqueeze(inside, _int([2])))
     each = opset.divide(_float(1), _f32(unit))
     steps = _i32(opset.floor(opset.multiply(_f32(apart), opset.multiply(each, _float(_STEPS)))))
+    steps = opset.select(reached, steps, _int(pieces * _STEPS))
     over = opset.subtract(opset.multiply(apart, _int(_STEPS)), opset.multiply(steps, unit))
     return steps, opset.multiply(_f32(over), opset.multiply(each, _float(1 / _STEPS)))
 
@@ -289,7 +292,7 @@ def _odd(position: Node, factor: Node) -> Node:
 
 
 def _kernel(steps: Node, over: Node, interpolation: str) -> tuple[Node, Node]:
-    """Return the kernel at steps / 128 + over: multiples of 2^-9, and what is to be added."""
+    """Return the kernel at steps / 1024 + over: multiples of 2^-10, and what is to be added."""
     table = [opset.gather(_float(row), steps, _int(0)) for row in _table(interpolation)]
     coarse, fine, slope, bend, twist = table
     change = opset.add(bend, opset.multiply(over, twist))
@@ -298,9 +301,9 @@ def _kernel(steps: Node, over: Node, interpolation: str) -> tuple[Node, Node]:
 
 
 def _table(interpolation: str) -> NDArray[np.float32]:
-    """Return the kernel's Taylor coefficients at 0, 1/128, ...: its value as two parts, and three.
+    """Return the kernel's value at 0, 1/1024, ... in two parts, and three derivatives: (5, steps).
 
-    The parts of the value are a multiple of 2^-9 and what is left, of 2^-22: both float32 exactly.
+    The parts are the nearest multiple of 2^-10 and what is left; derivatives are by their factorial.
     """
     at = np.arange(_STEPS) / _STEPS
     rows = []
@@ -308,7 +311,7 @@ def _table(interpolation: str) -> NDArray[np.float32]:
         pieces = enumerate(map(Polynomial, _PIECES[interpolation]))
         values = [piece.deriv(order)(at + start) / factorial for start, piece in pieces]
         rows.append(np.append(np.concatenate(values), 0.0))
-    coarse = np.round(rows[0] * 512) / 512
+    coarse = np.round(rows[0] * _COARSE) / _COARSE
     return np.stack([coarse, rows[0] - coarse, *rows[1:]]).astype(np.float32)
 
 

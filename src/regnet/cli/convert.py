@@ -10,9 +10,10 @@ import typer
 from regnet.cli.console import interruptible
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
 from regnet.cli.progress import download_display
-from regnet.conversion import Conversion, Format, Precision
+from regnet.conversion import Conversion, Format, Precision, require_format
 from regnet.errors import OutputError
 from regnet.labels import read_labels
+from regnet.metadata import Preprocessing
 from regnet.protocol import Channels, Interpolation
 from regnet.zoo.catalogue import card_by_name
 
@@ -22,6 +23,9 @@ The result takes `data` (N, 3, 224, 224), raw 0..255 pixels in BGR, and gives `p
 mean, scale and softmax are inside, and so are labels, protocol and the weights' hash. It is \
 compared with the network on real photos before it is written: no probability may differ by more \
 than 1e-5.
+
+With --preprocessing graph the IR takes a whole photo instead, of any size: `image` \
+(1, height, width, 3), uint8, RGB. Resize and crop are inside too, and equal Pillow's.
 
 MODEL is a card's name (see `regnet models`) or a checkpoint: .pyth, .pth, .pt, .bin or \
 .safetensors, from pycls, timm, torchvision or Hugging Face. The architecture is found from the \
@@ -34,6 +38,8 @@ Examples:
   regnet convert regnetx_032-ed0c7f7e.pth --precision fp16
 
   regnet convert my.safetensors --format onnx --labels classes.txt
+
+  regnet convert regnetx-3.2gf --preprocessing graph
 """
 
 
@@ -48,6 +54,9 @@ def convert(
     precision: Annotated[
         Precision, typer.Option(help="How weights are stored; the model computes in FP32")
     ] = "fp32",
+    preprocessing: Annotated[
+        Preprocessing, typer.Option(help="Who resizes and crops: the caller, or the IR's graph")
+    ] = "caller",
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to")
     ] = Path(),
@@ -79,6 +88,7 @@ def convert(
     models = library(cache_dir, offline, mirror)
     protocol = {"resize": resize, "crop": crop, "interpolation": interpolation}
     with interruptible():
+        require_format(format, preprocessing)
         with download_display() as on_event:
             request = replace(models, on_event=on_event).request(model)
         request = replace(
@@ -91,6 +101,7 @@ def convert(
             protocol={key: value for key, value in protocol.items() if value is not None},
             format=format,
             precision=precision,
+            preprocessing=preprocessing,
         )
         conversion = models.convert(request)
         path = _publish(conversion, output)
@@ -115,6 +126,7 @@ def _as_json(conversion: Conversion, path: Path) -> str:
             "files": [str(path.parent / name) for name in conversion.files],
             "max_delta": conversion.max_delta,
             "rounding": conversion.rounding,
+            "pixel_bound": conversion.pixel_bound and conversion.pixel_bound.to_dict(),
             "notes": list(conversion.notes),
         }
     )
@@ -130,5 +142,10 @@ def _as_text(conversion: Conversion, path: Path) -> str:
         lines.append(
             f"  storing the weights in FP16 changed probabilities by at most "
             f"{conversion.rounding:.1e}"
+        )
+    if bound := conversion.pixel_bound:
+        lines.append(
+            f"  resizes and crops by itself: {bound.identical:.5%} of the pixels' values are the "
+            f"protocol's, none is more than {bound.levels} of 255 off ({bound.photos} images)"
         )
     return "\n".join([*lines, *(f"  note: {note}" for note in conversion.notes)])

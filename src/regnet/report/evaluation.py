@@ -1,5 +1,7 @@
 """The report of `regnet evaluate`."""
 
+from pathlib import Path
+
 from regnet.errors import ImageError
 from regnet.evaluation import Evaluation, readable
 from regnet.evaluation_table import (
@@ -21,6 +23,7 @@ from regnet.report.page import (
     Photo,
     Section,
     Tile,
+    Tone,
     facts,
     figure,
     gallery,
@@ -47,7 +50,7 @@ def evaluation_page(found: Evaluation, dataset: Dataset) -> str:
         sections.append(_unreadable(found))
     sections.append(Section("How this was measured", (facts(_facts(found)),)))
     return page(
-        f"{found.model.name} on {readable(found.dataset)}",
+        f"{found.model.name} on {Path(readable(found.dataset)).name}",
         sections,
         subtitle=f"{metrics.images:,} images of {len(found.classes):,} classes, "
         f"protocol {protocol_text(found)}",
@@ -66,22 +69,18 @@ def _tiles(found: Evaluation) -> list[Tile]:
         Tile(
             "Speed",
             "-" if speed is None else f"{speed:,.0f} /s",
-            f"{found.choice.runs_on}, {found.choice.precision}, from bytes to answers",
+            f"images, {found.choice.runs_on} {found.choice.precision}, decoding included",
         ),
     ]
 
 
 def _share_tile(name: str, share: Share, card: float | None, within: bool | None) -> Tile:
-    text = f"{100 * share.low:.2f} to {percent(share.high)}"
+    interval = f"{100 * share.low:.2f} to {percent(share.high)} (95 %)"
     if card is None or not share.images:
-        return Tile(name, percent(share.value), f"95 %: {text}")
-    place = "in" if within else "outside"
-    return Tile(
-        name,
-        percent(share.value),
-        f"card {card:.2f} %: {place} {text}",
-        "good" if within else "bad",
-    )
+        return Tile(name, percent(share.value), interval)
+    place = "inside" if within else "outside"
+    tone: Tone = "good" if within else "bad"
+    return Tile(name, percent(share.value), interval, f"card {card:.2f} %: {place}", tone)
 
 
 def _remarks(found: Evaluation) -> list[Html]:
@@ -104,7 +103,7 @@ def _plots(found: Evaluation) -> Section:
         label="Histogram of recall and precision of the classes",
     )
     return Section(
-        "Can its probabilities be believed, and are classes equal?",
+        "Calibration, and how classes differ",
         (
             side_by_side(
                 figure(reliability, _reliability_caption(metrics.bins)),
@@ -123,9 +122,7 @@ def _reliability_caption(bins: tuple[ReliabilityBin, ...]) -> str:
         verdict = "On the whole the model is surer than it is right."
     else:
         verdict = "On the whole the model is more often right than it is sure."
-    return (
-        f"Bars: how often the model is right when it is so sure; on the line it is fair. {verdict}"
-    )
+    return f"How often the model is right when it is so sure: on the line it is fair. {verdict}"
 
 
 def _confusion(found: Evaluation) -> Section:

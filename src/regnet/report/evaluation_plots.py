@@ -23,11 +23,11 @@ def draw_reliability(drawing: "Figure", bins: tuple[ReliabilityBin, ...]) -> Non
         if confidence is None or accuracy is None:
             continue
         upper.bar(left, accuracy, width * 0.92, color=ACCENT)
-        low, high = sorted((confidence, accuracy))
-        upper.bar(left, high - low, width * 0.92, bottom=low, color=WARM, alpha=0.45)
+        ends = (left - 0.46 * width, left + 0.46 * width)
+        upper.plot(ends, (confidence, confidence), color=WARM, linewidth=2.5)
     upper.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=(0, (4, 3)))
     upper.bar(0, 0, color=ACCENT, label="accuracy")
-    upper.bar(0, 0, color=WARM, alpha=0.45, label="gap to confidence")
+    upper.plot([], [], color=WARM, linewidth=2.5, label="mean probability")
     upper.legend(loc="upper left")
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     lower.bar(
@@ -85,7 +85,7 @@ def draw_matrix(axes: "Axes", found: Evaluation, chosen: list[int]) -> None:
                 box = Rectangle((x, y), 1, 1, facecolor=colour, alpha=0.12 + 0.88 * share)
                 axes.add_patch(box)
             if share >= 0.02:
-                ink = CARD if share > 0.45 else INK
+                ink = CARD if share > 0.65 else INK
                 axes.text(
                     x + 0.5, y + 0.52, f"{100 * share:.0f}", color=ink, ha="center", va="center",
                     fontsize=8,

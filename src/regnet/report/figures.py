@@ -82,7 +82,7 @@ def svg(
 def plain(axes: "Axes", *, grid: str = "y") -> None:
     """Give axes light grid lines along `grid` ("x", "y", "both") and no tick marks."""
     axes.grid(True, axis=grid)  # type: ignore[arg-type]
-    axes.tick_params(length=0)
+    axes.tick_params(length=0, pad=5)
 
 
 def _inline(text: str, name: str, label: str) -> str:

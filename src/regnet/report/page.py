@@ -28,11 +28,12 @@ Tone = Literal["plain", "good", "bad"]
 
 @dataclass(frozen=True)
 class Tile:
-    """A figure to be seen first: what it is, its value, and a line below."""
+    """A figure to be seen first: what it is, its value, a line below, and a verdict in colour."""
 
     name: str
     value: str
     note: str = ""
+    verdict: str = ""
     tone: Tone = "plain"
 
 
@@ -64,11 +65,16 @@ Cell = str | Number | Bar
 
 @dataclass(frozen=True)
 class Photo:
-    """A photo as a data address (`thumbnail`), None where it is gone; lines below it."""
+    """A photo as a data address (`thumbnail`), None where it is gone; lines below it; its path."""
 
     address: str | None
     lines: tuple[str, ...]
     name: str
+
+    @property
+    def short(self) -> str:
+        """The last part of its path."""
+        return self.name.rstrip("/").rpartition("/")[2]
 
 
 @dataclass(frozen=True)
@@ -163,7 +169,13 @@ def _environment() -> "Environment":
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        finalize=_unbroken,
     )
+
+
+def _unbroken(value: Any) -> Any:
+    """Keep a number and its percent sign on one line."""
+    return value.replace(" %", "\u00a0%") if isinstance(value, str) else value
 
 
 def _text(name: str) -> str:

@@ -3,6 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+BUILD := pyproject.toml constraints.txt hatch_build.py src/regnet/kernel/resize.c
 
 .PHONY: demo test lint format bench clean
 
@@ -32,10 +33,10 @@ $(VENV)/python.stamp:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/core.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
+$(VENV)/core.stamp: $(VENV)/python.stamp $(BUILD)
 	$(PIP) -e .
 	touch $@
 
-$(VENV)/test.stamp: $(VENV)/python.stamp pyproject.toml constraints.txt
+$(VENV)/test.stamp: $(VENV)/python.stamp $(BUILD)
 	$(PIP) -e '.[test]'
 	touch $@ $(VENV)/core.stamp

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from regnet.compare import Comparison
+from regnet.comparison import Comparison
 from regnet.differences import PIXEL_STAGES, Stage, StageDifference
 from regnet.sides import Pair
 

@@ -13,8 +13,8 @@ from regnet.cli.options import CacheDir, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 
 if TYPE_CHECKING:
-    from regnet.compare import Photo, Photos
-    from regnet.comparison_record import ComparisonRecord, Gates
+    from regnet.compare import ComparisonRecord, Gates
+    from regnet.comparison import Photo, Photos
     from regnet.sides import Pair
 
 SHOWN = 10  # flips and errors in the text
@@ -72,8 +72,8 @@ def compare(
 ) -> None:
     """Compare, print, and exit with 0, or 1 where a gate is exceeded or photos failed."""
     with interruptible():
-        from regnet.compare import open_photos
-        from regnet.comparison_record import Gates
+        from regnet.compare import Gates
+        from regnet.comparison import open_photos
         from regnet.sides import open_pair
 
         models = library(cache_dir, offline, mirror)
@@ -88,8 +88,8 @@ def compare(
 
 def _compared(pair: "Pair", photos: "Photos", gates: "Gates", as_json: bool) -> "ComparisonRecord":
     """Compare and print, also what was found until an interruption."""
-    from regnet.compare import ComparisonTally
-    from regnet.comparison_record import ComparisonRecord
+    from regnet.compare import ComparisonRecord
+    from regnet.comparison import ComparisonTally
 
     tally = ComparisonTally(pair)
     tracked: Iterator[Photo] = track(photos.items(), "comparing", photos.count, unit="photos")
@@ -143,15 +143,15 @@ def as_text(record: "ComparisonRecord") -> str:
 def _stage_lines(record: "ComparisonRecord") -> list[str]:
     from regnet.verdict import percent
 
-    lines = [f"{'':13} {'equal photos':>12} {'equal values':>12} {'largest':>10} {'mean':>10}"]
+    lines = [f"{'':13} {'equal photos':>14} {'equal values':>13} {'largest':>10} {'mean':>10}"]
     for stage in record.comparison.stages:
         if stage.hidden is not None:
             lines.append(f"{stage.stage:13} not seen ({stage.hidden})")
             continue
-        text = f"{stage.stage:13} {f'{stage.equal_photos} of {stage.photos}':>12}"
+        text = f"{stage.stage:13} {f'{stage.equal_photos} of {stage.photos}':>14}"
         if stage.values:
             equal = percent(stage.equal_values, stage.values)
-            text += f" {equal:>12} {stage.largest:10.3g} {stage.mean:10.3g}"
+            text += f" {equal:>13} {stage.largest:10.3g} {stage.mean:10.3g}"
             text += "" if stage.unit != "levels" else "  levels"
         if stage.other_size and stage.sizes:
             first, second = (f"{width} x {height}" for height, width in stage.sizes)

@@ -14,7 +14,7 @@ from regnet.scoring import Batch, Listener
 from regnet.writers import part_of
 
 TOP: Final = 5
-_ROW_GROUP: Final = 4096
+_ROW_GROUP: Final = 1024
 
 
 def require_parquet() -> None:

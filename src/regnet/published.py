@@ -1,14 +1,14 @@
 """A measured accuracy beside the figures on the model's card, where the two may be compared."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from regnet.errors import UnknownModelError
 from regnet.labelled import Dataset
 from regnet.metadata import ModelMetadata
 from regnet.metrics import Metrics, Share
-from regnet.protocol import Preprocess
+from regnet.protocol import PROTOCOLS, Preprocess
 from regnet.zoo.card import Accuracy, Card
 from regnet.zoo.catalogue import card_by_name
 
@@ -61,9 +61,11 @@ def compare_with_card(
     figures = [figure for figure in card.accuracies if _is_of(figure, dataset)]
     if not figures:
         return CardComparison(None, _other_images(card, dataset))
-    same = [f for f in figures if _same_protocol(f, metadata.preprocess, card)]
+    used = metadata.preprocess
+    named = [figure for figure in figures if figure.protocol == used.name]
+    same = named or [figure for figure in figures if _same_rules(figure, used, card)]
     if not same:
-        return CardComparison(None, _other_protocol(figures, metadata.preprocess))
+        return CardComparison(None, _other_protocol(figures, used))
     return CardComparison(
         same[0],
         None,
@@ -82,11 +84,10 @@ def _images(figure: Accuracy) -> int | None:
     return int(stated[1].replace(",", "")) if stated else _IMAGES.get(figure.dataset)
 
 
-def _same_protocol(figure: Accuracy, used: Preprocess, card: Card) -> bool:
+def _same_rules(figure: Accuracy, used: Preprocess, card: Card) -> bool:
+    """Tell whether a figure is by the card's own protocol, and that is the one used but in name."""
     own = card.preprocess
-    of_card = figure.protocol == own.name and (used.resize, used.crop) == (own.resize, own.crop)
-    same_rules = (used.interpolation, used.offset) == (own.interpolation, own.offset)
-    return figure.protocol == used.name or (of_card and same_rules)
+    return figure.protocol == own.name and replace(used, name=own.name) == own
 
 
 def _within(measured: Share, percent: float | None) -> bool | None:
@@ -112,5 +113,7 @@ def _other_images(card: Card, dataset: Dataset) -> str:
 
 
 def _other_protocol(figures: list[Accuracy], used: Preprocess) -> str:
-    names = " and ".join(dict.fromkeys(figure.protocol for figure in figures))
-    return f"the card's figures on as many images are by the protocol {names}, these by {used.name}"
+    names = list(dict.fromkeys(figure.protocol for figure in figures))
+    known = [name for name in names if name in PROTOCOLS]
+    hint = f"; --protocol {known[0]} gives one that compares" if known else ""
+    return f"the card's figures are by the protocol {' and '.join(names)}, not {used.name}{hint}"

@@ -1,6 +1,6 @@
 """Reports as one HTML file that needs nothing else: tables, plots, photos, light and dark."""
 
-from regnet.report.page import (
+from regnet.report.html import (
     Bar,
     Number,
     Photo,

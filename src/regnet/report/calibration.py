@@ -9,7 +9,7 @@ from regnet.evaluation_table import percent
 from regnet.metrics import Metrics, Share
 from regnet.report.evaluation_plots import draw_reliability
 from regnet.report.figures import ACCENT, WARM, plain, svg
-from regnet.report.page import (
+from regnet.report.html import (
     Html,
     Section,
     Tile,

@@ -16,7 +16,7 @@ from regnet.labelled import Dataset, LabelledItem
 from regnet.metrics import ClassMetrics, Confusion, ReliabilityBin, Share
 from regnet.report.evaluation_plots import draw_matrix, draw_recalls, draw_reliability
 from regnet.report.figures import svg
-from regnet.report.page import (
+from regnet.report.html import (
     Bar,
     Html,
     Number,

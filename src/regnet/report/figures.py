@@ -64,7 +64,7 @@ def svg(
     `name` tells its ids from those of other plots on the page; `label` describes it to those who
     do not see it. Raises `MissingExtraError` without the extra `report`.
     """
-    from regnet.report.page import require_report
+    from regnet.report.html import require_report
 
     require_report()
     import matplotlib as mpl

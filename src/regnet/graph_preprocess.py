@@ -303,7 +303,7 @@ def _kernel(steps: Node, over: Node, interpolation: str) -> tuple[Node, Node]:
 def _table(interpolation: str) -> NDArray[np.float32]:
     """Return the kernel's value at 0, 1/1024, ... in two parts, and three derivatives: (5, steps).
 
-    The parts are the nearest multiple of 2^-10 and what is left; derivatives are by their factorial.
+    The parts are the nearest multiple of 2^-10 and what is left; derivatives are over factorials.
     """
     at = np.arange(_STEPS) / _STEPS
     rows = []

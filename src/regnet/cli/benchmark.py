@@ -1,0 +1,131 @@
+"""`regnet benchmark`: how fast a model is on this machine."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regnet.cli.console import interruptible, say, track
+from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.progress import download_display
+from regnet.errors import OutputError
+from regnet.library import Library
+
+if TYPE_CHECKING:
+    from regnet.benchmark import Plan
+    from regnet.timing import Turn
+
+HELP = """Measure how fast a model is on this machine.
+
+MODEL is a card's name, `bundled`, an IR (.xml) or a checkpoint. Latency percentiles at batch 1 \
+and the best throughput, in each precision, beside the machine's own ceiling (measured matrix \
+products of the same type) and beside torch (eager, compiled) and ONNX Runtime where they are \
+installed. All take turns in rounds; figures are medians. The last line is one JSON object.
+
+--end-to-end measures from JPEG files to labels, beside what decoding and engine allow together, \
+and beside plain loops: Pillow with torch, Pillow with OpenVINO as it comes.
+
+Exit status: 0 measured, 2 could not run, 130 interrupted.
+
+Examples:
+
+  regnet benchmark bundled
+
+  regnet benchmark regnetx-3.2gf --end-to-end photos/ --html speed.html
+
+  regnet benchmark my.xml --precision f32,int8 --against none --rounds 9 --json
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command("benchmark", help=HELP)(benchmark)
+
+
+def benchmark(
+    model: Annotated[str, typer.Argument(help="The model, see above", show_default=False)],
+    photos: Annotated[
+        Path | None,
+        typer.Option("--end-to-end", metavar="FOLDER", help="Measure from these JPEGs to labels"),
+    ] = None,
+    precision: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Of f32,bf16,int8; default: all that the model has"),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, max=1024, help="Images inferred at once")] = 8,
+    rounds: Annotated[
+        int | None, typer.Option(min=1, max=1000, help="Turns of each; default: by --seconds")
+    ] = None,
+    seconds: Annotated[
+        float, typer.Option(min=0.0, help="Time for each part, 3 rounds at least")
+    ] = 30.0,
+    against: Annotated[
+        str, typer.Option(metavar="LIST", help="Of torch,compiled,onnx; or none")
+    ] = "torch,compiled,onnx",
+    most: Annotated[
+        int, typer.Option("--photos", min=1, help="How many of the photos, taken evenly")
+    ] = 200,
+    as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line")] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report with plots")
+    ] = None,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    mirror: Mirrors = None,
+) -> None:
+    """Measure and print."""
+    _require_writable(html)
+    models = library(cache_dir, offline, mirror)
+    with interruptible():
+        from regnet.benchmark import Plan, parse_precisions
+        from regnet.competitors import parse_against
+        from regnet.end_to_end import find_jpegs
+
+        plan = Plan(
+            model=model,
+            precisions=parse_precisions(precision) if precision is not None else None,
+            batch_size=batch_size,
+            rounds=rounds,
+            seconds=seconds,
+            against=parse_against(against),
+            photos=tuple(find_jpegs(photos, most=most)) if photos is not None else (),
+        )
+        with download_display() as on_event:
+            replace(models, on_event=on_event).ir(model)
+        _run(plan, models, as_json=as_json, html=html)
+
+
+def _run(plan: "Plan", models: Library, *, as_json: bool, html: Path | None) -> None:
+    """Measure, print the figures and write the report."""
+    from regnet.benchmark import benchmark as measure_all
+    from regnet.benchmark_table import as_text
+
+    found = measure_all(plan, library=models, watch=_watch, say=say)
+    if html is not None:
+        from regnet.report import write_page
+        from regnet.report.benchmark import benchmark_page
+
+        write_page(html, benchmark_page(found))
+        say(f"{html}: written")
+    if not as_json:
+        typer.echo(as_text(found) + "\n")
+    typer.echo(json.dumps(found.to_dict()))
+
+
+def _watch(turns: "Sequence[Turn]") -> "Iterable[Turn]":
+    """Show the turns and the time left on a terminal."""
+    return track(turns, "measuring", lambda: len(turns), "turns")
+
+
+def _require_writable(html: Path | None) -> None:
+    """Find out before anything is measured what could not be written after."""
+    if html is None:
+        return
+    if html.is_dir() or not html.absolute().parent.is_dir():
+        raise OutputError(f"cannot write {html}: it is a folder, or is in one that is not here")
+    from regnet.report import require_report
+
+    require_report()

@@ -25,6 +25,7 @@ from regnet.errors import (
     DatasetError,
     ImageError,
     ModelError,
+    OutputError,
     RegNetError,
     UnknownModelError,
 )
@@ -35,6 +36,7 @@ from regnet.library import Library
 from regnet.metadata import ModelMetadata
 from regnet.preprocess import crop_pixels, stages
 from regnet.protocol import PYCLS
+from regnet.report.comparison import comparison_page
 from regnet.runtime import ov
 from regnet.samples import sample_photos
 from regnet.sides import Answers, PredictorSide, Side, Trace, open_pair, pair_up
@@ -76,7 +78,7 @@ class FakePredictor:
 
     def __init__(self, metadata: ModelMetadata, rows: Any = None) -> None:
         self.metadata = metadata
-        self._row = np.eye(SMALL.classes, dtype=np.float32)[0] if rows is None else rows
+        self._row = sure_of(0) if rows is None else rows
 
     def pixels(self, image: Any) -> Any:
         return crop_pixels(image, self.metadata.preprocess)
@@ -498,6 +500,38 @@ def test_gates_give_the_exit_status(gate: tuple[str, ...], status: int, samples:
     done = run("bundled", "bundled:pycls", str(samples), *gate)
     assert done.exit_code == status
     assert ("gate exceeded: probabilities differ by" in done.stdout) == bool(status)
+
+
+def sure_of(index: int) -> Any:
+    return np.eye(SMALL.classes, dtype=np.float32)[index]
+
+
+def test_the_report_shows_the_flips_and_escapes_every_text() -> None:
+    evil = "<script>alert('&')</script>"
+    labels = tuple(Label("", f"{evil} {i}") for i in range(SMALL.classes))
+    metadata = replace(described(SMALL), labels=labels, name=evil)
+    photos = [Photo(f"{evil}/{path.name}", 1, path.read_bytes) for path in SAMPLES]
+    photos.append(Photo("bad", 1, lambda: b"no image"))
+    sides = (fake_side(metadata), fake_side(metadata, sure_of(1)))
+    found = tallied(*sides, photos)
+    html = comparison_page(replace(found, gates=Gates(max_flips=1), complete=False))
+    assert html.count('<img src="data:image/jpeg;base64,') == 3
+    assert evil not in html
+    assert "more than 1 flips" in html
+    assert "First to differ: logits" in html
+    assert "1 photos could not be read" in html
+    assert "interrupted" in html
+    assert html.count("<svg") == 1
+
+
+def test_the_report_is_written_or_refused_before_anything_runs(
+    samples: Path, tmp_path: Path
+) -> None:
+    done = run("bundled", "bundled:pycls", str(samples), "--html", str(tmp_path / "r.html"))
+    assert done.exit_code == 0, done.output
+    assert "<title>A bundled:ir:f32 and B bundled:ir:f32:pycls" in (tmp_path / "r.html").read_text()
+    done = run("no model", "bundled", str(samples), "--html", str(tmp_path / "none" / "r.html"))
+    assert isinstance(done.exception, OutputError)
 
 
 def test_flips_over_the_gate_are_counted() -> None:

@@ -75,7 +75,7 @@ def _effect(first: StageDifference, comparison: Comparison) -> str:
     agreement = comparison.agreement
     effect = ""
     if first.stage != "probabilities":
-        effect = f"; probabilities differ by up to {agreement.max_delta:.2g}"
+        effect = f"; probabilities differ by up to {agreement.max_delta:.3g}"
     flips = f", top-1 in {agreement.flipped} of {_photos(agreement.images)}"
     return f"{effect}{flips}{_unseen(comparison, before=first.stage)}"
 

@@ -1,8 +1,9 @@
 """`regnet compare`: where two pipelines part, and by how much."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,13 +12,14 @@ import typer
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
 from regnet.cli.progress import download_display
+from regnet.errors import OutputError
 
 if TYPE_CHECKING:
     from regnet.compare import ComparisonRecord, Gates
-    from regnet.comparison import Photo, Photos
+    from regnet.comparison import Photos
     from regnet.sides import Pair
 
-SHOWN = 10  # flips and errors in the text
+SHOWN = 10  # photos that could not be read
 
 HELP = """Compare two models, engines, precisions or protocols on photos, stage by stage.
 
@@ -38,7 +40,7 @@ Examples:
 
   regnet compare bundled bundled:bf16 photos/
 
-  regnet compare bundled:omz bundled:pycls photos/ --json
+  regnet compare bundled:omz bundled:pycls photos/ --html report.html
 
   regnet compare my.pyth:torch my.pyth:ir photos/ --max-flips 0 --max-delta 1e-5
 
@@ -65,12 +67,18 @@ def compare(
         float | None,
         typer.Option(min=0, max=1, help="Exit with 1 if a probability differs by more"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print all figures as JSON")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all figures as one JSON object")
+    ] = False,
+    html: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a report with plots and the flips")
+    ] = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
 ) -> None:
     """Compare, print, and exit with 0, or 1 where a gate is exceeded or photos failed."""
+    _require_writable(html)
     with interruptible():
         from regnet.compare import Gates
         from regnet.comparison import open_photos
@@ -81,116 +89,59 @@ def compare(
             pair = open_pair(a, b, library=replace(models, on_event=on_event))
         photos = open_photos(dataset, pair.labels, truth=str(truth) if truth else None)
         gates = Gates(max_flips=max_flips, max_delta=max_delta)
-        record = _compared(pair, photos, gates, as_json)
+        record = _compared(pair, photos, gates, partial(_report, as_json=as_json, html=html))
     failed = record.exceeded or record.comparison.unreadable
     raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
 
 
-def _compared(pair: "Pair", photos: "Photos", gates: "Gates", as_json: bool) -> "ComparisonRecord":
-    """Compare and print, also what was found until an interruption."""
+def _compared(
+    pair: "Pair", photos: "Photos", gates: "Gates", report: "Report"
+) -> "ComparisonRecord":
+    """Compare and report, also what was found until an interruption."""
     from regnet.compare import ComparisonRecord
     from regnet.comparison import ComparisonTally
 
     tally = ComparisonTally(pair)
-    tracked: Iterator[Photo] = track(photos.items(), "comparing", photos.count, unit="photos")
+    record = partial(ComparisonRecord, pair=pair, photos=photos, gates=gates)
     try:
-        tally.run(tracked)
+        tally.run(track(photos.items(), "comparing", photos.count, unit="photos"))
     except KeyboardInterrupt:
         if tally.photos:
-            partial = ComparisonRecord(
-                pair=pair,
-                photos=photos,
-                comparison=tally.result(),
-                gates=gates,
-                complete=False,
-            )
-            _print(partial, as_json)
+            report(record(comparison=tally.result(), complete=False))
         raise
-    record = ComparisonRecord(pair=pair, photos=photos, comparison=tally.result(), gates=gates)
-    _print(record, as_json)
-    return record
+    found = record(comparison=tally.result())
+    report(found)
+    return found
 
 
-def _print(record: "ComparisonRecord", as_json: bool) -> None:
+Report = Callable[["ComparisonRecord"], None]
+
+
+def _report(record: "ComparisonRecord", *, as_json: bool, html: Path | None) -> None:
+    """Print the figures and write the page."""
     for source, error in record.comparison.errors[:SHOWN]:
         say(f"{source}: {error}")
-    typer.echo(json.dumps(record.to_dict(), indent=2) if as_json else as_text(record))
+    if html is not None:
+        from regnet.report import write_page
+        from regnet.report.comparison import comparison_page
+
+        write_page(html, comparison_page(record))
+        say(f"{html}: written")
+    if as_json:
+        typer.echo(json.dumps(record.to_dict()))
+        return
+    from regnet.comparison_table import comparison_lines
+
+    for line in comparison_lines(record):
+        typer.echo(line)
 
 
-def as_text(record: "ComparisonRecord") -> str:
-    """Return a comparison as people read it; its last line is the verdict."""
-    agreement = record.comparison.agreement
-    unreadable = record.comparison.unreadable
-    lines = [
-        f"A  {record.pair.a.title}",
-        f"B  {record.pair.b.title}",
-        f"{agreement.images} photos of {record.photos.path}"
-        + (f", {unreadable} more could not be read" if unreadable else "")
-        + ("" if record.complete else "; interrupted, more were to come"),
-        *(f"note: {note}" for note in record.notes),
-        "",
-        *_stage_lines(record),
-        "",
-        *_top1_lines(record),
-        *_accuracy_lines(record),
-        "",
-        *(f"gate exceeded: {phrase}" for phrase in record.exceeded),
-        record.verdict.text,
-    ]
-    return "\n".join(lines)
+def _require_writable(html: Path | None) -> None:
+    """Find out before the photos are compared what could not be written after."""
+    if html is None:
+        return
+    if html.is_dir() or not html.absolute().parent.is_dir():
+        raise OutputError(f"cannot write {html}: it is a folder, or is in one that is not here")
+    from regnet.report import require_report
 
-
-def _stage_lines(record: "ComparisonRecord") -> list[str]:
-    from regnet.verdict import percent
-
-    lines = [f"{'':13} {'equal photos':>14} {'equal values':>13} {'largest':>10} {'mean':>10}"]
-    for stage in record.comparison.stages:
-        if stage.hidden is not None:
-            lines.append(f"{stage.stage:13} not seen ({stage.hidden})")
-            continue
-        text = f"{stage.stage:13} {f'{stage.equal_photos} of {stage.photos}':>14}"
-        if stage.values:
-            equal = percent(stage.equal_values, stage.values)
-            text += f" {equal:>13} {stage.largest:10.3g} {stage.mean:10.3g}"
-            text += "" if stage.unit != "levels" else "  levels"
-        if stage.other_size and stage.sizes:
-            first, second = (f"{width} x {height}" for height, width in stage.sizes)
-            text += f" other size in {stage.other_size}, such as {first} and {second}"
-        lines.append(text)
-    return lines
-
-
-def _top1_lines(record: "ComparisonRecord") -> list[str]:
-    agreement, flips = record.comparison.agreement, record.comparison.flips
-    lines = [
-        f"top-1 equal on {agreement.top1.hits} of {agreement.images} photos "
-        f"({100 * agreement.top1.value:.2f} %; at least {100 * agreement.top1_at_least:.2f} % "
-        "with 95 % confidence)",
-        f"KL(A || B) {agreement.mean_kl:.3g} on average, {agreement.max_kl:.3g} at most",
-    ]
-    if flips:
-        shown = flips[:SHOWN]
-        more = f", the {SHOWN} that A was surest of" if len(flips) > SHOWN else ""
-        lines.append(f"flips ({agreement.flipped}{more}):")
-        for flip in shown:
-            a, b = (f"{_short(s.label)} {s.probability:.3f}" for s in (flip.a, flip.b))
-            lines.append(f"  {flip.source}: A {a}, B {b} (margin {flip.margin:.3f})")
-    return lines
-
-
-def _short(label: str) -> str:
-    return label.split(",")[0]
-
-
-def _accuracy_lines(record: "ComparisonRecord") -> list[str]:
-    accuracy = record.comparison.accuracy
-    if accuracy is None:
-        return []
-    test = accuracy.test
-    return [
-        f"top-1 accuracy: A {100 * accuracy.a.value:.2f} %, B {100 * accuracy.b.value:.2f} %; "
-        f"difference {100 * test.difference:+.2f} points "
-        f"({100 * test.low:+.2f} to {100 * test.high:+.2f})",
-        f"right in A alone {test.only_a}, in B alone {test.only_b}: "
-        f"exact McNemar p = {test.p_value:.3g}",
-    ]
+    require_report()

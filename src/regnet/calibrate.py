@@ -28,13 +28,14 @@ from regnet.conformal import (
 from regnet.dataset import open_dataset, sample
 from regnet.errors import DatasetError, UnknownModelError
 from regnet.evaluation import readable
+from regnet.graph import read_graph
 from regnet.labelled import Dataset
 from regnet.library import Library
 from regnet.metadata import ModelMetadata
 from regnet.metrics import Metrics, Share, Tally
 from regnet.predictors import Choice, Predictor, open_predictor
 from regnet.scoring import Batch, Failure, Listener, Scores, score
-from regnet.temperature import Written, write_calibrated
+from regnet.temperature import Written, graph_temperature, write_calibrated
 
 Precision = Literal["f32", "int8"]
 
@@ -225,11 +226,11 @@ class Run:
         _require_photos(self.dataset.count, coverage, self.dataset.path)
         rows, scores = self._score(listeners)
         _require_photos(len(rows.truths), coverage, self.dataset.path)
-        before = self.predictor.metadata
-        learnt = learn(rows.probabilities, rows.truths, coverage=coverage, method=method, seed=seed)
-        if before.calibration is not None:
-            learnt = _composed(learnt, before.calibration.temperature)
-        metadata = replace(before, calibration=learnt.calibration)
+        learnt = _composed(
+            learn(rows.probabilities, rows.truths, coverage=coverage, method=method, seed=seed),
+            graph_temperature(read_graph(self.path)),
+        )
+        metadata = replace(self.predictor.metadata, calibration=learnt.calibration)
         written = write_calibrated(
             self.path, self.predictor, metadata, step=learnt.step, dataset=self.dataset, to=folder
         )
@@ -372,6 +373,6 @@ def _metrics(probabilities: NDArray[np.float32], truths: NDArray[np.int64]) -> M
 
 
 def _composed(learnt: Learnt, earlier: float) -> Learnt:
-    """Return what was learnt of a calibrated model with the temperature of both steps."""
+    """Return what was learnt of a model that divides by an earlier temperature already."""
     total = learnt.step * earlier
     return replace(learnt, calibration=replace(learnt.calibration, temperature=total))

@@ -75,7 +75,7 @@ def write_calibrated(
     if metadata.calibration is None:
         raise ValueError("metadata without a calibration")
     graph = read_graph(path)
-    _set_temperature(graph, metadata.calibration.temperature, source=path)
+    _set_temperature(graph, metadata.calibration.temperature)
     set_graph_metadata(graph, metadata)
     names = (target.with_suffix(".bin").name, target.name)
     try:
@@ -88,13 +88,26 @@ def write_calibrated(
     return Written(target, names, delta, photos)
 
 
-def _set_temperature(graph: ov.Model, temperature: float, *, source: Path) -> None:
+def graph_temperature(graph: ov.Model) -> float:
+    """Return what an earlier calibration divides a graph's logits by; 1 where there was none."""
+    divided = _softmax(graph).input_value(0).get_node()
+    if divided.get_friendly_name() != _NODE:
+        return 1.0
+    return float(divided.input_value(1).get_node().data)
+
+
+def _softmax(graph: ov.Model) -> ov.Node:
+    last = graph.output(0).get_node().input_value(0).get_node()
+    if last.get_type_name() != "Softmax":
+        raise ConversionError("the graph does not end in a softmax; convert the model again")
+    return last
+
+
+def _set_temperature(graph: ov.Model, temperature: float) -> None:
     """Divide what goes into the softmax, instead of what an earlier calibration divided it by."""
     from openvino import opset13 as opset
 
-    last = graph.output(0).get_node().input_value(0).get_node()
-    if last.get_type_name() != "Softmax":
-        raise ConversionError(f"{source}: its graph does not end in a softmax; convert it again")
+    last = _softmax(graph)
     logits = last.input_value(0)
     if logits.get_node().get_friendly_name() == _NODE:
         logits = logits.get_node().input_value(0)

@@ -21,16 +21,16 @@ if TYPE_CHECKING:
 
 HELP = """Make a model's probabilities honest, and learn prediction sets, from labelled photos.
 
-Writes a copy of the model, NAME-calibrated.xml, that gives calibrated probabilities wherever it is \
-used; `regnet classify --sets` then prints the classes that hold the truth with the probability \
+Writes a copy of the model, NAME-calibrated.xml, that gives calibrated probabilities wherever it \
+is used; `regnet classify --sets` then prints the classes that hold the truth with the probability \
 asked for, and `--unknown` says so where that is not a single class.
 
 MODEL is a card's name, `bundled`, an IR (.xml) or a checkpoint. DATASET is as for `regnet \
 evaluate`: photos that the model was not trained on, and like those it will see. A quarter of them \
 sets the temperature, a quarter the sets, and half only check both.
 
-Exit status: 0 done, 1 done but some photos could not be read or the sets hold the truth less often \
-than asked, 2 could not run, 130 interrupted.
+Exit status: 0 done, 1 done but some photos could not be read or the sets hold the truth less \
+often than asked, 2 could not run, 130 interrupted.
 
 Examples:
 
@@ -128,13 +128,10 @@ def _require_report(html: Path) -> None:
 
 
 def _write_html(report: "CalibrationReport", html: Path) -> None:
-    from regnet.files import write_whole
+    from regnet.report import write_page
     from regnet.report.calibration import calibration_page
 
-    try:
-        write_whole(html, calibration_page(report).encode())
-    except OSError as exc:
-        raise OutputError(f"cannot write {html}: {exc.strerror or exc}") from exc
+    write_page(html, calibration_page(report))
     say(f"{html}: written")
 
 

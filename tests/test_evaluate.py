@@ -38,7 +38,6 @@ CLASSES = 10
 LABELS = tuple(Label(f"n{i:08}", f"thing {i}") for i in range(CLASSES))
 CAT, ESPRESSO, HOPPER = sample_photos()
 WNIDS = {CAT: "n02124075", ESPRESSO: "n07920052", HOPPER: "n02669723"}
-MAIN = "import regnet.cli as c; c.COMMANDS = (*c.COMMANDS, 'evaluate'); c.main()"
 
 
 @pytest.fixture(scope="module")
@@ -370,7 +369,15 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(*arguments: object, cache: Path) -> list[str]:
-    return [sys.executable, "-c", MAIN, "evaluate", *map(str, arguments), "--cache-dir", str(cache)]
+    return [
+        sys.executable,
+        "-m",
+        "regnet",
+        "evaluate",
+        *map(str, arguments),
+        "--cache-dir",
+        str(cache),
+    ]
 
 
 def run(*arguments: object, cache: Path, code: int = 0) -> subprocess.CompletedProcess[str]:

@@ -88,23 +88,30 @@ def _headline(found: Evaluation) -> Iterator[str]:
 
 
 def _figures(found: Evaluation) -> Iterator[str]:
-    metrics = found.scores.metrics
-    yield _share_line("top-1", metrics.top1)
-    yield _share_line("top-5", metrics.top5)
+    metrics, card = found.scores.metrics, found.card
+    published = card.accuracy
+    yield _share_line(
+        "top-1", metrics.top1, published.top1 if published else None, card.top1_within
+    )
+    yield _share_line(
+        "top-5", metrics.top5, published.top5 if published else None, card.top5_within
+    )
     macro = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
     names = ("precision", "recall", "F1")
     means = "   ".join(f"{n} {percent(v)}" for n, v in zip(names, macro, strict=True))
-    yield f"  mean    {means}"
+    yield f"  mean   {means}"
     if metrics.ece is not None:
-        yield f"  ECE   {percent(metrics.ece):>8}   NLL {metrics.nll:.4f}"
-    yield f"  {card_text(found)}"
+        yield f"  ECE    {percent(metrics.ece):>7}   NLL {metrics.nll:.4f}"
+    if published:
+        yield f"  card   {published.dataset}, protocol {published.protocol}"
+    else:
+        yield f"  {card_text(found)}"
 
 
-def _share_line(name: str, share: Share) -> str:
-    return (
-        f"  {name} {percent(share.value):>8}   "
-        f"95 % interval {percent(share.low)} to {percent(share.high)}"
-    )
+def _share_line(name: str, share: Share, card: float | None, within: bool | None) -> str:
+    interval = f"{percent(share.low)} to {percent(share.high)}"
+    verdict = f"   card {card:.2f} %: {'inside' if within else 'OUTSIDE'}" if card else ""
+    return f"  {name}  {percent(share.value):>7}   95 % interval {interval}{verdict}"
 
 
 def _confused(found: Evaluation) -> Iterator[str]:

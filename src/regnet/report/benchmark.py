@@ -6,7 +6,7 @@ from regnet.benchmark import Benchmark, EngineSpeed
 from regnet.benchmark_table import best_batch, machine_text
 from regnet.end_to_end import EndToEnd
 from regnet.report.figures import ACCENT, MUTED, SOFT, WARM, plain, svg
-from regnet.report.page import (
+from regnet.report.html import (
     Bar,
     Html,
     Number,

@@ -1,0 +1,295 @@
+"""What a benchmark says, of the bundled model and of a tiny one; never how fast anything is."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from test_export import SMALL, TINY, confident
+from typer.testing import CliRunner
+
+from regnet import competitors
+from regnet.benchmark import Benchmark, Plan, benchmark, find_paths, parse_precisions
+from regnet.benchmark_table import as_text, grid
+from regnet.ceiling import gemm
+from regnet.cli import build_app
+from regnet.competitors import COMPILED, ONNX, TORCH, find_competitors, parse_against
+from regnet.end_to_end import Setup, end_to_end, find_jpegs
+from regnet.engine import read_model
+from regnet.errors import DatasetError, ModelError, UnknownModelError
+from regnet.library import Library
+from regnet.machine import Machine, this_machine
+from regnet.plain_loops import PLAIN_OPENVINO, PLAIN_TORCH
+from regnet.samples import sample_photos
+from regnet.weights import write_safetensors
+
+MACHINE = this_machine()
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
+    return Library(folder=tmp_path_factory.mktemp("cache"), offline=True)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    write_safetensors(path, confident(SMALL).state_dict(), spec=SMALL, preprocess=TINY)
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def jpegs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of nine JPEGs, some below it, one truncated, and other files."""
+    folder = tmp_path_factory.mktemp("jpegs")
+    (folder / "below").mkdir()
+    images = [Image.open(photo).convert("RGB") for photo in sample_photos()]
+    for number in range(8):
+        size = (90 + 11 * number, 140 - 9 * number)
+        name = f"{'below/' if number % 2 else ''}{number}.{'jpg' if number % 3 else 'JPEG'}"
+        images[number % 3].resize(size).save(folder / name, "JPEG")
+    (folder / "broken.jpg").write_bytes((folder / "0.JPEG").read_bytes()[:300])
+    (folder / "notes.txt").write_text("none")
+    images[0].save(folder / "other.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def found(library: Library, checkpoint: str, jpegs: Path) -> Benchmark:
+    plan = Plan(
+        model=checkpoint,
+        batch_size=2,
+        rounds=2,
+        against=(TORCH, ONNX),
+        photos=tuple(find_jpegs(jpegs, most=100)),
+    )
+    return benchmark(plan, library=library)
+
+
+def test_every_engine_and_precision_is_there(found: Benchmark) -> None:
+    floats = ["f32", "bf16"] if MACHINE.has_bf16 else ["f32"]
+    rows = [(row.engine, row.precision) for row in found.engines]
+    assert rows == [*(("OpenVINO", p) for p in floats), (TORCH, "f32"), (ONNX, "f32")]
+    assert [ceiling.precision for ceiling in found.ceilings] == floats
+    assert found.rounds == 2
+    assert found.own_weights
+
+
+def test_figures_are_sound(found: Benchmark) -> None:
+    for row in found.engines:
+        low, *others = row.latency_ms.values()
+        assert list(row.latency_ms) == ["min", "p50", "p90", "p99"]
+        assert 0 < low <= others[0] <= others[1] <= others[2]
+        assert sorted(row.by_batch) == [1, 2]
+        assert row.images_per_second == max(row.by_batch.values())
+        assert row.share > 0
+        assert len(row.times) == len(found.engines) - 1
+        assert all(times > 0 for times in row.times.values())
+
+
+def test_the_ceiling_in_images_is_that_in_operations(found: Benchmark) -> None:
+    for ceiling in found.ceilings:
+        assert ceiling.gflops_per_second > 0
+        assert ceiling.images_per_second == pytest.approx(ceiling.gflops_per_second / found.gflops)
+
+
+def test_from_files_to_labels(found: Benchmark) -> None:
+    whole = found.end_to_end
+    assert whole is not None
+    assert (whole.photos, whole.unreadable, whole.identical) == (8, 1, 8)
+    assert [loop.name for loop in whole.loops] == [PLAIN_TORCH, PLAIN_OPENVINO]
+    for row in whole.wholes:
+        assert row.images_per_second > 0
+        assert row.share > 0
+        assert set(row.times) == {PLAIN_TORCH, PLAIN_OPENVINO}
+
+
+def test_in_f32_all_name_the_same_class(found: Benchmark) -> None:
+    assert found.end_to_end is not None
+    assert found.end_to_end.wholes[0].precision == "f32"
+    assert found.end_to_end.wholes[0].flips == 0
+    torch, openvino = found.end_to_end.loops
+    assert torch.flips == 0
+    assert openvino.flips is not None
+
+
+def test_all_of_it_is_json_and_text(found: Benchmark) -> None:
+    values = json.loads(json.dumps(found.to_dict()))
+    assert values["engines"][0]["latency_ms"]["p50"] == found.engines[0].latency_ms["p50"]
+    assert values["end_to_end"]["wholes"][0]["share"] > 0
+    assert values["machine"]["cores"] >= 1
+    text = as_text(found)
+    for wanted in ("OpenVINO f32", TORCH, "8 of 8 photos", "left out: 1", PLAIN_OPENVINO):
+        assert wanted in text
+
+
+def test_the_report_is_a_page_with_plots(found: Benchmark) -> None:
+    from regnet.report.benchmark import benchmark_page
+
+    html = benchmark_page(found)
+    assert html.count("<svg ") == 3
+    assert "Speed of tiny" in html
+    assert PLAIN_TORCH in html
+
+
+def test_random_weights_are_not_compared(library: Library, jpegs: Path) -> None:
+    path = library.ir("bundled")
+    metadata = read_model(path).metadata
+    rivals = find_competitors("bundled", metadata, library=library, names=(TORCH,))
+    assert not rivals.own_weights
+    setup = Setup(paths={"f32": path}, photos=find_jpegs(jpegs, most=2), torch=rivals.get(TORCH))
+    torch, openvino = end_to_end(setup, rounds=1).loops
+    assert torch.flips is None
+    assert openvino.flips is not None
+
+
+def test_competitors_compute_the_same(library: Library, checkpoint: str) -> None:
+    metadata = read_model(library.ir(checkpoint)).metadata
+    rivals = find_competitors(checkpoint, metadata, library=library, names=(TORCH, ONNX))
+    pixels = np.random.default_rng(0).integers(0, 256, (3, TINY.crop, TINY.crop, 3), np.uint8)
+    a, b = (rival.infer(pixels) for rival in rivals.present)
+    np.testing.assert_allclose(a, b, atol=1e-5)
+    np.testing.assert_allclose(a.sum(axis=1), 1, atol=1e-5)
+
+
+def test_what_is_not_installed_says_so(
+    library: Library, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = read_model(library.ir(checkpoint)).metadata
+    installed = competitors.find_spec
+    monkeypatch.setattr(
+        competitors, "find_spec", lambda n: None if n == "onnxruntime" else installed(n)
+    )
+    rivals = find_competitors(checkpoint, metadata, library=library, names=(TORCH, ONNX))
+    assert [rival.name for rival in rivals.present] == [TORCH]
+    assert "onnxruntime not installed" in rivals.absent[ONNX]
+    monkeypatch.setattr(competitors, "find_spec", lambda _: None)
+    rivals = find_competitors(checkpoint, metadata, library=library)
+    assert rivals.present == ()
+    assert all("extra 'torch'" in reason for reason in rivals.absent.values())
+
+
+def test_torch_compile_that_takes_too_long_is_left_out(library: Library, checkpoint: str) -> None:
+    metadata = read_model(library.ir(checkpoint)).metadata
+    rivals = find_competitors(
+        checkpoint, metadata, library=library, names=(COMPILED,), compile_seconds=0.01
+    )
+    assert rivals.present == ()
+    assert rivals.absent[COMPILED] == "torch.compile took over 0 s"
+
+
+def test_torch_compile_that_fails_says_why(
+    library: Library, checkpoint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    metadata = read_model(library.ir(checkpoint)).metadata
+    monkeypatch.setattr(competitors, "spec_to_dict", lambda _: {"no": "spec"})
+    rivals = find_competitors(checkpoint, metadata, library=library, names=(COMPILED,))
+    assert "torch.compile failed (" in rivals.absent[COMPILED]
+    assert "Error" in rivals.absent[COMPILED]
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16", "int8"])
+def test_ceilings_are_computed_as_asked(precision: str) -> None:
+    if precision == "bf16" and not MACHINE.has_bf16:
+        pytest.skip("no bf16 here")
+    found = gemm(precision, workers=1)  # type: ignore[arg-type]
+    if precision != "int8" or "INT8" in MACHINE.capabilities:
+        assert found.as_asked
+    found.contestant.run()
+    assert found.contestant.work % (2 * 1024**3) == 0
+
+
+def test_the_machine_is_read_from_what_linux_says(tmp_path: Path) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("model name\t: A CPU\nflags\t\t: fpu avx2 avx512_vnni\n\nmodel name : B\n")
+    machine = this_machine(cpuinfo=cpuinfo)
+    assert (machine.cpu, machine.flags) == ("A CPU", ("avx2", "avx512_vnni"))
+
+
+def test_the_machine_is_known_where_there_is_no_cpuinfo(tmp_path: Path) -> None:
+    machine = this_machine(cpuinfo=tmp_path / "none")
+    assert machine.cpu
+    assert machine.flags == ()
+    assert machine.cores >= 1
+
+
+def test_jpegs_are_taken_evenly(jpegs: Path) -> None:
+    every = find_jpegs(jpegs, most=100)
+    assert len(every) == 9
+    assert find_jpegs(jpegs, most=3) == every[::3]
+    assert len(find_jpegs(jpegs, most=8)) == 8
+
+
+def test_photos_that_are_none(tmp_path: Path, library: Library) -> None:
+    with pytest.raises(DatasetError, match="no such folder"):
+        find_jpegs(tmp_path / "none", most=5)
+    with pytest.raises(DatasetError, match=r"no JPEG files \(.jpg"):
+        find_jpegs(tmp_path, most=5)
+    (tmp_path / "a.jpg").write_bytes(b"none")
+    setup = Setup(paths={"f32": library.ir("bundled")}, photos=find_jpegs(tmp_path, most=5))
+    with pytest.raises(DatasetError, match="cannot be read"):
+        end_to_end(setup)
+
+
+def test_lists_of_precisions_and_engines() -> None:
+    assert parse_precisions("int8, f32") == ("f32", "int8")
+    assert parse_against("onnx,torch") == (TORCH, ONNX)
+    assert parse_against("none") == ()
+    with pytest.raises(ModelError, match="'fp16' is none of f32, bf16, int8"):
+        parse_precisions("f32,fp16")
+    with pytest.raises(UnknownModelError, match="'tf' is no engine"):
+        parse_against("torch,tf")
+
+
+def test_int8_that_is_not_there(library: Library, checkpoint: str) -> None:
+    plan = Plan(model=checkpoint, precisions=("int8",))
+    with pytest.raises(UnknownModelError, match="regnet quantize"):
+        find_paths(plan, library=library, machine=MACHINE)
+    assert "int8" not in find_paths(Plan(model=checkpoint), library=library, machine=MACHINE)
+
+
+def test_bf16_that_the_machine_has_not(library: Library, checkpoint: str) -> None:
+    old = Machine("Old", 1, (), ("FP32",), "Linux", "3.11", "2026")
+    assert list(find_paths(Plan(model=checkpoint), library=library, machine=old)) == ["f32"]
+    with pytest.raises(ModelError, match=r"bf16: this CPU \(Old\) has none"):
+        find_paths(Plan(model=checkpoint, precisions=("bf16",)), library=library, machine=old)
+
+
+def test_a_grid_is_set_in_columns() -> None:
+    assert grid([("a", "x"), ("bbb", "10")]) == "a     x\nbbb  10"
+
+
+def run(*arguments: str):  # type: ignore[no-untyped-def]
+    return CliRunner().invoke(build_app(["benchmark", "info"]), ["benchmark", *arguments])
+
+
+def test_the_command_prints_tables_and_ends_in_json(tmp_path: Path) -> None:
+    html = tmp_path / "speed.html"
+    options = ["--precision", "f32", "--against", "none", "--rounds", "1", "--html", str(html)]
+    done = run("bundled", *options)
+    assert done.exit_code == 0, done.output
+    lines = done.stdout.splitlines()
+    assert json.loads(lines[-1])["engines"][0]["precision"] == "f32"
+    assert lines[0].startswith("bundled: 0.2629 GFLOPs an image of 128 x 128")
+    assert html.read_text().startswith("<!doctype html>")
+
+
+def test_the_command_prints_only_json_where_asked() -> None:
+    options = ("--precision", "f32", "--against", "none", "--rounds", "1", "--json")
+    done = run("bundled", *options)
+    assert json.loads(done.stdout)["model"] == "bundled"
+
+
+def test_the_command_refuses_before_it_measures(tmp_path: Path) -> None:
+    for options, error in (
+        (["--end-to-end", str(tmp_path)], DatasetError),
+        (["--precision", "int4"], ModelError),
+        (["--against", "tf"], UnknownModelError),
+    ):
+        done = run("bundled", *options)
+        assert isinstance(done.exception, error)
+        assert done.stdout == ""
+    done = run("bundled", "--html", str(tmp_path / "none" / "x.html"))
+    assert "cannot write" in str(done.exception)
+    assert list(tmp_path.iterdir()) == []

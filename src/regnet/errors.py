@@ -17,6 +17,8 @@ RegNetError
 ├── ModelError           a converted model (IR, ONNX) cannot be used
 ├── ServerError          a running server does not answer as it should
 ├── ConversionError      a conversion failed or disagrees with the network
+├── QuantizationError    an INT8 model cannot be made
+│   └── AgreementError   ... because it would not agree with the original
 ├── MissingExtraError    an optional dependency is not installed
 └── OutputError          a result could not be written
 """
@@ -106,6 +108,14 @@ class ServerError(RegNetError):
 
 class ConversionError(RegNetError):
     """A conversion failed or disagrees with the network."""
+
+
+class QuantizationError(RegNetError):
+    """An INT8 model cannot be made."""
+
+
+class AgreementError(QuantizationError):
+    """An INT8 model does not agree with the original as often as asked."""
 
 
 class MissingExtraError(RegNetError):

@@ -1,0 +1,210 @@
+"""A converted model's graph in INT8 by NNCF, and any of its layers back in floating point.
+
+Three choices differ from NNCF's defaults, each for less noise at next to no cost: pixels enter as
+the whole numbers they are, without rounding; sums of residual blocks stay in floating point; so
+does the head, which is one small product of means.
+"""
+
+import contextlib
+import io
+import logging
+import math
+import sys
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.errors import MissingExtraError, ModelError
+from regnet.runtime import ov
+
+Crop = NDArray[Any]
+
+_WEIGHTED: Final = ("Convolution", "GroupConvolution")
+_IN_FLOAT: Final = (r"head\..*", r"logits", r".*\.sum", r".*\.f\.se($|\..*)")
+_SENDER: Final = "openvino_telemetry"
+_LEVELS: Final = 256
+
+
+@dataclass(frozen=True)
+class Int8Graph:
+    """A graph in INT8 beside the same in floating point, of which layers can be restored.
+
+    `multiplications` are those of one image in each INT8 layer, by its name, in the graph's order.
+    """
+
+    quantized: ov.Model
+    reference: ov.Model
+    multiplications: Mapping[str, int]
+
+    def restored(self, layers: Collection[str]) -> ov.Model:
+        """Return a copy in which these layers compute in floating point, with their own weights."""
+        graph = self.quantized.clone()
+        ops, originals = _by_name(graph), _by_name(self.reference)
+        for layer in layers:
+            _restore(ops[_conv(layer)], originals[_conv(layer)])
+            _restore_bias(ops[layer], originals[layer])
+        return graph
+
+
+def int8_graph(graph: ov.Model, crops: Sequence[Crop]) -> Int8Graph:
+    """Return the graph [?,3,H,W] of an IR from `regnet convert` in INT8.
+
+    The crops (H, W, 3) set the ranges. The same crops give the same graph. Raises `ModelError`
+    where the graph is another, `MissingExtraError` where NNCF is not installed.
+    """
+    reference = graph.clone()
+    _take_whole_pixels(reference)
+    quantized = _quantized(reference, crops)
+    _round_pixels_exactly(quantized)
+    return Int8Graph(quantized, reference, _multiplications(quantized))
+
+
+def _quantized(graph: ov.Model, crops: Sequence[Crop]) -> ov.Model:
+    nncf = _nncf()
+    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+
+    def tensor(crop: Crop) -> NDArray[np.float32]:
+        return np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32)
+
+    with contextlib.redirect_stdout(io.StringIO()):  # NNCF's own progress bars
+        return nncf.quantize(
+            graph.clone(),
+            nncf.Dataset(list(crops), tensor),
+            subset_size=len(crops),
+            ignored_scope=nncf.IgnoredScope(patterns=list(_IN_FLOAT), validate=False),
+            # Halving the range of weights is for CPUs whose 16-bit sums overflow: before VNNI.
+            advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE),
+        )
+
+
+def _nncf() -> Any:
+    """Return NNCF, quiet and without telemetry: it reports its use where that package is found."""
+    sender = sys.modules.get(_SENDER)
+    sys.modules[_SENDER] = None  # type: ignore[assignment]
+    try:
+        import nncf
+    except ImportError as exc:
+        raise MissingExtraError("quantizing", "quantize") from exc
+    finally:
+        del sys.modules[_SENDER]
+        if sender is not None:
+            sys.modules[_SENDER] = sender
+    nncf.set_log_level(logging.ERROR)
+    return nncf
+
+
+def _take_whole_pixels(graph: ov.Model) -> None:
+    """Let the stem take pixels less a whole number, so that 256 levels hold them exactly.
+
+    (p - mean) / scale * w = (p - round(mean)) * (w / scale) + a constant, which goes to the bias.
+    At the image's edge, where zeros are the padding, that is off by less than half a level.
+    """
+    ops = _by_name(graph)
+    try:
+        centred, normalised = ops["centred"], ops["normalised"]
+        stem, bias = ops["stem.conv.conv"], ops["stem.conv"]
+        mean, scale = (_values(op.input_value(1)) for op in (centred, normalised))
+    except KeyError as exc:
+        raise ModelError(f"its graph has no {exc}; convert it again with `regnet convert`") from exc
+    whole = np.round(mean)
+    weights = _values(stem.input_value(1)) / scale
+    offset = (weights * (whole - mean)).sum(axis=(1, 2, 3)).reshape(1, -1, 1, 1)
+    _set_input(centred, 1, whole)
+    _set_input(stem, 1, weights)
+    _set_input(bias, 1, _values(bias.input_value(1)) + offset)
+    stem.input(0).replace_source_output(centred.output(0))
+
+
+def _round_pixels_exactly(graph: ov.Model) -> None:
+    """Quantize the pixels themselves, 0..255 in whole levels, instead of what the stem takes."""
+    from openvino import opset13 as opset
+
+    ops = _by_name(graph)
+    centred, stem = ops["centred"], ops["stem.conv.conv"]
+    low, high = (opset.constant(np.float32(value)) for value in (0, _LEVELS - 1))
+    pixels = opset.fake_quantize(centred.input_value(0), low, high, low, high, _LEVELS)
+    pixels.set_friendly_name("pixels")
+    centred.input(0).replace_source_output(pixels.output(0))
+    stem.input(0).replace_source_output(centred.output(0))
+
+
+def _restore(op: Any, original: Any) -> None:
+    """Give a layer its input as it is and its own weights."""
+    source = op.input_value(0).get_node()
+    if source.get_type_name() == "FakeQuantize":
+        op.input(0).replace_source_output(source.input_value(0))
+    op.input(1).replace_source_output(_copied(original.input_value(1)))
+
+
+def _restore_bias(op: Any, original: Any) -> None:
+    """Undo what NNCF corrected in a bias."""
+    op.input(1).replace_source_output(_copied(original.input_value(1)))
+
+
+def _copied(output: Any) -> Any:
+    """Return a constant for another graph, stored as it is here: FP16 stays FP16."""
+    from openvino import opset13 as opset
+
+    node = output.get_node()
+    if node.get_type_name() != "Convert":
+        return opset.constant(_values(output)).output(0)
+    stored = opset.constant(node.input_value(0).get_node().data.copy())
+    return opset.convert(stored, "f32").output(0)
+
+
+def _set_input(op: Any, place: int, values: NDArray[Any]) -> None:
+    from openvino import opset13 as opset
+
+    op.input(place).replace_source_output(opset.constant(values.astype(np.float32)).output(0))
+
+
+def _values(output: Any) -> NDArray[np.float32]:
+    """Return a constant's values in FP32; raises `ModelError` where it is none."""
+    node = output.get_node()
+    while node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "Constant":
+        raise ModelError(f"its graph computes {node.get_friendly_name()}; a constant is wanted")
+    values: NDArray[np.float32] = node.data.astype(np.float32)
+    return values
+
+
+def _by_name(graph: ov.Model) -> dict[str, Any]:
+    return {op.get_friendly_name(): op for op in graph.get_ordered_ops()}
+
+
+def _conv(layer: str) -> str:
+    """Return the name of a layer's convolution; the layer's own is that of its biased output."""
+    return f"{layer}.conv"
+
+
+def _multiplications(graph: ov.Model) -> dict[str, int]:
+    """Return the multiplications of one image in each layer whose weights are stored in INT8."""
+    return {
+        op.get_friendly_name().removesuffix(".conv"): _products(op) for op in _int8_layers(graph)
+    }
+
+
+def _int8_layers(graph: ov.Model) -> Iterator[Any]:
+    for op in graph.get_ordered_ops():
+        if op.get_type_name() in _WEIGHTED and _is_int8(op.input_value(1).get_node()):
+            yield op
+
+
+def _is_int8(node: Any) -> bool:
+    """Whether weights are stored in INT8: Multiply(Convert(INT8), scale)."""
+    while node.get_type_name() in ("Multiply", "Convert", "Subtract", "Reshape"):
+        node = node.input_value(0).get_node()
+    return bool(node.get_element_type() in (ov.Type.i8, ov.Type.u8))
+
+
+def _products(op: Any) -> int:
+    """Return outputs x weights an output: all weights but those of the other output channels."""
+    outputs: int = math.prod(size.get_length() for size in list(op.get_output_partial_shape(0))[1:])
+    weights: list[Any] = list(op.get_input_partial_shape(1))
+    skipped = 2 if op.get_type_name() == "GroupConvolution" else 1
+    per_output: int = math.prod(size.get_length() for size in weights[skipped:])
+    return outputs * per_output

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regnet.errors import OutputError
-from regnet.result import ClassScore, Prediction
+from regnet.result import ClassScore, Prediction, Wanted
 from regnet.writers import OutputFormat, format_of, open_writer
 
 GOOD = Prediction(
@@ -17,6 +17,11 @@ GOOD = Prediction(
 )
 BAD = Prediction("é.jpg", (), "the file is empty", "bundled")
 FORMATS: list[OutputFormat] = ["table", "json", "jsonl", "csv", "parquet"]
+
+
+TWO = (ClassScore(4, "", "shark", 0.5), ClassScore(2, "", "eel", 0.25))
+SET = Prediction("a.jpg", TWO[:1], None, "m", set=TWO, coverage=0.95, unknown=True)
+NO_SET = Prediction("b.jpg", (), "the file is empty", "m", set=(), coverage=0.95, unknown=True)
 
 
 def read(path: Path, format: str) -> list[dict]:
@@ -48,6 +53,66 @@ def test_csv_quotes_what_needs_it(tmp_path: Path) -> None:
     assert rows[0]["source"] == GOOD.source
     assert (rows[0]["label"], float(rows[0]["probability"])) == ("tench, Tinca tinca", 0.5)
     assert (rows[1]["source"], rows[1]["error"]) == ("é.jpg", "the file is empty")
+
+
+@pytest.mark.parametrize("format", ["json", "jsonl", "parquet"])
+def test_sets_are_written_where_they_are_wanted(format: OutputFormat, tmp_path: Path) -> None:
+    with open_writer(tmp_path / "out", format, Wanted(sets=True, unknown=True)) as writer:
+        writer.write(SET)
+        writer.write(NO_SET)
+    found = read(tmp_path / "out", format)
+    assert found == [SET.to_dict(), NO_SET.to_dict()]
+    assert list(found[0])[4:] == ["set", "coverage", "unknown"]
+    assert [score["index"] for score in found[0]["set"]] == [4, 2]
+
+
+def written(predictions: list[Prediction], format: OutputFormat, wanted: Wanted) -> str:
+    text = io.StringIO()
+    with open_writer(text, format, wanted) as writer:
+        for prediction in predictions:
+            writer.write(prediction)
+    return text.getvalue()
+
+
+def test_csv_has_a_row_for_each_class_of_a_set() -> None:
+    assert written([SET, NO_SET], "csv", Wanted(sets=True, unknown=True)) == (
+        "source,rank,index,wnid,label,probability,error,model,set,coverage,unknown\n"
+        "a.jpg,1,4,,shark,0.5,,m,true,0.95,true\n"
+        "a.jpg,2,2,,eel,0.25,,m,true,0.95,true\n"
+        "b.jpg,,,,,,the file is empty,m,,0.95,true\n"
+    )
+
+
+def test_rows_of_other_classes_are_not_in_the_set() -> None:
+    smaller = Prediction("a.jpg", TWO, None, "m", set=TWO[:1], coverage=0.9)
+    rows = written([smaller], "csv", Wanted(sets=True)).splitlines()
+    assert [row.split(",")[-2] for row in rows] == ["set", "true", "false"]
+
+
+def test_the_table_shows_the_set_and_what_is_unknown() -> None:
+    classes = "   50.0 %  ██████████            shark\n   25.0 %  █████                 eel\n"
+    unknown = "  unknown: no single class holds the truth with probability 95 %\n"
+    holds = "  set of 2 classes holds the truth with probability 95 %\n"
+    assert written([SET], "table", Wanted(sets=True)) == f"a.jpg\n{unknown}{classes}{holds}"
+    only = Prediction("a.jpg", TWO, None, "m", coverage=0.95, unknown=True)
+    assert written([only], "table", Wanted(unknown=True)) == f"a.jpg\n{unknown}"
+    known = Prediction("a.jpg", TWO, None, "m", coverage=0.95, unknown=False)
+    assert written([known], "table", Wanted(unknown=True)) == f"a.jpg\n{classes}"
+    none = Prediction("a.jpg", TWO, None, "m", set=(), coverage=0.95)
+    assert "set of 0 classes holds" in written([none], "table", Wanted(sets=True))
+
+
+def test_what_was_not_asked_for_leaves_no_trace() -> None:
+    """The formats are contracts: every byte as it was before there were sets."""
+    plain = Prediction("a.jpg", TWO[:1], None, "m")
+    expected: dict[OutputFormat, str] = {
+        "table": "a.jpg\n   50.0 %  ██████████            shark\n",
+        "jsonl": '{"source": "a.jpg", "predictions": [{"index": 4, "wnid": "", "label": "shark", '
+        '"probability": 0.5}], "error": null, "model": "m"}\n',
+        "csv": "source,rank,index,wnid,label,probability,error,model\na.jpg,1,4,,shark,0.5,,m\n",
+    }
+    for format, text in expected.items():
+        assert written([plain], format, Wanted()) == text
 
 
 @pytest.mark.parametrize("format", FORMATS)

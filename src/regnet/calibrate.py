@@ -27,13 +27,13 @@ from regnet.conformal import (
 )
 from regnet.dataset import open_dataset, sample
 from regnet.errors import DatasetError, UnknownModelError
-from regnet.evaluation import readable
 from regnet.graph import read_graph
 from regnet.labelled import Dataset
 from regnet.library import Library
 from regnet.metadata import ModelMetadata
 from regnet.metrics import Metrics, Share, Tally
 from regnet.predictors import Choice, Predictor, open_predictor
+from regnet.result import readable
 from regnet.scoring import Batch, Failure, Listener, Scores, score
 from regnet.temperature import Written, graph_temperature, write_calibrated
 

@@ -17,7 +17,7 @@ from regnet.errors import ImageError, ModelError
 from regnet.metadata import ModelMetadata
 from regnet.parallel import BATCH_SIZE, cores, in_order
 from regnet.preprocess import ImageLike
-from regnet.result import ClassScore, Prediction, Wanted, top_classes
+from regnet.result import ClassScore, Prediction, Wanted, readable, top_classes
 from regnet.sources import iter_items
 
 
@@ -177,7 +177,7 @@ class _Answer:
     def prediction(self, source: str, row: NDArray[np.float32]) -> Prediction:
         """Return what the probabilities (classes,) of an image say."""
         top = top_classes(row, self.model.labels, self.wanted.top_k)
-        found = Prediction(_readable(source), top, None, self.model.name)
+        found = Prediction(readable(source), top, None, self.model.name)
         calibration = self.model.calibration
         if calibration is None or not self.wanted.calibrated:
             return found
@@ -187,7 +187,7 @@ class _Answer:
 
     def error(self, source: str, error: str) -> Prediction:
         """Return that an image could not be read: nothing is known of it."""
-        found = Prediction(_readable(source), (), error, self.model.name)
+        found = Prediction(readable(source), (), error, self.model.name)
         return self._with(found, (), unknown=True) if self.wanted.calibrated else found
 
     def _with(
@@ -200,8 +200,3 @@ class _Answer:
             coverage=calibration.coverage if calibration else None,
             unknown=unknown if self.wanted.unknown else None,
         )
-
-
-def _readable(source: str) -> str:
-    """Return a name with undecodable bytes written out, so that any output can hold it."""
-    return source.encode("utf-8", "backslashreplace").decode()

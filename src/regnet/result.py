@@ -98,6 +98,11 @@ class Wanted:
         return ("set",) * self.sets + ("coverage",) * self.calibrated + ("unknown",) * self.unknown
 
 
+def readable(source: str) -> str:
+    """Return a name with undecodable bytes written out, so that any output can hold it."""
+    return source.encode("utf-8", "backslashreplace").decode()
+
+
 def top_classes(
     probabilities: NDArray[np.float32], labels: Labels, top_k: int
 ) -> tuple[ClassScore, ...]:

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regnet.calibrate import CalibrationReport, HeldOut
-from regnet.evaluation import readable
 from regnet.evaluation_table import percent
 from regnet.metrics import Metrics, Share
 from regnet.report.evaluation_plots import draw_reliability
@@ -21,6 +20,7 @@ from regnet.report.html import (
     table,
     tiles,
 )
+from regnet.result import readable
 from regnet.version import TOOL_VERSION
 
 if TYPE_CHECKING:

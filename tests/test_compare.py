@@ -518,8 +518,8 @@ def test_the_report_shows_the_flips_and_escapes_every_text() -> None:
     assert html.count('<img src="data:image/jpeg;base64,') == 3
     assert evil not in html
     assert "more than 1 flips" in html
-    assert "First to differ: logits" in html
-    assert "1 photos could not be read" in html
+    assert "first to differ: logits" in html
+    assert "were left out: 1." in html
     assert "interrupted" in html
     assert html.count("<svg") == 1
 

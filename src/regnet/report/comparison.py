@@ -205,7 +205,7 @@ def _unreadable(record: ComparisonRecord) -> Section:
     return Section(
         "Unreadable photos",
         (table(("Photo", "Reason"), found.errors),),
-        lead=f"{found.unreadable:,} photos could not be read and were left out.{first}",
+        lead=f"Photos that could not be read and were left out: {found.unreadable:,}.{first}",
     )
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from regnet.certificate import PixelBound
 from regnet.cli.console import interruptible
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
 from regnet.cli.progress import download_display
@@ -143,9 +144,15 @@ def _as_text(conversion: Conversion, path: Path) -> str:
             f"  storing the weights in FP16 changed probabilities by at most "
             f"{conversion.rounding:.1e}"
         )
-    if bound := conversion.pixel_bound:
-        lines.append(
-            f"  resizes and crops by itself: {bound.identical:.5%} of the pixels' values are the "
-            f"protocol's, none is more than {bound.levels} of 255 off ({bound.photos} images)"
-        )
+    if conversion.pixel_bound:
+        lines.append(f"  resizes and crops by itself: {_of_pixels(conversion.pixel_bound)}")
     return "\n".join([*lines, *(f"  note: {note}" for note in conversion.notes)])
+
+
+def _of_pixels(bound: PixelBound) -> str:
+    if bound.levels == 0:
+        return f"all pixels are the protocol's ({bound.photos} images)"
+    return (
+        f"{bound.identical:.5%} of the pixels' values are the protocol's, the others differ by "
+        f"at most {bound.levels} of 255 ({bound.photos} images)"
+    )

@@ -21,6 +21,7 @@ COMMANDS = (
     "evaluate",
     "compare",
     "calibrate",
+    "benchmark",
     "models",
     "download",
     "convert",

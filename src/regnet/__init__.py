@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from regnet.classify import Classifier as Classifier
     from regnet.errors import RegNetError as RegNetError
+    from regnet.evaluation import evaluate as evaluate
     from regnet.labels import Label as Label
     from regnet.labels import imagenet_labels as imagenet_labels
     from regnet.loading import load as load
     from regnet.preprocess import crop_pixels as crop_pixels
     from regnet.protocol import OMZ as OMZ
+    from regnet.protocol import PYCLS as PYCLS
     from regnet.protocol import Preprocess as Preprocess
     from regnet.result import ClassScore as ClassScore
     from regnet.result import Prediction as Prediction
@@ -38,6 +40,7 @@ _HOMES = {
     "Classifier": "classify",
     "Label": "labels",
     "OMZ": "protocol",
+    "PYCLS": "protocol",
     "Prediction": "result",
     "Preprocess": "protocol",
     "RegNetError": "errors",
@@ -47,6 +50,7 @@ _HOMES = {
     "card_by_name": "zoo.catalogue",
     "card_names": "zoo.catalogue",
     "crop_pixels": "preprocess",
+    "evaluate": "evaluation",
     "imagenet_labels": "labels",
     "load": "loading",
     "spec_by_name": "spec",

@@ -3,14 +3,13 @@
 import csv
 import io
 import json
-import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from labelled_photos import CLASSES, write_labelled_photos
 from typer.testing import CliRunner, Result
 
 from regnet import temperature
@@ -28,25 +27,14 @@ from regnet.temperature import calibrated_name
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
 BUNDLED = bundled_path(card_by_name("bundled"))
-CLASSES = ("n02124075", "n07920052", "n03763968")
 EACH = 16
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of labelled photos: parts of the samples, some easy, some hopeless."""
+    """Return a folder of labelled photos."""
     folder = tmp_path_factory.mktemp("data") / "photos"
-    chance = random.Random(0)
-    for path, wnid in zip(sample_photos(), CLASSES, strict=True):
-        (folder / wnid).mkdir(parents=True)
-        image = Image.open(path).convert("RGB")
-        for number in range(EACH):
-            share = chance.uniform(0.25, 1)
-            width, height = (int(share * side) for side in image.size)
-            left = chance.randint(0, image.width - width)
-            top = chance.randint(0, image.height - height)
-            part = image.crop((left, top, left + width, top + height)).resize((96, 96))
-            part.save(folder / wnid / f"{number:02}.png")
+    write_labelled_photos(folder, each=EACH)
     return folder
 
 

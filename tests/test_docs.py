@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from labelled_photos import write_labelled_photos
 
 from regnet.samples import sample_photos
 
@@ -24,13 +25,22 @@ def blocks(page: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(), re.MULTILINE | re.DOTALL)
 
 
+@pytest.fixture(scope="session")
+def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small data set: a folder a class."""
+    folder = tmp_path_factory.mktemp("data") / "labelled"
+    write_labelled_photos(folder)
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Return a folder with the photos that the examples name."""
+def folder(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a folder with the photos that the examples name, some of them labelled."""
     (tmp_path / "photos" / "trip").mkdir(parents=True)
     for photo in sample_photos():
         shutil.copy(photo, tmp_path)
         shutil.copy(photo, tmp_path / "photos" / ("trip" if photo.suffix == ".jpg" else ""))
+    shutil.copytree(labelled, tmp_path / "labelled")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -111,8 +111,8 @@ def test_what_was_not_asked_for_leaves_no_trace() -> None:
         '"probability": 0.5}], "error": null, "model": "m"}\n',
         "csv": "source,rank,index,wnid,label,probability,error,model\na.jpg,1,4,,shark,0.5,,m\n",
     }
-    for format, text in expected.items():
-        assert written([plain], format, Wanted()) == text
+    for name, text in expected.items():
+        assert written([plain], name, Wanted()) == text
 
 
 @pytest.mark.parametrize("format", FORMATS)

@@ -10,8 +10,8 @@ What makes it exact in float32, which holds the whole numbers up to 2^24:
   all the same. The kernel is a table, with its derivatives, at multiples of 1/1024.
 - Weights have 22 fractional bits. The upper 13 and the lower 9 are multiplied apart, so that every
   product and every sum is a whole number that float32 holds.
-What can remain is a weight at the other neighbour of its 22 bits, where it lies between them to
-about 1 in 10,000; then a value may be rounded the other way, by 1.
+What can remain is a weight at the other neighbour of its 22 bits, where it lies half way between
+them; a value may then be rounded the other way, by 1.
 
 All of it is pinned to float32, also where the network runs in bf16. Bound: the long side must come
 to less than 2^26 pixels after the resize.

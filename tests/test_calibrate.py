@@ -13,7 +13,7 @@ from labelled_photos import CLASSES, write_labelled_photos
 from typer.testing import CliRunner, Result
 
 from regnet import temperature
-from regnet.calibrate import CalibrationReport, calibrate, learn
+from regnet.calibration import CalibrationReport, calibrate, learn
 from regnet.classify import Classifier
 from regnet.cli import build_app
 from regnet.conformal import set_sizes, softmax
@@ -21,6 +21,7 @@ from regnet.engine import Engine, read_model
 from regnet.errors import ConversionError, DatasetError, ModelError, RegNetError, UnknownModelError
 from regnet.graph import graph_metadata, read_graph, set_graph_metadata
 from regnet.graph_preprocess import embed_preprocessing
+from regnet.labels import Label
 from regnet.runtime import ov
 from regnet.samples import sample_photos
 from regnet.temperature import calibrated_name
@@ -244,6 +245,20 @@ def test_models_and_photos_that_do_not_fit(photos: Path, tmp_path: Path, empty: 
     for model, dataset, error, reason in cases:
         with pytest.raises(error, match=reason):
             calibrate(model, dataset, folder=empty)
+    assert list(empty.iterdir()) == []
+
+
+def test_models_without_names_and_labels_out_of_range(
+    photos: Path, tmp_path: Path, empty: Path
+) -> None:
+    numbered = tuple(Label("", f"class {index}") for index in range(200))
+    path = saved(read_graph(BUNDLED), tmp_path / "m.xml", labels=numbered)
+    with pytest.raises(DatasetError, match="does not name its 200 classes"):
+        calibrate(path, photos, subset=True, folder=empty)
+    truth = tmp_path / "val.txt"
+    truth.write_text("".join(f"{number:02}.png 200\n" for number in range(EACH)))
+    with pytest.raises(DatasetError, match="classes are 0 to 199"):
+        calibrate("bundled", photos / CLASSES[0], truth=truth, subset=True, folder=empty)
     assert list(empty.iterdir()) == []
 
 

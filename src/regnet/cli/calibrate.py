@@ -16,7 +16,7 @@ from regnet.cli.progress import download_display
 from regnet.errors import OutputError
 
 if TYPE_CHECKING:
-    from regnet.calibrate import CalibrationReport, HeldOut
+    from regnet.calibration import CalibrationReport, HeldOut
     from regnet.scoring import Batch, Listener
 
 HELP = """Make a model's probabilities honest, and learn prediction sets, from labelled photos.
@@ -92,7 +92,7 @@ def calibrate(
         _require_report(html)
     models = library(cache_dir, offline, mirror)
     with interruptible():
-        from regnet.calibrate import open_run
+        from regnet.calibration import open_run
 
         with download_display() as on_event:
             run = open_run(

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regnet.calibrate import CalibrationReport, HeldOut
+from regnet.calibration import CalibrationReport, HeldOut
 from regnet.evaluation_table import percent
 from regnet.metrics import Metrics, Share
 from regnet.report.evaluation_plots import draw_reliability

@@ -18,13 +18,13 @@ from regnet.conversion import Request, read_conversion, write_conversion
 from regnet.engine import Engine, read_model
 from regnet.errors import ConversionError, ProtocolError
 from regnet.export import export_network, probabilities
-from regnet.graph import graph_metadata, read_graph
+from regnet.graph import graph_cost, graph_metadata, read_graph
 from regnet.graph_preprocess import PIXELS, embed_preprocessing, preprocessing_model
 from regnet.pixel_check import odd_images, pixel_bound
 from regnet.preprocess import crop_pixels, rgb_pixels
 from regnet.protocol import OMZ, PYCLS, Preprocess
 from regnet.runtime import ov
-from regnet.samples import sample_photos
+from regnet.samples import sample_crops, sample_photos
 
 Pixels = NDArray[Any]
 
@@ -163,6 +163,12 @@ def test_embedding_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     other = replace(TINY, resize=80)
     with pytest.raises(ConversionError, match=r"nothing was written"):
         pixel_bound(embedded, other, photos_whole())
+
+
+def test_the_cost_is_that_of_the_network(whole: Path) -> None:
+    metadata = described(SMALL)
+    export_network(confident(SMALL), metadata, whole.parent / "crops.xml", sample_crops(TINY))
+    assert graph_cost(read_graph(whole)) == graph_cost(read_graph(whole.parent / "crops.xml"))
 
 
 def test_what_is_not_pillows_cannot_be_embedded(tmp_path: Path) -> None:

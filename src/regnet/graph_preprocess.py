@@ -25,14 +25,13 @@ from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
 from regnet.errors import ProtocolError
+from regnet.graph import PREPROCESSING
 from regnet.protocol import Preprocess
 from regnet.runtime import ov
 
 opset = ov.opset15
 Node = Any  # openvino.Node or openvino.Output: operations take either
 
-PREFIX = "preprocessing/"
-"""What the names of these operations begin with."""
 IMAGE = "image"
 PIXELS = "pixels"
 """The tensor between preprocessing and network: float32 [1, 3, crop, crop], 0..255."""
@@ -88,7 +87,7 @@ def preprocessing_model(preprocess: Preprocess) -> ov.Model:
     model = ov.Model([pixels], [image], "preprocessing")
     for op in model.get_ops():
         op.get_rt_info()["precise_0"] = ""  # keeps float32 where the plugin is asked for bf16
-        op.set_friendly_name(f"{PREFIX}{op.get_friendly_name()}")
+        op.set_friendly_name(f"{PREPROCESSING}{op.get_friendly_name()}")
     image.set_friendly_name(IMAGE)
     image.output(0).get_tensor().set_names({IMAGE})
     pixels.output(0).get_tensor().set_names({PIXELS})

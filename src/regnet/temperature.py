@@ -20,7 +20,7 @@ from regnet.files import new_folder_beside, replace_all
 from regnet.graph import read_graph, set_graph_metadata
 from regnet.labelled import Dataset
 from regnet.metadata import ModelMetadata
-from regnet.parallel import cores
+from regnet.parallel import BATCH_SIZE, cores
 from regnet.predictors import Predictor
 from regnet.runtime import ov
 from regnet.samples import sample_photos
@@ -135,10 +135,11 @@ def _checked(
     copy = Engine(
         model, precision="int8" if metadata.precision == "int8" else "f32", streams=cores()
     )
-    deltas = []
-    for pixels in _pixels(original, dataset):
-        expected = softmax(original.outputs(pixels).logits, step)
-        deltas.append(float(np.abs(copy.outputs(pixels).probabilities - expected).max()))
+    deltas: list[float] = []
+    pixels = _pixels(original, dataset)
+    while batch := list(itertools.islice(pixels, BATCH_SIZE)):
+        expected = softmax(original.outputs(batch).logits, step)
+        deltas += np.abs(copy.outputs(batch).probabilities - expected).max(axis=1).tolist()
     if not max(deltas) <= MAX_DELTA:
         raise ConversionError(
             f"the calibrated model's probabilities are {max(deltas):.3g} from softmax(logits / T), "
@@ -150,11 +151,11 @@ def _checked(
 def _pixels(predictor: Predictor, dataset: Dataset) -> Iterator[Any]:
     """Yield what the model takes of the sample photos and of the first readable of the data set."""
     for path in sample_photos():
-        yield [predictor.pixels(path)]
+        yield predictor.pixels(path)
     yield from itertools.islice(_readable(predictor, dataset), CHECKED_PHOTOS)
 
 
 def _readable(predictor: Predictor, dataset: Dataset) -> Iterator[Any]:
     for item in dataset.items():
         with suppress(ImageError):
-            yield [predictor.pixels(item.read())]
+            yield predictor.pixels(item.read())

@@ -1,6 +1,7 @@
 """What a benchmark says, of the bundled model and of a tiny one; never how fast anything is."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from regnet.benchmark_table import as_text, grid
 from regnet.ceiling import gemm
 from regnet.cli import build_app
 from regnet.competitors import COMPILED, ONNX, TORCH, find_competitors, parse_against
+from regnet.complexity import complexity
 from regnet.end_to_end import Setup, end_to_end, find_jpegs
 from regnet.engine import read_model
 from regnet.errors import DatasetError, ModelError, UnknownModelError
@@ -142,6 +144,28 @@ def test_random_weights_are_not_compared(library: Library, jpegs: Path) -> None:
     torch, openvino = end_to_end(setup, rounds=1).loops
     assert torch.flips is None
     assert openvino.flips is not None
+
+
+def test_a_model_that_makes_the_crop_takes_whole_photos(
+    library: Library, checkpoint: str, jpegs: Path
+) -> None:
+    request = replace(library.request(checkpoint), preprocessing="graph")
+    plan = Plan(
+        model=str(library.convert(request).path),
+        precisions=("f32",),
+        batch_size=2,
+        rounds=1,
+        against=(TORCH,),
+        photos=tuple(find_jpegs(jpegs, most=4)),
+    )
+    found = benchmark(plan, library=library)
+    assert found.input == (375, 500, 3)
+    assert found.gflops == pytest.approx(2e-9 * complexity(SMALL, image_size=TINY.crop).macs)
+    assert [row.engine for row in found.engines] == ["OpenVINO", TORCH]
+    assert found.end_to_end is not None
+    assert found.end_to_end.identical == found.end_to_end.photos
+    assert [loop.name for loop in found.end_to_end.loops] == [PLAIN_TORCH, PLAIN_OPENVINO]
+    assert "of 500 x 375" in as_text(found)
 
 
 def test_competitors_compute_the_same(library: Library, checkpoint: str) -> None:

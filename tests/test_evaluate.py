@@ -478,7 +478,8 @@ def test_progress_shows_the_running_accuracy(
 ) -> None:
     from rich.console import Console
 
-    from regnet.cli import evaluate as module
+    from regnet.cli import console as module
+    from regnet.cli.evaluate import _running_top1
 
     class Terminal(io.StringIO):
         def isatty(self) -> bool:
@@ -488,7 +489,7 @@ def test_progress_shows_the_running_accuracy(
     console = Console(file=terminal, force_terminal=True, width=100)
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(module, "stderr", lambda: console)
-    with module._progress(40) as listener:
-        scores = score(Fake(metadata), Numbers(40, {1}), listeners=[listener])
+    with module.counter("evaluating", 40, "images") as advance:
+        scores = score(Fake(metadata), Numbers(40, {1}), listeners=[_running_top1(advance)])
     assert f"top-1 {100 * scores.metrics.top1.value:.2f} %" in terminal.getvalue()
     assert "40/40" in terminal.getvalue()

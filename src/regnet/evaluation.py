@@ -20,6 +20,7 @@ from regnet.metadata import ModelMetadata
 from regnet.metrics import ClassMetrics, Confusion, Share
 from regnet.predictors import Choice, EngineName, Predictor, open_predictor
 from regnet.published import CardComparison, compare_with_card
+from regnet.result import readable
 from regnet.scoring import Listener, Scores, score
 from regnet.version import TOOL_VERSION
 
@@ -213,11 +214,6 @@ class Run:
             path = self.library.ir(self.choice.model, precision=self.choice.precision)
         files = {".xml": (path, path.with_suffix(".bin")), ".onnx": (path,)}
         return [sha384_of(file) for file in files.get(path.suffix, ()) if file.is_file()]
-
-
-def readable(source: str) -> str:
-    """Return a name with undecodable bytes written out, so that any output can hold it."""
-    return source.encode("utf-8", "backslashreplace").decode()
 
 
 def _clean(found: Sequence[Any]) -> list[Any]:

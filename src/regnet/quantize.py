@@ -8,7 +8,6 @@ from regnet.agreement import Agreement
 from regnet.certificate import Certificate
 from regnet.engine import Engine, read_model
 from regnet.errors import ModelError, OutputError, QuantizationError
-from regnet.evaluation import readable
 from regnet.files import new_folder_beside, replace_all
 from regnet.graph import read_graph
 from regnet.int8_graph import int8_graph
@@ -16,6 +15,7 @@ from regnet.int8_trial import Speed, Trial
 from regnet.metadata import ModelMetadata
 from regnet.parallel import cores
 from regnet.photo_sets import Watch, draw_photos, unwatched
+from regnet.result import readable
 from regnet.scoring import Failure
 
 SAMPLES: Final = 300

@@ -10,8 +10,8 @@ import typer
 
 from regnet.cli.console import interruptible, say, track
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
-from regnet.errors import OutputError
 from regnet.library import Library
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def benchmark(
     mirror: Mirrors = None,
 ) -> None:
     """Measure and print."""
-    _require_writable(html)
+    require_html(html)
     models = library(cache_dir, offline, mirror)
     with interruptible():
         from regnet.benchmark import Plan, parse_precisions
@@ -105,11 +105,9 @@ def _run(plan: "Plan", models: Library, *, as_json: bool, html: Path | None) -> 
 
     found = measure_all(plan, library=models, watch=_watch, say=say)
     if html is not None:
-        from regnet.report import write_page
         from regnet.report.benchmark import benchmark_page
 
-        write_page(html, benchmark_page(found))
-        say(f"{html}: written")
+        write_html(html, benchmark_page(found))
     if not as_json:
         typer.echo(as_text(found) + "\n")
     typer.echo(json.dumps(found.to_dict()))
@@ -118,14 +116,3 @@ def _run(plan: "Plan", models: Library, *, as_json: bool, html: Path | None) -> 
 def _watch(turns: "Sequence[Turn]") -> "Iterable[Turn]":
     """Show the turns and the time left on a terminal."""
     return track(turns, "measuring", lambda: len(turns), "turns")
-
-
-def _require_writable(html: Path | None) -> None:
-    """Find out before anything is measured what could not be written after."""
-    if html is None:
-        return
-    if html.is_dir() or not html.absolute().parent.is_dir():
-        raise OutputError(f"cannot write {html}: it is a folder, or is in one that is not here")
-    from regnet.report import require_report
-
-    require_report()

@@ -1,23 +1,20 @@
 """`regnet calibrate`: honest probabilities, and sets that hold the truth as often as asked."""
 
 import json
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, stderr
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, counter, interruptible
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
-from regnet.errors import OutputError
 
 if TYPE_CHECKING:
     from regnet.calibration import CalibrationReport, HeldOut
-    from regnet.scoring import Batch, Listener
 
 HELP = """Make a model's probabilities honest, and learn prediction sets, from labelled photos.
 
@@ -88,8 +85,7 @@ def calibrate(
     mirror: Mirrors = None,
 ) -> None:
     """Calibrate and exit with 0, or 1 if photos were unreadable or the sets hold too little."""
-    if html is not None:
-        _require_report(html)
+    require_html(html)
     models = library(cache_dir, offline, mirror)
     with interruptible():
         from regnet.calibration import open_run
@@ -103,36 +99,21 @@ def calibrate(
                 truth=truth,
                 subset=subset,
             )
-        with _progress(run.dataset.count) as listener:
+        with counter("calibrating", run.dataset.count, "images") as advance:
             report = run.calibrate(
                 coverage=coverage,
                 method=method,
                 seed=seed,
                 folder=output,
-                listeners=[listener],
+                listeners=[lambda batch: advance(len(batch.sources))],
             )
         if html is not None:
-            _write_html(report, html)
+            from regnet.report.calibration import calibration_page
+
+            write_html(html, calibration_page(report))
     typer.echo(json.dumps(report.to_dict()) if as_json else _as_text(report))
     good = report.learnt.held_out.holds and not report.unreadable
     raise typer.Exit(EXIT_OK if good else EXIT_SOME_FAILED)
-
-
-def _require_report(html: Path) -> None:
-    """Find out before the photos are scored what could not be written after."""
-    from regnet.report import require_report
-
-    require_report()
-    if html.is_dir() or not html.absolute().parent.is_dir():
-        raise OutputError(f"cannot write {html}: it is a folder, or is in one that is not here")
-
-
-def _write_html(report: "CalibrationReport", html: Path) -> None:
-    from regnet.report import write_page
-    from regnet.report.calibration import calibration_page
-
-    write_page(html, calibration_page(report))
-    say(f"{html}: written")
 
 
 def _as_text(report: "CalibrationReport") -> str:
@@ -197,23 +178,3 @@ def _sets(report: "CalibrationReport") -> Iterator[str]:
         f"right for {100 * held.right.value:.2f} % of these"
     )
     yield f"    single and wrong            {_percent(held.wrong.value)} of photos"
-
-
-@contextmanager
-def _progress(count: int) -> Iterator["Listener"]:
-    """Give what shows how many photos are left on a terminal's standard error."""
-    if not sys.stderr.isatty():
-        yield lambda batch: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
-
-    columns: list[Any] = [TextColumn("calibrating"), BarColumn(), MofNCompleteColumn()]
-    columns += [TextColumn("images"), TimeLeft(), TextColumn("left")]
-    with Progress(*columns, console=stderr(), transient=True) as display:
-        task = display.add_task("", total=count)
-
-        def show(batch: "Batch") -> None:
-            display.update(task, advance=len(batch.sources))
-
-        yield show

@@ -11,8 +11,8 @@ import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
-from regnet.errors import OutputError
 
 if TYPE_CHECKING:
     from regnet.compare import ComparisonRecord, Gates
@@ -78,7 +78,7 @@ def compare(
     mirror: Mirrors = None,
 ) -> None:
     """Compare, print, and exit with 0, or 1 where a gate is exceeded or photos failed."""
-    _require_writable(html)
+    require_html(html)
     with interruptible():
         from regnet.compare import Gates
         from regnet.comparison import open_photos
@@ -122,11 +122,9 @@ def _report(record: "ComparisonRecord", *, as_json: bool, html: Path | None) -> 
     for source, error in record.comparison.errors[:SHOWN]:
         say(f"{source}: {error}")
     if html is not None:
-        from regnet.report import write_page
         from regnet.report.comparison import comparison_page
 
-        write_page(html, comparison_page(record))
-        say(f"{html}: written")
+        write_html(html, comparison_page(record))
     if as_json:
         typer.echo(json.dumps(record.to_dict()))
         return
@@ -134,14 +132,3 @@ def _report(record: "ComparisonRecord", *, as_json: bool, html: Path | None) -> 
 
     for line in comparison_lines(record):
         typer.echo(line)
-
-
-def _require_writable(html: Path | None) -> None:
-    """Find out before the photos are compared what could not be written after."""
-    if html is None:
-        return
-    if html.is_dir() or not html.absolute().parent.is_dir():
-        raise OutputError(f"cannot write {html}: it is a folder, or is in one that is not here")
-    from regnet.report import require_report
-
-    require_report()

@@ -48,15 +48,17 @@ def interruptible() -> Iterator[None]:
         os._exit(EXIT_INTERRUPTED)
 
 
-def track(
-    items: Iterable[T], description: str, count: Callable[[], int | None], unit: str
-) -> Iterator[T]:
-    """Yield items while a bar with the time left follows them on a terminal's standard error.
+Advance = Callable[..., None]
 
-    `count` says how many there are, None if unknown; without a terminal it is not asked.
+
+@contextmanager
+def counter(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+    """Give `advance(count, description=None)`, which moves a bar on with the time left.
+
+    The bar is on a terminal's standard error; elsewhere nothing is shown. `total` None is unknown.
     """
     if not sys.stderr.isatty():
-        yield from items
+        yield lambda count, description=None: None
         return
     from rich.progress import (
         BarColumn,
@@ -76,4 +78,18 @@ def track(
         console=stderr(),
         transient=True,
     ) as display:
-        yield from display.track(items, total=count(), description=description)
+        task = display.add_task(description, total=total)
+        yield lambda count, description=None: display.update(
+            task, advance=count, description=description
+        )
+
+
+def track(
+    items: Iterable[T], description: str, count: Callable[[], int | None], unit: str
+) -> Iterator[T]:
+    """Yield items while a bar follows them; `count` says how many, and is asked if one is shown."""
+    total = count() if sys.stderr.isatty() else None
+    with counter(description, total, unit) as advance:
+        for item in items:
+            yield item
+            advance(1)

@@ -1,20 +1,25 @@
 """`regnet evaluate`: how good a model is on labelled photos."""
 
 import json
-import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, stderr
+from regnet.cli.console import (
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    Advance,
+    counter,
+    interruptible,
+    say,
+)
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.outputs import require_html, require_writable, write_html
 from regnet.cli.progress import download_display
 from regnet.conversion import InferencePrecision
-from regnet.errors import OutputError
 from regnet.predictors import Choice, EngineName
 
 if TYPE_CHECKING:
@@ -90,7 +95,8 @@ def evaluate(
 ) -> None:
     """Evaluate and exit with 0, or 1 if some photos could not be read."""
     choice = Choice(model=model, engine=engine, precision=precision, protocol=protocol)
-    _require_writable(html, predictions)
+    require_html(html)
+    _require_parquet(predictions)
     models = library(cache_dir, offline, mirror)
     with interruptible():
         from regnet.evaluation import open_run
@@ -105,7 +111,8 @@ def evaluate(
                 subset=subset,
             )
         with run.journal(fresh=fresh) as journal, ExitStack() as stack:
-            listeners: list[Listener] = [stack.enter_context(_progress(run.dataset.count))]
+            bar = stack.enter_context(counter("evaluating", run.dataset.count, "images"))
+            listeners = [_running_top1(bar)]
             if predictions is not None:
                 labels = run.predictor.metadata.labels
                 listeners.append(stack.enter_context(open_predictions(predictions, labels)))
@@ -117,15 +124,9 @@ def evaluate(
     raise typer.Exit(EXIT_SOME_FAILED if found.scores.unreadable else EXIT_OK)
 
 
-def _require_writable(html: Path | None, predictions: Path | None) -> None:
-    """Find out before the photos are scored what could not be written after."""
-    for path in filter(None, (html, predictions)):
-        if path.is_dir() or not path.absolute().parent.is_dir():
-            raise OutputError(f"cannot write {path}: it is a folder, or is in one that is not here")
-    if html is not None:
-        from regnet.report import require_report
-
-        require_report()
+def _require_parquet(predictions: Path | None) -> None:
+    """Find out before the photos are scored whether predictions can be written after."""
+    require_writable(predictions)
     if predictions is not None:
         from regnet.predictions_file import require_parquet
 
@@ -135,11 +136,9 @@ def _require_writable(html: Path | None, predictions: Path | None) -> None:
 def _report(found: "Evaluation", run: "Run", *, as_json: bool, html: Path | None) -> None:
     """Print the figures and write the report."""
     if html is not None:
-        from regnet.report import write_page
         from regnet.report.evaluation import evaluation_page
 
-        write_page(html, evaluation_page(found, run.dataset))
-        say(f"{html}: written")
+        write_html(html, evaluation_page(found, run.dataset))
     if as_json:
         print(json.dumps(found.to_dict()))  # noqa: T201
         return
@@ -149,25 +148,14 @@ def _report(found: "Evaluation", run: "Run", *, as_json: bool, html: Path | None
         print(line)  # noqa: T201
 
 
-@contextmanager
-def _progress(count: int) -> Iterator["Listener"]:
-    """Give what shows the running top-1 and the time left on a terminal's standard error."""
-    if not sys.stderr.isatty():
-        yield lambda batch: None
-        return
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-    from rich.progress import TimeRemainingColumn as TimeLeft
+def _running_top1(advance: Advance) -> "Listener":
+    """Return what moves the bar on and shows the top-1 until now."""
+    hits = seen = 0
 
-    columns: list[Any] = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn()]
-    columns += [TextColumn("images"), TimeLeft(), TextColumn("left")]
-    with Progress(*columns, console=stderr(), transient=True) as display:
-        task = display.add_task("evaluating", total=count)
-        hits = seen = 0
+    def show(batch: "Batch") -> None:
+        nonlocal hits, seen
+        hits, seen = hits + batch.hits, seen + len(batch.readable)
+        running = f"top-1 {100 * hits / seen:.2f} %" if seen else None
+        advance(len(batch.sources), running)
 
-        def show(batch: "Batch") -> None:
-            nonlocal hits, seen
-            hits, seen = hits + batch.hits, seen + len(batch.readable)
-            running = f"top-1 {100 * hits / seen:.2f} %" if seen else "evaluating"
-            display.update(task, advance=len(batch.sources), description=running)
-
-        yield show
+    return show

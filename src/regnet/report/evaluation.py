@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from regnet.errors import ImageError
-from regnet.evaluation import Evaluation, readable
+from regnet.evaluation import Evaluation
 from regnet.evaluation_table import (
     card_text,
     first_name,
@@ -34,6 +34,7 @@ from regnet.report.html import (
     tiles,
 )
 from regnet.report.thumbnails import thumbnail
+from regnet.result import readable
 from regnet.version import TOOL_VERSION
 
 _MATRIX = 18  # classes in the confusion plot

@@ -20,6 +20,7 @@ COMMANDS = (
     "classify",
     "evaluate",
     "compare",
+    "quantize",
     "calibrate",
     "benchmark",
     "models",

@@ -1,0 +1,158 @@
+"""`regnet quantize`: an INT8 model, with how far it agrees with the original."""
+
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
+
+import typer
+
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track
+from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.progress import download_display
+
+if TYPE_CHECKING:
+    from regnet.int8_trial import Speed
+    from regnet.quantize import Quantization
+
+T = TypeVar("T")
+
+SHOWN = 10
+
+HELP = """Make an INT8 model of a converted one, and measure how far they agree.
+
+MODEL is a card's name, `bundled`, an IR (.xml) or a checkpoint. --calibration is any folder, \
+archive or pattern of photos, without labels, like those the model will see: 300 of them set the \
+ranges, up to 2,000 others (of --agreement, if given) tell how often INT8 has the top class of f32.
+
+Where that is less often than --min-agreement, the most sensitive layers go back to floating \
+point until it is not; the output says which, and what that costs in speed.
+
+Writes NAME-int8.xml and .bin; `--precision int8` then finds it beside the model. Needs the extra \
+`quantize`.
+
+Exit status: 0 done, 1 done but some photos could not be read, 2 could not run (nothing is \
+written), 130 interrupted.
+
+Examples:
+
+  regnet quantize bundled --calibration photos/
+
+  regnet quantize models/regnetx-3.2gf.xml --calibration imagenet/train -o models/
+
+  regnet quantize my.safetensors --calibration train/ --agreement val/ --min-agreement 0.98
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command("quantize", help=HELP)(quantize)
+
+
+def quantize(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model, see above")],
+    calibration: Annotated[
+        str, typer.Option(metavar="FOLDER", help="Photos that set the ranges", show_default=False)
+    ],
+    agreement: Annotated[
+        str | None,
+        typer.Option(metavar="FOLDER", help="Photos to check with; default: others of these"),
+    ] = None,
+    samples: Annotated[int, typer.Option(min=1, help="Photos to calibrate with")] = 300,
+    checks: Annotated[int, typer.Option(min=1, help="Photos to check with, at most")] = 2000,
+    min_agreement: Annotated[
+        float,
+        typer.Option(min=0.0, max=1.0, help="How often the top class must be that of f32"),
+    ] = 0.99,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to")
+    ] = Path(),
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print all figures as one JSON object")
+    ] = False,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    mirror: Mirrors = None,
+) -> None:
+    """Quantize and say what was measured."""
+    models = library(cache_dir, offline, mirror)
+    with interruptible():
+        with download_display() as on_event:
+            path = replace(models, on_event=on_event).ir(model)
+        from regnet.quantize import quantize as make
+
+        found = make(
+            path,
+            calibration,
+            agreement=agreement,
+            samples=samples,
+            checks=checks,
+            min_agreement=min_agreement,
+            folder=output,
+            watch=_watch,
+        )
+    typer.echo(json.dumps(found.to_dict()) if as_json else "\n".join(_lines(found)))
+    raise typer.Exit(EXIT_SOME_FAILED if found.unreadable else EXIT_OK)
+
+
+def _watch(items: Iterable[T], what: str, count: int) -> Iterator[T]:
+    """Show how far the work is on a terminal."""
+    return track(items, what, lambda: count, unit="")
+
+
+def _lines(found: "Quantization") -> Iterator[str]:
+    certificate, agreed = found.certificate, found.agreement
+    yield str(found.path)
+    yield (
+        f"  photos     {certificate.calibration_photos:,} set the ranges, "
+        f"{agreed.images:,} others checked{_skipped(found)}"
+    )
+    for failure in found.unreadable[:SHOWN]:
+        yield f"    unreadable: {failure.source!r}: {failure.error}"
+    yield (
+        f"  agreement  top class as in f32 on {_percent(agreed.top1.value)} of photos (at least "
+        f"{_percent(agreed.top1_at_least)} with 95 % confidence); KL {agreed.mean_kl:.2g} nats"
+    )
+    yield from _flips(found)
+    yield from _restored(found)
+    yield f"  speed      {_speed(found.speed)}"
+
+
+def _skipped(found: "Quantization") -> str:
+    kinds = {"unreadable": len(found.unreadable), "exact copies": found.duplicates}
+    skipped = [f"{count:,} {kind}" for kind, count in kinds.items() if count]
+    return f"; skipped {', '.join(skipped)}" if skipped else ""
+
+
+def _flips(found: "Quantization") -> Iterator[str]:
+    """Say how sure f32 was where INT8 has another class."""
+    margins = sorted(flip.margin for flip in found.agreement.flips)
+    if margins:
+        yield (
+            f"  flips      {found.agreement.flipped}: f32's two best classes were apart by "
+            f"{margins[len(margins) // 2]:.3f} in the median, {margins[-1]:.3f} at most"
+        )
+
+
+def _restored(found: "Quantization") -> Iterator[str]:
+    if not found.restored or found.agreement_before is None or found.speed_before is None:
+        return
+    before = found.agreement_before.top1.value
+    yield (
+        f"  restored   {len(found.restored)} of {found.layers} layers are back in floating point; "
+        f"all in INT8 agree on {_percent(before)}:"
+    )
+    yield f"             {', '.join(found.restored)}"
+    yield f"  all INT8   {_speed(found.speed_before)}"
+
+
+def _speed(speed: "Speed") -> str:
+    beside = f"{speed.vs_f32:.2f} x f32"
+    if speed.vs_bf16 is not None:
+        beside += f", {speed.vs_bf16:.2f} x bf16"
+    return f"{speed.int8:,.0f} images/s, {beside}"
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.2f} %"

@@ -21,7 +21,7 @@ from regnet.machine import this_machine
 from regnet.parallel import BATCH_SIZE, cores
 from regnet.photo_sets import Photos, PhotoSets, Watch
 from regnet.runtime import ov
-from regnet.sensitivity import MOST, fewest, limit, ranked
+from regnet.sensitivity import fewest, ranked
 from regnet.timing import Contestant, Timing, measure, ratio, side_by_side
 
 _RANKING: Final = 64  # calibration photos: a mean KL is a smooth figure, so a few tell
@@ -62,15 +62,14 @@ class Trial:
     def search(self, least: float) -> Layers:
         """Return the fewest layers to restore so that agreement is `least` or more.
 
-        Raises `AgreementError` where it is not with as many as may be restored.
+        Raises `AgreementError` where it is not even with all of them.
         """
         if self.agreement(()).top1.value >= least:
             return ()
         order = self._most_sensitive_first()
-        most = limit(order, self._graphs.multiplications)
-        count = fewest(most, lambda n: self.agreement(order[:n]).top1.value >= least)
+        count = fewest(len(order), lambda n: self.agreement(order[:n]).top1.value >= least)
         if count is None:
-            raise AgreementError(self._refusal(order[:most], least))
+            raise AgreementError(self._refusal(order, least))
         return order[:count]
 
     def agreement(self, restored: Layers) -> Agreement:
@@ -148,9 +147,8 @@ class Trial:
         return (
             f"{self._metadata.name}: in INT8 it has the top class of f32 on "
             f"{before.top1.value:.2%} of {before.images:,} photos, and on {best.top1.value:.2%} "
-            f"with its {len(restored)} most sensitive layers ({MOST:.0%} of the multiplications) "
-            f"back in floating point; {least:.2%} is asked for. Nothing was written: ask for less "
-            "with --min-agreement, or calibrate with photos more like those to check with"
+            f"with all its {len(restored)} layers back in floating point; {least:.2%} is asked "
+            "for. Nothing was written: ask for less with --min-agreement"
         )
 
 

@@ -90,8 +90,8 @@ def quantize(
     Where that is less than `min_agreement`, the most sensitive layers go back to floating point
     until it holds. `seconds` go into measuring speed. The same photos give the same file.
 
-    Raises `QuantizationError` where there are too few photos, `AgreementError` where it does not
-    hold with half of the multiplications back in floating point, `ModelError`,
+    Raises `QuantizationError` where there are too few photos, `AgreementError` where it holds for
+    no number of layers, `ModelError`,
     `MissingExtraError`, `OutputError`. Nothing is written then.
     """
     _require_values(samples, checks, min_agreement)

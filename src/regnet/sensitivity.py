@@ -1,10 +1,6 @@
 """Which layers suffer most from INT8, and how many of them must go back to floating point."""
 
 from collections.abc import Callable, Mapping
-from typing import Final
-
-MOST: Final = 0.5
-"""Share of the multiplications that may go back: a model of which less is INT8 is not INT8."""
 
 
 def ranked(damage: Mapping[str, float], multiplications: Mapping[str, int]) -> tuple[str, ...]:
@@ -14,17 +10,6 @@ def ranked(damage: Mapping[str, float], multiplications: Mapping[str, int]) -> t
     takes away most damage for the arithmetic that becomes slow again.
     """
     return tuple(sorted(damage, key=lambda layer: (-damage[layer] / multiplications[layer], layer)))
-
-
-def limit(order: tuple[str, ...], multiplications: Mapping[str, int]) -> int:
-    """Return how many of the layers may go back while `MOST` of the multiplications do at most."""
-    allowed = MOST * sum(multiplications.values())
-    spent = 0
-    for count, layer in enumerate(order):
-        spent += multiplications[layer]
-        if spent > allowed:
-            return count
-    return len(order)
 
 
 def fewest(most: int, holds: Callable[[int], bool]) -> int | None:

@@ -53,7 +53,9 @@ class Trial:
         self, graphs: Int8Graph, engine: Engine, photos: PhotoSets, *, scratch: Path, watch: Watch
     ) -> None:
         self._graphs, self._photos, self._scratch, self._watch = graphs, photos, scratch, watch
-        self._metadata = replace(engine.metadata, precision="int8", certificate=None)
+        self._metadata = replace(
+            engine.metadata, precision="int8", certificate=None, calibration=None
+        )
         self._expected = self._predict(engine, photos.agreement, "running f32")
         self._known: dict[Layers, Agreement] = {}
         self._few = photos.calibration.first(_RANKING)

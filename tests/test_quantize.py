@@ -1,0 +1,265 @@
+"""INT8 models: what is in them, what they claim, and what is refused."""
+
+import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from labelled_photos import write_labelled_photos
+from test_export import SMALL, TINY, confident, described
+
+from regnet.agreement import agreement
+from regnet.engine import Engine, read_model
+from regnet.errors import AgreementError, ModelError, QuantizationError
+from regnet.export import export_network
+from regnet.graph import graph_cost, graph_metadata, read_graph
+from regnet.library import Library, int8_beside
+from regnet.photo_sets import draw_photos
+from regnet.quantize import Quantization, quantize
+from regnet.runtime import ov
+from regnet.samples import sample_crops, sample_photos
+from regnet.sensitivity import fewest, ranked
+
+SAMPLES, CHECKS = 24, 100
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 150 photos, parts of the samples."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_labelled_photos(folder / "parts", each=50)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "small.xml"
+    export_network(confident(SMALL), described(SMALL), path, sample_crops(TINY))
+    return path
+
+
+def make(model: Path, photos: Path, folder: Path, least: float) -> Quantization:
+    return quantize(
+        model,
+        photos,
+        samples=SAMPLES,
+        checks=CHECKS,
+        min_agreement=least,
+        folder=folder,
+        seconds=0.2,
+    )
+
+
+@pytest.fixture(scope="module")
+def all_int8(model: Path, photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Quantization:
+    return make(model, photos, tmp_path_factory.mktemp("int8"), 0.0)
+
+
+def weight_types(path: Path) -> dict[str, str]:
+    """Return the type in which each convolution's weights are stored."""
+    found = {}
+    for op in read_graph(path).get_ordered_ops():
+        if op.get_type_name() in ("Convolution", "GroupConvolution"):
+            node = op.input_value(1).get_node()
+            while node.get_type_name() != "Constant":
+                node = node.input_value(0).get_node()
+            found[op.get_friendly_name().removesuffix(".conv")] = (
+                node.get_element_type().to_string()
+            )
+    return found
+
+
+def test_the_model_is_int8_and_says_so(all_int8: Quantization) -> None:
+    metadata = read_model(all_int8.path).metadata
+    assert metadata.precision == "int8"
+    assert metadata.certificate == all_int8.certificate
+    assert all_int8.restored == ()
+    assert set(weight_types(all_int8.path).values()) == {"i8"}
+    assert len(weight_types(all_int8.path)) == all_int8.layers
+
+
+def test_it_is_found_beside_the_original(model: Path, all_int8: Quantization) -> None:
+    assert all_int8.path.name == "small-int8.xml"
+    shutil.copy(model, all_int8.path.parent)
+    assert int8_beside(all_int8.path.parent / "small.xml") == all_int8.path
+    assert int8_beside(all_int8.path) == all_int8.path
+
+
+def test_the_certificate_is_what_is_measured_again(
+    model: Path, photos: Path, all_int8: Quantization
+) -> None:
+    f32, int8 = Engine(read_model(model)), Engine(read_model(all_int8.path), precision="int8")
+    drawn = draw_photos(photos, None, f32.pixels, samples=SAMPLES, checks=CHECKS)
+    crops = np.stack(drawn.agreement.crops)
+    found = agreement(f32.infer(crops), int8.infer(crops))
+    assert found.top1.value == all_int8.certificate.agreement
+    assert found.mean_kl == pytest.approx(all_int8.certificate.kl, rel=1e-3)
+    assert all_int8.certificate.photos == CHECKS
+    assert all_int8.certificate.calibration_photos == SAMPLES
+    assert all_int8.certificate.low < all_int8.certificate.agreement
+    assert found.mean_kl < 0.1
+
+
+def test_its_cost_is_that_of_the_network(model: Path, all_int8: Quantization) -> None:
+    int8, original = (graph_cost(read_graph(p)) for p in (all_int8.path, model))
+    assert int8.flops == pytest.approx(original.flops, rel=0.02)
+
+
+def test_layers_go_back_until_it_holds(
+    model: Path, photos: Path, all_int8: Quantization, tmp_path: Path
+) -> None:
+    least = (all_int8.agreement.top1.hits + 1) / CHECKS
+    found = make(model, photos, tmp_path, least)
+    assert found.certificate.agreement >= least
+    assert 0 < len(found.restored) <= found.layers
+    assert found.agreement_before == all_int8.agreement
+    assert found.speed_before is not None
+    types = weight_types(found.path)
+    assert {name for name, kind in types.items() if kind == "f32"} == set(found.restored)
+    assert found.certificate.kl < all_int8.certificate.kl
+
+
+def test_the_same_photos_give_the_same_file(
+    model: Path, photos: Path, all_int8: Quantization, tmp_path: Path
+) -> None:
+    again = make(model, photos, tmp_path, 0.0)
+    weights = [found.path.with_suffix(".bin").read_bytes() for found in (again, all_int8)]
+    assert weights[0] == weights[1]
+    assert again.certificate == all_int8.certificate
+
+
+def test_photos_to_check_with_are_others(photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    copies = sorted(folder.rglob("*.png"))[:10]
+    for copy in copies:
+        shutil.copy(copy, folder / f"copy-{copy.parent.name}-{copy.name}")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    drawn = draw_photos(
+        folder, None, lambda data: np.frombuffer(data, np.uint8), samples=20, checks=999
+    )
+    contents = [crop.tobytes() for crop in (*drawn.calibration.crops, *drawn.agreement.crops)]
+    assert len(set(contents)) == len(contents)
+    assert len(drawn.calibration) == 20
+    assert drawn.duplicates == 10
+    assert len(drawn.agreement) == 151 - 20  # whatever can be read here is a photo
+
+
+def test_unreadable_photos_are_counted(model: Path, photos: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    shutil.copytree(photos, folder)
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    engine = Engine(read_model(model))
+    drawn = draw_photos(folder, None, engine.pixels, samples=20, checks=999)
+    assert [Path(failure.source).name for failure in drawn.unreadable] == ["broken.jpg"]
+    assert len(drawn.agreement) == 130
+
+
+@pytest.mark.parametrize(
+    ("samples", "reason"),
+    [(300, r"150 readable photos; 300 are asked for"), (60, r"90 readable photos are left beside")],
+)
+def test_too_few_photos_are_an_error(
+    samples: int, reason: str, model: Path, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(QuantizationError, match=reason):
+        quantize(model, photos, samples=samples, folder=tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_cannot_hold_is_not_written(
+    model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regnet.int8_trial.fewest", lambda most, holds: None)
+    monkeypatch.setattr(
+        "regnet.int8_trial.Trial._most_sensitive_first", lambda self: ("stem.conv",)
+    )
+    with pytest.raises(AgreementError, match=r"Nothing was written: ask for less"):
+        make(model, photos, tmp_path, 1.0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_int8_is_not_quantized_again(
+    all_int8: Quantization, photos: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelError, match="INT8"):
+        make(all_int8.path, photos, tmp_path, 0.0)
+
+
+def test_a_calibration_of_f32_does_not_travel_on(model: Path, photos: Path, tmp_path: Path) -> None:
+    from regnet.certificate import Calibration
+    from regnet.graph import set_graph_metadata
+
+    graph = read_graph(model)
+    learnt = Calibration(
+        temperature=1.0,
+        coverage=0.9,
+        method="aps",
+        threshold=0.9,
+        photos=10,
+        held_out=10,
+        measured_coverage=0.9,
+        mean_size=2.0,
+    )
+    described_so = replace(graph_metadata(graph, source=""), calibration=learnt)
+    set_graph_metadata(graph, described_so)
+    ov.save_model(graph, tmp_path / "sets.xml", compress_to_fp16=False)
+    found = make(tmp_path / "sets.xml", photos, tmp_path, 0.0)
+    assert read_model(found.path).metadata.calibration is None
+
+
+def test_layers_are_ranked_by_damage_a_multiplication() -> None:
+    assert ranked({"a": 1.0, "b": 4.0, "c": 1.0}, {"a": 1, "b": 8, "c": 1}) == ("a", "c", "b")
+
+
+@pytest.mark.parametrize("needed", [1, 2, 7, 8])
+def test_the_fewest_are_found(needed: int) -> None:
+    asked: list[int] = []
+
+    def holds(count: int) -> bool:
+        asked.append(count)
+        return count >= needed
+
+    assert fewest(8, holds) == needed
+    assert len(asked) <= 4
+    assert fewest(needed - 1, holds) is None
+
+
+def test_the_command_reports(model: Path, photos: Path, tmp_path: Path) -> None:
+    shutil.copytree(photos, tmp_path / "photos")
+    (tmp_path / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
+    done = run_command(
+        *(model, "--calibration", tmp_path / "photos", "--samples", SAMPLES, "--json"),
+        *("--min-agreement", 0.5, "--checks", CHECKS, "-o", tmp_path / "out"),
+    )
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    assert found["certificate"]["photos"] == CHECKS
+    assert found["unreadable"][0]["source"].endswith("broken.jpg")
+    assert Path(found["path"]) == tmp_path / "out" / "small-int8.xml"
+    assert set(found["speed"]) == {"f32", "bf16", "int8", "vs_f32", "vs_bf16"}
+    assert done.stderr == ""
+    refused = run_command(model, "--calibration", tmp_path / "none", "-o", tmp_path / "no")
+    assert refused.returncode == 2
+    assert "no such file or folder" in refused.stderr
+    assert not (tmp_path / "no").exists()
+
+
+def run_command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "regnet", "quantize", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_bundled_model_has_its_int8_twin(shared: Path) -> None:
+    library = Library(offline=True)
+    int8 = read_model(library.ir("bundled", precision="int8"))
+    assert int8.metadata.certificate is not None
+    photos = sorted((shared / "data" / "photos").glob("*.JPEG"))
+    engines = Engine(read_model(library.ir("bundled"))), Engine(int8, precision="int8")
+    crops = np.stack([engines[0].pixels(photo) for photo in [*photos, *sample_photos()]])
+    found = agreement(*(engine.infer(crops) for engine in engines))
+    assert found.top1.value >= 0.96

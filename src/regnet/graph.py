@@ -76,9 +76,8 @@ def _entries(model: ov.Model) -> Iterator[tuple[str, Any]]:
 
 
 def set_graph_metadata(model: ov.Model, metadata: ModelMetadata) -> None:
-    """Write the metadata into the model's rt_info."""
-    for key, value in metadata.to_strings().items():
-        model.set_rt_info(value, [RT_INFO, key])
+    """Write the metadata into the model's rt_info, in place of what was there."""
+    model.set_rt_info(metadata.to_strings(), [RT_INFO])
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,8 @@ format: $(VENV)/test.stamp  ## rewrite to the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/test.stamp  ## start-up and throughput; ends in one JSON line
-	$(BIN)/python bench/classify.py
+bench: $(VENV)/test.stamp  ## the bars of speed on two models, about 5 minutes; ends in one JSON line
+	$(BIN)/python bench/bars.py
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

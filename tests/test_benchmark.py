@@ -1,6 +1,7 @@
 """What a benchmark says, of the bundled model and of a tiny one; never how fast anything is."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,12 +17,12 @@ from regnet.benchmark_table import as_text, grid
 from regnet.ceiling import gemm
 from regnet.cli import build_app
 from regnet.competitors import COMPILED, ONNX, TORCH, find_competitors, parse_against
-from regnet.complexity import complexity
 from regnet.end_to_end import Setup, end_to_end, find_jpegs
 from regnet.engine import read_model
 from regnet.errors import DatasetError, ModelError, UnknownModelError
+from regnet.graph import graph_cost, read_graph
 from regnet.library import Library
-from regnet.machine import Machine, this_machine
+from regnet.machine import Machine, this_machine, watch_others
 from regnet.plain_loops import PLAIN_OPENVINO, PLAIN_TORCH
 from regnet.samples import sample_photos
 from regnet.weights import write_safetensors
@@ -160,7 +161,7 @@ def test_a_model_that_makes_the_crop_takes_whole_photos(
     )
     found = benchmark(plan, library=library)
     assert found.input == (375, 500, 3)
-    assert found.gflops == pytest.approx(2e-9 * complexity(SMALL, image_size=TINY.crop).macs)
+    assert found.gflops == graph_cost(read_graph(library.ir(checkpoint))).gflops
     assert [row.engine for row in found.engines] == ["OpenVINO", TORCH]
     assert found.end_to_end is not None
     assert found.end_to_end.identical == found.end_to_end.photos
@@ -236,6 +237,26 @@ def test_the_machine_is_known_where_there_is_no_cpuinfo(tmp_path: Path) -> None:
     assert machine.cpu
     assert machine.flags == ()
     assert machine.cores >= 1
+
+
+def test_what_others_take_is_what_this_process_did_not(tmp_path: Path) -> None:
+    stat = tmp_path / "stat"
+    ticks = os.sysconf("SC_CLK_TCK")
+    stat.write_text("cpu  0 0 0 0 0 0 0 0 0 0\ncpu0 0 0\n")
+    share = watch_others(stat=stat)
+    assert share() == 0.0  # this process worked, nobody else
+    stat.write_text(f"cpu  {10**6 * ticks} 0 0 0 0 0 0 0 0 0\n")
+    assert share() == 1.0
+    stat.unlink()
+    assert share() is None
+    assert watch_others(stat=stat)() is None
+
+
+def test_a_busy_machine_is_warned_of(found: Benchmark) -> None:
+    assert "measure again" in as_text(replace(found, other_work=0.37))
+    assert "took 37 % of the machine" in as_text(replace(found, other_work=0.37))
+    for idle in (0.01, None):
+        assert "measure again" not in as_text(replace(found, other_work=idle))
 
 
 def test_jpegs_are_taken_evenly(jpegs: Path) -> None:

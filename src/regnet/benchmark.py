@@ -12,14 +12,13 @@ from PIL import Image
 
 from regnet.ceiling import Gemm, gemm
 from regnet.competitors import NAMES, TORCH, Competitor, Competitors, find_competitors
-from regnet.complexity import complexity
 from regnet.conversion import InferencePrecision
 from regnet.end_to_end import EndToEnd, Setup, end_to_end
 from regnet.engine import ConvertedModel, Engine, read_model
 from regnet.errors import ModelError, UnknownModelError
 from regnet.graph import graph_cost, read_graph
 from regnet.library import Library
-from regnet.machine import Machine, this_machine
+from regnet.machine import Machine, this_machine, watch_others
 from regnet.metadata import ModelMetadata
 from regnet.parallel import BATCH_SIZE, cores
 from regnet.preprocess import crop_pixels, rgb_pixels
@@ -84,7 +83,8 @@ class Benchmark:
     """What was measured of a model, and where.
 
     `input` is (H, W, 3) of the image that was inferred; `gflops` those of one. `own_weights` is
-    False where the competitors ran random weights, which are as fast.
+    False where the competitors ran random weights, which are as fast. `other_work` is the share of
+    the machine that other processes took meanwhile, None where that is not known.
     """
 
     model: str
@@ -97,6 +97,7 @@ class Benchmark:
     engines: tuple[EngineSpeed, ...]
     absent: dict[str, str]
     own_weights: bool
+    other_work: float | None
     end_to_end: EndToEnd | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -164,6 +165,7 @@ def benchmark(
         *(_engine_entry(p, model, image, plan, library) for p, model in models.items()),
         *(_rival_entry(rival, _as_crop(image, metadata), plan) for rival in rivals.present),
     ]
+    others = watch_others()
     say(f"{metadata.name}: {len(entries)} engines, {len(ceilings)} ceilings, in turns")
     timings = measure(
         [c for entry in entries for c in entry.contestants]
@@ -172,7 +174,7 @@ def benchmark(
         seconds=plan.seconds,
         watch=watch,
     )
-    flops = _flops(paths, metadata)
+    flops = _flops(paths)
     result = Benchmark(
         model=plan.model,
         name=metadata.name,
@@ -184,11 +186,13 @@ def benchmark(
         engines=tuple(_speeds(entries, timings, ceilings, flops)),
         absent=rivals.absent,
         own_weights=rivals.own_weights,
+        other_work=others(),
     )
     if not plan.photos:
         return result
     say(f"{metadata.name}: {len(plan.photos)} photos, from files to labels")
-    return replace(result, end_to_end=_end_to_end(plan, paths, rivals, library, watch))
+    whole = _end_to_end(plan, paths, rivals, library, watch)
+    return replace(result, end_to_end=whole, other_work=others())
 
 
 def example_image(metadata: ModelMetadata) -> NDArray[Any]:
@@ -211,13 +215,11 @@ def _with_f32(paths: Paths, rivals: Competitors) -> list[InferencePrecision]:
     return [p for p in PRECISIONS if p in paths or (p == "f32" and rivals.present)]
 
 
-def _flops(paths: Paths, metadata: ModelMetadata) -> float:
-    """Return the operations of one image by the card's counting, 2 a MAC where none can be seen.
+def _flops(paths: Paths) -> float:
+    """Return the operations of one image, counted on the floating-point graph where there is one.
 
-    They are counted on the floating-point graph where there is one: the same work is done in INT8.
+    The same work is done in INT8.
     """
-    if metadata.preprocessing == "graph":
-        return 2.0 * complexity(metadata.spec, image_size=metadata.preprocess.crop).macs
     return float(graph_cost(read_graph(next(iter(paths.values())))).flops)
 
 

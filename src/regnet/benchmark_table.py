@@ -1,12 +1,15 @@
 """What `regnet benchmark` measured, as people read it."""
 
 from collections.abc import Sequence
+from typing import Final
 
 from regnet.benchmark import Benchmark, EngineSpeed
 from regnet.end_to_end import EndToEnd
 from regnet.machine import Machine
 
 Rows = Sequence[Sequence[str]]
+
+BUSY: Final = 0.05
 
 
 def as_text(found: Benchmark) -> str:
@@ -92,7 +95,17 @@ def _notes(found: Benchmark) -> list[str]:
     lines += [f"{name}: not measured: {reason}" for name, reason in found.absent.items()]
     if any(row.engine != "OpenVINO" for row in found.engines) and not found.own_weights:
         lines.append("the other engines ran the same network with random weights, as fast")
-    return lines
+    return [*lines, *busy_text(found)]
+
+
+def busy_text(found: Benchmark) -> list[str]:
+    """Return a warning where other processes took so much that figures cannot be trusted."""
+    if found.other_work is None or found.other_work < BUSY:
+        return []
+    return [
+        f"other processes took {100 * found.other_work:.0f} % of the machine meanwhile: "
+        "figures are too low; measure again when it is idle"
+    ]
 
 
 def _end_to_end_parts(found: EndToEnd) -> list[str]:

@@ -3,11 +3,12 @@
 from typing import TYPE_CHECKING
 
 from regnet.benchmark import Benchmark, EngineSpeed
-from regnet.benchmark_table import best_batch, machine_text
+from regnet.benchmark_table import best_batch, busy_text, machine_text
 from regnet.end_to_end import EndToEnd
 from regnet.report.figures import ACCENT, MUTED, SOFT, WARM, plain, svg
 from regnet.report.html import (
     Bar,
+    Cell,
     Html,
     Number,
     Section,
@@ -138,6 +139,7 @@ def _remarks(found: Benchmark) -> list[Html]:
     texts = [f"{name} was not measured: {reason}." for name, reason in found.absent.items()]
     if any(row.engine != "OpenVINO" for row in found.engines) and not found.own_weights:
         texts.append("The other engines ran the same network with random weights, as fast.")
+    texts += [f"{text[0].upper()}{text[1:]}." for text in busy_text(found)]
     return [note(text) for text in texts]
 
 
@@ -149,7 +151,7 @@ def _end_to_end(found: EndToEnd) -> Section:
         height=1.3 + 0.42 * len(found.wholes),
         label="Milliseconds a photo: decoding, engine, the rest",
     )
-    wholes = [
+    wholes: list[tuple[Cell, ...]] = [
         (
             whole.precision,
             Number(f"{whole.images_per_second:,.1f}", whole.images_per_second),

@@ -121,7 +121,7 @@ def _draw_latency(canvas: "Figure", found: Benchmark) -> None:
 
 def _engine_table(found: Benchmark) -> Html:
     percentiles = tuple(found.engines[0].latency_ms)
-    rows = [
+    rows: list[tuple[Cell, ...]] = [
         (
             _name(row),
             *(Number(f"{row.latency_ms[p]:.2f}", row.latency_ms[p]) for p in percentiles),

@@ -20,7 +20,7 @@ def load(
 
     Weights are downloaded, verified and converted once (that needs the extra `torch`) and kept in
     `cache_dir`. `precision` is what the CPU computes in: "f32" exactly, "bf16" faster where it
-    can, "int8" fastest, of a model that `regnet quantize` made. `mirrors` are base addresses
+    can, "int8" a model that `regnet quantize` made. `mirrors` are base addresses
     tried first; `offline` never uses the network.
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
     """

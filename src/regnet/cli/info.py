@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,6 +17,9 @@ from regnet.spec import (
     spec_by_name,
     spec_to_dict,
 )
+
+if TYPE_CHECKING:
+    from regnet.metadata import ModelMetadata
 
 HELP = """Report spec, parameters, MACs and activations of a network, checkpoint or converted model.
 
@@ -119,10 +122,22 @@ def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
         "licence": metadata.licence,
         "sha384": metadata.weights_sha384,
         "version": metadata.version,
+        **_measured(metadata),
+        "preprocessing": metadata.preprocessing,
         "protocol": metadata.preprocess.to_dict(),
         "graph": graph,
         **_network(metadata.spec, _size(image_size, metadata.preprocess.crop)),
     }
+
+
+def _measured(metadata: "ModelMetadata") -> dict[str, Any]:
+    """Return what was measured of the model when it was made."""
+    records = {
+        "pixel_bound": metadata.pixel_bound,
+        "certificate": metadata.certificate,
+        "calibration": metadata.calibration,
+    }
+    return {name: record.to_dict() for name, record in records.items() if record is not None}
 
 
 def _network(spec: Spec, image_size: int) -> dict[str, Any]:

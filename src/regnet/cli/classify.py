@@ -88,7 +88,7 @@ def classify(
     precision: Annotated[
         InferencePrecision,
         typer.Option(
-            help="f32 is exact; bf16 is faster where the CPU has it; int8 takes a model of `regnet quantize`"
+            help="f32 is exact; bf16 is faster where the CPU has it; int8: see `regnet quantize`"
         ),
     ] = "f32",
     batch_size: Annotated[

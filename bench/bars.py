@@ -22,16 +22,16 @@ from typing import Any
 from classify import SHARED, start_up
 from PIL import Image
 
-from regnet.benchmark import Benchmark, Plan, benchmark
-from regnet.benchmark_table import as_text, grid
-from regnet.competitors import ONNX, TORCH
-from regnet.end_to_end import find_jpegs
+from regnet.benchmarking.benchmark import Benchmark, Plan, benchmark
+from regnet.benchmarking.competitors import ONNX, TORCH
+from regnet.benchmarking.end_to_end import find_jpegs
+from regnet.benchmarking.plain_loops import PLAIN_OPENVINO, PLAIN_TORCH
+from regnet.benchmarking.table import as_text, grid
 from regnet.engine import read_model
 from regnet.errors import UnknownModelError
 from regnet.library import Library, int8_beside
-from regnet.plain_loops import PLAIN_OPENVINO, PLAIN_TORCH
 from regnet.protocol import OMZ
-from regnet.quantize import quantize
+from regnet.quantization.quantize import quantize
 from regnet.samples import sample_photos
 
 LARGE = "regnetx-3.2gf"
@@ -119,9 +119,9 @@ def large(library: Library, photos: Path) -> str:
     """Return a checkpoint of a large network with random weights; its INT8 model is made too."""
     import torch
 
+    from regnet.checkpoints.weights import write_safetensors
     from regnet.network import RegNet
     from regnet.spec import spec_by_name
-    from regnet.weights import write_safetensors
 
     torch.manual_seed(0)
     spec = spec_by_name(LARGE)

@@ -11,21 +11,21 @@ from PIL import Image
 from test_export import SMALL, TINY, confident
 from typer.testing import CliRunner
 
-from regnet import competitors
-from regnet.benchmark import Benchmark, Plan, benchmark, find_paths, parse_precisions
-from regnet.benchmark_table import as_text, grid
-from regnet.ceiling import gemm
+from regnet.benchmarking import competitors
+from regnet.benchmarking.benchmark import Benchmark, Plan, benchmark, find_paths, parse_precisions
+from regnet.benchmarking.ceiling import gemm
+from regnet.benchmarking.competitors import COMPILED, ONNX, TORCH, find_competitors, parse_against
+from regnet.benchmarking.end_to_end import Setup, end_to_end, find_jpegs
+from regnet.benchmarking.machine import Machine, this_machine, watch_others
+from regnet.benchmarking.plain_loops import PLAIN_OPENVINO, PLAIN_TORCH
+from regnet.benchmarking.table import as_text, grid
+from regnet.checkpoints.weights import write_safetensors
 from regnet.cli import build_app
-from regnet.competitors import COMPILED, ONNX, TORCH, find_competitors, parse_against
-from regnet.end_to_end import Setup, end_to_end, find_jpegs
 from regnet.engine import read_model
 from regnet.errors import DatasetError, ModelError, UnknownModelError
 from regnet.graph import graph_cost, read_graph
 from regnet.library import Library
-from regnet.machine import Machine, this_machine, watch_others
-from regnet.plain_loops import PLAIN_OPENVINO, PLAIN_TORCH
 from regnet.samples import sample_photos
-from regnet.weights import write_safetensors
 
 MACHINE = this_machine()
 

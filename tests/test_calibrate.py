@@ -12,11 +12,12 @@ import pytest
 from labelled_photos import CLASSES, write_labelled_photos
 from typer.testing import CliRunner, Result
 
-from regnet import temperature
-from regnet.calibration import CalibrationReport, calibrate, learn
+from regnet.calibration import temperature
+from regnet.calibration.calibrate import CalibrationReport, calibrate, learn
+from regnet.calibration.conformal import set_sizes, softmax
+from regnet.calibration.temperature import calibrated_name
 from regnet.classify import Classifier
 from regnet.cli import build_app
-from regnet.conformal import set_sizes, softmax
 from regnet.engine import Engine, read_model
 from regnet.errors import ConversionError, DatasetError, ModelError, RegNetError, UnknownModelError
 from regnet.graph import graph_metadata, read_graph, set_graph_metadata
@@ -24,7 +25,6 @@ from regnet.graph_preprocess import embed_preprocessing
 from regnet.labels import Label
 from regnet.runtime import ov
 from regnet.samples import sample_photos
-from regnet.temperature import calibrated_name
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
 BUNDLED = bundled_path(card_by_name("bundled"))

@@ -16,10 +16,13 @@ from hypothesis import strategies as st
 from test_export import SMALL, TINY, confident, described
 from typer.testing import CliRunner, Result
 
+from regnet.checkpoints.weights import write_safetensors
 from regnet.cli import build_app
-from regnet.compare import ComparisonRecord, Gates, compare
-from regnet.comparison import ComparisonTally, Photo, Photos, open_photos
-from regnet.differences import PIXEL_STAGES, difference
+from regnet.comparison.compare import ComparisonRecord, Gates, compare
+from regnet.comparison.differences import PIXEL_STAGES, difference
+from regnet.comparison.sides import Answers, PredictorSide, Side, Trace, open_pair, pair_up
+from regnet.comparison.tally import ComparisonTally, Photo, Photos, open_photos
+from regnet.comparison.verdict import percent
 from regnet.engine import Outputs
 from regnet.errors import (
     DatasetError,
@@ -39,9 +42,6 @@ from regnet.protocol import PYCLS
 from regnet.report.comparison import comparison_page
 from regnet.runtime import ov
 from regnet.samples import sample_photos
-from regnet.sides import Answers, PredictorSide, Side, Trace, open_pair, pair_up
-from regnet.verdict import percent
-from regnet.weights import write_safetensors
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
 SAMPLES = sample_photos()
@@ -559,7 +559,7 @@ def test_nothing_to_compare_is_an_error(name: str, tmp_path: Path) -> None:
 
 INTERRUPTED = """
 import sys
-from regnet import comparison
+from regnet.comparison import tally as comparison
 from regnet.cli import build_app
 opened = comparison.open_photos
 def interrupted(*args, **kwargs):

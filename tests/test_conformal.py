@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import optimize, special, stats
 
-from regnet.conformal import (
+from regnet.calibration.conformal import (
     Method,
     coverage_range,
     fit_temperature,

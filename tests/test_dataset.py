@@ -16,11 +16,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regnet.dataset import Dataset, open_dataset, sample
+from regnet.data.dataset import Dataset, open_dataset, sample
+from regnet.data.spool import SharedFile
+from regnet.data.zip_stream import read_entry, zip_entries
 from regnet.errors import DatasetError, ImageError
 from regnet.labels import Label, Labels, imagenet_labels, read_labels
-from regnet.spool import SharedFile
-from regnet.zip_stream import read_entry, zip_entries
 
 PETS: Labels = (
     Label("n00000001", "tabby, tabby cat"),
@@ -742,7 +742,7 @@ def test_zip_members_that_are_refused(tmp_path: Path) -> None:
 
 PEAKS = """
 import sys, tracemalloc
-from regnet.dataset import open_dataset
+from regnet.data.dataset import open_dataset
 from regnet.labels import Label
 labels = tuple(Label(wnid, wnid) for wnid in sys.argv[1].split())
 for path in sys.argv[2:]:

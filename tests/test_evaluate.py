@@ -18,20 +18,20 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from regnet.data.labelled import LabelledItem
 from regnet.engine import Outputs
 from regnet.errors import DatasetError, ImageError, OutputError
-from regnet.evaluation import evaluate
-from regnet.journal import open_journal
-from regnet.labelled import LabelledItem
+from regnet.evaluation.evaluate import evaluate
+from regnet.evaluation.journal import open_journal
+from regnet.evaluation.predictions_file import open_predictions
+from regnet.evaluation.published import compare_with_card
+from regnet.evaluation.scoring import FAILURES, WORST, Batch, Scores, score
 from regnet.labels import Label
 from regnet.library import Library
 from regnet.metadata import ModelMetadata
 from regnet.metrics import Tally
-from regnet.predictions_file import open_predictions
 from regnet.predictors import Choice, open_predictor
-from regnet.published import compare_with_card
 from regnet.samples import sample_photos
-from regnet.scoring import FAILURES, WORST, Batch, Scores, score
 from regnet.zoo.catalogue import card_by_name
 
 CLASSES = 10

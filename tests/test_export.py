@@ -94,8 +94,8 @@ def test_probabilities_equal_the_networks_on_new_pixels(ending: str, tmp_path: P
 
 
 def test_trained_weights_convert_exactly(shared: Path, photos: list[Path], tmp_path: Path) -> None:
+    from regnet.checkpoints.weights import load_into, read_checkpoint
     from regnet.preprocess import crop_pixels
-    from regnet.weights import load_into, read_checkpoint
 
     checkpoint = read_checkpoint(shared / "weights" / "regnetx-400mf_tiny200.pyth")
     network = RegNet(checkpoint.spec).eval()

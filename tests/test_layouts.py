@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regnet.checkpoints.layouts import LAYOUTS, PYCLS, Layout, detect_layout, from_pycls, to_pycls
 from regnet.errors import MismatchError
-from regnet.layouts import LAYOUTS, PYCLS, Layout, detect_layout, from_pycls, to_pycls
 
 BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
@@ -188,12 +188,12 @@ def run_python(code: str) -> str:
 
 
 def test_no_torch_is_needed_for_names_and_shapes() -> None:
-    modules = "regnet.layouts, regnet.shapes, regnet.provenance"
+    modules = "regnet.checkpoints.layouts, regnet.checkpoints.shapes, regnet.checkpoints.provenance"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     assert run_python(code).strip() == "False"
 
 
-@pytest.mark.parametrize("module", ["regnet.weights", "regnet.tensorfile"])
+@pytest.mark.parametrize("module", ["regnet.checkpoints.weights", "regnet.checkpoints.tensorfile"])
 def test_without_torch_reading_names_the_extra(module: str) -> None:
     code = f"""
 import sys

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from regnet.checkpoints.weights import write_safetensors
 from regnet.classify import Classifier
 from regnet.conversion import CONVERSION_FILE, Request, read_conversion
 from regnet.errors import (
@@ -21,7 +22,6 @@ from regnet.network import RegNet
 from regnet.protocol import OMZ
 from regnet.samples import sample_photos
 from regnet.spec import RegNetSpec
-from regnet.weights import write_safetensors
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
 SPEC = RegNetSpec(d=3, w0=8, wa=8.0, wm=2.0, g=8, classes=3)
@@ -203,7 +203,7 @@ def test_a_cache_that_cannot_be_written_is_an_error_that_names_it(
 
 
 def test_cards_say_the_channel_order_of_their_layout() -> None:
-    from regnet.layouts import LAYOUTS
+    from regnet.checkpoints.layouts import LAYOUTS
     from regnet.zoo.catalogue import card_names
 
     orders = {layout.name: layout.channels for layout in LAYOUTS}

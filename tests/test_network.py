@@ -74,9 +74,9 @@ def test_logits_equal_an_independent_computation(spec: Spec) -> None:
 def test_logits_of_trained_weights_equal_an_independent_computation(
     shared: Path, photos: list[Path]
 ) -> None:
+    from regnet.checkpoints.weights import load_into, read_checkpoint
     from regnet.preprocess import crop_pixels
     from regnet.protocol import Preprocess
-    from regnet.weights import load_into, read_checkpoint
 
     checkpoint = read_checkpoint(shared / "weights" / "regnetx-400mf_tiny200.pyth")
     network = RegNet(checkpoint.spec).eval()

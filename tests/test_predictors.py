@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 from test_export import SMALL, TINY, confident, convert
 
+from regnet.checkpoints.weights import write_safetensors
 from regnet.engine import Outputs
 from regnet.errors import ModelError, ProtocolError, UnknownModelError
 from regnet.library import Library
 from regnet.predictors import Choice, open_predictor, parse_choice
 from regnet.samples import sample_photos
-from regnet.weights import write_safetensors
 
 
 def write_checkpoint(path: Path, interpolation: str = "bicubic") -> Path:

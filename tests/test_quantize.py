@@ -18,11 +18,11 @@ from regnet.errors import AgreementError, ModelError, QuantizationError
 from regnet.export import export_network
 from regnet.graph import graph_cost, graph_metadata, read_graph
 from regnet.library import Library, int8_beside
-from regnet.photo_sets import draw_photos
-from regnet.quantize import Quantization, quantize
+from regnet.quantization.photo_sets import draw_photos
+from regnet.quantization.quantize import Quantization, quantize
+from regnet.quantization.sensitivity import fewest, ranked
 from regnet.runtime import ov
 from regnet.samples import sample_crops, sample_photos
-from regnet.sensitivity import fewest, ranked
 
 SAMPLES, CHECKS = 24, 100
 
@@ -174,9 +174,9 @@ def test_too_few_photos_are_an_error(
 def test_what_cannot_hold_is_not_written(
     model: Path, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regnet.int8_trial.fewest", lambda most, holds: None)
+    monkeypatch.setattr("regnet.quantization.trial.fewest", lambda most, holds: None)
     monkeypatch.setattr(
-        "regnet.int8_trial.Trial._most_sensitive_first", lambda self: ("stem.conv",)
+        "regnet.quantization.trial.Trial._most_sensitive_first", lambda self: ("stem.conv",)
     )
     with pytest.raises(AgreementError, match=r"Nothing was written: ask for less"):
         make(model, photos, tmp_path, 1.0)

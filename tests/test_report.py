@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from regnet.errors import MissingExtraError, OutputError
-from regnet.evaluation import evaluate
+from regnet.evaluation.evaluate import evaluate
 from regnet.report import (
     Bar,
     Number,
@@ -188,7 +188,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_report_of_an_evaluation(folder: Path, tmp_path: Path) -> None:
     found = evaluate("bundled", folder, subset=True, cache_dir=tmp_path, offline=True)
-    from regnet.dataset import open_dataset
+    from regnet.data.dataset import open_dataset
 
     html = evaluation_page(found, open_dataset(folder, found.labels, subset=True))
     reader = Reader(html)
@@ -217,7 +217,7 @@ def test_the_report_of_nothing_readable(tmp_path: Path) -> None:
         found = evaluate(
             "bundled", tmp_path, subset=True, strict=strict, cache_dir=tmp_path / "c", offline=True
         )
-        from regnet.dataset import open_dataset
+        from regnet.data.dataset import open_dataset
 
         html = evaluation_page(found, open_dataset(tmp_path, found.labels, subset=True))
         assert "Unreadable images" in html

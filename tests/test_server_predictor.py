@@ -18,7 +18,7 @@ from test_export import SMALL, described
 from typer.testing import CliRunner
 
 from regnet.cli import build_app
-from regnet.compare import ComparisonRecord, compare
+from regnet.comparison.compare import ComparisonRecord, compare
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError, ServerError
 from regnet.preprocess import crop_pixels

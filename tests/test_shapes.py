@@ -5,8 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regnet.errors import MismatchError
-from regnet.shapes import (
+from regnet.checkpoints.shapes import (
     Shape,
     describe_spec,
     difference,
@@ -14,6 +13,7 @@ from regnet.shapes import (
     network_shapes,
     same_architecture,
 )
+from regnet.errors import MismatchError
 from regnet.spec import SPEC_NAMES, AnyNetSpec, Spec, Stage, published_name, spec_by_name
 
 

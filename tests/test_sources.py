@@ -24,11 +24,11 @@ from pathlib import Path
 
 import pytest
 
-from regnet import spool
-from regnet.archives import IMAGE_SUFFIXES, archive_kind
+from regnet.data import spool
+from regnet.data.archives import IMAGE_SUFFIXES, archive_kind
+from regnet.data.remote import Fetcher
+from regnet.data.sources import Item, count_items, iter_items
 from regnet.errors import ImageError
-from regnet.remote import Fetcher
-from regnet.sources import Item, count_items, iter_items
 
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
@@ -930,7 +930,8 @@ def test_naming_files_imports_no_http(tmp_path: Path) -> None:
     import sys
 
     code = (
-        "import sys, regnet.sources as s; list(s.iter_items(['x'])); print('httpx' in sys.modules)"
+        "import sys, regnet.data.sources as s; list(s.iter_items(['x'])); "
+        "print('httpx' in sys.modules)"
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert ran.stdout.strip() == "False"

@@ -18,7 +18,7 @@ from regnet.errors import UnsafeError, WeightsError
 torch = pytest.importorskip("torch")
 from safetensors.torch import save  # noqa: E402
 
-from regnet.tensorfile import plain_tensor, read_tensors  # noqa: E402
+from regnet.checkpoints.tensorfile import plain_tensor, read_tensors  # noqa: E402
 
 Save = Callable[[Any, Path], None]
 

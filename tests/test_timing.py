@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from regnet import timing
-from regnet.timing import Contestant, Timing, measure, ratio, schedule, side_by_side
+from regnet.benchmarking import timing
+from regnet.benchmarking.timing import Contestant, Timing, measure, ratio, schedule, side_by_side
 
 
 class Bench:

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from regnet.checkpoints.layouts import LAYOUTS, Layout, from_pycls
 from regnet.errors import MismatchError, OutputError, RegNetError, UnsafeError, WeightsError
 from regnet.labels import Label
-from regnet.layouts import LAYOUTS, Layout, from_pycls
 from regnet.protocol import OMZ
 from regnet.spec import SPEC_NAMES, AnyNetSpec, Spec, Stage, spec_by_name
 
@@ -18,14 +18,14 @@ torch = pytest.importorskip("torch")
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
-from regnet.network import RegNet  # noqa: E402
-from regnet.weights import (  # noqa: E402
+from regnet.checkpoints.weights import (  # noqa: E402
     Checkpoint,
     check_state,
     load_into,
     read_checkpoint,
     write_safetensors,
 )
+from regnet.network import RegNet  # noqa: E402
 
 State = dict[str, torch.Tensor]
 SMALL = AnyNetSpec(stages=(Stage(1, 8, 4), Stage(2, 16, 8)), stem_width=8, classes=5)
@@ -502,7 +502,7 @@ json_values = st.recursive(
     value=json_values,
 )
 def test_any_metadata_is_accepted_or_refused_readably(field: str, value: object) -> None:
-    from regnet.provenance import provenance_from_json
+    from regnet.checkpoints.provenance import provenance_from_json
 
     try:
         provenance_from_json(json.dumps({field: value}))

@@ -12,9 +12,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from regnet.calibration.calibrate import calibrate as calibrate
     from regnet.classify import Classifier as Classifier
+    from regnet.comparison.compare import compare as compare
     from regnet.errors import RegNetError as RegNetError
-    from regnet.evaluation import evaluate as evaluate
+    from regnet.evaluation.evaluate import evaluate as evaluate
     from regnet.labels import Label as Label
     from regnet.labels import imagenet_labels as imagenet_labels
     from regnet.loading import load as load
@@ -50,7 +52,9 @@ _HOMES = {
     "card_by_name": "zoo.catalogue",
     "card_names": "zoo.catalogue",
     "crop_pixels": "preprocess",
-    "evaluate": "evaluation",
+    "calibrate": "calibration.calibrate",
+    "compare": "comparison.compare",
+    "evaluate": "evaluation.evaluate",
     "imagenet_labels": "labels",
     "load": "loading",
     "spec_by_name": "spec",

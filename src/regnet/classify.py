@@ -10,15 +10,15 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.conformal import set_sizes
+from regnet.calibration.conformal import set_sizes
 from regnet.conversion import InferencePrecision
+from regnet.data.sources import iter_items
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError, ModelError
 from regnet.metadata import ModelMetadata
 from regnet.parallel import BATCH_SIZE, cores, in_order
 from regnet.preprocess import ImageLike
 from regnet.result import ClassScore, Prediction, Wanted, readable, top_classes
-from regnet.sources import iter_items
 
 
 class Classifier:

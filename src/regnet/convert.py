@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.checkpoints.weights import Checkpoint, load_into, read_checkpoint
 from regnet.conversion import Conversion, Request, write_conversion
 from regnet.export import export_network
 from regnet.labels import Label, Labels, imagenet_labels
@@ -15,7 +16,6 @@ from regnet.preprocess import rgb_pixels
 from regnet.protocol import OMZ, Preprocess
 from regnet.samples import sample_crops, sample_photos
 from regnet.version import TOOL_VERSION
-from regnet.weights import Checkpoint, load_into, read_checkpoint
 
 
 def convert(request: Request, folder: Path) -> Conversion:

@@ -1,6 +1,7 @@
 """What describes a network in JSON, read strictly: spec, protocol, labels and name.
 
-Shared by the metadata of weights (`regnet.provenance`) and of converted models (`regnet.metadata`).
+Shared by the metadata of weights (`regnet.checkpoints.provenance`) and of converted models
+(`regnet.metadata`).
 """
 
 import json

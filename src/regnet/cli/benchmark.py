@@ -15,8 +15,8 @@ from regnet.cli.progress import download_display
 from regnet.library import Library
 
 if TYPE_CHECKING:
-    from regnet.benchmark import Plan
-    from regnet.timing import Turn
+    from regnet.benchmarking.benchmark import Plan
+    from regnet.benchmarking.timing import Turn
 
 HELP = """Measure how fast a model is on this machine.
 
@@ -80,9 +80,9 @@ def benchmark(
     require_html(html)
     models = library(cache_dir, offline, mirror)
     with interruptible():
-        from regnet.benchmark import Plan, parse_precisions
-        from regnet.competitors import parse_against
-        from regnet.end_to_end import find_jpegs
+        from regnet.benchmarking.benchmark import Plan, parse_precisions
+        from regnet.benchmarking.competitors import parse_against
+        from regnet.benchmarking.end_to_end import find_jpegs
 
         plan = Plan(
             model=model,
@@ -100,8 +100,8 @@ def benchmark(
 
 def _run(plan: "Plan", models: Library, *, as_json: bool, html: Path | None) -> None:
     """Measure, print the figures and write the report."""
-    from regnet.benchmark import benchmark as measure_all
-    from regnet.benchmark_table import as_text
+    from regnet.benchmarking.benchmark import benchmark as measure_all
+    from regnet.benchmarking.table import as_text
 
     found = measure_all(plan, library=models, watch=_watch, say=say)
     if html is not None:

@@ -14,7 +14,7 @@ from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 
 if TYPE_CHECKING:
-    from regnet.calibration import CalibrationReport, HeldOut
+    from regnet.calibration.calibrate import CalibrationReport, HeldOut
 
 HELP = """Make a model's probabilities honest, and learn prediction sets, from labelled photos.
 
@@ -88,7 +88,7 @@ def calibrate(
     require_html(html)
     models = library(cache_dir, offline, mirror)
     with interruptible():
-        from regnet.calibration import open_run
+        from regnet.calibration.calibrate import open_run
 
         with download_display() as on_event:
             run = open_run(

@@ -109,7 +109,7 @@ def classify(
         with download_display() as on_event:
             path = _ir(replace(models, on_event=on_event), model, precision)
         from regnet.classify import Classifier
-        from regnet.sources import count_items
+        from regnet.data.sources import count_items
 
         classifier = Classifier(path, precision=precision, compiled_cache=models.compiled)
         results = classifier.stream(

@@ -15,9 +15,9 @@ from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 
 if TYPE_CHECKING:
-    from regnet.compare import ComparisonRecord, Gates
-    from regnet.comparison import Photos
-    from regnet.sides import Pair
+    from regnet.comparison.compare import ComparisonRecord, Gates
+    from regnet.comparison.sides import Pair
+    from regnet.comparison.tally import Photos
 
 SHOWN = 10  # photos that could not be read
 
@@ -80,9 +80,9 @@ def compare(
     """Compare, print, and exit with 0, or 1 where a gate is exceeded or photos failed."""
     require_html(html)
     with interruptible():
-        from regnet.compare import Gates
-        from regnet.comparison import open_photos
-        from regnet.sides import open_pair
+        from regnet.comparison.compare import Gates
+        from regnet.comparison.sides import open_pair
+        from regnet.comparison.tally import open_photos
 
         models = library(cache_dir, offline, mirror)
         with download_display() as on_event:
@@ -98,8 +98,8 @@ def _compared(
     pair: "Pair", photos: "Photos", gates: "Gates", report: "Report"
 ) -> "ComparisonRecord":
     """Compare and report, also what was found until an interruption."""
-    from regnet.compare import ComparisonRecord
-    from regnet.comparison import ComparisonTally
+    from regnet.comparison.compare import ComparisonRecord
+    from regnet.comparison.tally import ComparisonTally
 
     tally = ComparisonTally(pair)
     record = partial(ComparisonRecord, pair=pair, photos=photos, gates=gates)
@@ -128,7 +128,7 @@ def _report(record: "ComparisonRecord", *, as_json: bool, html: Path | None) -> 
     if as_json:
         typer.echo(json.dumps(record.to_dict()))
         return
-    from regnet.comparison_table import comparison_lines
+    from regnet.comparison.table import comparison_lines
 
     for line in comparison_lines(record):
         typer.echo(line)

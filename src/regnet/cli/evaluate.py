@@ -23,8 +23,8 @@ from regnet.conversion import InferencePrecision
 from regnet.predictors import Choice, EngineName
 
 if TYPE_CHECKING:
-    from regnet.evaluation import Evaluation, Run
-    from regnet.scoring import Batch, Listener
+    from regnet.evaluation.evaluate import Evaluation, Run
+    from regnet.evaluation.scoring import Batch, Listener
 
 HELP = """Measure a model's accuracy on labelled photos.
 
@@ -99,8 +99,8 @@ def evaluate(
     _require_parquet(predictions)
     models = library(cache_dir, offline, mirror)
     with interruptible():
-        from regnet.evaluation import open_run
-        from regnet.predictions_file import open_predictions
+        from regnet.evaluation.evaluate import open_run
+        from regnet.evaluation.predictions_file import open_predictions
 
         with download_display() as on_event:
             run = open_run(
@@ -128,7 +128,7 @@ def _require_parquet(predictions: Path | None) -> None:
     """Find out before the photos are scored whether predictions can be written after."""
     require_writable(predictions)
     if predictions is not None:
-        from regnet.predictions_file import require_parquet
+        from regnet.evaluation.predictions_file import require_parquet
 
         require_parquet()
 
@@ -142,7 +142,7 @@ def _report(found: "Evaluation", run: "Run", *, as_json: bool, html: Path | None
     if as_json:
         print(json.dumps(found.to_dict()))  # noqa: T201
         return
-    from regnet.evaluation_table import evaluation_lines
+    from regnet.evaluation.table import evaluation_lines
 
     for line in evaluation_lines(found):
         print(line)  # noqa: T201

@@ -91,7 +91,7 @@ def _bare_network(name: str, image_size: int) -> dict[str, Any]:
 def _checkpoint(path: Path, image_size: int | None) -> dict[str, Any]:
     if not path.is_file():
         raise UnknownModelError(f"{path}: no such file")
-    from regnet.weights import read_checkpoint
+    from regnet.checkpoints.weights import read_checkpoint
 
     found = read_checkpoint(path)
     size = _size(image_size, found.preprocess.crop if found.preprocess else 224)

@@ -13,8 +13,8 @@ from regnet.cli.options import CacheDir, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 
 if TYPE_CHECKING:
-    from regnet.int8_trial import Speed
-    from regnet.quantize import Quantization
+    from regnet.quantization.quantize import Quantization
+    from regnet.quantization.trial import Speed
 
 T = TypeVar("T")
 
@@ -80,7 +80,7 @@ def quantize(
     with interruptible():
         with download_display() as on_event:
             path = replace(models, on_event=on_event).ir(model)
-        from regnet.quantize import quantize as make
+        from regnet.quantization.quantize import quantize as make
 
         found = make(
             path,

@@ -2,9 +2,9 @@
 
 from typing import TYPE_CHECKING
 
-from regnet.benchmark import Benchmark, EngineSpeed
-from regnet.benchmark_table import best_batch, busy_text, machine_text
-from regnet.end_to_end import EndToEnd
+from regnet.benchmarking.benchmark import Benchmark, EngineSpeed
+from regnet.benchmarking.end_to_end import EndToEnd
+from regnet.benchmarking.table import best_batch, busy_text, machine_text
 from regnet.report.figures import ACCENT, MUTED, SOFT, WARM, plain, svg
 from regnet.report.html import (
     Bar,

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regnet.calibration import CalibrationReport, HeldOut
-from regnet.evaluation_table import percent
+from regnet.calibration.calibrate import CalibrationReport, HeldOut
+from regnet.evaluation.table import percent
 from regnet.metrics import Metrics, Share
 from regnet.report.evaluation_plots import draw_reliability
 from regnet.report.figures import ACCENT, WARM, plain, svg

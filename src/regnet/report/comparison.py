@@ -4,11 +4,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regnet.compare import ComparisonRecord
-from regnet.comparison import DELTA_EDGES, Accuracy, FlippedPhoto
-from regnet.comparison import Photo as SourcePhoto
-from regnet.comparison_table import difference_text, first_name, sizes_text
-from regnet.differences import StageDifference
+from regnet.comparison.compare import ComparisonRecord
+from regnet.comparison.differences import StageDifference
+from regnet.comparison.sides import Side
+from regnet.comparison.table import difference_text, first_name, sizes_text
+from regnet.comparison.tally import DELTA_EDGES, Accuracy, FlippedPhoto
+from regnet.comparison.tally import Photo as SourcePhoto
+from regnet.comparison.verdict import ROUNDING, percent
 from regnet.errors import ImageError
 from regnet.report.figures import ACCENT, MUTED, plain, svg
 from regnet.report.html import (
@@ -28,8 +30,6 @@ from regnet.report.html import (
 )
 from regnet.report.thumbnails import thumbnail
 from regnet.result import ClassScore
-from regnet.sides import Side
-from regnet.verdict import ROUNDING, percent
 from regnet.version import TOOL_VERSION
 
 if TYPE_CHECKING:

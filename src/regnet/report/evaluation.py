@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+from regnet.data.labelled import Dataset, LabelledItem
 from regnet.errors import ImageError
-from regnet.evaluation import Evaluation
-from regnet.evaluation_table import (
+from regnet.evaluation.evaluate import Evaluation
+from regnet.evaluation.table import (
     card_text,
     first_name,
     percent,
@@ -12,7 +13,6 @@ from regnet.evaluation_table import (
     speed_text,
     subset_text,
 )
-from regnet.labelled import Dataset, LabelledItem
 from regnet.metrics import ClassMetrics, Confusion, ReliabilityBin, Share
 from regnet.report.evaluation_plots import draw_matrix, draw_recalls, draw_reliability
 from regnet.report.figures import svg

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from regnet.evaluation import Evaluation
-from regnet.evaluation_table import first_name, percent
+from regnet.evaluation.evaluate import Evaluation
+from regnet.evaluation.table import first_name, percent
 from regnet.metrics import ClassMetrics, ReliabilityBin
 from regnet.report.figures import ACCENT, CARD, INK, LINE, MUTED, WARM, plain
 

@@ -1,0 +1,1 @@
+"""How fast models are on a machine, measured in turns."""

@@ -1,0 +1,378 @@
+"""`regnet.calibrate`: honest probabilities and prediction sets, learnt from labelled photos.
+
+The readable photos are split at random, by the seed alone: a quarter sets the temperature, a
+quarter the threshold of the sets, and on the other half both are checked. So the threshold and the
+check see scores of photos that nothing was fitted to, which is what the guarantee rests on.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.cache import cache_dir as default_cache_dir
+from regnet.calibration.conformal import (
+    Method,
+    coverage_range,
+    fit_temperature,
+    learn_threshold,
+    photos_needed,
+    set_sizes,
+    softmax,
+    truth_scores,
+)
+from regnet.calibration.temperature import Written, graph_temperature, write_calibrated
+from regnet.certificate import Calibration
+from regnet.data.dataset import open_dataset, sample
+from regnet.data.labelled import Dataset
+from regnet.errors import DatasetError, UnknownModelError
+from regnet.evaluation.scoring import Batch, Failure, Listener, Scores, score
+from regnet.graph import read_graph
+from regnet.library import Library
+from regnet.metadata import ModelMetadata
+from regnet.metrics import Metrics, Share, Tally
+from regnet.predictors import Choice, Predictor, open_predictor
+from regnet.result import readable
+
+Precision = Literal["f32", "int8"]
+
+_LEAST: Final = float(np.finfo(np.float32).tiny)  # keeps the log of a probability finite
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """What the photos that nothing was learnt from say, in the shares of them.
+
+    `before` and `after` the temperature; `coverage` of the sets, which lies in `expected` for 95 %
+    of all samples where the guarantee holds; `sizes` has how many sets hold 0, 1, ... classes;
+    `single` sets have one class, and `right` of those it is the true one.
+    """
+
+    before: Metrics
+    after: Metrics
+    coverage: Share
+    expected: tuple[float, float]
+    sizes: tuple[int, ...]
+    single: Share
+    right: Share
+
+    @property
+    def mean_size(self) -> float:
+        """Classes in a set, on average."""
+        return float(np.dot(self.sizes, np.arange(len(self.sizes))) / sum(self.sizes))
+
+    @property
+    def wrong(self) -> Share:
+        """The photos that get a single class which is not theirs."""
+        return Share.of(self.right.images - self.right.hits, self.single.images)
+
+    @property
+    def holds(self) -> bool:
+        """Whether the coverage is no lower than chance allows."""
+        return self.coverage.value >= self.expected[0]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Learnt:
+    """What photos taught: `step` divides the logits that the model gave until now."""
+
+    step: float
+    calibration: Calibration
+    temperature_photos: int
+    threshold_photos: int
+    held_out: HeldOut
+
+
+@dataclass(frozen=True, kw_only=True)
+class CalibrationReport:
+    """A calibrated model: where it was `written`, what was `learnt` and on what.
+
+    `metadata` is its description; `failures` are the first of the `unreadable` photos of `images`.
+    """
+
+    metadata: ModelMetadata
+    written: Written
+    learnt: Learnt
+    dataset: str
+    fingerprint: str
+    images: int
+    unreadable: int
+    failures: tuple[Failure, ...]
+    seed: int
+
+    @property
+    def path(self) -> Path:
+        """The .xml of the calibrated model."""
+        return self.written.path
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures as plain JSON values, as docs/calibrate.md lists them."""
+        learnt = self.learnt
+        return {
+            "path": str(self.path),
+            "files": [str(self.path.parent / name) for name in self.written.files],
+            "model": self.metadata.name,
+            "dataset": {"path": readable(self.dataset), "fingerprint": self.fingerprint},
+            "images": self.images,
+            "unreadable": self.unreadable,
+            "unreadable_images": [
+                asdict(f) | {"source": readable(f.source)} for f in self.failures
+            ],
+            "seed": self.seed,
+            "temperature_photos": learnt.temperature_photos,
+            "threshold_photos": learnt.threshold_photos,
+            "calibration": learnt.calibration.to_dict(),
+            "held_out": _held_out_values(learnt.held_out),
+            "max_delta": self.written.max_delta,
+            "checked_photos": self.written.photos,
+        }
+
+
+def _held_out_values(found: HeldOut) -> dict[str, Any]:
+    return {
+        "images": found.coverage.images,
+        "top1": asdict(found.before.top1),
+        "before": _quality(found.before),
+        "after": _quality(found.after),
+        "coverage": asdict(found.coverage),
+        "expected": list(found.expected),
+        "holds": found.holds,
+        "mean_size": found.mean_size,
+        "sizes": list(found.sizes),
+        "single": asdict(found.single),
+        "right": asdict(found.right),
+        "wrong": asdict(found.wrong),
+    }
+
+
+def _quality(metrics: Metrics) -> dict[str, Any]:
+    bins = [asdict(one) for one in metrics.bins]
+    return {"ece": metrics.ece, "nll": metrics.nll, "bins": bins}
+
+
+def calibrate(
+    model: str | Path,
+    dataset: str | Path,
+    *,
+    coverage: float = 0.9,
+    method: Method = "aps",
+    seed: int = 0,
+    precision: Precision = "f32",
+    truth: str | Path | None = None,
+    subset: bool = False,
+    folder: str | Path = ".",
+    cache_dir: str | Path | None = None,
+    offline: bool = False,
+) -> CalibrationReport:
+    """Write a calibrated copy of a model into a folder, as `regnet calibrate` does.
+
+    `dataset` holds labelled photos that the model was not trained on, like those it will see;
+    `coverage` is the probability with which a set shall hold the truth; `precision` "int8" takes
+    the INT8 model. Raises `DatasetError` where the photos are too few or do not fit,
+    `ConversionError` where what was written is not the model asked for (nothing stays then),
+    `OutputError`, `UnknownModelError`, `ModelError`, `DownloadError`.
+    """
+    run = open_run(
+        Library(folder=default_cache_dir(cache_dir), offline=offline),
+        model,
+        dataset,
+        precision=precision,
+        truth=truth,
+        subset=subset,
+    )
+    return run.calibrate(coverage=coverage, method=method, seed=seed, folder=Path(folder))
+
+
+def open_run(
+    library: Library,
+    model: str | Path,
+    dataset: str | Path,
+    *,
+    precision: Precision = "f32",
+    truth: str | Path | None = None,
+    subset: bool = False,
+) -> "Run":
+    """Return a model and photos that fit, ready to be calibrated; errors as of `calibrate`."""
+    if Path(model).suffix == ".onnx":
+        raise UnknownModelError(f"{model}: name an IR or a card; ONNX files are not calibrated")
+    path = library.ir(model, precision=precision)
+    predictor = open_predictor(Choice(model=str(path), precision=precision), library=library)
+    photos = open_dataset(dataset, predictor.metadata.labels, truth=truth, subset=subset)
+    return Run(path=path, predictor=predictor, dataset=photos)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """An IR, its model ready to run, and photos, found to fit."""
+
+    path: Path
+    predictor: Predictor
+    dataset: Dataset
+
+    def calibrate(
+        self,
+        *,
+        coverage: float = 0.9,
+        method: Method = "aps",
+        seed: int = 0,
+        folder: Path,
+        listeners: Sequence[Listener] = (),
+    ) -> CalibrationReport:
+        """Learn, check and write; `listeners` hear of every batch of photos."""
+        _require_coverage(coverage)
+        _require_photos(self.dataset.count, coverage, self.dataset.path)
+        rows, scores = self._score(listeners)
+        _require_photos(len(rows.truths), coverage, self.dataset.path)
+        learnt = _composed(
+            learn(rows.probabilities, rows.truths, coverage=coverage, method=method, seed=seed),
+            graph_temperature(read_graph(self.path)),
+        )
+        metadata = replace(self.predictor.metadata, calibration=learnt.calibration)
+        written = write_calibrated(
+            self.path, self.predictor, metadata, step=learnt.step, dataset=self.dataset, to=folder
+        )
+        return CalibrationReport(
+            metadata=metadata,
+            written=written,
+            learnt=learnt,
+            dataset=self.dataset.path,
+            fingerprint=self.dataset.fingerprint,
+            images=self.dataset.count,
+            unreadable=scores.unreadable,
+            failures=scores.failures,
+            seed=seed,
+        )
+
+    def _score(self, listeners: Sequence[Listener]) -> tuple["_Rows", Scores]:
+        rows = _Rows(self.dataset.count, len(self.predictor.metadata.labels))
+        return rows, score(self.predictor, self.dataset, listeners=(rows, *listeners))
+
+
+class _Rows:
+    """Listens to all batches and keeps their probabilities: 4 bytes a photo and class."""
+
+    def __init__(self, photos: int, classes: int) -> None:
+        self._probabilities = np.empty((photos, classes), np.float32)
+        self._truths = np.empty(photos, np.int64)
+        self._count = 0
+
+    def __call__(self, batch: Batch) -> None:
+        part = slice(self._count, self._count + len(batch.readable))
+        self._probabilities[part] = batch.scored.probabilities
+        self._truths[part] = batch.readable_truths
+        self._count = part.stop
+
+    @property
+    def probabilities(self) -> NDArray[np.float32]:
+        """Those of the readable photos (readable, classes)."""
+        return self._probabilities[: self._count]
+
+    @property
+    def truths(self) -> NDArray[np.int64]:
+        """Their true classes (readable,)."""
+        return self._truths[: self._count]
+
+
+def _require_coverage(coverage: float) -> None:
+    if not 0 < coverage < 1:
+        raise ValueError(f"coverage={coverage} must be between 0 and 1, such as 0.9")
+
+
+def _require_photos(count: int, coverage: float, path: str) -> None:
+    needed = 4 * photos_needed(coverage)
+    if count < max(needed, 4):
+        raise DatasetError(
+            f"{path} has {count} readable photos: a coverage of {coverage:g} needs at least "
+            f"{max(needed, 4)}, and hundreds to be of use (a quarter of them sets the threshold); "
+            "give more, or ask for less with --coverage"
+        )
+
+
+def learn(
+    probabilities: NDArray[np.float32],
+    truths: NDArray[np.int64],
+    *,
+    coverage: float,
+    method: Method,
+    seed: int,
+) -> Learnt:
+    """Return temperature and threshold learnt from half of the rows (N, classes), checked on half.
+
+    Logits are the logarithms of probabilities, as far as a temperature can tell.
+    """
+    fit, rest, held = _split(len(truths), seed)
+    logits = np.log(np.maximum(probabilities, _LEAST))
+    step = fit_temperature(logits[fit], truths[fit])
+    scores = truth_scores(softmax(logits[rest], step), truths[rest], method)
+    threshold = learn_threshold(scores, coverage)
+    checked = _check(
+        probabilities[held],
+        softmax(logits[held], step),
+        truths[held],
+        method=method,
+        threshold=threshold,
+        expected=coverage_range(len(rest), len(held), coverage),
+    )
+    calibration = Calibration(
+        temperature=step,
+        coverage=coverage,
+        method=method,
+        threshold=threshold,
+        photos=len(fit) + len(rest),
+        held_out=len(held),
+        measured_coverage=checked.coverage.value,
+        mean_size=checked.mean_size,
+    )
+    return Learnt(
+        step=step,
+        calibration=calibration,
+        temperature_photos=len(fit),
+        threshold_photos=len(rest),
+        held_out=checked,
+    )
+
+
+def _split(count: int, seed: int) -> tuple[list[int], list[int], list[int]]:
+    """Return the places of a quarter of the photos, another quarter, and the others, at random."""
+    learning = sample(range(count), count // 2, seed=seed)
+    fit = sample(learning, len(learning) // 2, seed=seed + 1)
+    rest, held = set(learning) - set(fit), set(range(count)) - set(learning)
+    return fit, sorted(rest), sorted(held)
+
+
+def _check(
+    before: NDArray[np.float32],
+    after: NDArray[np.float32],
+    truths: NDArray[np.int64],
+    *,
+    method: Method,
+    threshold: float,
+    expected: tuple[float, float],
+) -> HeldOut:
+    sizes = set_sizes(after, method, threshold)
+    covered = truth_scores(after, truths, method) <= threshold
+    single = sizes == 1
+    return HeldOut(
+        before=_metrics(before, truths),
+        after=_metrics(after, truths),
+        coverage=Share.of(int(covered.sum()), len(truths)),
+        expected=expected,
+        sizes=tuple(np.bincount(sizes, minlength=after.shape[1] + 1).tolist()),
+        single=Share.of(int(single.sum()), len(truths)),
+        right=Share.of(int((single & covered).sum()), int(single.sum())),
+    )
+
+
+def _metrics(probabilities: NDArray[np.float32], truths: NDArray[np.int64]) -> Metrics:
+    tally = Tally(probabilities.shape[1])
+    tally.update(probabilities, truths)
+    return tally.result()
+
+
+def _composed(learnt: Learnt, earlier: float) -> Learnt:
+    """Return what was learnt of a model that divides by an earlier temperature already."""
+    total = learnt.step * earlier
+    return replace(learnt, calibration=replace(learnt.calibration, temperature=total))

@@ -1,0 +1,251 @@
+"""Checkpoints: any published layout -> our spec and tensors, loaded strictly; and safetensors back.
+
+Weights in memory have pycls's names, are float32 and take their input channels in BGR.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from regnet.checkpoints.layouts import LayoutName, detect_layout, to_pycls
+from regnet.checkpoints.provenance import Provenance, provenance_from_json, provenance_to_json
+from regnet.checkpoints.shapes import (
+    Shape,
+    describe_spec,
+    difference,
+    infer_spec,
+    network_shapes,
+    same_architecture,
+)
+from regnet.checkpoints.tensorfile import TensorFile, plain_tensor, read_tensors
+from regnet.errors import MismatchError, MissingExtraError, OutputError, WeightsError
+from regnet.files import new_folder_beside, sha384_of
+from regnet.labels import Labels
+from regnet.protocol import Channels, Preprocess
+from regnet.spec import Spec, published_name, spec_by_name
+
+try:
+    import torch
+    from safetensors.torch import save
+except ImportError as exc:
+    raise MissingExtraError("reading and writing checkpoints", "torch") from exc
+
+State = Mapping[str, torch.Tensor]
+
+_STEM = "stem.conv.weight"
+_HEAD = ("head.fc.weight", "head.fc.bias")
+_METADATA_KEY = "regnet"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Weights ready for `load_into`, and all that their file says about them.
+
+    `state` has pycls's names, float32 on the CPU, the stem's input channels in BGR. `layout` and
+    `channels` are the file's own; `entry` is where in it the weights were (as `("ema_state",)`).
+    `labels`, `preprocess`, `name` and `extra` come from our own metadata; `name` is otherwise that
+    of the published network with this architecture, None where there is none.
+    """
+
+    spec: Spec
+    state: dict[str, torch.Tensor]
+    layout: LayoutName
+    channels: Channels
+    source: Path
+    sha384: str
+    entry: tuple[str, ...] = ()
+    name: str | None = None
+    labels: Labels | None = None
+    preprocess: Preprocess | None = None
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.spec.classes
+
+
+def read_checkpoint(
+    path: str | Path,
+    *,
+    spec: Spec | str | None = None,
+    new_head: int | None = None,
+    channels: Channels | None = None,
+    seed: int = 0,
+) -> Checkpoint:
+    """Read a checkpoint in any known layout from .pyth, .pth, .pt, .bin or .safetensors.
+
+    The architecture is found from the tensors' shapes. `spec` insists on one: a name on the
+    architecture, a spec on the number of classes as well. `new_head` replaces the classifier by a
+    fresh one of so many classes (normal with deviation 0.01 from `seed`, bias 0). `channels` is the
+    input order where the file's is not its layout's own (BGR in pycls's, RGB in the others).
+    Raises `UnsafeError` where reading would run code, `MismatchError` where the tensors are not a
+    RegNet's or not the one asked for, `WeightsError` where the file cannot be used otherwise.
+    """
+    path = Path(path)
+    file = read_tensors(path)
+    with _naming(path):
+        recorded = _recorded(file)
+        names = to_pycls(file.tensors)
+        tensors = {ours: file.tensors[theirs] for theirs, ours in names.items()}
+        if new_head is not None:
+            tensors = {key: t for key, t in tensors.items() if key not in _HEAD}
+        found = infer_spec(_shapes(tensors), classes=new_head)
+        spec = _agreed_spec(spec, recorded.spec, found, new_head)
+        _check_tensors(spec, tensors, head=new_head is None)
+        state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
+    layout = detect_layout(file.tensors)
+    order = channels or recorded.channels or layout.channels
+    if order == "RGB":
+        state[_STEM] = state[_STEM].flip(1)
+    if new_head is not None:
+        state |= _fresh_head(spec, seed)
+    return Checkpoint(
+        spec=spec,
+        state=state,
+        layout=layout.name,
+        channels=order,
+        source=path,
+        sha384=sha384_of(path),
+        entry=file.entry,
+        name=recorded.name or published_name(spec),
+        labels=recorded.labels if new_head is None else None,
+        preprocess=recorded.preprocess,
+        extra=recorded.extra,
+    )
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Put the file's path before the message of whatever is wrong with it."""
+    try:
+        yield
+    except WeightsError as exc:
+        raise type(exc)(f"{path}: {exc}") from exc
+
+
+def _recorded(file: TensorFile) -> Provenance:
+    text = file.metadata.get(_METADATA_KEY)
+    return Provenance() if text is None else provenance_from_json(text)
+
+
+def _shapes(state: State) -> dict[str, Shape]:
+    return {key: tuple(tensor.shape) for key, tensor in state.items()}
+
+
+def _agreed_spec(
+    asked: Spec | str | None, recorded: Spec | None, found: Spec, new_head: int | None
+) -> Spec:
+    """Return the spec on which the caller, the file's metadata and its tensors agree."""
+    if recorded is not None:
+        recorded = recorded if new_head is None else recorded.with_classes(new_head)
+        _require_same(recorded, found, "in the metadata")
+        found = recorded
+    if asked is None:
+        return found
+    if isinstance(asked, str):
+        asked = spec_by_name(asked, classes=found.classes)
+    if new_head is not None:
+        asked = asked.with_classes(new_head)
+    _require_same(asked, found, "asked")
+    if recorded is not None and asked.stem_stride != recorded.stem_stride:
+        raise MismatchError(
+            f"a stem of stride {asked.stem_stride} asked, the file was written for one of stride "
+            f"{recorded.stem_stride}"
+        )
+    return asked
+
+
+def _require_same(wanted: Spec, found: Spec, how: str) -> None:
+    if not same_architecture(wanted, found):
+        raise MismatchError(f"{describe_spec(wanted)} {how}, the file holds {describe_spec(found)}")
+    if wanted.classes != found.classes:
+        raise MismatchError(
+            f"{wanted.classes} classes {how}, the file has {found.classes}: ask for as many, or "
+            f"for a new head of {wanted.classes}, which starts untrained"
+        )
+
+
+def _fresh_head(spec: Spec, seed: int) -> dict[str, torch.Tensor]:
+    """Return a classifier initialised as in the paper's training code."""
+    generator = torch.Generator().manual_seed(seed)
+    weight = torch.empty(spec.classes, spec.stages[-1].width)
+    weight.normal_(std=0.01, generator=generator)
+    return dict(zip(_HEAD, (weight, torch.zeros(spec.classes)), strict=True))
+
+
+def check_state(spec: Spec, state: State) -> None:
+    """Check that weights have just the names and shapes of a spec's network.
+
+    Raises `MismatchError` with both sides of every difference; `num_batches_tracked` may be absent.
+    """
+    _check_tensors(spec, state, head=True)
+
+
+def _check_tensors(spec: Spec, state: State, *, head: bool) -> None:
+    network = {k: shape for k, shape in network_shapes(spec).items() if head or k not in _HEAD}
+    _require_equal(network, _shapes(state), describe_spec(spec))
+
+
+def _require_equal(network: Mapping[str, Shape], weights: Mapping[str, Shape], name: str) -> None:
+    if text := difference(network, weights):
+        raise MismatchError(f"the weights are not those of {name}:\n{text}")
+
+
+def load_into(network: torch.nn.Module, state: State) -> None:
+    """Load weights into a network, strictly, casting to its own type and device.
+
+    Raises `MismatchError` with both sides of every difference; `num_batches_tracked` may be absent.
+    """
+    spec = getattr(network, "spec", None)
+    name = "this network" if spec is None else describe_spec(spec)
+    own = network.state_dict()
+    _require_equal(_shapes(own), _shapes(state), name)
+    network.load_state_dict(own | dict(state), strict=True)
+
+
+def write_safetensors(
+    path: str | Path,
+    state: State,
+    *,
+    spec: Spec,
+    labels: Labels | None = None,
+    preprocess: Preprocess | None = None,
+    name: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+) -> None:
+    """Write weights with their spec, classes, labels, channel order and protocol to one file.
+
+    `state` is as in `Checkpoint`; `extra` is any further JSON values. The file appears whole or
+    not at all, and the same content gives the same bytes. Raises `MismatchError`, `WeightsError`
+    where content is not fit to be read back, `OutputError` where the file cannot be written.
+    """
+    check_state(spec, state)
+    provenance = Provenance(
+        spec=spec,
+        channels="BGR",
+        name=name,
+        labels=labels,
+        preprocess=preprocess,
+        extra=dict(extra or {}),
+    )
+    # One entry, because safetensors writes several in any order and equal files should hash equal.
+    metadata = {_METADATA_KEY: provenance_to_json(provenance)}
+    tensors = {key: plain_tensor(key, tensor.cpu()) for key, tensor in state.items()}
+    _write_whole(Path(path), tensors, metadata)
+
+
+def _write_whole(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    try:
+        with new_folder_beside(path) as folder:
+            part = folder / path.name
+            with part.open("wb") as file:
+                file.write(save(tensors, metadata))
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+    except OSError as exc:
+        raise OutputError(f"cannot write {path}: {exc}") from exc

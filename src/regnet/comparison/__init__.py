@@ -1,0 +1,1 @@
+"""Two pipelines on the same photos, stage by stage."""

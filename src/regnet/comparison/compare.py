@@ -1,0 +1,143 @@
+"""Two pipelines compared: both sides, all figures, the verdict, and gates on them."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from regnet.cache import cache_dir as default_cache_dir
+from regnet.comparison.sides import Pair, Side, open_pair
+from regnet.comparison.tally import (
+    DELTA_EDGES,
+    Accuracy,
+    Comparison,
+    ComparisonTally,
+    Photos,
+    open_photos,
+)
+from regnet.comparison.verdict import Verdict, notes, verdict
+from regnet.library import Library
+from regnet.metrics import Share
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gates:
+    """What a comparison may not exceed: flips of the top-1 class, a difference of a probability."""
+
+    max_flips: int | None = None
+    max_delta: float | None = None
+
+    def exceeded(self, comparison: Comparison) -> tuple[str, ...]:
+        """Return a phrase for each gate that does not hold."""
+        found = comparison.agreement
+        phrases = []
+        if self.max_flips is not None and found.flipped > self.max_flips:
+            phrases.append(f"{found.flipped} top-1 flips, --max-flips allows {self.max_flips}")
+        if self.max_delta is not None and found.max_delta > self.max_delta:
+            phrases.append(
+                f"probabilities differ by {found.max_delta:.3g}, "
+                f"--max-delta allows {self.max_delta:g}"
+            )
+        return tuple(phrases)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComparisonRecord:
+    """A comparison with what it was of, and what it comes to.
+
+    `complete` is False where it was interrupted: the figures are then of the photos before.
+    """
+
+    pair: Pair
+    photos: Photos
+    comparison: Comparison
+    gates: Gates
+    complete: bool = True
+
+    @property
+    def verdict(self) -> Verdict:
+        """The first stage that differs, and by how much."""
+        return verdict(self.comparison, self.pair)
+
+    @property
+    def exceeded(self) -> tuple[str, ...]:
+        """A phrase for each gate that does not hold."""
+        return self.gates.exceeded(self.comparison)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What has to be known to read the figures."""
+        found = notes(self.pair)
+        if self.photos.unlabelled is None:
+            return found
+        return (*found, f"accuracy cannot be compared: {self.photos.unlabelled}")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all of it as plain JSON values."""
+        comparison, agreement = self.comparison, self.comparison.agreement
+        return {
+            "a": _side(self.pair.a),
+            "b": _side(self.pair.b),
+            "dataset": self.photos.path,
+            "complete": self.complete,
+            "photos": agreement.images,
+            "unreadable": comparison.unreadable,
+            "errors": [{"source": name, "error": error} for name, error in comparison.errors],
+            "stages": [stage.to_dict() for stage in comparison.stages],
+            "top1_equal": _share(agreement.top1),
+            "top1_equal_at_least": agreement.top1_at_least,
+            "flipped": agreement.flipped,
+            "flips": [flip.to_dict() for flip in comparison.flips],
+            "max_delta": agreement.max_delta,
+            "deltas": [
+                {"up_to": edge, "photos": count}
+                for edge, count in zip(DELTA_EDGES, comparison.deltas, strict=True)
+            ],
+            "kl": {"mean": agreement.mean_kl, "max": agreement.max_kl},
+            "accuracy": comparison.accuracy and _accuracy(comparison.accuracy),
+            "notes": list(self.notes),
+            "gates": {**asdict(self.gates), "exceeded": list(self.exceeded)},
+            "verdict": self.verdict.to_dict(),
+        }
+
+
+def compare(
+    a: str,
+    b: str,
+    dataset: str | Path,
+    *,
+    truth: str | Path | None = None,
+    gates: Gates | None = None,
+    cache_dir: str | Path | None = None,
+    offline: bool = False,
+) -> ComparisonRecord:
+    """Return how B differs from A on photos, as `regnet compare` does.
+
+    `a` and `b` are `MODEL[:engine][:precision][:protocol]`, one of them may be a server's address;
+    `dataset` is photos with their classes (`truth` a file of them) or without. Raises
+    `DatasetError`, `UnknownModelError`, `ModelError`, `ProtocolError`, `DownloadError`,
+    `ServerError`, `WeightsError`, `ConversionError`, `MissingExtraError`.
+    """
+    library = Library(folder=default_cache_dir(cache_dir), offline=offline)
+    pair = open_pair(a, b, library=library)
+    photos = open_photos(str(dataset), pair.labels, truth=str(truth) if truth else None)
+    tally = ComparisonTally(pair)
+    tally.run(photos.items())
+    return ComparisonRecord(
+        pair=pair, photos=photos, comparison=tally.result(), gates=gates or Gates()
+    )
+
+
+def _side(side: Side) -> dict[str, Any]:
+    return {"title": side.title, **side.about}
+
+
+def _share(share: Share) -> dict[str, Any]:
+    return asdict(share)
+
+
+def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
+    return {
+        "a": _share(accuracy.a),
+        "b": _share(accuracy.b),
+        **asdict(accuracy.test),
+    }

@@ -1,0 +1,304 @@
+"""Two pipelines on the same photos, stage by stage: where they part, by how much, what it costs."""
+
+import heapq
+from collections.abc import Callable, Collection, Iterable, Iterator
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.agreement import Agreement, AgreementTally, PairedTest, margin, paired_test
+from regnet.comparison.differences import (
+    PIXEL_STAGES,
+    STAGES,
+    Difference,
+    Stage,
+    StageDifference,
+    StageTally,
+    difference,
+)
+from regnet.comparison.sides import Answers, Pair, Trace
+from regnet.data.dataset import open_dataset
+from regnet.data.sources import STDIN, count_items, iter_items
+from regnet.errors import DatasetError, ImageError, ModelError
+from regnet.labels import Labels
+from regnet.metrics import Share
+from regnet.parallel import cores, in_order
+from regnet.result import ClassScore, top_classes
+
+KEPT_FLIPS: Final = 1000
+KEPT_ERRORS: Final = 100
+
+DELTA_EDGES: Final = (0.0, *(10.0**power for power in range(-8, 1)))
+"""Photos are counted by their largest difference of a probability: 0, to 1e-8, ..., to 1."""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photo: the name it is reported under, its true class if known, its bytes once wanted."""
+
+    source: str
+    truth: int | None
+    read: Callable[[], bytes]
+
+
+@dataclass(frozen=True)
+class Photos:
+    """The photos to compare on. `unlabelled` says why their classes are not known, else None."""
+
+    path: str
+    items: Callable[[], Iterator[Photo]]
+    count: Callable[[], int | None]
+    unlabelled: str | None
+
+    def find(self, sources: Collection[str]) -> dict[str, Photo]:
+        """Return the photos of these names, in one pass."""
+        found = ((photo.source, photo) for photo in self.items() if photo.source in sources)
+        return dict(islice(found, len(set(sources))))
+
+
+def open_photos(path: str, labels: Labels, *, truth: str | None = None) -> Photos:
+    """Return the photos at a path: a data set whose classes are among the labels, or any photos.
+
+    What `open_dataset` takes is labelled; anything else that `regnet classify` takes is not, unless
+    `truth` names a file of labels, which then has to fit. Raises `DatasetError`.
+    """
+    if "://" in path or path == STDIN:
+        return _unlabelled(path, "photos at an address or on standard input have no classes")
+    try:
+        dataset = open_dataset(path, labels, truth=truth, subset=True)
+    except DatasetError as exc:
+        if truth is not None:
+            raise
+        return _unlabelled(path, str(exc))
+    return Photos(
+        path=path,
+        items=lambda: (Photo(item.source, item.truth, item.read) for item in dataset.items()),
+        count=lambda: dataset.count,
+        unlabelled=None,
+    )
+
+
+def _unlabelled(path: str, reason: str) -> Photos:
+    return Photos(
+        path=path,
+        items=lambda: (Photo(item.source, None, item.read) for item in iter_items([path])),
+        count=lambda: count_items([path]),
+        unlabelled=reason,
+    )
+
+
+@dataclass(frozen=True, order=True)
+class FlippedPhoto:
+    """A photo that the two sides put into different classes.
+
+    `margin` is how sure A was: its highest probability less its second. `a` and `b` are the most
+    probable classes with each side's own probability; `truth` is the true class, -1 if not known.
+    """
+
+    margin: float
+    source: str
+    a: ClassScore = field(compare=False)
+    b: ClassScore = field(compare=False)
+    truth: int = field(compare=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return {
+            "source": self.source,
+            "margin": self.margin,
+            "a": self.a.to_dict(),
+            "b": self.b.to_dict(),
+            "truth": None if self.truth < 0 else self.truth,
+        }
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Both sides' top-1 accuracy on the labelled photos, and whether the difference is chance."""
+
+    a: Share
+    b: Share
+    test: PairedTest
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What was found on all photos.
+
+    `stages` in their order, `agreement` of B's probabilities with A's, the `flips` that A was
+    surest of; `accuracy` where the photos are labelled. `deltas` counts photos by their largest
+    difference of a probability, up to each of `DELTA_EDGES`. `errors` are the first photos that
+    could not be read, of `unreadable` in all.
+    """
+
+    stages: tuple[StageDifference, ...]
+    agreement: Agreement
+    flips: tuple[FlippedPhoto, ...]
+    accuracy: Accuracy | None
+    deltas: tuple[int, ...]
+    errors: tuple[tuple[str, str], ...]
+    unreadable: int
+
+    def stage(self, name: Stage) -> StageDifference:
+        """Return a stage by its name."""
+        return next(stage for stage in self.stages if stage.stage == name)
+
+
+@dataclass(frozen=True, eq=False)
+class _Batch:
+    """What both sides made of a few photos, and those that could not be read."""
+
+    photos: list[Photo]
+    pixels: list[dict[Stage, Difference]]
+    a: Answers | None
+    b: Answers | None
+    errors: list[tuple[str, str]]
+
+
+class ComparisonTally:
+    """Compares photo after photo, and forgets them but for the `keep` flips of largest margin.
+
+    `result` may be asked for at any time, as when interrupted.
+    """
+
+    def __init__(self, pair: Pair, *, keep: int = KEPT_FLIPS) -> None:
+        self._pair, self._keep = pair, keep
+        self._stages = {stage: StageTally(stage, _hidden(pair, stage)) for stage in STAGES}
+        self._agreement = AgreementTally(keep=0)
+        self._flips: list[FlippedPhoto] = []
+        self._right = np.zeros((2, 2), np.int64)
+        self._labelled = True
+        self._deltas = np.zeros(len(DELTA_EDGES), np.int64)
+        self._errors: list[tuple[str, str]] = []
+        self._unreadable = 0
+
+    @property
+    def photos(self) -> int:
+        """How many photos were compared so far."""
+        return int(self._deltas.sum())
+
+    def run(self, photos: Iterable[Photo]) -> None:
+        """Compare these photos on all cores and count them, in their order."""
+        for batch in in_order(photos, partial(_compared, self._pair), workers=cores()):
+            self._add(batch)
+
+    def _add(self, batch: _Batch) -> None:
+        self._unreadable += len(batch.errors)
+        self._errors += batch.errors[: KEPT_ERRORS - len(self._errors)]
+        if batch.a is None or batch.b is None:
+            return
+        for photo, found in zip(batch.photos, batch.pixels, strict=True):
+            for stage, one in found.items():
+                self._stages[stage].add(photo.source, one)
+        self._add_answers(batch.photos, batch.a, batch.b)
+
+    def _add_answers(self, photos: list[Photo], a: Answers, b: Answers) -> None:
+        p, q = a.probabilities, b.probabilities
+        try:
+            self._agreement.update(p, q)
+        except ValueError as exc:
+            raise ModelError(f"{self._pair.a.title} and {self._pair.b.title}: {exc}") from exc
+        self._add_rows("probabilities", photos, p, q)
+        if a.logits is not None and b.logits is not None:
+            self._add_rows("logits", photos, a.logits, b.logits)
+        largest = np.abs(p.astype(np.float64) - q).max(axis=1)
+        places = np.searchsorted(DELTA_EDGES[:-1], largest)
+        self._deltas += np.bincount(places, minlength=len(DELTA_EDGES))
+        self._add_top1(photos, p, q)
+
+    def _add_rows(
+        self, stage: Stage, photos: list[Photo], a: NDArray[Any], b: NDArray[Any]
+    ) -> None:
+        for photo, x, y in zip(photos, a, b, strict=True):
+            self._stages[stage].add(photo.source, difference(x, y))
+
+    def _add_top1(self, photos: list[Photo], p: NDArray[Any], q: NDArray[Any]) -> None:
+        first, second = p.argmax(axis=1), q.argmax(axis=1)
+        for row in np.flatnonzero(first != second).tolist():
+            heapq.heappush(self._flips, self._flip(photos[row], p[row], q[row]))
+            if len(self._flips) > self._keep:
+                heapq.heappop(self._flips)
+        for photo, x, y in zip(photos, first.tolist(), second.tolist(), strict=True):
+            if photo.truth is None:
+                self._labelled = False
+            else:
+                self._right[int(x == photo.truth), int(y == photo.truth)] += 1
+
+    def _flip(self, photo: Photo, p: NDArray[Any], q: NDArray[Any]) -> FlippedPhoto:
+        a, b = (top_classes(row, self._pair.labels, 1)[0] for row in (p, q))
+        sure = float(margin(p[None].astype(np.float64))[0])
+        return FlippedPhoto(sure, photo.source, a, b, -1 if photo.truth is None else photo.truth)
+
+    def result(self) -> Comparison:
+        """Return what was found so far; raises `DatasetError` where nothing was."""
+        if not self.photos:
+            first = f": {self._errors[0][0]}: {self._errors[0][1]}" if self._errors else ""
+            raise DatasetError(f"no photo could be compared{first}")
+        return Comparison(
+            stages=tuple(tally.result() for tally in self._stages.values()),
+            agreement=self._agreement.result(),
+            flips=tuple(sorted(self._flips, key=lambda flip: (-flip.margin, flip.source))),
+            accuracy=self._accuracy() if self._labelled else None,
+            deltas=tuple(self._deltas.tolist()),
+            errors=tuple(self._errors),
+            unreadable=self._unreadable,
+        )
+
+    def _accuracy(self) -> Accuracy:
+        (neither, only_b), (only_a, both) = self._right.tolist()
+        photos = both + only_a + only_b + neither
+        return Accuracy(
+            Share.of(both + only_a, photos),
+            Share.of(both + only_b, photos),
+            paired_test(both=both, only_a=only_a, only_b=only_b, neither=neither),
+        )
+
+
+def _hidden(pair: Pair, stage: Stage) -> str | None:
+    """Return why a stage cannot be compared, None where it can."""
+    reasons = [
+        f"{name}: {side.hidden[stage]}"
+        for name, side in (("A", pair.a), ("B", pair.b))
+        if stage in side.hidden
+    ]
+    return "; ".join(reasons) or None
+
+
+def _compared(pair: Pair, photos: list[Photo]) -> list[_Batch]:
+    """Return what both sides make of a batch; photos that cannot be read are left out."""
+    read: list[tuple[Photo, Trace, Trace]] = []
+    errors: list[tuple[str, str]] = []
+    for photo in photos:
+        try:
+            data = photo.read()
+            read.append((photo, pair.a.trace(data), pair.b.trace(data)))
+        except ImageError as exc:
+            errors.append((photo.source, str(exc)))
+    return [*_answered(pair, read), _Batch([], [], None, None, errors)]
+
+
+def _answered(pair: Pair, read: list[tuple[Photo, Trace, Trace]]) -> list[_Batch]:
+    """Return the batch with both models' answers, or photo by photo where one is refused."""
+    if not read:
+        return []
+    photos, first, second = (list(column) for column in zip(*read, strict=True))
+    try:
+        a = pair.a.answers([trace.given for trace in first])
+        b = pair.answers_b([trace.given for trace in second])
+    except ImageError as exc:
+        if len(read) == 1:
+            return [_Batch([], [], None, None, [(photos[0].source, str(exc))])]
+        return [batch for one in read for batch in _answered(pair, [one])]
+    return [_Batch(photos, list(map(_pixel_differences, first, second)), a, b, [])]
+
+
+def _pixel_differences(a: Trace, b: Trace) -> dict[Stage, Difference]:
+    return {
+        stage: difference(a.pixels[stage], b.pixels[stage])
+        for stage in PIXEL_STAGES
+        if stage in a.pixels and stage in b.pixels
+    }

@@ -1,0 +1,1 @@
+"""Images as users have them: sources, archives, labelled data sets."""

@@ -1,0 +1,254 @@
+"""Labelled images in Parquet files, as Hugging Face's datasets lay them out."""
+
+import hashlib
+import json
+import re
+from array import array
+from bisect import bisect_right
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, Final
+
+from regnet.data.archives import check_size, failing
+from regnet.data.class_names import SPLITS, ClassNames, listed
+from regnet.data.labelled import LabelledItem, present_and_missing
+from regnet.data.sources import MAX_BYTES
+from regnet.errors import DatasetError, ImageError, MissingExtraError
+
+_IMAGE_NAMES: Final = ("image", "img", "picture", "photo", "bytes")
+_LABEL_NAMES: Final = ("label", "labels", "class", "wnid", "target")
+_ROWS: Final = 16  # images read at a time
+_BUFFER: Final = 1 << 20  # bytes read at a time
+_SHARD: Final = re.compile(r"(.+?)[-_.]\d+(?:-of-\d+)?")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """Where the images' bytes and their labels are; `names` is the file's own class list."""
+
+    image: str
+    label: str
+    names: tuple[str, ...] | None
+
+
+class ParquetDataset:
+    """The labelled images of Parquet files; read a few rows at a time, 4 bytes a row are kept."""
+
+    def __init__(
+        self,
+        files: Sequence[Path],
+        columns: _Columns,
+        rows: Sequence[int],
+        truths: "array[int]",
+        *,
+        path: str,
+        classes: int,
+    ) -> None:
+        self.path = path
+        self.count = len(truths)
+        self.classes, self.missing = present_and_missing(truths, classes)
+        self._files, self._columns, self._truths = files, columns, truths
+        self._starts = (0, *accumulate(rows))
+        whole = hashlib.sha256(truths.tobytes())
+        for file, count in zip(files, rows, strict=True):
+            whole.update(f"{file.name}\0{file.stat().st_size}\0{count}\n".encode())
+        self.fingerprint = whole.hexdigest()
+
+    def items(self, start: int = 0) -> Iterator[LabelledItem]:
+        """Yield the images from a position on; raises `DatasetError` where a file is damaged."""
+        for number, file in enumerate(self._files):
+            first = self._starts[number]
+            if start >= self._starts[number + 1]:
+                continue
+            for row, read in _images(file, self._columns.image, max(0, start - first)):
+                if first + row >= self._starts[number + 1]:
+                    break
+                yield LabelledItem(f"{file}#{row}", self._truths[first + row], read)
+
+    def find(self, sources: Collection[str]) -> dict[str, LabelledItem]:
+        """Return the images of these names; unknown names are left out."""
+        numbers = {str(file): number for number, file in enumerate(self._files)}
+        found = {}
+        for source in sources:
+            name, _, row = source.rpartition("#")
+            if name in numbers and row.isdecimal():
+                position = self._starts[numbers[name]] + int(row)
+                item = next(self.items(position), None)
+                if item is not None and item.source == source:
+                    found[source] = item
+        return found
+
+
+def open_parquet(files: Sequence[Path], names: ClassNames, *, path: str) -> ParquetDataset:
+    """Return the labelled images of Parquet files, each with its class among a model's labels.
+
+    Images are a column of encoded bytes, or of structs with them in `bytes`; labels are indices
+    (by the class list in the file's own metadata where there is one, else the model's) or names.
+    Raises `DatasetError`, and `MissingExtraError` without pyarrow.
+    """
+    _refuse_splits(files, path)
+    columns = _columns(files[0])
+    tokens: dict[Any, int] = {}
+    found, rows = array("i"), []
+    for file in files:
+        before = len(found)
+        for token in _labels(file, columns.label):
+            found.append(tokens.setdefault(token, len(tokens)))
+        rows.append(len(found) - before)
+    if not found:
+        raise DatasetError(f"{path} has no rows")
+    classes = _classes(list(tokens), columns, names, path)
+    truths = array("i", (classes[token] for token in found))
+    return ParquetDataset(files, columns, rows, truths, path=path, classes=len(names.labels))
+
+
+def _classes(tokens: list[Any], columns: _Columns, names: ClassNames, path: str) -> list[int]:
+    """Return the model's class of each distinct label."""
+    what = f"labels in {path}"
+    empty = [token for token in tokens if token is None or token == -1]
+    if empty:
+        raise DatasetError(
+            f"{path} has images without a label (null or -1): this may be a test set"
+        )
+    if isinstance(tokens[0], str):
+        classes = names.match(tokens, what=what)
+        return [classes[token] for token in tokens]
+    count = len(columns.names or names.labels)
+    wrong = [str(token) for token in sorted(tokens) if not 0 <= token < count]
+    if wrong:
+        raise DatasetError(f"{path}: labels are 0 to {count - 1}, not {listed(wrong)}")
+    if columns.names is None:
+        return list(tokens)
+    return names.match_list(columns.names, tokens, what=what)
+
+
+def _refuse_splits(files: Sequence[Path], path: str) -> None:
+    """Refuse files of several splits, told by their names or folders."""
+    splits: dict[str, str] = {}
+    for file in files:
+        shard = _SHARD.fullmatch(file.stem)
+        stem = shard[1] if shard else file.stem
+        if stem.lower() in SPLITS:
+            splits[stem.lower()] = str(file.with_name(f"{stem}*.parquet"))
+        elif file.parent.name.lower() in SPLITS:
+            splits[file.parent.name.lower()] = str(file.parent)
+    if len(splits) > 1:
+        raise DatasetError(
+            f"{path} holds the splits {', '.join(splits)}: name one, {' or '.join(splits.values())}"
+        )
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    """Give the open Parquet file; maps pyarrow's errors."""
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as exc:
+        raise MissingExtraError("reading Parquet", "parquet") from exc
+    try:
+        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
+            yield file
+    except (pyarrow.ArrowException, OSError) as exc:
+        raise DatasetError(f"cannot read {path}: {exc}") from exc
+
+
+def _columns(path: Path) -> _Columns:
+    with _opened(path) as file:
+        schema = file.schema_arrow
+        features = _features(schema.metadata)
+        image = _column(path, schema, features, "Image", _IMAGE_NAMES, _holds_images)
+        label = _column(path, schema, features, "ClassLabel", _LABEL_NAMES, _holds_labels)
+        names = features.get(label, {}).get("names")
+        inner = f"{image}.bytes" if _is_struct(schema.field(image).type) else image
+        return _Columns(inner, label, tuple(map(str, names)) if names else None)
+
+
+def _features(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
+    """Return Hugging Face's description of the columns; empty where there is none."""
+    try:
+        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
+        return {str(k): v for k, v in features.items() if isinstance(v, dict)}
+    except (KeyError, TypeError, ValueError, AttributeError):
+        return {}
+
+
+def _column(
+    path: Path,
+    schema: Any,
+    features: dict[str, dict[str, Any]],
+    feature: str,
+    usual: tuple[str, ...],
+    fits: Callable[[Any], bool],
+) -> str:
+    """Return the column that is described as such, or of a usual name, or the only one to fit."""
+    fitting = [field.name for field in schema if fits(field.type)]
+    described = [name for name in fitting if features.get(name, {}).get("_type") == feature]
+    named = [name for name in usual if name in fitting]
+    for choice in (described, named, fitting):
+        if len(choice) == 1 or (choice and choice[0] in usual):
+            return choice[0]
+    raise DatasetError(
+        f"{path}: which column is the {usual[0]}? There are {listed(schema.names)}; call it "
+        f"{usual[0]!r}"
+    )
+
+
+def _is_struct(kind: Any) -> bool:
+    import pyarrow
+
+    return bool(pyarrow.types.is_struct(kind))
+
+
+def _holds_images(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def _holds_labels(kind: Any) -> bool:
+    from pyarrow import types
+
+    kind = kind.value_type if types.is_dictionary(kind) else kind
+    return bool(types.is_integer(kind) or types.is_string(kind) or types.is_large_string(kind))
+
+
+def _labels(path: Path, column: str) -> Iterator[Any]:
+    with _opened(path) as file:
+        if column not in file.schema_arrow.names or not _holds_labels(
+            file.schema_arrow.field(column).type
+        ):
+            raise DatasetError(f"{path} has no column {column!r} of labels as the first file has")
+        for batch in file.iter_batches(batch_size=4096, columns=[column]):
+            yield from batch.column(0).to_pylist()
+
+
+def _images(path: Path, column: str, start: int) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    """Yield row and reader of each image from a row on, reading only row groups that are needed."""
+    with _opened(path) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        starts = [0, *accumulate(sizes)]
+        group = bisect_right(starts, start) - 1
+        row = starts[group]
+        groups = list(range(group, file.num_row_groups))
+        for batch in file.iter_batches(batch_size=_ROWS, row_groups=groups, columns=[column]):
+            values = batch.column(0)
+            for data in values.field("bytes") if _is_struct(values.type) else values:
+                if row >= start:
+                    yield row, _reader(data.as_py())
+                row += 1
+
+
+def _reader(data: bytes | None) -> Callable[[], bytes]:
+    if data is None:
+        return failing("this row holds no bytes of an image")
+    try:
+        check_size(len(data), MAX_BYTES)
+    except ImageError as exc:
+        return failing(str(exc))
+    return lambda: data

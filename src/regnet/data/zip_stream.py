@@ -1,0 +1,138 @@
+"""Members of a zip one by one, in constant memory: the standard library keeps half a KB of each.
+
+The layout is that of PKWARE's APPNOTE 6.3 (sections 4.3.7, 4.3.12, 4.3.14 to 4.3.16, 4.5.3).
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from regnet.data.archives import check_packing
+from regnet.data.spool import SharedFile
+from regnet.errors import ImageError
+
+_END: Final = struct.Struct("<4s4H2LH")
+_END64: Final = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR64: Final = struct.Struct("<4sLQL")
+_ENTRY: Final = struct.Struct("<4s6H3L5H2L")
+_LOCAL: Final = struct.Struct("<4s5H3L2H")
+_COMMENT: Final = 1 << 16  # bytes that may follow the end's record
+_CHUNK: Final = 1 << 19  # over twice the longest entry
+_UTF8: Final = 0x800
+
+
+@dataclass(frozen=True, slots=True)
+class ZipEntry:
+    """A file in a zip: its `size` unpacked and `packed`, and the offset of its local header."""
+
+    name: str
+    size: int
+    packed: int
+    offset: int
+    method: int
+    flags: int
+    crc: int
+
+
+def zip_entries(file: SharedFile) -> Iterator[ZipEntry]:
+    """Yield the files in a zip in its own order; raises `ImageError` where it is damaged."""
+    position, end, shift = _directory(file)
+    buffer, at = b"", 0
+    while position < end:
+        if len(buffer) - at < min(_CHUNK // 2, end - position):
+            buffer, at = file.read_at(position, min(_CHUNK, end - position)), 0
+        entry, length = _entry(buffer, at, shift)
+        position, at = position + length, at + length
+        if not entry.name.endswith("/"):
+            yield entry
+
+
+def read_entry(file: SharedFile, entry: ZipEntry, max_bytes: int) -> bytes:
+    """Return the bytes of a file in a zip; raises `ImageError` where they are damaged. Thread-safe.
+
+    What is encrypted, neither stored nor deflated, or over `max_bytes` is refused.
+    """
+    check_packing(entry.flags, entry.method, entry.size, entry.packed, max_bytes)
+    try:
+        head = file.read_at(entry.offset, _LOCAL.size)
+        signature, *_, name, extra = _LOCAL.unpack(head)
+        packed = file.read_at(entry.offset + _LOCAL.size + name + extra, entry.packed)
+        if signature != b"PK\x03\x04" or len(packed) != entry.packed:
+            raise ImageError("this member of the zip is truncated")
+        data = packed
+        if entry.method:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, max(1, entry.size))
+    except (OSError, OverflowError, struct.error, zlib.error) as exc:
+        raise ImageError(f"this member of the zip is corrupt ({exc})") from exc
+    if len(data) != entry.size or zlib.crc32(data) != entry.crc:
+        raise ImageError("this member of the zip is corrupt (its checksum differs)")
+    return data
+
+
+def _directory(file: SharedFile) -> tuple[int, int, int]:
+    """Return where the directory begins and ends, and by how much all offsets are to be moved."""
+    tail_at = max(0, file.size - _END.size - _COMMENT)
+    tail = file.read_at(tail_at, file.size - tail_at)
+    found = tail.rfind(b"PK\x05\x06")
+    if found < 0 or len(tail) - found < _END.size:
+        raise ImageError("this zip archive is truncated: it has no directory")
+    *_, size, offset, _ = _END.unpack_from(tail, found)
+    end = tail_at + found
+    if (end64 := _end64(file, end)) is not None:
+        size, offset, end = end64
+    begin = end - size
+    if begin < 0 or offset > begin:
+        raise ImageError("this zip archive is corrupt: its directory is not where it says")
+    return begin, end, begin - offset
+
+
+def _end64(file: SharedFile, end: int) -> tuple[int, int, int] | None:
+    """Return size, offset and end of the directory of a zip64; None of a common zip."""
+    at = end - _LOCATOR64.size
+    if at < _END64.size or not file.read_at(at, _LOCATOR64.size).startswith(b"PK\x06\x07"):
+        return None
+    at -= _END64.size
+    signature, *_, size, offset = _END64.unpack(file.read_at(at, _END64.size))
+    return (size, offset, at) if signature == b"PK\x06\x06" else None
+
+
+def _entry(buffer: bytes, at: int, shift: int) -> tuple[ZipEntry, int]:
+    """Return the entry at a place of the directory, and how many bytes it takes there."""
+    try:
+        fields = _ENTRY.unpack_from(buffer, at)
+    except struct.error as exc:
+        raise ImageError("this zip archive is corrupt: its directory is cut short") from exc
+    signature, _, _, flags, method, _, _, crc, packed, size, name, extra, comment, *_, offset = (
+        fields
+    )
+    begin = at + _ENTRY.size
+    length = _ENTRY.size + name + extra + comment
+    if signature != b"PK\x01\x02" or at + length > len(buffer):
+        raise ImageError("this zip archive is corrupt: its directory is damaged")
+    more = buffer[begin + name : begin + name + extra]
+    size, packed, offset = _wide(more, [size, packed, offset])
+    text = _name(buffer[begin : begin + name], flags)
+    return ZipEntry(text, size, packed, offset + shift, method, flags, crc), length
+
+
+def _name(raw: bytes, flags: int) -> str:
+    try:
+        return raw.split(b"\0")[0].decode("utf-8" if flags & _UTF8 else "cp437")
+    except UnicodeDecodeError as exc:
+        raise ImageError(f"this zip archive is corrupt: a name is not UTF-8 ({exc})") from exc
+
+
+def _wide(extra: bytes, values: list[int]) -> list[int]:
+    """Return the values, those of all ones from the zip64 field of an entry's extra bytes."""
+    while len(extra) >= 4:
+        kind, length = struct.unpack_from("<2H", extra)
+        field, extra = extra[4 : 4 + length], extra[4 + length :]
+        if kind == 1:
+            wide = iter(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
+            try:
+                return [next(wide) if value == 0xFFFFFFFF else value for value in values]
+            except StopIteration as exc:
+                raise ImageError("this zip archive is corrupt: a size is missing") from exc
+    return values

@@ -1,0 +1,1 @@
+"""A model's accuracy on labelled images."""

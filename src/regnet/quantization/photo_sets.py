@@ -1,0 +1,179 @@
+"""Photos drawn from folders and archives: some to set ranges with, others to check with."""
+
+import hashlib
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, Protocol, TypeVar
+
+from numpy.typing import NDArray
+
+from regnet.data.sources import Item, iter_items
+from regnet.errors import ImageError, QuantizationError
+from regnet.evaluation.scoring import Failure
+from regnet.parallel import cores, in_order
+from regnet.preprocess import ImageLike
+
+LEAST: Final = 100
+"""Photos to check with, at least: with fewer, agreement is a matter of luck."""
+
+T = TypeVar("T")
+
+Pixels = Callable[[ImageLike], NDArray[Any]]
+
+
+class Watch(Protocol):
+    """Hands items on and shows how far they are: `watch(items, "reading", count)`."""
+
+    def __call__(self, items: Iterable[T], what: str, count: int) -> Iterable[T]:
+        """Return the items."""
+
+
+def unwatched(items: Iterable[T], what: str, count: int) -> Iterable[T]:
+    """Return the items, and show nothing."""
+    return items
+
+
+@dataclass(frozen=True, eq=False)
+class Photos:
+    """What the model takes of each photo (H, W, 3), and the photos' names."""
+
+    sources: tuple[str, ...]
+    crops: tuple[NDArray[Any], ...]
+
+    def __len__(self) -> int:
+        return len(self.sources)
+
+    def first(self, count: int) -> "Photos":
+        """Return the first of them."""
+        return Photos(self.sources[:count], self.crops[:count])
+
+
+@dataclass(frozen=True, eq=False)
+class PhotoSets:
+    """Photos to calibrate with and others to check with; no content is in both, or in one twice.
+
+    `unreadable` ones were skipped, as were `duplicates` (exact copies of a photo drawn before).
+    """
+
+    calibration: Photos
+    agreement: Photos
+    unreadable: tuple[Failure, ...]
+    duplicates: int
+
+
+def draw_photos(
+    calibration: str | Path,
+    agreement: str | Path | None,
+    pixels: Pixels,
+    *,
+    samples: int,
+    checks: int,
+    watch: Watch = unwatched,
+) -> PhotoSets:
+    """Return `samples` photos of `calibration`, and up to `checks` of `agreement`.
+
+    Where `agreement` is None the others of `calibration` are drawn from. The same files give the
+    same photos, spread over the whole source. Raises `QuantizationError` where there are too few.
+    """
+    draw = _Draw(pixels, watch)
+    items = draw.shuffled(calibration)
+    chosen = draw.take(items, samples, "reading calibration photos")
+    if len(chosen) < samples:
+        raise QuantizationError(_too_few(calibration, draw, len(chosen), samples))
+    source = calibration if agreement is None else agreement
+    if agreement is not None:
+        items = draw.shuffled(agreement)
+    others = draw.take(items, checks, "reading photos to check with")
+    if len(others) < LEAST:
+        raise QuantizationError(_too_few_checks(source, agreement, len(others), samples))
+    return PhotoSets(chosen, others, tuple(draw.unreadable), draw.duplicates)
+
+
+@dataclass
+class _Draw:
+    """Photos drawn one after the other; remembers the contents it has seen."""
+
+    pixels: Pixels
+    watch: Watch
+    unreadable: list[Failure] = field(default_factory=list)
+    duplicates: int = 0
+    _seen: set[bytes] = field(default_factory=set)
+
+    def shuffled(self, source: str | Path) -> Iterator[Item]:
+        items = list(iter_items([source]))
+        random.Random(0).shuffle(items)  # folders are a class each: a photo of every kind
+        return iter(items)
+
+    def take(self, items: Iterator[Item], count: int, what: str) -> Photos:
+        """Return the next `count` photos that can be read and were not seen, or all there are."""
+        found: list[tuple[str, NDArray[Any]]] = []
+        numbers = iter(self.watch(range(count), what, count))
+        while len(found) < count and (batch := _next(items, count - len(found))):
+            for item, (digest, pixels) in zip(batch, self._read(batch), strict=True):
+                if digest in self._seen:
+                    self.duplicates += 1
+                elif isinstance(pixels, str):
+                    self.unreadable.append(Failure(item.source, pixels))
+                else:
+                    found.append((item.source, pixels))
+                    next(numbers, None)
+                if digest:
+                    self._seen.add(digest)
+        next(numbers, None)
+        sources, crops = zip(*found, strict=True) if found else ((), ())
+        return Photos(tuple(sources), tuple(crops))
+
+    def _read(self, items: Sequence[Item]) -> Iterator[tuple[bytes, NDArray[Any] | str]]:
+        def work(batch: list[Item]) -> list[tuple[bytes, NDArray[Any] | str]]:
+            return [self._read_one(item) for item in batch]
+
+        return in_order(items, work, workers=cores())
+
+    def _read_one(self, item: Item) -> tuple[bytes, NDArray[Any] | str]:
+        """Return a hash of the photo's bytes, and its pixels or why there are none."""
+        digest = b""
+        try:
+            data = item.read()
+            digest = hashlib.sha256(data).digest()
+            return digest, self.pixels(data)
+        except ImageError as exc:
+            return digest, str(exc)
+
+
+def _next(items: Iterator[Item], count: int) -> list[Item]:
+    return [item for _, item in zip(range(count), items, strict=False)]
+
+
+def _found(draw: _Draw, count: int) -> str:
+    """Say how many photos there are and why there are not more."""
+    parts = [f"{count} readable photos"]
+    if draw.duplicates:
+        parts.append(f"{draw.duplicates} exact copies of them")
+    if draw.unreadable:
+        first = draw.unreadable[0]
+        parts.append(f"{len(draw.unreadable)} unreadable (as {first.source}: {first.error})")
+    return ", ".join(parts)
+
+
+def _too_few(source: str | Path, draw: _Draw, count: int, samples: int) -> str:
+    return (
+        f"{source}: {_found(draw, count)}; {samples} are asked for to calibrate with: name a "
+        "folder of more, or ask for fewer with --samples"
+    )
+
+
+def _too_few_checks(
+    source: str | Path, agreement: str | Path | None, count: int, samples: int
+) -> str:
+    if agreement is not None:
+        return (
+            f"{source}: {count} readable photos that are not among the calibration photos; "
+            f"it takes {LEAST} to check agreement with"
+        )
+    return (
+        f"{source}: {count} readable photos are left beside the {samples} to calibrate with; it "
+        f"takes {LEAST} others to check agreement: add photos, name a folder of others with "
+        "--agreement, or ask for fewer with --samples"
+    )

@@ -1,0 +1,148 @@
+"""IR -> INT8 IR, with how far it agrees with the original on photos it was not made with."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from regnet.agreement import Agreement
+from regnet.certificate import Certificate
+from regnet.engine import Engine, read_model
+from regnet.errors import ModelError, OutputError, QuantizationError
+from regnet.evaluation.scoring import Failure
+from regnet.files import new_folder_beside, replace_all
+from regnet.graph import read_graph
+from regnet.metadata import ModelMetadata
+from regnet.parallel import cores
+from regnet.quantization.int8_graph import int8_graph
+from regnet.quantization.photo_sets import Watch, draw_photos, unwatched
+from regnet.quantization.trial import Speed, Trial
+from regnet.result import readable
+
+SAMPLES: Final = 300
+CHECKS: Final = 2000
+MIN_AGREEMENT: Final = 0.99
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantization:
+    """An INT8 model and what was measured of it.
+
+    `agreement` is with the original in f32, `agreement_before` and `speed_before` those of the
+    model with every layer in INT8, None where that held already. `layers` are all that could be
+    INT8, `restored` those back in floating point, the most sensitive first. `unreadable` photos
+    and `duplicates` were skipped.
+    """
+
+    path: Path
+    files: tuple[str, ...]
+    certificate: Certificate
+    agreement: Agreement
+    speed: Speed
+    agreement_before: Agreement | None
+    speed_before: Speed | None
+    layers: int
+    unreadable: tuple[Failure, ...]
+    duplicates: int
+
+    @property
+    def restored(self) -> tuple[str, ...]:
+        """The layers that are back in floating point."""
+        return self.certificate.restored
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return all figures as plain JSON values, as docs/quantize.md lists them."""
+        return {
+            "path": str(self.path),
+            "files": [str(self.path.parent / name) for name in self.files],
+            "certificate": self.certificate.to_dict(),
+            "agreement": _agreement_values(self.agreement),
+            "speed": asdict(self.speed),
+            "agreement_before": self.agreement_before and _agreement_values(self.agreement_before),
+            "speed_before": self.speed_before and asdict(self.speed_before),
+            "layers": self.layers,
+            "restored": list(self.restored),
+            "unreadable": [asdict(f) | {"source": readable(f.source)} for f in self.unreadable],
+            "duplicates": self.duplicates,
+        }
+
+
+def _agreement_values(found: Agreement) -> dict[str, Any]:
+    flips = [asdict(flip) | {"source": readable(flip.source)} for flip in found.flips]
+    return asdict(found) | {"flips": flips}
+
+
+def quantize(
+    model: Path,
+    calibration: str | Path,
+    *,
+    agreement: str | Path | None = None,
+    samples: int = SAMPLES,
+    checks: int = CHECKS,
+    min_agreement: float = MIN_AGREEMENT,
+    folder: Path = Path(),
+    seconds: float = 6.0,
+    watch: Watch = unwatched,
+) -> Quantization:
+    """Write the INT8 model of an IR to `<folder>/<name>-int8.xml`; return what was measured.
+
+    `samples` photos of `calibration` (a folder or archive of unlabelled photos) set the ranges; up
+    to `checks` others, of `agreement` if given, tell how often its top class is that of f32.
+    Where that is less than `min_agreement`, the most sensitive layers go back to floating point
+    until it holds. `seconds` go into measuring speed. The same photos give the same file.
+
+    Raises `QuantizationError` where there are too few photos, `AgreementError` where it holds for
+    no number of layers, `ModelError`,
+    `MissingExtraError`, `OutputError`. Nothing is written then.
+    """
+    _require_values(samples, checks, min_agreement)
+    original = read_model(model)
+    _require_quantizable(original.metadata, model)
+    engine = Engine(original, streams=cores())
+    photos = draw_photos(
+        calibration, agreement, engine.pixels, samples=samples, checks=checks, watch=watch
+    )
+    for _ in watch(range(1), "calibrating", 1):
+        graphs = int8_graph(read_graph(model), photos.calibration.crops)
+    path = folder / f"{model.stem.removesuffix('-fp16')}-int8.xml"
+    try:
+        with new_folder_beside(path) as scratch:
+            trial = Trial(graphs, engine, photos, scratch=scratch, watch=watch)
+            restored = trial.search(min_agreement)
+            certificate = trial.certificate(restored, min_agreement)
+            trial.write(restored, path.stem, certificate=certificate)
+            for _ in watch(range(1), "measuring speed", 1):
+                speeds = trial.speeds(model, [restored, ()] if restored else [()], seconds)
+            files = (path.with_suffix(".bin").name, path.name)
+            replace_all(scratch, folder, files)
+    except OSError as exc:
+        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+    return Quantization(
+        path=path,
+        files=files,
+        certificate=certificate,
+        agreement=trial.agreement(restored),
+        speed=speeds[0],
+        agreement_before=trial.agreement(()) if restored else None,
+        speed_before=speeds[1] if restored else None,
+        layers=len(graphs.multiplications),
+        unreadable=photos.unreadable,
+        duplicates=photos.duplicates,
+    )
+
+
+def _require_values(samples: int, checks: int, min_agreement: float) -> None:
+    if samples < 1 or checks < 1 or not 0 <= min_agreement <= 1:
+        raise QuantizationError(
+            f"samples={samples} and checks={checks} must be at least 1, and "
+            f"min_agreement={min_agreement} from 0 to 1"
+        )
+
+
+def _require_quantizable(metadata: ModelMetadata, path: Path) -> None:
+    if metadata.precision == "int8":
+        raise ModelError(f"{path}: is an INT8 model already; name the one it was made from")
+    if metadata.preprocessing == "graph":
+        raise ModelError(
+            f"{path}: its graph makes the crop; quantize the model converted without "
+            "--preprocessing graph"
+        )

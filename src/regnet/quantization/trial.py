@@ -1,0 +1,174 @@
+"""An INT8 model in the making: variants with layers restored, how they agree, how fast they are."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.agreement import Agreement, agreement
+from regnet.benchmarking.machine import this_machine
+from regnet.benchmarking.timing import Contestant, Timing, measure, ratio, side_by_side
+from regnet.certificate import Certificate
+from regnet.conversion import InferencePrecision
+from regnet.engine import Engine, read_model
+from regnet.errors import AgreementError
+from regnet.graph import set_graph_metadata
+from regnet.parallel import BATCH_SIZE, cores
+from regnet.quantization.int8_graph import Int8Graph
+from regnet.quantization.photo_sets import Photos, PhotoSets, Watch
+from regnet.quantization.sensitivity import fewest, ranked
+from regnet.runtime import ov
+
+_RANKING: Final = 64  # calibration photos: a mean KL is a smooth figure, so a few tell
+
+Layers = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Images a second of the engine alone, in batches of 8, and how many times faster INT8 is.
+
+    `bf16` and `vs_bf16` are None where the CPU has no bfloat16.
+    """
+
+    f32: float
+    bf16: float | None
+    int8: float
+    vs_f32: float
+    vs_bf16: float | None
+
+
+class Trial:
+    """A model in INT8, of which layers can be restored; `engine` runs the original in f32.
+
+    Variants are written to the folder `scratch` and read back: what is measured is what users run.
+    """
+
+    def __init__(
+        self, graphs: Int8Graph, engine: Engine, photos: PhotoSets, *, scratch: Path, watch: Watch
+    ) -> None:
+        self._graphs, self._photos, self._scratch, self._watch = graphs, photos, scratch, watch
+        self._metadata = replace(
+            engine.metadata, precision="int8", certificate=None, calibration=None
+        )
+        self._expected = self._predict(engine, photos.agreement, "running f32")
+        self._known: dict[Layers, Agreement] = {}
+        self._few = photos.calibration.first(_RANKING)
+        self._expected_of_few = np.concatenate(list(_rows(engine, self._few)))
+
+    def search(self, least: float) -> Layers:
+        """Return the fewest layers to restore so that agreement is `least` or more.
+
+        Raises `AgreementError` where it is not even with all of them.
+        """
+        if self.agreement(()).top1.value >= least:
+            return ()
+        order = self._most_sensitive_first()
+        count = fewest(len(order), lambda n: self.agreement(order[:n]).top1.value >= least)
+        if count is None:
+            raise AgreementError(self._refusal(order, least))
+        return order[:count]
+
+    def agreement(self, restored: Layers) -> Agreement:
+        """Return how a variant agrees with f32 on the photos to check with."""
+        if restored not in self._known:
+            what = f"running INT8, {len(restored)} layers restored" if restored else "running INT8"
+            rows = self._predict(self._engine(restored), self._photos.agreement, what)
+            sources = list(self._photos.agreement.sources)
+            self._known[restored] = agreement(self._expected, rows, sources)
+        return self._known[restored]
+
+    def certificate(self, restored: Layers, least: float) -> Certificate:
+        """Return what travels inside a variant."""
+        found = self.agreement(restored)
+        return Certificate(
+            agreement=found.top1.value,
+            low=found.top1_at_least,
+            photos=found.images,
+            kl=found.mean_kl,
+            min_agreement=least,
+            calibration_photos=len(self._photos.calibration),
+            restored=restored,
+        )
+
+    def write(self, restored: Layers, name: str, *, certificate: Certificate | None) -> Path:
+        """Write a variant to the scratch folder as `<name>.xml` and .bin; return its .xml."""
+        graph = self._graphs.restored(restored)
+        metadata = replace(self._metadata, certificate=certificate)
+        set_graph_metadata(graph, metadata)
+        graph.set_friendly_name(metadata.name)
+        path = self._scratch / f"{name}.xml"
+        path.with_suffix(".bin").unlink(missing_ok=True)  # one that is in use stays as it is
+        ov.save_model(graph, path, compress_to_fp16=False)
+        return path
+
+    def speeds(self, original: Path, variants: Sequence[Layers], seconds: float) -> list[Speed]:
+        """Return the speed of each variant, measured in turns with the original's."""
+        found = measure(self._contestants(original, variants), seconds=seconds)
+        return [_speed(found, str(number)) for number in range(len(variants))]
+
+    def _contestants(self, original: Path, variants: Sequence[Layers]) -> list[Contestant]:
+        kinds: tuple[InferencePrecision, ...] = ("f32", "bf16")
+        engines: dict[str, Engine] = {
+            kind: Engine(read_model(original), precision=kind, streams=cores())
+            for kind in kinds[: 2 if this_machine().has_bf16 else 1]
+        }
+        engines |= {str(number): self._engine(v) for number, v in enumerate(variants)}
+        batch = np.stack(self._photos.calibration.first(BATCH_SIZE).crops)
+        calls = {
+            name: side_by_side(partial(engine.infer, batch), workers=cores())
+            for name, engine in engines.items()
+        }
+        return [Contestant(name, c.run, c.work * len(batch)) for name, c in calls.items()]
+
+    def _most_sensitive_first(self) -> Layers:
+        """Return the layers ranked by what each does alone in INT8."""
+        layers = list(self._graphs.multiplications)
+        damage = {}
+        for layer in self._watch(layers, "ranking layers", len(layers)):
+            engine = self._engine(tuple(other for other in layers if other != layer))
+            rows = np.concatenate(list(_rows(engine, self._few)))
+            damage[layer] = agreement(self._expected_of_few, rows).mean_kl
+        return ranked(damage, self._graphs.multiplications)
+
+    def _engine(self, restored: Layers) -> Engine:
+        path = self.write(restored, "trial", certificate=None)
+        return Engine(read_model(path), precision="int8", streams=cores())
+
+    def _predict(self, engine: Engine, photos: Photos, what: str) -> NDArray[np.float32]:
+        count = -(-len(photos) // BATCH_SIZE)
+        return np.concatenate(list(self._watch(_rows(engine, photos), what, count)))
+
+    def _refusal(self, restored: Layers, least: float) -> str:
+        before, best = self.agreement(()), self.agreement(restored)
+        return (
+            f"{self._metadata.name}: in INT8 it has the top class of f32 on "
+            f"{before.top1.value:.2%} of {before.images:,} photos, and on {best.top1.value:.2%} "
+            f"with all its {len(restored)} layers back in floating point; {least:.2%} is asked "
+            "for. Nothing was written: ask for less with --min-agreement"
+        )
+
+
+def _rows(engine: Engine, photos: Photos) -> Iterator[NDArray[np.float32]]:
+    """Yield the probabilities (8, classes) of a batch after the other, computed side by side."""
+    starts = range(0, len(photos), BATCH_SIZE)
+    with ThreadPoolExecutor(cores()) as pool:
+        yield from pool.map(
+            lambda start: engine.infer(np.stack(photos.crops[start : start + BATCH_SIZE])), starts
+        )
+
+
+def _speed(found: Mapping[str, Timing], name: str) -> Speed:
+    int8, f32, bf16 = found[name], found["f32"], found.get("bf16")
+    return Speed(
+        f32=f32.rate,
+        bf16=bf16.rate if bf16 else None,
+        int8=int8.rate,
+        vs_f32=ratio(int8, f32),
+        vs_bf16=ratio(int8, bf16) if bf16 else None,
+    )

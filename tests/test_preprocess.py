@@ -203,7 +203,9 @@ def test_values_that_cannot_be_shown_are_a_protocol_error() -> None:
             preprocess_from_dict({"name": "p"} | values)
 
 
-@pytest.mark.parametrize("module", ["protocol", "layouts", "provenance", "metadata", "spec"])
+@pytest.mark.parametrize(
+    "module", ["protocol", "checkpoints.layouts", "checkpoints.provenance", "metadata", "spec"]
+)
 def test_protocols_need_no_pixels(module: str) -> None:
     code = (
         f"import sys, regnet.{module}; print(sys.modules.keys() & {{'numpy', 'PIL', 'simplejpeg'}})"

@@ -23,6 +23,7 @@ from regnet.quantization.int8_graph import Int8Graph
 from regnet.quantization.photo_sets import Photos, PhotoSets, Watch
 from regnet.quantization.sensitivity import fewest, ranked
 from regnet.runtime import ov
+from regnet.version import TOOL_VERSION
 
 _RANKING: Final = 64  # calibration photos: a mean KL is a smooth figure, so a few tell
 
@@ -54,7 +55,11 @@ class Trial:
     ) -> None:
         self._graphs, self._photos, self._scratch, self._watch = graphs, photos, scratch, watch
         self._metadata = replace(
-            engine.metadata, precision="int8", certificate=None, calibration=None
+            engine.metadata,
+            precision="int8",
+            version=TOOL_VERSION,
+            certificate=None,
+            calibration=None,
         )
         self._expected = self._predict(engine, photos.agreement, "running f32")
         self._known: dict[Layers, Agreement] = {}

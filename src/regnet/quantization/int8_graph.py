@@ -1,8 +1,10 @@
 """A converted model's graph in INT8 by NNCF, and any of its layers back in floating point.
 
-Three choices differ from NNCF's defaults, each for less noise at next to no cost: pixels enter as
-the whole numbers they are, without rounding; sums of residual blocks stay in floating point; so
-does the head, which is one small product of means.
+Choices that differ from NNCF's defaults, for less noise at next to no cost: pixels enter as the
+whole numbers they are, without rounding; sums of residual blocks stay in floating point, and so
+does the head, one small product of means; ranges hold all that was seen, where the mean of the
+photos' largest values cuts off too much; channels are equalized before, weights rounded and biases
+corrected after.
 """
 
 import contextlib
@@ -15,12 +17,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from regnet.errors import MissingExtraError, ModelError
+from regnet.quantization.equalize import equalize
+from regnet.quantization.graph_constants import Crop, ops_by_name, pixels_of, set_values, values
+from regnet.quantization.photo_sets import Watch, unwatched
+from regnet.quantization.rounding import correct_biases, round_weights
 from regnet.runtime import ov
-
-Crop = NDArray[Any]
 
 _WEIGHTED: Final = ("Convolution", "GroupConvolution")
 _IN_FLOAT: Final = (r"head\..*", r"logits", r".*\.sum", r".*\.f\.se($|\..*)")
@@ -42,14 +45,14 @@ class Int8Graph:
     def restored(self, layers: Collection[str]) -> ov.Model:
         """Return a copy in which these layers compute in floating point, with their own weights."""
         graph = self.quantized.clone()
-        ops, originals = _by_name(graph), _by_name(self.reference)
+        ops, originals = ops_by_name(graph), ops_by_name(self.reference)
         for layer in layers:
             _restore(ops[_conv(layer)], originals[_conv(layer)])
-            _restore_bias(ops[layer], originals[layer])
+            set_values(ops[layer], 1, values(originals[layer].input_value(1)))
         return graph
 
 
-def int8_graph(graph: ov.Model, crops: Sequence[Crop]) -> Int8Graph:
+def int8_graph(graph: ov.Model, crops: Sequence[Crop], *, watch: Watch = unwatched) -> Int8Graph:
     """Return the graph [?,3,H,W] of an IR from `regnet convert` in INT8.
 
     The crops (H, W, 3) set the ranges. The same crops give the same graph. Raises `ModelError`
@@ -57,26 +60,34 @@ def int8_graph(graph: ov.Model, crops: Sequence[Crop]) -> Int8Graph:
     """
     reference = graph.clone()
     _take_whole_pixels(reference)
-    quantized = _quantized(reference, crops)
+    equalize(reference, crops)
+    for _ in watch(range(1), "calibrating", 1):
+        quantized = _quantized(reference, crops)
     _round_pixels_exactly(quantized)
-    return Int8Graph(quantized, reference, _multiplications(quantized))
+    multiplications = _multiplications(quantized)
+    round_weights(quantized, reference, multiplications, crops, watch=watch)
+    correct_biases(quantized, reference, multiplications, crops, watch=watch)
+    return Int8Graph(quantized, reference, multiplications)
 
 
 def _quantized(graph: ov.Model, crops: Sequence[Crop]) -> ov.Model:
     nncf = _nncf()
-    from nncf.quantization.advanced_parameters import AdvancedQuantizationParameters, OverflowFix
+    from nncf.quantization import advanced_parameters as advanced
+    from nncf.quantization.range_estimator import RangeEstimatorParametersSet
 
-    def tensor(crop: Crop) -> NDArray[np.float32]:
-        return np.ascontiguousarray(crop.transpose(2, 0, 1)[None], np.float32)
-
+    parameters = advanced.AdvancedQuantizationParameters(
+        # Halving the range of weights is for CPUs whose 16-bit sums overflow: before VNNI.
+        overflow_fix=advanced.OverflowFix.DISABLE,
+        activations_range_estimator_params=RangeEstimatorParametersSet.MINMAX,
+        disable_bias_correction=True,
+    )
     with contextlib.redirect_stdout(io.StringIO()):  # NNCF's own progress bars
         return nncf.quantize(
             graph.clone(),
-            nncf.Dataset(list(crops), tensor),
+            nncf.Dataset(list(crops), lambda crop: pixels_of([crop])),
             subset_size=len(crops),
             ignored_scope=nncf.IgnoredScope(patterns=list(_IN_FLOAT), validate=False),
-            # Halving the range of weights is for CPUs whose 16-bit sums overflow: before VNNI.
-            advanced_parameters=AdvancedQuantizationParameters(overflow_fix=OverflowFix.DISABLE),
+            advanced_parameters=parameters,
         )
 
 
@@ -102,19 +113,19 @@ def _take_whole_pixels(graph: ov.Model) -> None:
     (p - mean) / scale * w = (p - round(mean)) * (w / scale) + a constant, which goes to the bias.
     At the image's edge, where zeros are the padding, that is off by less than half a level.
     """
-    ops = _by_name(graph)
+    ops = ops_by_name(graph)
     try:
         centred, normalised = ops["centred"], ops["normalised"]
         stem, bias = ops["stem.conv.conv"], ops["stem.conv"]
-        mean, scale = (_values(op.input_value(1)) for op in (centred, normalised))
+        mean, scale = (values(op.input_value(1)) for op in (centred, normalised))
     except KeyError as exc:
         raise ModelError(f"its graph has no {exc}; convert it again with `regnet convert`") from exc
     whole = np.round(mean)
-    weights = _values(stem.input_value(1)) / scale
+    weights = values(stem.input_value(1)) / scale
     offset = (weights * (whole - mean)).sum(axis=(1, 2, 3)).reshape(1, -1, 1, 1)
-    _set_input(centred, 1, whole)
-    _set_input(stem, 1, weights)
-    _set_input(bias, 1, _values(bias.input_value(1)) + offset)
+    set_values(centred, 1, whole)
+    set_values(stem, 1, weights)
+    set_values(bias, 1, values(bias.input_value(1)) + offset)
     stem.input(0).replace_source_output(centred.output(0))
 
 
@@ -122,7 +133,7 @@ def _round_pixels_exactly(graph: ov.Model) -> None:
     """Quantize the pixels themselves, 0..255 in whole levels, instead of what the stem takes."""
     from openvino import opset13 as opset
 
-    ops = _by_name(graph)
+    ops = ops_by_name(graph)
     centred, stem = ops["centred"], ops["stem.conv.conv"]
     low, high = (opset.constant(np.float32(value)) for value in (0, _LEVELS - 1))
     pixels = opset.fake_quantize(centred.input_value(0), low, high, low, high, _LEVELS)
@@ -136,44 +147,7 @@ def _restore(op: Any, original: Any) -> None:
     source = op.input_value(0).get_node()
     if source.get_type_name() == "FakeQuantize":
         op.input(0).replace_source_output(source.input_value(0))
-    op.input(1).replace_source_output(_copied(original.input_value(1)))
-
-
-def _restore_bias(op: Any, original: Any) -> None:
-    """Undo what NNCF corrected in a bias."""
-    op.input(1).replace_source_output(_copied(original.input_value(1)))
-
-
-def _copied(output: Any) -> Any:
-    """Return a constant for another graph, stored as it is here: FP16 stays FP16."""
-    from openvino import opset13 as opset
-
-    node = output.get_node()
-    if node.get_type_name() != "Convert":
-        return opset.constant(_values(output)).output(0)
-    stored = opset.constant(node.input_value(0).get_node().data.copy())
-    return opset.convert(stored, "f32").output(0)
-
-
-def _set_input(op: Any, place: int, values: NDArray[Any]) -> None:
-    from openvino import opset13 as opset
-
-    op.input(place).replace_source_output(opset.constant(values.astype(np.float32)).output(0))
-
-
-def _values(output: Any) -> NDArray[np.float32]:
-    """Return a constant's values in FP32; raises `ModelError` where it is none."""
-    node = output.get_node()
-    while node.get_type_name() == "Convert":
-        node = node.input_value(0).get_node()
-    if node.get_type_name() != "Constant":
-        raise ModelError(f"its graph computes {node.get_friendly_name()}; a constant is wanted")
-    values: NDArray[np.float32] = node.data.astype(np.float32)
-    return values
-
-
-def _by_name(graph: ov.Model) -> dict[str, Any]:
-    return {op.get_friendly_name(): op for op in graph.get_ordered_ops()}
+    set_values(op, 1, values(original.input_value(1)))
 
 
 def _conv(layer: str) -> str:

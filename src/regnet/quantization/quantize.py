@@ -101,8 +101,7 @@ def quantize(
     photos = draw_photos(
         calibration, agreement, engine.pixels, samples=samples, checks=checks, watch=watch
     )
-    for _ in watch(range(1), "calibrating", 1):
-        graphs = int8_graph(read_graph(model), photos.calibration.crops)
+    graphs = int8_graph(read_graph(model), photos.calibration.crops, watch=watch)
     path = folder / f"{model.stem.removesuffix('-fp16')}-int8.xml"
     try:
         with new_folder_beside(path) as scratch:

@@ -1,0 +1,157 @@
+"""Weights rounded to INT8 so that errors cancel, and biases that make up for what is left.
+
+Rounding each weight to the nearest leaves errors that add up over a layer's inputs, for those go
+together. Here each is rounded in turn, and the weights still to come are shifted to make up for
+its error, as far as the inputs allow. Source: Frantar et al. 2022 (GPTQ, arXiv 2210.17323).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import NDArray
+
+from regnet.quantization.graph_constants import (
+    Crop,
+    channel_statistics,
+    ops_by_name,
+    outputs_of,
+    set_values,
+    values,
+)
+from regnet.quantization.photo_sets import Watch
+from regnet.runtime import ov
+
+_POSITIONS: Final = 64  # of a photo, at which a layer's inputs are looked at
+_DAMPING: Final = 0.01  # of the mean variance, for inputs that hardly vary
+_LARGEST: Final = 127
+_BIAS_PHOTOS: Final = 100  # means settle quickly
+
+Matrix = NDArray[np.float64]
+
+
+def round_weights(
+    quantized: ov.Model, reference: ov.Model, layers: Iterable[str], crops: Sequence[Crop], *,
+    watch: Watch,
+) -> None:  # fmt: skip
+    """Round the layers' weights of the reference anew, in place, on the grid that they have."""
+    layers = list(layers)
+    ops, originals = ops_by_name(quantized), ops_by_name(reference)
+    convs = {layer: ops[f"{layer}.conv"] for layer in layers}
+    covariances = _covariances(quantized, convs, crops, watch)
+    for layer in watch(layers, "rounding weights", len(layers)):
+        convert, steps = _stored(convs[layer])
+        weights = values(originals[f"{layer}.conv"].input_value(1)).astype(np.float64)
+        rows = weights.reshape(len(covariances[layer]), -1, covariances[layer].shape[-1])
+        grids = np.broadcast_to(steps, (*weights.shape[:-3], 1, 1, 1)).reshape(rows.shape[:2])
+        levels = np.stack(list(map(rounded, rows, grids, covariances[layer])))
+        _store(convert, levels.reshape(weights.shape))
+
+
+def rounded(weights: Matrix, steps: Matrix, covariance: Matrix) -> Matrix:
+    """Return whole levels (outputs, inputs) in -127..127 for weights, of a step (outputs,) each.
+
+    They are those that change the outputs little where the inputs vary by `covariance`
+    (inputs, inputs), not those that change the weights least.
+    """
+    inputs = len(covariance)
+    damping = _DAMPING * max(float(np.trace(covariance)) / inputs, 1e-12)
+    order = np.argsort(-np.diag(covariance), kind="stable")  # what varies most has most to follow
+    damped = covariance[np.ix_(order, order)] + damping * np.eye(inputs)
+    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    left, levels = weights[:, order], np.empty_like(weights)
+    for place in range(inputs):
+        level = np.clip(np.round(left[:, place] / steps), -_LARGEST, _LARGEST)
+        error = (left[:, place] - level * steps) / upper[place, place]
+        left[:, place + 1 :] -= np.outer(error, upper[place, place + 1 :])
+        levels[:, order[place]] = level
+    return levels
+
+
+@dataclass
+class _Moments:
+    """Sums over positions seen: how many, the inputs, and their products, a matrix a group."""
+
+    count: int = 0
+    total: Any = 0.0
+    products: Any = 0.0
+
+    def add(self, inputs: Matrix) -> None:
+        """Count inputs (groups, positions, inputs a group)."""
+        self.count += inputs.shape[1]
+        self.total = self.total + inputs.sum(axis=1)
+        self.products = self.products + inputs.transpose(0, 2, 1) @ inputs
+
+    @property
+    def covariances(self) -> Matrix:
+        """How the inputs of each group vary together (groups, inputs, inputs)."""
+        mean = self.total / self.count
+        found: Matrix = self.products / self.count - mean[:, :, None] * mean[:, None, :]
+        return found
+
+
+def _covariances(
+    graph: ov.Model, convs: Mapping[str, Any], crops: Sequence[Crop], watch: Watch
+) -> dict[str, Matrix]:
+    """Return how the inputs of each layer's outputs vary together, at positions of the crops."""
+    random = np.random.default_rng(0)
+    moments = {layer: _Moments() for layer in convs}
+    inputs = [conv.input_value(0) for conv in convs.values()]
+    photos = outputs_of(graph, inputs, crops, batch=1)
+    for arrays in watch(photos, "looking at layers", len(crops)):
+        for (layer, conv), array in zip(convs.items(), arrays, strict=True):
+            moments[layer].add(_windows(array[0], conv, random))
+    return {layer: found.covariances for layer, found in moments.items()}
+
+
+def _windows(image: NDArray[np.float32], conv: Any, random: np.random.Generator) -> Matrix:
+    """Return what a convolution sees of (C, H, W) at some positions: (groups, positions, inputs).
+
+    The inputs are in the order of its weights.
+    """
+    weights = list(conv.get_input_partial_shape(1))
+    groups = weights[0].get_length() if len(weights) == 5 else 1
+    size, stride = weights[-1].get_length(), conv.get_attributes()["strides"][0]
+    border = size // 2
+    padded = np.pad(image, ((0, 0), (border, border), (border, border)))
+    seen = sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    rows, columns = (random.integers(0, length, _POSITIONS) for length in seen.shape[1:3])
+    chosen = seen[:, rows, columns].astype(np.float64)  # (C, positions, size, size)
+    chosen = chosen.transpose(1, 0, 2, 3).reshape(_POSITIONS, groups, -1)
+    return np.ascontiguousarray(chosen.transpose(1, 0, 2))
+
+
+def _stored(conv: Any) -> tuple[Any, NDArray[np.float32]]:
+    """Return the conversion from INT8 of a layer's weights, and the steps it is multiplied with."""
+    node = conv.input_value(1).get_node()
+    while node.get_type_name() != "Multiply":
+        node = node.input_value(0).get_node()
+    return node.input_value(0).get_node(), values(node.input_value(1))
+
+
+def _store(convert: Any, levels: Matrix) -> None:
+    from openvino import opset13 as opset
+
+    shape = convert.input_value(0).get_node().data.shape
+    constant = opset.constant(np.ascontiguousarray(levels.reshape(shape).astype(np.int8)))
+    convert.input(0).replace_source_output(constant.output(0))
+
+
+def correct_biases(
+    quantized: ov.Model, reference: ov.Model, layers: Iterable[str], crops: Sequence[Crop], *,
+    watch: Watch,
+) -> None:  # fmt: skip
+    """Set biases, in place, so that each channel has the mean of the reference over the crops.
+
+    One layer after the other: each sees what the corrected ones before it give.
+    """
+    layers, crops = list(layers), crops[:_BIAS_PHOTOS]
+    ops = ops_by_name(quantized)
+    means = channel_statistics(reference, layers, crops, "mean")
+    pairs = list(zip(layers, means, strict=True))
+    for layer, expected in watch(pairs, "correcting biases", len(pairs)):
+        (found,) = channel_statistics(quantized, [layer], crops, "mean")
+        shift = (expected - found).reshape(1, -1, 1, 1)
+        set_values(ops[layer], 1, values(ops[layer].input_value(1)) + shift)

@@ -19,6 +19,8 @@ RegNetError
 ├── ConversionError      a conversion failed or disagrees with the network
 ├── QuantizationError    an INT8 model cannot be made
 │   └── AgreementError   ... because it would not agree with the original
+├── RecipeError          a training recipe is impossible (also a ValueError)
+├── TrainingError        a training run cannot start or go on
 ├── MissingExtraError    an optional dependency is not installed
 └── OutputError          a result could not be written
 """
@@ -116,6 +118,14 @@ class QuantizationError(RegNetError):
 
 class AgreementError(QuantizationError):
     """An INT8 model does not agree with the original as often as asked."""
+
+
+class RecipeError(RegNetError, ValueError):
+    """A training recipe is impossible."""
+
+
+class TrainingError(RegNetError):
+    """A training run cannot start or go on."""
 
 
 class MissingExtraError(RegNetError):

@@ -1,0 +1,1 @@
+"""Training: recipes as values, one readable loop, checkpoints that a killed run goes on from."""

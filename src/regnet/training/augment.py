@@ -5,15 +5,19 @@ A batch takes one number from its `torch.Generator` and draws from that on the C
 the same on every device.
 """
 
+import math
 from typing import Final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor
 
+from regnet.protocol import Preprocess
 from regnet.training.mixing import mix
 from regnet.training.recipe import Augmentation
+from regnet.training.trivial_augment import trivial_augment
 
 # Principal components of the colours of ImageNet's pixels, R, G, B on 0..1 (Krizhevsky et al. 2012)
 EIGENVALUES: Final = (0.2175, 0.0188, 0.0045)
@@ -24,10 +28,14 @@ EIGENVECTORS: Final = (  # a row a channel, a column a component
 )
 
 
+ERASED_AREA: Final = (0.02, 0.33)  # of the image's area
+ERASED_ASPECT: Final = (0.3, 3.3)  # height to width
+
+
 class Augment:
     """A recipe's augmentation of a batch, after the crop.
 
-    In this order: flip, lighting, mixup or cutmix.
+    In this order: flip, TrivialAugment, lighting, random erasing, mixup or cutmix.
     """
 
     def __init__(self, augmentation: Augmentation, *, classes: int) -> None:
@@ -46,8 +54,12 @@ class Augment:
         soft = F.one_hot(targets, self.classes).float()
         if recipe.flip:
             images = flip(images, recipe.flip, draws)
+        if recipe.trivial_augment:
+            images = trivial_augment(images, draws)
         if recipe.lighting:
             images = light(images, recipe.lighting, draws)
+        if recipe.erasing:
+            images = erase(images, recipe.erasing, draws)
         return mix(images, soft, recipe, draws)
 
 
@@ -73,6 +85,40 @@ def lighting(weights: np.ndarray) -> np.ndarray:
     """Return the R, G, B, (N, 3) on 0..255, that weights (N, 3) of the three components add."""
     added: np.ndarray = 255 * (weights * EIGENVALUES) @ np.transpose(EIGENVECTORS)
     return added
+
+
+def erase(images: Tensor, probability: float, draws: np.random.Generator) -> Tensor:
+    """Return images (N, 3, H, W), with a probability a rectangle of each the protocol's mean.
+
+    Which is 0 once they are normalised. Area and aspect are evenly spread over `ERASED_AREA` and,
+    in its logarithm, `ERASED_ASPECT`, the place over the image (arXiv 1708.04896).
+    """
+    erased = images.clone()
+    mean = torch.tensor(Preprocess.mean, device=images.device)[:, None, None]
+    chosen = np.flatnonzero(draws.random(len(images)) < probability)
+    height, width = images.shape[2:]
+    for image, (top, left, bottom, right) in zip(
+        chosen, rectangles(len(chosen), height, width, draws), strict=True
+    ):
+        erased[image, :, top:bottom, left:right] = mean
+    return erased
+
+
+def rectangles(
+    count: int, height: int, width: int, draws: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return rectangles to erase (count, 4): top, left, bottom, right.
+
+    Where an aspect would not fit into the image at this area, the nearest one that does.
+    """
+    area = draws.uniform(*ERASED_AREA, count)
+    aspect = np.exp(draws.uniform(*map(math.log, ERASED_ASPECT), count))
+    aspect = np.clip(aspect, area * height / width, height / (area * width))
+    pixels = area * height * width
+    rows = np.clip(np.rint(np.sqrt(pixels * aspect)), 1, height).astype(np.int64)
+    columns = np.clip(np.rint(np.sqrt(pixels / aspect)), 1, width).astype(np.int64)
+    top, left = draws.integers(height - rows + 1), draws.integers(width - columns + 1)
+    return np.stack([top, left, top + rows, left + columns], axis=1)
 
 
 def _draws(random: torch.Generator) -> np.random.Generator:

@@ -1,0 +1,203 @@
+"""What a training run records of its epochs: values, metrics.csv and TensorBoard's event files."""
+
+import csv
+import io
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, Self
+
+from regnet.errors import MissingExtraError, OutputError, TrainingError, shown
+from regnet.files import write_whole
+
+CSV_NAME: Final = "metrics.csv"
+TENSORBOARD_NAME: Final = "tensorboard"
+
+_EVENTS: Final = "events.out.tfevents"
+_TAGS: Final = {
+    "loss": "loss/train",
+    "val_loss": "loss/val",
+    "train_top1": "top1/train",
+    "val_top1": "top1/val",
+    "val_top5": "top5/val",
+    "lr": "epoch/lr",
+    "crop": "epoch/crop",
+    "images_per_s": "epoch/images_per_s",
+    "skipped": "epoch/skipped",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochRecord:
+    """One finished epoch; the first is 1.
+
+    `lr` at its end, `crop` the side of the training images in pixels, `loss` and `train_top1` their
+    means over the augmented images, `val_*` those of what would be deployed (None where not
+    measured). Shares are in [0, 1]. `images_per_s` and `seconds` of the training alone; `skipped`
+    photos could not be read.
+    """
+
+    epoch: int
+    lr: float
+    crop: int
+    loss: float
+    train_top1: float | None
+    val_loss: float | None
+    val_top1: float | None
+    val_top5: float | None
+    images_per_s: float
+    seconds: float
+    skipped: int
+
+    def __post_init__(self) -> None:
+        """Make plain numbers of all: a checkpoint holds nothing else."""
+        for f in fields(self):
+            value = getattr(self, f.name)
+            kind = int if f.type is int else float
+            object.__setattr__(self, f.name, None if value is None else kind(value))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the values by name, for checkpoints."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return the record of `to_dict`; raises `TrainingError` where it is none."""
+        try:
+            return cls(**values)
+        except (TypeError, ValueError) as exc:
+            raise TrainingError(
+                f"the checkpoint's record of an epoch, {shown(values)}, is none of this version "
+                f"({exc}): go on with the version that wrote it, or start the run again"
+            ) from exc
+
+
+def best_record(records: Iterable[EpochRecord]) -> EpochRecord | None:
+    """Return the first of the highest validation top-1; without any, of the lowest loss."""
+    records = list(records)
+    validated = [record for record in records if record.val_top1 is not None]
+    if validated:
+        return max(validated, key=lambda record: record.val_top1 or 0.0)
+    return min(records, key=lambda record: record.loss, default=None)
+
+
+class History:
+    """The records of a run, kept in its folder as they come.
+
+    Opened with the `records` of the checkpoint that the run goes on from, and the `next_step` it
+    will do: what a killed run wrote after them is dropped. `tensorboard` None writes event files
+    where that package is installed, True requires it. Raises `MissingExtraError` for the extra
+    `train`, and `OutputError` at any write that fails.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        records: Iterable[EpochRecord] = (),
+        *,
+        next_step: int = 0,
+        tensorboard: bool | None = None,
+    ) -> None:
+        self._records = list(records)
+        self._csv = folder / CSV_NAME
+        self._board: _Board | None = None
+        installed = find_spec("tensorboard") is not None
+        if tensorboard and not installed:
+            raise MissingExtraError("TensorBoard", "train")
+        self._write_csv()
+        if installed and tensorboard is not False:
+            self._board = _Board(folder / TENSORBOARD_NAME, len(self._records) + 1, next_step)
+
+    @property
+    def records(self) -> tuple[EpochRecord, ...]:
+        """All epochs so far, the first one first."""
+        return tuple(self._records)
+
+    @property
+    def best(self) -> EpochRecord | None:
+        """The first of the highest validation top-1; without any, of the lowest loss."""
+        return best_record(self._records)
+
+    def add(self, record: EpochRecord) -> None:
+        """Record a finished epoch, on disk when this returns; the epochs must follow each other."""
+        if record.epoch != len(self._records) + 1:
+            raise ValueError(f"epoch {record.epoch} after {len(self._records)} epochs")
+        self._records.append(record)
+        self._write_csv()
+        if self._board is not None:
+            self._board.epoch(record)
+
+    def step(self, step: int, loss: float, lr: float) -> None:
+        """Give TensorBoard a step's loss and learning rate."""
+        if self._board is not None:
+            self._board.step(step, loss, lr)
+
+    def _write_csv(self) -> None:
+        with _writing(self._csv):
+            write_whole(self._csv, csv_text(self._records).encode())
+
+
+def csv_text(records: Iterable[EpochRecord]) -> str:
+    """Return the records as CSV: a line an epoch, empty where nothing was measured."""
+    buffer = io.StringIO()
+    names = [f.name for f in fields(EpochRecord)]
+    writer = csv.DictWriter(buffer, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(record.to_dict() for record in records)
+    return buffer.getvalue()
+
+
+class _Board:
+    """TensorBoard's files: `epochs` counts in epochs, `steps` in steps, so two folders."""
+
+    def __init__(self, folder: Path, next_epoch: int, next_step: int) -> None:
+        self._epochs = _Events(folder / "epochs", next_epoch)
+        self._steps = _Events(folder / "steps", next_step)
+
+    def epoch(self, record: EpochRecord) -> None:
+        values = {tag: getattr(record, name) for name, tag in _TAGS.items()}
+        self._epochs.add(record.epoch, {tag: v for tag, v in values.items() if v is not None})
+
+    def step(self, step: int, loss: float, lr: float) -> None:
+        self._steps.add(step, {"step/loss": loss, "step/lr": lr})
+
+
+class _Events:
+    """A file of TensorBoard's events, which replace those of earlier files from `first` on.
+
+    Each is on disk at once. Torch's SummaryWriter has a thread, which a fork would lose, and tells
+    of a full disk later.
+    """
+
+    def __init__(self, folder: Path, first: int) -> None:
+        with _writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+        # TensorBoard reads a folder's files in the order of their names.
+        taken = [path.suffix[1:] for path in folder.glob(f"{_EVENTS}.*")]
+        number = max((int(text) for text in taken if text.isdecimal()), default=0) + 1
+        self._path = folder / f"{_EVENTS}.{number:06}"
+        self._append(file_version="brain.Event:2")
+        self._append(step=first, session_log={"status": "START"})
+
+    def add(self, step: int, scalars: dict[str, float]) -> None:
+        values = [{"tag": tag, "simple_value": value} for tag, value in scalars.items()]
+        self._append(step=step, summary={"value": values})
+
+    def _append(self, **values: Any) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event  # type: ignore[import-untyped]
+        from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
+
+        event = Event(wall_time=time.time(), **values)
+        with _writing(self._path), self._path.open("ab") as stream:
+            RecordWriter(stream).write(event.SerializeToString())
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as exc:
+        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc

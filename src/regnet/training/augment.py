@@ -111,8 +111,9 @@ def rectangles(
 
     Where an aspect would not fit into the image at this area, the nearest one that does.
     """
+    flat, tall = ERASED_ASPECT
     area = draws.uniform(*ERASED_AREA, count)
-    aspect = np.exp(draws.uniform(*map(math.log, ERASED_ASPECT), count))
+    aspect = np.exp(draws.uniform(math.log(flat), math.log(tall), count))
     aspect = np.clip(aspect, area * height / width, height / (area * width))
     pixels = area * height * width
     rows = np.clip(np.rint(np.sqrt(pixels * aspect)), 1, height).astype(np.int64)

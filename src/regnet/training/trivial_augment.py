@@ -98,6 +98,8 @@ def _contrast(images: Tensor, strengths: Floats) -> Tensor:
 
 def _sharpness(images: Tensor, strengths: Floats) -> Tensor:
     """Go away from the image smoothed by a 3x3 kernel of ones with 5 in the middle; edges stay."""
+    if min(images.shape[2:]) < 3:  # nothing but edges
+        return images
     smooth = images.clone()
     inner = smooth[:, :, 1:-1, 1:-1]
     inner.mul_(4).add_(F.avg_pool2d(images, 3, stride=1), alpha=9).div_(13)

@@ -1,0 +1,306 @@
+import numpy as np
+import pytest
+import torch
+
+from regnet.training import augment, mixing
+from regnet.training.augment import Augment
+from regnet.training.recipe import Augmentation
+
+NOTHING = {"flip": 0.0, "lighting": 0.0}
+EVERYTHING = {"trivial_augment": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}
+CLASSES = 10
+
+
+def generator(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def photos(count, height=16, width=16):
+    return torch.randint(256, (count, 3, height, width), generator=generator(7)).float()
+
+
+def classes(count):
+    return torch.randint(CLASSES, (count,), generator=generator(8))
+
+
+def augmented(images, seed=0, **values):
+    recipe = Augmentation(**(NOTHING | values))
+    return Augment(recipe, classes=CLASSES)(images, classes(len(images)), generator(seed))
+
+
+def test_without_augmentation_the_images_come_back_bit_for_bit():
+    images = photos(8)
+    result, soft = augmented(images, mix=0.5)
+    assert result is images
+    assert torch.equal(soft, torch.nn.functional.one_hot(classes(8), CLASSES).float())
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_mixing_of_no_batch_changes_none(share):
+    images = photos(8)
+    result, soft = augmented(images, mixup=0.2, cutmix=1.0, mix=share)
+    assert torch.equal(result, images) == (share == 0)
+    assert (soft.amax(1) == 1).all() == (share == 0)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_shape_type_layout_and_the_passed_images_are_kept(seed, layout):
+    images = photos(32).to(memory_format=layout)
+    before = images.clone()
+    result, soft = augmented(images, seed, **EVERYTHING, flip=0.5, lighting=0.1)
+    assert torch.equal(images, before)
+    assert (result.shape, result.dtype) == (images.shape, images.dtype)
+    assert result.is_contiguous(memory_format=layout)
+    assert (soft.shape, soft.dtype) == ((32, CLASSES), torch.float32)
+    torch.testing.assert_close(soft.sum(1), torch.ones(32), atol=1e-6, rtol=0)
+    assert (soft >= 0).all()
+    other, _ = augmented(before.contiguous(), seed, **EVERYTHING, flip=0.5, lighting=0.1)
+    torch.testing.assert_close(result, other, atol=1e-3, rtol=0)
+
+
+def test_a_seed_repeats_its_batch_and_another_does_not():
+    first, soft = augmented(photos(16), 3, **EVERYTHING, flip=0.5, lighting=0.1)
+    again, same = augmented(photos(16), 3, **EVERYTHING, flip=0.5, lighting=0.1)
+    other, _ = augmented(photos(16), 4, **EVERYTHING, flip=0.5, lighting=0.1)
+    assert torch.equal(first, again)
+    assert torch.equal(soft, same)
+    assert not torch.equal(first, other)
+
+
+def test_any_recipe_and_batch_take_one_number_of_the_generator():
+    states = []
+    for count, values in ((2, NOTHING), (5, NOTHING | EVERYTHING)):
+        random = generator()
+        recipe = Augmentation(**values)
+        Augment(recipe, classes=CLASSES)(photos(count), classes(count), random)
+        states.append(random.get_state())
+    assert torch.equal(*states)
+
+
+def test_successive_batches_differ():
+    random = generator()
+    run = Augment(Augmentation(flip=0.0), classes=CLASSES)
+    first, second = (run(photos(4), classes(4), random)[0] for _ in range(2))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("probability", [0.2, 0.5, 1.0])
+def test_flip_mirrors_that_share_of_the_images(probability):
+    images = photos(4000, 2, 3)
+    result, _ = augmented(images, flip=probability)
+    mirrored = (result == images.flip(3)).flatten(1).all(1)
+    kept = (result == images).flatten(1).all(1)
+    assert (mirrored | kept).all()
+    deviation = (probability * (1 - probability) / 4000) ** 0.5
+    assert mirrored.float().mean() == pytest.approx(probability, abs=5 * deviation)
+
+
+# PCA lighting
+
+
+def test_lighting_of_one_component_by_hand():
+    added = augment.lighting(np.array([[0.1, 0, 0], [0, -0.2, 0], [0, 0, 1.0]]))
+    by_hand = 255 * np.array(
+        [
+            [-0.5675 * 0.1 * 0.2175, -0.5808 * 0.1 * 0.2175, -0.5836 * 0.1 * 0.2175],
+            [0.7192 * -0.2 * 0.0188, -0.0045 * -0.2 * 0.0188, -0.6948 * -0.2 * 0.0188],
+            [0.4009 * 0.0045, -0.8140 * 0.0045, 0.4203 * 0.0045],
+        ]
+    )
+    np.testing.assert_allclose(added, by_hand, rtol=1e-12)
+
+
+def test_lighting_follows_the_formula_on_images_of_0_to_1():
+    """As the paper's training code has it: RGB component 2 - i is added to channel i of BGR."""
+    images = photos(5)
+    result = augment.light(images, 0.1, np.random.default_rng(11))
+    weights = np.random.default_rng(11).normal(0, 0.1, (5, 3))
+    for image, lit, weight in zip(images.numpy() / 255, result.numpy() / 255, weights, strict=True):
+        values = np.repeat([augment.EIGENVALUES], 3, axis=0)
+        rgb = np.sum(np.array(augment.EIGENVECTORS) * np.repeat([weight], 3, axis=0) * values, 1)
+        expected = np.stack([image[i] + rgb[2 - i] for i in range(3)])
+        np.testing.assert_allclose(lit, expected, atol=1e-6)
+
+
+def test_lighting_golden():
+    """B, G, R added by the paper's recipe to the first batch of seed 0."""
+    black, _ = augmented(torch.zeros(3, 3, 2, 2), lighting=0.1)
+    expected = [[-1.6291, -1.3835, -1.4742], [3.2919, 2.3894, 1.4324], [1.4738, 2.0496, 2.8119]]
+    torch.testing.assert_close(black[:, :, 1, 0], torch.tensor(expected), atol=1e-4, rtol=0)
+
+
+def test_lighting_has_the_deviation_of_the_recipe():
+    black, _ = augmented(torch.zeros(20_000, 3, 1, 1), lighting=0.1)
+    added = black.flatten(1).numpy()[:, ::-1] / 255
+    components = added @ np.linalg.inv(np.transpose(augment.EIGENVECTORS)) / augment.EIGENVALUES
+    np.testing.assert_allclose(components.std(0), 0.1, rtol=0.03)
+    np.testing.assert_allclose(components.mean(0), 0, atol=0.004)
+
+
+def test_lighting_of_rgb_is_the_mirror_of_that_of_bgr():
+    images = photos(6)
+    lit = augment.light(images, 0.1, np.random.default_rng(1)) - images
+    rgb = augment.lighting(np.random.default_rng(1).normal(0, 0.1, (6, 3)))
+    for channel in range(3):
+        expected = torch.from_numpy(rgb[:, 2 - channel]).float()
+        torch.testing.assert_close(lit[:, channel, 0, 0], expected, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize("values", [{"flip": 0.5}, {"mixup": 0.2}, {"cutmix": 1.0}])
+def test_channels_in_another_order_change_nothing_else(values):
+    images = photos(16)
+    bgr, soft = augmented(images, 5, **values)
+    rgb, same = augmented(images.flip(1), 5, **values)
+    assert torch.equal(bgr.flip(1), rgb)
+    assert torch.equal(soft, same)
+
+
+# Erasing
+
+
+def test_erasing_fills_rectangles_with_what_normalises_to_zero():
+    mean = torch.tensor([103.53, 116.28, 123.675])[:, None, None]
+    images = photos(300, 20, 24)
+    result, _ = augmented(images, erasing=0.4)
+    erased = (result == mean).all(1)
+    torch.testing.assert_close(torch.where(erased[:, None], images, result), images, atol=0, rtol=0)
+    share = erased.flatten(1).any(1).float().mean()
+    assert share == pytest.approx(0.4, abs=5 * (0.4 * 0.6 / 300) ** 0.5)
+    for mask in erased[erased.flatten(1).any(1)]:
+        rows, columns = mask.any(1), mask.any(0)
+        assert torch.equal(mask, rows[:, None] & columns)
+        assert mask.sum() == _extent(rows) * _extent(columns)  # no holes
+
+
+def _extent(line):
+    places = line.nonzero()
+    return int(places.max() - places.min()) + 1
+
+
+@pytest.mark.parametrize("size", [(224, 224), (100, 300)])
+def test_erased_rectangles_have_the_areas_aspects_and_places_of_the_paper(size):
+    height, width = size
+    found = augment.rectangles(20_000, height, width, np.random.default_rng(2))
+    top, left, bottom, right = found.T
+    assert (top >= 0).all() and (left >= 0).all()  # noqa: PT018
+    assert (bottom <= height).all() and (right <= width).all()  # noqa: PT018
+    area = (bottom - top) * (right - left) / (height * width)
+    assert area.mean() == pytest.approx(0.175, abs=0.004)
+    assert area.min() == pytest.approx(0.02, abs=0.002)
+    assert area.max() == pytest.approx(0.33, abs=0.004)
+    assert (top + bottom).mean() / 2 == pytest.approx(height / 2, rel=0.01)
+    assert (left + right).mean() / 2 == pytest.approx(width / 2, rel=0.01)
+    if height == width:
+        aspect = np.log((bottom - top) / (right - left))
+        assert aspect.mean() == pytest.approx((np.log(0.3) + np.log(3.3)) / 2, abs=0.02)
+        assert np.abs(aspect).max() < np.log(3.3) + 0.1
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 9), (8, 1), (3, 3)])
+def test_erased_rectangles_fit_into_the_smallest_images(size):
+    top, left, bottom, right = augment.rectangles(500, *size, np.random.default_rng(0)).T
+    assert ((top >= 0) & (top < bottom) & (bottom <= size[0])).all()
+    assert ((left >= 0) & (left < right) & (right <= size[1])).all()
+
+
+# Mixup and cutmix
+
+
+def own_share(soft, targets):
+    """The weight of each image's own label; the batch must have every class once."""
+    return soft[torch.arange(len(soft)), targets]
+
+
+def batch_of_all_classes():
+    images, targets = photos(CLASSES), torch.arange(CLASSES)
+    return images, targets, torch.eye(CLASSES)
+
+
+def test_mixup_blends_images_and_labels_alike():
+    images, targets, soft = batch_of_all_classes()
+    mixed, labels = mixing.mixup(images, soft, 0.2, np.random.default_rng(5))
+    share = np.random.default_rng(5).beta(0.2, 0.2)
+    assert own_share(labels, targets).tolist() == pytest.approx([share] * CLASSES, abs=1e-6)
+    assert own_share(labels, targets.roll(1)).tolist() == pytest.approx([1 - share] * CLASSES)
+    expected = share * images + (1 - share) * images.roll(1, 0)
+    torch.testing.assert_close(mixed, expected, atol=1e-3, rtol=0)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
+def test_mixup_has_the_beta_distribution(alpha):
+    draws = np.random.default_rng(0)
+    images, soft = torch.zeros(2, 3, 1, 1), torch.eye(2)
+    shares = [float(mixing.mixup(images, soft, alpha, draws)[1][0, 0]) for _ in range(4000)]
+    variance = 1 / (4 * (2 * alpha + 1))
+    assert np.mean(shares) == pytest.approx(0.5, abs=5 * (variance / 4000) ** 0.5)
+    assert np.var(shares) == pytest.approx(variance, rel=0.06)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.parametrize("size", [(16, 16), (9, 14)])
+def test_the_label_of_cutmix_is_the_share_of_pixels(seed, size):
+    images = torch.arange(CLASSES).float()[:, None, None, None].expand(-1, 3, *size)
+    targets, soft = torch.arange(CLASSES), torch.eye(CLASSES)
+    mixed, labels = mixing.cutmix(images, soft, 1.0, np.random.default_rng(seed))
+    pasted = mixed == images.roll(1, 0)
+    assert torch.equal(mixed[~pasted], images[~pasted])
+    pixels = int(pasted[0, 0].sum())
+    assert (pasted.sum((2, 3)) == pixels).all()
+    share = np.float32(pixels / (size[0] * size[1]))
+    assert own_share(labels, targets.roll(1)).tolist() == [share] * CLASSES
+    assert own_share(labels, targets).tolist() == pytest.approx([1 - share] * CLASSES, abs=1e-7)
+
+
+def test_cutmix_has_the_areas_of_the_paper():
+    """A square of side s at any centre covers (s - s^2 / 4)^2 on average, s^2 uniform: 77 / 240."""
+    draws = np.random.default_rng(0)
+    images, soft = torch.zeros(2, 3, 64, 64), torch.eye(2)
+    shares = [float(mixing.cutmix(images, soft, 1.0, draws)[1][0, 1]) for _ in range(3000)]
+    assert np.mean(shares) == pytest.approx(77 / 240, abs=0.02)
+    assert max(shares) > 0.9
+
+
+def test_a_share_of_the_batches_is_mixed_half_of_them_by_each_rule():
+    random, counts = generator(), {"none": 0, "mixup": 0, "cutmix": 0}
+    run = Augment(Augmentation(**NOTHING, mixup=0.2, cutmix=1.0, mix=0.6), classes=2)
+    images = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
+    for _ in range(2000):
+        mixed, soft = run(images, torch.arange(2), random)
+        if mixed is images:
+            counts["none"] += 1
+        else:
+            # mixup of 0 and 1 is flat: its value is the label of class 1
+            flat = bool((mixed[0] == mixed[0, 0, 0, 0]).all()) and 0 < soft[0, 1] < 1
+            counts["mixup" if flat else "cutmix"] += 1
+    assert counts["none"] / 2000 == pytest.approx(0.4, abs=0.055)
+    assert counts["mixup"] / 2000 == pytest.approx(0.3, abs=0.055)
+
+
+@pytest.mark.parametrize("rule", ["mixup", "cutmix"])
+def test_one_rule_alone_is_the_only_one(rule):
+    draws = np.random.default_rng(0)
+    recipe = Augmentation(**NOTHING, **{rule: 1.0})
+    images, soft = torch.arange(2.0)[:, None, None, None].expand(2, 3, 8, 8), torch.eye(2)
+    for _ in range(50):
+        mixed, _ = mixing.mix(images, soft, recipe, draws)
+        assert set(mixed[0].unique().tolist()) <= {0.0, 1.0} or rule == "mixup"
+        assert len(mixed[0].unique()) == 1 or rule == "cutmix"
+
+
+def test_a_batch_of_one_mixes_with_itself():
+    images = photos(1)
+    result, soft = augmented(images, mixup=1.0, cutmix=1.0)
+    torch.testing.assert_close(result, images)
+    assert float(soft.max()) == pytest.approx(1)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_a_gpu_gets_the_same_draws():
+    images, targets = photos(32), classes(32)
+    run = Augment(Augmentation(**EVERYTHING), classes=CLASSES)
+    for seed in range(4):
+        expected, labels = run(images, targets, generator(seed))
+        result, soft = run(images.cuda(), targets.cuda(), generator(seed))
+        torch.testing.assert_close(result.cpu(), expected, atol=1e-2, rtol=0)
+        torch.testing.assert_close(soft.cpu(), labels)

@@ -70,7 +70,7 @@ def open_dataset(
     Whatever does not fit raises `DatasetError` that lists it, before any image is read.
     """
     names = ClassNames(labels)
-    paths, inner = _located(path)
+    paths, inner = located(path)
     dataset = _of_parquet(paths, names, path=str(path), truth=truth) or _of_members(
         paths, inner, names, path=str(path), truth=truth, subset=subset
     )
@@ -112,7 +112,7 @@ def _of_members(
     return MemberDataset(listing, truths, path=path, classes=len(names.labels))
 
 
-def _located(path: str | Path) -> tuple[Sequence[Path], str]:
+def located(path: str | Path) -> tuple[Sequence[Path], str]:
     """Return the folders or files at a path, and for a place inside an archive the rest of it."""
     place = Path(path).expanduser()
     try:

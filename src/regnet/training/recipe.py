@@ -45,7 +45,7 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         _require_types(self)
-        _require("lr", self.lr, 0 < self.lr, "over 0")
+        _require("lr", self.lr, self.lr > 0, "over 0")
         _require("per", self.per, self.per >= 1, "1 or more")
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
         _require("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")

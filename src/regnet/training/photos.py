@@ -1,0 +1,247 @@
+"""The photos of a training run: held in memory where they fit, else read again each time."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.data.labelled import LabelledItem
+from regnet.decode import decode_pixels
+from regnet.errors import ImageError
+from regnet.parallel import cores, in_order
+from regnet.preprocess import crop_pixels
+from regnet.protocol import Preprocess
+from regnet.resize import resize_crop
+from regnet.training.crops import crop, draws, random_box
+from regnet.training.recipe import Augmentation
+
+MEMORY: Final = 4 << 30
+"""Bytes of pixels that are held in memory, unless told otherwise."""
+
+Pixels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A photo that was left out, and why."""
+
+    source: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Crops (N, side, side, 3), 0..255 BGR, their classes (N,), and what could not be read."""
+
+    crops: NDArray[Any]
+    truths: NDArray[np.int64]
+    unreadable: tuple[Unreadable, ...] = ()
+
+
+class Photos:
+    """Labelled photos, by number.
+
+    Each is shrunk so that its short side has at most `short_side` pixels. As many as fit into
+    `memory` bytes stay there, from the first on; `watch` shows how far reading them is.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[LabelledItem],
+        *,
+        short_side: int,
+        memory: int = MEMORY,
+        watch: Callable[[Iterable[Any], str, int], Iterable[Any]] = lambda items, *_: items,
+    ) -> None:
+        self.items = tuple(items)
+        self.truths = np.array([item.truth for item in self.items], np.int64)
+        self._short_side = short_side
+        self._held: list[Pixels | Unreadable] = []
+        self._hold(memory, watch)
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether all of them are in memory."""
+        return len(self._held) == len(self.items)
+
+    @property
+    def unreadable(self) -> tuple[Unreadable, ...]:
+        """Those held in memory that could not be read."""
+        return tuple(photo for photo in self._held if isinstance(photo, Unreadable))
+
+    def pixels(self, number: int) -> Pixels | Unreadable:
+        """Return the pixels (H, W, 3) BGR of a photo, or why there are none. Thread-safe."""
+        if number < len(self._held):
+            return self._held[number]
+        item = self.items[number]
+        try:
+            return _shrunk(decode_pixels(item.read(), "BGR"), self._short_side)
+        except ImageError as exc:
+            return Unreadable(item.source, str(exc))
+
+    def _hold(self, memory: int, watch: Callable[..., Iterable[Any]]) -> None:
+        left = memory
+        found = in_order(
+            range(len(self.items)), partial(_each, self.pixels), workers=cores(), batch_size=64
+        )
+        for pixels in watch(found, "reading photos", len(self.items)):
+            left -= 0 if isinstance(pixels, Unreadable) else pixels.nbytes
+            if left < 0:
+                return
+            self._held.append(pixels)
+
+
+def _each(work: Callable[[int], Any], numbers: list[int]) -> list[Any]:
+    return list(map(work, numbers))
+
+
+def _shrunk(pixels: Pixels, short_side: int) -> Pixels:
+    height, width = pixels.shape[:2]
+    if min(height, width) <= short_side:
+        return np.ascontiguousarray(pixels)
+    scale = short_side / min(height, width)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    return resize_crop(pixels, size=size, box=(0, 0, *size), interpolation="bilinear")
+
+
+@dataclass(frozen=True)
+class Order:
+    """The order of an epoch's photos: whole batches of numbers, the same for the same seed.
+
+    `balanced` draws every class equally often, with repetition. What does not fill a batch is left
+    to another epoch; a set smaller than a batch is one.
+    """
+
+    truths: NDArray[np.int64]
+    batch: int
+    seed: int
+    balanced: bool = False
+
+    @property
+    def steps(self) -> int:
+        """Number of batches."""
+        return max(len(self.truths) // self.batch, 1)
+
+    def batches(self, epoch: int) -> NDArray[np.int64]:
+        """Return the numbers of the photos of each batch of an epoch: (steps, batch)."""
+        random = np.random.default_rng((self.seed, epoch))
+        order = self._balanced(random) if self.balanced else random.permutation(len(self.truths))
+        batch = min(self.batch, len(order))
+        return order[: self.steps * batch].reshape(self.steps, batch)
+
+    def _balanced(self, random: np.random.Generator) -> NDArray[np.int64]:
+        counts = np.bincount(self.truths)
+        weights = 1.0 / counts[self.truths]
+        found: NDArray[np.int64] = random.choice(
+            len(self.truths), len(self.truths), p=weights / weights.sum()
+        )
+        return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cropping:
+    """How a photo becomes a training crop of `side` pixels."""
+
+    side: int
+    augmentation: Augmentation
+    interpolation: Any
+
+
+def training_batch(
+    photos: Photos,
+    numbers: NDArray[np.int64],
+    cropping: Cropping,
+    random: np.random.Generator,
+    *,
+    part: slice = slice(None),
+    pool: ThreadPoolExecutor,
+) -> Batch:
+    """Return random crops of the photos of these numbers, or of a part of them.
+
+    Draws are made for all, so that parts on several machines are those of the whole batch.
+    """
+    drawn = draws(random, len(numbers))[part]
+    numbers = numbers[part]
+
+    def work(place: int) -> NDArray[Any] | Unreadable:
+        pixels = photos.pixels(int(numbers[place]))
+        if isinstance(pixels, Unreadable):
+            return pixels
+        height, width = pixels.shape[:2]
+        box = random_box(width, height, cropping.augmentation, drawn[place])
+        return crop(pixels, box, side=cropping.side, interpolation=cropping.interpolation)
+
+    return _batch(_spread(work, len(numbers), pool), photos.truths[numbers])
+
+
+def _spread(work: Callable[[int], Any], count: int, pool: ThreadPoolExecutor) -> list[Any]:
+    """Return the work of each place, done by all threads of the pool in equal runs."""
+    share = -(-count // cores())
+    runs = [range(start, min(start + share, count)) for start in range(0, count, share)]
+    return [found for run in pool.map(lambda run: list(map(work, run)), runs) for found in run]
+
+
+def _batch(found: list[NDArray[Any] | Unreadable], truths: NDArray[np.int64]) -> Batch:
+    good = [place for place, crop in enumerate(found) if not isinstance(crop, Unreadable)]
+    crops = [crop for crop in found if not isinstance(crop, Unreadable)]
+    lost = tuple(crop for crop in found if isinstance(crop, Unreadable))
+    return Batch(np.stack(crops) if crops else np.empty(0), truths[good], lost)
+
+
+class CentreCrops:
+    """The centre crops of labelled photos by a protocol, in batches; kept where they fit."""
+
+    def __init__(
+        self,
+        items: Sequence[LabelledItem],
+        preprocess: Preprocess,
+        *,
+        batch: int,
+        memory: int = MEMORY,
+    ) -> None:
+        self._items, self._preprocess, self._batch = tuple(items), preprocess, batch
+        size = 1 if preprocess.interpolation != "opencv-linear" else 4
+        bytes_each = 3 * size * preprocess.crop**2
+        self._kept: list[Batch] | None = [] if len(items) * bytes_each <= memory else None
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    @property
+    def count(self) -> int:
+        """Number of batches."""
+        return -(-len(self._items) // self._batch)
+
+    def batches(self) -> Iterator[Batch]:
+        """Yield the batches, in the photos' order."""
+        if self._kept:
+            yield from self._kept
+            return
+        made: list[Batch] = []
+        for start in range(0, len(self._items), self._batch):
+            batch = self._read(self._items[start : start + self._batch])
+            if self._kept is not None:
+                made.append(batch)
+            yield batch
+        if self._kept is not None:
+            self._kept = made
+
+    def _read(self, items: tuple[LabelledItem, ...]) -> Batch:
+        found = list(in_order(items, self._crops, workers=cores()))
+        return _batch(found, np.array([item.truth for item in items], np.int64))
+
+    def _crops(self, items: list[LabelledItem]) -> list[NDArray[Any] | Unreadable]:
+        return [self._crop(item) for item in items]
+
+    def _crop(self, item: LabelledItem) -> NDArray[Any] | Unreadable:
+        try:
+            return crop_pixels(item.read(), self._preprocess)
+        except ImageError as exc:
+            return Unreadable(item.source, str(exc))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regnet.cli.console import interruptible, say, track
-from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.options import CacheDir, HtmlReport, Mirrors, Model, Offline, library
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 from regnet.library import Library
@@ -46,7 +46,7 @@ def register(app: typer.Typer) -> None:
 
 
 def benchmark(
-    model: Annotated[str, typer.Argument(help="The model, see above", show_default=False)],
+    model: Model,
     photos: Annotated[
         Path | None,
         typer.Option("--end-to-end", metavar="FOLDER", help="Measure from these JPEGs to labels"),
@@ -69,9 +69,7 @@ def benchmark(
         int, typer.Option("--photos", min=1, help="How many of the photos, taken evenly")
     ] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line")] = False,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a report with plots")
-    ] = None,
+    html: HtmlReport = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

@@ -9,7 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, counter, interruptible
-from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.options import (
+    AsJson,
+    CacheDir,
+    HtmlReport,
+    LabelledPhotos,
+    Mirrors,
+    Model,
+    Offline,
+    OutputFolder,
+    Subset,
+    Truth,
+    library,
+)
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 
@@ -51,8 +63,8 @@ def register(app: typer.Typer) -> None:
 
 
 def calibrate(
-    model: Annotated[str, typer.Argument(help="The model, see above", show_default=False)],
-    dataset: Annotated[str, typer.Argument(help="Labelled photos, see above", show_default=False)],
+    model: Model,
+    dataset: LabelledPhotos,
     coverage: Annotated[
         float,
         typer.Option(callback=_coverage, help="How often a set shall hold the truth, 0 to 1"),
@@ -65,21 +77,11 @@ def calibrate(
     precision: Annotated[
         Literal["f32", "int8"], typer.Option(help="int8: calibrate the INT8 model")
     ] = "f32",
-    truth: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File of labels of a flat folder")
-    ] = None,
-    subset: Annotated[
-        bool, typer.Option("--subset", help="Classes of the model may be without photos")
-    ] = False,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to")
-    ] = Path(),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print all figures as one JSON object")
-    ] = False,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a report with plots")
-    ] = None,
+    truth: Truth = None,
+    subset: Subset = False,
+    output: OutputFolder = Path(),
+    as_json: AsJson = False,
+    html: HtmlReport = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

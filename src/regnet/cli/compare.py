@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
-from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.options import AsJson, CacheDir, HtmlReport, Mirrors, Offline, Truth, library
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 
@@ -57,9 +57,7 @@ def compare(
     a: Annotated[str, typer.Argument(metavar="A", help="The reference")],
     b: Annotated[str, typer.Argument(metavar="B", help="What is compared with it")],
     dataset: Annotated[str, typer.Argument(metavar="DATASET", help="Photos, labelled or not")],
-    truth: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="True classes, where not beside the photos")
-    ] = None,
+    truth: Truth = None,
     max_flips: Annotated[
         int | None, typer.Option(min=0, help="Exit with 1 if more top-1 classes differ")
     ] = None,
@@ -67,12 +65,8 @@ def compare(
         float | None,
         typer.Option(min=0, max=1, help="Exit with 1 if a probability differs by more"),
     ] = None,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print all figures as one JSON object")
-    ] = False,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a report with plots and the flips")
-    ] = None,
+    as_json: AsJson = False,
+    html: HtmlReport = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

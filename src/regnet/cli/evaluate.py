@@ -16,7 +16,18 @@ from regnet.cli.console import (
     interruptible,
     say,
 )
-from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.options import (
+    AsJson,
+    CacheDir,
+    HtmlReport,
+    LabelledPhotos,
+    Mirrors,
+    Model,
+    Offline,
+    Subset,
+    Truth,
+    library,
+)
 from regnet.cli.outputs import require_html, require_writable, write_html
 from regnet.cli.progress import download_display
 from regnet.conversion import InferencePrecision
@@ -55,8 +66,8 @@ def register(app: typer.Typer) -> None:
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="The model, see above", show_default=False)],
-    dataset: Annotated[str, typer.Argument(help="Labelled photos, see above", show_default=False)],
+    model: Model,
+    dataset: LabelledPhotos,
     engine: Annotated[
         EngineName | None,
         typer.Option(help="Default: onnx for .onnx files, else ir (OpenVINO)"),
@@ -68,21 +79,13 @@ def evaluate(
         Literal["omz", "pycls"] | None,
         typer.Option(help="How photos are resized and cropped; default: the model's own"),
     ] = None,
-    truth: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="File of labels of a flat folder")
-    ] = None,
-    subset: Annotated[
-        bool, typer.Option("--subset", help="Classes of the model may be without photos")
-    ] = False,
+    truth: Truth = None,
+    subset: Subset = False,
     strict: Annotated[
         bool, typer.Option("--strict", help="Count an unreadable photo as a wrong answer")
     ] = False,
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print all figures as one JSON object")
-    ] = False,
-    html: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write a report with plots and photos")
-    ] = None,
+    as_json: AsJson = False,
+    html: HtmlReport = None,
     predictions: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write every prediction, as Parquet")
     ] = None,

@@ -23,6 +23,22 @@ Mirrors = Annotated[
     ),
 ]
 
+Model = Annotated[str, typer.Argument(help="The model, see above", show_default=False)]
+LabelledPhotos = Annotated[
+    str, typer.Argument(help="Labelled photos, see above", show_default=False)
+]
+Truth = Annotated[Path | None, typer.Option(metavar="FILE", help="File of labels of a flat folder")]
+Subset = Annotated[
+    bool, typer.Option("--subset", help="Classes of the model may be without photos")
+]
+OutputFolder = Annotated[
+    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object")]
+HtmlReport = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Write a report, one HTML file with plots")
+]
+
 
 def library(folder: Path | None, offline: bool, mirrors: list[str] | None) -> Library:
     """Return the library of these options; it reports on standard error."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track
-from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.options import AsJson, CacheDir, Mirrors, Model, Offline, OutputFolder, library
 from regnet.cli.progress import download_display
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def register(app: typer.Typer) -> None:
 
 
 def quantize(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="The model, see above")],
+    model: Model,
     calibration: Annotated[
         str, typer.Option(metavar="FOLDER", help="Photos that set the ranges", show_default=False)
     ],
@@ -65,12 +65,8 @@ def quantize(
         float,
         typer.Option(min=0.0, max=1.0, help="How often the top class must be that of f32"),
     ] = 0.99,
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to")
-    ] = Path(),
-    as_json: Annotated[
-        bool, typer.Option("--json", help="Print all figures as one JSON object")
-    ] = False,
+    output: OutputFolder = Path(),
+    as_json: AsJson = False,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

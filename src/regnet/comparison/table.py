@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from regnet.comparison.compare import ComparisonRecord
 from regnet.comparison.differences import StageDifference
 from regnet.comparison.verdict import percent
+from regnet.evaluation.table import first_name
 
 _FLIPS = 10
 
@@ -73,11 +74,6 @@ def _top1_lines(record: ComparisonRecord) -> Iterator[str]:
     for flip in flips[:_FLIPS]:
         a, b = (f"{first_name(s.label)} {s.probability:.3f}" for s in (flip.a, flip.b))
         yield f"  {flip.source}: A {a}, B {b} (margin {flip.margin:.3f})"
-
-
-def first_name(label: str) -> str:
-    """Return a class's first synonym."""
-    return label.split(",")[0]
 
 
 def _accuracy_lines(record: ComparisonRecord) -> Iterator[str]:

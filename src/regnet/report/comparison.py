@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any
 from regnet.comparison.compare import ComparisonRecord
 from regnet.comparison.differences import StageDifference
 from regnet.comparison.sides import Side
-from regnet.comparison.table import difference_text, first_name, sizes_text
+from regnet.comparison.table import difference_text, sizes_text
 from regnet.comparison.tally import DELTA_EDGES, Accuracy, FlippedPhoto
 from regnet.comparison.tally import Photo as SourcePhoto
 from regnet.comparison.verdict import ROUNDING, percent
 from regnet.errors import ImageError
+from regnet.evaluation.table import first_name
 from regnet.report.figures import ACCENT, MUTED, plain, svg
 from regnet.report.html import (
     Bar,

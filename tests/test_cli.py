@@ -16,6 +16,8 @@ from pathlib import Path
 import pytest
 from local_server import LocalServer, stalls_after
 
+from regnet.cli.info import _layers_text
+from regnet.library import Library
 from regnet.samples import sample_photos
 
 CAT, ESPRESSO, HOPPER = sample_photos()
@@ -252,6 +254,29 @@ def test_info_of_a_name_and_of_the_bundled_ir() -> None:
     assert (bundled["network"], bundled["classes"]) == ("regnetx-400mf", 200)
     text = regnet("info", "regnetx-3.2gf").stdout.decode()
     assert "15,296,552" in text
+
+
+def test_info_names_a_few_of_the_layers_restored_and_all_as_json() -> None:
+    ir = Library(offline=True).ir("bundled", precision="int8")
+    layers = json.loads(regnet("info", ir, "--json").stdout)["certificate"]["restored"]
+    assert len(layers) > 4
+    text = regnet("info", ir).stdout.decode()
+    first = ", ".join(layers[:3])
+    assert f"restored {len(layers)} layers ({first} and {len(layers) - 3} more)\n" in text
+    assert layers[3] not in text
+
+
+@pytest.mark.parametrize(
+    ("layers", "text"),
+    [
+        ((), "no layers"),
+        (("a",), "1 layer (a)"),
+        (("a", "b", "c"), "3 layers (a, b, c)"),
+        (("a", "b", "c", "d"), "4 layers (a, b, c and 1 more)"),
+    ],
+)
+def test_layers_are_counted_and_the_first_named(layers: tuple[str, ...], text: str) -> None:
+    assert _layers_text(layers) == text
 
 
 @pytest.fixture(scope="module")

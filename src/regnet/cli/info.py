@@ -1,6 +1,7 @@
 """`regnet info`: what a network, a checkpoint or a converted model is and costs."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,6 +21,8 @@ from regnet.spec import (
 
 if TYPE_CHECKING:
     from regnet.metadata import ModelMetadata
+
+LAYERS_SHOWN = 3
 
 HELP = """Report spec, parameters, MACs and activations of a network, checkpoint or converted model.
 
@@ -171,6 +174,8 @@ def _value_text(name: str, value: Any) -> str:
         return ", ".join(rows)
     if name == "spec" and "stages" in value:
         value = {key: v for key, v in value.items() if key != "stages"}
+    if name == "certificate":
+        value = {**value, "restored": _layers_text(value["restored"])}
     if name == "graph":
         return f"GFLOPs {value['gflops']:.4f}, MParams {value['mparams']:.4f}"
     if isinstance(value, dict):
@@ -178,3 +183,12 @@ def _value_text(name: str, value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _layers_text(layers: Sequence[str]) -> str:
+    """Return how many layers there are and the first of them; `--json` has them all."""
+    if not layers:
+        return "no layers"
+    first, more = ", ".join(layers[:LAYERS_SHOWN]), len(layers) - LAYERS_SHOWN
+    count = f"{len(layers):,} {'layers' if len(layers) > 1 else 'layer'}"
+    return f"{count} ({first} and {more:,} more)" if more > 0 else f"{count} ({first})"

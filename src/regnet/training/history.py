@@ -87,10 +87,11 @@ def best_record(records: Iterable[EpochRecord]) -> EpochRecord | None:
 class History:
     """The records of a run, kept in its folder as they come.
 
-    Opened with the `records` of the checkpoint that the run goes on from, and the `next_step` it
-    will do: what a killed run wrote after them is dropped. `tensorboard` None writes event files
-    where that package is installed, True requires it. Raises `MissingExtraError` for the extra
-    `train`, and `OutputError` at any write that fails.
+    Opened with the `records` of the checkpoint that the run goes on from, and the first step it
+    will tell of, `next_step`: what a killed run wrote from there on is dropped. `tensorboard` None
+    writes event files where that package is installed, True requires it. `on_disk` False keeps
+    records in memory alone, for all processes of a run but one. Raises `MissingExtraError` for the
+    extra `train`, and `OutputError` at any write that fails.
     """
 
     def __init__(
@@ -100,15 +101,16 @@ class History:
         *,
         next_step: int = 0,
         tensorboard: bool | None = None,
+        on_disk: bool = True,
     ) -> None:
         self._records = list(records)
-        self._csv = folder / CSV_NAME
+        self._csv = folder / CSV_NAME if on_disk else None
         self._board: _Board | None = None
         installed = find_spec("tensorboard") is not None
         if tensorboard and not installed:
             raise MissingExtraError("TensorBoard", "train")
         self._write_csv()
-        if installed and tensorboard is not False:
+        if on_disk and installed and tensorboard is not False:
             self._board = _Board(folder / TENSORBOARD_NAME, len(self._records) + 1, next_step)
 
     @property
@@ -136,6 +138,8 @@ class History:
             self._board.step(step, loss, lr)
 
     def _write_csv(self) -> None:
+        if self._csv is None:
+            return
         with _writing(self._csv):
             write_whole(self._csv, csv_text(self._records).encode())
 

@@ -5,6 +5,7 @@ import torch
 from regnet.training import augment, mixing
 from regnet.training.augment import Augment
 from regnet.training.recipe import Augmentation
+from regnet.training.trivial_augment import trivial_augment
 
 NOTHING = {"flip": 0.0, "lighting": 0.0}
 EVERYTHING = {"trivial_augment": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}
@@ -66,6 +67,20 @@ def test_a_seed_repeats_its_batch_and_another_does_not():
     assert torch.equal(first, again)
     assert torch.equal(soft, same)
     assert not torch.equal(first, other)
+
+
+def test_a_batch_is_flipped_recoloured_lit_erased_and_mixed_in_this_order():
+    recipe = Augmentation(**EVERYTHING, flip=0.5, lighting=0.1)
+    images, targets = photos(32), classes(32)
+    result, soft = Augment(recipe, classes=CLASSES)(images, targets, generator(6))
+    seed = int(torch.randint(2**63 - 1, (), generator=generator(6)))
+    draws = np.random.default_rng(seed)
+    expected = trivial_augment(augment.flip(images, 0.5, draws), draws)
+    expected = augment.erase(augment.light(expected, 0.1, draws), 0.5, draws)
+    labels = torch.nn.functional.one_hot(targets, CLASSES).float()
+    expected, labels = mixing.mix(expected, labels, recipe, draws)
+    torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
+    torch.testing.assert_close(soft, labels)
 
 
 def test_any_recipe_and_batch_take_one_number_of_the_generator():

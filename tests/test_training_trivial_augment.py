@@ -98,6 +98,12 @@ def test_noise_of_floats_in_a_flat_image_is_not_stretched(name):
     assert torch.equal(BY_NAME[name].apply(images, np.zeros(1)), images)
 
 
+def test_autocontrast_measures_in_whole_levels():
+    images = torch.tensor([10.4, 55.0, 109.6]).expand(1, 3, 1, 3)
+    stretched = BY_NAME["autocontrast"].apply(images, np.zeros(1))[0, 0, 0]
+    torch.testing.assert_close(stretched, torch.tensor([1.02, 114.75, 253.98]))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_smallest_images_pass(size):
     images = torch.full((200, 3, size, size), 7.0)

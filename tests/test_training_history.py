@@ -197,6 +197,14 @@ def test_events_torn_by_a_kill_do_not_hide_those_of_the_resumed_run(tmp_path: Pa
     assert scalars(tmp_path, "epochs", "loss/train") == [(1, 5.0), (2, 1.5)]
 
 
+def test_other_processes_of_a_run_keep_records_in_memory_alone(tmp_path: Path) -> None:
+    history = History(tmp_path / "run", [record(1)], on_disk=False)
+    history.step(0, 1.0, 0.1)
+    history.add(record(2))
+    assert len(history.records) == 2
+    assert not (tmp_path / "run").exists()
+
+
 def test_the_module_needs_no_torch() -> None:
     import subprocess
 

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from regnet.calibration.calibrate import CalibrationReport
+from regnet.calibration.calibrate import Learnt
 from regnet.complexity import complexity
 from regnet.data.labelled import Dataset
 from regnet.evaluation.evaluate import Evaluation
@@ -85,11 +85,12 @@ def training_page(
     *,
     evaluation: Evaluation | None = None,
     photos: Dataset | None = None,
-    calibration: CalibrationReport | None = None,
+    calibration: Learnt | None = None,
 ) -> str:
     """Return the report's HTML: of the epochs so far, and of the deployed model's `evaluation`.
 
-    `photos` are those it was evaluated on, read again for the gallery of mistakes.
+    `photos` are those it was evaluated on, read again for the gallery of mistakes; `calibration` is
+    what calibrating it taught. Raises `MissingExtraError` without the extra `report`.
     """
     sections = [Section("", (tiles(_tiles(run, evaluation, calibration)),))]
     if remarks := [*_remarks(run, evaluation), *_calibrated(calibration)]:
@@ -142,7 +143,7 @@ def duration(seconds: float) -> str:
 
 
 def _tiles(
-    run: TrainingRun, evaluation: Evaluation | None, calibration: CalibrationReport | None
+    run: TrainingRun, evaluation: Evaluation | None, calibration: Learnt | None
 ) -> list[Tile]:
     shown = _validated(run) if evaluation is None else _measured(evaluation)
     error = _calibration_error(evaluation, calibration)
@@ -181,11 +182,9 @@ def _validated(run: TrainingRun) -> list[Tile]:
     ]
 
 
-def _calibration_error(
-    evaluation: Evaluation | None, calibration: CalibrationReport | None
-) -> Tile | None:
+def _calibration_error(evaluation: Evaluation | None, calibration: Learnt | None) -> Tile | None:
     if calibration is not None:
-        held = calibration.learnt.held_out
+        held = calibration.held_out
         before = f"{percent(held.before.ece)} before calibration"
         return Tile("Calibration error", percent(held.after.ece), before)
     if evaluation is None:
@@ -210,19 +209,19 @@ def _remarks(run: TrainingRun, evaluation: Evaluation | None) -> list[str]:
         texts.append(f"Validation did not get better in {patience:,} epochs, which ended the run.")
     if run.epoch and run.epoch != len(run.records):
         texts.append(
-            f"The model has the weights of epoch {run.epoch:,}, chosen by validation: on the photos "
-            "that chose it, it looks a little better than it is."
+            f"The model has the weights of epoch {run.epoch:,}, chosen by validation: on the "
+            "photos that chose it, it looks a little better than it is."
         )
     if evaluation is not None and (text := subset_text(evaluation)):
         texts.append(f"{text[0].upper()}{text[1:]}.")
     return texts
 
 
-def _calibrated(report: CalibrationReport | None) -> list[str]:
+def _calibrated(learnt: Learnt | None) -> list[str]:
     """Return the sentence on a calibration."""
-    if report is None:
+    if learnt is None:
         return []
-    learnt, held = report.learnt, report.learnt.held_out
+    held = learnt.held_out
     return [
         f"Calibrated with temperature {learnt.calibration.temperature:.3f}: on "
         f"{held.coverage.images:,} photos held out, the error of its probabilities is "
@@ -283,7 +282,7 @@ def _evaluated(found: Evaluation, photos: Dataset | None) -> list[Section]:
 def _epochs(run: TrainingRun) -> Section:
     columns: dict[str, Callable[[EpochRecord], Cell]] = {
         "Epoch": partial(_epoch_name, run),
-        "Learning rate": lambda r: Number(f"{r.lr:.3g}", r.lr),
+        "Rate": lambda r: Number(f"{r.lr:.3g}", r.lr),
         "Crop": lambda r: Number(str(r.crop), r.crop),
         "Loss": lambda r: _number(r.loss),
         "Top-1": lambda r: _percent(r.train_top1),
@@ -305,7 +304,7 @@ def _epochs(run: TrainingRun) -> Section:
 
 def _epoch_name(run: TrainingRun, record: EpochRecord) -> str:
     names = [f"{record.epoch:,}"]
-    names += ["best"] if record is run.best else []
+    names += ["best"] if record is run.best and record.val_top1 is not None else []
     names += ["deployed"] if record.epoch == run.epoch else []
     return ", ".join(names)
 

@@ -32,7 +32,7 @@ def draw_accuracies(canvas: "Figure", records: Records) -> None:
     axes.set_ylim(bottom=0)
     best = best_record(records)
     if best and best.val_top1 is not None:
-        _mark(axes, best.epoch, 100 * best.val_top1)
+        _mark(axes, best.epoch, 100 * best.val_top1, left=2 * best.epoch > len(records))
     _finish(axes, records, "% right")
 
 
@@ -88,12 +88,12 @@ def _line(
     )  # fmt: skip
 
 
-def _mark(axes: "Axes", x: float, y: float) -> None:
-    """Draw a circle around a point, with its value."""
+def _mark(axes: "Axes", x: float, y: float, *, left: bool) -> None:
+    """Draw a circle around a point, with its value below, to the left or right."""
     axes.plot([x], [y], "o", markersize=8, markerfacecolor="none", markeredgecolor=INK)
     axes.annotate(
-        f"{y:.1f} %", (x, y), (0, -9), textcoords="offset points", ha="right", va="top", color=INK,
-        fontsize=9,
+        f"{y:.1f} %", (x, y), (0, -9), textcoords="offset points", va="top",
+        ha="right" if left else "left", color=INK, fontsize=9,
     )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def _finish(axes: "Axes", records: Records, what: str) -> None:
     count = len(records)
     pad = max(0.02 * count, 0.5)
     axes.set(xlabel="epoch", ylabel=what, xlim=(1 - pad, count + pad))
-    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True))
+    axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     if len(axes.get_legend_handles_labels()[1]) > 1:
         axes.legend(loc="best")
     plain(axes)

@@ -90,11 +90,12 @@ def test_a_page_of_a_run_that_goes_on() -> None:
 
 def test_the_best_epoch_is_told_from_the_last() -> None:
     run = a_run(records=(record(1, val_top1=0.5), record(2, val_top1=0.4)))
-    text = text_of(training_page(run))
+    html = training_page(run)
+    text = text_of(html)
     assert "|50.00 %|best, epoch 1; 40.00 % in epoch 2|" in text
     assert "|1, best|" in text
     assert "|2|" in text
-    top1 = plots(training_page(run))["Share of right answers by epoch"]
+    top1 = plots(html)["Share of right answers by epoch"]
     assert "50.0 %" in words(top1)
 
 
@@ -146,7 +147,7 @@ def test_a_run_that_validation_ended() -> None:
 
 
 def test_what_was_trained_is_counted() -> None:
-    run = a_run(teacher="regnety-16gf", started_from="bundled", remarks=("Nine are twins.",))
+    run = a_run(0, teacher="regnety-16gf", started_from="bundled", remarks=("Nine are twins.",))
     text = text_of(training_page(run))
     cost = complexity(run.spec, image_size=224)
     assert f"{cost.params:,} parameters, {cost.macs / 1e9:.4g} GMACs at 224 x 224" in text
@@ -164,7 +165,7 @@ def test_what_was_trained_is_counted() -> None:
 
 
 def test_every_value_of_the_recipe_is_there() -> None:
-    run = a_run()
+    run = a_run(0)
     text = text_of(training_page(run)).replace("&#34;", '"')
     for part, values in asdict(run.recipe).items():
         assert f"|{part}|" in text
@@ -177,7 +178,7 @@ def test_every_value_of_the_recipe_is_there() -> None:
 def test_all_texts_are_escaped() -> None:
     recipe = replace(read_recipe("modern"), name=EVIL)
     run = a_run(
-        name=EVIL, recipe=recipe, dataset=EVIL, machine=EVIL, teacher=EVIL, started_from=EVIL,
+        1, name=EVIL, recipe=recipe, dataset=EVIL, machine=EVIL, teacher=EVIL, started_from=EVIL,
         remarks=(EVIL,),
     )  # fmt: skip
     assert "<script>alert" not in training_page(run)
@@ -256,7 +257,7 @@ def test_an_evaluation_of_nothing_readable(tmp_path: Path) -> None:
     (tmp_path / "n02124075").mkdir()
     (tmp_path / "n02124075" / "torn.png").write_bytes(b"no photo")
     nothing = evaluate("bundled", tmp_path, subset=True, cache_dir=tmp_path / "c", offline=True)
-    html = training_page(a_run(10, finished=True), evaluation=nothing)
+    html = training_page(a_run(0, finished=True), evaluation=nothing)
     assert "Every class" not in titles(html)
     assert "Unreadable images" in titles(html)
 
@@ -274,7 +275,7 @@ def learnt() -> Learnt:
 
 def test_a_calibration_has_its_sentence() -> None:
     taught = learnt()
-    text = text_of(training_page(a_run(10, finished=True), calibration=taught))
+    text = text_of(training_page(a_run(0, finished=True), calibration=taught))
     after, before = (f"{100 * (m.ece or 0):.2f} %" for m in (
         taught.held_out.after, taught.held_out.before
     ))  # fmt: skip

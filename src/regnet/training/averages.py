@@ -36,6 +36,12 @@ class WeightAverage:
         """The averaged weights by name."""
         return self._kept
 
+    @torch.no_grad()
+    def load(self, network: nn.Module) -> None:
+        """Take a network's weights for the average."""
+        for name, now in network.state_dict().items():
+            self._kept[name].copy_(now)
+
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint keeps."""
         return {"steps": self._steps, "weights": self._kept}

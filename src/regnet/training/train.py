@@ -22,7 +22,8 @@ from regnet.library import Library
 from regnet.network import RegNet
 from regnet.spec import Spec, spec_by_name
 from regnet.training.history import EpochRecord, History
-from regnet.training.loop import Job, News, Trainer, Watcher
+from regnet.training.job import Job, News, Watcher
+from regnet.training.loop import Trainer
 from regnet.training.malloc import keep_freed_memory
 from regnet.training.photos import MEMORY, CentreCrops, Photos, Unreadable
 from regnet.training.recipe import Recipe, read_recipe, write_recipe
@@ -261,7 +262,7 @@ def _ended(trainer: Trainer, history: History, labels: Labels, name: str) -> Tra
         weights, model = folder / WEIGHTS, folder / f"{name}.xml"
         write_safetensors(
             weights,
-            trainer.best.weights if stopped_early else trainer.deployed,
+            trainer.best.weights if stopped_early else trainer.weights,
             spec=trainer.bare.spec,
             labels=labels,
             preprocess=recipe.input.protocol(recipe.name),

@@ -1,0 +1,181 @@
+"""The training loop: it learns, and a stopped run goes on as if it had never stopped."""
+
+import multiprocessing
+import os
+import re
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from training_runs import Recorder, items, job, recipe, run, trainer
+
+from regnet.errors import OutputError, TrainingError
+from regnet.training.history import EpochRecord, History
+from regnet.training.loop import Trainer
+from regnet.training.run_checkpoint import LAST, read_run
+from regnet.training.schedule import learning_rate
+
+STEPS = 3  # of 96 photos in batches of 32
+
+
+def weights_of(made: Trainer) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in made.weights.items()}
+
+
+def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
+    assert a.keys() == b.keys()
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+
+
+def resumed(folder: Path, made: Trainer) -> tuple[EpochRecord, ...]:
+    values = read_run(folder / LAST)
+    made.load(values)
+    return tuple(EpochRecord.from_dict(record) for record in values["records"])
+
+
+def go_on(folder: Path, *, watcher: Recorder | None = None) -> Trainer:
+    made = trainer(job(folder, recipe()))
+    records = resumed(folder, made)
+    made.run(History(folder, records, tensorboard=False), watcher or Recorder())
+    return made
+
+
+def test_it_learns(tmp_path: Path) -> None:
+    watcher = Recorder()
+    run(job(tmp_path, recipe(schedule={"epochs": 8})), watcher)
+    first, last = watcher.records[0], watcher.records[-1]
+    assert last.loss < 0.7 * first.loss
+    assert last.val_top1 is not None
+    assert last.val_top1 > 0.8  # chance is 0.25
+    assert [record.epoch for record in watcher.records] == list(range(1, 9))
+
+
+def test_the_rate_follows_the_schedule(tmp_path: Path) -> None:
+    made, watcher = recipe(), Recorder()
+    run(job(tmp_path, made), watcher)
+    expected = [learning_rate(made, step / STEPS) for step in range(1, 3 * STEPS + 1)]
+    heard = [news.lr for news in watcher.heard]
+    assert heard == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("steps", [1, STEPS, STEPS + 2])
+def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, steps: int) -> None:
+    whole = run(job(tmp_path / "whole", recipe()))
+    run(job(tmp_path / "parts", recipe()), Recorder(stop_after=steps))
+    ended = go_on(tmp_path / "parts")
+    assert_same(weights_of(whole), weights_of(ended))
+    assert (tmp_path / "whole/metrics.csv").read_text().count("\n") == 4
+    records = [read_run(tmp_path / name / LAST)["records"] for name in ("whole", "parts")]
+    for one, other in zip(*records, strict=True):
+        timeless = {"seconds", "images_per_s"}
+        assert {k: one[k] for k in one.keys() - timeless} == {
+            k: other[k] for k in other.keys() - timeless
+        }
+
+
+def _train_slowly(folder: Path) -> None:
+    torch.set_num_threads(1)
+
+    class Slow(Recorder):
+        def stop(self) -> bool:
+            time.sleep(0.05)
+            return False
+
+    run(job(folder, recipe(schedule={"epochs": 40}), checkpoint_seconds=0.0), Slow())
+
+
+def test_a_run_killed_at_any_moment_leaves_a_checkpoint_to_go_on_from(tmp_path: Path) -> None:
+    process = multiprocessing.get_context("spawn").Process(target=_train_slowly, args=(tmp_path,))
+    process.start()
+    deadline = time.monotonic() + 120
+    while not (tmp_path / LAST).exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    time.sleep(0.37)
+    assert process.pid is not None
+    os.kill(process.pid, signal.SIGKILL)
+    process.join()
+    values = read_run(tmp_path / LAST)
+    stopped = values["position"]["epoch"] * STEPS + values["position"]["step"]
+    assert stopped > 0
+    made = trainer(job(tmp_path, recipe(schedule={"epochs": 40})))
+    records = resumed(tmp_path, made)
+    made.run(History(tmp_path, records, tensorboard=False), Recorder(stop_after=STEPS))
+    reference = trainer(job(tmp_path / "other", recipe(schedule={"epochs": 40})))
+    reference.run(
+        History(tmp_path / "other", tensorboard=False), Recorder(stop_after=stopped + STEPS)
+    )
+    assert_same(weights_of(reference), weights_of(made))
+
+
+def test_unreadable_photos_are_left_out_counted_and_told(tmp_path: Path) -> None:
+    watcher = Recorder()
+    run(job(tmp_path, recipe(), photos=items(96, broken=(5, 40))), watcher)
+    assert {photo.source for photo in watcher.lost} == {"photo-5.png", "photo-40.png"}
+    assert [record.skipped for record in watcher.records] == [2, 2, 2]
+
+
+def test_a_batch_of_which_nothing_can_be_read_is_skipped(tmp_path: Path) -> None:
+    watcher = Recorder()
+    broken = tuple(range(96))
+    run(job(tmp_path, recipe(averages={"precise_bn": 0}), photos=items(broken=broken)), watcher)
+    assert [record.skipped for record in watcher.records] == [96, 96, 96]
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path) -> None:
+    wild = recipe(optimizer={"lr": 1e30}, schedule={"warmup_epochs": 0.0})
+    with pytest.raises(TrainingError, match=r"epoch 1, step \d+ of 3, at a learning rate of"):
+        run(job(tmp_path, wild))
+    assert not (tmp_path / LAST).exists()
+
+
+def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
+    still = recipe(optimizer={"lr": 1e-12}, schedule={"epochs": 50, "patience": 2})
+    watcher = Recorder()
+    made = run(job(tmp_path, still), watcher)
+    assert len(watcher.records) == made.best.epoch + 2 < 50
+
+
+def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path) -> None:
+    head_alone = recipe(transfer={"freeze": 3}, averages={"ema": 0.0, "precise_bn": 0})
+    whole = run(job(tmp_path / "1", head_alone), Recorder(stop_after=2))
+    parts = run(job(tmp_path / "3", head_alone, accumulate=3), Recorder(stop_after=2))
+    a, b = whole.weights["head.fc.weight"], parts.weights["head.fc.weight"]
+    start = trainer(job(tmp_path / "0", head_alone)).weights["head.fc.weight"]
+    assert (a - start).norm() > 0.01
+    torch.testing.assert_close(a, b)  # BN does not see the parts: its layers are frozen
+
+
+@pytest.mark.parametrize(
+    ("change", "how"),
+    [({"schedule": {"epochs": 4}}, "with another recipe"), ({}, "on other photos")],
+)
+def test_a_checkpoint_of_another_run_is_refused(
+    tmp_path: Path, change: dict[str, dict[str, object]], how: str
+) -> None:
+    run(job(tmp_path, recipe()), Recorder(stop_after=1))
+    made = trainer(job(tmp_path, recipe(**change)))
+    values = read_run(tmp_path / LAST)
+    if not change:
+        values["fingerprint"] = "others"
+    with pytest.raises(TrainingError, match=re.escape(how)):
+        made.load(values)
+
+
+def test_frozen_parts_stay_as_they_are(tmp_path: Path) -> None:
+    made = run(
+        job(tmp_path, recipe(transfer={"freeze": 2}, averages={"precise_bn": 0, "ema": 0.0}))
+    )
+    fresh = trainer(job(tmp_path / "other", recipe())).weights
+    for name, tensor in made.weights.items():
+        frozen = name.startswith(("stem.", "s1."))
+        if name.endswith(("conv.weight", ".f.a.weight", "running_mean", "fc.weight")):
+            assert torch.equal(tensor, fresh[name]) == frozen, name
+
+
+def test_an_unwritable_folder_is_an_error_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write to"):
+        trainer(job(tmp_path / "file", recipe()))

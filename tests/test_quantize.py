@@ -1,6 +1,7 @@
 """INT8 models: what is in them, what they claim, and what is refused."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -11,16 +12,20 @@ import numpy as np
 import pytest
 from labelled_photos import write_labelled_photos
 from test_export import SMALL, TINY, confident, described
+from test_report import Reader
 
 from regnet.agreement import agreement
 from regnet.engine import Engine, read_model
 from regnet.errors import AgreementError, ModelError, QuantizationError
+from regnet.evaluation.scoring import Failure
 from regnet.export import export_network
 from regnet.graph import graph_cost, graph_metadata, read_graph
 from regnet.library import Library, int8_beside
+from regnet.metrics import Share
 from regnet.quantization.photo_sets import draw_photos
 from regnet.quantization.quantize import Quantization, quantize
 from regnet.quantization.sensitivity import fewest, ranked
+from regnet.report.quantization import described_layer, quantization_page
 from regnet.runtime import ov
 from regnet.samples import sample_crops, sample_photos
 
@@ -109,12 +114,18 @@ def test_its_cost_is_that_of_the_network(model: Path, all_int8: Quantization) ->
     assert int8.flops == pytest.approx(original.flops, rel=0.02)
 
 
-def test_layers_go_back_until_it_holds(
-    model: Path, photos: Path, all_int8: Quantization, tmp_path: Path
-) -> None:
+@pytest.fixture(scope="module")
+def with_restored(
+    model: Path, photos: Path, all_int8: Quantization, tmp_path_factory: pytest.TempPathFactory
+) -> Quantization:
+    """Return a model that agrees on a photo more than the one with every layer in INT8."""
     least = (all_int8.agreement.top1.hits + 1) / CHECKS
-    found = make(model, photos, tmp_path, least)
-    assert found.certificate.agreement >= least
+    return make(model, photos, tmp_path_factory.mktemp("restored"), least)
+
+
+def test_layers_go_back_until_it_holds(all_int8: Quantization, with_restored: Quantization) -> None:
+    found = with_restored
+    assert found.certificate.agreement > all_int8.certificate.agreement
     assert 0 < len(found.restored) <= found.layers
     assert found.agreement_before == all_int8.agreement
     assert found.speed_before is not None
@@ -229,20 +240,69 @@ def test_the_fewest_are_found(needed: int) -> None:
     assert fewest(needed - 1, holds) is None
 
 
+def test_the_page_shows_what_was_measured(with_restored: Quantization, photos: Path) -> None:
+    found = with_restored
+    before = found.agreement_before
+    assert before is not None
+    html = quantization_page(replace(found, agreement=before), photos)
+    reader = Reader(html)
+    text = " ".join(" ".join(reader.texts).split())
+    assert re.findall(r"<h2>(.*?)</h2>", html) == [
+        "Agreement, and what it costs",
+        "Flips",
+        "Layers back in floating point",
+        "How this was measured",
+    ]
+    assert f"at least {100 * before.top1_at_least:.2f} % (95 % confidence)" in text
+    assert all(layer in reader.texts for layer in found.restored)
+    images = [value for tag, name, value in reader.attributes if (tag, name) == ("img", "src")]
+    assert len(images) == len(before.flips) > 0
+    assert all(image.startswith("data:image/jpeg") for image in images)
+    for flip in before.flips:
+        assert f"margin {flip.margin:.3f}" in text
+        assert Path(flip.source).name in reader.texts
+
+
+def test_the_page_of_a_model_without_flips(all_int8: Quantization, photos: Path) -> None:
+    agreed = replace(all_int8.agreement, top1=Share.of(CHECKS, CHECKS), flips=())
+    broken = Failure("<b>.jpg", "no image")
+    found = replace(all_int8, agreement=agreed, unreadable=(broken,))
+    html = quantization_page(found, photos)
+    assert "Every photo has the top class of f32." in html
+    assert f"None: all {found.layers} layers that can be INT8 are." in html
+    assert "<b>.jpg" in Reader(html).texts
+    assert "<img" not in html
+
+
+@pytest.mark.parametrize(
+    ("layer", "text"),
+    [
+        ("stem.conv", "the stem's 3 x 3 convolution"),
+        ("s1.b1.proj", "stage 1, block 1: 1 x 1 convolution of the shortcut"),
+        ("s12.b3.f.b", "stage 12, block 3: 3 x 3 convolution in groups"),
+        ("another", ""),
+    ],
+)
+def test_layers_are_described(layer: str, text: str) -> None:
+    assert described_layer(layer) == text
+
+
 def test_the_command_reports(model: Path, photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     done = run_command(
         *(model, "--calibration", tmp_path / "photos", "--samples", SAMPLES, "--json"),
         *("--min-agreement", 0.5, "--checks", CHECKS, "-o", tmp_path / "out"),
+        *("--html", tmp_path / "report.html"),
     )
     assert done.returncode == 1, done.stderr
+    assert "broken.jpg" in (tmp_path / "report.html").read_text()
     found = json.loads(done.stdout)
     assert found["certificate"]["photos"] == CHECKS
     assert found["unreadable"][0]["source"].endswith("broken.jpg")
     assert Path(found["path"]) == tmp_path / "out" / "small-int8.xml"
     assert set(found["speed"]) == {"f32", "bf16", "int8", "vs_f32", "vs_bf16"}
-    assert done.stderr == ""
+    assert done.stderr == f"{tmp_path / 'report.html'}: written\n"
     refused = run_command(model, "--calibration", tmp_path / "none", "-o", tmp_path / "no")
     assert refused.returncode == 2
     assert "no such file or folder" in refused.stderr

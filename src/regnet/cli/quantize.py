@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track
-from regnet.cli.options import AsJson, CacheDir, Mirrors, Model, Offline, OutputFolder, library
+from regnet.cli.options import (
+    AsJson,
+    CacheDir,
+    HtmlReport,
+    Mirrors,
+    Model,
+    Offline,
+    OutputFolder,
+    library,
+)
+from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 
 if TYPE_CHECKING:
@@ -42,6 +52,8 @@ Examples:
   regnet quantize models/regnetx-3.2gf.xml --calibration imagenet/train -o models/
 
   regnet quantize my.safetensors --calibration train/ --agreement val/ --min-agreement 0.98
+
+  regnet quantize bundled --calibration photos/ --html report.html
 """
 
 
@@ -67,11 +79,13 @@ def quantize(
     ] = 0.99,
     output: OutputFolder = Path(),
     as_json: AsJson = False,
+    html: HtmlReport = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
 ) -> None:
     """Quantize and say what was measured."""
+    require_html(html)
     models = library(cache_dir, offline, mirror)
     with interruptible():
         with download_display() as on_event:
@@ -88,6 +102,10 @@ def quantize(
             folder=output,
             watch=_watch,
         )
+        if html is not None:
+            from regnet.report.quantization import quantization_page
+
+            write_html(html, quantization_page(found, agreement or calibration))
     typer.echo(json.dumps(found.to_dict()) if as_json else "\n".join(_lines(found)))
     raise typer.Exit(EXIT_SOME_FAILED if found.unreadable else EXIT_OK)
 

@@ -11,7 +11,6 @@ from regnet.comparison.table import difference_text, sizes_text
 from regnet.comparison.tally import DELTA_EDGES, Accuracy, FlippedPhoto
 from regnet.comparison.tally import Photo as SourcePhoto
 from regnet.comparison.verdict import ROUNDING, percent
-from regnet.errors import ImageError
 from regnet.evaluation.table import first_name
 from regnet.report.figures import ACCENT, MUTED, plain, svg
 from regnet.report.html import (
@@ -29,7 +28,7 @@ from regnet.report.html import (
     table,
     tiles,
 )
-from regnet.report.thumbnails import thumbnail
+from regnet.report.thumbnails import thumbnail_of
 from regnet.result import ClassScore
 from regnet.version import TOOL_VERSION
 
@@ -166,20 +165,11 @@ def _flip(flip: FlippedPhoto, record: ComparisonRecord, photo: SourcePhoto | Non
     lines = [f"A {_said(flip.a)}", f"B {_said(flip.b)}"]
     if flip.truth >= 0:
         lines.append(f"truth: {first_name(record.pair.labels[flip.truth].name)}")
-    return Photo(_thumbnail(photo), tuple(lines), flip.source)
+    return Photo(thumbnail_of(photo), tuple(lines), flip.source)
 
 
 def _said(score: ClassScore) -> str:
     return f"{first_name(score.label)} {100 * score.probability:.1f} %"
-
-
-def _thumbnail(photo: SourcePhoto | None) -> str | None:
-    if photo is None:
-        return None
-    try:
-        return thumbnail(photo.read())
-    except ImageError:
-        return None
 
 
 def _accuracy(accuracy: Accuracy) -> Section:

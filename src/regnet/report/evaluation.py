@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-from regnet.data.labelled import Dataset, LabelledItem
-from regnet.errors import ImageError
+from regnet.data.labelled import Dataset
 from regnet.evaluation.evaluate import Evaluation
 from regnet.evaluation.table import (
     card_text,
@@ -33,7 +32,7 @@ from regnet.report.html import (
     table,
     tiles,
 )
-from regnet.report.thumbnails import thumbnail
+from regnet.report.thumbnails import thumbnail_of
 from regnet.result import readable
 from regnet.version import TOOL_VERSION
 
@@ -199,21 +198,12 @@ def _mistakes(found: Evaluation, dataset: Dataset) -> Section:
             f"{said} {percent(mistake.probability, 1)}",
             f"truth: {truth} {percent(mistake.of_truth, 1)}",
         )
-        photos.append(Photo(_photo(item), lines, readable(mistake.source)))
+        photos.append(Photo(thumbnail_of(item), lines, readable(mistake.source)))
     return Section(
         "Worst mistakes",
         (gallery(photos),) if photos else (note("There are none."),),
         lead="The wrong answers of highest probability. Some are the label's mistake.",
     )
-
-
-def _photo(item: LabelledItem | None) -> str | None:
-    if item is None:
-        return None
-    try:
-        return thumbnail(item.read())
-    except ImageError:
-        return None
 
 
 def _classes(found: Evaluation) -> Section:

@@ -2,6 +2,7 @@
 
 import base64
 import io
+from typing import Protocol
 
 from PIL import Image
 
@@ -9,6 +10,23 @@ from regnet.errors import ImageError
 from regnet.preprocess import ImageLike, rgb_pixels
 
 SIDE = 192
+
+
+class Readable(Protocol):
+    """A photo whose encoded bytes are read when they are wanted."""
+
+    def read(self) -> bytes:
+        """Return the bytes; raises `ImageError`."""
+
+
+def thumbnail_of(photo: Readable | None) -> str | None:
+    """Return the thumbnail of a photo that is read now, None where it is gone."""
+    if photo is None:
+        return None
+    try:
+        return thumbnail(photo.read())
+    except ImageError:
+        return None
 
 
 def thumbnail(image: ImageLike, *, side: int = SIDE) -> str | None:

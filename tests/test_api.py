@@ -29,6 +29,7 @@ PUBLIC = [
     "evaluate",
     "imagenet_labels",
     "load",
+    "quantize",
     "spec_by_name",
 ]
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from regnet.protocol import OMZ as OMZ
     from regnet.protocol import PYCLS as PYCLS
     from regnet.protocol import Preprocess as Preprocess
+    from regnet.quantization.quantize import quantize as quantize
     from regnet.result import ClassScore as ClassScore
     from regnet.result import Prediction as Prediction
     from regnet.spec import SPEC_NAMES as SPEC_NAMES
@@ -57,6 +58,7 @@ _HOMES = {
     "evaluate": "evaluation.evaluate",
     "imagenet_labels": "labels",
     "load": "loading",
+    "quantize": "quantization.quantize",
     "spec_by_name": "spec",
 }
 

@@ -1,0 +1,189 @@
+"""A data set -> what is wrong with it, in one pass over the photos."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.doctor.copies import copy_findings, exact_groups, near_groups
+from regnet.doctor.findings import Finding, errors_of, worst_first
+from regnet.doctor.glance import glances
+from regnet.doctor.layout_findings import layout_findings
+from regnet.doctor.photo_findings import kept_shares, photo_findings
+from regnet.doctor.photos import Photos
+from regnet.doctor.tree import Tree
+from regnet.parallel import cores, in_order
+from regnet.protocol import Preprocess
+from regnet.result import readable
+from regnet.version import TOOL_VERSION
+
+Listener = Callable[[float, str], None]
+
+MOST_FILES: Final = 100
+"""Files that a finding lists where nothing else is asked for."""
+
+_PREVIEWS: Final = 12  # photos that lose most, and as many of all
+
+
+@dataclass(frozen=True)
+class Spread:
+    """The least, the median and the most of a figure over all photos."""
+
+    least: float
+    median: float
+    most: float
+
+
+@dataclass(frozen=True)
+class Preview:
+    """A photo whose crop is to be shown: its name and place, width and height, share kept."""
+
+    source: str
+    place: str
+    width: int
+    height: int
+    kept: float
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What was found in a data set.
+
+    `splits` has the photos by split and class; `short`, `long` (pixels) and `kept` (shares of the
+    area that the centre crop keeps) are None where no photo could be read. `cut_most` and `typical`
+    are photos to show.
+    """
+
+    path: str
+    splits: dict[str, dict[str, int]]
+    classes: tuple[str, ...]
+    photos: int
+    unreadable: int
+    preprocess: Preprocess
+    short: Spread | None
+    long: Spread | None
+    kept: Spread | None
+    findings: tuple[Finding, ...]
+    cut_most: tuple[Preview, ...]
+    typical: tuple[Preview, ...]
+    seconds: float
+
+    @property
+    def wasteful(self) -> bool:
+        """Whether a training would be wasted."""
+        return bool(errors_of(self.findings))
+
+    def to_dict(self, *, files: int = MOST_FILES) -> dict[str, Any]:
+        """Return all as plain JSON values, with at most so many files of each finding."""
+        return {
+            "dataset": readable(self.path),
+            "photos": self.photos,
+            "unreadable": self.unreadable,
+            "classes": [readable(name) for name in self.classes],
+            "splits": {
+                split or "all": {readable(name): count for name, count in counts.items() if name}
+                for split, counts in self.splits.items()
+            },
+            "resize": self.preprocess.resize,
+            "crop": self.preprocess.crop,
+            "short_side": _spread(self.short),
+            "long_side": _spread(self.long),
+            "kept": _spread(self.kept),
+            "findings": [finding.first(files).to_dict() for finding in self.findings],
+            "seconds": round(self.seconds, 3),
+            "version": TOOL_VERSION,
+        }
+
+
+def examine(
+    tree: Tree,
+    *,
+    resize: int = 256,
+    crop: int = 224,
+    workers: int | None = None,
+    near: bool = True,
+    advance: Listener = lambda count, stage: None,
+) -> Examination:
+    """Return what is wrong with the photos of `open_tree`.
+
+    `resize` and `crop` are those of the training. Without `near` only copies byte by byte are
+    looked for. `advance` hears of each photo ("looking"), then of the share of the comparison that
+    was done ("comparing"). Raises `DatasetError` where the files change meanwhile, `ProtocolError`
+    for an impossible crop.
+    """
+    start = time.perf_counter()
+    preprocess = Preprocess(name="doctor", resize=resize, crop=crop)
+    photos = _look(tree, workers or cores(), advance)
+    exact = exact_groups(photos)
+    alike = near_groups(photos, exact, advance=lambda s: advance(s, "comparing")) if near else []
+    found = [
+        *layout_findings(tree),
+        *photo_findings(photos, preprocess),
+        *copy_findings(photos, exact, alike),
+    ]
+    return _examination(tree, photos, preprocess, worst_first(found), start)
+
+
+def _look(tree: Tree, workers: int, advance: Listener) -> Photos:
+    photos = Photos(tree)
+    for glance in in_order(tree.items(), glances, workers=workers):
+        photos.add(glance)
+        advance(1, "looking")
+    return photos
+
+
+def _examination(
+    tree: Tree,
+    photos: Photos,
+    preprocess: Preprocess,
+    findings: tuple[Finding, ...],
+    start: float,
+) -> Examination:
+    readable = photos.readable
+    sizes = photos.sizes[readable]
+    kept = kept_shares(sizes, preprocess)
+    order = np.argsort(kept, kind="stable")[:_PREVIEWS]
+    evenly = np.unique(np.linspace(0, len(readable) - 1, _PREVIEWS).astype(int))
+    return Examination(
+        path=tree.path,
+        splits={split: tree.counts[split] for split in tree.splits},
+        classes=tree.classes,
+        photos=len(photos),
+        unreadable=len(photos.errors),
+        preprocess=preprocess,
+        short=_spread_of(sizes.min(axis=1)) if len(sizes) else None,
+        long=_spread_of(sizes.max(axis=1)) if len(sizes) else None,
+        kept=_spread_of(kept) if len(sizes) else None,
+        findings=findings,
+        cut_most=_previews(photos, readable, kept, order),
+        typical=_previews(photos, readable, kept, evenly) if len(readable) else (),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _previews(
+    photos: Photos,
+    readable: NDArray[np.int64],
+    kept: NDArray[np.float64],
+    chosen: NDArray[np.int64],
+) -> tuple[Preview, ...]:
+    """Return the chosen of the readable photos."""
+    files = [photos.file(index) for index in readable[chosen].tolist()]
+    sizes = photos.sizes[readable[chosen]].tolist()
+    return tuple(
+        Preview(file.source, file.place, width, height, share)
+        for file, (width, height), share in zip(files, sizes, kept[chosen].tolist(), strict=True)
+    )
+
+
+def _spread_of(values: NDArray[Any]) -> Spread:
+    return Spread(float(values.min()), float(np.median(values)), float(values.max()))
+
+
+def _spread(spread: Spread | None) -> dict[str, float] | None:
+    if spread is None:
+        return None
+    return {"least": spread.least, "median": spread.median, "most": spread.most}

@@ -1,0 +1,89 @@
+"""What the doctor keeps of a photo: its size, a hash of its file, and a small grey picture."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from hashlib import blake2b
+from typing import Final
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from regnet.data.sources import Item
+from regnet.decode import MAX_PIXELS, _jpeg_orientation, _upright, decode_pixels
+from regnet.errors import ImageError
+
+Grey = NDArray[np.uint8]
+
+SIDE: Final = 24
+"""Side of the small grey picture, in pixels: 576 bytes a photo stay in memory."""
+
+DIGEST: Final = 16
+"""Bytes of the hash of a file."""
+
+_ENOUGH: Final = 4 * SIDE  # pixels that a side is decoded to at least
+_BLANK: Final = 2.5  # levels of standard deviation
+
+
+@dataclass(frozen=True)
+class Glance:
+    """One photo: upright `width` and `height`, `digest` of the file, `grey` (SIDE, SIDE) uint8.
+
+    Where `error` says why it could not be read, they are all 0.
+    """
+
+    source: str
+    error: str = ""
+    width: int = 0
+    height: int = 0
+    digest: bytes = bytes(DIGEST)
+    grey: Grey = field(default_factory=lambda: np.zeros((SIDE, SIDE), np.uint8))
+
+
+def glances(items: Sequence[Item]) -> Iterator[Glance]:
+    """Yield what is kept of each photo. Thread-safe."""
+    for item in items:
+        try:
+            yield _glance(item.source, item.read())
+        except ImageError as exc:
+            yield Glance(item.source, error=str(exc))
+
+
+def _glance(source: str, data: bytes) -> Glance:
+    grey, (width, height) = _decoded(data)
+    whole = Image.fromarray(np.ascontiguousarray(grey))
+    small = whole.resize((SIDE, SIDE), Image.Resampling.BOX)
+    digest = blake2b(data, digest_size=DIGEST).digest()
+    return Glance(source, "", width, height, digest, np.asarray(small))
+
+
+def _decoded(data: bytes) -> tuple[Grey, tuple[int, int]]:
+    """Return an image upright and grey, a JPEG at a fraction of its size, and its full size."""
+    if (scaled := _scaled_jpeg(data)) is not None:
+        return scaled
+    pixels = decode_pixels(data, "RGB")
+    grey = Image.fromarray(np.ascontiguousarray(pixels)).convert("L")
+    return np.asarray(grey), grey.size
+
+
+def _scaled_jpeg(data: bytes) -> tuple[Grey, tuple[int, int]] | None:
+    """Return a JPEG, decoded in a third of the time; None where Pillow must decide."""
+    if data[:3] != b"\xff\xd8\xff":
+        return None
+    try:
+        height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        if width * height > MAX_PIXELS:
+            return None
+        grey = simplejpeg.decode_jpeg(data, "GRAY", min_height=_ENOUGH, min_width=_ENOUGH)
+    except (ValueError, MemoryError):
+        return None
+    turned = _upright(grey, _jpeg_orientation(data))
+    swapped = turned.strides[0] < turned.strides[1]
+    return turned[..., 0], (height, width) if swapped else (width, height)
+
+
+def is_blank(greys: Grey) -> NDArray[np.bool_]:
+    """Return which of (N, SIDE, SIDE) show nothing but one shade."""
+    flat: NDArray[np.bool_] = greys.reshape(len(greys), -1).std(axis=1) < _BLANK
+    return flat

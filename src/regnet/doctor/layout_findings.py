@@ -1,0 +1,126 @@
+"""What is wrong with the folders of a data set: splits, classes, strays, files left out."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path, PurePath
+from typing import Final
+
+from regnet.doctor.findings import File, Finding, counted, quoted
+from regnet.doctor.quick import no_photos, quick_findings, split_gaps, split_names
+from regnet.doctor.tree import Tree
+
+_NOT_READ: Final = frozenset(
+    (".heic", ".heif", ".jfif", ".jxl", ".svg", ".psd", ".tga", ".exr")
+) | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
+"""Suffixes of pictures that are not read."""
+
+
+def layout_findings(tree: Tree) -> list[Finding]:
+    """Return what the names and numbers of folders and files tell; no photo is read."""
+    found = list(_left_out(tree.path))
+    if not len(tree):
+        return [no_photos(), *found]
+    if not tree.classes:
+        return [_no_classes(tree), *found]
+    return [*_counts(tree), *_mixed(tree), *_strays(tree), *found]
+
+
+def _counts(tree: Tree) -> Iterator[Finding]:
+    """Yield what the numbers of photos tell, of every split beside the training photos."""
+    photos = {
+        split: [counts.get(name, 0) for name in tree.classes]
+        for split, counts in tree.counts.items()
+    }
+    if not sum(photos.get(tree.training, ())):
+        yield no_photos(tree.training)
+        return
+    train = photos[tree.training]
+    certain = tree.splits_with_classes
+    for finding in quick_findings(tree.classes, train, photos.get("val")):
+        if finding.code != "splits-as-classes" or not certain:
+            yield finding
+    if certain:
+        yield from split_names(tree.classes, certain=certain)
+    if "test" in photos:
+        yield from split_gaps(tree.classes, train, photos["test"], split="test")
+    if "val" not in photos:
+        yield _no_validation()
+
+
+def _no_validation() -> Finding:
+    return Finding(
+        "no-validation",
+        "note",
+        "There is no validation split: a training puts a part of the photos aside.",
+        "Where photos belong together (a film, a patient, a day), make the split yourself, so "
+        "that none of them are on both sides: DATASET/train/cat, DATASET/val/cat.",
+    )
+
+
+def _no_classes(tree: Tree) -> Finding:
+    where = "in the folders of the splits" if tree.layout == "splits" else "in one folder"
+    return Finding(
+        "no-classes",
+        "error",
+        f"The photos lie {where}, not in a folder a class.",
+        "Make a folder for each class and move its photos there: DATASET/cat/1.jpg.",
+        count=len(tree),
+    )
+
+
+def _mixed(tree: Tree) -> Iterator[Finding]:
+    """Yield classes with splits in them, whose photos would all be trained on."""
+    if names := tree.classes_with_splits:
+        yield Finding(
+            "splits-in-classes",
+            "error",
+            f"{counted(len(names), 'class has', 'classes have')} folders of splits inside: "
+            f"{quoted(names)}. Their validation photos would be trained on.",
+            "Turn the folders round: DATASET/train/cat, not DATASET/cat/train.",
+            count=len(names),
+        )
+
+
+def _strays(tree: Tree) -> Iterator[Finding]:
+    """Yield the photos that are in no class, split by split."""
+    places = {code for code, place in enumerate(tree.places) if not place.label}
+    indices = [index for index, code in enumerate(tree.codes) if code in places]
+    if not indices:
+        return
+    splits = sorted({tree.places[tree.codes[index]].split for index in indices} - {""})
+    where = f" of {quoted(splits)}" if splits else ""
+    yield Finding(
+        "stray",
+        "warning",
+        f"{counted(len(indices), 'photo lies', 'photos lie')} outside the class folders{where}.",
+        "They are left out of a training: move them into the folder of their class, or away.",
+        count=len(indices),
+        files=tuple(_files(tree, set(indices))),
+    )
+
+
+def _files(tree: Tree, indices: set[int]) -> Iterator[File]:
+    for index, (name, _) in enumerate(tree.sizes()):
+        if index in indices:
+            yield File(name, tree.places[tree.codes[index]].split)
+
+
+def _left_out(path: str) -> Iterator[Finding]:
+    """Yield the pictures on disk of kinds that are not read."""
+    found = [
+        str(Path(folder, name))
+        for folder, _, names in os.walk(Path(path).expanduser())
+        for name in names
+        if PurePath(name).suffix.lower() in _NOT_READ and not name.startswith(".")
+    ]
+    if found:
+        suffixes = sorted({PurePath(name).suffix.lower() for name in found})
+        yield Finding(
+            "not-read",
+            "warning",
+            f"{counted(len(found), 'picture')} of a kind that is not read ({quoted(suffixes)}) "
+            f"{'is' if len(found) == 1 else 'are'} left out.",
+            "Convert them to JPEG or PNG.",
+            count=len(found),
+            files=tuple(File(name) for name in sorted(found)),
+        )

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from regnet.spec import RegNetSpec as RegNetSpec
     from regnet.spec import Stage as Stage
     from regnet.spec import spec_by_name as spec_by_name
+    from regnet.training.finetune import finetune as finetune
+    from regnet.training.train import train as train
     from regnet.zoo.card import Card as Card
     from regnet.zoo.catalogue import card_by_name as card_by_name
     from regnet.zoo.catalogue import card_names as card_names
@@ -56,10 +58,12 @@ _HOMES = {
     "calibrate": "calibration.calibrate",
     "compare": "comparison.compare",
     "evaluate": "evaluation.evaluate",
+    "finetune": "training.finetune",
     "imagenet_labels": "labels",
     "load": "loading",
     "quantize": "quantization.quantize",
     "spec_by_name": "spec",
+    "train": "training.train",
 }
 
 __all__ = sorted(_HOMES)

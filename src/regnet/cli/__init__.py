@@ -20,6 +20,7 @@ COMMANDS = (
     "classify",
     "evaluate",
     "compare",
+    "train",
     "quantize",
     "calibrate",
     "benchmark",
@@ -27,6 +28,7 @@ COMMANDS = (
     "download",
     "convert",
     "info",
+    "doctor",
 )
 
 

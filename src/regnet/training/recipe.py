@@ -5,16 +5,18 @@ is the paper's recipe (arXiv 2003.13678, section 3 and its training code).
 """
 
 import json
-import math
+import sys
 import tomllib
-from dataclasses import asdict, dataclass, field, fields, replace
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
 from regnet.errors import OutputError, ProtocolError, RecipeError, shown
 from regnet.files import write_whole
-from regnet.protocol import Interpolation, Offset, Preprocess
+from regnet.protocol import Interpolation, Offset, Preprocess, Triple
 
 Pair = tuple[float, float]
 Sizes = tuple[tuple[float, int], ...]
@@ -22,6 +24,8 @@ Sizes = tuple[tuple[float, int], ...]
 RECIPES: Final = ("paper", "modern", "finetune")
 _MAX_BYTES: Final = 1 << 20
 _SUFFIX: Final = ".toml"
+
+_toml = partial(json.dumps, ensure_ascii=False)  # values of a recipe are written alike in both
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,8 +49,8 @@ class Optimizer:
 
     def __post_init__(self) -> None:
         _require_types(self)
-        _require("lr", self.lr, self.lr > 0, "over 0")
-        _require("per", self.per, self.per >= 1, "1 or more")
+        _require("lr", self.lr, 0 < self.lr <= 1000, "over 0, at most 1000")
+        _require("per", self.per, 1 <= self.per <= 1_000_000, "from 1 to 1000000")
         _require("momentum", self.momentum, 0 <= self.momentum < 1, "from 0 to below 1")
         _require("weight_decay", self.weight_decay, self.weight_decay >= 0, "0 or more")
         _require("stage_decay", self.stage_decay, 0 < self.stage_decay <= 1, "over 0, at most 1")
@@ -57,8 +61,9 @@ class Optimizer:
 class Schedule:
     """Linear warm-up from `warmup_factor` of the rate, then half a cosine down to `final_factor`.
 
-    `batch` images make a step. The rate changes every "epoch" or every "step". `patience` ends
-    the run after so many epochs without a better validation; 0 never does.
+    `batch` images make a step; 0 chooses by their number, and by the memory of a GPU. The rate
+    changes every "epoch" or every "step". `patience` ends the run after so many epochs without a
+    better validation; 0 never does.
     """
 
     epochs: int = 100
@@ -72,7 +77,7 @@ class Schedule:
     def __post_init__(self) -> None:
         _require_types(self)
         _require("epochs", self.epochs, 1 <= self.epochs <= 100_000, "from 1 to 100000")
-        _require("batch", self.batch, 1 <= self.batch <= 1_000_000, "from 1 to 1000000")
+        _require("batch", self.batch, 0 <= self.batch <= 1_000_000, "from 0 to 1000000")
         _require("warmup_epochs", self.warmup_epochs, self.warmup_epochs >= 0, "0 or more")
         for name in ("warmup_factor", "final_factor"):
             value = getattr(self, name)
@@ -84,6 +89,7 @@ class Schedule:
 class Input:
     """What the trained model takes: the protocol's sizes and rules, channels in BGR.
 
+    `mean` and `scale` are of pixels from 0 to 255, as in `Preprocess`.
     `progressive` lists pairs (share of the epochs, crop): from that share on, training crops have
     that size; before the first pair, and without any, `crop`.
     """
@@ -92,6 +98,8 @@ class Input:
     crop: int = 224
     interpolation: Interpolation = "opencv-linear"
     offset: Offset = "ceil"
+    mean: Triple = Preprocess.mean
+    scale: Triple = Preprocess.scale
     progressive: Sizes = ()
 
     def __post_init__(self) -> None:
@@ -100,7 +108,8 @@ class Input:
         shares = [share for share, _ in self.progressive]
         good = all(0 <= share < 1 for share in shares) and shares == sorted(set(shares))
         good = good and all(8 <= size <= 4096 for _, size in self.progressive)
-        _require("progressive", self.progressive, good, "pairs [share, crop], shares in order")
+        allowed = "pairs [share, crop]: shares from 0 to below 1 in rising order, crops 8 to 4096"
+        _require("progressive", self.progressive, good, allowed)
 
     def protocol(self, name: str) -> Preprocess:
         """Return the protocol that evaluates and deploys the model."""
@@ -111,9 +120,11 @@ class Input:
                 crop=self.crop,
                 interpolation=self.interpolation,
                 offset=self.offset,
+                mean=self.mean,
+                scale=self.scale,
             )
         except ProtocolError as exc:
-            raise RecipeError(f"recipe: {exc}") from exc
+            raise RecipeError(str(exc)) from exc
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,11 +197,14 @@ class Averages:
 
 @dataclass(frozen=True, kw_only=True)
 class Transfer:
-    """What a pretrained network keeps: `freeze` first parts (stem, stages 1 to 4) do not learn.
+    """How a network that has learnt before goes on.
 
-    `balanced_sampling` draws every class equally often.
+    `pretrained` starts with the model's own weights, a new head where classes differ, and the input
+    that the model takes instead of the recipe's. `freeze` first parts (stem, stages 1 to 4) do not
+    learn. `balanced_sampling` draws every class equally often.
     """
 
+    pretrained: bool = False
     freeze: int = 0
     balanced_sampling: bool = False
 
@@ -217,9 +231,10 @@ class Recipe:
     transfer: Transfer = field(default_factory=Transfer)
 
     def __post_init__(self) -> None:
-        _require("name", self.name, isinstance(self.name, str) and bool(self.name), "a name")
-        whole = isinstance(self.seed, int) and not isinstance(self.seed, bool)
-        _require("seed", self.seed, whole and 0 <= self.seed < 2**63, "a whole number, 0 or more")
+        _require_types(self)
+        legible = self.name.isprintable() and bool(self.name.strip())
+        _require("name", self.name, legible, "printable and not blank")
+        _require("seed", self.seed, 0 <= self.seed < 2**63, f"from 0 to {2**63 - 1}")
 
     @property
     def lr(self) -> float:
@@ -227,16 +242,22 @@ class Recipe:
         return self.optimizer.lr * self.schedule.batch / self.optimizer.per
 
     def changed(self, part: str, **values: Any) -> "Recipe":
-        """Return the recipe with values of one part replaced; those that are None stay."""
+        """Return the recipe with values of one part replaced; those that are None stay.
+
+        Raises `RecipeError`.
+        """
+        parts = {f.name: f.type for f in fields(self) if is_dataclass(f.type)}
+        _require_known([part], parts, "the recipe")
         given = {name: value for name, value in values.items() if value is not None}
-        return replace(self, **{part: replace(getattr(self, part), **given)})
+        made = _part(part, parts[part], vars(getattr(self, part)) | given)
+        return replace(self, **{part: made})
 
     def to_toml(self) -> str:
         """Return the recipe as the text of a file, all values written out."""
         values = asdict(self)
-        lines = [f"{key} = {json.dumps(values.pop(key))}" for key in ("name", "seed")]
+        lines = [f"{key} = {_toml(values.pop(key))}" for key in ("name", "seed")]
         for part, table in values.items():
-            lines += ["", f"[{part}]", *(f"{k} = {json.dumps(v)}" for k, v in table.items())]
+            lines += ["", f"[{part}]", *(f"{k} = {_toml(v)}" for k, v in table.items())]
         return "\n".join(lines) + "\n"
 
 
@@ -244,29 +265,33 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
     """Return a recipe by its name, or from a TOML file. Raises `RecipeError`."""
     path = Path(name_or_path)
     if str(name_or_path) in RECIPES:
-        text = resources.files(__package__).joinpath("recipes", f"{path}{_SUFFIX}").read_text()
-        return recipe_from_toml(text, source=f"recipe {path}")
+        file = resources.files(__package__).joinpath("recipes", f"{path}{_SUFFIX}")
+        return recipe_from_toml(file.read_text("utf-8"), source=f"recipe {path}")
     try:
         with path.open("rb") as stream:
             data = stream.read(_MAX_BYTES + 1)
-    except OSError as exc:
+    except (OSError, ValueError) as exc:  # the latter for a path that none can be
         known = ", ".join(RECIPES)
-        reason = exc.strerror or exc
+        reason = getattr(exc, "strerror", None) or exc
         raise RecipeError(
             f"{path}: neither a recipe's name ({known}) nor a file ({reason})"
         ) from exc
     if len(data) > _MAX_BYTES:
         raise RecipeError(f"{path}: is over {_MAX_BYTES:,} bytes, which no recipe is")
-    return recipe_from_toml(data.decode(errors="replace"), source=str(path))
+    try:
+        return recipe_from_toml(data.decode("utf-8-sig"), source=str(path))
+    except UnicodeDecodeError as exc:
+        raise RecipeError(f"{path}: is not a text in UTF-8 ({exc})") from exc
 
 
 def recipe_from_toml(text: str, *, source: str) -> Recipe:
     """Return the recipe that a text holds; `source` names it in errors. Raises `RecipeError`."""
     try:
         values = tomllib.loads(text)
-        return _recipe(values, Path(source).stem)
-    except tomllib.TOMLDecodeError as exc:
+    except (ValueError, RecursionError) as exc:  # also for numbers of over 4,300 digits
         raise RecipeError(f"{source}: is not TOML: {exc}") from exc
+    try:
+        return _recipe(values, Path(source).stem)
     except RecipeError as exc:
         raise RecipeError(f"{source}: {exc}") from exc
 
@@ -280,31 +305,26 @@ def write_recipe(path: Path, recipe: Recipe) -> None:
 
 
 def _recipe(values: dict[str, Any], name: str) -> Recipe:
-    parts = {f.name: f for f in fields(Recipe)}
-    _require_known(values, parts, "the recipe")
+    kinds = {f.name: f.type for f in fields(Recipe)}
+    _require_known(values, kinds, "the recipe")
     made: dict[str, Any] = {"name": name}
     for key, value in values.items():
-        kind = parts[key].default_factory
-        made[key] = _part(key, kind, value) if callable(kind) else value
+        made[key] = _part(key, kinds[key], value) if is_dataclass(kinds[key]) else value
     return Recipe(**made)
 
 
 def _part(name: str, kind: Any, values: object) -> Any:
     if not isinstance(values, dict):
-        raise RecipeError(f"{name} must be a table, not {shown(values)}")
-    _require_known(values, {f.name: f for f in fields(kind)}, f"[{name}]")
+        raise RecipeError(f"{name} = {shown(values)} is not allowed: it must be a table, [{name}]")
+    _require_known(values, {f.name: f.type for f in fields(kind)}, f"[{name}]")
     try:
-        return kind(**{key: _as_tuples(value) for key, value in values.items()})
+        return kind(**values)
     except RecipeError as exc:
         raise RecipeError(f"[{name}] {exc}") from exc
 
 
-def _as_tuples(value: Any) -> Any:
-    return tuple(map(_as_tuples, value)) if isinstance(value, list) else value
-
-
-def _require_known(values: dict[str, Any], known: dict[str, Any], where: str) -> None:
-    if unknown := [key for key in values if key not in known]:
+def _require_known(names: Iterable[str], known: dict[str, Any], where: str) -> None:
+    if unknown := [name for name in names if name not in known]:
         raise RecipeError(f"{where} has no {shown(unknown[0])}; it has {', '.join(known)}")
 
 
@@ -314,16 +334,22 @@ def _require(name: str, value: object, good: bool, allowed: str) -> None:
 
 
 def _require_types(part: Any) -> None:
-    """Refuse values of another type than their field's."""
+    """Refuse values of another type than their field's; lists become the tuples they stand for."""
     for f in fields(part):
+        if get_origin(f.type) is tuple:
+            object.__setattr__(part, f.name, _as_tuples(getattr(part, f.name)))
         value = getattr(part, f.name)
         _require(f.name, value, _is_a(value, f.type), _described(f.type))
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _is_a(value: object, kind: Any) -> bool:
     if kind is float:
         real = isinstance(value, int | float) and not isinstance(value, bool)
-        return real and math.isfinite(value)  # type: ignore[arg-type]
+        return real and abs(value) <= sys.float_info.max  # type: ignore[arg-type]
     if kind is int:
         return isinstance(value, int) and not isinstance(value, bool)
     if get_origin(kind) is Literal:
@@ -340,8 +366,12 @@ def _members_are(values: tuple[Any, ...], kinds: tuple[Any, ...]) -> bool:
 
 
 def _described(kind: Any) -> str:
+    """Return a type in words."""
     if get_origin(kind) is Literal:
         return " or ".join(map(repr, get_args(kind)))
     if get_origin(kind) is tuple:
-        return "a list"
-    return {float: "a finite number", int: "a whole number", bool: "true or false"}[kind]
+        first, *rest = map(_described, (k for k in get_args(kind) if k is not Ellipsis))
+        several = Ellipsis in get_args(kind)
+        return f"a list of {first}" if several else f"[{', '.join([first, *rest])}]"
+    named = {float: "a finite number", int: "a whole number", bool: "true or false", str: "a text"}
+    return named.get(kind) or f"a table [{kind.__name__.lower()}]"

@@ -1,282 +1,208 @@
-"""A data set and a recipe -> a trained, converted model in a folder of its own."""
+"""`regnet.train`: a folder of photos and a recipe -> a trained, converted model."""
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-import torch
-from lightning_fabric import Fabric
-
-from regnet.benchmarking.machine import this_machine
-from regnet.checkpoints.weights import read_checkpoint, write_safetensors
-from regnet.conversion import Request
-from regnet.convert import convert
-from regnet.data.class_folders import folder_labels, splits
-from regnet.data.dataset import open_dataset
-from regnet.data.labelled import Dataset, LabelledItem
-from regnet.errors import OutputError, TrainingError
-from regnet.labels import Labels
+from regnet.cache import cache_dir as default_cache_dir
+from regnet.classify import Classifier
+from regnet.errors import TrainingError
+from regnet.labels import Labels, read_labels
 from regnet.library import Library
-from regnet.network import RegNet
-from regnet.spec import Spec, spec_by_name
-from regnet.training.history import EpochRecord, History
-from regnet.training.job import Job, News, Watcher
-from regnet.training.loop import Trainer
-from regnet.training.malloc import keep_freed_memory
-from regnet.training.photos import MEMORY, CentreCrops, Photos, Unreadable
-from regnet.training.recipe import Recipe, read_recipe, write_recipe
-from regnet.training.run_checkpoint import LAST, read_run
-from regnet.training.teacher import open_teacher
+from regnet.result import readable
+from regnet.spec import Spec
+from regnet.training.history import EpochRecord
+from regnet.training.photos import MEMORY, Unreadable
+from regnet.training.recipe import Recipe, read_recipe
 
-WEIGHTS: Final = "weights.safetensors"
-RECIPE: Final = "recipe.toml"
-HOLDOUT: Final = 0.1
+if TYPE_CHECKING:
+    from regnet.training.devices import Devices
+    from regnet.training.job import Watcher
+    from regnet.training.watching import Watch
 
-Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
+SHOWN: Final = 50
+"""Unreadable photos that the JSON values name."""
 
 
-def unwatched(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
-    """Watch nothing."""
-    return items
+def _silent(message: str) -> None:
+    """Say nothing."""
 
 
-class Unseen:
-    """A watcher that looks away."""
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What is to be different from the recipe; None leaves it as it is.
 
-    def news(self, news: News) -> None:
-        """Ignore a step."""
+    `lr` is for `per` images a step, as in the recipe; the warm-up keeps its share of the `epochs`.
+    """
 
-    def epoch(self, record: EpochRecord) -> None:
-        """Ignore an epoch."""
+    epochs: int | None = None
+    batch: int | None = None
+    lr: float | None = None
+    seed: int | None = None
+    crop: int | None = None
+    freeze: int | None = None
 
-    def skipped(self, photo: Unreadable) -> None:
-        """Ignore a photo that could not be read."""
 
-    def stop(self) -> bool:
-        """Never stop."""
-        return False
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A run as it was asked for, its options as those of `train`."""
+
+    dataset: str | Path
+    model: str | Path | Spec | None
+    recipe: Recipe
+    val: str | Path | None
+    labels: Labels | None
+    weights: str | Path | None
+    teacher: str | None
+    folder: str | Path | None
+    name: str | None
+    resume: bool
+    from_scratch: bool
+    small_stem: bool
+    accumulate: int
+    devices: "Devices"
+    memory: int
+    checkpoint_seconds: float
+    changes: Changes
+    library: Library
+    watcher: "Watcher"
+    watch: "Watch"
+    say: Callable[[str], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A finished run, or one that was stopped: `finished` says which.
+    """A run that is over or, where it is not `finished`, was stopped.
 
-    `model` is the converted model (.xml), `weights` the file it was converted from; `epoch` is the
-    one they are of, counted from 1. Shares are in [0, 1].
+    `model` is the converted model (.xml), `weights` the file it was converted from, of `epoch`,
+    counted from 1; both are None before the end. `top1` and `top5` in [0, 1] are the model's own on
+    the `val_photos` photos that it was validated with, None without any. `calibrated` says whether
+    its probabilities are. `report` is an HTML page, `unreadable` the photos left out. `figures` has
+    the evaluation's and the calibration's. `rank` is the process, of several, that returns this.
     """
 
     folder: Path
     finished: bool
-    weights: Path | None
-    model: Path | None
-    epoch: int
+    recipe: Recipe
     records: tuple[EpochRecord, ...]
-    val_top1: float | None
-    val_top5: float | None
+    train_photos: int
+    val_photos: int
+    epoch: int = 0
+    weights: Path | None = None
+    model: Path | None = None
+    report: Path | None = None
+    top1: float | None = None
+    top5: float | None = None
+    calibrated: bool = False
+    unreadable: tuple[Unreadable, ...] = ()
+    remarks: tuple[str, ...] = ()
+    figures: dict[str, Any] = field(default_factory=dict)
+    rank: int = 0
+
+    def classifier(self, **options: Any) -> Classifier:
+        """Return the model as `regnet.load` does; raises `TrainingError` before the run's end."""
+        if self.model is None:
+            raise TrainingError(
+                f"the run in {self.folder} is not over, so it has no model yet: go on with it "
+                "(resume=True)"
+            )
+        from regnet.loading import load
+
+        return load(self.model, **options)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all as plain JSON values."""
-        paths = {name: str(p) for name in ("folder", "weights", "model") if (p := vars(self)[name])}
-        return asdict(self) | paths | {"records": [asdict(record) for record in self.records]}
-
-
-@dataclass(frozen=True, kw_only=True)
-class Devices:
-    """Where to train: as Lightning Fabric names them. "auto" takes what is there."""
-
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "auto"
-
-    def fabric(self) -> Fabric:
-        """Return Fabric on these devices."""
-        precision: Any = self.precision
-        if precision == "auto":
-            fast = torch.cuda.is_available() or this_machine().has_bf16
-            precision = "bf16-mixed" if fast else "32-true"
-        on_cpu = self.accelerator == "cpu" or not torch.cuda.is_available()
-        devices = 1 if self.devices == "auto" and on_cpu else self.devices
-        return Fabric(
-            accelerator=self.accelerator,
-            devices=devices,
-            num_nodes=self.nodes,
-            strategy=self.strategy,
-            precision=precision,
-        )
+        """Return all as plain JSON values, as docs/train.md lists them."""
+        paths = {name: vars(self)[name] for name in ("folder", "model", "weights", "report")}
+        return {
+            **{name: path and str(path) for name, path in paths.items()},
+            "finished": self.finished,
+            "epoch": self.epoch,
+            "top1": self.top1,
+            "top5": self.top5,
+            "calibrated": self.calibrated,
+            "train_photos": self.train_photos,
+            "val_photos": self.val_photos,
+            "unreadable": len(self.unreadable),
+            "unreadable_images": [
+                {"source": readable(photo.source), "error": photo.error}
+                for photo in self.unreadable[:SHOWN]
+            ],
+            "remarks": list(self.remarks),
+            "records": [record.to_dict() for record in self.records],
+            "recipe": asdict(self.recipe),
+            **self.figures,
+        }
 
 
 def train(
     dataset: str | Path,
     *,
-    model: str | Spec = "regnetx-400mf",
+    model: str | Path | Spec | None = None,
     recipe: str | Path | Recipe = "modern",
     val: str | Path | None = None,
-    labels: Labels | None = None,
+    labels: Labels | str | Path | None = None,
     weights: str | Path | None = None,
     teacher: str | None = None,
-    folder: str | Path = "run",
+    folder: str | Path | None = None,
     name: str | None = None,
     resume: bool = False,
+    from_scratch: bool = False,
+    small_stem: bool = False,
+    epochs: int | None = None,
+    batch: int | None = None,
+    lr: float | None = None,
+    seed: int | None = None,
+    crop: int | None = None,
+    freeze: int | None = None,
     accumulate: int = 1,
-    devices: Devices | None = None,
+    devices: "Devices | None" = None,
     memory: int = MEMORY,
     checkpoint_seconds: float = 600.0,
-    watcher: Watcher | None = None,
-    watch: Watch = unwatched,
+    cache_dir: str | Path | None = None,
     library: Library | None = None,
+    watcher: "Watcher | None" = None,
+    watch: "Watch | None" = None,
+    say: Callable[[str], None] = _silent,
 ) -> Training:
-    """Train a network on labelled photos by a recipe; convert what comes out.
+    """Train a network on labelled photos by a recipe; convert, measure and report what comes out.
 
     `dataset` is a folder, archive or pattern as for `regnet.evaluate`; with splits in it, or `val`,
-    those are for validation, else a tenth of the photos of each class. `model` is a spec or its
-    name; `weights` a checkpoint to start from, whose head is replaced where classes differ.
-    `folder` gets recipe.toml, last.ckpt, metrics.csv, weights.safetensors and the IR; `resume` goes
-    on from its last.ckpt. Raises `TrainingError`, `RecipeError`, `DatasetError`, `OutputError`.
+    those validate, else a tenth of each class. Classes are its folders, or `labels` (a file of).
+    `model` is a network by name or spec, which starts at random, or `bundled`, an IR or a
+    checkpoint, which goes on learning; a card's name does where the recipe says `pretrained`, and
+    is then `bundled` by default. `weights` are those of another file or card, `from_scratch` takes
+    none. `teacher` is a model to learn from as well. `epochs` to `freeze` replace the recipe's
+    values. `folder` gets everything; `resume` goes on with the run in it. Raises `TrainingError`,
+    `RecipeError`, `DatasetError`, `WeightsError`, `UnknownModelError`, `OutputError`,
+    `MissingExtraError`.
     """
-    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    folder, watcher = Path(folder), watcher or Unseen()
-    library = library or Library()
-    _require_new(folder, resume)
-    fabric = (devices or Devices()).fabric()
-    keep_freed_memory()
-    fabric.launch()
-    data = _open(dataset, val, labels, seed=recipe.seed)
-    network = _network(model, weights, data.labels, recipe, library)
-    job = Job(
-        recipe=recipe,
-        photos=Photos(data.train, short_side=2 * _largest(recipe), memory=memory // 2, watch=watch),
-        validation=_validation(data.val, recipe, memory // 2),
-        classes=len(data.labels),
-        folder=folder,
-        fingerprint=data.fingerprint,
-        teacher=open_teacher(teacher, data.labels, library=library, device=fabric.device)
-        if teacher
-        else None,
-        accumulate=accumulate,
-        checkpoint_seconds=checkpoint_seconds,
-    )
-    trainer = Trainer(job, network, fabric)
-    records = _resumed(trainer, folder) if resume else ()
-    write_recipe(folder / RECIPE, recipe)
-    done = trainer.position.epoch * trainer.order.steps + trainer.position.step
-    history = History(folder, records, next_step=done)
-    trainer.run(history, watcher)
-    return _ended(trainer, history, data.labels, name or folder.resolve().name)
+    from regnet.training.devices import Devices  # says which extra is missing, before others do
+    from regnet.training.session import run
+    from regnet.training.watching import Unseen, unwatched
 
-
-@dataclass(frozen=True)
-class _Data:
-    train: Sequence[LabelledItem]
-    val: Sequence[LabelledItem]
-    labels: Labels
-    fingerprint: str
-
-
-def _open(
-    dataset: str | Path, val: str | Path | None, labels: Labels | None, *, seed: int
-) -> _Data:
-    """Return the photos to train and to validate with."""
-    path, own_val = splits(dataset) if val is None else (str(dataset), str(val))
-    labels = labels or folder_labels(path)
-    if len(labels) < 2:
-        raise TrainingError(f"{path} has one class; a classifier needs two or more")
-    opened = open_dataset(path, labels)
-    items = list(opened.items())
-    if own_val is None:
-        train, held = _held_out(items, seed)
-        return _Data(train, held, labels, opened.fingerprint)
-    other: Dataset = open_dataset(own_val, labels, subset=True)
-    return _Data(items, list(other.items()), labels, opened.fingerprint + other.fingerprint)
-
-
-def _held_out(
-    items: Sequence[LabelledItem], seed: int
-) -> tuple[list[LabelledItem], list[LabelledItem]]:
-    """Return the items without a tenth of each class, and that tenth."""
-    truths = np.array([item.truth for item in items])
-    random = np.random.default_rng(seed)
-    held: set[int] = set()
-    for truth in np.unique(truths):
-        places = random.permutation(np.flatnonzero(truths == truth))
-        held |= set(places[: int(HOLDOUT * len(places) + 0.5)].tolist())
-    kept = [item for place, item in enumerate(items) if place not in held]
-    return kept, [items[place] for place in sorted(held)]
-
-
-def _network(
-    model: str | Spec, weights: str | Path | None, labels: Labels, recipe: Recipe, library: Library
-) -> RegNet:
-    """Return the network to begin with."""
-    torch.manual_seed(recipe.seed)
-    spec = spec_by_name(model) if isinstance(model, str) else model
-    network = RegNet(spec.with_classes(len(labels)))
-    if weights is not None:
-        found = read_checkpoint(weights)
-        same = found.classes == len(labels) and found.labels in (None, labels)
-        if not same:
-            found = read_checkpoint(weights, new_head=len(labels), seed=recipe.seed)
-        network.load_state_dict(network.state_dict() | found.state)
-    return network
-
-
-def _largest(recipe: Recipe) -> int:
-    return max([recipe.input.crop, *(size for _, size in recipe.input.progressive)])
-
-
-def _validation(items: Sequence[LabelledItem], recipe: Recipe, memory: int) -> CentreCrops | None:
-    if not items:
-        return None
-    return CentreCrops(items, recipe.input.protocol(recipe.name), batch=256, memory=memory)
-
-
-def _require_new(folder: Path, resume: bool) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as exc:
-        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
-    if not resume and (folder / LAST).exists():
-        raise TrainingError(
-            f"{folder} holds a run already: go on with it (--resume), or name another folder"
-        )
-
-
-def _resumed(trainer: Trainer, folder: Path) -> tuple[EpochRecord, ...]:
-    values = read_run(folder / LAST)
-    trainer.load(values)
-    return tuple(EpochRecord.from_dict(record) for record in values["records"])
-
-
-def _ended(trainer: Trainer, history: History, labels: Labels, name: str) -> Training:
-    """Write the weights to deploy, convert them, and return the run."""
-    recipe, folder, records = trainer.job.recipe, trainer.job.folder, history.records
-    finished = trainer.position.step == 0
-    stopped_early = bool(recipe.schedule.patience) and trainer.best.epoch > 0
-    epoch = trainer.best.epoch if stopped_early else len(records)
-    record = records[epoch - 1] if epoch else None
-    weights = model = None
-    if finished and epoch:
-        weights, model = folder / WEIGHTS, folder / f"{name}.xml"
-        write_safetensors(
-            weights,
-            trainer.best.weights if stopped_early else trainer.weights,
-            spec=trainer.bare.spec,
-            labels=labels,
-            preprocess=recipe.input.protocol(recipe.name),
+    return run(
+        Task(
+            dataset=dataset,
+            model=model,
+            recipe=recipe if isinstance(recipe, Recipe) else read_recipe(recipe),
+            val=val,
+            labels=read_labels(labels) if isinstance(labels, str | Path) else labels,
+            weights=weights,
+            teacher=teacher,
+            folder=folder,
             name=name,
-            extra={"epochs": epoch, "recipe": recipe.to_toml()},
+            resume=resume,
+            from_scratch=from_scratch,
+            small_stem=small_stem,
+            accumulate=accumulate,
+            devices=devices or Devices(),
+            memory=memory,
+            checkpoint_seconds=checkpoint_seconds,
+            changes=Changes(epochs=epochs, batch=batch, lr=lr, seed=seed, crop=crop, freeze=freeze),
+            library=library or Library(folder=default_cache_dir(cache_dir)),
+            watcher=watcher or Unseen(),
+            watch=watch or unwatched,
+            say=say,
         )
-        convert(Request(weights=weights, name=name), folder)
-    return Training(
-        folder=folder,
-        finished=finished,
-        weights=weights,
-        model=model,
-        epoch=epoch,
-        records=records,
-        val_top1=record.val_top1 if record else None,
-        val_top5=record.val_top5 if record else None,
     )

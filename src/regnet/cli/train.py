@@ -1,0 +1,220 @@
+"""`regnet train`: from a folder of photos to a model, measured and reported on."""
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from regnet.cli.console import (
+    EXIT_INTERRUPTED,
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    interruptible,
+    say,
+)
+from regnet.cli.options import AsJson, CacheDir, LabelledPhotos, Mirrors, Offline, library
+from regnet.cli.progress import download_display
+from regnet.cli.training_display import SHOWN, Display, Stopping
+from regnet.result import readable
+
+if TYPE_CHECKING:
+    from regnet.training.train import Training
+
+HELP = """Train a classifier on labelled photos, or a pretrained one further.
+
+DATASET is a folder with a folder of photos a class, or an archive or pattern as for `regnet \
+evaluate`; splits in it (train/, val/) are found, without them a tenth of each class validates. \
+--recipe is `paper` (the RegNet paper's), `modern`, `finetune`, or a TOML file of your own.
+
+--model is a network, such as regnetx-400mf, which starts at random, or one that has learnt: \
+`bundled`, an IR (.xml) or a checkpoint. With --recipe finetune a card's name stands for its \
+published weights, and `bundled` is the default.
+
+Everything goes into one folder: the recipe as it was followed, checkpoints, metrics.csv, \
+TensorBoard's files, and at the end the converted model, calibrated where photos suffice, and \
+report.html. Ctrl-C finishes the step and writes a checkpoint; --resume goes on from there, or \
+from wherever a run was killed, and ends with the same weights. Needs the extra `train`.
+
+Exit status: 0 done, 1 done but some photos could not be read, 2 could not run, 130 interrupted.
+
+Examples:
+
+  regnet train photos/ --recipe finetune
+
+  regnet train photos/ --recipe finetune --model regnetx-3.2gf --epochs 5 -o runs/mine
+
+  regnet train imagenet/ --model regnetx-3.2gf --recipe paper --devices 8
+
+  regnet train imagenet/ --model regnetx-3.2gf --recipe modern -o runs/night --resume
+
+  regnet train tiny.zip --val tiny-val.zip --model regnetx-200mf --small-stem --crop 64
+
+  torchrun --nproc-per-node 8 --nnodes 2 ... -m regnet train imagenet/ --model regnetx-3.2gf \
+--nodes 2
+"""
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command("train", help=HELP)(train)
+
+
+def train(
+    dataset: LabelledPhotos,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="The network, see above", show_default=False)
+    ] = None,
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="paper, modern, finetune, or a TOML file")
+    ] = "modern",
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output", "-o", metavar="DIR", help="Folder of the run [default: runs/DATASET-RECIPE]"
+        ),
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run there")] = False,
+    val: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Photos to validate with", show_default=False)
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Class list; default: the class folders")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The model's name [default: the folder's]")
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Weights to start from, of a card or a file"),
+    ] = None,
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Start at random whatever the model has learnt")
+    ] = False,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A classifier to learn from as well")
+    ] = None,
+    small_stem: Annotated[
+        bool, typer.Option("--small-stem", help="The stem for images of 32 to 64 pixels")
+    ] = False,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's")] = None,
+    batch: Annotated[
+        int | None, typer.Option(min=0, help="Images a step, of all devices; 0 chooses")
+    ] = None,
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate as in the recipe, for 128 images a step")
+    ] = None,
+    crop: Annotated[
+        int | None, typer.Option(min=8, help="Side of the images in pixels; other sizes follow")
+    ] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is random")] = None,
+    freeze: Annotated[
+        int | None, typer.Option(min=0, help="First parts that do not learn: stem, stages")
+    ] = None,
+    accumulate: Annotated[
+        int, typer.Option(min=1, help="Parts in which a batch is computed, to save memory")
+    ] = 1,
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, ... (Lightning Fabric)")] = "auto",
+    devices: Annotated[str, typer.Option(help="How many, or which")] = "auto",
+    nodes: Annotated[int, typer.Option(min=1, help="Machines")] = 1,
+    strategy: Annotated[str, typer.Option(help="ddp, fsdp, ...")] = "auto",
+    precision: Annotated[
+        str, typer.Option(help="32-true, bf16-mixed, 16-mixed, ...; auto: bf16 where it is fast")
+    ] = "auto",
+    memory: Annotated[
+        float, typer.Option(min=0, metavar="GiB", help="Memory for decoded photos")
+    ] = 4.0,
+    checkpoint_minutes: Annotated[
+        float, typer.Option(min=0, help="Between checkpoints; each epoch ends with one")
+    ] = 10.0,
+    as_json: AsJson = False,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    mirror: Mirrors = None,
+) -> None:
+    """Train and say what came out."""
+    models = library(cache_dir, offline, mirror)
+    stopping = Stopping()
+    display = Display(stopping)
+    with interruptible(), stopping.listening():
+        from regnet.training.devices import Devices
+        from regnet.training.train import train as run
+
+        with download_display() as on_event:
+            try:
+                training = run(
+                    dataset,
+                    model=model,
+                    recipe=recipe,
+                    val=val,
+                    labels=labels,
+                    weights=weights,
+                    teacher=teacher,
+                    folder=output,
+                    name=name,
+                    resume=resume,
+                    from_scratch=from_scratch,
+                    small_stem=small_stem,
+                    epochs=epochs,
+                    batch=batch,
+                    lr=lr,
+                    seed=seed,
+                    crop=crop,
+                    freeze=freeze,
+                    accumulate=accumulate,
+                    devices=Devices(
+                        accelerator=accelerator,
+                        devices=devices,
+                        nodes=nodes,
+                        strategy=strategy,
+                        precision=precision,
+                    ),
+                    memory=int(memory * 2**30),
+                    checkpoint_seconds=60 * checkpoint_minutes,
+                    library=replace(models, on_event=on_event),
+                    watcher=display,
+                    watch=display.watch,
+                    say=say,
+                )
+            finally:
+                display.close()
+    if training.rank:
+        raise typer.Exit(EXIT_OK if training.finished else EXIT_INTERRUPTED)
+    if not training.finished:
+        say(f"regnet: stopped; go on with: {_resuming(training.folder, named=output is not None)}")
+        raise typer.Exit(EXIT_INTERRUPTED)
+    typer.echo(json.dumps(training.to_dict()) if as_json else "\n".join(_lines(training)))
+    raise typer.Exit(EXIT_SOME_FAILED if training.unreadable else EXIT_OK)
+
+
+def _resuming(folder: Path, *, named: bool) -> str:
+    """Return the command that goes on with this run."""
+    words = [word for word in sys.argv[1:] if word != "--resume"]
+    words += [] if named else ["-o", str(folder)]
+    return shlex.join(["regnet", *words, "--resume"])
+
+
+def _lines(training: "Training") -> Iterator[str]:
+    yield str(training.model)
+    yield (
+        f"  photos      {training.train_photos:,} to learn from, {training.val_photos:,} to "
+        "validate"
+    )
+    for photo in training.unreadable[:SHOWN]:
+        yield f"    unreadable: {readable(photo.source)!r}: {photo.error}"
+    if len(training.unreadable) > SHOWN:
+        yield f"    and {len(training.unreadable) - SHOWN:,} more"
+    planned = training.recipe.schedule.epochs
+    yield (
+        f"  epochs      {len(training.records):,} of {planned:,}; the model is of epoch "
+        f"{training.epoch:,}"
+    )
+    if training.top1 is not None and training.top5 is not None:
+        yield f"  validation  top-1 {100 * training.top1:.2f} %, top-5 {100 * training.top5:.2f} %"
+    yield f"  calibrated  {'yes' if training.calibrated else 'no: too few photos to validate with'}"
+    if training.report:
+        yield f"  report      {training.report}"

@@ -1,0 +1,57 @@
+"""Where a run trains: the devices, as Lightning Fabric names them."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from regnet.benchmarking.machine import this_machine
+from regnet.errors import MissingExtraError, TrainingError
+
+try:
+    import torch
+    from lightning_fabric import Fabric
+except ImportError as exc:
+    raise MissingExtraError("training", "train") from exc
+
+
+@dataclass(frozen=True, kw_only=True)
+class Devices:
+    """Devices to train on: "auto" takes what is there, but of CPUs one process."""
+
+    accelerator: str = "auto"
+    devices: int | str = "auto"
+    nodes: int = 1
+    strategy: str = "auto"
+    precision: str = "auto"
+
+    def fabric(self) -> Fabric:
+        """Return Fabric on these devices. Raises `TrainingError` where they are not there."""
+        cuda = torch.cuda.is_available()
+        precision: Any = self.precision
+        if precision == "auto":
+            precision = "bf16-mixed" if cuda or this_machine().has_bf16 else "32-true"
+        on_cpu = self.accelerator == "cpu" or not cuda
+        try:
+            return Fabric(
+                accelerator=self.accelerator,
+                devices=1 if self.devices == "auto" and on_cpu else _number(self.devices),
+                num_nodes=self.nodes,
+                strategy=self.strategy,
+                precision=precision,
+            )
+        except (ValueError, TypeError, RuntimeError) as exc:
+            raise TrainingError(
+                f"these devices cannot be had ({exc}); --accelerator, --devices, --strategy and "
+                "--precision take the words of Lightning Fabric, all `auto` what is there"
+            ) from exc
+
+    @property
+    def described(self) -> str:
+        """The machine in words."""
+        machine = this_machine()
+        if self.accelerator != "cpu" and torch.cuda.is_available():
+            return f"{torch.cuda.get_device_name()}, {machine.cores} cores"
+        return f"{machine.cpu}, {machine.cores} cores"
+
+
+def _number(devices: int | str) -> int | str:
+    return int(devices) if isinstance(devices, str) and devices.lstrip("-").isdecimal() else devices

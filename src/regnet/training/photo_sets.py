@@ -1,0 +1,151 @@
+"""The photos of a run: to learn from and to validate with, and what is wrong with them."""
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from regnet.data.class_folders import folder_labels, splits
+from regnet.data.dataset import open_dataset
+from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
+from regnet.doctor.findings import Finding, errors_of
+from regnet.doctor.quick import quick_findings
+from regnet.errors import DatasetError, TrainingError
+from regnet.labels import Labels
+
+HOLDOUT: Final = 0.1
+"""The share of each class's photos that validates where there is no split for it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoSets:
+    """Photos to learn from and, None where there are none, to validate with.
+
+    `path` is the training photos'; `held_out` says whether the others were taken from them.
+    `findings` are the doctor's, none of them an error.
+    """
+
+    path: str
+    labels: Labels
+    train: tuple[LabelledItem, ...]
+    validation: Dataset | None
+    held_out: bool
+    fingerprint: str
+    findings: tuple[Finding, ...]
+
+
+def open_photo_sets(
+    dataset: str | Path, val: str | Path | None, labels: Labels | None, *, seed: int
+) -> PhotoSets:
+    """Return the photos of a data set and its splits, or of `val`, else a tenth held out by `seed`.
+
+    Raises `DatasetError` where they cannot be opened or do not fit the `labels`, `TrainingError`
+    where training on them would be a waste.
+    """
+    path, own_val = _splits(dataset, known=labels is not None)
+    val = val or own_val
+    labels = labels or folder_labels(path)
+    _require_classes(path, labels)
+    opened = open_dataset(path, labels)
+    items = tuple(opened.items())
+    other = None if val is None else open_dataset(val, labels, subset=True)
+    findings = _findings(labels, items, other)
+    if other is None:
+        items, held = hold_out(items, seed=seed)
+        other = HeldOut(held, opened, classes=len(labels)) if held else None
+    return PhotoSets(
+        path=path,
+        labels=labels,
+        train=items,
+        validation=other,
+        held_out=val is None,
+        fingerprint=opened.fingerprint + (other.fingerprint if val is not None and other else ""),
+        findings=findings,
+    )
+
+
+def _splits(dataset: str | Path, *, known: bool) -> tuple[str, str | None]:
+    """Return the places of training and validation photos; `known` classes need no folders."""
+    try:
+        return splits(dataset)
+    except DatasetError:
+        if not known:
+            raise
+        return str(dataset), None
+
+
+def _require_classes(path: str, labels: Labels) -> None:
+    if len(labels) < 2:
+        raise TrainingError(
+            f"{path} has one class, {labels[0].name or labels[0].wnid}: there is nothing to tell "
+            "apart. Put the photos of each class in a folder of its own, two or more, and name the "
+            "folder above them"
+        )
+
+
+def _findings(
+    labels: Labels, items: Sequence[LabelledItem], other: Dataset | None
+) -> tuple[Finding, ...]:
+    """Return what is worth knowing; raises `TrainingError` for what would waste the training."""
+    val = () if other is None else tuple(other.items())
+    findings = quick_findings(
+        [label.name or label.wnid for label in labels],
+        _counts(items, len(labels)),
+        None if other is None else _counts(val, len(labels)),
+        train_files=_sizes(items),
+        val_files=_sizes(val),
+    )
+    if errors := errors_of(findings):
+        reasons = " ".join(f"{error.text} {error.remedy}" for error in errors)
+        raise TrainingError(f"these photos would waste the training. {reasons}")
+    return findings
+
+
+def _counts(items: Sequence[LabelledItem], classes: int) -> list[int]:
+    counts = np.bincount([item.truth for item in items], minlength=classes)
+    return [int(count) for count in counts]
+
+
+def _sizes(items: Sequence[LabelledItem]) -> Iterator[tuple[str, int]]:
+    """Yield names and sizes of photos that are files of their own."""
+    for item in items:
+        try:
+            yield item.source, Path(item.source).stat().st_size
+        except OSError:  # inside an archive
+            return
+
+
+def hold_out(
+    items: Sequence[LabelledItem], *, seed: int
+) -> tuple[tuple[LabelledItem, ...], tuple[LabelledItem, ...]]:
+    """Return the items without a tenth of each class, drawn by `seed`, and that tenth."""
+    truths = np.array([item.truth for item in items])
+    random = np.random.default_rng(seed)
+    held: set[int] = set()
+    for truth in np.unique(truths):
+        places = random.permutation(np.flatnonzero(truths == truth))
+        held |= set(places[: int(HOLDOUT * len(places) + 0.5)].tolist())
+    kept = tuple(item for place, item in enumerate(items) if place not in held)
+    return kept, tuple(items[place] for place in sorted(held))
+
+
+class HeldOut:
+    """Some of a data set's images, as a data set."""
+
+    def __init__(self, items: Sequence[LabelledItem], source: Dataset, *, classes: int) -> None:
+        self.path = source.path
+        self.count = len(items)
+        self.classes, self.missing = present_and_missing((i.truth for i in items), classes)
+        self.fingerprint = f"{source.fingerprint}-held-out"
+        self._items = tuple(items)
+
+    def items(self, start: int = 0) -> Iterator[LabelledItem]:
+        """Yield the images from a position on."""
+        yield from self._items[start:]
+
+    def find(self, sources: Collection[str]) -> dict[str, LabelledItem]:
+        """Return the images of these names; unknown names are left out."""
+        wanted = set(sources)
+        return {item.source: item for item in self._items if item.source in wanted}

@@ -1,0 +1,217 @@
+"""One run from its task to its model: everything put together."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from copy import deepcopy
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+
+from regnet.data.dataset import sample
+from regnet.data.labelled import Dataset
+from regnet.errors import TrainingError
+from regnet.network import RegNet
+from regnet.training.batch_size import batch_by_photos, fitting, one_step
+from regnet.training.deploy import deploy
+from regnet.training.history import EpochRecord, History
+from regnet.training.job import Job
+from regnet.training.loop import Trainer
+from regnet.training.malloc import keep_freed_memory
+from regnet.training.normalise import Normalise
+from regnet.training.photo_sets import PhotoSets, open_photo_sets
+from regnet.training.photos import CentreCrops, Photos
+from regnet.training.recipe import Recipe, read_recipe, write_recipe
+from regnet.training.resolve import resolved
+from regnet.training.run_checkpoint import LAST, read_run
+from regnet.training.run_folder import RECIPE, in_use, run_folder
+from regnet.training.start import Start, begin, open_start
+from regnet.training.teacher import open_teacher
+from regnet.training.train import Task, Training
+from regnet.training.watching import Together
+
+_STATISTICS: Final = 512  # photos that BN's statistics are taken from
+_BATCH: Final = 64
+_DEFAULT: Final = "bundled"
+
+
+def run(task: Task) -> Training:
+    """Train as the task says; errors as of `train`."""
+    fabric = task.devices.fabric()
+    keep_freed_memory()
+    fabric.launch()
+    if not fabric.is_global_zero:
+        task = replace(task, say=lambda message: None, watch=lambda items, what, count: items)
+    seed = task.recipe.seed if task.changes.seed is None else task.changes.seed
+    with ExitStack() as stack:
+        folder = _folder(task, fabric, stack)
+        sets = open_photo_sets(task.dataset, task.val, task.labels, seed=seed)
+        for finding in sets.findings:
+            task.say(f"{finding.severity}: {finding.text} {finding.remedy}")
+        return _run(task, folder, sets, fabric)
+
+
+def _folder(task: Task, fabric: Any, stack: ExitStack) -> Path:
+    """Return the folder of the run; the first process finds it for all, and locks it."""
+    found = None
+    if fabric.is_global_zero:
+        found = run_folder(task.folder, task.dataset, task.recipe.name, resume=task.resume)
+        stack.enter_context(in_use(found))
+    return Path(fabric.broadcast(found))
+
+
+def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
+    start = _start(task)
+    recipe = resolved(task.recipe, task.changes, start.protocol)
+    network = _network(start, recipe, sets, fabric, task)
+    recipe = _with_batch(recipe, network, sets, fabric, folder, resume=task.resume)
+    job = _job(task, recipe, sets, folder, fabric)
+    trainer = Trainer(job, network, fabric)
+    history = _history(trainer, folder, fabric, resume=task.resume)
+    if fabric.is_global_zero:
+        write_recipe(folder / RECIPE, recipe)
+    watcher = Together(task.watcher, fabric)
+    for photo in job.photos.unreadable:
+        watcher.skipped(photo)
+    _train(trainer, history, watcher)
+    fabric.barrier()
+    training = Training(
+        folder=folder,
+        finished=trainer.position.step == 0,
+        recipe=recipe,
+        records=history.records,
+        train_photos=len(sets.train),
+        val_photos=0 if sets.validation is None else sets.validation.count,
+        unreadable=tuple(watcher.unreadable.values()),
+        remarks=tuple(finding.text for finding in sets.findings),
+        rank=fabric.global_rank,
+    )
+    if training.finished and fabric.is_global_zero:
+        training = deploy(training, trainer, sets, task, started_from=start.source)
+    return training
+
+
+def _start(task: Task) -> Start:
+    """Return the network to begin with."""
+    pretrained = task.recipe.transfer.pretrained and not task.from_scratch
+    model = task.model
+    if model is None and task.weights is None and task.recipe.transfer.pretrained:
+        model = _DEFAULT
+    start = open_start(model, task.weights, pretrained=pretrained, library=task.library)
+    if task.from_scratch:
+        start = start.at_random()
+    if not task.small_stem:
+        return start
+    if start.state is not None:
+        raise TrainingError(
+            f"{start.source} has weights for its own stem: leave out --small-stem, or begin at "
+            "random (--from-scratch)"
+        )
+    return replace(start, spec=start.spec.with_small_stem())
+
+
+def _network(start: Start, recipe: Recipe, sets: PhotoSets, fabric: Any, task: Task) -> RegNet:
+    """Return the network, ready to be trained; one that goes on gets its weights later."""
+    if task.resume:
+        start = start.at_random()
+    return begin(
+        start,
+        sets.labels,
+        seed=recipe.seed,
+        new_head=recipe.transfer.pretrained,
+        images=partial(_images, recipe, sets),
+    )
+
+
+def _images(recipe: Recipe, sets: PhotoSets) -> Iterator[Tensor]:
+    """Yield batches of normalised centre crops of training photos."""
+    protocol = recipe.input.protocol(recipe.name)
+    chosen = sample(sets.train, _STATISTICS, seed=recipe.seed)
+    normalise = Normalise(protocol, torch.device("cpu"))
+    for batch in CentreCrops(chosen, protocol, batch=_BATCH, memory=0).batches():
+        if len(batch.truths):
+            yield normalise(normalise.on_device(batch)[0])
+
+
+def _with_batch(
+    recipe: Recipe, network: RegNet, sets: PhotoSets, fabric: Any, folder: Path, *, resume: bool
+) -> Recipe:
+    """Return the recipe with a batch, chosen here where it is 0."""
+    if recipe.schedule.batch:
+        return recipe
+    if resume:
+        return recipe.changed("schedule", batch=read_recipe(folder / RECIPE).schedule.batch)
+    gpu, processes = fabric.device.type == "cuda", fabric.world_size
+    batch = batch_by_photos(len(sets.train), gpu=gpu, processes=processes)
+    if gpu:
+        trial = deepcopy(network)
+        share = fitting(batch // processes, lambda n: one_step(trial, recipe, fabric, n))
+        shares = fabric.all_gather(torch.tensor(share, device=fabric.device))
+        batch = int(shares.min()) * processes
+    return recipe.changed("schedule", batch=batch)
+
+
+def _job(task: Task, recipe: Recipe, sets: PhotoSets, folder: Path, fabric: Any) -> Job:
+    largest = max([recipe.input.crop, *(size for _, size in recipe.input.progressive)])
+    teacher = None
+    if task.teacher is not None:
+        teacher = open_teacher(
+            task.teacher, sets.labels, library=task.library, device=fabric.device
+        )
+    return Job(
+        recipe=recipe,
+        photos=Photos(
+            sets.train, short_side=2 * largest, memory=task.memory // 2, watch=task.watch
+        ),
+        validation=_validation(sets.validation, recipe, task.memory // 2),
+        classes=len(sets.labels),
+        folder=folder,
+        fingerprint=sets.fingerprint,
+        teacher=teacher,
+        accumulate=task.accumulate,
+        checkpoint_seconds=task.checkpoint_seconds,
+    )
+
+
+def _validation(photos: Dataset | None, recipe: Recipe, memory: int) -> CentreCrops | None:
+    if photos is None or not photos.count:
+        return None
+    protocol = recipe.input.protocol(recipe.name)
+    return CentreCrops(tuple(photos.items()), protocol, batch=256, memory=memory)
+
+
+def _history(trainer: Trainer, folder: Path, fabric: Any, *, resume: bool) -> History:
+    """Return the run's history; a run that goes on takes up its checkpoint first."""
+    records: Sequence[EpochRecord] = ()
+    if resume:
+        values = read_run(folder / LAST)
+        trainer.load(values)
+        records = [EpochRecord.from_dict(record) for record in values["records"]]
+    done = trainer.position.epoch * trainer.order.steps + trainer.position.step
+    return History(folder, records, next_step=done, on_disk=fabric.is_global_zero)
+
+
+def _train(trainer: Trainer, history: History, watcher: Together) -> None:
+    """Train; raises `TrainingError` that says what to do where memory or a process is lost."""
+    try:
+        trainer.run(history, watcher)
+    except torch.OutOfMemoryError as exc:
+        batch = trainer.job.recipe.schedule.batch
+        raise TrainingError(
+            f"the GPU's memory does not hold a batch of {batch}: give it in parts (--accumulate "
+            f"{2 * trainer.job.accumulate}), or take fewer (--batch {max(batch // 2, 1)})"
+        ) from exc
+    except RuntimeError as exc:
+        if trainer.fabric.world_size == 1:
+            raise
+        raise TrainingError(
+            f"another process of the run has ended or cannot be reached ({_first_line(exc)}); "
+            f"{trainer.job.folder / LAST} is whole: start all processes again with --resume"
+        ) from exc
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

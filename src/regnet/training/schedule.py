@@ -36,6 +36,6 @@ def crop_side(input: Input, schedule: Schedule, epoch: int) -> int:
     """Return the side in pixels of the training crops of an epoch, counted from 0."""
     side = input.crop
     for share, size in input.progressive:
-        if epoch >= share * schedule.epochs:
+        if epoch / schedule.epochs >= share:  # 0.07 * 100 would be over 7
             side = size
     return side

@@ -86,8 +86,8 @@ def _conflicts(photos: Photos, groups: Sequence[Group], kind: _Kind) -> Iterator
         torn,
         f"{kind.code}-across-classes",
         "error" if severe else "warning",
-        f"{counted(len(torn), 'picture')} ({counted(count, 'photo')}, {kind.what}) "
-        f"{'lies' if len(torn) == 1 else 'lie'} in more than one class.",
+        f"{counted(len(torn), 'picture lies', 'pictures lie')} in more than one class, as "
+        f"{kind.what}: {counted(count, 'photo')}.",
         "Decide on one class for each, and remove it from the others."
         + ("" if kind.certain else " Where they show different things, leave them."),
         count,
@@ -114,8 +114,8 @@ def _leaks(photos: Photos, groups: Sequence[Group], kind: _Kind) -> Iterator[Fin
         shared,
         f"{kind.code}-across-splits",
         "error" if max(shares.values()) >= LEAK else "warning",
-        f"{counted(len(shared), 'picture')} ({kind.what}) "
-        f"{'is' if len(shared) == 1 else 'are'} in more than one split: {' and '.join(told)}.",
+        f"{counted(len(shared), 'picture is', 'pictures are')} in more than one split, as "
+        f"{kind.what}. Known from another split: {' and '.join(told)}.",
         "Remove them from train: the accuracy on them is that of what was learnt by heart.",
         sum(map(len, shared)),
     )
@@ -137,8 +137,8 @@ def _repeats(photos: Photos, groups: Sequence[Group], kind: _Kind) -> Iterator[F
         repeated,
         kind.code,
         "warning" if kind.certain and extra >= MANY * len(photos) else "note",
-        f"{counted(extra, 'photo')} ({percent(extra, len(photos))}) "
-        f"{'repeats' if extra == 1 else 'repeat'} another of the same class: {kind.what}.",
+        f"{counted(extra, 'photo repeats', 'photos repeat')} another of the same class, as "
+        f"{kind.what}: {percent(extra, len(photos))} of all.",
         "Keep one of each: what is there twice counts twice."
         if kind.certain
         else "Bursts and frames of a film teach little each. Keep a few of each group, and keep a "

@@ -86,6 +86,7 @@ class Examination:
             "splits": {
                 split or "all": {readable(name): count for name, count in counts.items() if name}
                 for split, counts in self.splits.items()
+                if set(counts) - {""}
             },
             "resize": self.preprocess.resize,
             "crop": self.preprocess.crop,

@@ -86,17 +86,17 @@ def counted(number: int, one: str, many: str = "") -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
-def are(number: int) -> str:
-    """Return the verb that goes with so many."""
-    return "is" if number == 1 else "are"
-
-
 def percent(part: int, whole: int) -> str:
     """Return a share for a sentence: `12 %`, `0.4 %`, and never 0 % of something."""
     share = 100 * part / whole if whole else 0.0
     if 0 < share < 0.1:
         return "under 0.1 %"
     return f"{share:.0f} %" if share >= 10 or share == round(share) else f"{share:.1f} %"
+
+
+def share_text(share: float) -> str:
+    """Return a share in whole percent: `57 %`."""
+    return f"{100 * share:.0f} %"
 
 
 def quoted(names: Sequence[str], *, most: int = 8) -> str:

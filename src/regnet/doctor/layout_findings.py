@@ -100,9 +100,9 @@ def _strays(tree: Tree) -> Iterator[Finding]:
 
 
 def _files(tree: Tree, indices: set[int]) -> Iterator[File]:
-    for index, (name, _) in enumerate(tree.sizes()):
+    for index, item in enumerate(tree.items()):
         if index in indices:
-            yield File(name, tree.places[tree.codes[index]].split)
+            yield File(item.source, tree.places[tree.codes[index]].split)
 
 
 def _left_out(path: str) -> Iterator[Finding]:

@@ -6,7 +6,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.doctor.findings import Finding, Severity, counted, percent, quoted
+from regnet.doctor.findings import Finding, Severity, counted, percent, quoted, share_text
 from regnet.doctor.glance import is_blank
 from regnet.doctor.photos import Photos
 from regnet.protocol import Preprocess
@@ -82,7 +82,7 @@ def _tiny(photos: Photos, preprocess: Preprocess) -> Finding | None:
         _severity(photos, tiny),
         f"{_some(photos, tiny)} {'has' if len(tiny) == 1 else 'have'} a short side under {least} "
         f"pixels, half of the crop of {preprocess.crop}: enlarged, they are blurred.",
-        "Get them in full size, or train at their size (--resize and --crop say which).",
+        "Get them in full size, or train with a smaller crop (and look again with --crop).",
         len(tiny),
         tuple(photos.file(i, _size(photos, i)) for i in tiny.tolist()),
     )
@@ -104,7 +104,10 @@ def _cut(photos: Photos, preprocess: Preprocess) -> Finding | None:
         "Look at the preview (--html FILE). If what matters is cut off, cut these photos to it, "
         "or pad them to squares.",
         len(worst),
-        tuple(photos.file(i, f"keeps {share:.0%} of {_size(photos, i)}") for i, share in shares),
+        tuple(
+            photos.file(i, f"keeps {share_text(share)} of {_size(photos, i)}")
+            for i, share in shares
+        ),
     )
 
 

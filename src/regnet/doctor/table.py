@@ -1,10 +1,10 @@
 """An examination as lines of text for people."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import groupby
 
 from regnet.doctor.examine import Examination
-from regnet.doctor.findings import SEVERITIES, File, Finding, counted
+from regnet.doctor.findings import SEVERITIES, File, Finding, counted, share_text
 from regnet.result import readable
 
 _FILES = 6
@@ -38,7 +38,8 @@ def size_lines(found: Examination) -> Iterator[str]:
     )
     yield (
         f"  centre crop {found.preprocess.crop} of {found.preprocess.resize} keeps "
-        f"{found.kept.median:.0%} of a photo (median), at least {found.kept.least:.0%}"
+        f"{share_text(found.kept.median)} of a photo (median), at least "
+        f"{share_text(found.kept.least)}"
     )
 
 
@@ -58,15 +59,12 @@ def verdict(found: Examination) -> str:
 def _finding(finding: Finding) -> Iterator[str]:
     yield f"{finding.severity:8} {readable(finding.text)}"
     yield f"{'':8} {readable(finding.remedy)}"
-    left = finding.count
     for _, group in groupby(finding.files[:_FILES], key=lambda file: file.group or id(file)):
-        files = list(group)
-        left -= len(files)
-        yield f"{'':10} {_line(files)}"
+        yield f"{'':10} {_line(list(group), ' ~ ' if finding.code.startswith('near') else ' = ')}"
     if finding.files and len(finding.files) > _FILES:
         yield f"{'':10} ... and more: --json or --html FILE"
 
 
-def _line(files: list[File]) -> str:
-    names = " = ".join(readable(file.source) for file in files)
+def _line(files: Sequence[File], sign: str) -> str:
+    names = sign.join(readable(file.source) for file in files)
     return f"{names}: {readable(files[0].detail)}" if files[0].detail else names

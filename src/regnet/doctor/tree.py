@@ -112,13 +112,6 @@ class Tree:
                 return
         raise DatasetError(f"{self.path} changed while it was looked at: start again")
 
-    def sizes(self) -> Iterator[tuple[str, int]]:
-        """Yield the path and bytes of each photo, in the same order, without reading it."""
-        for part in self._parts:
-            for name, size in part.listing.members.sizes():
-                if below(name, part.listing.inner) is not None:
-                    yield name, size
-
     def _counts(self) -> dict[str, dict[str, int]]:
         counts: dict[str, dict[str, int]] = {}
         for place in (*self.places, *self.empty):

@@ -76,14 +76,14 @@ class Trainer:
         """Train until the recipe's end, or until patience or the watcher says stop."""
         with ThreadPoolExecutor(cores(), "regnet-crops") as pool:
             while self.position.epoch < self.job.recipe.schedule.epochs:
+                if self._out_of_patience():
+                    return
                 if not self._run_epoch(history, watcher, pool):
                     self.save(history)
                     return
                 history.add(self._end_epoch())
                 watcher.epoch(history.records[-1])
                 self.save(history)
-                if self._out_of_patience():
-                    return
             self._make_batch_norm_precise(pool)
 
     def _run_epoch(self, history: History, watcher: Watcher, pool: ThreadPoolExecutor) -> bool:

@@ -8,7 +8,6 @@ from typing import Final
 import numpy as np
 
 from regnet.doctor.findings import Finding, Severity, counted, percent, worst_first
-from regnet.doctor.glance import is_blank
 from regnet.doctor.near import Links, near_pairs
 from regnet.doctor.photos import Photos
 
@@ -55,7 +54,7 @@ def near_groups(
     """
     copies = {index for group in exact for index in group[1:]}
     own = np.array([i for i in photos.readable.tolist() if i not in copies], np.int64)
-    own = own[~is_blank(photos.greys[own])]
+    own = own[~photos.blank[own]]
     links = Links(len(own))
     links.join(pairs := near_pairs(photos.greys[own], advance=advance))
     groups: dict[int, list[int]] = defaultdict(list)

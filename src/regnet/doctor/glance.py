@@ -22,8 +22,8 @@ SIDE: Final = 24
 DIGEST: Final = 16
 """Bytes of the hash of a file."""
 
+_ON_ITS_SIDE: Final = (5, 6, 7, 8)  # EXIF orientations
 _ENOUGH: Final = 4 * SIDE  # pixels that a side is decoded to at least
-_BLANK: Final = 2.5  # levels of standard deviation
 
 
 @dataclass(frozen=True)
@@ -39,6 +39,11 @@ class Glance:
     height: int = 0
     digest: bytes = bytes(DIGEST)
     grey: Grey = field(default_factory=lambda: np.zeros((SIDE, SIDE), np.uint8))
+
+    @property
+    def contrast(self) -> float:
+        """The standard deviation of the grey picture, in levels."""
+        return float(self.grey.std())
 
 
 def glances(items: Sequence[Item]) -> Iterator[Glance]:
@@ -78,12 +83,6 @@ def _scaled_jpeg(data: bytes) -> tuple[Grey, tuple[int, int]] | None:
         grey = simplejpeg.decode_jpeg(data, "GRAY", min_height=_ENOUGH, min_width=_ENOUGH)
     except (ValueError, MemoryError):
         return None
-    turned = _upright(grey, _jpeg_orientation(data))
-    swapped = turned.strides[0] < turned.strides[1]
-    return turned[..., 0], (height, width) if swapped else (width, height)
-
-
-def is_blank(greys: Grey) -> NDArray[np.bool_]:
-    """Return which of (N, SIDE, SIDE) show nothing but one shade."""
-    flat: NDArray[np.bool_] = greys.reshape(len(greys), -1).std(axis=1) < _BLANK
-    return flat
+    orientation = _jpeg_orientation(data)
+    size = (height, width) if orientation in _ON_ITS_SIDE else (width, height)
+    return _upright(grey, orientation)[..., 0], size

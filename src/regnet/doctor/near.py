@@ -7,7 +7,7 @@ is the same in both, after the bits that were decided most narrowly were tried e
 
 import itertools
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from regnet.doctor.likeness import detail, likeness
 
 Pairs = NDArray[np.int64]
+Number = TypeVar("Number", np.uint8, np.int64)
 
 ALIKE: Final = 0.9
 """From this `likeness` on two pictures are nearly the same."""
@@ -27,7 +28,7 @@ _BUCKET: Final = 64  # pictures with the same band that one is compared with
 _MOST_BITS: Final = 34  # of 112, that may differ
 _LEAST: Final = 0.4  # correlation of the details as they lie
 _COARSE: Final = 12  # a side
-_BATCH: Final = 256  # pairs compared at a time
+_BATCH: Final = 256  # pairs or pictures at a time
 
 
 def near_pairs(
@@ -38,11 +39,13 @@ def near_pairs(
     `greys` are (photos, S, S), S a multiple of 24. Of many that are all alike only as many pairs
     are given as connect them. `advance` is called with the share of the work that was done.
     """
-    details = _details(greys)
+    if len(greys) < 2:
+        return np.empty((0, 2), np.int64)
+    details = np.concatenate([_details(part) for part in _parts(greys)])
     linked = Links(len(greys))
     found = [np.empty((0, 2), np.int64)]
     for pairs in _candidates(_steps(greys)):
-        for batch in _batches(pairs[_correlation(details, pairs) >= _LEAST]):
+        for batch in _parts(pairs[_correlation(details, pairs) >= _LEAST]):
             batch = batch[linked.apart(batch)]
             alike = batch[_alike(greys, batch)]
             linked.join(alike)
@@ -140,9 +143,10 @@ def _same_key(wanted: Pairs, keys: Pairs, order: Pairs) -> Pairs:
     return pairs
 
 
-def _batches(pairs: Pairs) -> Iterator[Pairs]:
-    for start in range(0, len(pairs), _BATCH):
-        yield pairs[start : start + _BATCH]
+def _parts(rows: NDArray[Number]) -> Iterator[NDArray[Number]]:
+    """Yield few rows at a time, to be worked on in little memory."""
+    for start in range(0, len(rows), _BATCH):
+        yield rows[start : start + _BATCH]
 
 
 def _alike(greys: NDArray[np.uint8], pairs: Pairs) -> NDArray[np.bool_]:

@@ -7,7 +7,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.doctor.findings import Finding, Severity, counted, percent, quoted, share_text
-from regnet.doctor.glance import is_blank
 from regnet.doctor.photos import Photos
 from regnet.protocol import Preprocess
 
@@ -113,7 +112,7 @@ def _cut(photos: Photos, preprocess: Preprocess) -> Finding | None:
 
 def _blank(photos: Photos) -> Finding | None:
     readable = photos.readable
-    blank = readable[is_blank(photos.greys[readable])]
+    blank = readable[photos.blank[readable]]
     if not len(blank):
         return None
     return Finding(

@@ -1,6 +1,7 @@
 """What is kept of all photos of a data set, in columns: about 800 bytes each."""
 
 from array import array
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,6 +9,8 @@ from numpy.typing import NDArray
 from regnet.doctor.findings import File
 from regnet.doctor.glance import DIGEST, SIDE, Glance, Grey
 from regnet.doctor.tree import Place, Tree
+
+_BLANK: Final = 2.5  # levels of contrast
 
 
 class Photos:
@@ -21,6 +24,7 @@ class Photos:
         self.sources: list[str] = []
         self.errors: dict[int, str] = {}
         self._sizes = array("I")
+        self._contrasts = array("f")
         self._digests = bytearray()
         self._greys = bytearray()
 
@@ -33,6 +37,7 @@ class Photos:
             self.errors[len(self)] = glance.error
         self.sources.append(glance.source)
         self._sizes.extend((glance.width, glance.height))
+        self._contrasts.append(glance.contrast)
         self._digests += glance.digest
         self._greys += glance.grey.tobytes()
 
@@ -47,6 +52,11 @@ class Photos:
     def sizes(self) -> NDArray[np.uint32]:
         """Width and height of each, upright, 0 where it could not be read: (N, 2)."""
         return np.frombuffer(self._sizes, np.uint32).reshape(-1, 2)
+
+    @property
+    def blank(self) -> NDArray[np.bool_]:
+        """Which show nothing but one shade: (N,)."""
+        return np.frombuffer(self._contrasts, np.float32) < _BLANK
 
     @property
     def greys(self) -> Grey:

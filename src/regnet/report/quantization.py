@@ -266,7 +266,7 @@ def _unreadable(found: Quantization) -> Section:
     return Section(
         "Unreadable photos",
         (table(("Photo", "Reason"), rows),),
-        lead=f"{len(rows):,} photos could not be read and were left out.",
+        lead=f"Photos that could not be read and were left out: {len(rows):,}.",
     )
 
 

@@ -117,15 +117,15 @@ def test_unreadable_photos_are_left_out_counted_and_told(tmp_path: Path) -> None
     assert [record.skipped for record in watcher.records] == [2, 2, 2]
 
 
-def test_a_batch_of_which_nothing_can_be_read_is_skipped(tmp_path: Path) -> None:
-    watcher = Recorder()
-    broken = tuple(range(96))
-    run(job(tmp_path, recipe(averages={"precise_bn": 0}), photos=items(broken=broken)), watcher)
-    assert [record.skipped for record in watcher.records] == [96, 96, 96]
+def test_a_batch_of_which_nothing_can_be_read_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(
+        TrainingError, match=r"none of 32 photos .* such as photo-\d+.png: truncated"
+    ):
+        run(job(tmp_path, recipe(), photos=items(broken=tuple(range(96)))))
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_says_where(tmp_path: Path) -> None:
-    wild = recipe(optimizer={"lr": 1e30}, schedule={"warmup_epochs": 0.0})
+    wild = recipe(optimizer={"lr": 1e3, "weight_decay": 1e30}, schedule={"warmup_epochs": 0.0})
     with pytest.raises(TrainingError, match=r"epoch 1, step \d+ of 3, at a learning rate of"):
         run(job(tmp_path, wild))
     assert not (tmp_path / LAST).exists()
@@ -139,9 +139,14 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path) -> None:
-    head_alone = recipe(transfer={"freeze": 3}, averages={"ema": 0.0, "precise_bn": 0})
-    whole = run(job(tmp_path / "1", head_alone), Recorder(stop_after=2))
-    parts = run(job(tmp_path / "3", head_alone, accumulate=3), Recorder(stop_after=2))
+    head_alone = recipe(
+        transfer={"freeze": 3}, averages={"ema": 0.0, "precise_bn": 0}, schedule={"batch": 96}
+    )
+    photos = items(192)
+    whole = run(job(tmp_path / "1", head_alone, photos=photos), Recorder(stop_after=2))
+    parts = run(
+        job(tmp_path / "3", head_alone, photos=photos, accumulate=3), Recorder(stop_after=2)
+    )
     a, b = whole.weights["head.fc.weight"], parts.weights["head.fc.weight"]
     start = trainer(job(tmp_path / "0", head_alone)).weights["head.fc.weight"]
     assert (a - start).norm() > 0.01

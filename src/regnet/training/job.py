@@ -20,6 +20,7 @@ class Job:
 
     `fingerprint` tells the data from other data. A batch goes through the network in `accumulate`
     parts. A checkpoint is written after every epoch, and `checkpoint_seconds` after the last.
+    `compile` has torch compile the network; None does on a GPU, where it pays.
     """
 
     recipe: Recipe
@@ -31,6 +32,7 @@ class Job:
     teacher: Teacher | None = None
     accumulate: int = 1
     checkpoint_seconds: float = 600.0
+    compile: bool | None = None
 
     def class_weights(self) -> Tensor | None:
         """Return weights (classes,) by which all classes count alike, their mean over photos 1."""
@@ -51,11 +53,14 @@ class Position:
 
 @dataclass
 class Sums:
-    """What is summed over the steps of an epoch, by this process."""
+    """What is summed over the steps of an epoch.
+
+    `loss` and `right` over this process's `images`, on its device; `skipped` by this process.
+    """
 
     loss: Tensor
     right: Tensor
-    images: int = 0
+    images: float = 0
     seconds: float = 0.0
     skipped: int = 0
 

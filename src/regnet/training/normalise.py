@@ -21,6 +21,9 @@ class Normalise:
 
     def on_device(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Return a batch's crops as float32 (N, 3, S, S), channels last, and its classes (N,)."""
-        images = torch.from_numpy(batch.crops).to(self._device, non_blocking=True)
-        truths = torch.from_numpy(batch.truths).to(self._device, non_blocking=True)
-        return images.permute(0, 3, 1, 2).float(), truths
+        return self.moved(torch.from_numpy(batch.crops), torch.from_numpy(batch.truths))
+
+    def moved(self, crops: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
+        """Return crops (N, S, S, 3) as float32 (N, 3, S, S), channels last, and classes (N,)."""
+        images = crops.to(self._device, non_blocking=True).permute(0, 3, 1, 2).float()
+        return images, truths.to(self._device, non_blocking=True)

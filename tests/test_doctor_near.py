@@ -104,7 +104,8 @@ def test_a_glance_at_photos_of_any_kind() -> None:
     plain, rotated, lossless = look(jpeg(image, quality=95), buffer.getvalue(), png.getvalue())
     for glance in (plain, rotated, lossless):
         assert (glance.width, glance.height, glance.error) == (400, 300, "")
-        assert np.abs(glance.grey.astype(int) - plain.grey.astype(int)).max() <= 4
+        # JPEGs are decoded at a fraction of their size, which rounds differently.
+        assert np.abs(glance.grey.astype(int) - plain.grey.astype(int)).max() <= 8
     assert len({glance.digest for glance in (plain, rotated, lossless)}) == 3
 
 

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from regnet.doctor.likeness import detail, likeness
 
 Pairs = NDArray[np.int64]
+Half = NDArray[np.float16]
 Number = TypeVar("Number", np.uint8, np.int64)
 
 ALIKE: Final = 0.9
@@ -25,6 +26,7 @@ _BAND: Final = 16  # bits
 _BANDS: Final = 7
 _NARROW: Final = 4  # bits of a band that are tried either way
 _BUCKET: Final = 64  # pictures with the same band that one is compared with
+_ROWS: Final = 1 << 16  # pictures looked up at a time
 _MOST_BITS: Final = 34  # of 112, that may differ
 _LEAST: Final = 0.4  # correlation of the details as they lie
 _COARSE: Final = 12  # a side
@@ -41,11 +43,11 @@ def near_pairs(
     """
     if len(greys) < 2:
         return np.empty((0, 2), np.int64)
-    details = np.concatenate([_details(part) for part in _parts(greys)])
+    details = _in_parts(_details, greys)
     linked = Links(len(greys))
     found = [np.empty((0, 2), np.int64)]
-    for pairs in _candidates(_steps(greys)):
-        for batch in _parts(pairs[_correlation(details, pairs) >= _LEAST]):
+    for pairs in _candidates(_in_parts(_steps, greys)):
+        for batch in _parts(_close(details, pairs)):
             batch = batch[linked.apart(batch)]
             alike = batch[_alike(greys, batch)]
             linked.join(alike)
@@ -79,13 +81,18 @@ class Links:
         return np.array([self.root(a) != self.root(b) for a, b in pairs.tolist()], bool)
 
 
-def _steps(greys: NDArray[np.uint8]) -> NDArray[np.float32]:
+def _in_parts(work: Callable[[NDArray[np.uint8]], Half], greys: NDArray[np.uint8]) -> Half:
+    """Return the rows that `work` gives of pictures, in half precision, in little memory."""
+    return np.concatenate([work(part) for part in _parts(greys)])
+
+
+def _steps(greys: NDArray[np.uint8]) -> Half:
     """Return by how much each block is brighter than those right of and below it: (N, 112)."""
     blocks = _block_means(greys)
     across, down = blocks[:, :, 1:] - blocks[:, :, :-1], blocks[:, 1:] - blocks[:, :-1]
     steps = np.concatenate([x.reshape(len(greys), -1) for x in (across, down)], axis=1)
     # Neighbours tend to change together: those of a band are to be far from each other.
-    return steps[:, np.random.default_rng(0).permutation(steps.shape[1])]
+    return steps[:, np.random.default_rng(0).permutation(steps.shape[1])].astype(np.float16)
 
 
 def _block_means(greys: NDArray[np.uint8], blocks: int = _BLOCKS) -> NDArray[np.float32]:
@@ -97,7 +104,7 @@ def _block_means(greys: NDArray[np.uint8], blocks: int = _BLOCKS) -> NDArray[np.
     return means
 
 
-def _details(greys: NDArray[np.uint8]) -> NDArray[np.float16]:
+def _details(greys: NDArray[np.uint8]) -> Half:
     """Return the details of pictures with mean 0 and length 1: (N, 144)."""
     fine = detail(_block_means(greys, _COARSE)).reshape(len(greys), -1)
     fine -= fine.mean(axis=1, keepdims=True)
@@ -105,12 +112,16 @@ def _details(greys: NDArray[np.uint8]) -> NDArray[np.float16]:
     return fine.astype(np.float16)
 
 
-def _correlation(details: NDArray[np.float16], pairs: Pairs) -> NDArray[np.float32]:
-    first, second = (details[pairs[:, i]].astype(np.float32) for i in (0, 1))
-    return np.asarray(np.einsum("nk,nk->n", first, second))
+def _close(details: Half, pairs: Pairs) -> Pairs:
+    """Return the pairs whose details correlate as they lie."""
+    kept = [pairs[:0]]
+    for part in _parts(pairs):
+        first, second = (details[part[:, i]].astype(np.float32) for i in (0, 1))
+        kept.append(part[np.einsum("nk,nk->n", first, second) >= _LEAST])
+    return np.concatenate(kept)
 
 
-def _candidates(steps: NDArray[np.float32]) -> Iterator[Pairs]:
+def _candidates(steps: Half) -> Iterator[Pairs]:
     """Yield pairs with a band in common and few bits that differ; some come with several bands."""
     packed = np.packbits(np.pad(steps > 0, ((0, 0), (0, 16))), axis=1)
     bits = np.ascontiguousarray(packed).view(np.uint64)
@@ -123,24 +134,27 @@ def _candidates(steps: NDArray[np.float32]) -> Iterator[Pairs]:
         yield np.stack(np.divmod(np.unique(np.concatenate(found)), len(steps)), axis=1)
 
 
-def _same_band(band: NDArray[np.float32]) -> Iterator[Pairs]:
+def _same_band(band: Half) -> Iterator[Pairs]:
     """Yield pairs with the same bits in a band, those decided most narrowly tried either way."""
     keys = (band > 0) @ (1 << np.arange(_BAND))
     order = np.argsort(keys, kind="stable")
     narrow = 1 << np.argsort(np.abs(band), axis=1)[:, :_NARROW]
     for chosen in itertools.product((0, 1), repeat=_NARROW):
-        yield _same_key(keys ^ (narrow @ np.array(chosen)), keys[order], order)
+        wanted = keys ^ (narrow @ np.array(chosen))
+        for start in range(0, len(keys), _ROWS):
+            pairs = _same_key(wanted[start : start + _ROWS], keys[order], order)
+            pairs[:, 0] += start
+            yield pairs[pairs[:, 0] != pairs[:, 1]]
 
 
 def _same_key(wanted: Pairs, keys: Pairs, order: Pairs) -> Pairs:
-    """Return the pairs of a wanted key and an equal one of the sorted `keys`, none with itself."""
+    """Return the pairs of a wanted key and an equal one of the sorted `keys`, by index."""
     first = np.searchsorted(keys, wanted, "left")
     count = np.minimum(np.searchsorted(keys, wanted, "right") - first, _BUCKET)
     left = np.repeat(np.arange(len(wanted)), count)
     within = np.arange(len(left)) - np.repeat(np.cumsum(count) - count, count)
     right = order[np.repeat(first, count) + within]
-    pairs: Pairs = np.stack([left, right], axis=1)[left != right]
-    return pairs
+    return np.stack([left, right], axis=1)
 
 
 def _parts(rows: NDArray[Number]) -> Iterator[NDArray[Number]]:

@@ -1,6 +1,7 @@
 """`regnet train`: from a folder of photos to a model, measured and reported on."""
 
 import json
+import logging
 import shlex
 import sys
 from collections.abc import Iterator
@@ -118,6 +119,9 @@ def train(
     accumulate: Annotated[
         int, typer.Option(min=1, help="Parts in which a batch is computed, to save memory")
     ] = 1,
+    compile: Annotated[
+        bool | None, typer.Option(help="Compile the network [default: on a GPU]")
+    ] = None,
     accelerator: Annotated[str, typer.Option(help="cpu, cuda, ... (Lightning Fabric)")] = "auto",
     devices: Annotated[str, typer.Option(help="How many, or which")] = "auto",
     nodes: Annotated[int, typer.Option(min=1, help="Machines")] = 1,
@@ -144,6 +148,8 @@ def train(
         from regnet.training.devices import Devices
         from regnet.training.train import train as run
 
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of its settings
+
         with download_display() as on_event:
             try:
                 training = run(
@@ -166,6 +172,7 @@ def train(
                     crop=crop,
                     freeze=freeze,
                     accumulate=accumulate,
+                    compile=compile,
                     devices=Devices(
                         accelerator=accelerator,
                         devices=devices,
@@ -215,6 +222,6 @@ def _lines(training: "Training") -> Iterator[str]:
     )
     if training.top1 is not None and training.top5 is not None:
         yield f"  validation  top-1 {100 * training.top1:.2f} %, top-5 {100 * training.top5:.2f} %"
-    yield f"  calibrated  {'yes' if training.calibrated else 'no: too few photos to validate with'}"
+    yield f"  calibrated  {'yes' if training.calibrated else 'no'}"
     if training.report:
         yield f"  report      {training.report}"

@@ -66,7 +66,7 @@ class Display:
 
     def news(self, news: "News") -> None:
         """Move the line on."""
-        self._stopping.under_way = not self._ends(news)
+        self._stopping.under_way = True
         if not self._shown:
             return
         if self._bar is None:
@@ -103,6 +103,7 @@ class Display:
 
     def watch(self, items: Iterable[T], what: str, count: int) -> Iterator[T]:
         """Show how far the work before or after the training is."""
+        self._stopping.under_way = False
         self.close()
         return track(items, what, lambda: count, unit="")
 
@@ -111,9 +112,6 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
-
-    def _ends(self, news: "News") -> bool:
-        return news.epoch == news.epochs and news.step == news.steps
 
 
 def _line(record: "EpochRecord") -> str:

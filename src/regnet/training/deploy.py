@@ -8,11 +8,9 @@ from typing import TYPE_CHECKING, Any, Final
 from regnet.checkpoints.weights import write_safetensors
 from regnet.conversion import Request
 from regnet.convert import convert
-from regnet.data.labelled import Dataset
-from regnet.errors import MissingExtraError
+from regnet.errors import DatasetError, MissingExtraError
 from regnet.evaluation.evaluate import Evaluation
 from regnet.evaluation.evaluate import Run as EvaluationRun
-from regnet.library import Library
 from regnet.predictors import Choice, open_predictor
 from regnet.training.loop import Trainer
 from regnet.training.photo_sets import PhotoSets
@@ -34,121 +32,133 @@ def deploy(
 
     With patience the model has the weights of the best epoch, else of the last.
     """
-    training = _converted(training, trainer, sets, name=task.name)
-    model = training.model
-    assert model is not None
-    evaluation = calibration = None
-    if sets.validation is not None and sets.validation.count:
-        evaluation = _evaluated(model, sets.validation, task.library)
-        training = _measured(training, evaluation)
-        calibration = _calibrated(model, sets.validation, task.library)
-    if calibration is not None:
-        training = replace(
-            training,
-            model=calibration.path,
-            calibrated=True,
-            figures=training.figures | {"calibration": _learnt(calibration)},
+    work = _Deployment(training, trainer, sets, task, started_from)
+    stages = (work.convert, work.evaluate, work.calibrate, work.report)
+    for stage in task.watch(stages, "converting and measuring", len(stages)):
+        stage()
+    return work.training
+
+
+class _Deployment:
+    """The stages, in their order; each adds to `training`."""
+
+    def __init__(
+        self, training: Training, trainer: Trainer, sets: PhotoSets, task: Task, started_from: str
+    ) -> None:
+        self.training = training
+        self._trainer, self._sets, self._task = trainer, sets, task
+        self._started_from = started_from
+        self._photos = sets.validation if sets.validation and sets.validation.count else None
+        self._evaluation: Evaluation | None = None
+        self._calibration: CalibrationReport | None = None
+
+    def convert(self) -> None:
+        """Write weights.safetensors and the IR made of it."""
+        recipe, folder = self.training.recipe, self.training.folder
+        best = self._trainer.best if recipe.schedule.patience else None
+        chosen = best if best and best.epoch else None
+        epoch = chosen.epoch if chosen else len(self.training.records)
+        name = self._task.name or folder.resolve().name
+        weights = folder / WEIGHTS
+        write_safetensors(
+            weights,
+            chosen.weights if chosen else self._trainer.weights,
+            spec=self._trainer.bare.spec,
+            labels=self._sets.labels,
+            preprocess=recipe.input.protocol(recipe.name),
+            name=name,
+            extra={"epochs": epoch, "recipe": recipe.to_toml()},
         )
-    return _reported(training, trainer, sets, task, started_from, evaluation, calibration)
+        model = convert(Request(weights=weights, name=name), folder).path
+        self.training = replace(self.training, epoch=epoch, weights=weights, model=model)
 
+    def evaluate(self) -> None:
+        """Measure the converted model on the validation photos."""
+        if self._photos is None:
+            return
+        run = EvaluationRun(
+            choice=Choice(model=str(self._model)),
+            predictor=open_predictor(Choice(model=str(self._model)), library=self._task.library),
+            dataset=self._photos,
+            library=self._task.library,
+        )
+        found = self._evaluation = run.evaluate()
+        metrics, known = found.scores.metrics, {p.source for p in self.training.unreadable}
+        failed = [
+            Unreadable(f.source, f.error) for f in found.scores.failures if f.source not in known
+        ]
+        some = metrics.top1.images > 0
+        self.training = replace(
+            self.training,
+            top1=metrics.top1.value if some else None,
+            top5=metrics.top5.value if some else None,
+            unreadable=(*self.training.unreadable, *failed),
+            figures=self.training.figures | {"evaluation": found.to_dict()},
+        )
 
-def _converted(
-    training: Training, trainer: Trainer, sets: PhotoSets, *, name: str | None
-) -> Training:
-    """Write weights.safetensors and the IR made of it."""
-    recipe, folder = training.recipe, training.folder
-    best = bool(recipe.schedule.patience) and trainer.best.epoch > 0
-    epoch = trainer.best.epoch if best else len(training.records)
-    name = name or folder.resolve().name
-    weights = folder / WEIGHTS
-    write_safetensors(
-        weights,
-        trainer.best.weights if best else trainer.weights,
-        spec=trainer.bare.spec,
-        labels=sets.labels,
-        preprocess=recipe.input.protocol(recipe.name),
-        name=name,
-        extra={"epochs": epoch, "recipe": recipe.to_toml()},
-    )
-    conversion = convert(Request(weights=weights, name=name), folder)
-    return replace(training, epoch=epoch, weights=weights, model=conversion.path)
+    def calibrate(self) -> None:
+        """Calibrate the model's probabilities, in a copy beside it."""
+        photos = self._photos
+        if photos is None or photos.count < CALIBRATION:
+            self._remark(
+                f"Its probabilities are not calibrated: that needs {CALIBRATION} photos to "
+                f"validate with, and there are {photos.count if photos else 0}."
+            )
+            return
+        from regnet.calibration.calibrate import Run
 
+        predictor = open_predictor(Choice(model=str(self._model)), library=self._task.library)
+        run = Run(path=self._model, predictor=predictor, dataset=photos)
+        try:
+            found = self._calibration = run.calibrate(folder=self._model.parent)
+        except DatasetError as exc:  # such as photos that it gets all right
+            self._remark(f"Its probabilities are not calibrated: {exc}.")
+            return
+        figures = self.training.figures | {"calibration": _learnt(found)}
+        self.training = replace(self.training, model=found.path, calibrated=True, figures=figures)
 
-def _evaluated(model: Path, photos: Dataset, library: Library) -> Evaluation:
-    choice = Choice(model=str(model))
-    predictor = open_predictor(choice, library=library)
-    run = EvaluationRun(choice=choice, predictor=predictor, dataset=photos, library=library)
-    return run.evaluate()
+    def report(self) -> None:
+        """Write the HTML report, where the extra for it is installed."""
+        training, sets = self.training, self._sets
+        with suppress(MissingExtraError):
+            from regnet.report import require_report, write_page
+            from regnet.report.training import TrainingRun, training_page
 
+            require_report()
+            run = TrainingRun(
+                name=training.folder.resolve().name,
+                spec=self._trainer.bare.spec,
+                recipe=training.recipe,
+                records=training.records,
+                dataset=str(self._task.dataset),
+                train_photos=training.train_photos,
+                val_photos=training.val_photos,
+                machine=self._task.devices.described,
+                finished=True,
+                epoch=training.epoch,
+                started_from=self._started_from,
+                teacher=self._task.teacher or "",
+                remarks=training.remarks,
+            )
+            html = training_page(
+                run,
+                evaluation=self._evaluation,
+                photos=sets.validation,
+                calibration=self._calibration.learnt if self._calibration else None,
+            )
+            write_page(training.folder / REPORT, html)
+            self.training = replace(training, report=training.folder / REPORT)
 
-def _measured(training: Training, evaluation: Evaluation) -> Training:
-    """Return the run with the figures of its model."""
-    metrics, scores = evaluation.scores.metrics, evaluation.scores
-    known = {photo.source for photo in training.unreadable}
-    failed = [Unreadable(f.source, f.error) for f in scores.failures if f.source not in known]
-    some = metrics.top1.images > 0
-    return replace(
-        training,
-        top1=metrics.top1.value if some else None,
-        top5=metrics.top5.value if some else None,
-        unreadable=(*training.unreadable, *failed),
-        figures=training.figures | {"evaluation": evaluation.to_dict()},
-    )
+    @property
+    def _model(self) -> Path:
+        assert self.training.model is not None
+        return self.training.model
 
-
-def _calibrated(model: Path, photos: Dataset, library: Library) -> "CalibrationReport | None":
-    """Return the model's calibrated copy, beside it; None where photos are too few."""
-    if photos.count < CALIBRATION:
-        return None
-    from regnet.calibration.calibrate import Run
-
-    predictor = open_predictor(Choice(model=str(model)), library=library)
-    return Run(path=model, predictor=predictor, dataset=photos).calibrate(folder=model.parent)
+    def _remark(self, text: str) -> None:
+        self.training = replace(self.training, remarks=(*self.training.remarks, text))
 
 
 def _learnt(report: "CalibrationReport") -> dict[str, Any]:
     values = report.to_dict()
     names = ("calibration", "held_out", "temperature_photos", "threshold_photos")
     return {name: values[name] for name in names}
-
-
-def _reported(
-    training: Training,
-    trainer: Trainer,
-    sets: PhotoSets,
-    task: Task,
-    started_from: str,
-    evaluation: Evaluation | None,
-    calibration: "CalibrationReport | None",
-) -> Training:
-    """Write the HTML report, where the extra for it is installed."""
-    with suppress(MissingExtraError):
-        from regnet.report import require_report, write_page
-        from regnet.report.training import TrainingRun, training_page
-
-        require_report()
-        run = TrainingRun(
-            name=training.folder.resolve().name,
-            spec=trainer.bare.spec,
-            recipe=training.recipe,
-            records=training.records,
-            dataset=str(task.dataset),
-            train_photos=training.train_photos,
-            val_photos=training.val_photos,
-            machine=task.devices.described,
-            finished=True,
-            epoch=training.epoch,
-            started_from=started_from,
-            teacher=task.teacher or "",
-            remarks=training.remarks,
-        )
-        html = training_page(
-            run,
-            evaluation=evaluation,
-            photos=sets.validation,
-            calibration=calibration.learnt if calibration else None,
-        )
-        write_page(training.folder / REPORT, html)
-        return replace(training, report=training.folder / REPORT)
-    task.say(f"{training.folder}: no report: that needs the extra 'report'")
-    return training

@@ -12,10 +12,15 @@ try:
 except ImportError as exc:
     raise MissingExtraError("training", "train") from exc
 
+from regnet.training.processes import layout
+
 
 @dataclass(frozen=True, kw_only=True)
 class Devices:
-    """Devices to train on: "auto" takes what is there, but of CPUs one process."""
+    """Devices to train on, as Lightning Fabric names them; torchrun's numbers go before these.
+
+    "auto" takes what is there, but of CPUs one process; the strategy "fsdp" shards the network.
+    """
 
     accelerator: str = "auto"
     devices: int | str = "auto"
@@ -33,10 +38,8 @@ class Devices:
         try:
             return Fabric(
                 accelerator=self.accelerator,
-                devices=1 if self.devices == "auto" and on_cpu else _number(self.devices),
-                num_nodes=self.nodes,
-                strategy=self.strategy,
                 precision=precision,
+                **layout(_number(self.devices), self.nodes, self.strategy, on_cpu=on_cpu),
             )
         except (ValueError, TypeError, RuntimeError) as exc:
             raise TrainingError(

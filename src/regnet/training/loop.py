@@ -83,14 +83,14 @@ class Trainer:
 
     def _run(self, history: History, watcher: Watcher) -> None:
         while self.position.epoch < self.job.recipe.schedule.epochs:
+            if self._out_of_patience():
+                return
             if not self._run_epoch(history, watcher):
                 self.save(history)
                 return
             history.add(self._end_epoch())
             watcher.epoch(history.records[-1])
             self.save(history)
-            if self._out_of_patience():
-                return
         self._make_batch_norm_precise()
 
     def _run_epoch(self, history: History, watcher: Watcher) -> bool:
@@ -208,7 +208,7 @@ class Trainer:
 
     def _alone(self, error: RuntimeError) -> str:
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        saved = f"{self.job.folder / LAST} is whole, of {self._saved_at}: start all again with "
+        saved = f"{self.job.folder / LAST} is whole, of {self._saved_at}: start all again with"
         none = "no checkpoint had been written yet: start all again"
         return (
             f"process {self.processes.rank} of {self.processes.count} has lost another one, in "

@@ -31,7 +31,7 @@ from regnet.training.run_folder import RECIPE, in_use, run_folder
 from regnet.training.start import Start, begin, open_start
 from regnet.training.teacher import open_teacher
 from regnet.training.train import Task, Training
-from regnet.training.watching import Together
+from regnet.training.watching import FirstSpeaks
 
 _STATISTICS: Final = 512  # photos that BN's statistics are taken from
 _BATCH: Final = 64
@@ -73,7 +73,8 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
     history = _history(trainer, folder, fabric, resume=task.resume)
     if fabric.is_global_zero:
         write_recipe(folder / RECIPE, recipe)
-    watcher = Together(task.watcher, fabric)
+    watcher = FirstSpeaks(task.watcher, first=fabric.is_global_zero)
+    _require_readable(job.photos)
     for photo in job.photos.unreadable:
         watcher.skipped(photo)
     _train(trainer, history, watcher)
@@ -173,7 +174,16 @@ def _job(task: Task, recipe: Recipe, sets: PhotoSets, folder: Path, fabric: Any)
         teacher=teacher,
         accumulate=task.accumulate,
         checkpoint_seconds=task.checkpoint_seconds,
+        compile=task.compile,
     )
+
+
+def _require_readable(photos: Photos) -> None:
+    if len(photos.unreadable) == len(photos):
+        first = photos.unreadable[0]
+        raise TrainingError(
+            f"none of the {len(photos):,} photos can be read, such as {first.source}: {first.error}"
+        )
 
 
 def _validation(photos: Dataset | None, recipe: Recipe, memory: int) -> CentreCrops | None:
@@ -188,14 +198,20 @@ def _history(trainer: Trainer, folder: Path, fabric: Any, *, resume: bool) -> Hi
     records: Sequence[EpochRecord] = ()
     if resume:
         values = read_run(folder / LAST)
-        trainer.load(values)
+        try:
+            trainer.load(values)
+        except (RuntimeError, LookupError, TypeError, ValueError) as exc:
+            raise TrainingError(
+                f"{folder / LAST}: is of a run of another network ({_first_line(exc)}); name the "
+                "same --model as then, or another folder"
+            ) from exc
         records = [EpochRecord.from_dict(record) for record in values["records"]]
     done = trainer.position.epoch * trainer.order.steps + trainer.position.step
     return History(folder, records, next_step=done, on_disk=fabric.is_global_zero)
 
 
-def _train(trainer: Trainer, history: History, watcher: Together) -> None:
-    """Train; raises `TrainingError` that says what to do where memory or a process is lost."""
+def _train(trainer: Trainer, history: History, watcher: FirstSpeaks) -> None:
+    """Train; raises `TrainingError` that says what to do where memory is short."""
     try:
         trainer.run(history, watcher)
     except torch.OutOfMemoryError as exc:
@@ -203,13 +219,6 @@ def _train(trainer: Trainer, history: History, watcher: Together) -> None:
         raise TrainingError(
             f"the GPU's memory does not hold a batch of {batch}: give it in parts (--accumulate "
             f"{2 * trainer.job.accumulate}), or take fewer (--batch {max(batch // 2, 1)})"
-        ) from exc
-    except RuntimeError as exc:
-        if trainer.fabric.world_size == 1:
-            raise
-        raise TrainingError(
-            f"another process of the run has ended or cannot be reached ({_first_line(exc)}); "
-            f"{trainer.job.folder / LAST} is whole: start all processes again with --resume"
         ) from exc
 
 

@@ -61,6 +61,7 @@ class Task:
     from_scratch: bool
     small_stem: bool
     accumulate: int
+    compile: bool | None
     devices: "Devices"
     memory: int
     checkpoint_seconds: float
@@ -156,6 +157,7 @@ def train(
     crop: int | None = None,
     freeze: int | None = None,
     accumulate: int = 1,
+    compile: bool | None = None,
     devices: "Devices | None" = None,
     memory: int = MEMORY,
     checkpoint_seconds: float = 600.0,
@@ -196,6 +198,7 @@ def train(
             from_scratch=from_scratch,
             small_stem=small_stem,
             accumulate=accumulate,
+            compile=compile,
             devices=devices or Devices(),
             memory=memory,
             checkpoint_seconds=checkpoint_seconds,

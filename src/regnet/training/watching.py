@@ -1,9 +1,7 @@
-"""Who watches a run: nobody, whoever asked to, and all processes of it together."""
+"""Who watches a run: nobody, or whoever asked to."""
 
 from collections.abc import Callable, Iterable
-from typing import Any, Final
-
-import torch
+from typing import Any
 
 from regnet.training.history import EpochRecord
 from regnet.training.job import News, Watcher
@@ -11,8 +9,6 @@ from regnet.training.photos import Unreadable
 
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
 """Shows how far some work is: items, what is done with them, and how many they are."""
-
-_AGREE_EVERY: Final = 10  # steps: to hear of the other processes makes each wait
 
 
 def unwatched(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
@@ -37,16 +33,15 @@ class Unseen:
         return False
 
 
-class Together:
-    """Passes on what the first process has to tell, and stops all processes at the same step.
+class FirstSpeaks:
+    """Passes on what the first process of a run has to tell; each may be asked to stop.
 
     `unreadable` are the photos that could not be read, each once, by name.
     """
 
-    def __init__(self, watcher: Watcher, fabric: Any) -> None:
-        self._watcher: Watcher = watcher if fabric.is_global_zero else Unseen()
+    def __init__(self, watcher: Watcher, *, first: bool) -> None:
+        self._watcher: Watcher = watcher if first else Unseen()
         self._asked = watcher.stop
-        self._fabric, self._steps = fabric, 0
         self.unreadable: dict[str, Unreadable] = {}
 
     def news(self, news: News) -> None:
@@ -64,11 +59,5 @@ class Together:
             self._watcher.skipped(photo)
 
     def stop(self) -> bool:
-        """Return whether any process was asked to stop."""
-        if self._fabric.world_size == 1:
-            return self._asked()
-        self._steps += 1
-        if self._steps % _AGREE_EVERY:
-            return False
-        asked = torch.tensor(float(self._asked()), device=self._fabric.device)
-        return bool(self._fabric.all_reduce(asked, reduce_op="sum") > 0)
+        """Return whether this process was asked to stop."""
+        return self._asked()

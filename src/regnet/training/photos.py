@@ -14,7 +14,7 @@ from regnet.decode import decode_pixels
 from regnet.errors import ImageError
 from regnet.parallel import cores, in_order
 from regnet.preprocess import crop_pixels
-from regnet.protocol import Preprocess
+from regnet.protocol import Interpolation, Preprocess
 from regnet.resize import resize_crop
 from regnet.training.crops import crop, draws, random_box
 from regnet.training.recipe import Augmentation
@@ -35,7 +35,10 @@ class Unreadable:
 
 @dataclass(frozen=True)
 class Batch:
-    """Crops (N, side, side, 3), 0..255 BGR, their classes (N,), and what could not be read."""
+    """Crops (N, side, side, 3), 0..255 BGR, their classes (N,), and what could not be read.
+
+    There may be none: whoever trains on it leaves such a batch out.
+    """
 
     crops: NDArray[Any]
     truths: NDArray[np.int64]
@@ -61,7 +64,8 @@ class Photos:
         self.truths = np.array([item.truth for item in self.items], np.int64)
         self._short_side = short_side
         self._held: list[Pixels | Unreadable] = []
-        self._hold(memory, watch)
+        if memory > 0:
+            self._hold(memory, watch)
 
     def __len__(self) -> int:
         return len(self.items)
@@ -87,13 +91,12 @@ class Photos:
             return Unreadable(item.source, str(exc))
 
     def _hold(self, memory: int, watch: Callable[..., Iterable[Any]]) -> None:
-        left = memory
-        found = in_order(
-            range(len(self.items)), partial(_each, self.pixels), workers=cores(), batch_size=64
-        )
+        """Read photos until one does not fit; a few ahead on every core, so as to hold no more."""
+        read = partial(_each, self.pixels)
+        found = in_order(range(len(self.items)), read, workers=cores())
         for pixels in watch(found, "reading photos", len(self.items)):
-            left -= 0 if isinstance(pixels, Unreadable) else pixels.nbytes
-            if left < 0:
+            memory -= 0 if isinstance(pixels, Unreadable) else pixels.nbytes
+            if memory < 0:
                 return
             self._held.append(pixels)
 
@@ -115,8 +118,9 @@ def _shrunk(pixels: Pixels, short_side: int) -> Pixels:
 class Order:
     """The order of an epoch's photos: whole batches of numbers, the same for the same seed.
 
-    `balanced` draws every class equally often, with repetition. What does not fill a batch is left
-    to another epoch; a set smaller than a batch is one.
+    `balanced` takes as many photos of every class (one more of some): of large classes a part, of
+    small ones all in turns. What does not fill a batch is left to another epoch; a set smaller than
+    a batch is one.
     """
 
     truths: NDArray[np.int64]
@@ -137,12 +141,20 @@ class Order:
         return order[: self.steps * batch].reshape(self.steps, batch)
 
     def _balanced(self, random: np.random.Generator) -> NDArray[np.int64]:
-        counts = np.bincount(self.truths)
-        weights = 1.0 / counts[self.truths]
-        found: NDArray[np.int64] = random.choice(
-            len(self.truths), len(self.truths), p=weights / weights.sum()
-        )
-        return found
+        _, counts = np.unique(self.truths, return_counts=True)
+        classes = np.split(np.argsort(self.truths, kind="stable"), np.cumsum(counts)[:-1])
+        share, left = divmod(len(self.truths), len(classes))
+        shares = share + (random.permutation(len(classes)) < left)
+        drawn = map(partial(_in_turns, random), classes, shares.tolist())
+        return random.permutation(np.concatenate(list(drawn)))
+
+
+def _in_turns(
+    random: np.random.Generator, numbers: NDArray[np.int64], count: int
+) -> NDArray[np.int64]:
+    """Return so many of the numbers: all of them in random order before one comes again."""
+    turns = [random.permutation(numbers) for _ in range(-(-count // len(numbers)))]
+    return np.concatenate(turns)[:count]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +163,7 @@ class Cropping:
 
     side: int
     augmentation: Augmentation
-    interpolation: Any
+    interpolation: Interpolation
 
 
 def training_batch(
@@ -165,7 +177,8 @@ def training_batch(
 ) -> Batch:
     """Return random crops of the photos of these numbers, or of a part of them.
 
-    Draws are made for all, so that parts on several machines are those of the whole batch.
+    Draws are made for all, so that parts on several machines are those of the whole batch. It may
+    be empty: where none can be read, and where the part is.
     """
     drawn = draws(random, len(numbers))[part]
     numbers = numbers[part]
@@ -178,21 +191,22 @@ def training_batch(
         box = random_box(width, height, cropping.augmentation, drawn[place])
         return crop(pixels, box, side=cropping.side, interpolation=cropping.interpolation)
 
-    return _batch(_spread(work, len(numbers), pool), photos.truths[numbers])
+    return _batch(_spread(work, len(numbers), pool), photos.truths[numbers], cropping.side)
 
 
 def _spread(work: Callable[[int], Any], count: int, pool: ThreadPoolExecutor) -> list[Any]:
     """Return the work of each place, done by all threads of the pool in equal runs."""
-    share = -(-count // cores())
+    share = max(-(-count // cores()), 1)
     runs = [range(start, min(start + share, count)) for start in range(0, count, share)]
     return [found for run in pool.map(lambda run: list(map(work, run)), runs) for found in run]
 
 
-def _batch(found: list[NDArray[Any] | Unreadable], truths: NDArray[np.int64]) -> Batch:
-    good = [place for place, crop in enumerate(found) if not isinstance(crop, Unreadable)]
+def _batch(found: list[NDArray[Any] | Unreadable], truths: NDArray[np.int64], side: int) -> Batch:
     crops = [crop for crop in found if not isinstance(crop, Unreadable)]
     lost = tuple(crop for crop in found if isinstance(crop, Unreadable))
-    return Batch(np.stack(crops) if crops else np.empty(0), truths[good], lost)
+    good = np.array([not isinstance(crop, Unreadable) for crop in found], bool)
+    whole = np.stack(crops) if crops else np.empty((0, side, side, 3), np.uint8)
+    return Batch(whole, truths[good], lost)
 
 
 class CentreCrops:
@@ -235,7 +249,8 @@ class CentreCrops:
 
     def _read(self, items: tuple[LabelledItem, ...]) -> Batch:
         found = list(in_order(items, self._crops, workers=cores()))
-        return _batch(found, np.array([item.truth for item in items], np.int64))
+        truths = np.array([item.truth for item in items], np.int64)
+        return _batch(found, truths, self._preprocess.crop)
 
     def _crops(self, items: list[LabelledItem]) -> list[NDArray[Any] | Unreadable]:
         return [self._crop(item) for item in items]

@@ -301,6 +301,10 @@ def test_lines_for_people_list_few_files(data: Path) -> None:
     for number in range(9):
         shutil.copy(data / f"train/cat/00{number}.jpg", data / f"train/cat/x{number}.jpg")
     lines = list(examination_lines(examine(open_tree(data), resize=128, crop=112)))
-    assert sum(" = " in line for line in lines) == 3
-    assert any("and more" in line for line in lines)
+    assert sum(" = " in line for line in lines) == 5
+    assert any(line.strip().startswith("... and 4 more") for line in lines)
     assert lines[-1] == "1 warning"
+    for number in range(9):
+        shutil.copy(data / "train/cat/000.jpg", data / f"train/cat/y{number}.jpg")
+    lines = list(examination_lines(examine(open_tree(data), resize=128, crop=112)))
+    assert any(line.endswith("... (11 in all)") and line.count(" = ") == 3 for line in lines)

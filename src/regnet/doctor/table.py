@@ -7,7 +7,8 @@ from regnet.doctor.examine import Examination
 from regnet.doctor.findings import SEVERITIES, File, Finding, counted, share_text
 from regnet.result import readable
 
-_FILES = 6
+_LINES = 5  # of a finding
+_NAMES = 3  # of a line
 
 
 def examination_lines(found: Examination) -> Iterator[str]:
@@ -59,12 +60,18 @@ def verdict(found: Examination) -> str:
 def _finding(finding: Finding) -> Iterator[str]:
     yield f"{finding.severity:8} {readable(finding.text)}"
     yield f"{'':8} {readable(finding.remedy)}"
-    for _, group in groupby(finding.files[:_FILES], key=lambda file: file.group or id(file)):
-        yield f"{'':10} {_line(list(group), ' ~ ' if finding.code.startswith('near') else ' = ')}"
-    if finding.files and len(finding.files) > _FILES:
-        yield f"{'':10} ... and more: --json or --html FILE"
+    sign = " ~ " if finding.code.startswith("near") else " = "
+    groups = [list(g) for _, g in groupby(finding.files, key=lambda file: file.group or id(file))]
+    for group in groups[:_LINES]:
+        yield f"{'':10} {_line(group, sign)}"
+    if len(groups) > _LINES:
+        yield f"{'':10} ... and {len(groups) - _LINES:,} more: --json or --html FILE"
 
 
 def _line(files: Sequence[File], sign: str) -> str:
-    names = sign.join(readable(file.source) for file in files)
-    return f"{names}: {readable(files[0].detail)}" if files[0].detail else names
+    """Return the names of copies, or of a single photo and what of it."""
+    names = [readable(file.source) for file in files[:_NAMES]]
+    if len(files) > _NAMES:
+        names.append(f"... ({len(files):,} in all)")
+    detail = f": {readable(files[0].detail)}" if files[0].detail else ""
+    return sign.join(names) + detail

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from training_runs import Recorder, items, job, recipe, run, trainer
+from training_runs import Recorder, items, job, recipe, resume, run, trainer
 
 from regnet.errors import OutputError, TrainingError
-from regnet.training.history import EpochRecord, History
+from regnet.training.history import History
 from regnet.training.loop import Trainer
 from regnet.training.run_checkpoint import LAST, read_run
 from regnet.training.schedule import learning_rate
@@ -30,16 +30,9 @@ def assert_same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> None:
         assert torch.equal(a[name], b[name]), name
 
 
-def resumed(folder: Path, made: Trainer) -> tuple[EpochRecord, ...]:
-    values = read_run(folder / LAST)
-    made.load(values)
-    return tuple(EpochRecord.from_dict(record) for record in values["records"])
-
-
 def go_on(folder: Path, *, watcher: Recorder | None = None) -> Trainer:
     made = trainer(job(folder, recipe()))
-    records = resumed(folder, made)
-    made.run(History(folder, records, tensorboard=False), watcher or Recorder())
+    made.run(resume(made, folder), watcher or Recorder())
     return made
 
 
@@ -101,8 +94,7 @@ def test_a_run_killed_at_any_moment_leaves_a_checkpoint_to_go_on_from(tmp_path: 
     stopped = values["position"]["epoch"] * STEPS + values["position"]["step"]
     assert stopped > 0
     made = trainer(job(tmp_path, recipe(schedule={"epochs": 40})))
-    records = resumed(tmp_path, made)
-    made.run(History(tmp_path, records, tensorboard=False), Recorder(stop_after=STEPS))
+    made.run(resume(made, tmp_path), Recorder(stop_after=STEPS))
     reference = trainer(job(tmp_path / "other", recipe(schedule={"epochs": 40})))
     reference.run(
         History(tmp_path / "other", tensorboard=False), Recorder(stop_after=stopped + STEPS)

@@ -19,6 +19,7 @@ from regnet.training.job import Job, News
 from regnet.training.loop import Trainer
 from regnet.training.photos import CentreCrops, Photos, Unreadable
 from regnet.training.recipe import Recipe, recipe_from_toml
+from regnet.training.run_checkpoint import LAST, read_run
 
 CLASSES = 4
 SPEC = AnyNetSpec(
@@ -118,6 +119,14 @@ def trainer(job: Job, fabric: Fabric | None = None) -> Trainer:
     torch.manual_seed(0)
     fabric = fabric or Fabric(accelerator="cpu", devices=1, precision="32-true")
     return Trainer(job, RegNet(SPEC), fabric)
+
+
+def resume(made: Trainer, folder: Path, *, on_disk: bool = True) -> History:
+    """Have a trainer take up the checkpoint of a folder; return the history so far."""
+    values = read_run(folder / LAST)
+    made.load(values)
+    records = [EpochRecord.from_dict(record) for record in values["records"]]
+    return History(made.job.folder, records, tensorboard=False, on_disk=on_disk)
 
 
 def run(job: Job, watcher: Recorder | None = None) -> Trainer:

@@ -25,9 +25,11 @@ class WeightAverage:
         self._steps += 1
         now = network.state_dict()
         floats = [name for name, kept in self._kept.items() if kept.is_floating_point()]
-        torch._foreach_lerp_(
-            [self._kept[name] for name in floats], [now[name] for name in floats], 1 - decay
-        )
+        for kind in {type(now[name]) for name in floats}:  # sharded tensors do not mix with others
+            names = [name for name in floats if type(now[name]) is kind]
+            torch._foreach_lerp_(
+                [self._kept[name] for name in names], [now[name] for name in names], 1 - decay
+            )
         for name in self._kept.keys() - set(floats):
             self._kept[name].copy_(now[name])
 
@@ -55,19 +57,23 @@ class WeightAverage:
 
 @torch.no_grad()
 def precise_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
-    """Set BN's statistics, in place, to the means over batches of normalised images.
+    """Set BN's statistics, in place, to those over batches of normalised images.
 
-    Means and variances of the batches are averaged evenly, as in the paper's code.
+    As in the paper's code, the means of batches and of their squares are averaged evenly, so that
+    the variance has what the batches differ by. BN that does not learn keeps its own, and all do
+    where there are no batches.
     """
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    was_training = network.training
+    modes = [(module, module.training) for module in network.modules()]
+    norms = [module for module in network.modules() if isinstance(module, _NORMS)]
+    learning = [norm for norm in norms if any(p.requires_grad for p in norm.parameters())]
     network.train()
     for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # a plain average of all batches
-    for images in batches:
-        network(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    network.train(was_training)
+        norm.train(norm in learning)
+    with _momentum(learning, 1.0):  # the running statistics are then the last batch's own
+        found = [_moments(learning) for images in batches if network(images) is not None]
+    for place, norm in enumerate(learning if found else ()):
+        mean, square = torch.stack([moments[place] for moments in found]).mean(0)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(square - mean * mean)
+    for module, mode in modes:
+        module.training = mode

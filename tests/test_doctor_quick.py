@@ -87,6 +87,7 @@ def test_names_that_differ_in_case_only() -> None:
         "classes-not-in-split": "warning",
     }
     assert found[1].text.endswith("Great_Dane and great dane.")
+    assert quick_findings(["crane", "crane"], [20, 20]) == ()
 
 
 def test_files_that_tell_that_a_split_is_a_copy() -> None:

@@ -123,7 +123,7 @@ def _one_class(classes: Sequence[str], train: Sequence[int]) -> tuple[Finding, .
 
 def _similar_names(classes: Sequence[str]) -> tuple[Finding, ...]:
     by_name: dict[str, list[str]] = defaultdict(list)
-    for name in classes:
+    for name in dict.fromkeys(classes):  # ImageNet has two classes `crane`
         by_name[normal(name)].append(name)
     pairs = [" and ".join(names) for names in by_name.values() if len(names) > 1]
     if not pairs:

@@ -30,11 +30,8 @@ class Devices:
 
     def fabric(self) -> Fabric:
         """Return Fabric on these devices. Raises `TrainingError` where they are not there."""
-        cuda = torch.cuda.is_available()
-        precision: Any = self.precision
-        if precision == "auto":
-            precision = "bf16-mixed" if cuda or this_machine().has_bf16 else "32-true"
-        on_cpu = self.accelerator == "cpu" or not cuda
+        on_cpu = self.accelerator == "cpu" or not torch.cuda.is_available()
+        precision: Any = _fastest(on_cpu) if self.precision == "auto" else self.precision
         try:
             return Fabric(
                 accelerator=self.accelerator,
@@ -54,6 +51,14 @@ class Devices:
         if self.accelerator != "cpu" and torch.cuda.is_available():
             return f"{torch.cuda.get_device_name()}, {machine.cores} cores"
         return f"{machine.cpu}, {machine.cores} cores"
+
+
+def _fastest(on_cpu: bool) -> str:
+    """Return the precision that is fast on the devices; Fabric scales gradients in 16-mixed."""
+    if on_cpu:
+        return "bf16-mixed" if this_machine().has_bf16 else "32-true"
+    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    return "bf16-mixed" if bf16 else "16-mixed"
 
 
 def _number(devices: int | str) -> int | str:

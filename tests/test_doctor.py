@@ -271,6 +271,15 @@ def test_the_report_shows_the_photos_and_escapes_their_names(spoilt) -> None:
     # Two copies, the photo that is cut, and two sheets of at most 12 previews.
     assert html.count("data:image/webp;base64,") == 2 + 1 + 2 * 12
     assert "not readable any more" not in html
+    assert "Here are the first" not in html
+
+
+def test_the_report_shows_the_first_of_many(data: Path) -> None:
+    for number in range(12):
+        shutil.copy(data / f"train/cat/{number:03}.jpg", data / f"train/cat/x{number}.jpg")
+    tree = open_tree(data)
+    html = doctor_page(examine(tree, resize=128, crop=112), tree)
+    assert "Here are the first 8 of 12; --json lists more." in html
 
 
 def test_the_report_of_nothing(tmp_path: Path) -> None:

@@ -21,7 +21,6 @@ from regnet.report.html import (
     Tile,
     facts,
     gallery,
-    note,
     page,
     side_by_side,
     table,
@@ -94,6 +93,8 @@ def _tiles(found: Examination) -> Iterator[Tile]:
     yield Tile("Photos", f"{found.photos:,}", splits or "no splits")
     sizes = [sum(n.get(name, 0) for n in found.splits.values()) for name in found.classes]
     span = f"{min(sizes):,} to {max(sizes):,} photos each" if sizes else "no class folders"
+    if len(set(sizes)) == 1:
+        span = f"{sizes[0]:,} photos each"
     yield Tile("Classes", f"{len(found.classes):,}", span)
     if found.kept is not None and found.short is not None and found.long is not None:
         yield Tile(
@@ -105,17 +106,24 @@ def _tiles(found: Examination) -> Iterator[Tile]:
 
 def _section(finding: Finding, shown: Shots) -> Section:
     title = f"{finding.severity.capitalize()}: {finding.code.replace('-', ' ')}"
-    lead = f"{readable(finding.text)} {readable(finding.remedy)}"
+    lead = f"{readable(finding.text)} {readable(finding.remedy)}{_more(finding)}"
     return Section(title, tuple(_parts(finding, shown)), lead=lead)
+
+
+def _more(finding: Finding) -> str:
+    """Return how many of a finding's files are shown, where not all are."""
+    if groups := _groups(finding):
+        shown, total = len(groups), len({file.group for file in finding.files})
+    else:
+        listed = _NAMES if finding.code in _NO_PHOTOS else _PHOTOS
+        shown, total = min(listed, len(finding.files)), len(finding.files)
+    return f" Here are the first {shown} of {total:,}; --json lists more." if shown < total else ""
 
 
 def _parts(finding: Finding, shown: Shots) -> Iterator[Html]:
     """Yield the photos of a finding, or their names."""
     if groups := _groups(finding):
-        total = len({file.group for file in finding.files})
         yield side_by_side(*(gallery([_photo(file, shown) for file in g]) for g in groups))
-        if total > len(groups):
-            yield note(f"The first {len(groups)} of {total:,} groups; --json lists more.")
     elif finding.code in _NO_PHOTOS and finding.files:
         rows = [(readable(f.source), readable(f.detail)) for f in finding.files[:_NAMES]]
         told = any(detail for _, detail in rows)
@@ -125,8 +133,6 @@ def _parts(finding: Finding, shown: Shots) -> Iterator[Html]:
     elif finding.files:
         framed = finding.code == _FRAMED
         yield gallery([_photo(f, shown, framed=framed) for f in finding.files[:_PHOTOS]])
-        if len(finding.files) > _PHOTOS:
-            yield note(f"The first {_PHOTOS} of {finding.count:,}; --json lists more.")
 
 
 def _photo(file: File, shown: Shots, *, framed: bool = False) -> Photo:

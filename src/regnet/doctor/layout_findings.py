@@ -82,18 +82,20 @@ def _mixed(tree: Tree) -> Iterator[Finding]:
 
 
 def _strays(tree: Tree) -> Iterator[Finding]:
-    """Yield the photos that are in no class, split by split."""
+    """Yield the photos that are in no class: beside class folders, or beside the splits."""
     places = {code for code, place in enumerate(tree.places) if not place.label}
     indices = [index for index, code in enumerate(tree.codes) if code in places]
     if not indices:
         return
     splits = sorted({tree.places[tree.codes[index]].split for index in indices} - {""})
     where = f" of {quoted(splits)}" if splits else ""
+    beside = tree.layout == "splits" and not splits
     yield Finding(
         "stray",
-        "warning",
+        "warning" if beside else "error",
         f"{counted(len(indices), 'photo lies', 'photos lie')} outside the class folders{where}.",
-        "They are left out of a training: move them into the folder of their class, or away.",
+        f"A training {'leaves them out' if beside else 'refuses to guess what they are'}: move "
+        "them into the folder of their class, or away.",
         count=len(indices),
         files=tuple(_files(tree, set(indices))),
     )

@@ -69,6 +69,17 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, steps: int) -> None:
         }
 
 
+def test_noise_on_activations_is_drawn_again_by_a_run_that_goes_on(tmp_path: Path) -> None:
+    noisy = recipe(augmentation={"noise_bits": 4.0})
+    whole = run(job(tmp_path / "whole", noisy))
+    run(job(tmp_path / "parts", noisy), Recorder(stop_after=2))
+    made = trainer(job(tmp_path / "parts", noisy))
+    made.run(resume(made, tmp_path / "parts"), Recorder())
+    assert_same(weights_of(whole), weights_of(made))
+    quiet = run(job(tmp_path / "quiet", recipe()))
+    assert not torch.equal(weights_of(whole)["head.fc.weight"], weights_of(quiet)["head.fc.weight"])
+
+
 def _train_slowly(folder: Path) -> None:
     torch.set_num_threads(1)
 

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from regnet.errors import TrainingError
 from regnet.network import RegNet
+from regnet.training.activation_noise import ActivationNoise
 from regnet.training.augment import Augment
 from regnet.training.averages import WeightAverage, precise_batch_norm
 from regnet.training.feed import Feed, Part, Step
@@ -29,6 +30,7 @@ from regnet.training.validation import Score, deployed, validate
 CHUNK: Final = 32
 """Images that are augmented, and mixed, together: processes that share a batch do it alike."""
 
+_NOISE: Final = 1 << 32  # the streams of random numbers of the activations' noise
 _NEWS_EVERY: Final = 20  # steps: to look at the loss makes a GPU wait
 
 
@@ -53,6 +55,8 @@ class Trainer:
         self.average = WeightAverage(network, ema) if ema else None
         self.position, self.best, self.sums = Position(), Best(), no_sums(fabric.device)
         self._augment = Augment(recipe.augmentation, classes=job.classes)
+        bits = recipe.augmentation.noise_bits
+        self._noise = ActivationNoise(network, bits) if bits else None
         self._normalise = Normalise(recipe.input.protocol(recipe.name), fabric.device)
         weights = job.class_weights()
         self._class_weights = None if weights is None else weights.to(fabric.device)
@@ -85,7 +89,7 @@ class Trainer:
         while self.position.epoch < self.job.recipe.schedule.epochs:
             if self._out_of_patience():
                 return
-            if not self._run_epoch(history, watcher):
+            if not self.run_epoch(history, watcher):
                 self.save(history)
                 return
             history.add(self._end_epoch())
@@ -93,7 +97,7 @@ class Trainer:
             self.save(history)
         self._make_batch_norm_precise()
 
-    def _run_epoch(self, history: History, watcher: Watcher) -> bool:
+    def run_epoch(self, history: History, watcher: Watcher) -> bool:
         """Do the steps of an epoch that are left; return whether all are done."""
         self.network.train()
         for part in frozen_parts(self.bare):
@@ -156,6 +160,8 @@ class Trainer:
     def _augmented(self, part: Part, step: int) -> tuple[Tensor, Tensor]:
         """Return a part's images (N, 3, S, S) and soft targets (N, classes) on the device."""
         images, truths = self._normalise.moved(part.crops, part.truths)
+        if self._noise:
+            self._noise.draw(self.feed.seed(self.position.epoch, step, _NOISE + part.place))
         done = []
         for start in range(0, len(images), CHUNK):
             chunk = slice(start, start + CHUNK)

@@ -1,0 +1,539 @@
+"""Runs from a folder of photos to a model: what they leave, go on from, refuse and skip."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from filelock import FileLock
+from photo_folders import COLOURS, write_photos
+
+import regnet
+from regnet.checkpoints.weights import read_checkpoint, write_safetensors
+from regnet.errors import (
+    DatasetError,
+    MismatchError,
+    OutputError,
+    RecipeError,
+    TrainingError,
+    UnknownModelError,
+)
+from regnet.labels import Label, Labels
+from regnet.library import Library
+from regnet.network import RegNet
+from regnet.protocol import Preprocess
+from regnet.spec import AnyNetSpec, Stage
+from regnet.training import deploy
+from regnet.training.batch_size import batch_by_photos, fitting
+from regnet.training.job import News
+from regnet.training.photo_sets import open_photo_sets
+from regnet.training.photos import Unreadable
+from regnet.training.recipe import read_recipe, recipe_from_toml
+from regnet.training.resolve import resolved
+from regnet.training.start import begin, open_start
+from regnet.training.train import Changes, Training, train
+from regnet.training.watching import Unseen
+
+SPEC = AnyNetSpec(
+    stages=(Stage(depth=1, width=8, group_width=8), Stage(depth=1, width=16, group_width=8)),
+    stem_width=8,
+)
+RECIPE = recipe_from_toml(
+    """
+name = "small"
+[optimizer]
+lr = 0.4
+[schedule]
+epochs = 4
+batch = 16
+warmup_epochs = 1
+every = "step"
+[input]
+resize = 24
+crop = 24
+interpolation = "bilinear"
+offset = "round"
+[augmentation]
+area = [0.4, 1.0]
+[averages]
+ema = 0.8
+precise_bn = 0
+""",
+    source="test",
+)
+LABELS: Labels = tuple(Label("", name) for name in COLOURS)
+
+
+class Recorder(Unseen):
+    """Remembers what it hears; stops after a number of steps."""
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.steps = 0
+        self.lost: list[Unreadable] = []
+        self.records: list[Any] = []
+        self._stop_after = stop_after
+
+    def news(self, news: News) -> None:
+        self.steps += 1
+
+    def epoch(self, record: Any) -> None:
+        self.records.append(record)
+
+    def skipped(self, photo: Unreadable) -> None:
+        self.lost.append(photo)
+
+    def stop(self) -> bool:
+        return self.steps == self._stop_after
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Leave out the report, which takes longer than the training, and run in an empty folder."""
+    monkeypatch.setattr(deploy._Deployment, "report", lambda self: None)
+    monkeypatch.chdir(tmp_path)
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data set with splits: 90 photos to learn from, 30 to validate with."""
+    folder = tmp_path_factory.mktemp("photos")
+    write_photos(folder / "train", 30)
+    write_photos(folder / "val", 10, seed=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def learnt(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Training:
+    """Return a finished run on them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(deploy._Deployment, "report", lambda self: None)
+        return a_run(photos, tmp_path_factory.mktemp("runs") / "first")
+
+
+def a_run(dataset: Path, folder: Path | None, **options: Any) -> Training:
+    options = {"model": SPEC, "recipe": RECIPE} | options
+    return train(dataset, folder=folder, **options)
+
+
+def weights(training: Training) -> dict[str, torch.Tensor]:
+    assert training.weights is not None
+    return read_checkpoint(training.weights).state
+
+
+def test_a_run_leaves_a_model_that_works(learnt: Training, photos: Path) -> None:
+    assert learnt.finished
+    assert (learnt.train_photos, learnt.val_photos, learnt.unreadable) == (90, 30, ())
+    assert learnt.top1 is not None
+    assert learnt.top1 > 0.9
+    assert learnt.top1 == learnt.records[-1].val_top1  # the IR is as right as the network was
+    assert (learnt.epoch, len(learnt.records)) == (4, 4)
+    names = {path.name for path in learnt.folder.iterdir()}
+    assert {"recipe.toml", "last.ckpt", "metrics.csv", "weights.safetensors"} <= names
+    assert {"first.xml", "first.bin"} <= names
+    classifier = learnt.classifier()
+    assert classifier.metadata.labels == LABELS
+    assert classifier.metadata.preprocess == RECIPE.input.protocol("small")
+    assert classifier.classify(photos / "val" / "red" / "000.png").top.label == "red"
+    values = json.loads(json.dumps(learnt.to_dict()))
+    assert values["evaluation"]["top1"]["value"] == learnt.top1
+    assert values["records"][3]["epoch"] == 4
+    assert values["recipe"]["schedule"]["batch"] == 16
+    assert not learnt.calibrated
+    assert "needs 200 photos to validate with, and there are 30" in learnt.remarks[-1]
+
+
+def test_the_recipe_that_was_followed_gives_the_same_weights(
+    learnt: Training, photos: Path, tmp_path: Path
+) -> None:
+    assert read_recipe(learnt.folder / "recipe.toml") == learnt.recipe
+    again = a_run(photos, tmp_path / "again", recipe=learnt.folder / "recipe.toml")
+    assert all(torch.equal(a, weights(again)[name]) for name, a in weights(learnt).items())
+
+
+@pytest.mark.parametrize("steps", [1, 5, 8])
+def test_a_stopped_run_ends_as_one_never_stopped(
+    steps: int, learnt: Training, photos: Path, tmp_path: Path
+) -> None:
+    stopped = a_run(photos, tmp_path / "run", watcher=Recorder(steps))
+    assert not stopped.finished
+    assert stopped.model is None
+    with pytest.raises(TrainingError, match=r"not over, so it has no model yet.*resume=True"):
+        stopped.classifier()
+    resumed = a_run(photos, tmp_path / "run", resume=True)
+    assert resumed.finished
+    assert all(torch.equal(a, weights(resumed)[name]) for name, a in weights(learnt).items())
+    assert [r.loss for r in resumed.records] == pytest.approx([r.loss for r in learnt.records])
+
+
+def test_a_run_that_ended_can_be_resumed_to_the_same_end(photos: Path, tmp_path: Path) -> None:
+    patient = replace(RECIPE.changed("schedule", patience=1, epochs=30), name="patient")
+    first = a_run(photos, tmp_path / "run", recipe=patient)
+    assert first.finished
+    assert 2 <= len(first.records) < 30
+    best = max(first.records, key=lambda record: record.val_top1)
+    assert (first.epoch, first.top1) == (best.epoch, best.val_top1)
+    before = weights(first)
+    again = a_run(photos, tmp_path / "run", recipe=patient, resume=True)
+    assert len(again.records) == len(first.records)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(again).items())
+
+
+def test_a_run_is_resumed_only_as_it_was_started(
+    learnt: Training, photos: Path, tmp_path: Path
+) -> None:
+    def resumed(dataset: Path, **options: Any) -> Training:
+        return a_run(dataset, learnt.folder, resume=True, **options)
+
+    with pytest.raises(TrainingError, match="with another recipe"):
+        resumed(photos, lr=0.1)
+    with pytest.raises(TrainingError, match="on other photos"):
+        resumed(photos / "train")
+    with pytest.raises(TrainingError, match=r"of another network .*name the same --model"):
+        resumed(photos, model=replace(SPEC, stem_width=16))
+    with pytest.raises(TrainingError, match="holds a run already: go on with it"):
+        a_run(photos, learnt.folder)
+    with pytest.raises(TrainingError, match="no run to go on with; leave out --resume"):
+        a_run(photos, tmp_path / "none", resume=True)
+
+
+def test_folders_are_named_and_numbered(photos: Path) -> None:
+    name = f"runs/{photos.name}-small"
+    assert a_run(photos, None, epochs=1).folder == Path(name)
+    assert a_run(photos, None, watcher=Recorder(3)).folder == Path(f"{name}-2")
+    last = a_run(photos, None, resume=True)
+    assert (last.folder, last.finished) == (Path(f"{name}-2"), True)
+    with pytest.raises(TrainingError, match="no run to go on with; name its folder"):
+        a_run(photos, None, resume=True, recipe=replace(RECIPE, name="other"))
+
+
+def test_a_folder_in_use_or_not_writable_is_found_out_at_once(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "used").mkdir()
+    with (
+        FileLock(tmp_path / "used" / ".lock"),
+        pytest.raises(TrainingError, match="another run is using it"),
+    ):
+        a_run(photos, tmp_path / "used")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="cannot write to"):
+        a_run(photos, tmp_path / "file" / "run")
+
+
+def test_a_full_disk_is_found_out_at_once(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    watcher = Recorder()
+    full = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: full)
+    with pytest.raises(OutputError, match="are free, checkpoints need"):
+        a_run(photos, tmp_path / "run", watcher=watcher)
+    assert watcher.steps == 0
+
+
+def test_a_photo_that_breaks_in_epoch_3_is_skipped_and_named(tmp_path: Path) -> None:
+    write_photos(tmp_path / "photos", 20)
+    victim = tmp_path / "photos" / "red" / "003.png"
+
+    class Breaks(Recorder):
+        def epoch(self, record: Any) -> None:
+            super().epoch(record)
+            if record.epoch == 2:
+                victim.write_bytes(victim.read_bytes()[:40])
+
+    watcher = Breaks()
+    found = a_run(tmp_path / "photos", tmp_path / "run", watcher=watcher, memory=0, batch=9)
+    assert found.finished
+    assert [Path(photo.source) for photo in found.unreadable] == [victim]
+    assert [photo.source for photo in watcher.lost] == [str(victim)]
+    assert [record.skipped for record in watcher.records] == [0, 0, 1, 1]
+    assert found.to_dict()["unreadable"] == 1
+
+
+def test_photos_that_cannot_be_read_are_counted_in_every_split(tmp_path: Path) -> None:
+    write_photos(tmp_path / "p" / "train", 12)
+    write_photos(tmp_path / "p" / "val", 4, seed=1)
+    broken = [tmp_path / "p" / split / "blue" / "000.png" for split in ("train", "val")]
+    for path in broken:
+        path.write_bytes(b"no photo")
+    found = a_run(tmp_path / "p", tmp_path / "run", epochs=1)
+    assert {Path(photo.source) for photo in found.unreadable} == set(broken)
+
+
+def test_photos_none_of_which_can_be_read(tmp_path: Path) -> None:
+    write_photos(tmp_path / "p", 3)
+    for path in (tmp_path / "p").rglob("*.png"):
+        path.write_bytes(b"no photo")
+    with pytest.raises(TrainingError, match="none of the 9 photos can be read, such as"):
+        a_run(tmp_path / "p", tmp_path / "run")
+
+
+def _empty(folder: Path) -> Path:
+    (folder / "empty").mkdir()
+    return folder / "empty"
+
+
+def _one_class(folder: Path) -> Path:
+    return write_photos(folder / "one", 3, classes=["red"])
+
+
+def _splits_as_classes(folder: Path) -> Path:
+    return write_photos(folder / "splits", 3, classes=["test", "holdout", "dev"])
+
+
+def _copies(folder: Path) -> Path:
+    write_photos(folder / "copies" / "train", 6)
+    write_photos(folder / "copies" / "val", 6)
+    return folder / "copies"
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (_empty, DatasetError, "has no class folders: put the photos of each class in a folder"),
+        (_one_class, TrainingError, "one class, red: there is nothing to tell apart. Put the"),
+        (_splits_as_classes, DatasetError, "holds the splits"),
+        (_copies, TrainingError, "would waste the training.*Validate on other photos"),
+        (lambda folder: folder / "absent", DatasetError, "no such file or folder"),
+    ],
+)
+def test_photos_that_are_no_data_set(
+    make: Any, error: type[Exception], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(error, match=message):
+        a_run(make(tmp_path), tmp_path / "run")
+
+
+def test_what_the_doctor_warns_of_is_said_and_remembered(tmp_path: Path) -> None:
+    write_photos(tmp_path / "p", 4)
+    said: list[str] = []
+    found = a_run(tmp_path / "p", tmp_path / "run", epochs=1, say=said.append)
+    assert said[0].startswith("warning: 3 classes have fewer than 10 training photos")
+    assert "fewer than 10 training photos" in found.remarks[0]
+
+
+def test_a_tenth_of_each_class_is_held_out_where_there_is_no_split(photos: Path) -> None:
+    one, same, other = (
+        open_photo_sets(photos / "train", None, None, seed=seed) for seed in (0, 0, 1)
+    )
+    assert one.held_out
+    assert one.validation is not None
+    held = [item.source for item in one.validation.items()]
+    assert one.validation.count == len(held) == 9
+    assert [item.truth for item in one.validation.items()] == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    assert len(one.train) == 81
+    assert not set(held) & {item.source for item in one.train}
+    assert same.validation is not None
+    assert other.validation is not None
+    assert held == [item.source for item in same.validation.items()]
+    assert held != [item.source for item in other.validation.items()]
+    assert list(one.validation.find([held[3], "nothing"])) == [held[3]]
+    assert [item.source for item in one.validation.items(7)] == held[7:]
+
+
+def test_named_photos_validate_instead_of_a_split(photos: Path, tmp_path: Path) -> None:
+    write_photos(tmp_path / "others", 5, seed=5)
+    sets = open_photo_sets(photos, tmp_path / "others", None, seed=0)
+    assert (len(sets.train), sets.validation and sets.validation.count) == (90, 15)
+    assert not sets.held_out
+
+
+def test_a_pretrained_network_keeps_its_input_and_gets_a_new_head(
+    learnt: Training, tmp_path: Path
+) -> None:
+    write_photos(tmp_path / "p", 16, classes=["rose", "tulip"])
+    recipe = replace(RECIPE.changed("transfer", pretrained=True), input=read_recipe("paper").input)
+    said: list[str] = []
+    found = a_run(tmp_path / "p", tmp_path / "run", model=learnt.model, recipe=recipe,
+                  say=said.append)  # fmt: skip
+    assert found.recipe.input == RECIPE.input
+    assert [label.name for label in found.classifier().metadata.labels] == ["rose", "tulip"]
+    with pytest.raises(TrainingError, match=r"tells 3 classes.*2 of the photos.*--recipe finetune"):
+        a_run(tmp_path / "p", tmp_path / "run2", model=learnt.model)
+
+
+def test_a_head_that_knows_the_classes_keeps_them_in_their_order(learnt: Training) -> None:
+    start = open_start(learnt.model, None, pretrained=True, library=Library())
+    images = torch.randn(6, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+
+    def logits(labels: Labels) -> torch.Tensor:
+        network = begin(start, labels, seed=0, new_head=False, images=lambda: [images])
+        with torch.no_grad():
+            found: torch.Tensor = network.eval()(images)
+        return found
+
+    whole = logits(LABELS)
+    assert torch.allclose(logits(LABELS[::-1]), whole.flip(1), atol=1e-5)
+    assert torch.allclose(logits((LABELS[2], LABELS[0])), whole[:, [2, 0]], atol=1e-5)
+
+
+def test_weights_start_the_same_from_an_ir_and_from_its_checkpoint(learnt: Training) -> None:
+    images = torch.randn(16, 3, 24, 24, generator=torch.Generator().manual_seed(0))
+    starts = [
+        open_start(source, None, pretrained=True, library=Library())
+        for source in (learnt.model, learnt.weights)
+    ]
+    assert [start.folded for start in starts] == [True, False]
+    assert starts[0].protocol == starts[1].protocol == RECIPE.input.protocol("small")
+    one, other = (
+        begin(start, LABELS, seed=0, new_head=False, images=lambda: [images]).eval()
+        for start in starts
+    )
+    with torch.no_grad():
+        assert torch.allclose(one(images), other(images), atol=1e-4)
+
+
+def test_a_new_head_and_a_random_network_come_from_the_seed(learnt: Training) -> None:
+    start = open_start(learnt.weights, None, pretrained=True, library=Library())
+    other = (Label("", "rose"), Label("", "tulip"))
+
+    def made(seed: int) -> dict[str, torch.Tensor]:
+        return begin(start, other, seed=seed, new_head=True, images=list).state_dict()
+
+    before = torch.random.get_rng_state()
+    head = "head.fc.weight"
+    assert made(0)[head].shape == (2, 16)
+    assert torch.equal(made(0)[head], made(0)[head])
+    assert not torch.equal(made(0)[head], made(1)[head])
+    assert torch.equal(made(0)["stem.conv.weight"], made(1)["stem.conv.weight"])
+    assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_an_rgb_protocol_is_turned_with_the_weights(tmp_path: Path) -> None:
+    rgb = Preprocess(name="x", resize=24, crop=24, channels="RGB", mean=(1, 2, 3), scale=(4, 5, 6))
+    path = tmp_path / "x.safetensors"
+    state = RegNet(SPEC.with_classes(3)).state_dict()
+    write_safetensors(path, state, spec=SPEC.with_classes(3), preprocess=rgb, labels=LABELS)
+    start = open_start(path, None, pretrained=True, library=Library())
+    assert start.protocol is not None
+    assert start.protocol.channels == "BGR"
+    assert (start.protocol.mean, start.protocol.scale) == ((3, 2, 1), (6, 5, 4))
+    recipe = resolved(RECIPE.changed("transfer", pretrained=True), Changes(), start.protocol)
+    assert (recipe.input.mean, recipe.input.crop) == ((3, 2, 1), 24)
+    assert recipe.input.protocol("x") == start.protocol
+
+
+def test_what_a_name_stands_for(learnt: Training, tmp_path: Path) -> None:
+    def start(model: Any, weights: Any = None, *, pretrained: bool = False) -> Any:
+        library = Library(folder=tmp_path, offline=True)
+        return open_start(model, weights, pretrained=pretrained, library=library)
+
+    assert start("regnetx-200mf").state is None
+    assert start("regnetx_002").spec == start("regnetx-200mf").spec
+    assert start("bundled").source == "bundled"
+    assert start(None, learnt.weights).state is not None
+    assert start(SPEC, learnt.weights).state is not None
+    with pytest.raises(UnknownModelError, match="close are regnetx-200mf"):
+        start("regnetx-20mf")
+    with pytest.raises(regnet.RegNetError, match="is not in the cache"):
+        start("regnetx-200mf", pretrained=True)
+    with pytest.raises(MismatchError, match="not regnetx-200mf; name that network"):
+        start("regnetx-200mf", learnt.weights)
+    with pytest.raises(TrainingError, match="which network"):
+        start(None)
+    with pytest.raises(TrainingError, match="has weights of its own"):
+        start("bundled", learnt.weights)
+    (tmp_path / "x.pyth").write_bytes(b"nothing")
+    with pytest.raises(regnet.RegNetError, match=r"x\.pyth"):
+        start(tmp_path / "x.pyth")
+
+
+def test_from_scratch_and_small_stems(learnt: Training, photos: Path, tmp_path: Path) -> None:
+    recipe = RECIPE.changed("transfer", pretrained=True)
+    options = {"model": learnt.model, "recipe": recipe, "epochs": 1}
+    found = a_run(photos, tmp_path / "a", from_scratch=True, small_stem=True, **options)
+    assert found.classifier().metadata.spec.stem_stride == 1
+    with pytest.raises(TrainingError, match=r"weights for its own stem.*--from-scratch"):
+        a_run(photos, tmp_path / "b", small_stem=True, **options)
+
+
+def test_changes_to_a_recipe() -> None:
+    modern = read_recipe("modern")
+    same = resolved(modern, Changes(), RECIPE.input.protocol("x"))
+    assert same == modern  # a protocol counts for pretrained models only
+    made = resolved(modern, Changes(epochs=60, lr=0.1, seed=3, crop=112, batch=0, freeze=2), None)
+    assert (made.schedule.epochs, made.schedule.warmup_epochs) == (60, 0.5)
+    assert (made.optimizer.lr, made.seed, made.transfer.freeze) == (0.1, 3, 2)
+    assert (made.input.crop, made.input.resize) == (112, 116)
+    assert made.input.progressive == ((0.0, 64), (0.3, 80), (0.6, 88), (0.9, 112))
+    assert made.schedule.batch == 0
+    with pytest.raises(RecipeError, match="resize=5179 is not allowed"):
+        resolved(modern, Changes(crop=5000), None)
+
+
+@pytest.mark.parametrize(
+    ("photos", "gpu", "processes", "batch"),
+    [
+        (20, False, 1, 16),
+        (1_000, False, 1, 32),
+        (2_000, False, 1, 64),
+        (1_000_000, False, 1, 64),
+        (1_000_000, True, 1, 256),
+        (1_000_000, True, 8, 2048),
+        (2_000, True, 2, 64),
+        (20, True, 4, 64),
+    ],
+)
+def test_batches_by_the_number_of_photos(
+    photos: int, gpu: bool, processes: int, batch: int
+) -> None:
+    assert batch_by_photos(photos, gpu=gpu, processes=processes) == batch
+
+
+def test_batches_that_do_not_fit_are_halved() -> None:
+    tried: list[int] = []
+
+    def attempt(batch: int) -> None:
+        tried.append(batch)
+        if batch > 50:
+            raise torch.OutOfMemoryError("full")
+
+    assert fitting(256, attempt) == 32
+    assert tried == [256, 128, 64, 32]
+
+    def never(batch: int) -> None:
+        raise torch.OutOfMemoryError("full")
+
+    with pytest.raises(TrainingError, match="not even one image fits"):
+        fitting(4, never)
+
+
+def test_the_chosen_batch_is_written_down_and_resumed(tmp_path: Path) -> None:
+    write_photos(tmp_path / "p", 20)
+    stopped = a_run(tmp_path / "p", tmp_path / "run", batch=0, watcher=Recorder(2))
+    assert stopped.recipe.schedule.batch == 16
+    assert read_recipe(stopped.folder / "recipe.toml") == stopped.recipe
+    assert a_run(tmp_path / "p", tmp_path / "run", batch=0, resume=True).finished
+
+
+def test_models_are_calibrated_where_photos_suffice(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(deploy, "CALIBRATION", 36)
+    val = write_photos(tmp_path / "val", 15, seed=1)
+    for name, other in (("red", "blue"), ("blue", "green"), ("green", "red")):
+        for number in range(5):  # in the wrong folder: no model gets them all right
+            (val / name / f"{number:03}.png").rename(val / other / f"wrong{number}.png")
+    found = a_run(photos, tmp_path / "run", val=val)
+    assert found.calibrated
+    assert found.model == tmp_path / "run" / "run-calibrated.xml"
+    calibration = found.classifier().metadata.calibration
+    assert calibration is not None
+    assert found.to_dict()["calibration"]["calibration"] == calibration.to_dict()
+
+
+def test_no_devices_of_that_kind(photos: Path, tmp_path: Path) -> None:
+    from regnet.training.devices import Devices
+
+    with pytest.raises(TrainingError, match=r"these devices cannot be had .*nonsense"):
+        a_run(photos, tmp_path / "run", devices=Devices(accelerator="nonsense"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_unknown_keys_of_a_recipe_are_refused_first(photos: Path, tmp_path: Path) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text("[schedule]\nepoks = 3\n")
+    with pytest.raises(RecipeError, match=r"has no 'epoks'; it has epochs, batch"):
+        a_run(photos, tmp_path / "run", recipe=path)
+    assert not (tmp_path / "run").exists()

@@ -1,10 +1,13 @@
 """Averages kept or made of a network in training: its weights over steps, BN over photos."""
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
+
+_NORMS: Final = (nn.BatchNorm2d, nn.SyncBatchNorm)
 
 
 class WeightAverage:
@@ -59,21 +62,43 @@ class WeightAverage:
 def precise_batch_norm(network: nn.Module, batches: Iterable[Tensor]) -> None:
     """Set BN's statistics, in place, to those over batches of normalised images.
 
-    As in the paper's code, the means of batches and of their squares are averaged evenly, so that
-    the variance has what the batches differ by. BN that does not learn keeps its own, and all do
-    where there are no batches.
+    As in the paper's code, the batches' means and mean squares are averaged evenly, so that the
+    variance has what batches differ by. BN that does not learn keeps its own; so do all where there
+    is no batch.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    norms = [module for module in network.modules() if isinstance(module, _NORMS)]
-    learning = [norm for norm in norms if any(p.requires_grad for p in norm.parameters())]
-    network.train()
-    for norm in norms:
-        norm.train(norm in learning)
-    with _momentum(learning, 1.0):  # the running statistics are then the last batch's own
-        found = [_moments(learning) for images in batches if network(images) is not None]
-    for place, norm in enumerate(learning if found else ()):
-        mean, square = torch.stack([moments[place] for moments in found]).mean(0)
+    norms: list[Any] = [module for module in network.modules() if isinstance(module, _NORMS)]
+    learning = [norm for norm in norms if norm.weight.requires_grad]
+    totals, count = [torch.zeros(()) for _ in learning], 0
+    with _own_statistics(network, norms):
+        for images in batches:
+            network(images)
+            totals = [total + _moments(norm) for total, norm in zip(totals, learning, strict=True)]
+            count += 1
+    for total, norm in zip(totals if count else (), learning, strict=False):
+        mean, square = total / count
         norm.running_mean.copy_(mean)
         norm.running_var.copy_(square - mean * mean)
-    for module, mode in modes:
-        module.training = mode
+
+
+def _moments(norm: Any) -> Tensor:
+    """Return the mean and the mean square of each channel: (2, channels)."""
+    mean, variance = norm.running_mean.cpu().double(), norm.running_var.cpu().double()
+    return torch.stack([mean, variance + mean * mean])
+
+
+@contextmanager
+def _own_statistics(network: nn.Module, norms: list[Any]) -> Iterator[None]:
+    """Let BN that learns keep the statistics of each batch alone, and other BN change nothing."""
+    modes = [(module, module.training) for module in network.modules()]
+    momenta = [norm.momentum for norm in norms]
+    network.train()
+    for norm in norms:
+        norm.train(norm.weight.requires_grad)
+        norm.momentum = 1.0
+    try:
+        yield
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        for module, mode in modes:
+            module.training = mode

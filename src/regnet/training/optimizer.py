@@ -21,7 +21,7 @@ def freeze(network: nn.Module, count: int) -> None:
     if count >= len(parts):
         raise TrainingError(
             f"freeze = {count} leaves nothing to train: the network has {len(parts)} parts "
-            f"(stem, {len(parts) - 2} stages, head)"
+            f"(stem, {len(parts) - 2} stages, head): {len(parts) - 1} at most"
         )
     for part in parts[:count]:
         part.requires_grad_(False)
@@ -36,14 +36,14 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
     """Return the optimizer; each group has a `factor` to multiply the schedule's rate with."""
     options = recipe.optimizer
     groups = list(_groups(network, options))
+    optimizer: torch.optim.Optimizer
     if options.kind == "adamw":
-        return torch.optim.AdamW(groups, lr=recipe.lr, betas=(options.momentum, 0.999))
-    return torch.optim.SGD(
-        groups,
-        lr=recipe.lr,
-        momentum=options.momentum,
-        nesterov=options.nesterov and options.momentum > 0,
-    )
+        optimizer = torch.optim.AdamW(groups, betas=(options.momentum, 0.999))
+    else:
+        nesterov = options.nesterov and options.momentum > 0
+        optimizer = torch.optim.SGD(groups, momentum=options.momentum, nesterov=nesterov)
+    set_rate(optimizer, recipe.lr)
+    return optimizer
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:

@@ -537,3 +537,9 @@ def test_unknown_keys_of_a_recipe_are_refused_first(photos: Path, tmp_path: Path
     with pytest.raises(RecipeError, match=r"has no 'epoks'; it has epochs, batch"):
         a_run(photos, tmp_path / "run", recipe=path)
     assert not (tmp_path / "run").exists()
+
+
+def test_nothing_stays_of_a_run_that_could_not_begin(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(UnknownModelError):
+        a_run(photos, tmp_path / "run", model="nonsense")
+    assert not (tmp_path / "run").exists()

@@ -71,17 +71,14 @@ class Display:
             return
         if self._bar is None:
             self._bar = _bar()
-            self._task = self._bar.add_task("")
+            self._task = self._bar.add_task("", **_fields(news))
             self._bar.start()
         self._bar.update(
             self._task,
             description=f"epoch {news.epoch:,} of {news.epochs:,}",
             completed=news.step,
             total=news.steps,
-            loss=f"{news.loss:.3f}",
-            top1=f"{100 * news.top1:.1f}",
-            speed=f"{news.images_per_s:,.0f}",
-            left=_time(news.seconds_left),
+            **_fields(news),
         )
 
     def epoch(self, record: "EpochRecord") -> None:
@@ -112,6 +109,15 @@ class Display:
         if self._bar is not None:
             self._bar.stop()
             self._bar = None
+
+
+def _fields(news: "News") -> dict[str, Any]:
+    return {
+        "loss": f"{news.loss:.3f}",
+        "top1": f"{100 * news.top1:.1f}",
+        "speed": f"{news.images_per_s:,.0f}",
+        "left": _time(news.seconds_left),
+    }
 
 
 def _line(record: "EpochRecord") -> str:

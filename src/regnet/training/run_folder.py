@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -85,3 +85,12 @@ def in_use(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+        _remove_unused(folder)
+
+
+def _remove_unused(folder: Path) -> None:
+    """Remove a folder that a run failed in before it wrote anything."""
+    if [path.name for path in folder.iterdir()] == [_LOCK]:
+        with suppress(OSError):
+            (folder / _LOCK).unlink()
+            folder.rmdir()

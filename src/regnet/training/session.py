@@ -46,9 +46,9 @@ def run(task: Task) -> Training:
     if not fabric.is_global_zero:
         task = replace(task, say=lambda message: None, watch=lambda items, what, count: items)
     seed = task.recipe.seed if task.changes.seed is None else task.changes.seed
+    sets = open_photo_sets(task.dataset, task.val, task.labels, seed=seed)
     with ExitStack() as stack:
         folder = _folder(task, fabric, stack)
-        sets = open_photo_sets(task.dataset, task.val, task.labels, seed=seed)
         for finding in sets.findings:
             task.say(f"{finding.severity}: {finding.text} {finding.remedy}")
         return _run(task, folder, sets, fabric)

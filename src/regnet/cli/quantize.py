@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -141,11 +142,11 @@ def _skipped(found: "Quantization") -> str:
 
 def _flips(found: "Quantization") -> Iterator[str]:
     """Say how sure f32 was where INT8 has another class."""
-    margins = sorted(flip.margin for flip in found.agreement.flips)
+    margins = [flip.margin for flip in found.agreement.flips]
     if margins:
         yield (
             f"  flips      {found.agreement.flipped}: f32's two best classes were apart by "
-            f"{margins[len(margins) // 2]:.3f} in the median, {margins[-1]:.3f} at most"
+            f"{median(margins):.3f} in the median, {max(margins):.3f} at most"
         )
 
 

@@ -1,5 +1,6 @@
 """Checkpoints of a run: everything it needs to go on as if it had never stopped."""
 
+import glob
 import os
 import shutil
 from pathlib import Path
@@ -15,7 +16,11 @@ LAST: Final = "last.ckpt"
 
 
 def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
-    """Write a checkpoint; the one before stays whole until this one is. Raises `OutputError`."""
+    """Write a checkpoint; the one before stays whole until this one is. Raises `OutputError`.
+
+    `values` are tensors, numbers, texts, and lists and tables of them.
+    """
+    _remove_leftovers(path)
     try:
         with new_folder_beside(path) as scratch:
             part = scratch / path.name
@@ -24,28 +29,36 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             part.replace(path)
-    except (OSError, RuntimeError) as exc:  # torch's writer turns a full disk into the latter
+    except (OSError, RuntimeError) as exc:  # torch's writer turns the first into the second
         raise OutputError(
-            f"cannot write the checkpoint {path}: {getattr(exc, 'strerror', None) or exc}; "
-            "the one before is as it was: make room and go on with --resume"
+            f"cannot write the checkpoint {path}: {_reason(exc)}; the one before is as it was: "
+            "make room and go on with --resume"
         ) from exc
 
 
 def read_run(path: Path) -> dict[str, Any]:
     """Return what `write_checkpoint` wrote, on the CPU. Raises `TrainingError`."""
     try:
-        values = torch.load(path, map_location="cpu", weights_only=True)
+        values: Any = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as exc:
         raise TrainingError(f"{path}: there is no run to go on with; leave out --resume") from exc
-    except Exception as exc:
-        raise TrainingError(f"{path}: is no checkpoint of a run that can be read: {exc}") from exc
-    if not isinstance(values, dict) or values.get("format") != FORMAT:
-        raise TrainingError(f"{path}: is no checkpoint of a run of this version")
-    return values
+    except OSError as exc:
+        raise TrainingError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    except Exception as exc:  # torch raises a dozen kinds, with advice that is none here
+        raise TrainingError(
+            f"{path}: is damaged, or no checkpoint of a run; begin anew in another folder"
+        ) from exc
+    found = values.get("format") if isinstance(values, dict) else None
+    if not isinstance(found, int) or found != FORMAT:
+        raise TrainingError(
+            f"{path}: is no checkpoint of a run of this version; begin anew in another folder"
+        )
+    return dict(values)
 
 
 def require_room(folder: Path, bytes_needed: int) -> None:
     """Make sure a folder can be written to and has room; raises `OutputError`."""
+    _remove_leftovers(folder / LAST)
     try:
         with new_folder_beside(folder / LAST):
             free = shutil.disk_usage(folder).free
@@ -53,5 +66,22 @@ def require_room(folder: Path, bytes_needed: int) -> None:
         raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
     if free < bytes_needed:
         raise OutputError(
-            f"{folder}: {free >> 20:,} MiB are free, checkpoints need {bytes_needed >> 20:,} MiB"
+            f"{folder}: {free >> 20:,} MiB are free, checkpoints need {bytes_needed >> 20:,} MiB: "
+            "make room, or name a folder on another disk"
         )
+
+
+def _remove_leftovers(path: Path) -> None:
+    """Remove what a run that was killed in the middle of a write has left beside a checkpoint."""
+    for folder in path.parent.glob(f".{glob.escape(path.name)}.*/"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _reason(error: BaseException) -> object:
+    """Return what the system said, if it did: torch's own message is about its code."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__context__
+    return error

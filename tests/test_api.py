@@ -27,10 +27,12 @@ PUBLIC = [
     "compare",
     "crop_pixels",
     "evaluate",
+    "finetune",
     "imagenet_labels",
     "load",
     "quantize",
     "spec_by_name",
+    "train",
 ]
 
 

@@ -76,8 +76,8 @@ def open_start(
 def _named(model: str | Path | Spec | None) -> str | Path:
     if not isinstance(model, str | Path):
         raise TrainingError(
-            "which network? Name one, such as --model regnetx-400mf at random, or a pretrained "
-            "one, such as --model bundled"
+            "which network? Name one, such as --model regnetx-400mf, which begins at random, or "
+            "train a pretrained one further with --recipe finetune"
         )
     return model
 

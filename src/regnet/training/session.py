@@ -13,7 +13,7 @@ from torch import Tensor
 
 from regnet.data.dataset import sample
 from regnet.data.labelled import Dataset
-from regnet.errors import TrainingError
+from regnet.errors import OutputError, RegNetError, TrainingError
 from regnet.network import RegNet
 from regnet.training.batch_size import batch_by_photos, fitting, one_step
 from regnet.training.deploy import deploy
@@ -56,11 +56,17 @@ def run(task: Task) -> Training:
 
 def _folder(task: Task, fabric: Any, stack: ExitStack) -> Path:
     """Return the folder of the run; the first process finds it for all, and locks it."""
-    found = None
+    found: Path | RegNetError | None = None
     if fabric.is_global_zero:
-        found = run_folder(task.folder, task.dataset, task.recipe.name, resume=task.resume)
-        stack.enter_context(in_use(found))
-    return Path(fabric.broadcast(found))
+        try:
+            found = run_folder(task.folder, task.dataset, task.recipe.name, resume=task.resume)
+            stack.enter_context(in_use(found))
+        except (TrainingError, OutputError) as exc:
+            found = exc
+    found = fabric.broadcast(found)
+    if not isinstance(found, Path):
+        raise found or TrainingError("the first process of the run has no folder")
+    return found
 
 
 def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:

@@ -1,0 +1,49 @@
+import platform
+import subprocess
+import sys
+
+import pytest
+
+from regnet.training import malloc
+
+FREED = """
+import sys
+from regnet.training.malloc import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * 4096 >> 20
+before = resident()
+data = b"x" * (64 << 20)
+held = resident()
+del data
+print(held - before, resident() - before)
+"""
+
+
+def megabytes(how):
+    """Return how much a process of its own grew by a buffer of 64 MiB, and once it was freed."""
+    command = [sys.executable, "-c", FREED, how]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    held, freed = map(int, output.split())
+    assert held >= 60
+    return freed
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other C libraries have no such knob")
+def test_freed_buffers_are_kept_for_the_next_step():
+    assert megabytes("keep") >= 60
+    assert megabytes("let") <= 10
+
+
+@pytest.mark.parametrize("error", [OSError, AttributeError])
+def test_where_there_is_no_such_knob_nothing_happens(monkeypatch, error):
+    def absent(name):
+        raise error
+
+    monkeypatch.setattr(malloc.ctypes, "CDLL", absent)
+    malloc.keep_freed_memory()
+    monkeypatch.setattr(malloc.sys, "platform", "darwin")
+    monkeypatch.setattr(malloc.ctypes, "CDLL", None)  # must not be called at all
+    malloc.keep_freed_memory()

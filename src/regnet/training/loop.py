@@ -345,7 +345,9 @@ def _prepared(network: RegNet, job: Job, fabric: Fabric) -> Any:
     if is_sharded(fabric):  # which takes the plain layout only
         return network
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    compiled = fabric.device.type == "cuda" if job.compile is None else job.compile
+    compiled = job.compile
+    if compiled is None:  # noise is added by hooks, which take a compiled network apart
+        compiled = fabric.device.type == "cuda" and not job.recipe.augmentation.noise_bits
     return torch.compile(network, dynamic=False) if compiled else network
 
 

@@ -1,0 +1,198 @@
+"""Images a second that the trainer learns from, beside a bare torch loop over the same network.
+
+    python bench/train.py [--model NAME] [--recipe NAME|FILE] [--crops SIDE...] [--photo SIDE]
+                          [--batch N] [--accelerator auto|cpu|cuda] [--seconds S] [--steps N]
+                          [--cpu-time]
+
+Both train the same network in the same precision, memory layout and optimizer, both compiled on a
+GPU; where the recipe adds noise to its activations, both have that. The trainer does all else of
+the recipe, too: random crops of photos in memory, augmentation, clipping, averaged weights,
+figures. The bare loop has one normalised batch on the device already. They take turns of `--steps`
+steps; ratios are medians of the rounds. The last line is one JSON object.
+"""
+
+import argparse
+import copy
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import torch
+from torch.nn import functional as F
+
+from regnet.benchmarking.timing import Contestant, measure, ratio
+from regnet.data.labelled import LabelledItem
+from regnet.network import RegNet
+from regnet.spec import spec_by_name
+from regnet.training.activation_noise import ActivationNoise
+from regnet.training.devices import Devices
+from regnet.training.history import History
+from regnet.training.job import Job, Position
+from regnet.training.loop import Trainer
+from regnet.training.malloc import keep_freed_memory
+from regnet.training.optimizer import make_optimizer
+from regnet.training.photos import Photos
+from regnet.training.recipe import Recipe, read_recipe
+from regnet.training.watching import Unseen
+
+CLASSES = 200
+MARGIN = 2  # photos are this many times those of the steps of a turn
+
+
+class StopAfter(Unseen):
+    """A watcher that ends each turn after so many steps."""
+
+    def __init__(self, steps: int) -> None:
+        self._steps, self._done = steps, 0
+
+    def stop(self) -> bool:
+        """Return whether the turn is over."""
+        self._done += 1
+        return self._done % self._steps == 0
+
+
+def photo(side: int, number: int) -> bytes:
+    """Return a JPEG of smooth noise."""
+    noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    big = np.kron(noise, np.ones((-(-side // 8), -(-side // 8), 1), np.uint8))[:side, :side]
+    return simplejpeg.encode_jpeg(np.ascontiguousarray(big), colorspace="BGR")
+
+
+def trainer(recipe: Recipe, network: RegNet, fabric: Any, photos: Photos, folder: Path) -> Trainer:
+    """Return the trainer of a run that has nothing to validate with."""
+    job = Job(
+        recipe=recipe,
+        photos=photos,
+        validation=None,
+        classes=CLASSES,
+        folder=folder,
+        fingerprint="bench",
+        checkpoint_seconds=float("inf"),
+    )
+    return Trainer(job, network, fabric)
+
+
+def trained(made: Trainer, steps: int, folder: Path) -> Callable[[], None]:
+    """Return a call that does so many steps of the trainer's own loop."""
+    history, watcher = History(folder, tensorboard=False), StopAfter(steps)
+
+    def turn() -> None:
+        made.position = Position()
+        made.run_epoch(history, watcher)
+        synchronise(made.fabric.device)
+
+    return turn
+
+
+def bare(recipe: Recipe, network: RegNet, fabric: Any, side: int, steps: int) -> Callable[[], None]:
+    """Return a call that does so many steps of a plain loop on one batch in memory."""
+    device = fabric.device
+    network.to(device, memory_format=torch.channels_last)
+    if bits := recipe.augmentation.noise_bits:
+        ActivationNoise(network, bits)
+    optimizer = make_optimizer(network, recipe)
+    network.train()
+    compiled = device.type == "cuda" and not bits
+    run = torch.compile(network, dynamic=False) if compiled else network
+    images = torch.randn(recipe.schedule.batch, 3, side, side, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    targets = torch.randint(CLASSES, (len(images),), device=device)
+    scaler = getattr(fabric.strategy.precision, "scaler", None)
+
+    def turn() -> None:
+        for _ in range(steps):
+            optimizer.zero_grad(set_to_none=True)
+            with fabric.autocast():
+                loss = F.cross_entropy(run(images).float(), targets)
+            (scaler.scale(loss) if scaler else loss).backward()
+            optimizer.step()
+        synchronise(device)
+
+    return turn
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until a device has done all it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def figures(side: int, recipe: Recipe, options: Any, fabric: Any) -> dict[str, float]:
+    """Return images a second of both at one size of crops, and their ratio."""
+    recipe = recipe.changed("input", resize=side, crop=side)
+    recipe = replace(recipe, input=replace(recipe.input, progressive=()))
+    count = recipe.schedule.batch * options.steps * MARGIN
+    items = [
+        LabelledItem(f"{n}.jpg", n % CLASSES, partial(photo, options.photo, n))
+        for n in range(count)
+    ]
+    photos = Photos(items, short_side=2 * side)
+    network = RegNet(spec_by_name(options.model).with_classes(CLASSES))
+    plain = bare(recipe, copy.deepcopy(network), fabric, side, options.steps)
+    images = recipe.schedule.batch * options.steps
+    with tempfile.TemporaryDirectory() as folder:
+        made = trainer(recipe, network, fabric, photos, Path(folder))
+        turn = trained(made, options.steps, Path(folder))
+        found = measure(
+            [Contestant("trainer", turn, images), Contestant("bare", plain, images)],
+            seconds=options.seconds,
+            clock=time.process_time if options.cpu_time else time.perf_counter,
+        )
+    timing, other = found["trainer"], found["bare"]
+    return {
+        "trainer": round(timing.rate, 1),
+        "bare": round(other.rate, 1),
+        "ratio": round(ratio(timing, other), 3),
+        "rounds": len(timing.rounds),
+    }
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", default="regnetx-400mf")
+    parser.add_argument("--recipe", default="bundled")
+    parser.add_argument("--crops", type=int, nargs="+", default=[64, 96, 128])
+    parser.add_argument("--photo", type=int, default=64, help="side of the photos in memory")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--accelerator", default="auto")
+    parser.add_argument("--precision", default="auto")
+    parser.add_argument("--seconds", type=float, default=60.0, help="for each size")
+    parser.add_argument("--steps", type=int, default=1, help="of a turn; 20 or more on a GPU")
+    parser.add_argument("--noise-bits", type=float, help="instead of the recipe's")
+    parser.add_argument(
+        "--cpu-time", action="store_true", help="count CPU seconds: where others use the cores, too"
+    )
+    options = parser.parse_args()
+    devices = Devices(accelerator=options.accelerator, precision=options.precision)
+    fabric = devices.fabric()
+    keep_freed_memory()
+    recipe = read_recipe(options.recipe).changed("schedule", batch=options.batch, warmup_epochs=0.0)
+    recipe = recipe.changed("augmentation", noise_bits=options.noise_bits)
+    values: dict[str, Any] = {
+        "machine": devices.described,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "precision": str(getattr(fabric.strategy.precision, "precision", "32-true")),
+        "model": options.model,
+        "recipe": recipe.name,
+        "batch": options.batch,
+        "photo": options.photo,
+        "noise_bits": recipe.augmentation.noise_bits,
+        "clock": "CPU time" if options.cpu_time else "wall",
+    }
+    for side in options.crops:
+        values[str(side)] = found = figures(side, recipe, options, fabric)
+        print(f"{side} px: {found}", flush=True)
+    print(json.dumps(values))
+
+
+if __name__ == "__main__":
+    main()

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 from training_runs import Recorder, items, job, recipe, resume, run, trainer
 
 from regnet.errors import OutputError, TrainingError
@@ -111,6 +113,31 @@ def test_a_run_killed_at_any_moment_leaves_a_checkpoint_to_go_on_from(tmp_path: 
         History(tmp_path / "other", tensorboard=False), Recorder(stop_after=stopped + STEPS)
     )
     assert_same(weights_of(reference), weights_of(made))
+
+
+def fp16() -> Fabric:
+    """Return Fabric as on a GPU without bf16; the scale of gradients doubles every two steps."""
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**8, growth_interval=2)
+    plugin = MixedPrecision("16-mixed", device="cpu", scaler=scaler)
+    return Fabric(accelerator="cpu", devices=1, plugins=[plugin])
+
+
+def test_in_fp16_gradients_are_scaled_but_not_when_they_are_clipped(tmp_path: Path) -> None:
+    clipped, watchers = recipe(optimizer={"clip_norm": 0.5}), [Recorder(), Recorder()]
+    exact = trainer(job(tmp_path / "32", clipped))
+    exact.run(History(tmp_path / "32", tensorboard=False), watchers[0])
+    scaled = trainer(job(tmp_path / "16", clipped), fp16())
+    scaled.run(History(tmp_path / "16", tensorboard=False), watchers[1])
+    losses = [[record.loss for record in watcher.records] for watcher in watchers]
+    assert losses[0] == pytest.approx(losses[1], rel=0.01)
+    assert losses[1][-1] < 0.95 * losses[1][0]
+    stopped = trainer(job(tmp_path / "parts", clipped), fp16())
+    stopped.run(History(tmp_path / "parts", tensorboard=False), Recorder(stop_after=5))
+    ended = trainer(job(tmp_path / "parts", clipped), fp16())
+    ended.run(resume(ended, tmp_path / "parts"), Recorder())
+    assert_same(weights_of(scaled), weights_of(ended))
+    scales = [made.fabric.strategy.precision.state_dict()["scale"] for made in (scaled, ended)]
+    assert scales == [2.0**12, 2.0**12]  # 2^8, doubled four times in nine steps
 
 
 def test_unreadable_photos_are_left_out_counted_and_told(tmp_path: Path) -> None:

@@ -458,6 +458,8 @@ def test_changes_to_a_recipe() -> None:
     assert (made.input.crop, made.input.resize) == (112, 116)
     assert made.input.progressive == ((0.0, 64), (0.3, 80), (0.6, 88), (0.9, 112))
     assert made.schedule.batch == 0
+    small = resolved(modern, Changes(crop=40), None)
+    assert small.input.progressive == ((0.0, 32), (0.3, 32), (0.6, 32), (0.9, 40))
     with pytest.raises(RecipeError, match="resize=5179 is not allowed"):
         resolved(modern, Changes(crop=5000), None)
 
@@ -537,6 +539,11 @@ def test_unknown_keys_of_a_recipe_are_refused_first(photos: Path, tmp_path: Path
     with pytest.raises(RecipeError, match=r"has no 'epoks'; it has epochs, batch"):
         a_run(photos, tmp_path / "run", recipe=path)
     assert not (tmp_path / "run").exists()
+
+
+def test_crops_that_are_one_pixel_before_the_last_stage(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(TrainingError, match=r"crops of 16 pixels .*: take 17 or more \(--crop"):
+        a_run(photos, tmp_path / "run", model="regnetx-200mf", crop=16)
 
 
 def test_nothing_stays_of_a_run_that_could_not_begin(photos: Path, tmp_path: Path) -> None:

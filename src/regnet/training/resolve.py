@@ -1,10 +1,15 @@
 """A recipe as a run follows it: with the changes asked for, the model's input, a batch size."""
 
 from dataclasses import replace
+from typing import Final
 
+from regnet.errors import TrainingError
 from regnet.protocol import Preprocess
+from regnet.spec import Spec
 from regnet.training.recipe import Input, Recipe
 from regnet.training.train import Changes
+
+_SMALLEST: Final = 32  # pixels of crops that grow
 
 
 def resolved(recipe: Recipe, changes: Changes, protocol: Preprocess | None) -> Recipe:
@@ -38,14 +43,29 @@ def _input(protocol: Preprocess) -> Input:
     )
 
 
+def require_size(spec: Spec, input: Input) -> None:
+    """Raise `TrainingError` where crops are so small that the last stage is given one pixel.
+
+    There is nothing to learn from there; and on CPUs, torch 2.13's gradients in bf16 of a 3x3
+    convolution of stride 2 over one pixel hold whatever was in memory.
+    """
+    least = spec.stem_stride * 2 ** (len(spec.stages) - 1) + 1
+    smallest = min([input.crop, *(size for _, size in input.progressive)])
+    if smallest < least:
+        raise TrainingError(
+            f"crops of {smallest} pixels are one pixel before the last stage: take {least} or more "
+            "(--crop, [input] progressive), or the stem for small images (--small-stem)"
+        )
+
+
 def _scaled(input: Input, crop: int) -> Input:
-    """Return the input with this crop; the other sizes keep their ratio to it."""
-    ratio = crop / input.crop
+    """Return the input with this crop; other sizes keep their ratio to it, down to 32 pixels."""
+    ratio, least = crop / input.crop, min(crop, _SMALLEST)
     return replace(
         input,
         crop=crop,
         resize=max(round(input.resize * ratio), crop),
         progressive=tuple(
-            (at, max(round(size * ratio / 8) * 8, 8)) for at, size in input.progressive
+            (at, max(round(size * ratio / 8) * 8, least)) for at, size in input.progressive
         ),
     )

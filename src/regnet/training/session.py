@@ -25,7 +25,7 @@ from regnet.training.normalise import Normalise
 from regnet.training.photo_sets import PhotoSets, open_photo_sets
 from regnet.training.photos import CentreCrops, Photos
 from regnet.training.recipe import Recipe, read_recipe, write_recipe
-from regnet.training.resolve import resolved
+from regnet.training.resolve import require_size, resolved
 from regnet.training.run_checkpoint import LAST, read_run
 from regnet.training.run_folder import RECIPE, in_use, run_folder
 from regnet.training.start import Start, begin, open_start
@@ -72,6 +72,7 @@ def _folder(task: Task, fabric: Any, stack: ExitStack) -> Path:
 def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
     start = _start(task)
     recipe = resolved(task.recipe, task.changes, start.protocol)
+    require_size(start.spec, recipe.input)
     network = _network(start, recipe, sets, fabric, task)
     recipe = _with_batch(recipe, network, sets, fabric, folder, resume=task.resume)
     job = _job(task, recipe, sets, folder, fabric)

@@ -57,7 +57,7 @@ class Feed:
         )
         self.batch = min(schedule.batch, len(job.photos))
         self._job, self._on_gpu = job, device.type == "cuda"
-        self._runs = _runs(self.batch, job.accumulate, processes)
+        self._runs = runs(self.batch, job.accumulate, processes)
 
     def steps(self, epoch: int, first: int = 0, last: int | None = None) -> Iterator[Step]:
         """Yield the steps of an epoch; on a GPU they are made ahead, while it computes."""
@@ -65,7 +65,7 @@ class Feed:
         with ThreadPoolExecutor(cores(), "regnet-crops") as pool:
             make = partial(self._step, epoch, numbers, pool)
             chosen = range(len(numbers))[first:last]
-            yield from _ahead(make, chosen) if self._on_gpu else map(make, chosen)
+            yield from ahead(make, chosen) if self._on_gpu else map(make, chosen)
 
     def side(self, epoch: int) -> int:
         """Return the side of an epoch's crops in pixels."""
@@ -103,7 +103,7 @@ class Feed:
         return Part(crops, truths, place)
 
 
-def _runs(batch: int, parts: int, processes: Processes) -> tuple[slice, ...]:
+def runs(batch: int, parts: int, processes: Processes) -> tuple[slice, ...]:
     """Return this process's run of each part of a batch: all processes' together are the part."""
     if batch < parts * processes.count:
         raise TrainingError(
@@ -135,7 +135,7 @@ def _filled(batch: Batch, count: int) -> Batch:
     return Batch(batch.crops[chosen], batch.truths[chosen], batch.unreadable)
 
 
-def _ahead(make: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
+def ahead(make: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:
     """Yield what is made of each item, in order; a thread makes the next ones meanwhile."""
     maker = ThreadPoolExecutor(1, "regnet-feed")
     pending: deque[Future[U]] = deque()

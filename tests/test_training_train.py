@@ -434,6 +434,8 @@ def test_what_a_name_stands_for(learnt: Training, tmp_path: Path) -> None:
         start(None)
     with pytest.raises(TrainingError, match="has weights of its own"):
         start("bundled", learnt.weights)
+    with pytest.raises(TrainingError, match=r"checkpoint of a run.*weights\.safetensors"):
+        start(learnt.folder / "last.ckpt")
     (tmp_path / "x.pyth").write_bytes(b"nothing")
     with pytest.raises(regnet.RegNetError, match=r"x\.pyth"):
         start(tmp_path / "x.pyth")

@@ -16,6 +16,7 @@ from regnet.library import Library
 from regnet.network import RegNet
 from regnet.protocol import Preprocess
 from regnet.spec import Spec, canonical_name, spec_by_name
+from regnet.training.run_checkpoint import LAST
 from regnet.training.teacher import matched_classes
 from regnet.training.unfold import unfold_batch_norm
 from regnet.zoo.catalogue import card_by_name
@@ -105,6 +106,11 @@ def _learnt(source: str | Path, library: Library) -> Start:
             folded=True,
             labels=found.metadata.labels,
             protocol=_in_bgr(found.metadata.preprocess),
+        )
+    if Path(source).name == LAST:
+        raise TrainingError(
+            f"{source}: is the checkpoint of a run: go on with that run (--resume), or name the "
+            "weights.safetensors or the .xml that it ended with"
         )
     request = library.request(source)
     card = request.card

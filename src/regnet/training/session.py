@@ -73,7 +73,7 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
     start = _start(task)
     recipe = resolved(task.recipe, task.changes, start.protocol)
     require_size(start.spec, recipe.input)
-    network = _network(start, recipe, sets, fabric, task)
+    network = _network(start, recipe, sets, resume=task.resume)
     recipe = _with_batch(recipe, network, sets, fabric, folder, resume=task.resume)
     job = _job(task, recipe, sets, folder, fabric)
     trainer = Trainer(job, network, fabric)
@@ -121,9 +121,9 @@ def _start(task: Task) -> Start:
     return replace(start, spec=start.spec.with_small_stem())
 
 
-def _network(start: Start, recipe: Recipe, sets: PhotoSets, fabric: Any, task: Task) -> RegNet:
+def _network(start: Start, recipe: Recipe, sets: PhotoSets, *, resume: bool) -> RegNet:
     """Return the network, ready to be trained; one that goes on gets its weights later."""
-    if task.resume:
+    if resume:
         start = start.at_random()
     return begin(
         start,

@@ -6,7 +6,6 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from lightning_fabric import Fabric
-from lightning_fabric.strategies.ddp import DDPStrategy
 from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
 from lightning_fabric.strategies.strategy import Strategy
 
@@ -25,21 +24,8 @@ def layout(devices: int | str, nodes: int, strategy: str, *, on_cpu: bool) -> di
         nodes = int(os.environ["WORLD_SIZE"]) // devices
     elif devices == "auto" and on_cpu:
         devices = 1
-    gpus = 0 if on_cpu else torch.cuda.device_count()
-    processes = nodes * (gpus if devices == "auto" else 1 if devices == 1 else 2)
-    return {
-        "devices": devices,
-        "num_nodes": nodes,
-        "strategy": _strategy(strategy, several=processes > 1),
-    }
-
-
-def _strategy(name: str, *, several: bool) -> str | Strategy:
-    if name == "fsdp":
-        return ModelParallelStrategy(shard_stages)
-    if several and name in ("auto", "ddp"):  # BN's buffers are alike in all processes: no broadcast
-        return DDPStrategy(broadcast_buffers=False)
-    return name
+    named: str | Strategy = ModelParallelStrategy(shard_stages) if strategy == "fsdp" else strategy
+    return {"devices": devices, "num_nodes": nodes, "strategy": named}
 
 
 class Processes:

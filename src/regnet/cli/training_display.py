@@ -71,7 +71,7 @@ class Display:
             return
         if self._bar is None:
             self._bar = _bar()
-            self._task = self._bar.add_task("", **_fields(news))
+            self._task = self._bar.add_task("", total=news.steps, **_fields(news))
             self._bar.start()
         self._bar.update(
             self._task,

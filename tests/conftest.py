@@ -1,5 +1,6 @@
 """Fixtures shared by all tests."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from hypothesis import settings
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("regnet", deadline=None)
 settings.load_profile("regnet")
+
+# In the background a shell lets its commands ignore Ctrl-C, and they would pass that on.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 

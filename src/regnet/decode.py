@@ -63,7 +63,7 @@ def decode_pixels(data: bytes, channels: Channels, *, max_pixels: int = MAX_PIXE
     """
     if (pixels := _decode_jpeg(data, channels, max_pixels)) is None:
         return _open_pixels(data, channels, max_pixels)
-    return _upright(pixels, _jpeg_orientation(data))
+    return upright(pixels, jpeg_orientation(data))
 
 
 def upright_pixels(image: Image.Image, channels: Channels) -> Pixels:
@@ -91,7 +91,7 @@ def _decode_jpeg(data: bytes, channels: Channels, max_pixels: int) -> Pixels | N
     return pixels
 
 
-def _jpeg_orientation(data: bytes) -> object:
+def jpeg_orientation(data: bytes) -> object:
     """Return the orientation in a JPEG's EXIF or XMP data."""
     if not _has_app1(data):
         return 1
@@ -131,7 +131,7 @@ def _pixels(image: Image.Image, name: str, channels: Channels) -> Pixels:
         orientation = _orientation(image)
     with _readable(name):
         pixels = np.asarray(_to_rgb(image))
-    return _upright(pixels if channels == "RGB" else pixels[..., ::-1], orientation)
+    return upright(pixels if channels == "RGB" else pixels[..., ::-1], orientation)
 
 
 def _format_of(data: bytes) -> tuple[str, str]:
@@ -179,7 +179,7 @@ def _orientation(image: Image.Image) -> object:
         return 1
 
 
-def _upright(pixels: Pixels, orientation: object) -> Pixels:
+def upright(pixels: Pixels, orientation: object) -> Pixels:
     """Return a view turned by an EXIF orientation, that of `ImageOps.exif_transpose`."""
     if orientation in (5, 6, 7, 8):
         pixels = pixels.swapaxes(0, 1)

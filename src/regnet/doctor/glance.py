@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regnet.data.sources import Item
-from regnet.decode import MAX_PIXELS, _jpeg_orientation, _upright, decode_pixels
+from regnet.decode import MAX_PIXELS, decode_pixels, jpeg_orientation, upright
 from regnet.errors import ImageError
 
 Grey = NDArray[np.uint8]
@@ -83,6 +83,6 @@ def _scaled_jpeg(data: bytes) -> tuple[Grey, tuple[int, int]] | None:
         grey = simplejpeg.decode_jpeg(data, "GRAY", min_height=_ENOUGH, min_width=_ENOUGH)
     except (ValueError, MemoryError):
         return None
-    orientation = _jpeg_orientation(data)
+    orientation = jpeg_orientation(data)
     size = (height, width) if orientation in _ON_ITS_SIDE else (width, height)
-    return _upright(grey, orientation)[..., 0], size
+    return upright(grey, orientation)[..., 0], size

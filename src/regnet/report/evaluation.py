@@ -45,10 +45,15 @@ def evaluation_page(found: Evaluation, dataset: Dataset) -> str:
     metrics = found.scores.metrics
     sections = [Section("", (tiles(_tiles(found)), *_remarks(found)))]
     if metrics.images > found.scores.unreadable * found.strict:
-        sections += [_plots(found), _confusion(found), _mistakes(found, dataset), _classes(found)]
+        sections += [
+            plots_section(found),
+            confusion_section(found),
+            mistakes_section(found, dataset),
+            classes_section(found),
+        ]
     if found.scores.unreadable:
-        sections.append(_unreadable(found))
-    sections.append(Section("How this was measured", (facts(_facts(found)),)))
+        sections.append(unreadable_section(found))
+    sections.append(Section("How this was measured", (facts(measured_facts(found)),)))
     return page(
         f"{found.model.name} on {Path(readable(found.dataset)).name}",
         sections,
@@ -63,8 +68,8 @@ def _tiles(found: Evaluation) -> list[Tile]:
     accuracy = card.accuracy
     speed = found.scores.images_per_s
     return [
-        _share_tile("Top-1", metrics.top1, accuracy.top1 if accuracy else None, card.top1_within),
-        _share_tile("Top-5", metrics.top5, accuracy.top5 if accuracy else None, card.top5_within),
+        share_tile("Top-1", metrics.top1, accuracy.top1 if accuracy else None, card.top1_within),
+        share_tile("Top-5", metrics.top5, accuracy.top5 if accuracy else None, card.top5_within),
         Tile("Calibration error", percent(metrics.ece), "mean gap, confidence to accuracy"),
         Tile(
             "Speed",
@@ -74,7 +79,8 @@ def _tiles(found: Evaluation) -> list[Tile]:
     ]
 
 
-def _share_tile(name: str, share: Share, card: float | None, within: bool | None) -> Tile:
+def share_tile(name: str, share: Share, card: float | None, within: bool | None) -> Tile:
+    """Return the tile of an accuracy, beside the card's in percent where there is one."""
     interval = f"{100 * share.low:.2f} to {percent(share.high)} (95 %)"
     if card is None or not share.images:
         return Tile(name, percent(share.value), interval)
@@ -88,7 +94,8 @@ def _remarks(found: Evaluation) -> list[Html]:
     return [note(f"{text[0].upper()}{text[1:]}.") for text in texts if text]
 
 
-def _plots(found: Evaluation) -> Section:
+def plots_section(found: Evaluation) -> Section:
+    """Return the section of plots: reliability, and the recalls of the classes."""
     metrics = found.scores.metrics
     reliability = svg(
         "reliability",
@@ -125,7 +132,8 @@ def _reliability_caption(bins: tuple[ReliabilityBin, ...]) -> str:
     return f"How often the model is right when it is so sure: on the line it is fair. {verdict}"
 
 
-def _confusion(found: Evaluation) -> Section:
+def confusion_section(found: Evaluation) -> Section:
+    """Return the section of the classes that are taken for each other."""
     pairs = found.scores.metrics.confused
     if not pairs:
         return Section("Confused classes", (note("No image was taken for another class."),))
@@ -185,7 +193,8 @@ def _side_by_side(chosen: list[int], pairs: tuple[Confusion, ...]) -> list[int]:
     return order
 
 
-def _mistakes(found: Evaluation, dataset: Dataset) -> Section:
+def mistakes_section(found: Evaluation, dataset: Dataset) -> Section:
+    """Return the section of the surest mistakes, with their photos."""
     worst = found.scores.worst
     items = dataset.find([mistake.source for mistake in worst])
     photos = []
@@ -206,7 +215,8 @@ def _mistakes(found: Evaluation, dataset: Dataset) -> Section:
     )
 
 
-def _classes(found: Evaluation) -> Section:
+def classes_section(found: Evaluation) -> Section:
+    """Return the section with a row for each class, the worst first."""
     seen = [one for one in found.scores.metrics.classes if one.support or one.predicted]
     ordered = sorted(seen, key=lambda one: (one.f1 if one.f1 is not None else 2.0, one.index))
     rows = [
@@ -232,7 +242,8 @@ def _bar(share: float | None) -> Bar:
     return Bar(percent(share, 1), share)
 
 
-def _unreadable(found: Evaluation) -> Section:
+def unreadable_section(found: Evaluation) -> Section:
+    """Return the section of photos that could not be read."""
     scores = found.scores
     rows = [(readable(failure.source), readable(failure.error)) for failure in scores.failures]
     how = "They count as wrong answers." if found.strict else "They are in no figure."
@@ -244,7 +255,8 @@ def _unreadable(found: Evaluation) -> Section:
     )
 
 
-def _facts(found: Evaluation) -> list[tuple[str, str]]:
+def measured_facts(found: Evaluation) -> list[tuple[str, str]]:
+    """Return how it was measured, as names and values."""
     metrics, model = found.scores.metrics, found.model
     share = f"top-1 {metrics.top1.hits:,} of {metrics.top1.images:,} images, Wilson's interval"
     means = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)

@@ -106,7 +106,7 @@ def training_page(
     ]
     if evaluation is not None:
         sections.append(
-            Section("How the model was measured", (facts(evaluated._facts(evaluation)),))
+            Section("How the model was measured", (facts(evaluated.measured_facts(evaluation)),))
         )
     return page(
         f"{run.name}, trained on {Path(readable(run.dataset)).name}",
@@ -161,8 +161,8 @@ def _tiles(
 def _measured(evaluation: Evaluation) -> list[Tile]:
     metrics = evaluation.scores.metrics
     return [
-        evaluated._share_tile("Top-1", metrics.top1, None, within=False),
-        evaluated._share_tile("Top-5", metrics.top5, None, within=False),
+        evaluated.share_tile("Top-1", metrics.top1, None, within=False),
+        evaluated.share_tile("Top-5", metrics.top5, None, within=False),
     ]
 
 
@@ -271,11 +271,11 @@ def _evaluated(found: Evaluation, photos: Dataset | None) -> list[Section]:
     """Return the sections of the evaluation's own report."""
     sections = []
     if found.scores.metrics.images > found.scores.unreadable * found.strict:
-        sections += [evaluated._plots(found), evaluated._confusion(found)]
-        sections += [] if photos is None else [evaluated._mistakes(found, photos)]
-        sections.append(evaluated._classes(found))
+        sections += [evaluated.plots_section(found), evaluated.confusion_section(found)]
+        sections += [] if photos is None else [evaluated.mistakes_section(found, photos)]
+        sections.append(evaluated.classes_section(found))
     if found.scores.unreadable:
-        sections.append(evaluated._unreadable(found))
+        sections.append(evaluated.unreadable_section(found))
     return sections
 
 

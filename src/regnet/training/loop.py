@@ -81,9 +81,9 @@ class Trainer:
             self._run(history, watcher)
             self._result = self.weights
         except RuntimeError as exc:
-            if not self.processes.lost_one(exc):
-                raise
-            raise TrainingError(self._alone(exc)) from exc
+            if reason := self.processes.lost_one(exc):
+                raise TrainingError(self._alone(reason)) from exc
+            raise
 
     def _run(self, history: History, watcher: Watcher) -> None:
         while self.position.epoch < self.job.recipe.schedule.epochs:
@@ -212,8 +212,7 @@ class Trainer:
             "clip_norm in the recipe, or --precision 32-true"
         )
 
-    def _alone(self, error: RuntimeError) -> str:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    def _alone(self, reason: str) -> str:
         saved = f"{self.job.folder / LAST} is whole, of {self._saved_at}: start all again with"
         none = "no checkpoint had been written yet: start all again"
         return (

@@ -1,6 +1,7 @@
 """The processes of a run: how they are laid out, what they agree on, and that one is lost."""
 
 import os
+import re
 from typing import Any
 
 import torch
@@ -44,9 +45,12 @@ class Processes:
         dist.all_reduce(raised, dist.ReduceOp.MAX, group=self._group)
         return tuple(map(bool, raised.tolist()))
 
-    def lost_one(self, error: RuntimeError) -> bool:
-        """Return whether an error says that another process cannot be reached any more."""
-        known = isinstance(error, dist.DistError) or any(
-            word in str(error) for word in ("gloo", "Gloo", "NCCL")
-        )
-        return self.count > 1 and known
+    def lost_one(self, error: RuntimeError) -> str:
+        """Return what an error says of another process that cannot be reached, "" if of none."""
+        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        known = isinstance(error, dist.DistError) or re.search("gloo|NCCL", line, re.IGNORECASE)
+        if self.count == 1 or not known:
+            return ""
+        return re.sub(r"^\[\S+\] ", "", line).split(". ")[0][
+            :200
+        ]  # without its place in the source

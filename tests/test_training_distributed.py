@@ -95,7 +95,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def assert_close(found: Any, expected: Any, **tolerance: float) -> None:
-    torch.testing.assert_close(found, expected, **(tolerance or {"rtol": 2e-3, "atol": 2e-4}))
+    torch.testing.assert_close(found, expected, **(tolerance or {"rtol": 1e-4, "atol": 2e-4}))
 
 
 def test_batch_norm_is_that_of_the_whole_batch(torchrun: Path) -> None:

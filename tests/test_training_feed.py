@@ -13,6 +13,7 @@ from training_runs import items, job, recipe, run
 
 from regnet.errors import TrainingError
 from regnet.training.feed import Feed, ahead, runs
+from regnet.training.photos import CentreCrops
 from regnet.training.processes import layout
 
 CPU = torch.device("cpu")
@@ -82,6 +83,16 @@ def test_what_fails_ahead_fails_where_it_is_taken() -> None:
     assert next(steps) == -1
     with pytest.raises(ZeroDivisionError):
         next(steps)
+
+
+def test_the_processes_share_each_batch_to_validate_with() -> None:
+    whole = CentreCrops(items(9), recipe().input.protocol("test"), batch=4)
+    shares = [list(whole.shared(rank, 2).batches()) for rank in range(2)]
+    for batch, *parts in zip(whole.batches(), *shares, strict=True):
+        for rank, part in enumerate(parts):
+            assert np.array_equal(part.crops, batch.crops[rank::2])
+            assert np.array_equal(part.truths, batch.truths[rank::2])
+    assert len(shares[1][-1].truths) == 0
 
 
 def test_torchruns_numbers_go_before(monkeypatch: pytest.MonkeyPatch) -> None:

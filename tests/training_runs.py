@@ -84,7 +84,7 @@ def job(
     return Job(
         recipe=recipe,
         photos=Photos(items() if photos is None else photos, short_side=48),
-        validation=CentreCrops(items(32, seed=1), protocol, batch=16),
+        validation=CentreCrops(items(33, seed=1), protocol, batch=16),
         classes=CLASSES,
         folder=folder,
         fingerprint="photos",

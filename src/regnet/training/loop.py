@@ -60,6 +60,8 @@ class Trainer:
         self._normalise = Normalise(recipe.input.protocol(recipe.name), fabric.device)
         weights = job.class_weights()
         self._class_weights = None if weights is None else weights.to(fabric.device)
+        share = self.processes.rank, self.processes.count
+        self._validation = job.validation and job.validation.shared(*share)
         self._saved, self._saved_at = time.monotonic(), ""
         self._result: dict[str, Tensor] | None = None
 
@@ -259,10 +261,10 @@ class Trainer:
 
     def _validate(self) -> Score | None:
         """Return the score of the weights to deploy, where there are validation photos."""
-        if self.job.validation is None:
+        if self._validation is None:
             return None
         with deployed(self.bare, self.average):
-            return validate(self.bare, self.fabric, self.job.validation, self._normalise)
+            return validate(self.bare, self.fabric, self._validation, self._normalise)
 
     def _out_of_patience(self) -> bool:
         patience = self.job.recipe.schedule.patience
@@ -341,6 +343,7 @@ class Trainer:
 
 def _prepared(network: RegNet, job: Job, fabric: Fabric) -> Any:
     """Return a network laid out in memory, and compiled, as its device likes it."""
+    torch.backends.cudnn.benchmark = True  # sizes stay the same for an epoch, at least
     if is_sharded(fabric):  # which takes the plain layout only
         return network
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

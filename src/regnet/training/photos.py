@@ -210,7 +210,10 @@ def _batch(found: list[NDArray[Any] | Unreadable], truths: NDArray[np.int64], si
 
 
 class CentreCrops:
-    """The centre crops of labelled photos by a protocol, in batches; kept where they fit."""
+    """The centre crops of labelled photos by a protocol, in batches; kept where they fit.
+
+    Of several processes each has a `share` of every batch: its number, from 0, and theirs.
+    """
 
     def __init__(
         self,
@@ -219,11 +222,24 @@ class CentreCrops:
         *,
         batch: int,
         memory: int = MEMORY,
+        share: tuple[int, int] = (0, 1),
     ) -> None:
         self._items, self._preprocess, self._batch = tuple(items), preprocess, batch
+        self._memory, self._own = memory, slice(share[0], None, share[1])
         size = 1 if preprocess.interpolation != "opencv-linear" else 4
         bytes_each = 3 * size * preprocess.crop**2
-        self._kept: list[Batch] | None = [] if len(items) * bytes_each <= memory else None
+        fits = len(items) * bytes_each <= memory * share[1]
+        self._kept: list[Batch] | None = [] if fits else None
+
+    def shared(self, process: int, processes: int) -> "CentreCrops":
+        """Return a process's share of each batch, which is empty where there are too few photos."""
+        return CentreCrops(
+            self._items,
+            self._preprocess,
+            batch=self._batch,
+            memory=self._memory,
+            share=(process, processes),
+        )
 
     def __len__(self) -> int:
         return len(self._items)
@@ -240,7 +256,7 @@ class CentreCrops:
             return
         made: list[Batch] = []
         for start in range(0, len(self._items), self._batch):
-            batch = self._read(self._items[start : start + self._batch])
+            batch = self._read(self._items[start : start + self._batch][self._own])
             if self._kept is not None:
                 made.append(batch)
             yield batch

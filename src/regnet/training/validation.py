@@ -26,21 +26,20 @@ class Score:
 
 @torch.no_grad()
 def validate(network: nn.Module, fabric: Any, crops: CentreCrops, normalise: Normalise) -> Score:
-    """Return the score of a network in evaluation mode; the processes share each batch."""
+    """Return the score of a network in evaluation mode; `crops` are this process's share."""
     totals = torch.zeros(4, dtype=torch.float32, device=fabric.device)
     for batch in crops.batches():
-        own = np.arange(fabric.global_rank, len(batch.truths), fabric.world_size)
-        if len(own):
-            totals += _totals(network, fabric, _chosen(batch, own), normalise)
-        elif len(batch.truths):  # a sharded network is whole only while all processes use it
-            _totals(network, fabric, _chosen(batch, np.arange(1)), normalise)
+        if len(batch.truths):
+            totals += _totals(network, fabric, batch, normalise)
+        else:  # a sharded network computes only where all processes do
+            _totals(network, fabric, _black(batch), normalise)
     loss, top1, top5, count = fabric.all_reduce(totals, reduce_op="sum").tolist()
     return Score(loss / max(count, 1), top1 / max(count, 1), top5 / max(count, 1))
 
 
-def _chosen(batch: Batch, places: Any) -> Batch:
-    whole = len(places) == len(batch.truths)
-    return batch if whole else Batch(batch.crops[places], batch.truths[places])
+def _black(batch: Batch) -> Batch:
+    """Return one black image of an empty batch's size."""
+    return Batch(np.zeros((1, *batch.crops.shape[1:]), np.uint8), np.zeros(1, np.int64))
 
 
 def _totals(network: nn.Module, fabric: Any, batch: Batch, normalise: Normalise) -> Tensor:

@@ -43,7 +43,7 @@ def a_run(epochs: int = 6, **values: object) -> TrainingRun:
     known = {
         "name": "cats",
         "spec": spec_by_name("regnety-200mf", classes=200),
-        "recipe": read_recipe("finetune"),
+        "recipe": read_recipe("finetune").changed("schedule", batch=64),
         "records": tuple(record(epoch + 1) for epoch in range(epochs)),
         "dataset": "photos/cats",
         "train_photos": 45_000,
@@ -172,7 +172,7 @@ def test_every_value_of_the_recipe_is_there() -> None:
         if isinstance(values, dict):
             for name, value in values.items():
                 assert f"{name} {json.dumps(value)}" in text
-    assert "A learning rate of 0.01 after the warm-up, for 64 images a step." in text
+    assert "A learning rate of 0.04 after the warm-up, for 64 images a step." in text
 
 
 def test_all_texts_are_escaped() -> None:

@@ -27,6 +27,7 @@ from regnet.protocol import Preprocess
 from regnet.spec import AnyNetSpec, Stage
 from regnet.training import deploy
 from regnet.training.batch_size import batch_by_photos, fitting
+from regnet.training.devices import Devices
 from regnet.training.job import News
 from regnet.training.photo_sets import open_photo_sets
 from regnet.training.photos import Unreadable
@@ -38,7 +39,7 @@ from regnet.training.watching import Unseen
 
 SPEC = AnyNetSpec(
     stages=(Stage(depth=1, width=8, group_width=8), Stage(depth=1, width=16, group_width=8)),
-    stem_width=8,
+    stem_width=16,
 )
 RECIPE = recipe_from_toml(
     """
@@ -192,7 +193,7 @@ def test_a_run_is_resumed_only_as_it_was_started(
     with pytest.raises(TrainingError, match="on other photos"):
         resumed(photos / "train")
     with pytest.raises(TrainingError, match=r"of another network .*name the same --model"):
-        resumed(photos, model=replace(SPEC, stem_width=16))
+        resumed(photos, model=replace(SPEC, stem_width=24))
     with pytest.raises(TrainingError, match="holds a run already: go on with it"):
         a_run(photos, learnt.folder)
     with pytest.raises(TrainingError, match="no run to go on with; leave out --resume"):
@@ -528,7 +529,6 @@ def test_models_are_calibrated_where_photos_suffice(
 
 
 def test_no_devices_of_that_kind(photos: Path, tmp_path: Path) -> None:
-    from regnet.training.devices import Devices
 
     with pytest.raises(TrainingError, match=r"these devices cannot be had .*nonsense"):
         a_run(photos, tmp_path / "run", devices=Devices(accelerator="nonsense"))
@@ -546,6 +546,14 @@ def test_unknown_keys_of_a_recipe_are_refused_first(photos: Path, tmp_path: Path
 def test_crops_that_are_one_pixel_before_the_last_stage(photos: Path, tmp_path: Path) -> None:
     with pytest.raises(TrainingError, match=r"crops of 16 pixels .*: take 17 or more \(--crop"):
         a_run(photos, tmp_path / "run", model="regnetx-200mf", crop=16)
+
+
+def test_stems_that_torch_cannot_train_in_bf16(photos: Path, tmp_path: Path) -> None:
+    narrow, bf16 = replace(SPEC, stem_width=8), Devices(accelerator="cpu", precision="bf16-mixed")
+    with pytest.raises(TrainingError, match=r"a stem of 8 channels .*: use --precision 32-true"):
+        a_run(photos, tmp_path / "run", model=narrow, devices=bf16)
+    whole = replace(bf16, precision="32-true")
+    assert a_run(photos, tmp_path / "run", model=narrow, devices=whole, epochs=1).finished
 
 
 def test_nothing_stays_of_a_run_that_could_not_begin(photos: Path, tmp_path: Path) -> None:

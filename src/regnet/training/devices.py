@@ -1,10 +1,11 @@
 """Where a run trains: the devices, as Lightning Fabric names them."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from regnet.benchmarking.machine import this_machine
 from regnet.errors import MissingExtraError, TrainingError
+from regnet.spec import Spec
 
 try:
     import torch
@@ -13,6 +14,8 @@ except ImportError as exc:
     raise MissingExtraError("training", "train") from exc
 
 from regnet.training.processes import layout
+
+_LEAST_STEM: Final = 16  # channels
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,19 +33,35 @@ class Devices:
 
     def fabric(self) -> Fabric:
         """Return Fabric on these devices. Raises `TrainingError` where they are not there."""
-        on_cpu = self.accelerator == "cpu" or not torch.cuda.is_available()
-        precision: Any = _fastest(on_cpu) if self.precision == "auto" else self.precision
+        precision: Any = _fastest(self._on_cpu) if self.precision == "auto" else self.precision
         try:
             return Fabric(
                 accelerator=self.accelerator,
                 precision=precision,
-                **layout(_number(self.devices), self.nodes, self.strategy, on_cpu=on_cpu),
+                **layout(_number(self.devices), self.nodes, self.strategy, on_cpu=self._on_cpu),
             )
         except (ValueError, TypeError, RuntimeError) as exc:
             raise TrainingError(
                 f"these devices cannot be had ({exc}); --accelerator, --devices, --strategy and "
                 "--precision take the words of Lightning Fabric, all `auto` what is there"
             ) from exc
+
+    def require_sound(self, spec: Spec) -> None:
+        """Raise `TrainingError` for a network that torch 2.13 cannot train in bf16 on a CPU.
+
+        Its gradients of a first convolution with fewer than 16 outputs write outside their memory:
+        wrong weights, or a crash.
+        """
+        precision = _fastest(self._on_cpu) if self.precision == "auto" else self.precision
+        if self._on_cpu and precision.startswith("bf16") and spec.stem_width < _LEAST_STEM:
+            raise TrainingError(
+                f"a stem of {spec.stem_width} channels cannot be trained in bf16 on a CPU, torch's "
+                f"gradients are wrong there: use --precision 32-true, or {_LEAST_STEM} channels"
+            )
+
+    @property
+    def _on_cpu(self) -> bool:
+        return self.accelerator == "cpu" or not torch.cuda.is_available()
 
     @property
     def described(self) -> str:

@@ -73,6 +73,7 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
     start = _start(task)
     recipe = resolved(task.recipe, task.changes, start.protocol)
     require_size(start.spec, recipe.input)
+    task.devices.require_sound(start.spec)
     network = _network(start, recipe, sets, resume=task.resume)
     recipe = _with_batch(recipe, network, sets, fabric, folder, resume=task.resume)
     job = _job(task, recipe, sets, folder, fabric)

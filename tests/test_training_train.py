@@ -108,7 +108,8 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def learnt(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Training:
-    """Return a finished run on them."""
+    """Return a finished run on them, on one thread as all here: more of them round otherwise."""
+    torch.set_num_threads(1)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(deploy._Deployment, "report", lambda self: None)
         return a_run(photos, tmp_path_factory.mktemp("runs") / "first")

@@ -51,7 +51,7 @@ def test_it_learns(tmp_path: Path) -> None:
 def test_the_rate_follows_the_schedule(tmp_path: Path) -> None:
     made, watcher = recipe(), Recorder()
     run(job(tmp_path, made), watcher)
-    expected = [learning_rate(made, step / STEPS) for step in range(1, 3 * STEPS + 1)]
+    expected = [learning_rate(made, step / STEPS) for step in range(3 * STEPS)]
     heard = [news.lr for news in watcher.heard]
     assert heard == pytest.approx(expected)
 

@@ -115,7 +115,8 @@ class Recorder:
 
 
 def trainer(job: Job, fabric: Fabric | None = None) -> Trainer:
-    """Return the trainer of a fresh network, the same each time."""
+    """Return the trainer of a fresh network, the same each time; more threads round otherwise."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
     fabric = fabric or Fabric(accelerator="cpu", devices=1, precision="32-true")
     return Trainer(job, RegNet(SPEC), fabric)

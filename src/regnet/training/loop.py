@@ -127,7 +127,7 @@ class Trainer:
 
     def _step(self, step: Step) -> None:
         """Do one step of the optimizer on a batch."""
-        set_rate(self.optimizer, self._rate())
+        set_rate(self.optimizer, self._rate(self.position.step))
         self.optimizer.zero_grad(set_to_none=True)
         for part in step.parts:
             images, targets = self._augmented(part, step.number)
@@ -172,8 +172,14 @@ class Trainer:
             done.append(self._augment(images[chunk], truths[chunk], random))
         return torch.cat([image for image, _ in done]), torch.cat([target for _, target in done])
 
-    def _rate(self) -> float:
-        done = self.position.epoch + self.position.step / self.order.steps
+    @property
+    def _last_rate(self) -> float:
+        """The learning rate of the step just done."""
+        return self._rate(self.position.step - 1)
+
+    def _rate(self, step: int) -> float:
+        """Return the learning rate of a step of this epoch, counted from 0."""
+        done = self.position.epoch + step / self.order.steps
         return learning_rate(self.job.recipe, done)
 
     def _tell(self, history: History, watcher: Watcher) -> bool:
@@ -183,7 +189,11 @@ class Trainer:
         if not (sometimes or self.fabric.device.type == "cpu"):
             return True
         images = max(self.sums.images, 1)
-        loss, rate, epochs = float(self.sums.loss) / images, self._rate(), self.job.recipe.schedule
+        loss, rate, epochs = (
+            float(self.sums.loss) / images,
+            self._last_rate,
+            self.job.recipe.schedule,
+        )
         if not math.isfinite(loss):
             return False
         news = News(
@@ -210,7 +220,7 @@ class Trainer:
     def _diverged(self) -> str:
         return (
             f"the loss is not a number any more, in {self._where()}, at a learning rate of "
-            f"{self._rate():.3g}. {self.job.folder / LAST} is from before: try a lower lr or "
+            f"{self._last_rate:.3g}. {self.job.folder / LAST} is from before: try a lower lr or "
             "clip_norm in the recipe, or --precision 32-true"
         )
 
@@ -228,7 +238,11 @@ class Trainer:
 
     def _end_epoch(self) -> EpochRecord:
         """Validate, keep what is best, and go on to the next epoch."""
-        rate, side, speed = self._rate(), self.feed.side(self.position.epoch), self._images_per_s()
+        rate, side, speed = (
+            self._last_rate,
+            self.feed.side(self.position.epoch),
+            self._images_per_s(),
+        )
         totals = self._totals()
         self.position, self.sums = Position(self.position.epoch + 1), no_sums(self.fabric.device)
         score = self._validate()
@@ -310,14 +324,15 @@ class Trainer:
 
     def load(self, state: dict[str, Any]) -> None:
         """Take up what `state` returned, of the same job. Raises `TrainingError`."""
-        own = {"with another recipe": ("recipe", self.job.recipe.to_toml())}
-        own |= {"on other photos": ("fingerprint", self.job.fingerprint)}
-        for how, (key, value) in own.items():
-            if state[key] != value:
-                raise TrainingError(
-                    f"{self.job.folder / LAST}: that run was started {how}; start it as it was, "
-                    "or another in a new folder"
-                )
+        differs = {
+            "started with another recipe": state["recipe"] != self.job.recipe.to_toml(),
+            "started on other photos": state["fingerprint"] != self.job.fingerprint,
+        }
+        for how in (how for how, other in differs.items() if other):
+            raise TrainingError(
+                f"{self.job.folder / LAST}: that run was {how}; go on with it as it was, or start "
+                "another in a new folder"
+            )
         self.bare.load_state_dict(sharded_like(state["network"], self.bare.state_dict()))
         load_optimizer(self.optimizer, state["optimizer"])
         if self.average:

@@ -17,7 +17,17 @@ from regnet.training.history import EpochRecord
 from regnet.training.job import News
 from regnet.training.photos import Unreadable
 
-SMALL = ("--model", "regnetx-200mf", "--small-stem", "--crop", "16", "--batch", "16")
+SMALL = (
+    "--model",
+    "regnetx-200mf",
+    "--small-stem",
+    "--crop",
+    "16",
+    "--batch",
+    "16",
+    "--precision",
+    "32-true",
+)  # torch 2.13 damages memory in bf16 at such sizes
 
 
 def start(*arguments: object, folder: Path) -> subprocess.Popen[str]:

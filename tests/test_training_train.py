@@ -116,7 +116,8 @@ def learnt(tmp_path_factory: pytest.TempPathFactory, photos: Path) -> Training:
 
 
 def a_run(dataset: Path, folder: Path | None, **options: Any) -> Training:
-    options = {"model": SPEC, "recipe": RECIPE} | options
+    exact = Devices(accelerator="cpu", precision="32-true")
+    options = {"model": SPEC, "recipe": RECIPE, "devices": exact} | options
     return train(dataset, folder=folder, **options)
 
 

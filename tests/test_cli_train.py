@@ -1,6 +1,7 @@
 """The command `regnet train`: what it prints, writes and returns, and how it is stopped."""
 
 import json
+import multiprocessing
 import os
 import re
 import signal
@@ -118,7 +119,16 @@ def news(**values: float) -> News:
     return News(**(known | values))  # type: ignore[arg-type]
 
 
-def test_the_first_signal_asks_and_the_second_ends() -> None:
+@pytest.mark.parametrize("name", ["_first_asks", "_first_ends_after_training"])
+def test_the_first_signal_asks_and_the_second_ends(name: str) -> None:
+    """In a process of its own: signals and libraries with threads do not go together."""
+    process = multiprocessing.get_context("spawn").Process(target=globals()[name])
+    process.start()
+    process.join(60)
+    assert process.exitcode == 0
+
+
+def _first_asks() -> None:
     stopping = Stopping()
     display = Display(stopping)
     before = signal.getsignal(signal.SIGTERM)
@@ -134,7 +144,7 @@ def test_the_first_signal_asks_and_the_second_ends() -> None:
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-def test_after_the_training_the_first_signal_ends() -> None:
+def _first_ends_after_training() -> None:
     stopping = Stopping()
     display = Display(stopping)
     with stopping.listening():

@@ -224,4 +224,5 @@ def test_the_bundled_model_is_what_convert_makes_of_its_checkpoint(
     )
     made, bundled = library.convert(request).path, bundled_path(card_by_name("bundled"))
     assert made.with_suffix(".bin").read_bytes() == bundled.with_suffix(".bin").read_bytes()
-    assert Classifier(made).metadata == Classifier(bundled).metadata
+    expected = Classifier(bundled).metadata
+    assert replace(Classifier(made).metadata, version=expected.version) == expected

@@ -2,6 +2,7 @@ import contextlib
 import io
 import os
 import pickle
+import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
@@ -338,6 +339,16 @@ def contents() -> list[bytes]:
 
 
 WHOLE = contents()
+
+
+def test_a_member_said_to_be_longer_than_the_archive(tmp_path: Path) -> None:
+    content = bytearray(WHOLE[0])
+    directory = content.index(b"PK\x01\x02")
+    content[directory + 20 : directory + 28] = struct.pack("<II", 1 << 30, 1 << 30)
+    path = tmp_path / "longer.pth"
+    path.write_bytes(content)
+    with pytest.raises(WeightsError, match="truncated or corrupt: ."):
+        read_tensors(path)
 
 
 @settings(deadline=None, max_examples=300)

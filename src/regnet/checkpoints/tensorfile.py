@@ -119,8 +119,10 @@ def _check_zip(path: Path) -> None:
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             # torch itself does not look at the checksums.
             damaged = _first_damaged(archive) if stored else None
-    except (zipfile.BadZipFile, OSError, ValueError, RuntimeError) as exc:
-        raise WeightsError(f"{path} is truncated or corrupt: {exc}") from exc
+    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as exc:
+        raise WeightsError(
+            f"{path} is truncated or corrupt: {str(exc) or 'it ends too early'}"
+        ) from exc
     names = {member.filename.rpartition("/")[2] for member in members}
     if "constants.pkl" in names:
         raise UnsafeError(f"{path} is a TorchScript archive, which is code. {_REMEDY}")

@@ -347,7 +347,7 @@ def test_a_member_said_to_be_longer_than_the_archive(tmp_path: Path) -> None:
     content[directory + 20 : directory + 28] = struct.pack("<II", 1 << 30, 1 << 30)
     path = tmp_path / "longer.pth"
     path.write_bytes(content)
-    with pytest.raises(WeightsError, match="truncated or corrupt: ."):
+    with pytest.raises(WeightsError, match=r"truncated or corrupt: ."):
         read_tensors(path)
 
 

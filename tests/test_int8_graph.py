@@ -8,8 +8,8 @@ from test_export import SMALL, SMALL_Y, TINY, confident, described
 
 from regnet.export import export_network
 from regnet.graph import read_graph
+from regnet.graph_constants import channel_statistics, ops_by_name, outputs_of, values
 from regnet.quantization.equalize import equalize, links
-from regnet.quantization.graph_constants import channel_statistics, ops_by_name, outputs_of, values
 from regnet.quantization.int8_graph import Int8Graph, int8_graph
 from regnet.quantization.rounding import rounded
 from regnet.runtime import ov

@@ -15,12 +15,12 @@ from regnet.data.class_names import normal
 from regnet.engine import Outputs
 from regnet.errors import TrainingError, UnknownModelError
 from regnet.graph import graph_metadata, read_graph
+from regnet.graph_constants import ops_by_name, values
 from regnet.labels import Label, Labels, imagenet_labels
 from regnet.library import Library
 from regnet.metadata import ModelMetadata
 from regnet.network import RegNet, fold_batch_norm
 from regnet.protocol import Preprocess
-from regnet.quantization.graph_constants import ops_by_name, values
 from regnet.samples import sample_crops
 from regnet.training.losses import distillation_loss
 from regnet.training.recipe import Loss

@@ -20,6 +20,11 @@ class Label:
 Labels = tuple[Label, ...]
 
 
+def first_name(name: str) -> str:
+    """Return the first of a class's synonyms."""
+    return name.split(",")[0]
+
+
 @cache
 def imagenet_labels() -> Labels:
     """Return the 1,000 classes of ImageNet-1k (ILSVRC 2012) in index order."""

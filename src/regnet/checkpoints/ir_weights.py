@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from regnet.checkpoints.shapes import network_shapes
 from regnet.errors import ModelError, WeightsError
 from regnet.graph import graph_metadata, read_graph
+from regnet.graph_constants import ops_by_name, values
 from regnet.metadata import ModelMetadata
-from regnet.quantization.graph_constants import ops_by_name, values
 
 Array = NDArray[np.float32]
 

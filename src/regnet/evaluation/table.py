@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from regnet.evaluation.evaluate import Evaluation
+from regnet.labels import first_name
 from regnet.metrics import ClassMetrics, Share
 
 _CONFUSED = 8
@@ -19,11 +20,6 @@ def evaluation_lines(found: Evaluation) -> Iterator[str]:
         yield from _confused(found)
         yield from _weakest(found)
     yield from _failures(found)
-
-
-def first_name(name: str) -> str:
-    """Return a class's first synonym."""
-    return name.split(",")[0]
 
 
 def percent(value: float | None, digits: int = 2) -> str:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.quantization.graph_constants import (
+from regnet.graph_constants import (
     Crop,
     channel_statistics,
     ops_by_name,

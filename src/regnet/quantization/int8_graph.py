@@ -19,8 +19,8 @@ from typing import Any, Final
 import numpy as np
 
 from regnet.errors import MissingExtraError, ModelError
+from regnet.graph_constants import Crop, ops_by_name, pixels_of, set_values, values
 from regnet.quantization.equalize import equalize
-from regnet.quantization.graph_constants import Crop, ops_by_name, pixels_of, set_values, values
 from regnet.quantization.photo_sets import Watch, unwatched
 from regnet.quantization.rounding import correct_biases, round_weights
 from regnet.runtime import ov

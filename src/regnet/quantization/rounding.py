@@ -13,7 +13,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from regnet.quantization.graph_constants import (
+from regnet.graph_constants import (
     Crop,
     channel_statistics,
     ops_by_name,

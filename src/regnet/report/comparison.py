@@ -11,7 +11,7 @@ from regnet.comparison.table import difference_text, sizes_text
 from regnet.comparison.tally import DELTA_EDGES, Accuracy, FlippedPhoto
 from regnet.comparison.tally import Photo as SourcePhoto
 from regnet.comparison.verdict import ROUNDING, percent
-from regnet.evaluation.table import first_name
+from regnet.labels import first_name
 from regnet.report.figures import ACCENT, MUTED, plain, svg
 from regnet.report.html import (
     Bar,

@@ -6,12 +6,12 @@ from regnet.data.labelled import Dataset
 from regnet.evaluation.evaluate import Evaluation
 from regnet.evaluation.table import (
     card_text,
-    first_name,
     percent,
     protocol_text,
     speed_text,
     subset_text,
 )
+from regnet.labels import first_name
 from regnet.metrics import ClassMetrics, Confusion, ReliabilityBin, Share
 from regnet.report.evaluation_plots import draw_matrix, draw_recalls, draw_reliability
 from regnet.report.figures import svg

@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from regnet.evaluation.evaluate import Evaluation
-from regnet.evaluation.table import first_name, percent
+from regnet.evaluation.table import percent
+from regnet.labels import first_name
 from regnet.metrics import ClassMetrics, ReliabilityBin
 from regnet.report.figures import ACCENT, CARD, INK, LINE, MUTED, WARM, plain
 

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Final
 from regnet.agreement import Agreement, Flip
 from regnet.data.sources import Item, iter_items
 from regnet.engine import read_model
-from regnet.evaluation.table import first_name, percent
-from regnet.labels import Labels
+from regnet.evaluation.table import percent
+from regnet.labels import Labels, first_name
 from regnet.metadata import ModelMetadata
 from regnet.quantization.quantize import Quantization
 from regnet.quantization.trial import Speed

@@ -33,11 +33,11 @@ class Devices:
 
     def fabric(self) -> Fabric:
         """Return Fabric on these devices. Raises `TrainingError` where they are not there."""
-        precision: Any = _fastest(self._on_cpu) if self.precision == "auto" else self.precision
+        computed_in: Any = self._computed_in
         try:
             return Fabric(
                 accelerator=self.accelerator,
-                precision=precision,
+                precision=computed_in,
                 **layout(_number(self.devices), self.nodes, self.strategy, on_cpu=self._on_cpu),
             )
         except (ValueError, TypeError, RuntimeError) as exc:
@@ -52,8 +52,8 @@ class Devices:
         Its gradients of a first convolution with fewer than 16 outputs write outside their memory:
         wrong weights, or a crash.
         """
-        precision = _fastest(self._on_cpu) if self.precision == "auto" else self.precision
-        if self._on_cpu and precision.startswith("bf16") and spec.stem_width < _LEAST_STEM:
+        bf16 = self._computed_in.startswith("bf16")
+        if self._on_cpu and bf16 and spec.stem_width < _LEAST_STEM:
             raise TrainingError(
                 f"a stem of {spec.stem_width} channels cannot be trained in bf16 on a CPU, torch's "
                 f"gradients are wrong there: use --precision 32-true, or {_LEAST_STEM} channels"
@@ -67,17 +67,18 @@ class Devices:
     def described(self) -> str:
         """The machine in words."""
         machine = this_machine()
-        if self.accelerator != "cpu" and torch.cuda.is_available():
-            return f"{torch.cuda.get_device_name()}, {machine.cores} cores"
-        return f"{machine.cpu}, {machine.cores} cores"
+        device = machine.cpu if self._on_cpu else torch.cuda.get_device_name()
+        return f"{device}, {machine.cores} cores"
 
-
-def _fastest(on_cpu: bool) -> str:
-    """Return the precision that is fast on the devices; Fabric scales gradients in 16-mixed."""
-    if on_cpu:
-        return "bf16-mixed" if this_machine().has_bf16 else "32-true"
-    bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-    return "bf16-mixed" if bf16 else "16-mixed"
+    @property
+    def _computed_in(self) -> str:
+        """The precision; "auto" is the fastest. Fabric scales gradients in 16-mixed."""
+        if self.precision != "auto":
+            return self.precision
+        if self._on_cpu:
+            return "bf16-mixed" if this_machine().has_bf16 else "32-true"
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if bf16 else "16-mixed"
 
 
 def _number(devices: int | str) -> int | str:

@@ -188,30 +188,25 @@ class Trainer:
         sometimes = position.step % _NEWS_EVERY == 0 or position.step == steps
         if not (sometimes or self.fabric.device.type == "cpu"):
             return True
-        images = max(self.sums.images, 1)
-        loss, rate, epochs = (
-            float(self.sums.loss) / images,
-            self._last_rate,
-            self.job.recipe.schedule,
-        )
+        loss = float(self.sums.loss) / max(self.sums.images, 1)
         if not math.isfinite(loss):
             return False
+        epochs = self.job.recipe.schedule.epochs
+        steps_left = (epochs - position.epoch) * steps - position.step
         news = News(
             epoch=position.epoch + 1,
-            epochs=epochs.epochs,
+            epochs=epochs,
             step=position.step,
             steps=steps,
             loss=loss,
-            top1=float(self.sums.right) / images,
-            lr=rate,
+            top1=float(self.sums.right) / max(self.sums.images, 1),
+            lr=self._last_rate,
             images_per_s=self._images_per_s(),
-            seconds_left=((epochs.epochs - position.epoch) * steps - position.step)
-            * self.sums.seconds
-            / max(position.step, 1),
+            seconds_left=steps_left * self.sums.seconds / max(position.step, 1),
         )
         watcher.news(news)
         if sometimes:
-            history.step(position.epoch * steps + position.step, loss, rate)
+            history.step(position.epoch * steps + position.step, loss, news.lr)
         return True
 
     def _images_per_s(self) -> float:
@@ -238,12 +233,8 @@ class Trainer:
 
     def _end_epoch(self) -> EpochRecord:
         """Validate, keep what is best, and go on to the next epoch."""
-        rate, side, speed = (
-            self._last_rate,
-            self.feed.side(self.position.epoch),
-            self._images_per_s(),
-        )
-        totals = self._totals()
+        totals, speed = self._totals(), self._images_per_s()
+        lr, crop = self._last_rate, self.feed.side(self.position.epoch)
         self.position, self.sums = Position(self.position.epoch + 1), no_sums(self.fabric.device)
         score = self._validate()
         if score and score.top1 > self.best.top1:
@@ -251,8 +242,8 @@ class Trainer:
             self.best = Best(score.top1, self.position.epoch, kept)
         return EpochRecord(
             epoch=self.position.epoch,
-            lr=rate,
-            crop=side,
+            lr=lr,
+            crop=crop,
             loss=float(totals.loss) / max(totals.images, 1),
             train_top1=float(totals.right) / max(totals.images, 1),
             val_loss=score.loss if score else None,

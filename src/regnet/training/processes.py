@@ -51,6 +51,5 @@ class Processes:
         known = isinstance(error, dist.DistError) or re.search("gloo|NCCL", line, re.IGNORECASE)
         if self.count == 1 or not known:
             return ""
-        return re.sub(r"^\[\S+\] ", "", line).split(". ")[0][
-            :200
-        ]  # without its place in the source
+        without_place = re.sub(r"^\[\S+\] ", "", line)  # in the library's source
+        return without_place.split(". ")[0][:200]

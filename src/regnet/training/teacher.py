@@ -18,7 +18,7 @@ from regnet.conversion import InferencePrecision, Request
 from regnet.convert import read_network
 from regnet.data.class_names import ClassNames, listed
 from regnet.errors import DatasetError, TrainingError, UnknownModelError
-from regnet.labels import Label, Labels
+from regnet.labels import Label, Labels, first_name
 from regnet.library import Library
 from regnet.metadata import ModelMetadata
 from regnet.network import RegNet, fold_batch_norm
@@ -103,7 +103,7 @@ def _reference(label: Label, wnids: set[str]) -> str:
     Two classes of one name, such as ImageNet's cranes, are then not taken for each other.
     """
     by_wnid = label.wnid and (label.wnid.lower() in wnids or "" not in wnids)
-    return f"{label.wnid} {label.name.split(',')[0]}".strip() if by_wnid else label.name
+    return f"{label.wnid} {first_name(label.name)}".strip() if by_wnid else label.name
 
 
 def _misfit(teacher: str, reason: str) -> TrainingError:

@@ -16,6 +16,7 @@ RegNetError
 │   └── MismatchError    ... because its tensors are not the network's
 ├── ModelError           a converted model (IR, ONNX) cannot be used
 ├── ServerError          a running server does not answer as it should
+├── LimitError           a server's limits are impossible (also a ValueError)
 ├── ConversionError      a conversion failed or disagrees with the network
 ├── QuantizationError    an INT8 model cannot be made
 │   └── AgreementError   ... because it would not agree with the original
@@ -106,6 +107,10 @@ class ModelError(RegNetError):
 
 class ServerError(RegNetError):
     """A running server does not answer as it should."""
+
+
+class LimitError(RegNetError, ValueError):
+    """A server's limits are impossible."""
 
 
 class ConversionError(RegNetError):

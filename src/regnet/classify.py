@@ -2,15 +2,13 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, overload
 
-import numpy as np
 from numpy.typing import NDArray
 
-from regnet.calibration.conformal import set_sizes
+from regnet.answer import Answer
 from regnet.conversion import InferencePrecision
 from regnet.data.sources import iter_items
 from regnet.engine import Engine, read_model
@@ -18,7 +16,7 @@ from regnet.errors import ImageError, ModelError
 from regnet.metadata import ModelMetadata
 from regnet.parallel import BATCH_SIZE, cores, in_order
 from regnet.preprocess import ImageLike
-from regnet.result import ClassScore, Prediction, Wanted, readable, top_classes
+from regnet.result import Prediction, Wanted
 
 
 class Classifier:
@@ -160,43 +158,8 @@ def _predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Predict
         except ImageError as exc:
             errors.append(str(exc))
     rows = iter(engine.infer(pixels) if pixels else ())
-    answer = _Answer(engine.metadata, wanted)
+    answer = Answer(engine.metadata, wanted)
     return [
         answer.error(source, error) if error is not None else answer.prediction(source, next(rows))
         for (source, _), error in zip(jobs, errors, strict=True)
     ]
-
-
-@dataclass(frozen=True)
-class _Answer:
-    """Makes predictions with the fields that are wanted."""
-
-    model: ModelMetadata
-    wanted: Wanted
-
-    def prediction(self, source: str, row: NDArray[np.float32]) -> Prediction:
-        """Return what the probabilities (classes,) of an image say."""
-        top = top_classes(row, self.model.labels, self.wanted.top_k)
-        found = Prediction(readable(source), top, None, self.model.name)
-        calibration = self.model.calibration
-        if calibration is None or not self.wanted.calibrated:
-            return found
-        (size,) = set_sizes(row[None], calibration.method, calibration.threshold).tolist()
-        classes = top_classes(row, self.model.labels, size) if self.wanted.sets else ()
-        return self._with(found, classes, unknown=size != 1)
-
-    def error(self, source: str, error: str) -> Prediction:
-        """Return that an image could not be read: nothing is known of it."""
-        found = Prediction(readable(source), (), error, self.model.name)
-        return self._with(found, (), unknown=True) if self.wanted.calibrated else found
-
-    def _with(
-        self, found: Prediction, classes: tuple[ClassScore, ...], *, unknown: bool
-    ) -> Prediction:
-        calibration = self.model.calibration
-        return replace(
-            found,
-            set=classes if self.wanted.sets else None,
-            coverage=calibration.coverage if calibration else None,
-            unknown=unknown if self.wanted.unknown else None,
-        )

@@ -37,6 +37,7 @@ class Prediction:
     Where it was asked for: `set` has the classes, best first, that hold the true one with
     probability `coverage`; `unknown` says that this is not just one, so that no class is sure
     enough to be the answer. Of an image with an error the set is empty, and it is unknown.
+    `timestamp` is that of a frame of a video, in seconds since its first.
     """
 
     source: str
@@ -46,6 +47,7 @@ class Prediction:
     set: tuple[ClassScore, ...] | None = None
     coverage: float | None = None
     unknown: bool | None = None
+    timestamp: float | None = None
 
     @property
     def top(self) -> ClassScore:
@@ -57,18 +59,20 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return `{"source", "predictions", "error", "model"}` as plain JSON values.
 
-        `set`, `coverage` and `unknown` follow where they were asked for.
+        `timestamp` follows where there is one, `set`, `coverage` and `unknown` where they were
+        asked for.
         """
         return {
             "source": self.source,
             "predictions": [score.to_dict() for score in self.predictions],
             "error": self.error,
             "model": self.model,
-            **self._asked_for(),
+            **self._more(),
         }
 
-    def _asked_for(self) -> dict[str, Any]:
+    def _more(self) -> dict[str, Any]:
         values = {
+            "timestamp": self.timestamp,
             "set": None if self.set is None else [score.to_dict() for score in self.set],
             "coverage": self.coverage,
             "unknown": self.unknown,
@@ -81,11 +85,13 @@ class Wanted:
     """What is wanted of each image: `top_k` classes, and of a calibrated model more.
 
     `sets` asks for the prediction set, `unknown` whether the image is to be called unknown.
+    `timestamps` says that there are videos among the images, whose frames have one.
     """
 
     top_k: int = 5
     sets: bool = False
     unknown: bool = False
+    timestamps: bool = False
 
     @property
     def calibrated(self) -> bool:
@@ -95,7 +101,13 @@ class Wanted:
     @property
     def fields(self) -> tuple[str, ...]:
         """The fields that are added to a result."""
-        return ("set",) * self.sets + ("coverage",) * self.calibrated + ("unknown",) * self.unknown
+        added = {
+            "timestamp": self.timestamps,
+            "set": self.sets,
+            "coverage": self.calibrated,
+            "unknown": self.unknown,
+        }
+        return tuple(name for name, wanted in added.items() if wanted)
 
 
 def readable(source: str) -> str:

@@ -14,7 +14,7 @@ from regnet.result import Prediction, Wanted
 OutputFormat = Literal["table", "json", "jsonl", "csv", "parquet"]
 
 PLAIN: Final = Wanted()
-"""Neither sets nor unknown: the fields that every result has."""
+"""Neither timestamps, sets nor unknown: the fields that every result has."""
 
 
 class Writer(Protocol):
@@ -35,7 +35,7 @@ class TableWriter:
 
     def write(self, prediction: Prediction) -> None:
         """Write an image's name and a line a class."""
-        print(_visible(prediction.source), file=self._file)
+        print(_visible(_place(prediction)), file=self._file)
         if prediction.error is not None:
             print(f"    error: {_visible(prediction.error)}", file=self._file, flush=True)
         for line in _table_lines(prediction):
@@ -43,6 +43,12 @@ class TableWriter:
 
     def close(self) -> None:
         """Nothing is left to write."""
+
+
+def _place(prediction: Prediction) -> str:
+    if prediction.timestamp is None:
+        return prediction.source
+    return f"{prediction.source} at {prediction.timestamp:.3f} s"
 
 
 def _table_lines(prediction: Prediction) -> Iterator[str]:
@@ -118,6 +124,8 @@ class CsvWriter:
     def write(self, prediction: Prediction) -> None:
         """Write the rows of one image."""
         common = {"source": prediction.source, "model": prediction.model}
+        if prediction.timestamp is not None:
+            common["timestamp"] = str(prediction.timestamp)
         if prediction.coverage is not None:
             common["coverage"] = str(prediction.coverage)
         if prediction.unknown is not None:
@@ -166,7 +174,12 @@ class ParquetWriter:
         )
         text = pa.string()
         columns = [("source", text), ("predictions", pa.list_(score)), ("error", text)]
-        kinds = {"set": pa.list_(score), "coverage": pa.float64(), "unknown": pa.bool_()}
+        kinds = {
+            "timestamp": pa.float64(),
+            "set": pa.list_(score),
+            "coverage": pa.float64(),
+            "unknown": pa.bool_(),
+        }
         added = [(name, kinds[name]) for name in wanted.fields]
         self._schema = pa.schema([*columns, ("model", text), *added])
         self._table = pa.Table

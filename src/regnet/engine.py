@@ -132,6 +132,13 @@ class Engine:
         probabilities, logits = self._run(pixels, (0, 1))
         return Outputs(logits, probabilities)
 
+    def ports(self, pixels: Batch, *numbers: int) -> list[NDArray[np.float32]]:
+        """Return the graph's outputs of these numbers, each (N, ...); 0, probabilities, is first.
+
+        For models whose graph was given more outputs than `read_model` does.
+        """
+        return self._run(pixels, (0, *numbers))
+
     def _run(self, pixels: Batch, ports: tuple[int, ...]) -> list[NDArray[np.float32]]:
         with self._request() as request:
             parts = [self._run_one(request, batch, ports) for batch in self._batches(pixels)]

@@ -1,11 +1,16 @@
 """The loaded models of a server by name; they come, go and change while it serves."""
 
+import asyncio
+from collections import defaultdict
+from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from regnet.conversion import InferencePrecision
+from regnet.errors import RegNetError
 from regnet.library import Library
 from regnet.serving.limits import Limits
+from regnet.serving.refusals import NotFound, NotReady
 from regnet.serving.served_model import Observer, ServedModel
 
 VERSION = "1"
@@ -20,14 +25,11 @@ class ModelState:
 
     name: str
     state: State
-    reason: str
+    reason: str = ""
 
 
 class Models:
-    """The models of a server, the first one loaded is the default.
-
-    Everything async runs on one asyncio loop. `source` of a model is what `Library.ir` takes.
-    """
+    """The models of a server. Everything async runs on one asyncio loop."""
 
     def __init__(
         self,
@@ -37,46 +39,123 @@ class Models:
         limits: Limits | None = None,
         observer: Observer | None = None,
     ) -> None:
-        raise NotImplementedError
+        self._library, self._precision = library, precision
+        self.limits = limits or Limits()
+        self._observer = observer
+        self._models: dict[str, ServedModel] = {}
+        self._sources: dict[str, str] = {}
+        self._states: dict[str, ModelState] = {}
+        self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._closing: set[asyncio.Task[None]] = set()
+        self._closed = False
 
     async def load(self, name: str, source: str | None = None) -> ServedModel:
         """Load a model, or load it again from its (new) source; no request is dropped by that.
 
-        Without `source` it is the one it had. Where it cannot be loaded, the old one goes on
-        serving. Raises `NotFound` where there is no source, and the errors of `Library.ir`.
+        `source` is what `Library.ir` takes; without it is the one it had. Where it cannot be
+        loaded, the old one goes on serving. Raises `NotFound` where there is no source, `NotReady`
+        while the server stops, and the errors of `Library.ir` and `read_model`.
         """
-        raise NotImplementedError
+        source = source or self._sources.get(name)
+        if source is None:
+            raise self._unknown(name)
+        async with self._turns[name]:
+            self._require_open()
+            if name not in self._models:
+                self._states[name] = ModelState(name, "LOADING", "it is being loaded")
+            try:
+                model = await asyncio.to_thread(self._open, name, source)
+            except RegNetError as exc:
+                if name not in self._models:
+                    self._states[name] = ModelState(name, "UNAVAILABLE", str(exc))
+                raise
+            self._sources[name] = source
+            self._put(name, model)
+        return model
 
     async def unload(self, name: str) -> None:
         """Take a model away once it has finished what it accepted; raises `NotFound`."""
-        raise NotImplementedError
+        if name not in self._states:
+            raise self._unknown(name)
+        async with self._turns[name]:
+            model = self._models.pop(name, None)
+            self._states[name] = ModelState(name, "UNAVAILABLE", "it was unloaded")
+            if model is not None:
+                await model.close()
 
     def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
         """Return a model ready to serve, the default where none is named.
 
         Raises `NotFound` (404), `NotReady` (503) while it is loaded for the first time.
         """
-        raise NotImplementedError
+        name = name if name is not None else self.default
+        if name is None:
+            raise NotReady("no model is loaded")
+        if version not in (None, "", VERSION):
+            raise NotFound(f"{name}: there is no version {version}; the only one is {VERSION}")
+        if (model := self._models.get(name)) is not None:
+            return model
+        if (state := self._states.get(name)) is not None and state.state == "LOADING":
+            raise NotReady(f"{name}: {state.reason}")
+        raise self._unknown(name)
 
     @property
     def names(self) -> tuple[str, ...]:
         """The models that are ready, the default first."""
-        raise NotImplementedError
+        return tuple(self._models)
 
     @property
     def default(self) -> str | None:
-        """The first model that was loaded and is still there."""
-        raise NotImplementedError
+        """The model that has been there longest; None where there is none."""
+        return next(iter(self._models), None)
 
     @property
     def ready(self) -> bool:
-        """Whether all models that were asked for are ready."""
-        raise NotImplementedError
+        """Whether a model is there, none is being loaded for the first time, and none stops."""
+        loading = any(state.state == "LOADING" for state in self._states.values())
+        return bool(self._models) and not loading and not self._closed
 
     def index(self) -> list[ModelState]:
         """Return all models that are, were or are being loaded."""
-        raise NotImplementedError
+        return list(self._states.values())
 
     async def close(self) -> None:
         """Close all models; each finishes what it accepted."""
-        raise NotImplementedError
+        self._closed = True
+        for turn in list(self._turns.values()):  # what is being loaded is loaded, then closed
+            async with turn:
+                pass
+        await asyncio.gather(*(model.close() for model in self._models.values()), *self._closing)
+
+    def _open(self, name: str, source: str) -> ServedModel:
+        """Return a model ready to serve; takes seconds, and minutes where it is downloaded."""
+        return ServedModel(
+            self._library.ir(source, precision=self._precision),
+            name=name,
+            precision=self._precision,
+            limits=self.limits,
+            compiled_cache=self._library.compiled,
+            observer=self._observer,
+        )
+
+    def _put(self, name: str, model: ServedModel) -> None:
+        """Make a model the one of its name; the one it replaces finishes in the background."""
+        old = self._models.get(name)
+        self._models[name] = model
+        self._states[name] = ModelState(name, "READY")
+        if old is not None:
+            old.succeeded_by(model)
+            self._in_background(old.close())
+
+    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._closing.add(task)
+        task.add_done_callback(self._closing.discard)
+
+    def _require_open(self) -> None:
+        if self._closed:
+            raise NotReady("the server stops")
+
+    def _unknown(self, name: str) -> NotFound:
+        known = ", ".join(self._models) or "none"
+        return NotFound(f"there is no model {name[:100]!r}; there are: {known}")

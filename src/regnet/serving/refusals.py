@@ -5,7 +5,7 @@ from typing import ClassVar
 from regnet.errors import RegNetError
 
 
-class Refused(RegNetError):
+class Refused(RegNetError):  # noqa: N818 - what is raised is an answer, not a fault
     """A request is not served; the message says why.
 
     `limit` is the field of `Limits` that it is over, None where it is over none; `retry_after`

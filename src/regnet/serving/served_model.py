@@ -1,49 +1,43 @@
 """One loaded model behind asyncio: encoded photos or pixels in, predictions or numbers out."""
 
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.answer import Answer
 from regnet.conversion import InferencePrecision
+from regnet.engine import Engine, read_model
+from regnet.errors import ImageError
 from regnet.metadata import ModelMetadata
+from regnet.parallel import BATCH_SIZE, cores
+from regnet.preprocess import crop_pixels, rgb_pixels
 from regnet.result import Prediction, Wanted
+from regnet.serving.batching import Batcher, Done
+from regnet.serving.batching import Observer as Observer
+from regnet.serving.batching import Timing as Timing
 from regnet.serving.limits import Limits
+from regnet.serving.refusals import BadRequest, Unprocessable
 
 if TYPE_CHECKING:
-    from regnet.explanation import Explanation
+    from regnet.explanation import Explainer, Explanation
+
+Row = NDArray[np.float32]
+Given = bytes | NDArray[Any]
+"""An encoded photo, or what a model takes of one: see `Engine.pixels`."""
 
 
-@dataclass(frozen=True)
-class Timing:
-    """Where the time of a request went, in ms; `batch` is the largest it went in, in images.
+@dataclass(frozen=True, eq=False)
+class _Job:
+    """An image, and what makes the result of its probabilities or of why there are none."""
 
-    `decode_ms` and `infer_ms` are the longest of its images', of `infer_ms` of a whole batch.
-    """
-
-    decode_ms: float
-    queue_ms: float
-    infer_ms: float
-    batch: int
-
-
-class Observer(Protocol):
-    """Hears what models do. Called on the loop's thread; must be quick and not raise."""
-
-    def queued(self, model: str, images: int) -> None:
-        """Hear how many images wait or run now."""
-
-    def decoded(self, model: str, seconds: float) -> None:
-        """Hear how long decoding and cropping one image took."""
-
-    def batch_done(self, model: str, size: int, queue_s: float, infer_s: float) -> None:
-        """Hear of a batch: images in it, the longest wait of one, seconds of inference."""
-
-    def refused(self, model: str, reason: str) -> None:
-        """Hear why a request was not served: the limit's name, "cancelled" or "closed"."""
+    given: Given
+    result: Callable[[Row | ImageError], Any]
 
 
 class ServedModel:
@@ -51,11 +45,6 @@ class ServedModel:
 
     `path` is an IR. Making one compiles the model, so do it in a thread; raises `ModelError`.
     """
-
-    name: str
-    metadata: ModelMetadata
-    precision: InferencePrecision
-    path: Path
 
     def __init__(
         self,
@@ -67,41 +56,213 @@ class ServedModel:
         compiled_cache: Path | None = None,
         observer: Observer | None = None,
     ) -> None:
-        raise NotImplementedError
+        self.path, self.name, self.precision = path, name, precision
+        self._limits = limits or Limits()
+        self._compiled_cache, self._observer = compiled_cache, observer
+        model = read_model(path)
+        self.metadata: ModelMetadata = model.metadata
+        make = partial(Engine, model, precision=precision, compiled_cache=compiled_cache)
+        self._side_by_side = make(streams=cores())
+        self._one_at_a_time = make(streams=1) if cores() > 1 else self._side_by_side
+        self._warm_up()
+        self._successor: ServedModel | None = None
+        self._batcher: Batcher[_Job, Any] = Batcher(
+            self._work,
+            name=name,
+            workers=cores(),
+            most=BATCH_SIZE,
+            limits=self._limits,
+            observer=observer,
+        )
 
     def require_room(self, images: int = 1) -> None:
         """Refuse at once, before a body is read, what the queue has no room for.
 
-        Raises `TooMany` (429) with the seconds until there is room, `NotReady` (503).
+        Raises `TooLarge` (413), `TooMany` (429) with the seconds until there is room, `NotReady`
+        (503).
         """
-        raise NotImplementedError
+        (self._successor or self)._batcher.require_room(images)
 
     async def classify(
         self, photos: Sequence[bytes], *, sources: Sequence[str], wanted: Wanted, deadline: float
     ) -> tuple[list[Prediction], Timing]:
-        """Return the predictions of encoded photos in their order, as `Classifier.classify`.
+        """Return the predictions of encoded photos in their order, as `Classifier.classify` does.
 
-        One that cannot be read has its `error`, which `limit_of` tells the limit of.
+        One that cannot be read has its `error`; see `limit_of`. `deadline` is by the loop's clock.
+        Raises `BadRequest` where a model that is not calibrated is asked for sets, `TooLarge`,
+        `TooMany`, `NotReady`, `TooLate`.
         """
-        raise NotImplementedError
+        if self._successor is not None:
+            return await self._successor.classify(
+                photos, sources=sources, wanted=wanted, deadline=deadline
+            )
+        self._require_sensible(wanted)
+        answer = Answer(self.metadata, wanted)
+        jobs = [
+            _Job(photo, partial(_prediction, answer, source))
+            for photo, source in zip(photos, sources, strict=True)
+        ]
+        return await self._batcher.submit(jobs, sizes=list(map(len, photos)), deadline=deadline)
 
     async def probabilities(
-        self, inputs: Sequence[bytes] | Sequence[NDArray[Any]] | NDArray[Any], *, deadline: float
+        self, inputs: Sequence[Given] | NDArray[Any], *, deadline: float
     ) -> tuple[NDArray[np.float32], Timing]:
-        """Return probabilities (N, classes) of encoded photos, or of pixels as `Engine.infer`'s."""
-        raise NotImplementedError
+        """Return probabilities (N, classes) of encoded photos, or of pixels as `Engine.infer` does.
+
+        Raises what `classify` does, and `Unprocessable` for a photo that cannot be read and for
+        pixels that are none, naming the first such.
+        """
+        if self._successor is not None:
+            return await self._successor.probabilities(inputs, deadline=deadline)
+        for number, given in enumerate(inputs):
+            if isinstance(given, np.ndarray):
+                self._require_pixels(given, number)
+        jobs = [_Job(given, partial(_row, number)) for number, given in enumerate(inputs)]
+        sizes = [g.nbytes if isinstance(g, np.ndarray) else len(g) for g in inputs]
+        rows, timing = await self._batcher.submit(jobs, sizes=sizes, deadline=deadline)
+        for row in rows:
+            if isinstance(row, Unprocessable):
+                raise row
+        shape = (len(rows), self.metadata.spec.classes)
+        return np.array(rows, np.float32).reshape(shape), timing
 
     async def explain(
         self, photo: bytes, prediction: Prediction, *, deadline: float
     ) -> "list[Explanation]":
-        """Return the explanation of the best class of a photo's prediction."""
-        raise NotImplementedError
+        """Return the explanation of the best class of a photo's prediction.
+
+        Raises what `probabilities` does, and `ModelError` where the model cannot be explained.
+        """
+        if self._successor is not None:
+            return await self._successor.explain(photo, prediction, deadline=deadline)
+        if prediction.error is not None:
+            raise Unprocessable(prediction.error, limit=limit_of(prediction))
+        job = (photo, prediction.top.index)
+        (found,), _ = await self._explaining.submit([job], sizes=[len(photo)], deadline=deadline)
+        return found
 
     async def close(self) -> None:
-        """Finish what was accepted, refuse what is new (503), let go of the memory."""
-        raise NotImplementedError
+        """Finish what was accepted; new requests are refused (503), or go to the successor."""
+        await self._batcher.close()
+        if "_explaining" in vars(self):
+            await self._explaining.close()
+
+    def succeeded_by(self, successor: "ServedModel") -> None:
+        """Pass what comes from now on to the model that takes this one's place."""
+        self._successor = successor
+
+    def _require_sensible(self, wanted: Wanted) -> None:
+        if wanted.top_k < 1:
+            raise BadRequest(f"top_k={wanted.top_k} must be at least 1")
+        if wanted.calibrated and self.metadata.calibration is None:
+            raise BadRequest(
+                f"{self.name} is not calibrated, so no set is known to hold the truth; "
+                "`regnet calibrate` makes a model that is"
+            )
+
+    def _require_pixels(self, pixels: NDArray[Any], number: int) -> None:
+        """Refuse an array that is not what the model takes of an image."""
+        protocol = self.metadata.preprocess
+        fractions = protocol.interpolation == "opencv-linear"
+        whole = self.metadata.preprocessing == "graph"
+        kind = np.float32 if fractions and not whole else np.uint8
+        height, width, channels = pixels.shape if pixels.ndim == 3 else (0, 0, 0)
+        side = protocol.crop
+        fits = min(height, width) > 0 if whole else height == width == side
+        if pixels.dtype != kind or channels != 3 or not fits:
+            takes = "(H, W, 3)" if whole else f"({side}, {side}, 3)"
+            raise Unprocessable(
+                f"image {number}: {pixels.dtype} {pixels.shape} is not what {self.name} takes: "
+                f"{np.dtype(kind)} {takes}"
+            )
+        if height * width > self._limits.pixels:
+            raise Unprocessable(
+                f"image {number}: {width} x {height} pixels are over the limit of "
+                f"{self._limits.pixels}",
+                limit="pixels",
+            )
+        # An interpolation may be a little over 255; the network makes NaN of huge numbers.
+        if kind is np.float32 and not (pixels.min() >= -1 and pixels.max() <= 256):
+            raise Unprocessable(f"image {number}: has values that are not in 0..255")
+
+    def _warm_up(self) -> None:
+        """Run each engine once: the first call does work that later ones find done."""
+        protocol = self.metadata.preprocess
+        black = np.zeros((protocol.crop, protocol.crop, 3), np.uint8)
+        for engine in (self._side_by_side, self._one_at_a_time):
+            engine.infer([engine.pixels(black)] * engine.streams)
+
+    def _work(self, jobs: list[_Job], alone: bool) -> Done[Any]:
+        """Decode and infer a batch, on a worker's thread."""
+        given: list[NDArray[Any] | ImageError] = []
+        decode = []
+        for job in jobs:
+            start = time.perf_counter()
+            given.append(self._pixels(job.given))
+            decode.append(time.perf_counter() - start)
+        pixels = [found for found in given if not isinstance(found, ImageError)]
+        start = time.perf_counter()
+        engine = self._one_at_a_time if alone else self._side_by_side
+        rows = iter(engine.infer(pixels) if pixels else ())
+        infer = time.perf_counter() - start
+        results = [
+            job.result(found if isinstance(found, ImageError) else next(rows))
+            for job, found in zip(jobs, given, strict=True)
+        ]
+        return Done(results, decode, infer)
+
+    def _pixels(self, given: Given) -> NDArray[Any] | ImageError:
+        if isinstance(given, np.ndarray):
+            return given
+        most = self._limits.pixels
+        try:
+            if self.metadata.preprocessing == "graph":
+                return rgb_pixels(given, max_pixels=most)
+            return crop_pixels(given, self.metadata.preprocess, max_pixels=most)
+        except ImageError as exc:
+            return exc
+
+    @cached_property
+    def _explaining(self) -> "Batcher[tuple[bytes, int], list[Explanation]]":
+        """One at a time: maps are for people, who are few, and each takes all cores."""
+        return Batcher(
+            self._explain,
+            name=self.name,
+            workers=1,
+            most=1,
+            limits=self._limits,
+            observer=None,
+        )
+
+    @cached_property
+    def _explainer(self) -> "Explainer":
+        from regnet.explanation import Explainer
+
+        return Explainer(self.path, precision=self.precision, compiled_cache=self._compiled_cache)
+
+    def _explain(self, jobs: list[tuple[bytes, int]], alone: bool) -> "Done[list[Explanation]]":
+        ((photo, index),) = jobs
+        start = time.perf_counter()
+        found = self._explainer.explain(photo, classes=[index])
+        return Done([found], [0.0], time.perf_counter() - start)
 
 
 def limit_of(prediction: Prediction) -> str | None:
     """Return the limit that an image was over, "pixels", or None where it was over none."""
-    raise NotImplementedError
+    return _limit(prediction.error or "")
+
+
+def _limit(error: str) -> str | None:
+    return "pixels" if error.startswith("too many pixels") else None
+
+
+def _prediction(answer: Answer, source: str, found: Row | ImageError) -> Prediction:
+    if isinstance(found, ImageError):
+        return answer.error(source, str(found))
+    return answer.prediction(source, found)
+
+
+def _row(number: int, found: Row | ImageError) -> Row | Unprocessable:
+    if isinstance(found, ImageError):
+        return Unprocessable(f"image {number}: {found}", limit=_limit(str(found)))
+    return found

@@ -1,0 +1,311 @@
+"""Requests that wait together go together: an asyncio loop in front, worker threads behind.
+
+Each worker takes its batch the whole way, from bytes to results, so every core is busy and none
+waits for another. Nothing is held back to fill a batch: what came while the workers were busy is
+shared out among them, and an item that finds one idle goes at once.
+"""
+
+import asyncio
+import queue
+import threading
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+from regnet.serving.limits import Limits
+from regnet.serving.refusals import NotReady, Refused, TooLarge, TooLate, TooMany
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_NEWEST = 0.2  # share of the newest batch in the mean of the seconds that an item takes
+
+
+class Observer(Protocol):
+    """Hears what models do. Called on the loop's thread; must be quick and not raise."""
+
+    def queued(self, model: str, images: int) -> None:
+        """Hear how many images wait or run now."""
+
+    def decoded(self, model: str, seconds: float) -> None:
+        """Hear how long decoding and cropping one image took."""
+
+    def batch_done(self, model: str, size: int, queue_s: float, infer_s: float) -> None:
+        """Hear of a batch: images in it, the longest wait of one, seconds of inference."""
+
+    def refused(self, model: str, reason: str) -> None:
+        """Hear why a request was not served: the limit's name, "cancelled" or "closed"."""
+
+
+class Unobserved:
+    """An observer that does nothing."""
+
+    def queued(self, model: str, images: int) -> None:
+        """Do nothing."""
+
+    def decoded(self, model: str, seconds: float) -> None:
+        """Do nothing."""
+
+    def batch_done(self, model: str, size: int, queue_s: float, infer_s: float) -> None:
+        """Do nothing."""
+
+    def refused(self, model: str, reason: str) -> None:
+        """Do nothing."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Where the time of a request went: of each part the longest of its images, in ms.
+
+    `queue_ms` is from its arrival until a worker took it, `infer_ms` that of its whole batch;
+    `batch` is the largest batch that it went in, in images.
+    """
+
+    decode_ms: float = 0.0
+    queue_ms: float = 0.0
+    infer_ms: float = 0.0
+    batch: int = 0
+
+
+@dataclass(frozen=True)
+class Done(Generic[Result]):
+    """Results of a batch in order; seconds of each item's decoding, and of inference."""
+
+    results: Sequence[Result]
+    decode: Sequence[float]
+    infer: float
+
+
+class _Request(Generic[Result]):
+    """Items that are answered together; `over` tells workers that nobody waits any more."""
+
+    def __init__(self, future: "asyncio.Future[None]", items: int, expires: float) -> None:
+        self.future = future
+        self.expires = expires  # by time.monotonic
+        self.results: list[Any] = [None] * items
+        self.missing = items
+        self.decode = self.queue = self.infer = 0.0
+        self.batch = 0
+        self.over = False
+
+    def take(self, place: int, result: Result, decode: float, queue: float) -> None:
+        """Take the result of one item."""
+        self.results[place] = result
+        self.missing -= 1
+        self.decode = max(self.decode, decode)
+        self.queue = max(self.queue, queue)
+        if not self.missing and not self.future.done():
+            self.future.set_result(None)
+
+    @property
+    def timing(self) -> Timing:
+        return Timing(1e3 * self.decode, 1e3 * self.queue, 1e3 * self.infer, self.batch)
+
+
+@dataclass(eq=False, slots=True)
+class _Ticket(Generic[Item, Result]):
+    """One item that waits; `size` is its bytes, `arrived` by time.monotonic."""
+
+    request: _Request[Result]
+    place: int
+    item: Item
+    size: int
+    arrived: float
+
+
+class Batcher(Generic[Item, Result]):
+    """Items in, results out, in batches of at most `most` on `workers` threads of its own.
+
+    `work(items, alone)` does a batch on a worker's thread; `alone` says that it is a single item
+    and nothing else waits or runs. All else is for the loop.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[list[Item], bool], Done[Result]],
+        *,
+        name: str,
+        workers: int,
+        most: int,
+        limits: Limits,
+        observer: Observer | None = None,
+    ) -> None:
+        self._work, self._name, self._workers, self._most = work, name, workers, most
+        self._limits, self._observer = limits, observer or Unobserved()
+        self._waiting: queue.SimpleQueue[_Ticket[Item, Result] | None] = queue.SimpleQueue()
+        self._images = self._bytes = 0  # waiting or running
+        self._seconds = 0.0  # that a worker takes for an item, a moving mean
+        self._closed = False
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name} {number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    @property
+    def images(self) -> int:
+        """How many items wait or run now."""
+        return self._images
+
+    def require_room(self, images: int = 1, size: int = 0) -> None:
+        """Refuse items that would be over a limit: `TooLarge`, `TooMany`, `NotReady`."""
+        limits = self._limits
+        if self._closed:
+            raise self._told(NotReady(f"{self._name} is being unloaded"), "closed")
+        if images > limits.batch:
+            message = f"{images} images in one request are over the limit of {limits.batch}"
+            raise self._told(TooLarge(message, limit="batch"), "batch")
+        if self._images + images > limits.queue:
+            raise self._too_many(
+                "queue", f"{self._images} images wait, the limit is {limits.queue}"
+            )
+        if self._bytes and self._bytes + size > limits.queue_bytes:
+            what = f"{self._bytes} bytes of images wait, the limit is {limits.queue_bytes}"
+            raise self._too_many("queue_bytes", what)
+
+    async def submit(
+        self, items: Sequence[Item], *, sizes: Sequence[int], deadline: float
+    ) -> tuple[list[Result], Timing]:
+        """Return the results of items in their order; `sizes` is their bytes.
+
+        `deadline` is by the loop's clock. Raises what `require_room` does, `TooLate` at the
+        deadline, and what `work` raised.
+        """
+        self.require_room(len(items), sum(sizes))
+        if not items:
+            return [], Timing()
+        loop = asyncio.get_running_loop()
+        left = deadline - loop.time()
+        if left <= 0:
+            raise self._too_late()
+        request = self._accept(items, sizes, loop, left)
+        timer = loop.call_later(left, self._expire, request)
+        try:
+            await request.future
+        except asyncio.CancelledError:
+            self._observer.refused(self._name, "cancelled")
+            raise
+        finally:
+            request.over = True
+            timer.cancel()
+        return request.results, request.timing
+
+    async def close(self) -> None:
+        """Finish what was accepted, refuse what is new, end the threads."""
+        self._closed = True
+        await self._empty.wait()
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            await asyncio.to_thread(thread.join)
+
+    def _accept(
+        self,
+        items: Sequence[Item],
+        sizes: Sequence[int],
+        loop: asyncio.AbstractEventLoop,
+        left: float,
+    ) -> _Request[Result]:
+        now = time.monotonic()
+        request = _Request[Result](loop.create_future(), len(items), now + left)
+        self._count(len(items), sum(sizes))
+        for place, (item, size) in enumerate(zip(items, sizes, strict=True)):
+            self._waiting.put(_Ticket(request, place, item, size, now))
+        return request
+
+    def _count(self, images: int, size: int) -> None:
+        self._images += images
+        self._bytes += size
+        self._observer.queued(self._name, self._images)
+        if self._images:
+            self._empty.clear()
+        else:
+            self._empty.set()
+
+    def _expire(self, request: _Request[Result]) -> None:
+        request.over = True
+        if not request.future.done():
+            request.future.set_exception(self._too_late())
+
+    def _too_late(self) -> Refused:
+        message = f"not answered within the limit of {self._limits.seconds:g} s"
+        return self._told(TooLate(message, limit="seconds"), "seconds")
+
+    def _too_many(self, limit: str, what: str) -> Refused:
+        seconds = max(0.1, self._images * self._seconds / self._workers)
+        message = f"{self._name}: {what}; try again in {seconds:.1f} s"
+        return self._told(TooMany(message, limit=limit, retry_after=seconds), limit)
+
+    def _told(self, error: Refused, reason: str) -> Refused:
+        self._observer.refused(self._name, reason)
+        return error
+
+    def _finish(
+        self, tickets: list[_Ticket[Item, Result]], started: float, done: Done[Result]
+    ) -> None:
+        """Hand out the results of a batch that was `started` by time.monotonic."""
+        size = len(tickets)
+        took = (time.monotonic() - started) / size
+        self._seconds += (_NEWEST if self._seconds else 1.0) * (took - self._seconds)
+        self._observer.batch_done(
+            self._name, size, started - min(ticket.arrived for ticket in tickets), done.infer
+        )
+        for ticket, result, decode in zip(tickets, done.results, done.decode, strict=True):
+            self._observer.decoded(self._name, decode)
+            request = ticket.request
+            request.infer = max(request.infer, done.infer)
+            request.batch = max(request.batch, size)
+            request.take(ticket.place, result, decode, started - ticket.arrived)
+        self._leave(tickets)
+
+    def _fail(self, tickets: list[_Ticket[Item, Result]], error: Exception) -> None:
+        for ticket in tickets:
+            ticket.request.over = True
+            if not ticket.request.future.done():
+                ticket.request.future.set_exception(error)
+        self._leave(tickets)
+
+    def _leave(self, tickets: list[_Ticket[Item, Result]]) -> None:
+        self._count(-len(tickets), -sum(ticket.size for ticket in tickets))
+
+    # On the workers' threads, which give the loop what is to be done there.
+
+    def _run(self) -> None:
+        while (first := self._waiting.get()) is not None:
+            tickets = [first, *self._more()]
+            started = time.monotonic()
+            wanted = [t for t in tickets if not t.request.over and t.request.expires > started]
+            if len(wanted) < len(tickets):
+                self._tell(self._leave, [ticket for ticket in tickets if ticket not in wanted])
+            if wanted:
+                self._do(wanted, started)
+
+    def _more(self) -> list[_Ticket[Item, Result]]:
+        """Return what goes with the first: a worker's share of all that waits, up to `most`."""
+        waiting = 1 + self._waiting.qsize()
+        share = min(self._most, -(-waiting // self._workers))
+        found: list[_Ticket[Item, Result]] = []
+        with suppress(queue.Empty):
+            while len(found) < share - 1:
+                ticket = self._waiting.get_nowait()
+                assert ticket is not None  # the end comes when nothing waits
+                found.append(ticket)
+        return found
+
+    def _do(self, tickets: list[_Ticket[Item, Result]], started: float) -> None:
+        alone = len(tickets) == 1 and self._images == 1
+        try:
+            done = self._work([ticket.item for ticket in tickets], alone)
+        except Exception as exc:  # whoever waits hears of it, and the worker goes on
+            self._tell(self._fail, tickets, exc)
+        else:
+            self._tell(self._finish, tickets, started, done)
+
+    def _tell(self, what: Callable[..., None], tickets: list[Any], *more: Any) -> None:
+        with suppress(RuntimeError):  # the loop has ended, so nobody waits
+            tickets[0].request.future.get_loop().call_soon_threadsafe(what, tickets, *more)

@@ -6,8 +6,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# How long an example takes says more about the machine than about the code.
-settings.register_profile("regnet", deadline=None)
+# How long an example takes says more about the machine than about the code. Examples are the same
+# in every run, so that a change is judged by what it changed; the profile "explore" draws new ones:
+# pytest --hypothesis-profile explore
+settings.register_profile("regnet", deadline=None, derandomize=True)
+settings.register_profile("explore", deadline=None)
 settings.load_profile("regnet")
 
 # In the background a shell lets its commands ignore Ctrl-C, and they would pass that on.

@@ -35,12 +35,11 @@ Beside = Callable[[str], bytes | None]
 class TruthFile:
     """What a file of labels says: each image's name as written, and its class as written.
 
-    `by_line` is a file with a class a line and no names: they are then those of ILSVRC 2012.
+    The images of a file with a class a line and no names are those of ILSVRC 2012.
     """
 
     source: str
     rows: tuple[tuple[str, str], ...]
-    by_line: bool
 
 
 def read_truth(data: bytes, source: str, *, beside: Beside) -> TruthFile:
@@ -58,12 +57,12 @@ def read_truth(data: bytes, source: str, *, beside: Beside) -> TruthFile:
     if not lines:
         raise DatasetError(f"{source} has no lines")
     if lines[0].replace(" ", "").lower().startswith("imageid,predictionstring"):
-        return TruthFile(source, tuple(_kaggle(lines, source)), by_line=False)
+        return TruthFile(source, tuple(_kaggle(lines, source)))
     if all(len(line.split()) == 1 and "," not in line for line in lines):
         classes = _in_devkit_order([line.strip() for line in lines], source, beside)
         rows = ((f"ILSVRC2012_val_{i:08}", name) for i, name in enumerate(classes, 1))
-        return TruthFile(source, tuple(rows), by_line=True)
-    return TruthFile(source, tuple(_named(lines, source)), by_line=False)
+        return TruthFile(source, tuple(rows))
+    return TruthFile(source, tuple(_named(lines, source)))
 
 
 def _kaggle(lines: list[str], source: str) -> list[tuple[str, str]]:

@@ -4,19 +4,25 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, cast, overload
 
+import numpy as np
 from numpy.typing import NDArray
 
 from regnet.answer import Answer
 from regnet.conversion import InferencePrecision
-from regnet.data.sources import iter_items
+from regnet.data.sources import Item, Video, iter_items
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError, ModelError
 from regnet.metadata import ModelMetadata
 from regnet.parallel import BATCH_SIZE, cores, in_order
 from regnet.preprocess import ImageLike
 from regnet.result import Prediction, Wanted
+from regnet.video.names import is_live, require_extra
+from regnet.video.sampling import Sampling, Smoothing
+
+if TYPE_CHECKING:
+    from regnet.video.frames import Frame
 
 
 class Classifier:
@@ -97,21 +103,69 @@ class Classifier:
         sets: bool = False,
         unknown: bool = False,
         batch_size: int = BATCH_SIZE,
+        every: float = 1.0,
+        smooth: float = 0.0,
+        realtime: bool | None = None,
     ) -> Iterator[Prediction]:
         """Return the predictions of all images in the sources, in their order, one by one.
 
-        Sources are those of `regnet classify`: files, folders, globs, URLs, archives, `-`. Memory
-        does not grow with their number. At most `batch_size` images are inferred in one call. The
-        other options, and the error of a model that is not calibrated, are those of `classify`.
+        Sources are those of `regnet classify`: files, folders, globs, URLs, archives, `-`, and
+        videos and cameras, of which `every`, `smooth` and `realtime` say what `Sampling` has of
+        them. Memory does not grow with their number. At most `batch_size` images are inferred in
+        one call. The other options, and the error of a model that is not calibrated, are those of
+        `classify`; raises `MissingExtraError` where a video comes and its extra is not there.
         """
         if isinstance(sources, str | Path):
             sources = [sources]
-        jobs = ((item.source, item.read) for item in iter_items(sources))
-        return self._stream(jobs, Wanted(top_k, sets, unknown), batch_size)
+        sampling = Sampling(every=every, smooth=smooth, realtime=realtime)
+        wanted = Wanted(top_k, sets, unknown)
+        self._require_possible(wanted, batch_size)
+        return self._items(iter_items(sources), wanted, batch_size, sampling)
+
+    def _items(
+        self, items: Iterable[Item], wanted: Wanted, batch_size: int, sampling: Sampling
+    ) -> Iterator[Prediction]:
+        """Yield the predictions of runs of photos and of the videos between them."""
+        for is_video, run in itertools.groupby(items, lambda item: isinstance(item, Video)):
+            if is_video:
+                for video in cast(Iterator[Video], run):
+                    yield from self._frames(video, wanted, sampling)
+            else:
+                jobs = ((item.source, item.read) for item in run)
+                yield from self._predictions(jobs, wanted, batch_size)
+
+    def _frames(self, video: Video, wanted: Wanted, sampling: Sampling) -> Iterator[Prediction]:
+        """Yield the predictions of a video's frames, smoothed."""
+        answer = Answer(self.metadata, wanted)
+        smoothing = Smoothing(sampling.smooth)
+        for time, row in self._frame_rows(video, sampling):
+            if isinstance(row, str):
+                yield answer.error(video.source, row, time)
+            else:
+                yield answer.prediction(video.source, smoothing(row, time or 0), time)
+
+    def _frame_rows(self, video: Video, sampling: Sampling) -> "Iterator[FrameRow]":
+        require_extra()
+        from regnet.video.frames import frames
+
+        found = frames(video.address, sampling)
+        if sampling.newest_only(live=is_live(video.address)):  # each frame before the next is taken
+            return (_frame_row(self._one_at_a_time, frame) for frame in found)
+        engine = self._side_by_side
+        return in_order(
+            found,
+            lambda batch: [_frame_row(engine, frame) for frame in batch],
+            workers=engine.streams,
+            batch_size=1,  # decoded frames are large, and batches would come late
+        )
 
     def _stream(
         self, jobs: "Iterable[Job]", wanted: Wanted, batch_size: int
     ) -> Iterator[Prediction]:
+        self._require_possible(wanted, batch_size)
+        return self._predictions(iter(jobs), wanted, batch_size)
+
+    def _require_possible(self, wanted: Wanted, batch_size: int) -> None:
         if wanted.top_k < 1 or batch_size < 1:
             raise ValueError(f"top_k={wanted.top_k} and batch_size={batch_size} must be at least 1")
         if wanted.calibrated and self.metadata.calibration is None:
@@ -119,7 +173,6 @@ class Classifier:
                 f"{self._model.path}: is not calibrated, so no set is known to hold the truth; run "
                 "`regnet calibrate MODEL DATASET` once and name the .xml that it writes"
             )
-        return self._predictions(iter(jobs), wanted, batch_size)
 
     def _predictions(
         self, jobs: "Iterator[Job]", wanted: Wanted, batch_size: int
@@ -136,6 +189,7 @@ class Classifier:
 
 
 Job = tuple[str, Callable[[], ImageLike]]
+FrameRow = tuple[float | None, NDArray[np.float32] | str]
 
 
 def _job(image: ImageLike, number: int) -> Job:
@@ -163,3 +217,12 @@ def _predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Predict
         answer.error(source, error) if error is not None else answer.prediction(source, next(rows))
         for (source, _), error in zip(jobs, errors, strict=True)
     ]
+
+
+def _frame_row(engine: Engine, frame: "Frame") -> FrameRow:
+    """Return the time of a frame, and its probabilities (classes,) or why there are none."""
+    try:
+        pixels = engine.pixels(frame.read())
+    except ImageError as exc:
+        return frame.timestamp, str(exc)
+    return frame.timestamp, engine.infer([pixels])[0]

@@ -1,4 +1,4 @@
-"""`regnet classify`: names what is in photos."""
+"""`regnet classify`: names what is in photos and videos."""
 
 import os
 import sys
@@ -16,14 +16,16 @@ from regnet.conversion import InferencePrecision
 from regnet.errors import DownloadError, LicenceError, OutputError
 from regnet.library import Library
 from regnet.result import Prediction, Wanted
+from regnet.video.names import is_video, require_extra
 from regnet.writers import OutputFormat, format_of, open_writer, part_of
 
 DEFAULT_MODEL = "regnetx-3.2gf"
 
-HELP = """Name what is in photos.
+HELP = """Name what is in photos and videos.
 
 A SOURCE is a file, a folder (with its subfolders), a glob in quotes, an http(s) address, a zip or \
-tar archive, or - for standard input. Results come in the order of the sources.
+tar archive, or - for standard input; with the extra `video` also a video file, a camera \
+(camera:0) or an rtsp:// address. Results come in the order of the sources.
 
 The model is downloaded and converted once, on first use; `--model bundled` needs neither.
 
@@ -40,6 +42,10 @@ Examples:
   regnet classify -m mine-calibrated.xml --unknown photos/
 
   curl -s https://example.org/cat.jpg | regnet classify -
+
+  regnet classify clip.mp4 --every 0.5 --smooth 2 -o clip.csv
+
+  regnet classify camera:0 --top-k 1
 """
 
 
@@ -94,6 +100,29 @@ def classify(
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, max=256, help="Most images inferred in one call")
     ] = 8,
+    every: Annotated[
+        float,
+        typer.Option(
+            min=0, metavar="SECONDS", help="Of a video, a frame of each so many seconds; 0: all"
+        ),
+    ] = 1.0,
+    smooth: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Of a video, average the probabilities over so many seconds",
+        ),
+    ] = 0.0,
+    realtime: Annotated[
+        bool | None,
+        typer.Option(
+            "--realtime/--no-realtime",
+            help="Take the newest frame and drop those that came meanwhile, or classify all; "
+            "default: drop for cameras and rtsp alone",
+            show_default=False,
+        ),
+    ] = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
@@ -104,6 +133,9 @@ def classify(
         raise OutputError("Parquet is not text: name a file with -o FILE")
     if output is not None:
         _require_not_a_source(output, sources)
+    videos = any(is_video(source) for source in sources)
+    if videos:
+        require_extra()
     models = library(cache_dir, offline, mirror)
     with interruptible():
         with download_display() as on_event:
@@ -113,11 +145,18 @@ def classify(
 
         classifier = Classifier(path, precision=precision, compiled_cache=models.compiled)
         results = classifier.stream(
-            sources, top_k=top_k, sets=sets, unknown=unknown, batch_size=batch_size
+            sources,
+            top_k=top_k,
+            sets=sets,
+            unknown=unknown,
+            batch_size=batch_size,
+            every=every,
+            smooth=smooth,
+            realtime=realtime,
         )
         if output is not None or not sys.stdout.isatty():
             results = track(results, "classifying", lambda: count_items(sources), unit="images")
-        failed = _write(results, output, chosen, Wanted(top_k, sets, unknown))
+        failed = _write(results, output, chosen, Wanted(top_k, sets, unknown, timestamps=videos))
     raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
 
 

@@ -28,6 +28,7 @@ from regnet.data.archives import (
 from regnet.data.remote import Fetcher
 from regnet.data.spool import SharedFile
 from regnet.errors import ImageError
+from regnet.video.names import is_live, is_video
 
 MAX_BYTES: Final = 256 << 20
 STDIN: Final = "-"
@@ -47,6 +48,13 @@ class Item:
     read: Callable[[], bytes]
 
 
+@dataclass(frozen=True)
+class Video(Item):
+    """A video file, a camera or a stream: many images, those of what is at `address`."""
+
+    address: str
+
+
 def iter_items(
     sources: Iterable[str | Path],
     *,
@@ -58,8 +66,10 @@ def iter_items(
 
     A source is a file, a folder (all images below it, sorted), a pattern such as `photos/*.jpg` or
     `photos/**/*.png`, a zip or tar archive, an http(s) URL, or `-` for standard input (one image,
-    or an archive). Whatever cannot be opened is an item whose `read` raises the reason. `timeout`
-    is in seconds without a byte from a server. For one thread; the items' `read` for any.
+    or an archive). Whatever cannot be opened is an item whose `read` raises the reason; so does
+    that of a `Video`, which is what a file with the suffix of one, a camera or an rtsp:// address
+    gives. `timeout` is in seconds without a byte from a server. For one thread; the items' `read`
+    for any.
     """
     fetcher = Fetcher(max_bytes=max_bytes, timeout=timeout)
     walk = _Walk(stdin=stdin, max_bytes=max_bytes, fetcher=fetcher)
@@ -110,6 +120,8 @@ class _Walk:
         name = str(source)
         if name == STDIN:
             return self._from_stdin()
+        if is_live(name):
+            return iter([_video(name)])
         if isinstance(source, str) and (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", name)):
             return self._url(name, scheme[1].lower())
         return self._local(name)
@@ -129,7 +141,7 @@ class _Walk:
             if path.is_file():
                 return self._file(name)
             if path.exists():  # a pipe or a device
-                return iter([self._item(name)])
+                return iter([_video(name) if is_video(name) else self._item(name)])
         except (OSError, ValueError) as exc:
             return iter([_failed(name, f"cannot be opened: {_why(exc)}")])
         if glob.has_magic(name):
@@ -139,6 +151,9 @@ class _Walk:
     def _file(self, name: str) -> Iterator[Item]:
         if Path(name).suffix.lower() in IMAGE_SUFFIXES:
             yield self._item(name)
+            return
+        if is_video(name):
+            yield _video(name)
             return
         try:
             with Path(name).open("rb") as file:
@@ -237,11 +252,21 @@ class _UncountableError(Exception):
 class _Counting(_Walk):
     """A walk of which only the number of items matters: it ends where reading begins."""
 
+    def items(self, source: str | Path) -> Iterator[Item]:
+        for item in super().items(source):
+            if isinstance(item, Video):
+                raise _UncountableError
+            yield item
+
     def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
         raise _UncountableError
 
     def _from_stdin(self) -> Iterator[Item]:
         raise _UncountableError
+
+
+def _video(name: str) -> Video:
+    return Video(without_secrets(name), failing("videos are for `regnet classify` alone"), name)
 
 
 def _failed(source: str, reason: str) -> Item:

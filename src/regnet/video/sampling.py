@@ -1,0 +1,73 @@
+"""Which frames of a video are classified, and how their results are smoothed."""
+
+import math
+from collections import deque
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a video is looked at: a frame of each `every` seconds, all frames where that is 0.
+
+    `smooth` is the seconds over which probabilities are averaged, 0 for not at all. `realtime`
+    takes the newest frame and drops those that came while the last was classified, as for
+    cameras; None does so for cameras and streams alone. Raises `ValueError`.
+    """
+
+    every: float = 1.0
+    smooth: float = 0.0
+    realtime: bool | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("every", "smooth"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"{name}={value} must be seconds, 0 or more")
+
+    def newest_only(self, *, live: bool) -> bool:
+        """Return whether frames may be dropped, of a camera or stream, or of a file."""
+        return live if self.realtime is None else self.realtime
+
+
+class Intervals:
+    """Takes the first frame of each interval of `every` seconds, counted from time 0."""
+
+    def __init__(self, every: float) -> None:
+        # As it is written: the double next to 0.1 is above it, and the frame at 0.1 would be late.
+        self._every = Fraction(str(every))
+        self._last: int | None = None
+
+    def is_due(self, time: Fraction) -> bool:
+        """Tell whether no frame was taken of the interval that holds this time."""
+        return not self._every or time // self._every != self._last
+
+    def take(self, time: Fraction) -> bool:
+        """Tell the same, and take the frame if so."""
+        due = self.is_due(time)
+        if due and self._every:
+            self._last = time // self._every
+        return due
+
+
+class Smoothing:
+    """The mean of the probabilities of the frames of the last `seconds`, this one included."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._rows: deque[tuple[float, NDArray[np.float32]]] = deque()
+
+    def __call__(self, row: NDArray[np.float32], time: float) -> NDArray[np.float32]:
+        """Return the mean with this row (classes,) of a frame at `time`, in seconds."""
+        if not self._seconds:
+            return row
+        if self._rows and time < self._rows[-1][0]:  # the clock of the stream was set anew
+            self._rows.clear()
+        self._rows.append((time, row))
+        while self._rows[0][0] <= time - self._seconds:
+            self._rows.popleft()
+        mean: NDArray[np.float32] = np.mean([row for _, row in self._rows], axis=0)
+        return mean

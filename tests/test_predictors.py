@@ -9,7 +9,7 @@ from test_export import SMALL, TINY, confident, convert
 
 from regnet.checkpoints.weights import write_safetensors
 from regnet.engine import Outputs
-from regnet.errors import ModelError, ProtocolError, UnknownModelError
+from regnet.errors import ModelError, UnknownModelError
 from regnet.library import Library
 from regnet.predictors import Choice, open_predictor, parse_choice
 from regnet.samples import sample_photos
@@ -94,7 +94,7 @@ def test_what_cannot_be_run_is_said(checkpoint: Path, library: Library, tmp_path
         _run(str(tmp_path / "none.onnx"), library)
 
 
-def test_a_protocol_of_neither_family_is_not_mixed(tmp_path: Path, library: Library) -> None:
+def test_any_model_takes_the_rules_that_are_asked_for(tmp_path: Path, library: Library) -> None:
     path = write_checkpoint(tmp_path / "b.safetensors", interpolation="bilinear")
-    with pytest.raises(ProtocolError, match="contradicts the model's own"):
-        _run(f"{path}:pycls", library)
+    predictor = open_predictor(parse_choice(f"{path}:pycls"), library=library)
+    assert predictor.metadata.preprocess.interpolation == "opencv-linear"

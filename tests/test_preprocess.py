@@ -139,10 +139,11 @@ def test_a_protocol_changes_the_rules_and_nothing_else() -> None:
 
 
 @pytest.mark.parametrize("own", [BILINEAR, Preprocess(name="mixed", offset="ceil")])
-def test_a_protocol_of_another_family_is_a_contradiction(own: Preprocess) -> None:
-    for name in PROTOCOLS:
-        with pytest.raises(ProtocolError, match=f"contradicts.*{own.name}.*leave --protocol out"):
-            by_protocol(own, name)
+def test_a_protocol_of_other_rules_takes_those_that_are_asked_for(own: Preprocess) -> None:
+    for name, protocol in PROTOCOLS.items():
+        assert by_protocol(own, name) == replace(
+            own, name=name, interpolation=protocol.interpolation, offset=protocol.offset
+        )
     with pytest.raises(ProtocolError, match="unknown protocol"):
         by_protocol(own, "")
 

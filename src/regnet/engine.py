@@ -38,7 +38,7 @@ def read_model(path: Path, *, protocol: str | None = None, logits: bool = False)
 
     `protocol` names another than the model's own, "omz" or "pycls"; `logits` adds them as a
     second output. Raises `ModelError` where the file is none, or its graph is not what its
-    metadata promises, `ProtocolError` where the protocol contradicts the model's own.
+    metadata promises, `ProtocolError` where the protocol contradicts what the graph itself does.
     """
     graph = read_graph(path)
     metadata = graph_metadata(graph, source=str(path))

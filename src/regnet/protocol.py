@@ -139,16 +139,7 @@ def by_protocol(own: Preprocess, name: str) -> Preprocess:
     """Return a model's own protocol with the rules (interpolation, offset) of the one named.
 
     Sizes, channels, mean and scale stay the model's. Raises `ProtocolError` where no protocol has
-    that name, and where the model's own rules are those of none: another rule would contradict it.
+    that name.
     """
     asked = protocol_named(name)
-    if all(_rules(own) != _rules(known) for known in PROTOCOLS.values()):
-        raise ProtocolError(
-            f"protocol {name} ({', '.join(_rules(asked))}) contradicts the model's own protocol "
-            f"{own.name} ({', '.join(_rules(own))}): leave --protocol out to use the model's own"
-        )
     return replace(own, name=name, interpolation=asked.interpolation, offset=asked.offset)
-
-
-def _rules(protocol: Preprocess) -> tuple[str, str]:
-    return protocol.interpolation, protocol.offset

@@ -1,5 +1,6 @@
 """Videos to decoded frames with their times: files, cameras and streams."""
 
+import re
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ def shots(address: str) -> Generator[Shot]:
     """Yield the frames of a video as they are decoded, in the order in which they are shown.
 
     Frames that are known to be damaged are left out. Raises `ImageError` where it cannot be
-    opened, is over the limits, breaks off, or, of a file and at its end, had damaged parts.
+    opened, is over the limits or breaks off, and at the end of a file that had damaged parts.
     """
     live = is_live(address)
     with _open(address) as container:
@@ -45,10 +46,8 @@ def shots(address: str) -> Generator[Shot]:
         damage = _Damage()
         for frame in _frames(container, stream, damage):
             yield Shot(clock.time(frame), frame, aspect)
-        if damage.parts and not live:
-            raise ImageError(f"damaged: {damage.parts} parts of it could not be decoded")
-        if not clock.started:
-            raise ImageError("no frame of it can be decoded")
+        if not live:
+            _require_whole(clock.end, _declared_length(container, stream), damage)
 
 
 @contextmanager
@@ -87,9 +86,28 @@ def _video_stream(container: Any) -> Any:
 
 @dataclass
 class _Damage:
-    """How many parts of a video could not be decoded."""
+    """How many parts of a video, packets or frames, could not be decoded."""
 
     parts: int = 0
+
+
+def _require_whole(end: Fraction, declared: Fraction, damage: _Damage) -> None:
+    if not end:
+        raise ImageError("no frame of it can be decoded")
+    if damage.parts:
+        raise ImageError(f"damaged: {damage.parts} parts of it cannot be decoded")
+    if end < declared - 1:
+        raise ImageError(f"damaged: ends at {float(end):.3f} s of {float(declared):.3f} s")
+
+
+def _declared_length(container: Any, stream: Any) -> Fraction:
+    """Return the seconds that the header of a video says it has, 0 where it does not."""
+    if not set(container.format.name.split(",")) & {"mov", "matroska", "avi"}:
+        return Fraction(0)  # others have no such header: what is known is a guess
+    if stream.duration is not None:
+        return Fraction(stream.duration * stream.time_base)
+    found = re.match(r"(\d+):(\d+):(\d+(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return Fraction(found[3]) + 60 * (int(found[2]) + 60 * int(found[1])) if found else Fraction(0)
 
 
 def _frames(container: Any, stream: Any, damage: _Damage) -> Iterator[av.VideoFrame]:
@@ -124,22 +142,17 @@ class _Clock:
     def __init__(self, stream: Any) -> None:
         self._step = 1 / Fraction(stream.guessed_rate or stream.average_rate or 25)
         self._first: Fraction | None = None
-        self._next = Fraction(0)
-
-    @property
-    def started(self) -> bool:
-        """Whether any frame came."""
-        return self._next > 0
+        self.end = Fraction(0)  # of the last frame: 0 before there is one
 
     def time(self, frame: av.VideoFrame) -> Fraction:
         """Return a frame's time; where it says none, it comes at the usual distance."""
-        shown = self._next
-        if frame.pts is not None and frame.time_base is not None:
-            at = frame.pts * frame.time_base
+        base = frame.time_base or Fraction(1)
+        shown = self.end
+        if frame.pts is not None:
             if self._first is None:
-                self._first = at - shown
-            shown = at - self._first
-        self._next = shown + self._step
+                self._first = frame.pts * base - shown
+            shown = frame.pts * base - self._first
+        self.end = shown + (frame.duration * base or self._step)
         return shown
 
 

@@ -1,7 +1,7 @@
 """A decoded frame to RGB pixels, as it is to be shown: its colours, shape and orientation."""
 
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 import av
 import numpy as np
@@ -63,10 +63,10 @@ def _matrix(frame: av.VideoFrame) -> Colorspace | None:
 
 def _upright(pixels: Pixels, frame: av.VideoFrame) -> Pixels:
     """Return a view turned and mirrored as the frame's display matrix says, by right angles."""
-    side_data = frame.side_data.get("DISPLAYMATRIX")
-    if side_data is None:
+    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
+    if matrix is None:
         return pixels
-    a, b, _, c, d = np.frombuffer(bytes(side_data), np.int32)[:5].tolist()
+    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
     if abs(b) > abs(a):  # stored columns are shown as rows
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

@@ -1,0 +1,152 @@
+"""`regnet serve`: models behind HTTP."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from regnet.cli.console import say
+from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.conversion import InferencePrecision
+from regnet.errors import ServeError
+from regnet.serving.auth import read_token
+from regnet.serving.limits import Limits
+
+HELP = """Serve models over HTTP: to standard clients, to scripts, and to people as a page.
+
+A MODEL is a card's name, `bundled`, an IR (.xml) or a checkpoint file; NAME=MODEL names it. The \
+first is the default one; without any it is `bundled`.
+
+It prints its address when it is ready: a page to open, POST /v1/classify for photos, the Open \
+Inference Protocol under /v2, figures under /metrics, all of it described under /docs. Its log is \
+on standard error, one line of JSON a request.
+
+SIGTERM or Ctrl-C stop it: it finishes what it has accepted.
+
+Exit status: 0 stopped, 2 could not start.
+
+Examples:
+
+  regnet serve
+
+  regnet serve regnetx-3.2gf cats=my-cats.xml --port 9000
+
+  regnet serve --host 0.0.0.0 --token-file token.txt
+
+  curl -s --data-binary @cat.jpg http://127.0.0.1:8000/v1/classify
+"""
+
+_DEFAULT = "bundled"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to an application."""
+    app.command("serve", help=HELP)(serve)
+
+
+def serve(
+    models: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME=]MODEL...", help="Models, see above", show_default=False),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Address to listen on; 0.0.0.0 is reached by other machines")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 finds a free one")] = 8000,
+    precision: Annotated[
+        InferencePrecision,
+        typer.Option(
+            help="f32 is exact; bf16 is faster where the CPU has it; int8: see `regnet quantize`"
+        ),
+    ] = "f32",
+    max_body: Annotated[int, typer.Option(min=1, help="MiB of one request, else 413")] = 32,
+    max_pixels: Annotated[
+        float, typer.Option(min=0.001, help="Millions of pixels of one image, else 422")
+    ] = 50,
+    max_batch: Annotated[int, typer.Option(min=1, help="Images in one request, else 413")] = 64,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Images of a model waiting or running, else 429")
+    ] = 256,
+    queue_mib: Annotated[
+        int, typer.Option(min=1, help="MiB that the requests under way may hold, else 429")
+    ] = 512,
+    timeout: Annotated[
+        float, typer.Option(min=0.01, help="Seconds for one request, else 504")
+    ] = 30,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Ask for the token in this file (or in $REGNET_TOKEN) as bearer"
+        ),
+    ] = None,
+    allow_url: Annotated[
+        bool, typer.Option("--allow-url", help="Fetch photos at public addresses that clients name")
+    ] = False,
+    model_control: Annotated[
+        bool, typer.Option("--model-control", help="Clients may load and unload these models")
+    ] = False,
+    grpc: Annotated[
+        int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Also serve gRPC there")
+    ] = None,
+    no_page: Annotated[bool, typer.Option("--no-page", help="Without the page at /")] = False,
+    cache_dir: CacheDir = None,
+    offline: Offline = False,
+    mirror: Mirrors = None,
+) -> None:
+    """Serve until a signal, then exit with 0."""
+    from regnet.serving.run import Setup, serve
+
+    limits = Limits(
+        body=max_body << 20,
+        pixels=round(max_pixels * 1e6),
+        batch=max_batch,
+        queue=queue,
+        queue_bytes=queue_mib << 20,
+        seconds=timeout,
+    )
+    setup = Setup(
+        models=named_models(models or [_DEFAULT]),
+        library=library(cache_dir, offline, mirror),
+        host=host,
+        port=port,
+        precision=precision,
+        limits=limits,
+        token=read_token(token_file),
+        allow_url=allow_url,
+        model_control=model_control,
+        page=not no_page,
+        grpc=grpc,
+    )
+    if setup.token is None and host not in _LOOPBACK:
+        say(f"regnet: whoever reaches {host} may use this server: --token-file asks for a token")
+    serve(setup, on_ready=_print_ready)
+
+
+def named_models(models: list[str]) -> dict[str, str]:
+    """Return the sources of `[NAME=]MODEL`s by name: without one a card's, or a file's stem.
+
+    Raises `ServeError` where a name is not fit for an address, or given twice.
+    """
+    found: dict[str, str] = {}
+    for text in models:
+        name, equals, source = text.partition("=")
+        if not equals or "/" in name or Path(text).exists():
+            name, source = _own_name(text), text
+        if not _NAME.fullmatch(name) or not source:
+            raise ServeError(f"{text}: {name!r} is no name for a model; NAME=MODEL gives another")
+        if name in found:
+            raise ServeError(f"{text}: there is a model {name} already; NAME=MODEL gives another")
+        found[name] = source
+    return found
+
+
+def _own_name(model: str) -> str:
+    path = Path(model)
+    return path.stem if path.suffix in (".xml", ".pyth", ".pth", ".pt", ".bin") else path.name
+
+
+def _print_ready(address: str) -> None:
+    typer.echo(f"regnet serves {address}")

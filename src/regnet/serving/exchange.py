@@ -1,0 +1,159 @@
+"""One request and its answer, from its arrival on: what is known of it, for its log line."""
+
+import asyncio
+import os
+import re
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import Any, Final
+
+from regnet.serving.refusals import BadRequest, Refused, TooLarge, TooMany
+from regnet.serving.served_model import Timing
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
+_KEY: Final = "regnet.exchange"
+
+
+class TooSlow(Refused):
+    """Its body did not arrive in time."""
+
+    status = 408
+
+
+class ClientGoneError(Exception):
+    """The client closed the connection before its request was whole."""
+
+
+@dataclass
+class Held:
+    """Bytes of all bodies that are being received or worked on; at most `most` of them."""
+
+    most: int
+    now: int = 0
+
+    def take(self, count: int) -> None:
+        """Add bytes; raises `TooMany` where there is no room for them."""
+        if self.now + count > self.most:
+            raise TooMany(
+                f"the requests under way hold {self.now:,} bytes, and at most {self.most:,} are "
+                "taken (queue_bytes); try again later",
+                limit="queue_bytes",
+                retry_after=1.0,
+            )
+        self.now += count
+
+
+@dataclass
+class Exchange:
+    """A request under way; it came at `started` by `perf_counter`, in seconds.
+
+    Its answer is due at `deadline` by the loop's clock, which is a coarse one. What handlers set
+    here goes into the log line.
+    """
+
+    scope: Scope
+    receive: Receive
+    id: str
+    started: float
+    deadline: float
+    body_limit: int
+    held: Held
+    bytes_in: int = 0
+    bytes_out: int = 0
+    status: int = 0
+    model: str | None = None
+    images: int = 0
+    timing: Timing | None = None
+    reason: str | None = None
+    error: str | None = None
+    headers: dict[bytes, bytes] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.headers = dict(self.scope["headers"])
+
+    def header(self, name: str) -> str | None:
+        """Return a header of the request, the last one of that name."""
+        value = self.headers.get(name.encode())
+        return None if value is None else value.decode("latin-1")
+
+    @property
+    def media_type(self) -> str:
+        """What the body is said to be, without parameters, in lower case."""
+        return (self.header("content-type") or "").partition(";")[0].strip().lower()
+
+    def require_small_body(self) -> None:
+        """Refuse a body that says it is too large, before any of it is read.
+
+        Raises `TooLarge`, and `BadRequest` where it comes compressed.
+        """
+        length = self.headers.get(b"content-length", b"0")
+        if length.isdigit() and int(length[:20]) > self.body_limit:
+            raise self._too_large()
+        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
+            raise BadRequest("a compressed body (Content-Encoding) is not taken; send it as it is")
+
+    async def body(self) -> bytes:
+        """Return the whole body of the request.
+
+        Raises `TooLarge` as soon as it is over the limit, `TooMany` where all bodies together are,
+        `TooSlow` where it is not whole in time, `ClientGoneError`.
+        """
+        try:
+            async with asyncio.timeout_at(self.deadline):
+                return await self._whole_body()
+        except TimeoutError as exc:
+            raise TooSlow(
+                f"the body did not arrive in time: {self.bytes_in:,} bytes came", limit="seconds"
+            ) from exc
+
+    async def _whole_body(self) -> bytes:
+        chunks: list[bytes] = []
+        while True:
+            message = await self.receive()
+            if message["type"] == "http.disconnect":
+                raise ClientGoneError
+            chunk: bytes = message.get("body", b"")
+            if self.bytes_in + len(chunk) > self.body_limit:
+                raise self._too_large()
+            self.held.take(len(chunk))
+            self.bytes_in += len(chunk)
+            chunks.append(chunk)
+            if not message.get("more_body", False):
+                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    def age(self) -> float:
+        """Return the seconds since it came."""
+        return perf_counter() - self.started
+
+    def release(self) -> None:
+        """Give the bytes of the body back."""
+        self.held.now -= self.bytes_in
+
+    def _too_large(self) -> TooLarge:
+        return TooLarge(
+            f"the body is over the limit of {self.body_limit:,} bytes (body)", limit="body"
+        )
+
+
+def open_exchange(
+    scope: Scope, receive: Receive, *, seconds: float, body_limit: int, held: Held
+) -> Exchange:
+    """Return the exchange of a request that has just come, and attach it to its scope."""
+    deadline = asyncio.get_running_loop().time() + seconds
+    exchange = Exchange(scope, receive, "", perf_counter(), deadline, body_limit, held)
+    given = exchange.headers.get(b"x-request-id", b"")
+    exchange.id = given.decode() if _ID.fullmatch(given) else os.urandom(8).hex()
+    scope[_KEY] = exchange
+    return exchange
+
+
+def exchange_of(scope: Scope) -> Exchange:
+    """Return the exchange of a request; without one the application lacks its `Gate`."""
+    exchange: Exchange = scope[_KEY]
+    return exchange

@@ -1,0 +1,157 @@
+"""What every request passes first and every answer last: pure ASGI, around the application."""
+
+import traceback
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from starlette.responses import Response
+
+from regnet.serving.answers import Forbidden, error_answer, refusal_answer
+from regnet.serving.exchange import (
+    ClientGoneError,
+    Exchange,
+    Message,
+    Receive,
+    Scope,
+    Send,
+    open_exchange,
+)
+from regnet.serving.refusals import Refused, Unauthorized
+from regnet.serving.service import Service
+
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+SECURITY_HEADERS: Final = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+"""On every answer that does not set its own."""
+
+_CLIENT_GONE: Final = 499  # in the log only: nobody is there to read it
+_READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_REASONS: Final = {
+    400: "bad_request",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    405: "method_not_allowed",
+    415: "unsupported",
+    422: "unprocessable",
+    _CLIENT_GONE: "client_gone",
+    500: "internal",
+    503: "not_ready",
+}
+
+
+class Gate:
+    """Gives a request its id and its limits, an answer its headers; logs and counts both.
+
+    It asks for the token, and answers whatever the application raises. Health and the page's own
+    files need no token: they hold no secret, and a browser could not send one for them.
+    """
+
+    def __init__(self, app: App, service: Service) -> None:
+        self._app = app
+        self._service = service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve a request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        limits = self._service.limits
+        exchange = open_exchange(
+            scope,
+            receive,
+            seconds=limits.seconds,
+            body_limit=limits.body,
+            held=self._service.held,
+        )
+        self._service.metrics.in_flight.inc()
+        try:
+            await self._serve(exchange, send)
+        finally:
+            exchange.release()
+            self._service.metrics.in_flight.dec()
+            self._record(exchange)
+
+    async def _serve(self, exchange: Exchange, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"] = self._with_headers(message["headers"], exchange)
+            else:
+                exchange.bytes_out += len(message.get("body", b""))
+            await send(message)
+
+        try:
+            self._admit(exchange)
+            await self._app(exchange.scope, exchange.receive, sending)
+            return
+        except ClientGoneError:
+            return
+        except Refused as exc:
+            answer = refused(exchange, exc)
+        except Exception as exc:
+            answer = self._broken(exchange, exc)
+        if not exchange.status:
+            await answer(exchange.scope, exchange.receive, sending)
+
+    def _admit(self, exchange: Exchange) -> None:
+        """Raise `Refused` for what is not to reach the application."""
+        scope, token = exchange.scope, self._service.token
+        if (
+            token is not None
+            and not _open_to_all(scope["path"])
+            and not token.admits(exchange.headers.get(b"authorization"))
+        ):
+            raise Unauthorized(
+                "this server asks for a token: send the header `Authorization: Bearer TOKEN`"
+            )
+        if scope["method"] not in _READS:
+            if exchange.headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
+                raise Forbidden("a page of another site may not send requests here")
+            exchange.require_small_body()
+
+    def _with_headers(
+        self, given: list[tuple[bytes, bytes]], exchange: Exchange
+    ) -> list[tuple[bytes, bytes]]:
+        names = {name for name, _ in given}
+        headers = [*given, (b"x-request-id", exchange.id.encode())]
+        headers += [header for header in SECURITY_HEADERS if header[0] not in names]
+        if self._service.draining:
+            headers.append((b"connection", b"close"))
+        return headers
+
+    def _broken(self, exchange: Exchange, exc: Exception) -> Response:
+        """Return the answer for an error that nobody foresaw; what it was is in the log only."""
+        exchange.error = "".join(traceback.format_exception(exc))
+        return error_answer(exchange, 500, "the server failed; its log says why, under this id")
+
+    def _record(self, exchange: Exchange) -> None:
+        seconds = exchange.age()
+        scope, metrics = exchange.scope, self._service.metrics
+        route = getattr(scope.get("route"), "path", "none")
+        status = exchange.status = exchange.status or _CLIENT_GONE
+        metrics.answered(scope["method"], route, status, seconds)
+        metrics.held_bytes.set(self._service.held.now)
+        if status >= 400:
+            exchange.reason = exchange.reason or _REASONS.get(status, "other")
+            metrics.failed(exchange.reason)
+        self._service.log.request(exchange, seconds)
+
+
+def refused(exchange: Exchange, exc: Refused) -> Response:
+    """Return the answer to a request that is not served, and note why."""
+    exchange.reason = exc.limit
+    exchange.error = str(exc)
+    return refusal_answer(exchange, exc)
+
+
+def _open_to_all(path: str) -> bool:
+    return path == "/" or path.startswith(("/page/", "/v2/health/"))

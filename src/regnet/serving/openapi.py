@@ -1,0 +1,204 @@
+"""What the server says of itself: OpenAPI 3.1, written out, every status of every path in it."""
+
+from typing import Any
+
+from regnet.serving.schemas import SCHEMAS
+from regnet.serving.service import Service
+from regnet.version import TOOL_VERSION
+
+Json = dict[str, Any]
+
+_STATUSES = {
+    400: "The request is not what it should be",
+    401: "The token is missing or wrong",
+    403: "This server does not do that for you",
+    404: "There is no such model",
+    408: "The body did not arrive in time (limit seconds)",
+    413: "Too many bytes (limit body) or images (limit batch)",
+    415: "The body is of a kind that is not taken",
+    422: "The images or numbers cannot be used; over the limit pixels, or unreadable",
+    429: "Too much waits already (limit queue or queue_bytes); Retry-After says when to come back",
+    503: "The model or the server is not ready, or it stops",
+    504: "The time was over before its turn came (limit seconds)",
+}
+_READING = (401,)
+_FINDING = (401, 404, 503)
+_WORKING = (400, 401, 403, 404, 408, 413, 422, 429, 503, 504)
+_CONTROLLING = (400, 401, 403, 404, 408, 413, 429, 503, 504)
+
+
+def openapi(service: Service) -> Json:
+    """Return the document of a server, of its limits and whether it asks for a token."""
+    document: Json = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "regnet",
+            "version": TOOL_VERSION,
+            "description": "Names what is in photos. The paths under /v2 are the Open Inference "
+            "Protocol (KServe v2, REST) with its extensions binary_tensor_data and classification.",
+        },
+        "paths": {**_v1_paths(), **_v2_paths(), **_repository_paths(), **_own_paths()},
+        "components": {"schemas": SCHEMAS},
+    }
+    if service.token is not None:
+        document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+    return document
+
+
+def _v1_paths() -> Json:
+    body = {
+        "required": True,
+        "content": {
+            "image/*": {"schema": {}},
+            "application/octet-stream": {"schema": {}},
+            "multipart/form-data": {"schema": {"$ref": "#/components/schemas/Files"}},
+            "application/json": {"schema": {"$ref": "#/components/schemas/Images"}},
+        },
+    }
+    classify = _operation(
+        "Name what is in photos",
+        "One photo as the body, the files of a form, or a list in JSON. A photo that cannot be "
+        "read has an error in its place; where none can, the status is 422.",
+        "Predictions",
+        (*_WORKING, 415),
+        parameters=_options(),
+        body=body,
+    )
+    unread = {"schema": {"$ref": "#/components/schemas/Unread"}}
+    classify["responses"]["422"]["content"] = {"application/json": unread}
+    models = _operation("The models served, the default first", "", "Models", _READING)
+    return {"/v1/classify": {"post": classify}, "/v1/models": {"get": models}}
+
+
+def _options() -> list[Json]:
+    flags = {
+        "sets": "Also the classes that hold the true one with the model's `coverage`; "
+        "422 for a model that is not calibrated",
+        "explain": "Also where on the photo the best class was seen",
+    }
+    return [
+        _query("model", "A model's name; the default one without", {"type": "string"}),
+        _query("top_k", "Classes a photo", {"type": "integer", "minimum": 1, "default": 5}),
+        *(
+            _query(name, text, {"type": "boolean", "default": False})
+            for name, text in flags.items()
+        ),
+    ]
+
+
+def _v2_paths() -> Json:
+    paths: Json = {
+        "/v2": {"get": _operation("The server", "", "Server", _READING)},
+        "/v2/health/live": {"get": _operation("Whether it runs", "", "Live", (), free=True)},
+        "/v2/health/ready": {
+            "get": _operation("Whether it takes requests", "", "Ready", (503,), free=True)
+        },
+    }
+    for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
+        parameters = [_in_path(name) for name in ("name", "version") if f"{{{name}}}" in path]
+        about = _operation("A model", "", "Model", _FINDING, parameters=parameters)
+        ready = _operation(
+            "Whether a model takes requests", "", "ModelReady", _FINDING, parameters=parameters
+        )
+        paths |= {
+            path: {"get": about},
+            f"{path}/ready": {"get": ready},
+            f"{path}/infer": {"post": _infer(parameters)},
+        }
+    return paths
+
+
+def _infer(parameters: list[Json]) -> Json:
+    length = {
+        "name": "Inference-Header-Content-Length",
+        "in": "header",
+        "description": "Bytes of the body that are JSON, where binary data follow it; 0: the body "
+        "is one photo",
+        "schema": {"type": "integer", "minimum": 0},
+    }
+    body = {
+        "required": True,
+        "content": {
+            "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
+            "application/octet-stream": {"schema": {}},
+        },
+    }
+    infer = _operation(
+        "The probabilities of all classes, or the best ones by name",
+        "The input is `image`, BYTES: encoded photos, in JSON as base64; or `data`, UINT8 or FP32: "
+        "the model's crop, raw 0..255, in its order of channels.",
+        "InferAnswer",
+        _WORKING,
+        parameters=[*parameters, length],
+        body=body,
+    )
+    infer["responses"]["200"]["content"]["application/octet-stream"] = {"schema": {}}
+    return infer
+
+
+def _repository_paths() -> Json:
+    off = "Only where the server was started with --model-control."
+    name = [_in_path("name")]
+    index = _operation(
+        "All models and their state",
+        "",
+        "Index",
+        (400, 401, 403, 408, 413, 429),
+        body=_optional("IndexRequest"),
+    )
+    paths: Json = {"/v2/repository/index": {"post": index}}
+    for verb, text in (("load", "Load a model again from where it is"), ("unload", "Unload it")):
+        paths[f"/v2/repository/models/{{name}}/{verb}"] = {
+            "post": _operation(
+                text, off, "Nothing", _CONTROLLING, parameters=name, body=_optional("Control")
+            )
+        }
+    return paths
+
+
+def _own_paths() -> Json:
+    metrics = _operation("Figures for Prometheus", "", None, _READING)
+    metrics["responses"]["200"]["content"] = {"text/plain": {"schema": {"type": "string"}}}
+    return {"/metrics": {"get": metrics}}
+
+
+def _operation(
+    summary: str,
+    description: str,
+    answer: str | None,
+    errors: tuple[int, ...],
+    *,
+    parameters: list[Json] | None = None,
+    body: Json | None = None,
+    free: bool = False,
+) -> Json:
+    """Return an operation; `answer` and the errors' are names of schemas, `free` asks no token."""
+    responses: Json = {"200": {"description": "OK"}}
+    if answer is not None:
+        responses["200"]["content"] = _json(answer)
+    for status in sorted(errors):
+        error = "NotReady" if free else "Error"
+        responses[str(status)] = {"description": _STATUSES[status], "content": _json(error)}
+    found: Json = {"summary": summary, "responses": responses}
+    found |= {"description": description} if description else {}
+    found |= {"parameters": parameters} if parameters else {}
+    found |= {"requestBody": body} if body else {}
+    found |= {"security": []} if free else {}
+    return found
+
+
+def _json(schema: str) -> Json:
+    return {"application/json": {"schema": {"$ref": f"#/components/schemas/{schema}"}}}
+
+
+def _optional(schema: str) -> Json:
+    return {"required": False, "content": _json(schema)}
+
+
+def _query(name: str, description: str, schema: Json) -> Json:
+    return {"name": name, "in": "query", "description": description, "schema": schema}
+
+
+def _in_path(name: str) -> Json:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}

@@ -1,0 +1,165 @@
+"""The plain way in: photos in a request, the same predictions as the command line's back."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+from starlette.datastructures import QueryParams
+
+from regnet.answer import Answer
+from regnet.errors import ImageError, shown
+from regnet.result import Prediction, Wanted
+from regnet.serving.answers import error_answer, json_answer
+from regnet.serving.exchange import Exchange, exchange_of
+from regnet.serving.photos import Photos, read_photos
+from regnet.serving.refusals import BadRequest, Unprocessable
+from regnet.serving.served_model import ServedModel, Timing, limit_of
+from regnet.serving.service import Service
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the query of a request asks for."""
+
+    model: str | None
+    top_k: int
+    sets: bool
+    explain: bool
+
+
+def options_of(query: QueryParams) -> Options:
+    """Return the options in a query; raises `BadRequest` for one that is unknown or malformed."""
+    known = ("model", "top_k", "sets", "explain")
+    if unknown := [name for name in query if name not in known]:
+        raise BadRequest(f"unknown option {shown(unknown[0])}; there are {', '.join(known)}")
+    top_k = query.get("top_k", "5")
+    if not (top_k.isascii() and top_k.isdecimal() and len(top_k) < 10 and int(top_k) > 0):
+        raise BadRequest(f"top_k={shown(top_k)} must be a whole number of at least 1")
+    return Options(query.get("model"), int(top_k), _flag(query, "sets"), _flag(query, "explain"))
+
+
+def _flag(query: QueryParams, name: str) -> bool:
+    value = query.get(name, "false")
+    if value not in ("true", "false"):
+        raise BadRequest(f"{name}={shown(value)} must be true or false")
+    return value == "true"
+
+
+def v1_routes(service: Service) -> APIRouter:
+    """Return the routes of a server under /v1."""
+    router = APIRouter(include_in_schema=False)
+
+    @router.post("/v1/classify")
+    async def classify(request: Request) -> Response:
+        exchange = exchange_of(request.scope)
+        options = options_of(request.query_params)
+        model = service.models.get(options.model)
+        exchange.model = model.name
+        _require_offered(model, options)
+        model.require_room()  # before the body is read: a full server refuses at once
+        photos = await read_photos(exchange, service, model)
+        exchange.images = len(photos.data)
+        wanted = Wanted(options.top_k, options.sets)
+        predictions, timing = await _classified(model, photos, wanted, exchange.deadline)
+        exchange.timing = timing
+        rows = [prediction.to_dict() for prediction in predictions]
+        if options.explain:
+            await _explain(model, photos, predictions, rows, exchange.deadline)
+        times = _times(timing, exchange)
+        answer = {"predictions": rows, "model": model.name, "timing_ms": times}
+        if all(prediction.error is not None for prediction in predictions):
+            return _all_failed(exchange, predictions, answer)
+        return json_answer(answer)
+
+    @router.get("/v1/models")
+    async def models(request: Request) -> Response:
+        served = [described(service.models.get(name)) for name in service.models.names]
+        return json_answer({"models": served, "default": service.models.default})
+
+    return router
+
+
+def described(model: ServedModel) -> dict[str, Any]:
+    """Return what the page and scripts need to know of a model."""
+    metadata = model.metadata
+    calibration = metadata.calibration
+    return {
+        "name": model.name,
+        "classes": metadata.spec.classes,
+        "crop": metadata.preprocess.crop,
+        "protocol": metadata.preprocess.name,
+        "precision": model.precision,
+        "calibrated": calibration is not None,
+        "coverage": None if calibration is None else calibration.coverage,
+        "explainable": explainable(model),
+    }
+
+
+def explainable(model: ServedModel) -> bool:
+    """Tell whether there are explanations: not where the graph makes the crop, out of reach."""
+    return model.metadata.preprocessing == "caller"
+
+
+def _require_offered(model: ServedModel, options: Options) -> None:
+    if options.sets and model.metadata.calibration is None:
+        raise Unprocessable(
+            f"{model.name}: is not calibrated, so no set is known to hold the truth; "
+            "`regnet calibrate` makes a model that is"
+        )
+    if options.explain and not explainable(model):
+        raise Unprocessable(f"{model.name}: its graph makes the crop, so it cannot be explained")
+
+
+async def _classified(
+    model: ServedModel, photos: Photos, wanted: Wanted, deadline: float
+) -> tuple[list[Prediction], Timing]:
+    """Return a prediction for each photo, also for those that could not be fetched."""
+    encoded = [photo for photo in photos.data if not isinstance(photo, ImageError)]
+    pairs = list(zip(photos.data, photos.sources, strict=True))
+    sources = [source for photo, source in pairs if not isinstance(photo, ImageError)]
+    if not encoded:
+        found, timing = list[Prediction](), Timing(0.0, 0.0, 0.0, 0)
+    else:
+        found, timing = await model.classify(
+            encoded, sources=sources, wanted=wanted, deadline=deadline
+        )
+    if len(found) == len(pairs):
+        return found, timing
+    answer, rest = Answer(model.metadata, wanted), iter(found)
+    return [
+        answer.error(source, str(photo)) if isinstance(photo, ImageError) else next(rest)
+        for photo, source in pairs
+    ], timing
+
+
+async def _explain(
+    model: ServedModel,
+    photos: Photos,
+    predictions: list[Prediction],
+    rows: list[dict[str, Any]],
+    deadline: float,
+) -> None:
+    """Add the explanation of its best class to each row that has one."""
+    for photo, prediction, row in zip(photos.data, predictions, rows, strict=True):
+        if prediction.error is None and not isinstance(photo, ImageError):
+            (explanation, *_) = await model.explain(photo, prediction, deadline=deadline)
+            row["explanation"] = explanation.to_dict()
+
+
+def _times(timing: Timing, exchange: Exchange) -> dict[str, float]:
+    return {
+        "decode": round(timing.decode_ms, 3),
+        "queue": round(timing.queue_ms, 3),
+        "infer": round(timing.infer_ms, 3),
+        "total": round(exchange.age() * 1e3, 3),
+    }
+
+
+def _all_failed(
+    exchange: Exchange, predictions: list[Prediction], answer: dict[str, Any]
+) -> Response:
+    """Return the answer where no image could be read: their errors, and the first one's limit."""
+    limit = limit_of(predictions[0])
+    error = f"no image could be read: {predictions[0].error}"
+    exchange.reason, exchange.error = limit or "unreadable", error
+    return error_answer(exchange, 422, error, limit=limit, more=answer)

@@ -1,0 +1,152 @@
+"""The Open Inference Protocol (KServe v2, REST), as `tritonclient` and others speak it."""
+
+import json
+from typing import Any
+
+from fastapi import APIRouter, Request, Response
+
+from regnet.errors import RegNetError, shown
+from regnet.serving.answers import Forbidden, error_answer, json_answer
+from regnet.serving.exchange import exchange_of
+from regnet.serving.kserve import HEADER_LENGTH, description, infer_answer, infer_request
+from regnet.serving.models import VERSION
+from regnet.serving.refusals import BadRequest, Refused, TooLarge
+from regnet.serving.service import Service
+from regnet.version import TOOL_VERSION
+
+
+def v2_routes(service: Service) -> APIRouter:
+    """Return the routes of a server under /v2."""
+    router = APIRouter(include_in_schema=False)
+    _add_health(router, service)
+    _add_models(router, service)
+    _add_repository(router, service)
+    return router
+
+
+def _add_health(router: APIRouter, service: Service) -> None:
+    extensions = ["classification", "binary_tensor_data"]
+    if service.model_control:
+        extensions.append("model_repository")
+    about = {"name": "regnet", "version": TOOL_VERSION, "extensions": extensions}
+
+    @router.get("/v2")
+    async def server(request: Request) -> Response:
+        return json_answer(about)
+
+    @router.get("/v2/health/live")
+    async def live(request: Request) -> Response:
+        return json_answer({"live": True})
+
+    @router.get("/v2/health/ready")
+    async def ready(request: Request) -> Response:
+        if service.ready:
+            return json_answer({"ready": True})
+        reason = "the server stops" if service.draining else "a model is not ready"
+        return error_answer(exchange_of(request.scope), 503, reason, more={"ready": False})
+
+
+def _add_models(router: APIRouter, service: Service) -> None:
+    @router.get("/v2/models/{name}")
+    @router.get("/v2/models/{name}/versions/{version}")
+    async def model(request: Request) -> Response:
+        served = service.models.get(*_named(request))
+        return json_answer(description(served.metadata, model=served.name, version=VERSION))
+
+    @router.get("/v2/models/{name}/ready")
+    @router.get("/v2/models/{name}/versions/{version}/ready")
+    async def model_ready(request: Request) -> Response:
+        served = service.models.get(*_named(request))
+        return json_answer({"name": served.name, "ready": True})
+
+    @router.post("/v2/models/{name}/infer")
+    @router.post("/v2/models/{name}/versions/{version}/infer")
+    async def infer(request: Request) -> Response:
+        exchange = exchange_of(request.scope)
+        served = service.models.get(*_named(request))
+        exchange.model = served.name
+        served.require_room()
+        asked = infer_request(
+            await exchange.body(), exchange.header(HEADER_LENGTH), served.metadata, service.limits
+        )
+        exchange.images = len(asked.inputs)
+        rows, exchange.timing = await served.probabilities(asked.inputs, deadline=exchange.deadline)
+        body, split = infer_answer(
+            rows, asked, labels=served.metadata.labels, model=served.name, version=VERSION
+        )
+        if split is None:
+            return Response(body, media_type="application/json")
+        headers = {HEADER_LENGTH: str(split)}
+        return Response(body, headers=headers, media_type="application/octet-stream")
+
+
+def _add_repository(router: APIRouter, service: Service) -> None:
+    @router.post("/v2/repository/index")
+    async def index(request: Request) -> Response:
+        asked = await _object(request)
+        only = asked.get("ready", False)
+        if not isinstance(only, bool):
+            raise BadRequest(f"ready={shown(only)} must be true or false")
+        rows = [
+            {"name": m.name, "version": VERSION, "state": m.state, "reason": m.reason}
+            for m in service.models.index()
+            if m.state == "READY" or not only
+        ]
+        return json_answer(rows)
+
+    @router.post("/v2/repository/models/{name}/load")
+    async def load(request: Request) -> Response:
+        name = await _controlled(request, service)
+        try:
+            await service.models.load(name)
+        except Refused:
+            raise
+        except RegNetError as exc:  # its message names files of the server: for the log only
+            exchange = exchange_of(request.scope)
+            exchange.error = str(exc)
+            return error_answer(
+                exchange, 400, f"{name}: cannot be loaded; the server's log says why"
+            )
+        service.log.event("loaded", model=name)
+        return json_answer({})
+
+    @router.post("/v2/repository/models/{name}/unload")
+    async def unload(request: Request) -> Response:
+        name = await _controlled(request, service)
+        await service.models.unload(name)
+        service.log.event("unloaded", model=name)
+        return json_answer({})
+
+
+def _named(request: Request) -> tuple[str, str | None]:
+    """Return the model's name and version in a path."""
+    found = request.path_params
+    return found["name"], found.get("version")
+
+
+async def _controlled(request: Request, service: Service) -> str:
+    """Return the name of the model to load or unload; raises `Forbidden` where that is off."""
+    if not service.model_control:
+        raise Forbidden(
+            "models are not loaded or unloaded here: the server was started without --model-control"
+        )
+    asked = await _object(request)
+    given = asked.get("parameters", {})
+    if not isinstance(given, dict) or set(given) - {"unload_dependents"}:
+        raise BadRequest("a model is loaded by its name only; no configuration or file is taken")
+    name: str = request.path_params["name"]
+    return name
+
+
+async def _object(request: Request) -> dict[str, Any]:
+    """Return the JSON object in a body; an empty one stands for {}."""
+    body = await exchange_of(request.scope).body()
+    if len(body) > 1 << 20:
+        raise TooLarge("the body of a request about the repository is over 1 MiB", limit="body")
+    try:
+        found = json.loads(body or b"{}")
+    except (ValueError, RecursionError) as exc:
+        raise BadRequest(f"the body is no JSON: {exc}") from exc
+    if not isinstance(found, dict):
+        raise BadRequest(f"the JSON {shown(found)} is no object")
+    return found

@@ -18,6 +18,7 @@ from regnet.errors import RegNetError
 
 COMMANDS = (
     "classify",
+    "serve",
     "evaluate",
     "compare",
     "train",

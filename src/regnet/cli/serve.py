@@ -148,5 +148,7 @@ def _own_name(model: str) -> str:
     return path.stem if path.suffix in (".xml", ".pyth", ".pth", ".pt", ".bin") else path.name
 
 
-def _print_ready(address: str) -> None:
+def _print_ready(address: str, grpc: str | None) -> None:
     typer.echo(f"regnet serves {address}")
+    if grpc is not None:
+        typer.echo(f"gRPC on {grpc}")

@@ -6,7 +6,7 @@ import signal
 import socket
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from regnet.conversion import InferencePrecision
 from regnet.errors import MissingExtraError, ServeError
@@ -27,6 +27,9 @@ except ImportError as exc:
     raise MissingExtraError("serving", "serve") from exc
 
 from regnet.serving.auth import Token
+
+if TYPE_CHECKING:
+    from regnet.serving.grpc_service import GrpcServer
 
 _LINGER: Final = 0.25  # seconds after the last connection is taken until the idle ones are closed
 _GRACE: Final = 5.0  # seconds more than a request may take
@@ -52,10 +55,14 @@ class Setup:
     grpc: int | None = None
 
 
-def serve(setup: Setup, *, on_ready: Callable[[str], None]) -> None:
+OnReady = Callable[[str, str | None], None]
+"""Hears the address of HTTP, and that of gRPC where there is one."""
+
+
+def serve(setup: Setup, *, on_ready: OnReady) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was accepted.
 
-    `on_ready` hears the address once requests are taken. Raises `ServeError` where the port cannot
+    `on_ready` is called once requests are taken. Raises `ServeError` where the port cannot
     be had, and the errors of `Library.ir` where a model cannot be loaded.
     """
     listener = _listener(setup.host, setup.port)
@@ -63,7 +70,7 @@ def serve(setup: Setup, *, on_ready: Callable[[str], None]) -> None:
         runner.run(_serve(setup, listener, on_ready))
 
 
-async def _serve(setup: Setup, listener: socket.socket, on_ready: Callable[[str], None]) -> None:
+async def _serve(setup: Setup, listener: socket.socket, on_ready: OnReady) -> None:
     metrics = Metrics()
     log = AccessLog()
     models = Models(setup.library, precision=setup.precision, limits=setup.limits, observer=metrics)
@@ -80,7 +87,11 @@ async def _serve(setup: Setup, listener: socket.socket, on_ready: Callable[[str]
         for name, source in setup.models.items():
             await models.load(name, source)
         await _add_remote(setup, service, stack)
-        await _Server(setup, service, lambda: on_ready(_address(listener))).serve([listener])
+        grpc = await _grpc(setup, service)
+        server = _Server(
+            setup, service, grpc, lambda: on_ready(_address(listener), _where(grpc, setup.host))
+        )
+        await server.serve([listener])
 
 
 async def _add_remote(setup: Setup, service: Service, stack: contextlib.AsyncExitStack) -> None:
@@ -91,10 +102,24 @@ async def _add_remote(setup: Setup, service: Service, stack: contextlib.AsyncExi
         stack.push_async_callback(service.remote.close)
 
 
+async def _grpc(setup: Setup, service: Service) -> "GrpcServer | None":
+    if setup.grpc is None:
+        return None
+    from regnet.serving.grpc_service import start_grpc
+
+    return await start_grpc(service, setup.host, setup.grpc)
+
+
 class _Server(uvicorn.Server):
     """uvicorn, with signals that end it well and a stop that drops nothing it accepted."""
 
-    def __init__(self, setup: Setup, service: Service, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        service: Service,
+        grpc: "GrpcServer | None",
+        on_ready: Callable[[], None],
+    ) -> None:
         limits = setup.limits
         super().__init__(
             uvicorn.Config(
@@ -109,7 +134,7 @@ class _Server(uvicorn.Server):
                 timeout_graceful_shutdown=int(limits.seconds + _GRACE),
             )
         )
-        self._service, self._on_ready = service, on_ready
+        self._service, self._grpc, self._on_ready = service, grpc, on_ready
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Open for requests and say so."""
@@ -127,7 +152,10 @@ class _Server(uvicorn.Server):
         for server in self.servers:
             server.close()
         await asyncio.sleep(_LINGER)
-        await super().shutdown(sockets)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(super().shutdown(sockets))
+            if self._grpc is not None:
+                group.create_task(self._grpc.stop())
         self._service.log.event("stopped")
 
     @contextlib.contextmanager
@@ -161,3 +189,7 @@ def _address(listener: socket.socket) -> str:
     """Return the address that browsers and clients are given."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _where(grpc: "GrpcServer | None", host: str) -> str | None:
+    return None if grpc is None else f"{host}:{grpc.port}"

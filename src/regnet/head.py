@@ -68,18 +68,20 @@ def _read(graph: ov.Model) -> Head:
     axes = sorted(_constant(mean.input_value(1)).ravel().astype(int).tolist())
     if axes != _POSITIONS or len(features.get_partial_shape()) != 4:
         raise _OddError(f"{mean.get_friendly_name()} is no mean over positions")
-    return Head(np.ascontiguousarray(weights / scale), bias.ravel() / scale, features)
+    return Head(np.ascontiguousarray(weights * scale), bias.ravel() * scale, features)
 
 
 def _temperature(logits: Any) -> tuple[np.float32, Any]:
-    """Return what the logits are divided by before the softmax, and what is divided."""
+    """Return what the logits are times before the softmax, and what that is done to."""
     node = logits.get_node()
-    if node.get_type_name() != "Divide":
+    kind = node.get_type_name()
+    if kind not in ("Divide", "Multiply"):  # OpenVINO makes the one the other
         return np.float32(1), logits
-    divisor = _constant(node.input_value(1))
-    if divisor.size != 1:
-        raise _OddError(f"{node.get_friendly_name()} divides each class by another number")
-    return np.float32(divisor.item()), node.input_value(0)
+    by, before = _constant(node.input_value(1)), node.input_value(0)
+    if by.size != 1:
+        raise _OddError(f"{node.get_friendly_name()} is not the same for each class")
+    factor = np.float32(by.item())
+    return (1 / factor if kind == "Divide" else factor), before
 
 
 def _one_of(output: Any, kind: str) -> Any:

@@ -24,7 +24,7 @@ from PIL import Image
 from regnet.graph_preprocess import preprocessing_model
 from regnet.preprocess import crop_pixels, rgb_pixels
 from regnet.protocol import Preprocess
-from regnet.runtime import ov
+from regnet.runtime import core
 from regnet.samples import sample_photos
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "photos"
@@ -34,7 +34,7 @@ Pixels = NDArray[Any]
 def graph(preprocess: Preprocess) -> Callable[[Pixels], Pixels]:
     """Return the preprocessing graph as a function of whole images."""
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    compiled = ov.Core().compile_model(preprocessing_model(preprocess), "CPU", options)
+    compiled = core.compile_model(preprocessing_model(preprocess), "CPU", options)
     request = compiled.create_infer_request()
 
     def run(image: Pixels) -> Pixels:

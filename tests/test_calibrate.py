@@ -23,7 +23,7 @@ from regnet.errors import ConversionError, DatasetError, ModelError, RegNetError
 from regnet.graph import graph_metadata, read_graph, set_graph_metadata
 from regnet.graph_preprocess import embed_preprocessing
 from regnet.labels import Label
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 from regnet.samples import sample_photos
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
@@ -146,7 +146,7 @@ def test_a_temperature_whose_record_was_dropped_still_counts(
     report: CalibrationReport, photos: Path, tmp_path: Path
 ) -> None:
     """As by a step that makes another model of it, for which the sets are not known to hold."""
-    graph = ov.Core().read_model(report.path)
+    graph = core.read_model(report.path)
     del graph.get_rt_info()["regnet"]
     path = saved(graph, tmp_path / "m.xml", precision="fp16")
     assert Classifier(path).metadata.calibration is None

@@ -20,7 +20,7 @@ from regnet.engine import Engine, read_model
 from regnet.errors import ImageError, ModelError
 from regnet.preprocess import crop_pixels
 from regnet.result import Prediction, Wanted, top_classes
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 from regnet.samples import sample_photos
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
@@ -88,7 +88,7 @@ def test_results_keep_the_order_of_the_sources(classifier: Classifier, batch_siz
 def test_probabilities_are_the_models(classifier: Classifier, photos: list[Path]) -> None:
     """Compare with a plain loop over the IR's documented contract: float BGR pixels in."""
     hints = {"INFERENCE_PRECISION_HINT": "f32"}
-    plain = ov.Core().compile_model(BUNDLED, "CPU", hints)
+    plain = core.compile_model(BUNDLED, "CPU", hints)
     protocol = classifier.metadata.preprocess
     for path, found in zip(photos, classifier.stream(photos, top_k=200), strict=True):
         pixels = crop_pixels(path, protocol).transpose(2, 0, 1)[None].astype(np.float32)
@@ -208,7 +208,7 @@ def test_an_ir_without_metadata_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_graph_that_belies_its_metadata_is_refused(tmp_path: Path) -> None:
-    model = ov.Core().read_model(BUNDLED)
+    model = core.read_model(BUNDLED)
     model.reshape({0: [-1, 3, 160, 160]})
     ov.save_model(model, tmp_path / "other.xml", compress_to_fp16=False)
     with pytest.raises(ModelError, match=r"3,160,160.*metadata says.*3,128,128"):

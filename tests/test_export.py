@@ -17,7 +17,7 @@ from regnet.labels import Label, imagenet_labels
 from regnet.metadata import ModelMetadata, metadata_from_strings
 from regnet.network import RegNet
 from regnet.protocol import OMZ, Preprocess
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 from regnet.samples import sample_crops
 from regnet.spec import RegNetSpec, Spec, spec_by_name
 
@@ -70,7 +70,7 @@ def test_a_conversion_keeps_its_contract(
     assert conversion.max_delta <= 1e-5
     assert (conversion.rounding > 0) == (precision == "fp16")
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(conversion.files)
-    model = ov.Core().read_model(path)
+    model = core.read_model(path)
     assert [port.any_name for port in (*model.inputs, *model.outputs)] == ["data", "prob"]
     assert str(model.input(0).partial_shape) == "[?,3,64,64]"
     assert str(model.output(0).partial_shape) == "[?,7]"
@@ -87,7 +87,7 @@ def test_probabilities_equal_the_networks_on_new_pixels(ending: str, tmp_path: P
         found = onnxruntime.InferenceSession(path).run(["prob"], {"data": pixels})[0]
     else:
         hints = {"INFERENCE_PRECISION_HINT": "f32"}
-        found = ov.Core().compile_model(path, "CPU", hints)(pixels)["prob"]
+        found = core.compile_model(path, "CPU", hints)(pixels)["prob"]
     assert found.max() > 0.5
     assert np.abs(found - expected).max() <= 1e-5
     assert np.abs(found.sum(1) - 1).max() <= 1e-5

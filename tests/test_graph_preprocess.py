@@ -23,7 +23,7 @@ from regnet.graph_preprocess import PIXELS, embed_preprocessing, preprocessing_m
 from regnet.pixel_check import odd_images, pixel_bound
 from regnet.preprocess import crop_pixels, rgb_pixels
 from regnet.protocol import OMZ, PYCLS, Preprocess
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 from regnet.samples import sample_crops, sample_photos
 
 Pixels = NDArray[Any]
@@ -35,7 +35,7 @@ SINGLE = replace(OMZ, name="single", resize=9, crop=1)
 
 def compiled(model: ov.Model, **options: str) -> Callable[[Pixels], Pixels]:
     """Return a model's last output as a function of one image."""
-    run = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **options})
+    run = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32", **options})
     return lambda image: run(image[None])[len(run.outputs) - 1][0]
 
 

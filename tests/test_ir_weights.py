@@ -15,7 +15,7 @@ from regnet.graph import read_graph, set_graph_metadata
 from regnet.library import Library
 from regnet.network import RegNet, fold_batch_norm
 from regnet.protocol import Preprocess
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 from regnet.samples import sample_crops
 from regnet.spec import Spec
 from regnet.training.unfold import unfold_batch_norm
@@ -133,7 +133,7 @@ def test_the_bundled_model_gives_its_own_answers(tmp_path: Path) -> None:
         {name: torch.from_numpy(array) for name, array in found.state.items()},
         [crops],
     )
-    compiled = ov.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     with torch.no_grad():
         probabilities = torch.softmax(network(crops), 1).numpy()
     assert np.abs(probabilities - compiled(pixels)["prob"]).max() < 1e-5

@@ -16,7 +16,7 @@ from regnet.graph import graph_metadata, read_graph
 from regnet.metadata import ModelMetadata
 from regnet.preprocess import ImageLike, crop_pixels, rgb_pixels
 from regnet.protocol import Preprocess, by_protocol
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 
 Batch = NDArray[Any] | Sequence[NDArray[Any]]
 
@@ -212,7 +212,7 @@ def _from_pixels(model: ov.Model, preprocess: Preprocess) -> ov.Model:
 
 def _compile(model: ConvertedModel, options: dict[str, Any]) -> Any:
     try:
-        return ov.Core().compile_model(model.graph, "CPU", options)
+        return core.compile_model(model.graph, "CPU", options)
     except RuntimeError as exc:
         reason = str(exc).strip().splitlines()[-1]
         raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc

@@ -132,12 +132,12 @@ def _write_and_run_whole(
     """Write an IR that makes its crops itself, with what was measured of their pixels."""
     from regnet.graph_preprocess import embed_preprocessing
     from regnet.pixel_check import pixel_bound, run_whole
-    from regnet.runtime import ov
+    from regnet.runtime import core
 
     model = embed_preprocessing(_ir(path, weights, metadata), metadata.preprocess)
     bound = pixel_bound(model, metadata.preprocess, images)
     names = _write_ir(path, model, replace(metadata, pixel_bound=bound))
-    pixels, found = zip(*run_whole(ov.Core().read_model(path), images), strict=True)
+    pixels, found = zip(*run_whole(core.read_model(path), images), strict=True)
     return _Written(names, np.stack(pixels), np.stack(found), bound)
 
 
@@ -158,11 +158,11 @@ def _ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> Any:
     """Return the OpenVINO model; an ONNX file is written on the way, beside `path`."""
     from openvino.passes import ConstantFolding, Manager
 
-    from regnet.runtime import ov
+    from regnet.runtime import core
 
     onnx_path = path.with_suffix(".onnx")
     _write_onnx(onnx_path, weights, replace(metadata, precision="fp32"))
-    model = ov.Core().read_model(onnx_path)
+    model = core.read_model(onnx_path)
     passes = Manager()
     passes.register_pass(ConstantFolding())
     passes.run_passes(model)
@@ -198,10 +198,10 @@ def _store_weights_in_fp16(model: Any) -> None:
 
 def _run_ir(path: Path, pixels: Pixels) -> Pixels:
     """Return the probabilities that OpenVINO computes in FP32."""
-    from regnet.runtime import ov
+    from regnet.runtime import core
 
     hints = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = ov.Core().compile_model(path, "CPU", hints)
+    compiled = core.compile_model(path, "CPU", hints)
     return np.concatenate([compiled(image[None])[OUTPUT] for image in pixels])
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from regnet.errors import ModelError
 from regnet.metadata import ModelMetadata, metadata_from_strings
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 
 RT_INFO = "regnet"
 PREPROCESSING = "preprocessing/"
@@ -24,7 +24,7 @@ def read_graph(path: Path) -> ov.Model:
     if path.suffix == ".xml" and b"<net" not in _head(path):
         raise ModelError(f"{path}: not an OpenVINO model")
     try:
-        return ov.Core().read_model(path)
+        return core.read_model(path)
     except RuntimeError as exc:
         reason = str(exc).strip().splitlines()[-1]
         raise ModelError(f"{path}: not a model that OpenVINO can read ({reason})") from exc

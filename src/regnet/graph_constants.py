@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.errors import ModelError
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 
 Crop = NDArray[Any]
 Reduction = Literal["mean", "max"]
@@ -59,7 +59,7 @@ def outputs_of(
     """Yield what these outputs of operations in the graph are, batch by batch of crops."""
     part = ov.Model(list(outputs), graph.get_parameters())
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
-    request = ov.Core().compile_model(part, "CPU", options).create_infer_request()
+    request = core.compile_model(part, "CPU", options).create_infer_request()
     for start in range(0, len(crops), batch):
         request.infer({0: pixels_of(crops[start : start + batch])})
         yield [request.get_output_tensor(place).data for place in range(len(outputs))]

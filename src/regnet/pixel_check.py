@@ -10,7 +10,7 @@ from regnet.errors import ConversionError
 from regnet.graph_preprocess import PIXELS
 from regnet.preprocess import crop_pixels
 from regnet.protocol import Preprocess
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 
 Images = Sequence[NDArray[np.uint8]]
 
@@ -48,7 +48,7 @@ def run_whole(
     """Yield the pixels (3, crop, crop) and probabilities (classes) of each image, in float32."""
     model = model.clone()
     model.add_outputs(PIXELS)
-    compiled = ov.Core().compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for image in images:
         found = compiled(image[None])
         yield found[PIXELS][0].copy(), found[0][0].copy()

@@ -1,6 +1,6 @@
-"""OpenVINO as regnet uses it: without telemetry, and safe for threads from the first call.
+"""OpenVINO as regnet uses it: without telemetry, safe for threads and for signals.
 
-Everything in regnet imports `ov` from here.
+Everything in regnet imports `ov` from here, and uses this `core`.
 """
 
 import sys
@@ -22,4 +22,9 @@ finally:
 # other for ever. Imports are for one thread at a time.
 ov.Type.u8.to_dtype()
 
-__all__ = ["ov"]
+# One for the whole process, never given up: a CPU plugin gives the thread that loads it a stack for
+# signals, and unmaps it when the plugin ends. Of plugins that do not end in reverse order a stack
+# that is gone stays behind, and the next signal, such as Ctrl-C, ends the process.
+core = ov.Core()
+
+__all__ = ["core", "ov"]

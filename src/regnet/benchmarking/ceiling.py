@@ -7,7 +7,7 @@ import numpy as np
 
 from regnet.benchmarking.timing import Contestant, side_by_side
 from regnet.conversion import InferencePrecision
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 
 SIZE: Final = 1024
 LAYERS: Final = 4
@@ -41,7 +41,7 @@ def gemm(precision: InferencePrecision, *, workers: int) -> Gemm:
         "PERFORMANCE_HINT": "LATENCY" if workers == 1 else "THROUGHPUT",
         "NUM_STREAMS": workers,
     }
-    compiled = ov.Core().compile_model(_graph(precision), "CPU", options)
+    compiled = core.compile_model(_graph(precision), "CPU", options)
     values = np.random.default_rng(0).random((SIZE, SIZE), np.float32)
     calls = side_by_side(_Calls(compiled, values, workers), workers=workers)
     work = calls.work * 2.0 * SIZE**3 * LAYERS

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from regnet.parallel import cores
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _STAT: Final = Path("/proc/stat")
@@ -53,7 +53,6 @@ def this_machine(*, cpuinfo: Path = _CPUINFO) -> Machine:
     """Return the machine that this process runs on."""
     fields = _cpuinfo(cpuinfo)
     flags = fields.get("flags", fields.get("Features", "")).split()
-    core = ov.Core()
     return Machine(
         cpu=fields.get("model name") or platform.processor() or platform.machine(),
         cores=cores(),

@@ -13,7 +13,7 @@ from PIL import Image
 from regnet.benchmarking.competitors import Competitor
 from regnet.graph import read_graph
 from regnet.metadata import ModelMetadata
-from regnet.runtime import ov
+from regnet.runtime import core
 
 PLAIN_TORCH: Final = "torch eager f32 behind a Pillow loop"
 PLAIN_OPENVINO: Final = "OpenVINO as it comes behind a Pillow loop"
@@ -80,7 +80,7 @@ def torch_loop(
 
 def openvino_loop(path: Path, photos: Sequence[Path], metadata: ModelMetadata) -> PlainLoop:
     """Return a loop that runs one photo after the other through OpenVINO with its own defaults."""
-    compiled = ov.Core().compile_model(read_graph(path), "CPU")
+    compiled = core.compile_model(read_graph(path), "CPU")
     computes_in = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
     return PlainLoop(
         PLAIN_OPENVINO,

@@ -10,7 +10,7 @@ from regnet.errors import ModelError
 from regnet.graph import read_graph
 from regnet.graph_preprocess import PIXELS
 from regnet.parallel import cores
-from regnet.runtime import ov
+from regnet.runtime import core, ov
 
 
 class GraphCrop:
@@ -28,7 +28,7 @@ class GraphCrop:
             raise ModelError(f"{path}: no tensor in its graph is named {PIXELS}")
         part = ov.Model([found[0]], graph.get_parameters(), PIXELS)
         options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": cores()}
-        compiled = ov.Core().compile_model(part, "CPU", options)
+        compiled = core.compile_model(part, "CPU", options)
         self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
         for _ in range(cores()):
             self._requests.put(compiled.create_infer_request())

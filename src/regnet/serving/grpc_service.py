@@ -43,18 +43,22 @@ _CODES: Final = {
 _GONE: Final = 499  # in the log only
 _OPEN_TO_ALL: Final = ("ServerLive", "ServerReady")
 _FIELDS: Final = 1000  # of a message, beside those of its images
+_ON_THE_WAY: Final = 0.2  # seconds
+_LAST_BYTES: Final = 1.0  # seconds
 _LONGEST_ERROR: Final = 1000  # characters: it travels in a header
 
 
 class GrpcServer:
     """A gRPC server that listens on `port`."""
 
-    def __init__(self, server: Any, port: int, seconds: float) -> None:
-        self._server, self.port, self._seconds = server, port, seconds
+    def __init__(self, server: Any, calls: "GrpcService", port: int) -> None:
+        self._server, self._calls, self.port = server, calls, port
 
     async def stop(self) -> None:
-        """Refuse what is new, and finish what was accepted."""
-        await self._server.stop(self._seconds)
+        """Finish what was accepted, and end; what comes meanwhile is told so (UNAVAILABLE)."""
+        await asyncio.sleep(_ON_THE_WAY)  # gRPC would drop what was sent but not yet accepted
+        await self._calls.finish()
+        await self._server.stop(_LAST_BYTES)
 
 
 async def start_grpc(service: Service, host: str, port: int) -> GrpcServer:
@@ -70,14 +74,15 @@ async def start_grpc(service: Service, host: str, port: int) -> GrpcServer:
         ],
         maximum_concurrent_rpcs=4 * limits.queue,
     )
-    server.add_generic_rpc_handlers((GrpcService(service).handlers(),))
+    calls = GrpcService(service)
+    server.add_generic_rpc_handlers((calls.handlers(),))
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_insecure_port(where)
     except RuntimeError as exc:
         raise ServeError(f"cannot listen for gRPC on {where}: {exc}; choose another port") from exc
     await server.start()
-    return GrpcServer(server, bound, limits.seconds)
+    return GrpcServer(server, calls, bound)
 
 
 class GrpcService:
@@ -87,6 +92,10 @@ class GrpcService:
         self._service = service
         limits = service.limits
         self._reading = asyncio.Semaphore(max(1, limits.queue_bytes // limits.body))
+        self._running = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._stopping = False
         extensions = ["classification"]
         if service.model_control:
             extensions.append("model_repository")
@@ -115,7 +124,7 @@ class GrpcService:
     def _handler(self, name: str, answer: Answer) -> Callable[[Any, Any], Awaitable[bytes]]:
         async def handle(messages: AsyncIterator[bytes], context: Any) -> bytes:
             exchange = self._exchange(name, context)
-            self._service.metrics.in_flight.inc()
+            self._begin()
             try:
                 request = await self._request(name, messages, exchange)
                 reply: bytes = (await answer(request, exchange)).SerializeToString()
@@ -129,9 +138,28 @@ class GrpcService:
                 text = "the server failed; its log says why, under this id"
                 return await self._abort(context, exchange, 500, text)
             finally:
+                self._end()
                 self._record(name, exchange)
 
         return handle
+
+    async def finish(self) -> None:
+        """Answer what is under way; what comes from now on is refused."""
+        self._stopping = True
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._service.limits.seconds):
+                await self._idle.wait()
+
+    def _begin(self) -> None:
+        self._running += 1
+        self._idle.clear()
+        self._service.metrics.in_flight.inc()
+
+    def _end(self) -> None:
+        self._running -= 1
+        if not self._running:
+            self._idle.set()
+        self._service.metrics.in_flight.dec()
 
     def _exchange(self, name: str, context: Any) -> Exchange:
         """Return the request that came, as HTTP's log and figures know it."""
@@ -156,6 +184,8 @@ class GrpcService:
 
     async def _request(self, name: str, messages: AsyncIterator[bytes], exchange: Exchange) -> Any:
         """Return the message of a request that may be served; raises `Refused`."""
+        if self._stopping:
+            raise NotReady("the server stops")
         token = self._service.token
         known = token is None or token.admits(exchange.headers.get(b"authorization"))
         if not known and name not in _OPEN_TO_ALL:
@@ -194,7 +224,6 @@ class GrpcService:
         """Log and count a request, as HTTP's gate does."""
         exchange.release()
         metrics, seconds = self._service.metrics, exchange.age()
-        metrics.in_flight.dec()
         exchange.status = exchange.status or _GONE
         metrics.answered("POST", f"/{SERVICE}/{name}", exchange.status, seconds)
         if exchange.status >= 400:

@@ -3,7 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
@@ -12,11 +12,17 @@ from regnet.cli.console import interruptible
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 from regnet.conversion import Conversion, Format, Precision, require_format
-from regnet.errors import OutputError
+from regnet.errors import ConversionError, OutputError
 from regnet.labels import read_labels
+from regnet.library import Library
 from regnet.metadata import Preprocessing
 from regnet.protocol import Channels, Interpolation
 from regnet.zoo.catalogue import card_by_name
+
+if TYPE_CHECKING:
+    from regnet.model_repository import Entry
+
+Layout = Literal["files", "repository"]
 
 HELP = """Convert published weights or a checkpoint file to OpenVINO IR or ONNX.
 
@@ -32,6 +38,9 @@ MODEL is a card's name (see `regnet models`) or a checkpoint: .pyth, .pth, .pt, 
 .safetensors, from pycls, timm, torchvision or Hugging Face. The architecture is found from the \
 tensors. Needs the extra `torch`; the result does not.
 
+With --layout repository the folder becomes one that OpenVINO Model Server and Triton load as it \
+is. MODEL may then also be `bundled` or an IR (.xml), which is only copied.
+
 Examples:
 
   regnet convert regnetx-3.2gf -o models/
@@ -41,6 +50,8 @@ Examples:
   regnet convert my.safetensors --format onnx --labels classes.txt
 
   regnet convert regnetx-3.2gf --preprocessing graph
+
+  regnet convert regnetx-3.2gf --layout repository -o models/
 """
 
 
@@ -58,6 +69,9 @@ def convert(
     preprocessing: Annotated[
         Preprocessing, typer.Option(help="Who resizes and crops: the caller, or the IR's graph")
     ] = "caller",
+    layout: Annotated[
+        Layout, typer.Option(help="The IR's files, or a repository of models for other servers")
+    ] = "files",
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to")
     ] = Path(),
@@ -88,25 +102,77 @@ def convert(
     """Convert and say what was measured."""
     models = library(cache_dir, offline, mirror)
     protocol = {"resize": resize, "crop": crop, "interpolation": interpolation}
+    changes: dict[str, Any] = {
+        "name": name,
+        "card": card_by_name(card) if card else None,
+        "spec": spec,
+        "labels": read_labels(labels) if labels else None,
+        "channels": channels,
+        "protocol": {key: value for key, value in protocol.items() if value is not None},
+        "format": format,
+        "precision": precision,
+        "preprocessing": preprocessing,
+    }
     with interruptible():
         require_format(format, preprocessing)
-        with download_display() as on_event:
-            request = replace(models, on_event=on_event).request(model)
-        request = replace(
-            request,
-            card=card_by_name(card) if card else request.card,
-            name=name,
-            spec=spec,
-            labels=read_labels(labels) if labels else None,
-            channels=channels,
-            protocol={key: value for key, value in protocol.items() if value is not None},
-            format=format,
-            precision=precision,
-            preprocessing=preprocessing,
-        )
-        conversion = models.convert(request)
+        if layout == "repository":
+            typer.echo(_into_repository(models, model, changes, output, as_json=as_json))
+            return
+        conversion = _convert(models, model, changes)
         path = _publish(conversion, output)
     typer.echo(_as_json(conversion, path) if as_json else _as_text(conversion, path))
+
+
+def _convert(models: Library, model: str, changes: dict[str, Any]) -> Conversion:
+    """Return the conversion, from the cache where it was made before."""
+    with download_display() as on_event:
+        request = replace(models, on_event=on_event).request(model)
+    changes = changes | {"card": changes["card"] or request.card}
+    return models.convert(replace(request, **changes))
+
+
+def _into_repository(
+    models: Library, model: str, changes: dict[str, Any], folder: Path, *, as_json: bool
+) -> str:
+    """Add the model to a repository, converted if it is not yet, and return what to print."""
+    from regnet.model_repository import add_to_repository, converted_file
+
+    if changes["format"] != "ir":
+        raise ConversionError("--layout repository is for OpenVINO IR: leave out --format onnx")
+    if path := converted_file(model):
+        _require_unchanged(model, changes)
+        entry = add_to_repository(path, folder, name=changes["name"])
+        return json.dumps(_entry_values(entry)) if as_json else _entry_text(entry)
+    conversion = _convert(models, model, changes)
+    entry = add_to_repository(conversion.path, folder)
+    if as_json:
+        return json.dumps(_entry_values(entry) | _values(conversion))
+    return "\n".join([_entry_text(entry), *_text_lines(conversion)])
+
+
+def _require_unchanged(model: str, changes: dict[str, Any]) -> None:
+    """Refuse options of a conversion where there is none."""
+    usual: tuple[Any, ...] = (None, {}, "ir", "fp32", "caller")
+    given = [key for key, value in changes.items() if key != "name" and value not in usual]
+    if given:
+        raise ConversionError(
+            f"{model} is converted already: leave out what would change it "
+            f"({', '.join(given)}), or name a checkpoint or another card"
+        )
+
+
+def _entry_values(entry: "Entry") -> dict[str, Any]:
+    return {
+        "path": str(entry.folder),
+        "version": entry.version,
+        "new": entry.new,
+        "files": [str(entry.folder / name) for name in entry.files],
+    }
+
+
+def _entry_text(entry: "Entry") -> str:
+    version = f"version {entry.version}{'' if entry.new else ', which was there already'}"
+    return "\n".join([f"{entry.folder}: {version}", *(f"  {name}" for name in entry.files)])
 
 
 def _publish(conversion: Conversion, folder: Path) -> Path:
@@ -121,21 +187,26 @@ def _publish(conversion: Conversion, folder: Path) -> Path:
 
 
 def _as_json(conversion: Conversion, path: Path) -> str:
-    return json.dumps(
-        {
-            "path": str(path),
-            "files": [str(path.parent / name) for name in conversion.files],
-            "max_delta": conversion.max_delta,
-            "rounding": conversion.rounding,
-            "pixel_bound": conversion.pixel_bound and conversion.pixel_bound.to_dict(),
-            "notes": list(conversion.notes),
-        }
-    )
+    files = [str(path.parent / name) for name in conversion.files]
+    return json.dumps({"path": str(path), "files": files} | _values(conversion))
+
+
+def _values(conversion: Conversion) -> dict[str, Any]:
+    return {
+        "max_delta": conversion.max_delta,
+        "rounding": conversion.rounding,
+        "pixel_bound": conversion.pixel_bound and conversion.pixel_bound.to_dict(),
+        "notes": list(conversion.notes),
+    }
 
 
 def _as_text(conversion: Conversion, path: Path) -> str:
+    return "\n".join([str(path), *_text_lines(conversion)])
+
+
+def _text_lines(conversion: Conversion) -> list[str]:
+    """Return what was measured and assumed, a line each."""
     lines = [
-        str(path),
         f"  checked on {conversion.photos} photos: probabilities differ from the network's "
         f"by at most {conversion.max_delta:.1e} (1e-05 is allowed)",
     ]
@@ -146,7 +217,7 @@ def _as_text(conversion: Conversion, path: Path) -> str:
         )
     if conversion.pixel_bound:
         lines.append(f"  resizes and crops by itself: {_of_pixels(conversion.pixel_bound)}")
-    return "\n".join([*lines, *(f"  note: {note}" for note in conversion.notes)])
+    return [*lines, *(f"  note: {note}" for note in conversion.notes)]
 
 
 def _of_pixels(bound: PixelBound) -> str:

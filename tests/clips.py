@@ -27,18 +27,25 @@ def write_clip(
     *,
     codec: str = "libx264",
     pix_fmt: str = "yuv420p",
-    rotation: int = 0,
+    rotation: tuple[int, bool] = (0, False),
+    aspect: Fraction | None = None,
     **options: str,
 ) -> Path:
-    """Write pictures, each with its time in ms, and return the path."""
+    """Write pictures, each with its time in ms, and return the path.
+
+    `rotation` is in degrees counterclockwise, with whether it is mirrored before; `aspect` is that
+    of a pixel.
+    """
     shots = list(shots)
     height, width = shots[0][1].shape[:2]
     with av.open(str(path), "w") as container:
         stream: Any = container.add_stream(codec, rate=25, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
         stream.codec_context.time_base = TIME_BASE
-        if rotation:
-            stream.set_display_rotation(rotation)
+        if any(rotation):
+            stream.set_display_rotation(rotation[0], hflip=rotation[1])
+        if aspect is not None:
+            stream.codec_context.sample_aspect_ratio = aspect
         for time, pixels in shots:
             frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format=pix_fmt)
             frame.pts, frame.time_base = time, TIME_BASE

@@ -1,5 +1,6 @@
 """`regnet classify`: names what is in photos and videos."""
 
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -54,6 +55,12 @@ def register(app: typer.Typer) -> None:
     app.command("classify", help=HELP)(classify)
 
 
+def _finite(seconds: float) -> float:
+    if not math.isfinite(seconds):
+        raise typer.BadParameter("is not a number of seconds")
+    return seconds
+
+
 def classify(
     sources: Annotated[
         list[str], typer.Argument(metavar="SOURCE...", help="Images, see above", show_default=False)
@@ -103,13 +110,17 @@ def classify(
     every: Annotated[
         float,
         typer.Option(
-            min=0, metavar="SECONDS", help="Of a video, a frame of each so many seconds; 0: all"
+            min=0,
+            callback=_finite,
+            metavar="SECONDS",
+            help="Of a video, a frame of each so many seconds; 0: all",
         ),
     ] = 1.0,
     smooth: Annotated[
         float,
         typer.Option(
             min=0,
+            callback=_finite,
             metavar="SECONDS",
             help="Of a video, average the probabilities over so many seconds",
         ),

@@ -61,13 +61,13 @@ class Smoothing:
         self._rows: deque[tuple[float, NDArray[np.float32]]] = deque()
 
     def __call__(self, row: NDArray[np.float32], time: float) -> NDArray[np.float32]:
-        """Return the mean with this row (classes,) of a frame at `time`, in seconds."""
+        """Return the mean with this row (classes,) of a frame at `time`, in whole microseconds."""
         if not self._seconds:
             return row
         if self._rows and time < self._rows[-1][0]:  # the clock of the stream was set anew
             self._rows.clear()
         self._rows.append((time, row))
-        while self._rows[0][0] <= time - self._seconds:
+        while self._rows[0][0] <= round(time - self._seconds, 6):
             self._rows.popleft()
         mean: NDArray[np.float32] = np.mean([row for _, row in self._rows], axis=0)
         return mean

@@ -9,6 +9,7 @@ from typing import Any, Final, TextIO
 from regnet.serving.exchange import Exchange
 
 _LONGEST_PATH: Final = 200  # characters
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class AccessLog:
@@ -53,7 +54,7 @@ class AccessLog:
         self._write(fields)
 
     def _write(self, fields: dict[str, Any]) -> None:
-        line = json.dumps(fields, separators=(",", ":")) + "\n"
+        line = _ENCODER.encode(fields) + "\n"
         stream = self._stream or sys.stderr
         with self._lock:
             stream.write(line)

@@ -2,12 +2,14 @@
 
 import json
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from starlette.responses import Response
 
 from regnet.serving.exchange import Exchange
 from regnet.serving.refusals import Refused
+
+_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Forbidden(Refused):
@@ -24,7 +26,7 @@ class Unsupported(Refused):
 
 def json_bytes(value: Any) -> bytes:
     """Return JSON as short as it gets."""
-    return json.dumps(value, separators=(",", ":"), allow_nan=False).encode()
+    return _ENCODER.encode(value).encode()
 
 
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:

@@ -1,7 +1,5 @@
 """The application: every route of a server, around the models that are passed in."""
 
-from importlib.util import find_spec
-
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
@@ -9,6 +7,7 @@ from regnet.serving.answers import error_answer, json_bytes
 from regnet.serving.exchange import exchange_of
 from regnet.serving.gate import Gate
 from regnet.serving.openapi import openapi
+from regnet.serving.page import page_routes
 from regnet.serving.reference import reference_page
 from regnet.serving.service import Service
 from regnet.serving.v1 import v1_routes
@@ -32,10 +31,8 @@ def create_app(service: Service, *, page: bool = True) -> FastAPI:
     app.include_router(v2_routes(service))
     _add_figures(app, service)
     _add_reference(app, service)
-    if page and find_spec("regnet.serving.page"):
-        from regnet.serving.page import router
-
-        app.include_router(router)
+    if page:
+        app.include_router(page_routes())
     return app
 
 

@@ -7,7 +7,7 @@ from fastapi import APIRouter, Request, Response
 from starlette.datastructures import QueryParams
 
 from regnet.answer import Answer
-from regnet.errors import ImageError, shown
+from regnet.errors import ImageError, ModelError, shown
 from regnet.result import Prediction, Wanted
 from regnet.serving.answers import error_answer, json_answer
 from regnet.serving.exchange import Exchange, exchange_of
@@ -21,14 +21,16 @@ from regnet.serving.service import Service
 class Options:
     """What the query of a request asks for."""
 
-    model: str | None
-    top_k: int
-    sets: bool
-    explain: bool
+    model: str | None = None
+    top_k: int = 5
+    sets: bool = False
+    explain: bool = False
 
 
 def options_of(query: QueryParams) -> Options:
     """Return the options in a query; raises `BadRequest` for one that is unknown or malformed."""
+    if not query:
+        return Options()
     known = ("model", "top_k", "sets", "explain")
     if unknown := [name for name in query if name not in known]:
         raise BadRequest(f"unknown option {shown(unknown[0])}; there are {', '.join(known)}")
@@ -91,13 +93,8 @@ def described(model: ServedModel) -> dict[str, Any]:
         "precision": model.precision,
         "calibrated": calibration is not None,
         "coverage": None if calibration is None else calibration.coverage,
-        "explainable": explainable(model),
+        "explainable": True,  # exactly, as all models of this package end in mean and layer
     }
-
-
-def explainable(model: ServedModel) -> bool:
-    """Tell whether there are explanations: not where the graph makes the crop, out of reach."""
-    return model.metadata.preprocessing == "caller"
 
 
 def _require_offered(model: ServedModel, options: Options) -> None:
@@ -106,8 +103,6 @@ def _require_offered(model: ServedModel, options: Options) -> None:
             f"{model.name}: is not calibrated, so no set is known to hold the truth; "
             "`regnet calibrate` makes a model that is"
         )
-    if options.explain and not explainable(model):
-        raise Unprocessable(f"{model.name}: its graph makes the crop, so it cannot be explained")
 
 
 async def _classified(
@@ -142,7 +137,10 @@ async def _explain(
     """Add the explanation of its best class to each row that has one."""
     for photo, prediction, row in zip(photos.data, predictions, rows, strict=True):
         if prediction.error is None and not isinstance(photo, ImageError):
-            (explanation, *_) = await model.explain(photo, prediction, deadline=deadline)
+            try:
+                (explanation, *_) = await model.explain(photo, prediction, deadline=deadline)
+            except ModelError as exc:
+                raise Unprocessable(f"{model.name}: cannot be explained ({exc})") from exc
             row["explanation"] = explanation.to_dict()
 
 

@@ -9,7 +9,7 @@ from regnet.errors import RegNetError, shown
 from regnet.serving.answers import Forbidden, error_answer, json_answer
 from regnet.serving.exchange import exchange_of
 from regnet.serving.kserve import HEADER_LENGTH, description, infer_answer, infer_request
-from regnet.serving.models import VERSION
+from regnet.serving.models import VERSION, ModelState
 from regnet.serving.refusals import BadRequest, Refused, TooLarge
 from regnet.serving.service import Service
 from regnet.version import TOOL_VERSION
@@ -88,7 +88,7 @@ def _add_repository(router: APIRouter, service: Service) -> None:
         if not isinstance(only, bool):
             raise BadRequest(f"ready={shown(only)} must be true or false")
         rows = [
-            {"name": m.name, "version": VERSION, "state": m.state, "reason": m.reason}
+            {"name": m.name, "version": VERSION, "state": m.state, "reason": _reason(m)}
             for m in service.models.index()
             if m.state == "READY" or not only
         ]
@@ -116,6 +116,12 @@ def _add_repository(router: APIRouter, service: Service) -> None:
         await service.models.unload(name)
         service.log.event("unloaded", model=name)
         return json_answer({})
+
+
+def _reason(model: ModelState) -> str:
+    """Return why a model is not ready, without the server's paths that errors name."""
+    known = {"READY": "", "LOADING": "it is being loaded"}
+    return known.get(model.state, "it was unloaded, or cannot be loaded: the log says why")
 
 
 def _named(request: Request) -> tuple[str, str | None]:

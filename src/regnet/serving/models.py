@@ -4,10 +4,9 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from regnet.conversion import InferencePrecision
-from regnet.errors import RegNetError
 from regnet.library import Library
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotFound, NotReady
@@ -15,6 +14,8 @@ from regnet.serving.served_model import Observer, ServedModel
 
 VERSION = "1"
 """The only version there is of each model, in the Open Inference Protocol's sense."""
+
+T = TypeVar("T")
 
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 
@@ -46,7 +47,7 @@ class Models:
         self._sources: dict[str, str] = {}
         self._states: dict[str, ModelState] = {}
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._closing: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     async def load(self, name: str, source: str | None = None) -> ServedModel:
@@ -59,29 +60,13 @@ class Models:
         source = source or self._sources.get(name)
         if source is None:
             raise self._unknown(name)
-        async with self._turns[name]:
-            self._require_open()
-            if name not in self._models:
-                self._states[name] = ModelState(name, "LOADING", "it is being loaded")
-            try:
-                model = await asyncio.to_thread(self._open, name, source)
-            except RegNetError as exc:
-                if name not in self._models:
-                    self._states[name] = ModelState(name, "UNAVAILABLE", str(exc))
-                raise
-            self._sources[name] = source
-            self._put(name, model)
-        return model
+        return await asyncio.shield(self._start(self._load(name, source)))
 
     async def unload(self, name: str) -> None:
         """Take a model away once it has finished what it accepted; raises `NotFound`."""
         if name not in self._states:
             raise self._unknown(name)
-        async with self._turns[name]:
-            model = self._models.pop(name, None)
-            self._states[name] = ModelState(name, "UNAVAILABLE", "it was unloaded")
-            if model is not None:
-                await model.close()
+        await asyncio.shield(self._start(self._unload(name)))
 
     def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
         """Return a model ready to serve, the default where none is named.
@@ -122,10 +107,32 @@ class Models:
     async def close(self) -> None:
         """Close all models; each finishes what it accepted."""
         self._closed = True
-        for turn in list(self._turns.values()):  # what is being loaded is loaded, then closed
-            async with turn:
-                pass
-        await asyncio.gather(*(model.close() for model in self._models.values()), *self._closing)
+        await asyncio.gather(*self._tasks, return_exceptions=True)  # each tells its own caller
+        await asyncio.gather(*(model.close() for model in self._models.values()))
+
+    async def _load(self, name: str, source: str) -> ServedModel:
+        async with self._turns[name]:
+            if self._closed:
+                raise NotReady("the server stops")
+            if name not in self._models:
+                self._states[name] = ModelState(name, "LOADING", "it is being loaded")
+            try:
+                model = await asyncio.to_thread(self._open, name, source)
+            except BaseException as exc:
+                if name not in self._models:
+                    reason = str(exc) or type(exc).__name__
+                    self._states[name] = ModelState(name, "UNAVAILABLE", reason)
+                raise
+            self._sources[name] = source
+            self._put(name, model)
+        return model
+
+    async def _unload(self, name: str) -> None:
+        async with self._turns[name]:
+            model = self._models.pop(name, None)
+            self._states[name] = ModelState(name, "UNAVAILABLE", "it was unloaded")
+            if model is not None:
+                await model.close()
 
     def _open(self, name: str, source: str) -> ServedModel:
         """Return a model ready to serve; takes seconds, and minutes where it is downloaded."""
@@ -145,16 +152,14 @@ class Models:
         self._states[name] = ModelState(name, "READY")
         if old is not None:
             old.succeeded_by(model)
-            self._in_background(old.close())
+            self._start(old.close())
 
-    def _in_background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
+        """Start what is finished even if the one who asked for it has gone."""
         task = asyncio.get_running_loop().create_task(work)
-        self._closing.add(task)
-        task.add_done_callback(self._closing.discard)
-
-    def _require_open(self) -> None:
-        if self._closed:
-            raise NotReady("the server stops")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
 
     def _unknown(self, name: str) -> NotFound:
         known = ", ".join(self._models) or "none"

@@ -70,7 +70,7 @@ class ServedModel:
             self._work,
             name=name,
             workers=cores(),
-            most=BATCH_SIZE,
+            most=1 if self.metadata.preprocessing == "graph" else BATCH_SIZE,
             limits=self._limits,
             observer=observer,
         )
@@ -243,7 +243,10 @@ class ServedModel:
     def _explain(self, jobs: list[tuple[bytes, int]], alone: bool) -> "Done[list[Explanation]]":
         ((photo, index),) = jobs
         start = time.perf_counter()
-        found = self._explainer.explain(photo, classes=[index])
+        try:
+            found = self._explainer.explain(photo, classes=[index])
+        except ImageError as exc:
+            raise Unprocessable(str(exc), limit=_limit(str(exc))) from exc
         return Done([found], [0.0], time.perf_counter() - start)
 
 

@@ -1,0 +1,191 @@
+"""Models come, go and change while requests are under way."""
+
+import asyncio
+import shutil
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from regnet.errors import ModelError, UnknownModelError
+from regnet.graph import graph_metadata, read_graph, set_graph_metadata
+from regnet.library import Library
+from regnet.result import Wanted
+from regnet.runtime import ov
+from regnet.samples import sample_photos
+from regnet.serving.models import Models, ModelState
+from regnet.serving.refusals import NotFound, NotReady
+from regnet.serving.served_model import ServedModel
+from regnet.zoo.catalogue import bundled_path, card_by_name
+
+BUNDLED = bundled_path(card_by_name("bundled"))
+PHOTO = sample_photos()[0].read_bytes()
+
+
+def serve(scenario: Callable[[Models], Coroutine[Any, Any, None]], folder: Path) -> None:
+    async def run() -> None:
+        models = Models(Library(folder=folder, offline=True))
+        await scenario(models)
+        await models.close()
+
+    asyncio.run(run())
+
+
+def named(name: str, path: Path) -> Path:
+    """Write a copy of the bundled model of another name."""
+    graph = read_graph(BUNDLED)
+    set_graph_metadata(graph, replace(graph_metadata(graph, source=""), name=name))
+    ov.save_model(graph, path)
+    return path
+
+
+async def ask(model: ServedModel) -> str:
+    """Return the name of the model that a prediction is by."""
+    deadline = asyncio.get_running_loop().time() + 60
+    (found,), _ = await model.classify([PHOTO], sources=["a"], wanted=Wanted(), deadline=deadline)
+    assert found.top.label == "Egyptian cat"
+    return found.model
+
+
+def test_models_are_there_by_name_the_first_without_one(tmp_path: Path) -> None:
+    async def scenario(models: Models) -> None:
+        assert (models.names, models.default, models.ready) == ((), None, False)
+        with pytest.raises(NotReady, match="no model is loaded"):
+            models.get()
+        first = await models.load("a", "bundled")
+        second = await models.load("b", str(BUNDLED))
+        assert (models.names, models.default, models.ready) == (("a", "b"), "a", True)
+        assert models.get() is models.get("a") is models.get("a", "1") is first
+        assert models.get("b", "") is second
+        assert models.index() == [ModelState("a", "READY"), ModelState("b", "READY")]
+        with pytest.raises(NotFound, match="there is no model 'c'; there are: a, b"):
+            models.get("c")
+        with pytest.raises(NotFound, match="there is no version 2"):
+            models.get("a", "2")
+        for bad in (models.load("c"), models.unload("c")):
+            with pytest.raises(NotFound):
+                await bad
+        assert await ask(first) == await ask(second)
+
+    serve(scenario, tmp_path)
+
+
+def test_what_is_unloaded_can_be_loaded_again_by_its_name(tmp_path: Path) -> None:
+    async def scenario(models: Models) -> None:
+        model = await models.load("a", "bundled")
+        asked = asyncio.create_task(ask(model))
+        await asyncio.sleep(0)
+        await models.unload("a")
+        assert asked.done()  # what was accepted has been finished
+        assert models.index() == [ModelState("a", "UNAVAILABLE", "it was unloaded")]
+        assert not models.ready
+        with pytest.raises(NotFound):
+            models.get("a")
+        with pytest.raises(NotReady, match="a is being unloaded"):
+            await ask(model)
+        await models.unload("a")
+        await models.load("a")
+        assert await ask(models.get("a")) == await asked
+
+    serve(scenario, tmp_path)
+
+
+def test_a_model_is_changed_without_a_request_dropped(tmp_path: Path) -> None:
+    path = named("old", tmp_path / "m.xml")
+
+    async def scenario(models: Models) -> None:
+        await models.load("a", str(path))
+        names: list[str] = []
+        stop = asyncio.Event()
+
+        async def client() -> None:
+            while not stop.is_set():
+                held = models.get("a")  # as a handler does that then reads a body
+                await asyncio.sleep(0.02)
+                names.append(await ask(held))
+
+        clients = [asyncio.create_task(client()) for _ in range(6)]
+        for name in ("new", "newer"):
+            await asyncio.sleep(0.1)
+            named(name, path)
+            await models.load("a")
+            assert await ask(models.get("a")) == name
+        stop.set()
+        await asyncio.gather(*clients)
+        assert set(names) == {"old", "new", "newer"}
+        assert models.names == ("a",)
+
+    serve(scenario, tmp_path)
+
+
+def test_what_cannot_be_loaded_leaves_the_old_one_serving(tmp_path: Path) -> None:
+    path = tmp_path / "m.xml"
+    for suffix in (".xml", ".bin"):
+        shutil.copyfile(BUNDLED.with_suffix(suffix), path.with_suffix(suffix))
+
+    async def scenario(models: Models) -> None:
+        model = await models.load("a", str(path))
+        path.write_text("no model")
+        with pytest.raises(ModelError):
+            await models.load("a")
+        assert models.get("a") is model
+        assert models.index() == [ModelState("a", "READY")]
+        assert await ask(model)
+        with pytest.raises(ModelError):
+            await models.load("b", str(path))
+        (_, state) = models.index()
+        assert (state.name, state.state) == ("b", "UNAVAILABLE")
+        assert "m.xml" in state.reason
+        with pytest.raises(NotFound):
+            models.get("b")
+        with pytest.raises(UnknownModelError):
+            await models.load("c", "no-such-card")
+
+    serve(scenario, tmp_path)
+
+
+def test_a_model_is_not_ready_while_it_is_loaded_for_the_first_time(tmp_path: Path) -> None:
+    async def scenario(models: Models) -> None:
+        loading = asyncio.create_task(models.load("a", "bundled"))
+        await asyncio.sleep(0)
+        with pytest.raises(NotReady, match="a: it is being loaded"):
+            models.get("a")
+        assert not models.ready
+        model = await loading
+        again = [asyncio.create_task(models.load("a")) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert models.get("a") is model  # a change is seen when it is done
+        first, second = await asyncio.gather(*again)
+        assert models.get("a") is second is not first
+
+    serve(scenario, tmp_path)
+
+
+def test_closing_waits_for_loading_and_refuses_more(tmp_path: Path) -> None:
+    async def scenario(models: Models) -> None:
+        loading = asyncio.create_task(models.load("a", "bundled"))
+        await asyncio.sleep(0)
+        await models.close()
+        model = await loading
+        with pytest.raises(NotReady):
+            await ask(model)
+        with pytest.raises(NotReady, match="the server stops"):
+            await models.load("b", "bundled")
+
+    serve(scenario, tmp_path)
+
+
+def test_loading_goes_on_when_the_one_who_asked_has_gone(tmp_path: Path) -> None:
+    async def scenario(models: Models) -> None:
+        loading = asyncio.create_task(models.load("a", "bundled"))
+        await asyncio.sleep(0.01)
+        loading.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await loading
+        model = await models.load("a", "bundled")
+        assert models.get() is model
+        assert await ask(model)
+
+    serve(scenario, tmp_path)

@@ -1,0 +1,269 @@
+"""A served model gives what the classifier gives, in whatever batches photos arrive."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Coroutine
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from regnet.certificate import Calibration
+from regnet.classify import Classifier
+from regnet.engine import Engine, read_model
+from regnet.explanation import Explainer
+from regnet.graph import graph_metadata, read_graph, set_graph_metadata
+from regnet.graph_preprocess import embed_preprocessing
+from regnet.metadata import ModelMetadata
+from regnet.preprocess import rgb_pixels
+from regnet.result import Wanted
+from regnet.runtime import ov
+from regnet.samples import sample_photos
+from regnet.serving.limits import Limits
+from regnet.serving.refusals import BadRequest, NotReady, TooLarge, TooLate, Unprocessable
+from regnet.serving.served_model import ServedModel, limit_of
+from regnet.zoo.catalogue import bundled_path, card_by_name
+
+BUNDLED = bundled_path(card_by_name("bundled"))
+PHOTOS = [photo.read_bytes() for photo in sample_photos()]
+CALIBRATION = Calibration(
+    temperature=1.0,
+    coverage=0.9,
+    method="aps",
+    threshold=0.8,
+    photos=100,
+    held_out=100,
+    measured_coverage=0.9,
+    mean_size=3.0,
+)
+
+Scenario = Callable[[ServedModel], Coroutine[Any, Any, None]]
+
+
+def serve(scenario: Scenario, path: Path = BUNDLED, *, limits: Limits | None = None) -> None:
+    async def run() -> None:
+        model = await asyncio.to_thread(ServedModel, path, name="m", limits=limits)
+        await scenario(model)
+        await model.close()
+
+    asyncio.run(run())
+
+
+def later(seconds: float = 60.0) -> float:
+    return asyncio.get_running_loop().time() + seconds
+
+
+def changed(folder: Path, graph: ov.Model | None = None, **changes: Any) -> Path:
+    """Return a copy of the bundled model with other metadata."""
+    graph = graph or read_graph(BUNDLED)
+    set_graph_metadata(graph, replace(graph_metadata(graph, source=""), **changes))
+    path = folder / "changed.xml"
+    ov.save_model(graph, path, compress_to_fp16=False)
+    return path
+
+
+def metadata() -> ModelMetadata:
+    return graph_metadata(read_graph(BUNDLED), source="")
+
+
+def crowd() -> list[bytes]:
+    """Return photos of many sizes, and some that are none."""
+    photos = list(PHOTOS)
+    draw = np.random.default_rng(0)
+    for number in range(30):
+        pixels = draw.integers(0, 256, (40 + number, 90 - number, 3), np.uint8)
+        image = Image.fromarray(pixels).resize((200 + 7 * number, 300 - 5 * number))
+        photos.append(image._repr_png_() or b"")
+    photos[7:7] = [b"", b"no photo", PHOTOS[2][:5000], b"\xff\xd8\xff"]
+    return photos
+
+
+def test_in_a_crowd_all_get_exactly_what_the_classifier_says() -> None:
+    photos = crowd()
+    classifier = Classifier(BUNDLED)
+    expected = [classifier.classify(photo, top_k=7) for photo in photos]  # type: ignore[arg-type]
+
+    async def ask(model: ServedModel, number: int) -> None:
+        found, timing = await model.classify(
+            [photos[number]], sources=["image 0"], wanted=Wanted(7), deadline=later()
+        )
+        assert found == [expected[number]]
+        assert 1 <= timing.batch <= 8
+
+    async def scenario(model: ServedModel) -> None:
+        await ask(model, 0)
+        await asyncio.gather(*(ask(model, number) for number in range(len(photos))))
+        found, timing = await model.classify(
+            photos, sources=list(map(str, range(len(photos)))), wanted=Wanted(7), deadline=later()
+        )
+        assert [prediction.source for prediction in found] == list(map(str, range(len(photos))))
+        assert [replace(prediction, source="image 0") for prediction in found] == expected
+        assert timing.batch > 1
+        assert sum(prediction.error is not None for prediction in found) == 4
+
+    serve(scenario)
+
+
+def test_a_calibrated_model_gives_sets_and_another_refuses(tmp_path: Path) -> None:
+    path = changed(tmp_path, calibration=CALIBRATION)
+    wanted = Wanted(2, sets=True, unknown=True)
+    expected = Classifier(path).classify([*PHOTOS, b"none"], top_k=2, sets=True, unknown=True)  # type: ignore[arg-type]
+    sources = [f"image {number}" for number in range(4)]
+
+    async def calibrated(model: ServedModel) -> None:
+        found, _ = await model.classify(
+            [*PHOTOS, b"none"], sources=sources, wanted=wanted, deadline=later()
+        )
+        assert found == expected
+        assert found[0].set is not None
+
+    async def other(model: ServedModel) -> None:
+        for bad in (wanted, Wanted(0)):
+            with pytest.raises(BadRequest, match=r"not calibrated|top_k=0 must"):
+                await model.classify(PHOTOS, sources=sources[:3], wanted=bad, deadline=later())
+
+    serve(calibrated, path)
+    serve(other)
+
+
+def test_probabilities_are_those_of_the_engine_for_photos_and_pixels() -> None:
+    engine = Engine(read_model(BUNDLED))
+    crops = np.stack([engine.pixels(photo) for photo in PHOTOS])
+    expected = engine.infer(crops)
+
+    async def scenario(model: ServedModel) -> None:
+        for given in (PHOTOS, crops, list(crops)):
+            rows, timing = await model.probabilities(given, deadline=later())
+            assert rows.dtype == np.float32
+            assert np.array_equal(rows, expected)
+            assert timing.infer_ms > 0
+        none, _ = await model.probabilities([], deadline=later())
+        assert none.shape == (0, len(model.metadata.labels))
+        many, _ = await model.probabilities(np.repeat(crops, 20, axis=0), deadline=later())
+        assert np.array_equal(many, np.repeat(expected, 20, axis=0))
+
+    serve(scenario)
+
+
+def test_what_cannot_be_used_is_refused_by_its_place() -> None:
+    side = metadata().preprocess.crop
+    good = np.zeros((side, side, 3), np.uint8)
+
+    async def scenario(model: ServedModel) -> None:
+        with pytest.raises(Unprocessable, match="image 1: not an image of a known format"):
+            await model.probabilities([PHOTOS[0], b"no photo"], deadline=later())
+        for bad in (good[1:], good[..., :2], good.astype(np.float32), good[0], good[None]):
+            with pytest.raises(Unprocessable, match=r"image 1: .* is not what m takes: uint8"):
+                await model.probabilities([good, bad], deadline=later())
+
+    serve(scenario)
+
+
+def test_numbers_that_are_no_pixels_are_refused(tmp_path: Path) -> None:
+    linear = replace(metadata().preprocess, name="linear", interpolation="opencv-linear")
+    path = changed(tmp_path, preprocess=linear)
+    side = linear.crop
+    expected = Classifier(path).classify(PHOTOS[0], top_k=1)
+
+    async def scenario(model: ServedModel) -> None:
+        for value in (np.nan, np.inf, -np.inf, 1e30, -2, 257):
+            pixels = np.zeros((1, side, side, 3), np.float32)
+            pixels[0, 0, 0, 0] = value
+            with pytest.raises(Unprocessable, match=r"values that are not in 0\.\.255"):
+                await model.probabilities(pixels, deadline=later())
+        rows, _ = await model.probabilities([PHOTOS[0]], deadline=later())
+        assert rows.max() == np.float32(expected.top.probability)
+
+    serve(scenario, path)
+
+
+def test_images_of_too_many_pixels_are_not_decoded() -> None:
+    height, width, _ = rgb_pixels(PHOTOS[0]).shape
+    limits = Limits(pixels=height * width - 1)
+    message = "too many pixels"
+
+    async def scenario(model: ServedModel) -> None:
+        found, _ = await model.classify(
+            [PHOTOS[0], b"none"], sources=["a", "b"], wanted=Wanted(), deadline=later()
+        )
+        assert message in (found[0].error or "")
+        assert [limit_of(prediction) for prediction in found] == ["pixels", None]
+        with pytest.raises(Unprocessable, match=f"image 0: {message}") as refused:
+            await model.probabilities([PHOTOS[0]], deadline=later())
+        assert refused.value.limit == "pixels"
+
+    serve(scenario, limits=limits)
+
+
+def test_a_model_whose_graph_crops_takes_whole_images(tmp_path: Path) -> None:
+    graph = embed_preprocessing(read_graph(BUNDLED), metadata().preprocess)
+    path = changed(tmp_path, graph, preprocessing="graph")
+    expected = Classifier(path).classify(PHOTOS)  # type: ignore[arg-type]
+    image = rgb_pixels(PHOTOS[0])
+    sources = [f"image {number}" for number in range(3)]
+
+    async def scenario(model: ServedModel) -> None:
+        found, _ = await model.classify(PHOTOS, sources=sources, wanted=Wanted(), deadline=later())
+        assert found == expected
+        rows, _ = await model.probabilities([image], deadline=later())
+        assert rows.max() == np.float32(expected[0].top.probability)
+        with pytest.raises(Unprocessable, match="over the limit of 1000000") as refused:
+            await model.probabilities([np.zeros((1001, 1000, 3), np.uint8)], deadline=later())
+        assert refused.value.limit == "pixels"
+        with pytest.raises(Unprocessable, match=r"not what m takes: uint8 \(H, W, 3\)"):
+            await model.probabilities([image[:0]], deadline=later())
+
+    serve(scenario, path, limits=Limits(pixels=1_000_000))
+
+
+def test_limits_and_deadlines_hold() -> None:
+    async def scenario(model: ServedModel) -> None:
+        model.require_room(2)
+        with pytest.raises(TooLarge):
+            model.require_room(3)
+        with pytest.raises(TooLarge):
+            await model.probabilities(PHOTOS, deadline=later())
+        with pytest.raises(TooLate):
+            await model.probabilities(PHOTOS[:1], deadline=later(0))
+
+    serve(scenario, limits=Limits(batch=2))
+
+
+def test_it_explains_the_best_class() -> None:
+    expected = Explainer(BUNDLED).explain(PHOTOS[0])
+
+    async def scenario(model: ServedModel) -> None:
+        predictions, _ = await model.classify(
+            [PHOTOS[0], b"none"], sources=["a", "b"], wanted=Wanted(), deadline=later()
+        )
+        (found,) = await model.explain(PHOTOS[0], predictions[0], deadline=later())
+        assert found.to_dict() == expected[0].to_dict()
+        for photo, prediction in ((b"none", predictions[0]), (PHOTOS[0], predictions[1])):
+            with pytest.raises(Unprocessable, match="not an image"):
+                await model.explain(photo, prediction, deadline=later())
+
+    serve(scenario)
+
+
+def test_what_comes_late_goes_to_the_successor_or_is_refused() -> None:
+    async def scenario(model: ServedModel) -> None:
+        old = await asyncio.to_thread(ServedModel, BUNDLED, name="old")
+        wanted = {"sources": ["a"], "wanted": Wanted(), "deadline": later()}
+        (before,), _ = await old.classify(PHOTOS[:1], **wanted)  # type: ignore[arg-type]
+        await old.close()
+        with pytest.raises(NotReady, match="old is being unloaded"):
+            await old.classify(PHOTOS[:1], **wanted)  # type: ignore[arg-type]
+        old.succeeded_by(model)
+        old.require_room()
+        (after,), _ = await old.classify(PHOTOS[:1], **wanted)  # type: ignore[arg-type]
+        assert after == before
+        rows, _ = await old.probabilities(PHOTOS[:1], deadline=later())
+        assert rows.shape[0] == 1
+        (explanation,) = await old.explain(PHOTOS[0], after, deadline=later())
+        assert explanation.label.index == after.top.index
+
+    serve(scenario)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(("m ", "old"))]

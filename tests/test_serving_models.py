@@ -149,7 +149,7 @@ def test_what_cannot_be_loaded_leaves_the_old_one_serving(tmp_path: Path) -> Non
 def test_a_model_is_not_ready_while_it_is_loaded_for_the_first_time(tmp_path: Path) -> None:
     async def scenario(models: Models) -> None:
         loading = asyncio.create_task(models.load("a", "bundled"))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         with pytest.raises(NotReady, match="a: it is being loaded"):
             models.get("a")
         assert not models.ready
@@ -166,7 +166,7 @@ def test_a_model_is_not_ready_while_it_is_loaded_for_the_first_time(tmp_path: Pa
 def test_closing_waits_for_loading_and_refuses_more(tmp_path: Path) -> None:
     async def scenario(models: Models) -> None:
         loading = asyncio.create_task(models.load("a", "bundled"))
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.01)
         await models.close()
         model = await loading
         with pytest.raises(NotReady):

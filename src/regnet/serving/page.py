@@ -1,0 +1,96 @@
+"""The page at /: files of the package, read once, under a policy that lets nothing else in."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from fastapi import APIRouter, Request, Response
+from starlette.exceptions import HTTPException
+
+from regnet.samples import sample_photos
+
+_FOLDER: Final = Path(__file__).with_name("page")
+_MEDIA_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+}
+_POLICY: Final = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self' blob: data:",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+        "require-trusted-types-for 'script'",
+    )
+)
+_HEADERS: Final = {
+    "content-security-policy": _POLICY,
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-cache",  # kept, but asked about each time: a new version is seen at once
+}
+
+
+@dataclass(frozen=True)
+class PageFile:
+    """One file of the page; `etag` names its content."""
+
+    content: bytes
+    media_type: str
+    etag: str
+
+    def answer(self, request: Request) -> Response:
+        """Return the file, or 304 where the client has it already."""
+        headers = {**_HEADERS, "etag": self.etag}
+        known = [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
+        if self.etag in known or f"W/{self.etag}" in known:
+            return Response(status_code=304, headers=headers)
+        headers["content-type"] = self.media_type
+        return Response(self.content, headers=headers)
+
+
+def page_files() -> dict[str, PageFile]:
+    """Return the files by their names under /page/; the sample photos are in samples/."""
+    own = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
+    photos = {f"samples/{path.name}": path for path in sample_photos()}
+    return {name: _read(path) for name, path in (own | photos).items()}
+
+
+def _read(path: Path) -> PageFile:
+    content = path.read_bytes()
+    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+    return PageFile(content, _MEDIA_TYPES[path.suffix], etag)
+
+
+def page_routes() -> APIRouter:
+    """Return the routes of the page: only names that are known are answered."""
+    router = APIRouter(include_in_schema=False)
+    files = page_files()
+
+    @router.api_route("/", methods=["GET", "HEAD"])
+    async def index(request: Request) -> Response:
+        return files["index.html"].answer(request)
+
+    @router.api_route("/page/{name:path}", methods=["GET", "HEAD"])
+    async def part(request: Request, name: str) -> Response:
+        if name not in files:
+            raise HTTPException(404)
+        return files[name].answer(request)
+
+    return router
+
+
+router = page_routes()

@@ -12,6 +12,7 @@ PUBLIC = [
     "Card",
     "ClassScore",
     "Classifier",
+    "Explainer",
     "Label",
     "OMZ",
     "PYCLS",

@@ -149,7 +149,7 @@ def explanation(
     values: np.ndarray, *, size: tuple[int, int], box: tuple[float, ...]
 ) -> Explanation:
     label = ClassScore(0, "", "thing", 1.0)
-    return Explanation(label, 0.0, 0.0, values.astype(np.float32), size, box)
+    return Explanation(label, 0.0, 0.0, values.astype(np.float32), float(values.max()), size, box)
 
 
 def test_colours_lie_where_the_cell_is() -> None:
@@ -185,6 +185,16 @@ def test_opacity_goes_from_the_photo_to_the_colours() -> None:
 def test_what_speaks_against_a_class_has_no_colour() -> None:
     found = explanation(np.full((2, 2), -3), size=(20, 20), box=(0.0, 0.0, 20.0, 20.0))
     assert np.all(heat(found) == 0)
+
+
+def test_maps_of_one_photo_share_a_scale(explainer: Explainer) -> None:
+    best, second = explainer.explain(CAT, top_k=2)
+    (tie,) = explainer.explain(CAT, classes=[explainer.class_index("bow tie")])
+    assert tie.scale == second.scale == best.scale == best.map.max()
+    assert heat(best).max() > 0.99
+    assert heat(tie).max() < 0.3  # of what is not there nothing is light
+    gown, _, tie = explainer.explain(HOPPER, top_k=3)
+    assert tie.scale == tie.map.max() > gown.scale == gown.map.max()
 
 
 def test_a_crop_thinner_than_a_pixel_has_one(explainer: Explainer) -> None:
@@ -238,7 +248,7 @@ def test_classes_that_are_asked_for_come_in_that_order(explainer: Explainer) -> 
     assert [e.label.index for e in found] == [193, 30, 193]
     values = json.loads(json.dumps(found[1].to_dict()))
     assert list(values) == [
-        "index", "wnid", "label", "probability", "logit", "bias", "map", "size", "box",
+        "index", "wnid", "label", "probability", "logit", "bias", "map", "scale", "size", "box",
     ]  # fmt: skip
     assert np.mean(values["map"]) + values["bias"] == pytest.approx(values["logit"], abs=1e-5)
 

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from regnet.comparison.compare import compare as compare
     from regnet.errors import RegNetError as RegNetError
     from regnet.evaluation.evaluate import evaluate as evaluate
+    from regnet.explanation import Explainer as Explainer
     from regnet.labels import Label as Label
     from regnet.labels import imagenet_labels as imagenet_labels
     from regnet.loading import load as load
@@ -43,6 +44,7 @@ _HOMES = {
     "Card": "zoo.card",
     "ClassScore": "result",
     "Classifier": "classify",
+    "Explainer": "explanation",
     "Label": "labels",
     "OMZ": "protocol",
     "PYCLS": "protocol",

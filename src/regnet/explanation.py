@@ -33,15 +33,17 @@ Rectangle = tuple[float, float, float, float]
 class Explanation:
     """The map (h, w) of one class of one photo: how much each cell adds to the class's logit.
 
-    logit = mean of `map` + `bias`; what is below zero speaks against the class. `size` is the
-    upright photo's (width, height), `box` the part of it that the network saw, whose h x w equal
-    parts are the cells.
+    logit = mean of `map` + `bias`; what is below zero speaks against the class. `scale` is the
+    largest value in this map and that of the photo's most probable class, to compare maps by.
+    `size` is the upright photo's (width, height), `box` the part of it that the network saw, whose
+    h x w equal parts are the cells.
     """
 
     label: ClassScore
     logit: float
     bias: float
     map: NDArray[np.float32]
+    scale: float
     size: Size
     box: Rectangle
 
@@ -52,6 +54,7 @@ class Explanation:
             "logit": self.logit,
             "bias": self.bias,
             "map": self.map.tolist(),
+            "scale": self.scale,
             "size": list(self.size),
             "box": list(self.box),
         }
@@ -111,19 +114,16 @@ class Explainer:
         (row,), (logits,), (features,) = self._engine.ports(pixels, 1, 2)
         every = {score.index: score for score in top_classes(row, self.metadata.labels, len(row))}
         wanted = list(every)[:top_k] if chosen is None else chosen
+        top, *maps = self._head.maps(features, [next(iter(every)), *wanted])
         size = photo.shape[1], photo.shape[0]
         box = seen_box(self.metadata.preprocess, size)
         return [
             Explanation(
-                every[number],
-                float(logits[number]),
-                float(self._head.bias[number]),
-                map_,
-                size,
-                box,
+                every[number], float(logits[number]), float(self._head.bias[number]), map_,
+                float(max(top.max(), map_.max())), size, box,
             )
-            for number, map_ in zip(wanted, self._head.maps(features, wanted), strict=True)
-        ]
+            for number, map_ in zip(wanted, maps, strict=True)
+        ]  # fmt: skip
 
     def class_index(self, name: str) -> int:
         """Return the class of that name, wnid or number; raises `ModelError` naming close ones."""

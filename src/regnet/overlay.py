@@ -20,7 +20,7 @@ _DIMMED: Final = 0.45  # of the brightness, where the network does not look
 def overlay_png(photo: ImageLike, explanation: Explanation, *, opacity: float = OPACITY) -> bytes:
     """Return a PNG of the upright photo with the map over it; what the network does not see is dim.
 
-    Colours go from dark violet, 0 or against the class, to light yellow, the map's largest value;
+    Colours go from dark violet, 0 or against the class, to light yellow, the explanation's `scale`;
     `opacity` is theirs, 0 to 1. Raises `ImageError` where the photo cannot be read, `ValueError`
     where it is not of the size that was explained.
     """
@@ -55,20 +55,19 @@ def seen(explanation: Explanation) -> tuple[int, int, int, int]:
 
 
 def heat(explanation: Explanation) -> Heat:
-    """Return how much each pixel of `seen` speaks for the class: 0 to 1, the map's largest value.
+    """Return how much each pixel of `seen` speaks for the class: 0 to 1, the explanation's `scale`.
 
     Between the centres of the map's cells it is interpolated (cubic).
     """
     left, top, right, bottom = seen(explanation)
     size = (right - left, bottom - top)
-    peak = float(explanation.map.max())
-    if peak <= 0:
+    if explanation.scale <= 0:
         return np.zeros(size[::-1], np.float32)
-    smooth = Image.fromarray(explanation.map / np.float32(peak))
+    smooth = Image.fromarray(explanation.map / np.float32(explanation.scale))
     return np.asarray(smooth.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
 
 
 def _png(image: Image.Image) -> bytes:
     file = io.BytesIO()
-    image.save(file, "PNG")
+    image.save(file, "PNG", compress_level=2)  # photos get no smaller by more, only slower
     return file.getvalue()

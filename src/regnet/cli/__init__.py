@@ -18,6 +18,7 @@ from regnet.errors import RegNetError
 
 COMMANDS = (
     "classify",
+    "explain",
     "serve",
     "evaluate",
     "compare",

@@ -21,7 +21,8 @@ HELP = """Show where in photos a model sees a class: class activation maps.
 
 A PHOTO is a file, a folder, a glob in quotes, an http(s) address, an archive, or -. For each, and \
 each class, an overlay is written: the photo with colours from dark violet (adds nothing to the \
-class) to light yellow (adds most). What the network does not see is dim.
+class) to light yellow (as much as anything adds to the most probable class, or to this one if it \
+is more). What the network does not see is dim.
 
 The maps are exact: a class's logit is the mean of its map plus its bias. --json prints them, and \
 writes overlays only if -o is given.

@@ -1,0 +1,253 @@
+"""A server's life: it starts, is reloaded under load, refuses slow and odd clients, and stops well.
+
+The load is 4 clients in threads that send photo after photo and count what they get.
+"""
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("fastapi")
+pytest.importorskip("uvicorn")
+
+import httpx
+from serving_process import Served, serving
+
+from regnet.cli.serve import named_models
+from regnet.errors import ServeError
+from regnet.samples import sample_photos
+
+PHOTO = sample_photos()[0].read_bytes()
+TOKEN = "a-token-of-some-length"
+
+
+class Load:
+    """Clients that keep their connections, each waiting for an answer before the next request."""
+
+    def __init__(self, served: Served, clients: int = 4) -> None:
+        self.served = served
+        self.statuses: Counter[int] = Counter()
+        self.ids: list[str] = []
+        self.lost: list[str] = []
+        self.ending = False
+        self.threads = [threading.Thread(target=self.send, args=(n,)) for n in range(clients)]
+
+    def send(self, client: int) -> None:
+        host = self.served.host
+        connection = http.client.HTTPConnection(host, timeout=60)
+        number = 0
+        while not self.ending:
+            name = f"{client}-{number}"
+            number += 1
+            try:
+                if connection.sock is None:
+                    connection.connect()
+            except ConnectionError:  # it takes no more connections: nothing was sent
+                return
+            try:
+                connection.request("POST", "/v1/classify", PHOTO, {"X-Request-Id": name})
+                answer = connection.getresponse()
+                found = json.loads(answer.read())
+            except (OSError, http.client.HTTPException) as exc:
+                self.lost.append(f"{name}: {exc!r}")
+                return
+            assert answer.headers["x-request-id"] == name
+            assert found["predictions"][0]["error"] is None
+            self.statuses[answer.status] += 1
+            self.ids.append(name)
+        connection.close()
+
+    @contextmanager
+    def running(self) -> Iterator[None]:
+        for thread in self.threads:
+            thread.start()
+        try:
+            while len(self.ids) < 2 * len(self.threads):
+                time.sleep(0.01)
+            yield
+        finally:
+            self.ending = True
+            for thread in self.threads:
+                thread.join(60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stop_under_load_answers_what_was_accepted(tmp_path: Path, number: int) -> None:
+    with serving(tmp_path, "bundled", "--offline") as served:
+        load = Load(served)
+        with load.running():
+            assert served.stop(number) == 0
+        assert load.lost == []
+        assert set(load.statuses) == {200}
+        logged = Counter(line["id"] for line in served.lines() if line["event"] == "request")
+        assert logged == Counter(load.ids)  # each answered once
+        assert [line["event"] for line in served.lines()][-1] == "stopped"
+
+
+def test_a_reload_under_load_drops_nothing(tmp_path: Path) -> None:
+    with serving(tmp_path, "bundled", "--offline", "--model-control") as served:
+        load = Load(served)
+        with load.running():
+            for _ in range(2):
+                url = f"{served.url}/v2/repository/models/bundled/load"
+                assert httpx.post(url, timeout=60).status_code == 200
+        assert load.lost == []
+        assert set(load.statuses) == {200}
+        figures = httpx.get(f"{served.url}/metrics").text
+        assert "regnet_requests_in_flight 1.0" in figures
+        assert 'regnet_images_queued{model="bundled"} 0.0' in figures
+        assert f'regnet_images_total{{model="bundled"}} {len(load.ids)}.0' in figures
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Return a server with low limits that asks for a token."""
+    folder = tmp_path_factory.mktemp("strict")
+    (folder / "token").write_text(TOKEN)
+    limits = [
+        "--max-body",
+        "1",
+        "--max-pixels",
+        "0.05",
+        "--max-batch",
+        "2",
+        "--queue",
+        "2",
+        "--timeout",
+        "1.5",
+    ]
+    options = ["mine=bundled", "--offline", "--no-page", "--token-file", str(folder / "token")]
+    with serving(folder, *options, *limits) as found:
+        yield found
+
+
+def ask(served: Served, path: str, body: bytes | None = None, **options: object) -> httpx.Response:
+    headers = {"Authorization": f"Bearer {TOKEN}", **options.pop("headers", {})}  # type: ignore[dict-item]
+    method = "GET" if body is None and "files" not in options else "POST"
+    return httpx.request(
+        method, f"{served.url}{path}", content=body, headers=headers, timeout=60, **options
+    )  # type: ignore[arg-type]
+
+
+def test_the_token_and_the_page_are_as_asked(strict: Served) -> None:
+    assert httpx.get(f"{strict.url}/v2").status_code == 401
+    assert ask(strict, "/v2/models/mine").status_code == 200
+    assert ask(strict, "/").status_code == 404
+    assert ask(strict, "/v2/repository/models/mine/unload", b"").status_code == 403
+    assert TOKEN not in strict.log.read_text()
+
+
+def test_each_limit_has_its_status_and_is_named(strict: Served) -> None:
+    large = ask(strict, "/v1/classify", b"x" * (1 << 20) + b"x")
+    many = ask(strict, "/v1/classify", files=[("f", ("a.jpg", PHOTO))] * 3)
+    pixels = ask(strict, "/v1/classify", PHOTO)
+    for answer, status, limit in (
+        (large, 413, "body"), (many, 413, "batch"), (pixels, 422, "pixels"),
+    ):  # fmt: skip
+        assert answer.status_code == status, answer.text
+        assert answer.json()["limit"] == limit
+        assert limit in answer.json()["error"]
+    bomb = ask(
+        strict, "/v2/models/mine/infer", PHOTO, headers={"Inference-Header-Content-Length": "0"}
+    )
+    assert (bomb.status_code, bomb.json()["limit"]) == (422, "pixels")
+
+
+def raw(served: Served, *pieces: bytes, pause: float = 0.0) -> bytes:
+    """Send bytes and return all that comes until the server closes."""
+    host, port = served.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        for piece in pieces:
+            connection.sendall(piece)
+            time.sleep(pause)
+        answer = b""
+        while chunk := connection.recv(1 << 16):
+            answer += chunk
+    return answer
+
+
+HEAD = f"POST /v1/classify HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n".encode()
+
+
+def test_what_is_no_http_is_refused_in_json(strict: Served) -> None:
+    head, _, body = raw(strict, b"\x16\x03\x01 hello\r\n\r\n").partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 ")
+    assert b"x-content-type-options: nosniff" in head
+    assert json.loads(body) == {"error": "Invalid HTTP request received."}
+    assert raw(strict, b"GET \xff HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert raw(strict, b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_head_without_end_is_refused(strict: Served) -> None:
+    with pytest.raises((ConnectionError, AssertionError)):  # it may close while we still send
+        assert b" 431 " not in raw(strict, HEAD, *[b"X-A: " + b"a" * 8000 + b"\r\n"] * 40)
+
+
+def test_a_body_that_stalls_is_given_up(strict: Served) -> None:
+    start = time.monotonic()
+    host, port = strict.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(HEAD + b"Content-Length: 9\r\n\r\nabc")
+        answer = connection.recv(1 << 16)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b'"limit":"seconds"' in answer
+    assert time.monotonic() - start > 1.4
+
+
+def test_a_large_body_in_chunks_is_cut_off(strict: Served) -> None:
+    chunk = b"10000\r\n" + b"x" * 0x10000 + b"\r\n"
+    host, port = strict.host.split(":")
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.sendall(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk * 20)
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 413 ")
+
+
+def test_several_requests_at_once_on_a_connection_are_answered_in_order(strict: Served) -> None:
+    one = f"GET /v2 HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\nX-Request-Id: %d\r\n"
+    sent = "".join((one % n) + "\r\n" for n in range(5)) + one % 5 + "Connection: close\r\n\r\n"
+    answer = raw(strict, sent.encode()).decode()
+    ids = [line for line in answer.split("\r\n") if line.startswith("x-request-id")]
+    assert ids == [f"x-request-id: {n}" for n in range(6)]
+
+
+def run(*options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "error", "-m", "regnet", "serve", *options]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+
+
+def test_what_cannot_start_says_why(strict: Served, tmp_path: Path) -> None:
+    port = strict.host.split(":")[1]
+    taken = run("--port", port, "--offline")
+    assert taken.returncode == 2
+    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in taken.stderr
+    (tmp_path / "token").write_text("short")
+    assert "holds no token" in run("--token-file", str(tmp_path / "token")).stderr
+    missing = run(str(tmp_path / "none.xml"), "--port", "0")
+    assert missing.returncode == 2
+    assert "none.xml" in missing.stderr
+    assert missing.stdout == ""
+    assert run("--max-batch", "300").returncode == 2
+
+
+def test_models_have_names() -> None:
+    assert named_models(["bundled", "a=bundled", "/x/y-int8.xml", "b=/x/y.xml"]) == {
+        "bundled": "bundled",
+        "a": "bundled",
+        "y-int8": "/x/y-int8.xml",
+        "b": "/x/y.xml",
+    }
+    with pytest.raises(ServeError, match="there is a model y already"):
+        named_models(["y.xml", "z/y.xml"])
+    with pytest.raises(ServeError, match="is no name for a model"):
+        named_models(["a b=bundled"])

@@ -72,8 +72,8 @@ function said({ state, name, answer, error }) {
   const unknown = answer.set && answer.set.length !== 1;
   return [
     el("span", "name", names(top.label)[0], unknown ? el("em", "badge", "Unknown") : null),
-    el("span", "share", percent(top.probability)),
     el("span", "line", fill),
+    el("span", "share", percent(top.probability)),
     file,
   ];
 }

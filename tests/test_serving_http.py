@@ -1,4 +1,4 @@
-"""`regnet serve` as its users meet it: in a process of its own, with tritonclient and plain HTTP."""
+"""`regnet serve` as its users meet it: in a process of its own, by tritonclient and plain HTTP."""
 
 import base64
 import json

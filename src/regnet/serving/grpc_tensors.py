@@ -75,7 +75,7 @@ def _classification(output: Any) -> int:
     for parameter in output.parameters:
         if parameter.key == "classification":
             kind = parameter.value.WhichOneof("value")
-            value = getattr(parameter.value, kind) if kind else None
+            value: Any = getattr(parameter.value, kind) if kind else None
             if kind not in ("int64_param", "uint64_param"):
                 raise BadRequest(f"classification={shown(value)} must be a number of classes")
             return int(value)

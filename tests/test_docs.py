@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -33,14 +34,29 @@ def labelled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path | None:
+    """Return a clip of three seconds, a sample photo each; None without the extra `video`."""
+    if find_spec("av") is None:
+        return None
+    from clips import steady, write_clip
+
+    path = tmp_path_factory.mktemp("clip") / "clip.mp4"  # lossless: the same on all machines
+    return write_clip(path, steady(3, rate=5), codec="png", pix_fmt="rgb24")
+
+
 @pytest.fixture
-def folder(labelled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(
+    labelled: Path, clip: Path | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Path:
     """Return a folder with the photos that the examples name, some of them labelled."""
     (tmp_path / "photos" / "trip").mkdir(parents=True)
     for photo in sample_photos():
         shutil.copy(photo, tmp_path)
         shutil.copy(photo, tmp_path / "photos" / ("trip" if photo.suffix == ".jpg" else ""))
     shutil.copytree(labelled, tmp_path / "labelled")
+    if clip is not None:
+        shutil.copy(clip, tmp_path)
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -18,12 +18,14 @@ import pytest
 pytest.importorskip("av")
 
 import av
+import typer
 from av.video.reformatter import ColorRange, Colorspace
 from clips import SIZE, scene, steady, write_clip
 from rtsp_server import RtspServer, rtp_packets
 
 import regnet.video.decode
 from regnet.classify import Classifier
+from regnet.cli import build_app
 from regnet.data.sources import Video, count_items, iter_items
 from regnet.errors import ImageError, MissingExtraError
 from regnet.samples import sample_photos
@@ -279,7 +281,7 @@ def test_rotated_clips_are_shown_upright(
 
 
 def test_pixels_that_are_not_square_are_made_so(tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "clip.mkv", [(0, scene(0))], aspect=Fraction(3, 2), **LOSSLESS)
+    path = write_clip(tmp_path / "clip.mp4", [(0, scene(0))], aspect=Fraction(3, 2))
     (found,) = decoded(path)
     assert found.shape == (SIZE[1], SIZE[0] * 3 // 2, 3)
     assert square_size(100, 100, Fraction(1, 2)) == (100, 200)
@@ -570,13 +572,12 @@ def test_the_command_writes_timestamps(clip: Path) -> None:
     assert lines[0].endswith(",error,model,timestamp")
     assert [line.rpartition(",")[2] for line in lines[1:]] == ["", "0.0", "2.0", "4.0"]
     assert f"{clip} at 3.000 s\n" in run("-k", 1, "--every", 3, clip)
-    assert "timestamp" not in run("-k", 1, "-f", "csv", CAT)
 
 
-def test_the_command_refuses_impossible_seconds(clip: Path) -> None:
-    for option in ("--every", "--smooth"):
-        for value in ("-1", "nan", "inf"):
-            run(option, value, clip, code=2)
+@pytest.mark.parametrize("arguments", [("--every", "-1"), ("--every", "inf"), ("--smooth", "nan")])
+def test_the_command_refuses_impossible_seconds(clip: Path, arguments: tuple[str, str]) -> None:
+    with pytest.raises(typer.BadParameter):
+        build_app(["classify"])(["classify", *arguments, str(clip)], standalone_mode=False)
 
 
 def test_photos_do_not_import_what_reads_videos() -> None:
@@ -590,7 +591,7 @@ def test_photos_do_not_import_what_reads_videos() -> None:
 
 
 def test_ctrl_c_ends_a_running_video_with_what_is_there(tmp_path: Path) -> None:
-    path = write_clip(tmp_path / "clip.mp4", [(ms, scene(0)) for ms in range(0, 600_000, 500)])
+    path = write_clip(tmp_path / "clip.mp4", [(ms, scene(0)) for ms in range(0, 100_000, 500)])
     out = tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "regnet", "classify", "-m", "bundled", "--realtime"]
     command += ["--every", "0.5", "-o", str(out), str(path)]
@@ -604,5 +605,5 @@ def test_ctrl_c_ends_a_running_video_with_what_is_there(tmp_path: Path) -> None:
     _, message = process.communicate(timeout=60)
     assert process.returncode == 130, message
     found = [json.loads(line) for line in out.read_text().splitlines()]
-    assert 0 < len(found) < 1200
+    assert 0 < len(found) < 200
     assert all(row["error"] is None for row in found)

@@ -201,3 +201,35 @@ def test_a_device_is_written_to_and_stays_one() -> None:
     with pytest.raises(OutputError, match="No space"), open_writer(full, "jsonl") as writer:
         writer.write(GOOD)
     assert full.is_char_device()
+
+
+FRAME = Prediction("a.mp4", TWO[:1], None, "m", timestamp=1.5)
+NO_FRAME = Prediction("a.mp4", (), "damaged", "m", timestamp=2.0)
+WITH_VIDEO = Wanted(timestamps=True)
+
+
+@pytest.mark.parametrize("format", ["json", "jsonl", "parquet"])
+def test_timestamps_are_written_where_there_are_videos(
+    format: OutputFormat, tmp_path: Path
+) -> None:
+    with open_writer(tmp_path / "out", format, WITH_VIDEO) as writer:
+        for prediction in (GOOD, FRAME, NO_FRAME):
+            writer.write(prediction)
+    found = read(tmp_path / "out", format)
+    assert [row.get("timestamp") for row in found] == [None, 1.5, 2.0]
+    assert list(found[1]) == ["source", "predictions", "error", "model", "timestamp"]
+    if format != "parquet":
+        assert "timestamp" not in found[0]
+
+
+def test_tables_and_csv_have_timestamps() -> None:
+    assert written([GOOD, FRAME], "table", WITH_VIDEO).splitlines()[2] == "a.mp4 at 1.500 s"
+    assert written(
+        [FRAME, NO_FRAME, SET], "csv", Wanted(sets=True, unknown=True, timestamps=True)
+    ) == (
+        "source,rank,index,wnid,label,probability,error,model,timestamp,set,coverage,unknown\n"
+        "a.mp4,1,4,,shark,0.5,,m,1.5,,,\n"
+        "a.mp4,,,,,,damaged,m,2.0,,,\n"
+        "a.jpg,1,4,,shark,0.5,,m,,true,0.95,true\n"
+        "a.jpg,2,2,,eel,0.25,,m,,true,0.95,true\n"
+    )

@@ -62,16 +62,15 @@ def _open(address: str) -> Iterator[Any]:
 
 def _container(address: str) -> Any:
     limits = {"max_pixels": str(MAX_FRAME_PIXELS)}
+    common: dict[str, Any] = {"options": limits, "metadata_errors": "replace"}
     if is_stream(address):
         tcp = {"rtsp_flags": "prefer_tcp", "protocol_whitelist": "rtsp,rtp,srtp,udp,tcp,tls,crypto"}
-        return av.open(
-            address, format="rtsp", options=limits, container_options=tcp, timeout=_SILENCE
-        )
+        return av.open(address, format="rtsp", container_options=tcp, timeout=_SILENCE, **common)
     if is_live(address):
         system, name = camera(address)
-        return av.open(name, format=system, timeout=_SILENCE)
+        return av.open(name, format=system, timeout=_SILENCE, **common)
     safe = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
-    return av.open(f"file:{address}", options=limits, container_options=safe)
+    return av.open(f"file:{address}", container_options=safe, **common)
 
 
 def _video_stream(container: Any) -> Any:

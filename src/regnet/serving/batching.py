@@ -183,9 +183,13 @@ class Batcher(Generic[Item, Result]):
         left = deadline - loop.time()
         if left <= 0:
             raise self._too_late()
-        request = self._accept(items, sizes, loop, left)
+        now = time.monotonic()
+        request = _Request[Result](loop.create_future(), len(items), now + left)
         timer = loop.call_later(left, self._expire, request)
-        try:
+        self._count(len(items), sum(sizes))
+        for place, (item, size) in enumerate(zip(items, sizes, strict=True)):
+            self._waiting.put(_Ticket(request, place, item, size, now))
+        try:  # last, what wakes a worker: it runs when the loop lets go of the interpreter
             await request.future
         except asyncio.CancelledError:
             self._observer.refused(self._name, "cancelled")
@@ -203,20 +207,6 @@ class Batcher(Generic[Item, Result]):
             self._waiting.put(None)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
-
-    def _accept(
-        self,
-        items: Sequence[Item],
-        sizes: Sequence[int],
-        loop: asyncio.AbstractEventLoop,
-        left: float,
-    ) -> _Request[Result]:
-        now = time.monotonic()
-        request = _Request[Result](loop.create_future(), len(items), now + left)
-        self._count(len(items), sum(sizes))
-        for place, (item, size) in enumerate(zip(items, sizes, strict=True)):
-            self._waiting.put(_Ticket(request, place, item, size, now))
-        return request
 
     def _count(self, images: int, size: int) -> None:
         self._images += images

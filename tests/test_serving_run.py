@@ -23,9 +23,11 @@ pytest.importorskip("uvicorn")
 
 import httpx
 from serving_process import Served, serving
+from typer.testing import CliRunner
 
+from regnet.cli import build_app
 from regnet.cli.serve import named_models
-from regnet.errors import ServeError
+from regnet.errors import RegNetError, ServeError
 from regnet.samples import sample_photos
 
 PHOTO = sample_photos()[0].read_bytes()
@@ -187,6 +189,9 @@ def test_what_is_no_http_is_refused_in_json(strict: Served) -> None:
     assert json.loads(body) == {"error": "Invalid HTTP request received."}
     assert raw(strict, b"GET \xff HTTP/1.1\r\n\r\n").startswith(b"HTTP/1.1 400 ")
     assert raw(strict, b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+    assert 'regnet_errors_total{reason="malformed"} 3.0' in ask(strict, "/metrics").text
+    warned = [line["message"] for line in strict.lines() if line["event"] == "warning"]
+    assert warned == ["Invalid HTTP request received."] * 3
 
 
 def test_a_head_without_end_is_refused(strict: Served) -> None:
@@ -221,23 +226,26 @@ def test_several_requests_at_once_on_a_connection_are_answered_in_order(strict: 
     assert ids == [f"x-request-id: {n}" for n in range(6)]
 
 
-def run(*options: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-W", "error", "-m", "regnet", "serve", *options]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+def refused(*options: str) -> str:
+    """Return why a server does not start."""
+    found = CliRunner().invoke(build_app(["serve"]), ["serve", *options, "--offline"])
+    assert isinstance(found.exception, RegNetError)
+    return str(found.exception)
 
 
 def test_what_cannot_start_says_why(strict: Served, tmp_path: Path) -> None:
     port = strict.host.split(":")[1]
-    taken = run("--port", port, "--offline")
-    assert taken.returncode == 2
-    assert f"cannot listen on 127.0.0.1, port {port}: Address already in use" in taken.stderr
+    assert refused("--port", port).startswith(
+        f"cannot listen on 127.0.0.1, port {port}: Address already in use; choose another"
+    )
     (tmp_path / "token").write_text("short")
-    assert "holds no token" in run("--token-file", str(tmp_path / "token")).stderr
-    missing = run(str(tmp_path / "none.xml"), "--port", "0")
-    assert missing.returncode == 2
-    assert "none.xml" in missing.stderr
-    assert missing.stdout == ""
-    assert run("--max-batch", "300").returncode == 2
+    assert "holds no token" in refused("--token-file", str(tmp_path / "token"))
+    assert "none.xml" in refused(str(tmp_path / "none.xml"), "--port", "0")
+    assert "queue=256 is below batch=300" in refused("--max-batch", "300")
+    command = [sys.executable, "-m", "regnet", "serve", "a b=bundled"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("regnet: a b=bundled: 'a b' is no name for a model")
 
 
 def test_models_have_names() -> None:

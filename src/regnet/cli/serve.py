@@ -97,8 +97,7 @@ def serve(
     mirror: Mirrors = None,
 ) -> None:
     """Serve until a signal, then exit with 0."""
-    from regnet.serving.run import Setup, serve
-
+    token, sources = read_token(token_file), named_models(models or [_DEFAULT])
     limits = Limits(
         body=max_body << 20,
         pixels=round(max_pixels * 1e6),
@@ -107,20 +106,22 @@ def serve(
         queue_bytes=queue_mib << 20,
         seconds=timeout,
     )
+    from regnet.serving.run import Setup, serve
+
     setup = Setup(
-        models=named_models(models or [_DEFAULT]),
+        models=sources,
         library=library(cache_dir, offline, mirror),
         host=host,
         port=port,
         precision=precision,
         limits=limits,
-        token=read_token(token_file),
+        token=token,
         allow_url=allow_url,
         model_control=model_control,
         page=not no_page,
         grpc=grpc,
     )
-    if setup.token is None and host not in _LOOPBACK:
+    if token is None and host not in _LOOPBACK:
         say(f"regnet: whoever reaches {host} may use this server: --token-file asks for a token")
     serve(setup, on_ready=_print_ready)
 

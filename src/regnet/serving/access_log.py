@@ -1,8 +1,11 @@
 """The log of a server: JSON, one line a request, without what the images show."""
 
 import json
+import logging
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
@@ -53,12 +56,38 @@ class AccessLog:
             fields["error"] = exchange.error
         self._write(fields)
 
+    @contextmanager
+    def of_libraries(self) -> Iterator[None]:
+        """Take the warnings of libraries into this log while the block runs."""
+        handler = _Handler(self)
+        root = logging.getLogger()
+        root.addHandler(handler)
+        try:
+            yield
+        finally:
+            root.removeHandler(handler)
+
     def _write(self, fields: dict[str, Any]) -> None:
         line = _ENCODER.encode(fields) + "\n"
         stream = self._stream or sys.stderr
         with self._lock:
             stream.write(line)
             stream.flush()
+
+
+class _Handler(logging.Handler):
+    """Writes what libraries log as events."""
+
+    def __init__(self, log: AccessLog) -> None:
+        super().__init__(logging.WARNING)
+        self._log = log
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a message, and the error that it is of."""
+        fields = {"source": record.name, "message": record.getMessage()}
+        if record.exc_info:
+            fields["error"] = logging.Formatter().formatException(record.exc_info)
+        self._log.event(record.levelname.lower(), **fields)
 
 
 def _now() -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -10,6 +11,9 @@ from regnet.serving.gate import SECURITY_HEADERS
 
 MAX_HEAD: Final = 64 << 10
 """Bytes of a request's line and headers."""
+
+
+_REASONS: Final = {400: "malformed", 408: "seconds", 431: "head"}
 
 
 class _Transport:
@@ -49,6 +53,9 @@ class Connection(HttpToolsProtocol):
     """Seconds that a whole request may take to arrive, and that a connection may stay silent."""
     most: ClassVar[int] = 32 << 20
     """Bytes of a body that are read and thrown away after an early answer."""
+
+    failed: ClassVar[Any]
+    """Function that hears why something was refused here and never reached the application."""
 
     _timer: asyncio.TimerHandle | None = None
     _head: int = 0
@@ -114,6 +121,9 @@ class Connection(HttpToolsProtocol):
 
     def _refuse(self, status: int, error: str) -> None:
         """Answer what never reaches the application, and close."""
+        if self.transport.is_closing():
+            return
+        self.failed(_REASONS[status])
         body = json.dumps({"error": error}).encode()
         headers = (
             (b"content-type", b"application/json"),
@@ -122,11 +132,13 @@ class Connection(HttpToolsProtocol):
             *SECURITY_HEADERS,
         )
         lines = b"".join(name + b": " + value + b"\r\n" for name, value in headers)
-        if not self.transport.is_closing():
-            self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
-            self.transport.close()
+        self.transport.write(STATUS_LINE[status] + lines + b"\r\n" + body)
+        self.transport.close()
 
 
-def connection_class(*, slowest: float, most: int) -> type[Connection]:
+def connection_class(
+    *, slowest: float, most: int, failed: Callable[[str], None]
+) -> type[Connection]:
     """Return the class of a server's connections."""
-    return type("Connection", (Connection,), {"slowest": slowest, "most": most})
+    values = {"slowest": slowest, "most": most, "failed": staticmethod(failed)}
+    return type("Connection", (Connection,), values)

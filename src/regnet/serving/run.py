@@ -83,6 +83,7 @@ async def _serve(setup: Setup, listener: socket.socket, on_ready: OnReady) -> No
         model_control=setup.model_control,
     )
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(log.of_libraries())
         stack.push_async_callback(models.close)
         for name, source in setup.models.items():
             await models.load(name, source)
@@ -124,7 +125,11 @@ class _Server(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 create_app(service, page=setup.page),
-                http=connection_class(slowest=limits.seconds + _GRACE, most=limits.body),
+                http=connection_class(
+                    slowest=limits.seconds + _GRACE,
+                    most=limits.body,
+                    failed=service.metrics.failed,
+                ),
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -178,7 +183,7 @@ def _listener(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) and exc.strerror else exc
+        reason = str(getattr(exc, "strerror", None) or exc).partition(" (while")[0]
         raise ServeError(
             f"cannot listen on {host}, port {port}: {reason}; choose another with --host and "
             "--port (--port 0 finds a free one)"

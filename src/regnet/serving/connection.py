@@ -13,7 +13,11 @@ MAX_HEAD: Final = 64 << 10
 """Bytes of a request's line and headers."""
 
 
-_REASONS: Final = {400: "malformed", 408: "seconds", 431: "head"}
+MAX_CONNECTIONS: Final = 4096
+"""Open connections of a server; each may hold some 64 KiB before its request is looked at."""
+_MAX_PIPELINED: Final = 32
+"""Requests that a connection sends ahead of their answers."""
+_REASONS: Final = {400: "malformed", 408: "seconds", 431: "head", 503: "connections"}
 
 
 class _Transport:
@@ -66,6 +70,8 @@ class Connection(HttpToolsProtocol):
         """Wait for the first request, but not for ever."""
         super().connection_made(_Transport(transport, self.loop))  # type: ignore[arg-type]
         self._await(self.slowest)
+        if len(self.connections) > MAX_CONNECTIONS:
+            self._refuse(503, f"there are {MAX_CONNECTIONS:,} connections already")
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the clock."""
@@ -87,8 +93,10 @@ class Connection(HttpToolsProtocol):
         self._await(self.slowest)
 
     def on_headers_complete(self) -> None:
-        """Start the request."""
+        """Start the request; the parser makes a malformed one of what is raised here."""
         self._in_head = False
+        if len(self.pipeline) >= _MAX_PIPELINED:
+            raise ValueError("too many requests are sent ahead")
         super().on_headers_complete()
 
     def on_body(self, body: bytes) -> None:

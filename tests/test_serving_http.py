@@ -178,6 +178,7 @@ def image(count: int = 1, **parameters: Any) -> dict[str, Any]:
 PIXELS = {"name": "data", "datatype": "UINT8", "shape": [1, 128, 128, 3]}
 MALFORMED = {
     "no JSON": ({"content": b"{"}, 400, "the body is no JSON"),
+    "nothing": ({"content": b""}, 400, "the body is no JSON"),
     "deep": ({"content": b"[" * 9000}, 400, "the body is no JSON"),
     "no object": ({"json": [1]}, 400, "is no object"),
     "no inputs": ({"json": {}}, 400, "one input is wanted, not 0"),

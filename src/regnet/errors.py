@@ -21,6 +21,7 @@ RegNetError
 ├── ConversionError      a conversion failed or disagrees with the network
 ├── QuantizationError    an INT8 model cannot be made
 │   └── AgreementError   ... because it would not agree with the original
+├── SpaceError           a design space has (almost) no networks of that kind
 ├── RecipeError          a training recipe is impossible (also a ValueError)
 ├── TrainingError        a training run cannot start or go on
 ├── MissingExtraError    an optional dependency is not installed
@@ -128,6 +129,10 @@ class QuantizationError(RegNetError):
 
 class AgreementError(QuantizationError):
     """An INT8 model does not agree with the original as often as asked."""
+
+
+class SpaceError(RegNetError):
+    """A design space has (almost) no networks of that kind."""
 
 
 class RecipeError(RegNetError, ValueError):

@@ -31,6 +31,7 @@ COMMANDS = (
     "convert",
     "info",
     "doctor",
+    "space",
 )
 
 

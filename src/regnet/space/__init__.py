@@ -1,0 +1,1 @@
+"""The design space: spaces of networks, samples of them, and what they cost."""

@@ -1,0 +1,200 @@
+"""Samples of a design space, within limits of cost."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.complexity import Complexity
+from regnet.errors import SpaceError
+from regnet.space.draws import Table, Uniforms, Whole, evenly, log_uniform
+from regnet.space.networks import Costs, Lines, Networks, costs, fitted, on_lines
+from regnet.space.spaces import AnyNetSpace, RegNetSpace, Space, largest_acts, largest_params
+from regnet.spec import AnyNetSpec, RegNetSpec, Spec, Stage
+
+Bounds = tuple[int, int]
+Flags = NDArray[np.bool_]
+
+_CHUNK: Final = 1 << 14
+_FREE_DRAWS: Final = 2_000_000
+_DRAWS_EACH: Final = 2_000
+_PUBLISHED_SIZE: Final = 224  # pixels, of the figures that the envelope is from
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """The least and most that networks may cost, both ends included; None is no limit."""
+
+    macs: Bounds | None = None
+    params: Bounds | None = None
+    acts: Bounds | None = None
+
+    def holds(self, cost: Costs) -> Flags:
+        """Return which networks are within, (N,)."""
+        inside = np.ones(len(cost.macs), bool)
+        for name, bounds in vars(self).items():
+            if bounds is not None:
+                values: Whole = getattr(cost, name)
+                inside &= (values >= bounds[0]) & (values <= bounds[1])
+        return inside
+
+    def __str__(self) -> str:
+        limits = [f"{n} from {b[0]:,} to {b[1]:,}" for n, b in vars(self).items() if b is not None]
+        return ", ".join(limits) or "no limits"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """What surrounds the stages of every network, and the image that costs are counted for."""
+
+    image_size: int = 224
+    stem_width: int = 32
+    stem_stride: int = 2
+    classes: int = 1000
+
+
+@dataclass(frozen=True)
+class _Batch:
+    """Networks of a space with their costs, and the RegNet parameters where it has such."""
+
+    space: Space
+    frame: Frame
+    networks: Networks
+    lines: Lines | None
+    cost: Costs
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One network of a sample; its spec is made when it is asked for."""
+
+    _batch: _Batch
+    _place: int
+
+    @property
+    def spec(self) -> Spec:
+        """The network."""
+        batch = self._batch
+        around: dict[str, Any] = {
+            "stem_width": batch.frame.stem_width,
+            "stem_stride": batch.frame.stem_stride,
+            "classes": batch.frame.classes,
+            "se_ratio": batch.space.se_ratio,
+        }
+        if batch.lines is not None:
+            return RegNetSpec(**batch.lines.row(self._place), **around)
+        rows = batch.networks.rows(self._place).tolist()
+        return AnyNetSpec(stages=tuple(Stage(*row) for row in rows), **around)
+
+    @property
+    def cost(self) -> Complexity:
+        """What it costs, of an image of the size asked for."""
+        cost, place = self._batch.cost, self._place
+        return Complexity(int(cost.params[place]), int(cost.macs[place]), int(cost.acts[place]))
+
+
+def sample(
+    space: Space,
+    count: int,
+    *,
+    seed: int = 0,
+    window: Window = Window(),
+    frame: Frame = Frame(),
+) -> Iterator[Sampled]:
+    """Yield `count` different networks of a space within a window, the same for the same seed.
+
+    The sample of a smaller count is the beginning of a larger one. Raises `SpaceError` where almost
+    no network of the space is within the window.
+    """
+    found, drawn, seen = 0, 0, set[bytes]()
+    uniforms = Uniforms(seed, space.name)
+    while found < count:
+        if drawn >= max(_FREE_DRAWS, _DRAWS_EACH * count):
+            raise SpaceError(
+                f"of {drawn:,} networks drawn from {space.name} only {found:,} different ones have "
+                f"{window}: widen the window, or ask for fewer"
+            )
+        batch = _draw(space, uniforms, frame)
+        keys = batch.networks.keys()
+        for place in np.flatnonzero(_good(batch, window)).tolist():
+            if keys[place] not in seen and found < count:
+                seen.add(keys[place])
+                found += 1
+                yield Sampled(batch, place)
+        drawn += _CHUNK
+
+
+def _draw(space: Space, uniforms: Uniforms, frame: Frame) -> _Batch:
+    """Return the networks of the next draws."""
+    if isinstance(space, AnyNetSpace):
+        networks, lines = _anynets(space, uniforms), None
+    else:
+        networks, lines = on_lines(_lines(space, uniforms), space.stages)
+    return _Batch(space, frame, networks, lines, _costs(space, networks, frame))
+
+
+def _good(batch: _Batch, window: Window) -> Flags:
+    """Return which networks are to be in the sample, (N,)."""
+    good = window.holds(batch.cost)
+    if isinstance(batch.space, RegNetSpace) and batch.space.enveloped:
+        good &= _enveloped(batch.space, batch.networks)
+    return good
+
+
+def _anynets(space: AnyNetSpace, uniforms: Uniforms) -> Networks:
+    shape = (_CHUNK, space.stages)
+    depths, widths = log_uniform(1, space.depth), log_uniform(8, space.width, step=8)
+    return fitted(
+        _per_stage(depths, uniforms, shape, rising=space.rising_depths),
+        _per_stage(widths, uniforms, shape, rising=space.rising_widths),
+        _per_stage(evenly(space.group_widths), uniforms, shape, shared=space.shared_group_width),
+        _per_stage(evenly(space.bottlenecks), uniforms, shape, shared=space.shared_bottleneck),
+    )
+
+
+def _per_stage(
+    table: Table,
+    uniforms: Uniforms,
+    shape: tuple[int, int],
+    *,
+    rising: bool = False,
+    shared: bool = False,
+) -> Whole:
+    """Return drawn values (N, S)."""
+    numbers = uniforms.draw(shape[0] * shape[1]).reshape(shape)
+    if rising:
+        return table.pick_rising(numbers)
+    picked = table.pick(numbers)
+    return np.repeat(picked[:, :1], shape[1], axis=1) if shared else picked
+
+
+def _lines(space: RegNetSpace, uniforms: Uniforms) -> Lines:
+    def picked(table: Table) -> Whole:
+        return table.pick(uniforms.draw(_CHUNK))
+
+    low, high = (round(1000 * wm) for wm in space.wm)
+    groups = evenly(space.group_widths)
+    if space.group_width is not None:
+        groups = log_uniform(8, space.group_width, step=8)
+    return Lines(
+        d=picked(evenly(range(1, space.depth + 1))),
+        w0=picked(log_uniform(8, space.w0, step=8)),
+        wa=picked(log_uniform(1, round(10 * space.wa))) / 10,
+        wm=picked(log_uniform(low, high)) / 1000,
+        g=picked(groups),
+        b=picked(evenly(space.bottlenecks)),
+    )
+
+
+def _costs(space: Space, networks: Networks, frame: Frame) -> Costs:
+    return costs(networks, se_ratio=space.se_ratio, **vars(frame))
+
+
+def _enveloped(space: Space, networks: Networks) -> Flags:
+    """Return which networks have no more parameters and activations than good ones, (N,)."""
+    cost = _costs(space, networks, Frame(image_size=_PUBLISHED_SIZE))
+    macs = cost.macs.astype(np.float64)
+    within: Flags = (cost.params <= largest_params(macs)) & (cost.acts <= largest_acts(macs))
+    return within

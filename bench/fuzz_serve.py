@@ -124,15 +124,18 @@ def over_grpc(served: Served, requests: int, seed: int) -> Counter[str]:
     """Send broken messages over gRPC and return how often each status came."""
     import grpc
 
-    from regnet.serving.grpc_messages import message_class
+    from regnet.serving.grpc_messages import encode
 
     photo, rng = SMALL.getvalue(), random.Random(seed)
-    good = message_class("ModelInferRequest")(
-        model_name="bundled",
-        inputs=[{"name": "image", "datatype": "BYTES", "shape": [1]}],
-        outputs=[{"name": "prob"}],
-        raw_input_contents=[len(photo).to_bytes(4, "little") + photo],
-    ).SerializeToString()
+    good = encode(
+        "ModelInferRequest",
+        {
+            "model_name": "bundled",
+            "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}],
+            "outputs": [{"name": "prob"}],
+            "raw_input_contents": [len(photo).to_bytes(4, "little") + photo],
+        },
+    )
     codes = Counter[str]()
     with grpc.insecure_channel(served.grpc) as channel:
         infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")

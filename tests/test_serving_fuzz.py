@@ -143,17 +143,18 @@ def test_a_crowd_of_broken_requests(server: Served) -> None:
 
 def test_broken_messages_over_grpc(tmp_path: Path) -> None:
     grpc = pytest.importorskip("grpc")
-    pytest.importorskip("google.protobuf")
-    from regnet.serving.grpc_messages import message_class
+    from regnet.serving.grpc_messages import encode
 
     photo = SMALL.getvalue()
-    tensor = {"name": "image", "datatype": "BYTES", "shape": [1]}
-    good = message_class("ModelInferRequest")(
-        model_name="bundled",
-        inputs=[tensor],
-        outputs=[{"name": "prob"}],
-        raw_input_contents=[len(photo).to_bytes(4, "little") + photo],
-    ).SerializeToString()
+    good = encode(
+        "ModelInferRequest",
+        {
+            "model_name": "bundled",
+            "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}],
+            "outputs": [{"name": "prob"}],
+            "raw_input_contents": [len(photo).to_bytes(4, "little") + photo],
+        },
+    )
     rng = random.Random(5)
     unforeseen = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
     with serving(tmp_path, "bundled", "--offline", "--grpc", "0") as served:

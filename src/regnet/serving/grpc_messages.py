@@ -1,29 +1,25 @@
-"""The messages of the Open Inference Protocol over gRPC, built from their description at run time.
+"""The messages of the Open Inference Protocol over gRPC: from bytes to values, and back.
 
-Source: the protocol's published interface (open_inference_grpc.proto of the Open Inference
-Protocol, with the repository extension). What travels is the fields' numbers and types; so nested
-types are written flat, and a map as what it is on the wire, a list of keys and values. No generated
-code: that would be bound to some versions of protobuf, or need a package of some client. The
-descriptors have a pool of their own, so a client in the same process may register its own.
+Source: the protocol's published interface (open_inference_grpc.proto, with the repository
+extension) and https://protobuf.dev/programming-guides/encoding. Read here rather than by protobuf,
+because these bytes are anyone's: protobuf makes up to fifty times their size of them before a limit
+can be applied. Tensors stay where they are, as views; and no package of generated code is needed,
+which would be bound to some versions of protobuf.
 """
 
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
-
-from regnet.errors import MissingExtraError
-
-try:
-    from google.protobuf import descriptor_pb2
-    from google.protobuf.descriptor_pool import DescriptorPool
-    from google.protobuf.message_factory import GetMessageClass
-except ImportError as exc:
-    raise MissingExtraError("gRPC", "grpc") from exc
 
 SERVICE: Final = "inference.GRPCInferenceService"
 
 _ONE_OF: Final = "one of"
 
-# Fields in the order of their numbers, from 1 on; a star marks a list.
+# Fields in the order of their numbers, from 1 on; a star marks a list. Nested types are written
+# flat, maps as the lists of keys and values that they are. What is `ignored` is never read;
+# `packed` numbers stay as they are.
 _MESSAGES: Final = {
     "ServerLiveRequest": "",
     "ServerLiveResponse": "bool live",
@@ -45,14 +41,13 @@ _MESSAGES: Final = {
     "RequestedOutput": "string name, Parameter* parameters",
     "ModelInferResponse": "string model_name, string model_version, string id, "
     "Parameter* parameters, OutputTensor* outputs, bytes* raw_output_contents",
-    "OutputTensor": "string name, string datatype, int64* shape, Parameter* parameters, "
-    "TensorContents contents",
-    "TensorContents": "bool* bool_contents, int32* int_contents, int64* int64_contents, "
-    "uint32* uint_contents, uint64* uint64_contents, float* fp32_contents, double* fp64_contents, "
+    "OutputTensor": "string name, string datatype, int64* shape, Parameter* parameters",
+    "TensorContents": "ignored bool_contents, ignored int_contents, ignored int64_contents, "
+    "packed* uint_contents, ignored uint64_contents, packed* fp32_contents, ignored fp64_contents, "
     "bytes* bytes_contents",
     "Parameter": "string key, ParameterValue value",
     "ParameterValue": f"{_ONE_OF} bool bool_param, int64 int64_param, string string_param, "
-    "double double_param, uint64 uint64_param",
+    "double double_param, int64 uint64_param",
     "RepositoryIndexRequest": "string repository_name, bool ready",
     "RepositoryIndexResponse": "ModelIndex* models",
     "ModelIndex": "string name, string version, string state, string reason",
@@ -62,51 +57,110 @@ _MESSAGES: Final = {
     "RepositoryModelUnloadRequest": "string repository_name, string model_name, "
     "RepositoryParameter* parameters",
     "RepositoryModelUnloadResponse": "",
-    "RepositoryParameter": "string key, RepositoryValue value",
-    "RepositoryValue": f"{_ONE_OF} bool bool_param, int64 int64_param, string string_param, "
-    "bytes bytes_param",
+    "RepositoryParameter": "string key, ignored value",
 }
+_VARINT, _EIGHT_BYTES, _LENGTH, _FOUR_BYTES = 0, 1, 2, 5  # the wire types
+_WIRE_TYPES: Final = {"bool": _VARINT, "int64": _VARINT, "double": _EIGHT_BYTES}
+_DEFAULTS: Final = {"bool": False, "int64": 0, "double": 0.0, "string": "", "bytes": b""}
 
 
-_VARINT: Final = 0
-_LENGTH: Final = 2
-_FIXED: Final = {1: 8, 5: 4}  # wire type: bytes
+@dataclass(frozen=True)
+class _Field:
+    number: int
+    name: str
+    kind: str
+    many: bool
+
+    @property
+    def default(self) -> Any:
+        return [] if self.many else _DEFAULTS.get(self.kind)
 
 
-def parse(name: str, data: bytes, *, most: int) -> Any:
-    """Return the message that bytes hold; raises `ValueError` where they hold none.
+@cache
+def _fields(name: str) -> dict[int, _Field]:
+    """Return the fields of a message by their numbers."""
+    parts = [part for part in _MESSAGES[name].removeprefix(_ONE_OF).split(",") if part]
+    pairs = [part.split() for part in parts]
+    return {
+        number: _Field(number, field, kind.rstrip("*"), kind.endswith("*"))
+        for number, (kind, field) in enumerate(pairs, 1)
+    }
 
-    Also where it has more than `most` fields, those of its parts included: an empty part takes two
-    bytes here, and fifty times as much in memory.
+
+def decode(name: str, data: bytes, *, most: int) -> dict[str, Any]:
+    """Return the fields of a message; bytes are views of `data`, numbers that are packed too.
+
+    A field that is not there has its default; of fields of which there is only one, only that one
+    is there. Raises `ValueError` where the bytes are no such message, or have more than `most`
+    fields and numbers of shapes.
     """
-    _count(name, memoryview(data), most)
-    try:
-        return message_class(name).FromString(data)
-    except Exception as exc:  # DecodeError, which is another class in each version
-        raise ValueError(f"it is no {name}") from exc
+    return _Reader(most).message(name, memoryview(data))
 
 
-def _count(name: str, data: memoryview, left: int) -> int:
-    """Return how many more fields there may be after those of a message; raises `ValueError`."""
-    parts = _parts(name)
-    at = 0
-    while at < len(data):
-        left -= 1
-        if left < 0:
-            raise ValueError("it has too many fields")
-        tag, at = _varint(data, at)
-        if tag & 7 == _VARINT:
-            _, at = _varint(data, at)
-        elif tag & 7 == _LENGTH:
-            size, at = _varint(data, at)
-            if (part := parts.get(tag >> 3)) is not None:
-                left = _count(part, data[at : at + size], left)
+class _Reader:
+    """Reads messages, at most `left` fields of them."""
+
+    def __init__(self, left: int) -> None:
+        self._left = left
+
+    def message(self, name: str, data: memoryview) -> dict[str, Any]:
+        fields = _fields(name)
+        one_of = _MESSAGES[name].startswith(_ONE_OF)
+        found = {} if one_of else {field.name: field.default for field in fields.values()}
+        for number, wire_type, value in self._parts(data):
+            field = fields.get(number)
+            if field is None or wire_type not in (_WIRE_TYPES.get(field.kind, _LENGTH), _LENGTH):
+                continue
+            if one_of:
+                found.clear()
+            if not field.many:
+                found[field.name] = self._value(field.kind, wire_type, value)
+            elif field.kind == "int64" and wire_type == _LENGTH:
+                found[field.name].extend(map(_signed, self._numbers(value)))
+            else:
+                found[field.name].append(self._value(field.kind, wire_type, value))
+        return found
+
+    def _parts(self, data: memoryview) -> Iterator[tuple[int, int, Any]]:
+        """Yield number, wire type and raw value of each field."""
+        at = 0
+        while at < len(data):
+            self._count()
+            tag, at = _varint(data, at)
+            wire_type = tag & 7
+            if wire_type == _VARINT:
+                value, at = _varint(data, at)
+                yield tag >> 3, wire_type, value
+                continue
+            size = {_EIGHT_BYTES: 8, _FOUR_BYTES: 4}.get(wire_type)
+            if wire_type == _LENGTH:
+                size, at = _varint(data, at)
+            if size is None or tag < 8:
+                raise ValueError("it is no message")
+            if at + size > len(data):
+                raise ValueError("it is cut off")
+            yield tag >> 3, wire_type, data[at : at + size]
             at += size
-        elif tag & 7 in _FIXED:
-            at += _FIXED[tag & 7]
-        else:
-            raise ValueError(f"it is no {name}")
-    return left
+
+    def _value(self, kind: str, wire_type: int, value: Any) -> Any:
+        if kind in _MESSAGES:
+            return self.message(kind, value)
+        if wire_type == _LENGTH and kind in _WIRE_TYPES:
+            raise ValueError(f"a {kind} is no number")
+        convert = _CONVERT.get(kind)
+        return value if convert is None else convert(value)
+
+    def _numbers(self, data: memoryview) -> Iterator[int]:
+        at = 0
+        while at < len(data):
+            self._count()
+            number, at = _varint(data, at)
+            yield number
+
+    def _count(self) -> None:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("it has too many fields")
 
 
 def _varint(data: memoryview, at: int) -> tuple[int, int]:
@@ -114,58 +168,66 @@ def _varint(data: memoryview, at: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
         if at >= len(data):
-            break
+            raise ValueError("it is cut off")
         byte = data[at]
         at += 1
         value |= (byte & 127) << shift
         if byte < 128:
-            return value, at
-    raise ValueError("it is cut off")
+            return value & 0xFFFFFFFFFFFFFFFF, at
+    raise ValueError("it is no message")
 
 
-@cache
-def _parts(name: str) -> dict[int, str]:
-    """Return the message types of the numbers of a message's fields, of those that have one."""
-    kinds = (field.split()[0].rstrip("*") for field in _fields(name))
-    return {number: kind for number, kind in enumerate(kinds, 1) if kind in _MESSAGES}
+def _signed(value: int) -> int:
+    return value - (1 << 64) if value >> 63 else value
 
 
-def _fields(name: str) -> list[str]:
-    return [field for field in _MESSAGES[name].removeprefix(_ONE_OF).split(",") if field]
+def _text(value: memoryview) -> str:
+    return str(value, "utf-8")
 
 
-@cache
-def message_class(name: str) -> Any:
-    """Return the class of a message of the protocol, such as "ModelInferRequest"."""
-    return GetMessageClass(_pool().FindMessageTypeByName(f"regnet.inference.{name}"))
+def _double(value: memoryview) -> float:
+    (number,) = struct.unpack("<d", value)
+    return float(number)
 
 
-@cache
-def _pool() -> DescriptorPool:
-    """Return the descriptors of all messages; made once, it never changes."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="regnet/inference.proto", package="regnet.inference", syntax="proto3"
-    )
-    for name in _MESSAGES:
-        _add_message(file, name)
-    pool = DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return pool
+_CONVERT: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "string": _text,
+    "bool": bool,
+    "int64": _signed,
+    "double": _double,
+}
 
 
-def _add_message(file: Any, name: str) -> None:
-    message = file.message_type.add(name=name)
-    one_of = _MESSAGES[name].startswith(_ONE_OF)
-    if one_of:
-        message.oneof_decl.add(name="value")
-    for number, field in enumerate(_fields(name), 1):
-        kind, field_name = field.split()
-        added = message.field.add(name=field_name, number=number)
-        added.label = added.LABEL_REPEATED if kind.endswith("*") else added.LABEL_OPTIONAL
-        kind = kind.rstrip("*")
-        if kind in _MESSAGES:
-            added.type, added.type_name = added.TYPE_MESSAGE, f".regnet.inference.{kind}"
-        else:
-            added.type = getattr(added, f"TYPE_{kind.upper()}")
-        if one_of:
-            added.oneof_index = 0
+def encode(name: str, values: Mapping[str, Any]) -> bytes:
+    """Return the bytes of a message with these fields; what is not named has its default."""
+    fields = {field.name: field for field in _fields(name).values()}
+    pieces: list[bytes] = []
+    for key, value in values.items():
+        field = fields[key]
+        if field.many and field.kind == "int64":
+            packed = b"".join(_to_varint(number) for number in value)
+            pieces += [_to_varint(field.number << 3 | _LENGTH), _to_varint(len(packed)), packed]
+            continue
+        for one in value if field.many else [value]:
+            pieces += _encoded(field, one)
+    return b"".join(pieces)
+
+
+def _encoded(field: _Field, value: Any) -> list[bytes]:
+    if field.kind in ("bool", "int64"):
+        return [_to_varint(field.number << 3 | _VARINT), _to_varint(int(value))]
+    if field.kind == "string":
+        value = value.encode("utf-8", "backslashreplace")
+    elif field.kind in _MESSAGES:
+        value = encode(field.kind, value)
+    return [_to_varint(field.number << 3 | _LENGTH), _to_varint(len(value)), value]
+
+
+def _to_varint(value: int) -> bytes:
+    value &= 0xFFFFFFFFFFFFFFFF
+    found = bytearray()
+    while value > 127:
+        found.append(value & 127 | 128)
+        value >>= 7
+    found.append(value)
+    return bytes(found)

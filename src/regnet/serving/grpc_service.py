@@ -8,25 +8,21 @@ import asyncio
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
-from regnet.errors import MissingExtraError, RegNetError, ServeError
-from regnet.serving.answers import Forbidden
+from regnet.errors import MissingExtraError, ServeError
 from regnet.serving.exchange import Exchange, open_exchange
-from regnet.serving.grpc_messages import SERVICE, message_class, parse
-from regnet.serving.grpc_tensors import description, infer_answer, infer_inputs, wanted_names
-from regnet.serving.models import VERSION
-from regnet.serving.refusals import BadRequest, NotFound, NotReady, Refused, TooLate, Unauthorized
+from regnet.serving.grpc_calls import Call, calls
+from regnet.serving.grpc_messages import SERVICE, decode, encode
+from regnet.serving.refusals import BadRequest, NotReady, Refused, TooLate, Unauthorized
 from regnet.serving.service import Service
-from regnet.version import TOOL_VERSION
 
 try:
     import grpc
     import grpc.aio
 except ImportError as exc:
     raise MissingExtraError("gRPC", "grpc") from exc
-
-Answer = Callable[[Any, Exchange], Awaitable[Any]]
 
 _CODES: Final = {
     400: grpc.StatusCode.INVALID_ARGUMENT,
@@ -41,6 +37,7 @@ _CODES: Final = {
     504: grpc.StatusCode.DEADLINE_EXCEEDED,
 }
 _GONE: Final = 499  # in the log only
+_READERS: Final = 8  # messages that are being received, of unknown size
 _OPEN_TO_ALL: Final = ("ServerLive", "ServerReady")
 _FIELDS: Final = 1000  # of a message, beside those of its images
 _ON_THE_WAY: Final = 0.2  # seconds
@@ -51,13 +48,13 @@ _LONGEST_ERROR: Final = 1000  # characters: it travels in a header
 class GrpcServer:
     """A gRPC server that listens on `port`."""
 
-    def __init__(self, server: Any, calls: "GrpcService", port: int) -> None:
-        self._server, self._calls, self.port = server, calls, port
+    def __init__(self, server: Any, service: "GrpcService", port: int) -> None:
+        self._server, self._service, self.port = server, service, port
 
     async def stop(self) -> None:
         """Finish what was accepted, and end; what comes meanwhile is told so (UNAVAILABLE)."""
         await asyncio.sleep(_ON_THE_WAY)  # gRPC would drop what was sent but not yet accepted
-        await self._calls.finish()
+        await self._service.finish()
         await self._server.stop(_LAST_BYTES)
 
 
@@ -74,74 +71,82 @@ async def start_grpc(service: Service, host: str, port: int) -> GrpcServer:
         ],
         maximum_concurrent_rpcs=4 * limits.queue,
     )
-    calls = GrpcService(service)
-    server.add_generic_rpc_handlers((calls.handlers(),))
+    answering = GrpcService(service)
+    server.add_generic_rpc_handlers((answering.handlers(),))
     where = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     try:
         bound = server.add_insecure_port(where)
     except RuntimeError as exc:
         raise ServeError(f"cannot listen for gRPC on {where}: {exc}; choose another port") from exc
     await server.start()
-    return GrpcServer(server, calls, bound)
+    return GrpcServer(server, answering, bound)
+
+
+@dataclass(frozen=True)
+class _Refusal:
+    """Why a call ends without an answer: an HTTP status, a text, and metadata that follow."""
+
+    status: int
+    text: str
+    trailing: tuple[tuple[str, str], ...] = ()
 
 
 class GrpcService:
-    """Answers the calls of the protocol."""
+    """Answers the calls of the protocol, with what every request passes first."""
 
     def __init__(self, service: Service) -> None:
         self._service = service
-        limits = service.limits
-        self._reading = asyncio.Semaphore(max(1, limits.queue_bytes // limits.body))
+        self._reading = asyncio.Semaphore(_READERS)
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
         self._stopping = False
-        extensions = ["classification"]
-        if service.model_control:
-            extensions.append("model_repository")
-        self._about = {"name": "regnet", "version": TOOL_VERSION, "extensions": extensions}
 
     def handlers(self) -> Any:
         """Return the handlers of all calls."""
-        answers: dict[str, Answer] = {
-            "ServerLive": self._live,
-            "ServerReady": self._ready,
-            "ModelReady": self._model_ready,
-            "ServerMetadata": self._server,
-            "ModelMetadata": self._model,
-            "ModelInfer": self._infer,
-            "RepositoryIndex": self._index,
-            "RepositoryModelLoad": self._load,
-            "RepositoryModelUnload": self._unload,
-        }
         # As a stream of requests, of which there is one, so that it is read when we want it.
         methods = {
-            name: grpc.stream_unary_rpc_method_handler(self._handler(name, answer))
-            for name, answer in answers.items()
+            name: grpc.stream_unary_rpc_method_handler(self._handler(name, call))
+            for name, call in calls(self._service).items()
         }
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
-    def _handler(self, name: str, answer: Answer) -> Callable[[Any, Any], Awaitable[bytes]]:
+    def _handler(self, name: str, call: Call) -> Callable[[Any, Any], Awaitable[bytes]]:
         async def handle(messages: AsyncIterator[bytes], context: Any) -> bytes:
             exchange = self._exchange(name, context)
             self._begin()
             try:
-                request = await self._request(name, messages, exchange)
-                reply: bytes = (await answer(request, exchange)).SerializeToString()
+                reply = await self._reply(name, call, messages, exchange)
+                if isinstance(reply, _Refusal):
+                    await self._abort(context, exchange, reply)
+                    raise AssertionError  # abort raises
                 exchange.status, exchange.bytes_out = 200, len(reply)
                 return reply
-            except Refused as exc:
-                exchange.reason, exchange.error = exc.limit, str(exc)
-                return await self._abort(context, exchange, exc.status, str(exc), exc)
-            except Exception as exc:
-                exchange.error = "".join(traceback.format_exception(exc))
-                text = "the server failed; its log says why, under this id"
-                return await self._abort(context, exchange, 500, text)
             finally:
                 self._end()
                 self._record(name, exchange)
 
         return handle
+
+    async def _reply(
+        self, name: str, call: Call, messages: AsyncIterator[bytes], exchange: Exchange
+    ) -> bytes | _Refusal:
+        """Return the bytes of the answer, or why there is none.
+
+        No error leaves this: gRPC would keep it, and with it what the call holds in memory.
+        """
+        try:
+            fields = await call(await self._request(name, messages, exchange), exchange)
+            return encode(f"{name}Response", fields)
+        except Refused as exc:
+            exchange.reason, exchange.error = exc.limit, str(exc)
+            trailing = [("limit", exc.limit)] if exc.limit is not None else []
+            if exc.retry_after is not None:
+                trailing.append(("retry-after", f"{exc.retry_after:.1f}"))
+            return _Refusal(exc.status, str(exc), tuple(trailing))
+        except Exception as exc:
+            exchange.error = "".join(traceback.format_exception(exc))
+            return _Refusal(500, "the server failed; its log says why, under this id")
 
     async def finish(self) -> None:
         """Answer what is under way; what comes from now on is refused."""
@@ -182,8 +187,10 @@ class GrpcService:
             held=self._service.held,
         )
 
-    async def _request(self, name: str, messages: AsyncIterator[bytes], exchange: Exchange) -> Any:
-        """Return the message of a request that may be served; raises `Refused`."""
+    async def _request(
+        self, name: str, messages: AsyncIterator[bytes], exchange: Exchange
+    ) -> dict[str, Any]:
+        """Return the fields of a request that may be served; raises `Refused`."""
         if self._stopping:
             raise NotReady("the server stops")
         token = self._service.token
@@ -202,23 +209,16 @@ class GrpcService:
         exchange.held.take(len(message))
         exchange.bytes_in = len(message)
         try:
-            return parse(f"{name}Request", message, most=_FIELDS + 2 * self._service.limits.batch)
+            return decode(f"{name}Request", message, most=_FIELDS + 2 * self._service.limits.batch)
         except ValueError as exc:
             raise BadRequest(f"the message cannot be read: {exc}") from exc
 
-    async def _abort(
-        self, context: Any, exchange: Exchange, status: int, text: str, exc: Refused | None = None
-    ) -> bytes:
-        """End a call with a status and what HTTP has in headers and JSON."""
-        exchange.status = status
-        trailing = [("x-request-id", exchange.id)]
-        if exc is not None and exc.limit is not None:
-            trailing.append(("limit", exc.limit))
-        if exc is not None and exc.retry_after is not None:
-            trailing.append(("retry-after", f"{exc.retry_after:.1f}"))
-        code = _CODES.get(status, grpc.StatusCode.UNKNOWN)
-        await context.abort(code, text[:_LONGEST_ERROR], tuple(trailing))
-        raise AssertionError  # abort raises
+    async def _abort(self, context: Any, exchange: Exchange, refusal: _Refusal) -> None:
+        """End a call with a status, and what HTTP has in headers and JSON."""
+        exchange.status = refusal.status
+        code = _CODES.get(refusal.status, grpc.StatusCode.UNKNOWN)
+        trailing = (("x-request-id", exchange.id), *refusal.trailing)
+        await context.abort(code, refusal.text[:_LONGEST_ERROR], trailing)
 
     def _record(self, name: str, exchange: Exchange) -> None:
         """Log and count a request, as HTTP's gate does."""
@@ -231,89 +231,6 @@ class GrpcService:
             exchange.reason = exchange.reason or (code.name.lower() if code else "client_gone")
             metrics.failed(exchange.reason)
         self._service.log.request(exchange, seconds)
-
-    async def _live(self, request: Any, exchange: Exchange) -> Any:
-        return message_class("ServerLiveResponse")(live=True)
-
-    async def _ready(self, request: Any, exchange: Exchange) -> Any:
-        return message_class("ServerReadyResponse")(ready=self._service.ready)
-
-    async def _model_ready(self, request: Any, exchange: Exchange) -> Any:
-        ready = False
-        with suppress(NotFound, NotReady):
-            self._service.models.get(request.name, request.version)
-            ready = True
-        return message_class("ModelReadyResponse")(ready=ready)
-
-    async def _server(self, request: Any, exchange: Exchange) -> Any:
-        return message_class("ServerMetadataResponse")(**self._about)
-
-    async def _model(self, request: Any, exchange: Exchange) -> Any:
-        served = self._service.models.get(request.name, request.version)
-        return description(served.metadata, model=served.name, version=VERSION)
-
-    async def _infer(self, request: Any, exchange: Exchange) -> Any:
-        served = self._service.models.get(request.model_name, request.model_version)
-        exchange.model = served.name
-        served.require_room()
-        count = wanted_names(request)
-        inputs = infer_inputs(request, served.metadata, self._service.limits)
-        exchange.images = len(inputs)
-        rows, exchange.timing = await served.probabilities(inputs, deadline=exchange.deadline)
-        return infer_answer(
-            rows,
-            request,
-            labels=served.metadata.labels,
-            classes=count,
-            model=served.name,
-            version=VERSION,
-        )
-
-    async def _index(self, request: Any, exchange: Exchange) -> Any:
-        _require_one_repository(request)
-        rows = [
-            {"name": m.name, "version": VERSION, "state": m.state, "reason": m.reason}
-            for m in self._service.models.index()
-            if m.state == "READY" or not request.ready
-        ]
-        return message_class("RepositoryIndexResponse")(models=rows)
-
-    async def _load(self, request: Any, exchange: Exchange) -> Any:
-        name = self._controlled(request)
-        try:
-            await self._service.models.load(name)
-        except Refused:
-            raise
-        except RegNetError as exc:  # its message names files of the server: for the log only
-            self._service.log.event("not loaded", id=exchange.id, model=name, error=str(exc))
-            raise BadRequest(f"{name}: cannot be loaded; the server's log says why") from exc
-        self._service.log.event("loaded", model=name)
-        return message_class("RepositoryModelLoadResponse")()
-
-    async def _unload(self, request: Any, exchange: Exchange) -> Any:
-        name = self._controlled(request)
-        await self._service.models.unload(name)
-        self._service.log.event("unloaded", model=name)
-        return message_class("RepositoryModelUnloadResponse")()
-
-    def _controlled(self, request: Any) -> str:
-        """Return the name of the model to load or unload; raises `Forbidden` where that is off."""
-        if not self._service.model_control:
-            raise Forbidden(
-                "models are not loaded or unloaded here: the server was started without "
-                "--model-control"
-            )
-        _require_one_repository(request)
-        if {parameter.key for parameter in request.parameters} - {"unload_dependents"}:
-            raise BadRequest(
-                "a model is loaded by its name only; no configuration or file is taken"
-            )
-        return str(request.model_name)
-
-
-def _require_one_repository(request: Any) -> None:
-    if request.repository_name:
-        raise NotFound(f"there is no repository {request.repository_name[:100]!r}; name none")
 
 
 def _bytes(value: str | bytes) -> bytes:

@@ -1,7 +1,7 @@
 """The bars of `regnet serve`, measured over loopback, the load generator on the same cores.
 
-    python bench/serve.py [--model MODEL] [--photos FOLDER] [--rounds N] [--seconds S]
-                          [--overload S] [--only PART...]
+    python bench/serve.py [--model MODEL] [--precision P] [--photos FOLDER] [--rounds N]
+                          [--seconds S] [--overload S] [--only PART...]
 
 Throughput of 32 clients takes turns with `regnet classify` on the same photos, single requests
 with decoding and inference alone; figures are medians of the rounds. Then come 70 % of that load
@@ -32,6 +32,7 @@ from bars import Bar, jpegs
 from classify import SHARED
 
 from regnet.benchmarking.table import grid
+from regnet.conversion import InferencePrecision
 from regnet.library import Library
 
 CLIENTS = 32
@@ -42,9 +43,10 @@ LOAD = Path(__file__).with_name("load.py")
 class Server:
     """A `regnet serve` of its own, on a free port."""
 
-    def __init__(self, model: str, folder: Path) -> None:
+    def __init__(self, model: str, folder: Path, *, precision: str = "f32") -> None:
         self.log = folder / "log.jsonl"
-        command = [sys.executable, "-m", "regnet", "serve", model, "--port", "0", "--offline"]
+        command = [sys.executable, "-m", "regnet", "serve", model, "--precision", precision]
+        command += ["--port", "0", "--offline"]
         self.process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=self.log.open("ab"), text=True
         )
@@ -107,16 +109,16 @@ def result(process: "subprocess.Popen[str]") -> dict[str, Any]:
 _alone: dict[str, Any] = {}
 
 
-def prepare(model: str, photos: Path) -> None:
+def prepare(model: str, precision: InferencePrecision, photos: Path) -> None:
     """Load what the other functions here use."""
     from regnet.classify import Classifier
     from regnet.engine import Engine, read_model
 
-    path = Library(offline=True).ir(model)
+    path = Library(offline=True).ir(model, precision=precision)
     _alone["files"] = sorted(file for file in photos.iterdir() if file.is_file())
-    _alone["classifier"] = Classifier(path, compiled_cache=Library().compiled)
+    _alone["classifier"] = Classifier(path, precision=precision)
     _alone["model"] = read_model(path)
-    _alone["engine"] = Engine(_alone["model"], streams=1)
+    _alone["engine"] = Engine(_alone["model"], precision=precision, streams=1)
 
 
 def classify_rate(seconds: float) -> tuple[float, float]:
@@ -304,9 +306,12 @@ def stop(bench: Bench) -> Part:
 def opened(options: argparse.Namespace) -> Iterator[Bench]:
     """Give a server, and a process to measure against."""
     with tempfile.TemporaryDirectory() as folder, jpegs(options.photos) as photos:
-        server = Server(options.model, Path(folder))
+        server = Server(options.model, Path(folder), precision=options.precision)
         alone = ProcessPoolExecutor(
-            1, get_context("spawn"), initializer=prepare, initargs=(options.model, photos)
+            1,
+            get_context("spawn"),
+            initializer=prepare,
+            initargs=(options.model, options.precision, photos),
         )
         try:
             with alone:
@@ -319,7 +324,11 @@ def opened(options: argparse.Namespace) -> Iterator[Bench]:
 def measure(bench: Bench, options: argparse.Namespace) -> tuple[list[Bar], dict[str, Any]]:
     """Return all bars and figures; parts that later ones build on are always measured."""
     bars: list[Bar] = []
-    figures: dict[str, Any] = {"model": options.model, "photos": len(list(bench.photos.iterdir()))}
+    figures: dict[str, Any] = {
+        "model": options.model,
+        "precision": options.precision,
+        "photos": len(list(bench.photos.iterdir())),
+    }
 
     def take(name: str, part: Part) -> dict[str, Any]:
         bars.extend(part[0])
@@ -343,6 +352,7 @@ def main() -> None:
     """Measure, print the table, and end in one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="bundled", help="card name, `bundled` or an IR")
+    parser.add_argument("--precision", choices=("f32", "bf16", "int8"), default="f32")
     parser.add_argument("--photos", type=Path, default=SHARED, help="folder of JPEGs")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=6.0, help="of each turn")

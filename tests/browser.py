@@ -86,7 +86,7 @@ class Browser:
         """Drop files on the page, as a mouse does."""
         for kind in ("dragEnter", "dragOver", "drop"):
             data = {"items": [], "files": [str(path) for path in paths], "dragOperationsMask": 1}
-            self.command("Input.dispatchDragEvent", type=kind, x=400, y=400, data=data)
+            self.command("Input.dispatchDragEvent", type=kind, x=150, y=300, data=data)
 
     def save(self, path: Path, *, whole: bool = True) -> Path:
         """Write a PNG of the page, `whole` or what is in the window."""
@@ -109,6 +109,12 @@ class Browser:
             if message["method"] == "Network.requestWillBeSent":
                 found.append(message["params"]["request"]["url"])
         return [url for url in found if urlsplit(url).scheme not in ("blob", "data")]
+
+    def forget(self) -> None:
+        """Forget the errors and requests so far."""
+        self.errors()
+        self.requests()
+        self._log.clear()
 
 
 @contextmanager

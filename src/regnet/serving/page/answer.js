@@ -15,12 +15,16 @@ export function answerView({ predictions, set, coverage }, times) {
 function verdict(top, set) {
   const [name, others] = names(top.label);
   const line = el("p", "verdict", el("strong", "", name), el("span", "share", percent(top.probability)));
-  const badge = set ? el("p", set.length === 1 ? "badge sure" : "badge", sureness(set)) : null;
-  return el("div", "", line, others ? el("p", "others", others) : null, badge);
+  return el("div", "", line, others ? el("p", "others", others) : null, set ? sureness(set) : null);
 }
 
 /** A class is the answer only where it is alone in the set; otherwise the photo is unknown. */
-const sureness = (set) => (set.length === 1 ? "Sure" : "Unknown");
+function sureness(set) {
+  const sure = set.length === 1;
+  const badge = el("em", sure ? "badge sure" : "badge", sure ? "Sure" : "Unknown");
+  const why = sure ? "the only class in the set" : "no single class is sure enough";
+  return el("p", "sureness", badge, ` ${why}`);
+}
 
 function bars(predictions) {
   return el("ol", "bars", ...predictions.map(bar));

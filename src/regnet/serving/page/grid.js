@@ -71,7 +71,7 @@ function said({ state, name, answer, error }) {
   fill.style.setProperty("--share", top.probability);
   const unknown = answer.set && answer.set.length !== 1;
   return [
-    el("span", "name", names(top.label)[0], unknown ? el("em", "badge", "Unknown") : null),
+    el("span", "name", unknown ? el("em", "badge", "Unknown") : null, names(top.label)[0]),
     el("span", "line", fill),
     el("span", "share", percent(top.probability)),
     file,

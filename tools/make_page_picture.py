@@ -1,0 +1,57 @@
+"""Take docs/images/serve.png: the page of `regnet serve` with an answer and its heat map.
+
+python tools/make_page_picture.py (needs Chromium: apt-get install chromium chromium-driver)
+"""
+
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+from browser import Browser, browsing  # noqa: E402
+from serving_process import serving  # noqa: E402
+
+WIDTH, HEIGHT = 1280, 708
+SHOWN = 1000  # pixels wide in the docs
+PHOTO = ROOT / "src" / "regnet" / "samples" / "espresso.png"
+
+
+def answered(page: Browser) -> None:
+    """Drop the photo and wait until its answer and its heat map are there."""
+    page.drop(PHOTO)
+    page.until(lambda: page.run("return !document.getElementById('heat').hidden"), "a heat map")
+
+
+def take(url: str, browser: Browser) -> Image.Image:
+    """Return the page with an answer; the first one, for which the model warms up, is not shown."""
+    for _ in range(3):
+        browser.open(url, width=WIDTH, height=HEIGHT)
+        browser.until(lambda: browser.text("#model-facts"), "the models")
+        answered(browser)
+    with tempfile.TemporaryDirectory() as folder:
+        file = browser.save(Path(folder) / "page.png", whole=False)
+        return Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
+
+
+def main() -> None:
+    """Start a server, take the picture and write it with few colours."""
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        serving(Path(folder), "--offline") as served,
+        browsing(Path(folder)) as browser,
+    ):
+        picture = take(served.url, browser)
+    height = round(picture.height * SHOWN / picture.width)
+    small = picture.resize((SHOWN, height), Image.Resampling.LANCZOS)
+    colours = small.quantize(256, method=Image.Quantize.MAXCOVERAGE)
+    few = small.quantize(palette=colours, dither=Image.Dither.FLOYDSTEINBERG)
+    few.save(ROOT / "docs" / "images" / "serve.png", optimize=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -8,18 +8,19 @@ from regnet.data.archives import failing
 from regnet.errors import ImageError
 from regnet.preprocess import ImageLike
 from regnet.video.decode import Shot, shots
+from regnet.video.intervals import Intervals
 from regnet.video.names import is_live
 from regnet.video.newest import newest
 from regnet.video.pixels import rgb
-from regnet.video.sampling import Intervals, Sampling
+from regnet.video.sampling import Sampling
 
 
 @dataclass(frozen=True)
 class Frame:
     """One frame: its time, in seconds since the first, and its pixels once they are wanted.
 
-    `read` gives uint8 (H, W, 3), RGB, upright. It is thread-safe and raises `ImageError` with the
-    reason, so that other frames go on.
+    `read` gives uint8 (H, W, 3), RGB, upright, in any thread but not in two at once. It raises
+    `ImageError` with the reason, so that other frames go on.
     """
 
     timestamp: float | None

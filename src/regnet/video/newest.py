@@ -7,7 +7,7 @@ from contextlib import closing
 from typing import Final
 
 from regnet.video.decode import Shot
-from regnet.video.sampling import Intervals
+from regnet.video.intervals import Intervals
 
 _LOOK_UP: Final = 0.5  # seconds: on some systems a wait without end does not hear Ctrl-C
 

@@ -24,8 +24,8 @@ def rgb(frame: av.VideoFrame, pixel_aspect: Fraction = Fraction(1)) -> Pixels:
 
     Colours are by the matrix and range that the frame names. Where it names no matrix it is BT.709
     in high definition, else BT.601, as players have it. Pixels that are not square
-    (`pixel_aspect` is width / height) are made so. Safe to call from many threads, on a frame
-    each. Raises `ImageError`.
+    (`pixel_aspect` is width / height) are made so. Threads may call it at once, but never with
+    the same frame, which it changes for a moment. Raises `ImageError`.
     """
     width, height = square_size(frame.width, frame.height, pixel_aspect)
     try:

@@ -1,9 +1,8 @@
-"""Which frames of a video are classified, and how their results are smoothed."""
+"""How a video is looked at: which frames are classified, and how results are smoothed."""
 
 import math
 from collections import deque
 from dataclasses import dataclass
-from fractions import Fraction
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,26 +30,6 @@ class Sampling:
     def newest_only(self, *, live: bool) -> bool:
         """Return whether frames may be dropped, of a camera or stream, or of a file."""
         return live if self.realtime is None else self.realtime
-
-
-class Intervals:
-    """Takes the first frame of each interval of `every` seconds, counted from time 0."""
-
-    def __init__(self, every: float) -> None:
-        # As it is written: the double next to 0.1 is above it, and the frame at 0.1 would be late.
-        self._every = Fraction(str(every))
-        self._last: int | None = None
-
-    def is_due(self, time: Fraction) -> bool:
-        """Tell whether no frame was taken of the interval that holds this time."""
-        return not self._every or time // self._every != self._last
-
-    def take(self, time: Fraction) -> bool:
-        """Tell the same, and take the frame if so."""
-        due = self.is_due(time)
-        if due and self._every:
-            self._last = time // self._every
-        return due
 
 
 class Smoothing:

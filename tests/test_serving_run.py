@@ -224,7 +224,7 @@ def test_several_requests_at_once_on_a_connection_are_answered_in_order(strict: 
     answer = raw(strict, sent.encode()).decode()
     ids = [line for line in answer.split("\r\n") if line.startswith("x-request-id")]
     assert ids == [f"x-request-id: {n}" for n in range(6)]
-    assert b"HTTP/1.1 400 " in raw(strict, (one % 7 + "\r\n").encode() * 50)
+    assert b"HTTP/1.1 400 " in raw(strict, (one % 7 + "\r\n").encode() * 1000)
 
 
 def refused(*options: str) -> str:

@@ -15,7 +15,7 @@ MAX_HEAD: Final = 64 << 10
 
 MAX_CONNECTIONS: Final = 4096
 """Open connections of a server; each may hold some 64 KiB before its request is looked at."""
-_MAX_PIPELINED: Final = 32
+_MAX_PIPELINED: Final = 256
 """Requests that a connection sends ahead of their answers."""
 _REASONS: Final = {400: "malformed", 408: "seconds", 431: "head", 503: "connections"}
 

@@ -73,6 +73,7 @@ async function classifyPhoto(photo) {
       return;
     }
     setState(photo, "failed", { error: error.message, model: asked.name });
+    if (error.status === 404) loadModels(); // the model has gone
   }
   tell(photo);
   work();
@@ -200,7 +201,8 @@ async function loadModels() {
   try {
     const found = await listModels();
     models = found.models;
-    model = models.find(({ name }) => name === found.default) ?? models[0] ?? null;
+    const named = (name) => models.find((one) => one.name === name);
+    model = named(model?.name) ?? named(found.default) ?? models[0] ?? null;
     showModels();
     if (model) work();
     else notify("The server has no model at the moment.", true);
@@ -265,6 +267,7 @@ async function startCamera() {
     byId("shoot").click(); // the page has no https, so a phone's own camera takes the picture
     return;
   }
+  byId("camera").disabled = true; // until the browser's own question is answered
   try {
     byId("live-answer").replaceChildren(...waitingView("Looking"));
     await camera.start();
@@ -275,6 +278,8 @@ async function startCamera() {
   } catch (error) {
     camera.stop();
     notify(whyNoCamera(error));
+  } finally {
+    byId("camera").disabled = false;
   }
 }
 
@@ -290,7 +295,9 @@ async function lookAt(picture) {
   if (!model) return;
   try {
     const found = await classify(picture, { model: model.name, sets: model.calibrated });
-    if (camera.runs) showLive(answerView(found.predictions[0], found));
+    if (!camera.runs) return;
+    showLive(answerView(found.predictions[0], found));
+    tellLive(spoken(found.predictions[0]), found.predictions[0].predictions[0].index);
   } catch (error) {
     if (error.status === 401) askToken();
     if (camera.runs) showLive(errorView(error.message, () => {}).slice(0, 1));
@@ -299,13 +306,23 @@ async function lookAt(picture) {
 
 const showLive = (view) => byId("live-answer").replaceChildren(...view);
 
+let told = { index: -1, at: 0 };
+
+/** Say what the camera sees when it is something else, and not too often. */
+function tellLive(text, index) {
+  const now = performance.now();
+  if (index === told.index || now - told.at < 3000) return;
+  told = { index, at: now };
+  say(text);
+}
+
 async function keepPicture() {
   const picture = await camera.picture();
   const time = new Date().toTimeString().slice(0, 8).replaceAll(":", ".");
   if (picture) addPhotos([new File([picture], `camera ${time}.jpg`, { type: picture.type })]);
 }
 
-byId("camera").addEventListener("click", () => (camera.runs ? stopCamera() : startCamera()));
+byId("camera").addEventListener("click", startCamera);
 byId("stop").addEventListener("click", stopCamera);
 byId("keep").addEventListener("click", keepPicture);
 

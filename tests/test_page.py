@@ -273,6 +273,7 @@ def test_several_photos_and_csv(page: Browser, downloads: Path, tmp_path: Path) 
     assert "Not an image" in page.every(".card")[3].text
     page.every(".card")[1].click()
     assert "truncated" in page.text("#said .error")
+    assert not page.every("#said button")  # it would be no better the next time
     assert page.text("#status") == "4 photos are done, 2 of them without an answer."
 
     page.one("#csv").click()
@@ -427,6 +428,7 @@ def test_token(chromium: Browser, tmp_path: Path) -> None:
         chromium.drop(CAT)
         answered(chromium, 2)
         assert "cannot be reached" in chromium.every(".card")[1].text
+        assert chromium.text("#said button") == "Try again"
         chromium.forget()  # the refusals, and another origin: that is what this test is about
 
 

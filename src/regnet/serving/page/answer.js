@@ -68,12 +68,16 @@ function timesView({ timing_ms: times, round_ms }) {
 
 const duration = (ms) => `${ms < 100 ? ms.toFixed(1) : Math.round(ms)} ms`;
 
-/** Return what there is instead of an answer: why there is none and, if it may help, a new try. */
+/** Return what there is instead of an answer: why there is none and, with `retry`, a new try. */
 export function errorView(text, retry) {
-  const button = el("button", "", "Try again");
-  button.type = "button";
-  button.addEventListener("click", retry);
-  return [el("p", "error", text), el("p", "buttons", button)];
+  const view = [el("p", "error", text)];
+  if (retry) {
+    const button = el("button", "", "Try again");
+    button.type = "button";
+    button.addEventListener("click", retry);
+    view.push(el("p", "buttons", button));
+  }
+  return view;
 }
 
 export const waitingView = (text) => [

@@ -11,8 +11,8 @@ import { classify, hasToken, listModels, setToken } from "./server.js";
 
 const AT_ONCE = 4; // photos on their way to the server
 
-// A photo is {name, file, url, state, model, answer, times, error, explanation, noHeat}; its state
-// goes from "waiting" over "working" to "done" or "failed".
+// A photo is {name, file, url, state, model, answer, times, error, hopeless, explanation, noHeat}; its
+// state goes from "waiting" over "working" to "done" or "failed".
 const photos = [];
 let models = [];
 let model = null; // the chosen one of /v1/models
@@ -72,7 +72,8 @@ async function classifyPhoto(photo) {
       askToken();
       return;
     }
-    setState(photo, "failed", { error: error.message, model: asked.name });
+    const hopeless = error.status === 413 || error.status === 422; // it is the photo's fault
+    setState(photo, "failed", { error: error.message, hopeless, model: asked.name });
     if (error.status === 404) loadModels(); // the model has gone
   }
   tell(photo);
@@ -129,7 +130,7 @@ function show(photo) {
 
 function saidOf(photo) {
   if (photo.state === "done") return answerView(photo.answer, photo.times);
-  if (photo.state === "failed") return errorView(photo.error, () => again([photo]));
+  if (photo.state === "failed") return errorView(photo.error, photo.hopeless ? null : () => again([photo]));
   return waitingView(model ? "Classifying" : "Waiting for the server");
 }
 
@@ -300,7 +301,7 @@ async function lookAt(picture) {
     tellLive(spoken(found.predictions[0]), found.predictions[0].predictions[0].index);
   } catch (error) {
     if (error.status === 401) askToken();
-    if (camera.runs) showLive(errorView(error.message, () => {}).slice(0, 1));
+    if (camera.runs) showLive(errorView(error.message, null));
   }
 }
 

@@ -72,6 +72,9 @@ class FakeModels:
     def __init__(self) -> None:
         self.model = FakeModel()
 
+    def require_room(self) -> None:
+        self.model.require_room()
+
     def get(self, name: str | None = None, version: str | None = None) -> FakeModel:
         if name not in (None, "fake"):
             raise NotFound("there is no such model")

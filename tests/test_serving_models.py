@@ -15,8 +15,9 @@ from regnet.library import Library
 from regnet.result import Wanted
 from regnet.runtime import ov
 from regnet.samples import sample_photos
+from regnet.serving.limits import Limits
 from regnet.serving.models import Models, ModelState
-from regnet.serving.refusals import NotFound, NotReady
+from regnet.serving.refusals import NotFound, NotReady, TooMany
 from regnet.serving.served_model import ServedModel
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
@@ -189,3 +190,24 @@ def test_loading_goes_on_when_the_one_who_asked_has_gone(tmp_path: Path) -> None
         assert await ask(model)
 
     serve(scenario, tmp_path)
+
+
+def test_there_is_room_until_every_model_is_full(tmp_path: Path) -> None:
+    async def run() -> None:
+        limits = Limits(queue=2, batch=2)
+        models = Models(Library(folder=tmp_path, offline=True), limits=limits)
+        models.require_room()
+        first, second = await models.load("a", "bundled"), await models.load("b", "bundled")
+        tasks = [asyncio.create_task(ask(first)) for _ in range(2)]
+        await asyncio.sleep(0)
+        assert (first.full, second.full) == (True, False)
+        models.require_room()
+        tasks += [asyncio.create_task(ask(second)) for _ in range(2)]
+        await asyncio.sleep(0)
+        with pytest.raises(TooMany, match="a: 2 images wait, the limit is 2"):
+            models.require_room()
+        await asyncio.gather(*tasks)
+        models.require_room()
+        await models.close()
+
+    asyncio.run(run())

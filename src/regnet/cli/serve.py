@@ -69,7 +69,7 @@ def serve(
     max_batch: Annotated[int, typer.Option(min=1, help="Images in one request, else 413")] = 64,
     queue: Annotated[
         int, typer.Option(min=1, help="Images of a model waiting or running, else 429")
-    ] = 256,
+    ] = 128,
     queue_mib: Annotated[
         int, typer.Option(min=1, help="MiB that the requests under way may hold, else 429")
     ] = 512,

@@ -32,6 +32,7 @@ SECURITY_HEADERS: Final = (
 )
 """On every answer that does not set its own."""
 
+_CLASSIFY: Final = "/v1/classify"
 _CLIENT_GONE: Final = 499  # in the log only: nobody is there to read it
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REASONS: Final = {
@@ -117,6 +118,8 @@ class Gate:
             if exchange.headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
                 raise Forbidden("a page of another site may not send requests here")
             exchange.require_small_body()
+            if scope["path"] == _CLASSIFY:
+                self._service.models.require_room()
 
     def _with_headers(
         self, given: list[tuple[bytes, bytes]], exchange: Exchange
@@ -136,7 +139,8 @@ class Gate:
     def _record(self, exchange: Exchange) -> None:
         seconds = exchange.age()
         scope, metrics = exchange.scope, self._service.metrics
-        route = getattr(scope.get("route"), "path", "none")
+        unrouted = _CLASSIFY if scope["path"] == _CLASSIFY else "none"
+        route = getattr(scope.get("route"), "path", unrouted)
         status = exchange.status = exchange.status or _CLIENT_GONE
         metrics.answered(scope["method"], route, status, seconds)
         metrics.held_bytes.set(self._service.held.now)

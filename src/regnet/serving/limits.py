@@ -18,7 +18,7 @@ class Limits:
     """Of one image, by its header, before it is decoded."""
     batch: int = 64
     """Images in one request."""
-    queue: int = 256
+    queue: int = 128
     """Images waiting or running, all requests of a model together."""
     queue_bytes: int = 512 << 20
     """Bytes of those images, as they were sent."""

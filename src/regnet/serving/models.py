@@ -84,6 +84,11 @@ class Models:
             raise NotReady(f"{name}: {state.reason}")
         raise self._unknown(name)
 
+    def require_room(self) -> None:
+        """Refuse what comes while every model is full, whichever it is for; raises `TooMany`."""
+        if self._models and all(model.full for model in self._models.values()):
+            next(iter(self._models.values())).require_room()
+
     @property
     def names(self) -> tuple[str, ...]:
         """The models that are ready, the default first."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 from collections.abc import Callable, Generator, Mapping
@@ -87,12 +88,19 @@ async def _serve(setup: Setup, listener: socket.socket, on_ready: OnReady) -> No
         stack.push_async_callback(models.close)
         for name, source in setup.models.items():
             await models.load(name, source)
+        _settle()
         await _add_remote(setup, service, stack)
         grpc = await _grpc(setup, service)
         server = _Server(
             setup, service, grpc, lambda: on_ready(_address(listener), _where(grpc, setup.host))
         )
         await server.serve([listener])
+
+
+def _settle() -> None:
+    """Spare what is here to stay from the search for garbage, which halts all threads."""
+    gc.collect()
+    gc.freeze()
 
 
 async def _add_remote(setup: Setup, service: Service, stack: contextlib.AsyncExitStack) -> None:

@@ -75,6 +75,11 @@ class ServedModel:
             observer=observer,
         )
 
+    @property
+    def full(self) -> bool:
+        """Whether there is no room for a single image."""
+        return (self._successor or self)._batcher.images >= self._limits.queue
+
     def require_room(self, images: int = 1) -> None:
         """Refuse at once, before a body is read, what the queue has no room for.
 

@@ -62,7 +62,9 @@ def infer_request(
     Raises `BadRequest` where it is not what the protocol says, and what `images` raises.
     """
     split = _split(body, header_length)
-    if split == 0 and header_length:  # Triton's raw binary request: the body is the one element of the one input
+    if (
+        split == 0 and header_length
+    ):  # Triton's raw binary request: the body is the one element of the one input
         return InferRequest([body], Wish(), None)
     asked = json_object(body[:split], metadata, limits)
     name = asked.get("id")

@@ -12,7 +12,13 @@ import av
 
 from regnet.errors import ImageError
 from regnet.video.names import camera, is_live, is_stream
-from regnet.video.pixels import MAX_FRAME_PIXELS, square_size
+from regnet.video.pixels import (
+    MAX_FRAME_PIXELS,
+    UPRIGHT,
+    Matrix,
+    display_matrix,
+    square_size,
+)
 
 # What a file may be: no playlist, which could name other files and addresses.
 _FORMATS: Final = (
@@ -23,11 +29,12 @@ _SILENCE: Final = 20.0  # seconds without a sign from a camera or server
 
 @dataclass(frozen=True)
 class Shot:
-    """A decoded frame, and when it is shown, in seconds since the first."""
+    """A decoded frame, when it is shown, in seconds since the first, and how, as `rgb` takes it."""
 
     time: Fraction
     frame: av.VideoFrame
-    pixel_aspect: Fraction
+    pixel_aspect: Fraction = Fraction(1)
+    matrix: Matrix = UPRIGHT
 
 
 def shots(address: str) -> Generator[Shot]:
@@ -44,8 +51,11 @@ def shots(address: str) -> Generator[Shot]:
         square_size(stream.codec_context.width, stream.codec_context.height, aspect)
         clock = _Clock(stream)
         damage = _Damage()
+        rotation, matrix = None, UPRIGHT
         for frame in _frames(container, stream, damage):
-            yield Shot(clock.time(frame), frame, aspect)
+            if frame.rotation != rotation:
+                rotation, matrix = frame.rotation, display_matrix(frame)
+            yield Shot(clock.time(frame), frame, aspect, matrix)
         if not live:
             _require_whole(clock.end, _declared_length(container, stream), damage)
 

@@ -36,7 +36,7 @@ def frames(address: str, sampling: Sampling) -> Iterator[Frame]:
     try:
         for shot in _sampled(address, sampling):
             last = round(float(shot.time), 6)
-            yield Frame(last, partial(rgb, shot.frame, shot.pixel_aspect))
+            yield Frame(last, partial(rgb, shot.frame, shot.pixel_aspect, shot.matrix))
     except ImageError as exc:
         yield Frame(last, failing(str(exc)))
 

@@ -19,12 +19,21 @@ _EXACT: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolati
 _UNSPECIFIED: Final = 2  # AVCOL_SPC_UNSPECIFIED
 
 
-def rgb(frame: av.VideoFrame, pixel_aspect: Fraction = Fraction(1)) -> Pixels:
+Matrix = tuple[int, int, int, int]
+"""Where the right and the lower neighbour of a stored pixel are shown: x, y and x, y."""
+
+UPRIGHT: Final[Matrix] = (1, 0, 0, 1)
+
+
+def rgb(
+    frame: av.VideoFrame, pixel_aspect: Fraction = Fraction(1), matrix: Matrix = UPRIGHT
+) -> Pixels:
     """Return a frame's pixels upright: uint8 (H, W, 3), RGB.
 
     Colours are by the matrix and range that the frame names. Where it names no matrix it is BT.709
     in high definition, else BT.601, as players have it. Pixels that are not square
-    (`pixel_aspect` is width / height) are made so. Threads may call it at once, but never with
+    (`pixel_aspect` is width / height) are made so, and the frame is turned and mirrored by right
+    angles. Threads may call it at once, but never with
     the same frame, which it changes for a moment. Raises `ImageError`.
     """
     width, height = square_size(frame.width, frame.height, pixel_aspect)
@@ -39,7 +48,7 @@ def rgb(frame: av.VideoFrame, pixel_aspect: Fraction = Fraction(1)) -> Pixels:
         ).to_ndarray()  # type: ignore[assignment]
     except (av.FFmpegError, ValueError) as exc:
         raise ImageError(f"its frames cannot be made RGB ({exc})") from exc
-    return _upright(pixels, frame)
+    return _upright(pixels, matrix)
 
 
 def square_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
@@ -62,12 +71,20 @@ def _matrix(frame: av.VideoFrame) -> Colorspace | None:
     return Colorspace.ITU709 if frame.width >= 1280 or frame.height > 576 else Colorspace.ITU601
 
 
-def _upright(pixels: Pixels, frame: av.VideoFrame) -> Pixels:
-    """Return a view turned and mirrored as the frame's display matrix says, by right angles."""
-    matrix: Any = frame.side_data.get("DISPLAYMATRIX")
-    if matrix is None:
-        return pixels
-    a, b, _, c, d = np.frombuffer(matrix, np.int32)[:5].tolist()
+def display_matrix(frame: av.VideoFrame) -> Matrix:
+    """Return how a frame is to be turned and mirrored.
+
+    Not for every frame: one that was asked is freed only when Python looks for circles.
+    """
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return UPRIGHT
+    a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5].tolist()
+    return a, b, c, d
+
+
+def _upright(pixels: Pixels, matrix: Matrix) -> Pixels:
+    a, b, c, d = matrix
     if abs(b) > abs(a):  # stored columns are shown as rows
         pixels, a, d = pixels.swapaxes(0, 1), c, b
     return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]

@@ -6,13 +6,14 @@ then, and only so many at once, so memory stays bounded whoever sends.
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
 from regnet.errors import MissingExtraError, ServeError
 from regnet.serving.exchange import Exchange, open_exchange
+from regnet.serving.freed_memory import FreedMemory
 from regnet.serving.grpc_calls import Call, calls
 from regnet.serving.grpc_messages import SERVICE, decode, encode
 from regnet.serving.refusals import BadRequest, NotReady, Refused, TooLate, Unauthorized
@@ -97,6 +98,7 @@ class GrpcService:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._reading = asyncio.Semaphore(_READERS)
+        self._freed = FreedMemory()
         self._running = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -112,11 +114,11 @@ class GrpcService:
         return grpc.method_handlers_generic_handler(SERVICE, methods)
 
     def _handler(self, name: str, call: Call) -> Callable[[Any, Any], Awaitable[bytes]]:
-        async def handle(messages: AsyncIterator[bytes], context: Any) -> bytes:
+        async def handle(messages: Any, context: Any) -> bytes:
             exchange = self._exchange(name, context)
             self._begin()
             try:
-                reply = await self._reply(name, call, messages, exchange)
+                reply = await self._reply(name, call, context, exchange)
                 if isinstance(reply, _Refusal):
                     await self._abort(context, exchange, reply)
                     raise AssertionError  # abort raises
@@ -129,14 +131,14 @@ class GrpcService:
         return handle
 
     async def _reply(
-        self, name: str, call: Call, messages: AsyncIterator[bytes], exchange: Exchange
+        self, name: str, call: Call, context: Any, exchange: Exchange
     ) -> bytes | _Refusal:
         """Return the bytes of the answer, or why there is none.
 
         No error leaves this: gRPC would keep it, and with it what the call holds in memory.
         """
         try:
-            fields = await call(await self._request(name, messages, exchange), exchange)
+            fields = await call(await self._request(name, context, exchange), exchange)
             return encode(f"{name}Response", fields)
         except Refused as exc:
             exchange.reason, exchange.error = exc.limit, str(exc)
@@ -187,9 +189,7 @@ class GrpcService:
             held=self._service.held,
         )
 
-    async def _request(
-        self, name: str, messages: AsyncIterator[bytes], exchange: Exchange
-    ) -> dict[str, Any]:
+    async def _request(self, name: str, context: Any, exchange: Exchange) -> dict[str, Any]:
         """Return the fields of a request that may be served; raises `Refused`."""
         if self._stopping:
             raise NotReady("the server stops")
@@ -199,19 +199,35 @@ class GrpcService:
             raise Unauthorized(
                 "this server asks for a token: send the metadata `authorization: Bearer TOKEN`"
             )
-        try:
-            async with asyncio.timeout_at(exchange.deadline), self._reading:
-                message = await anext(aiter(messages), None)
-        except TimeoutError as exc:
-            raise TooLate("the message did not arrive in time", limit="seconds") from exc
-        if message is None:
-            raise BadRequest("there is no message")
+        message = await self._message(context, exchange)
         exchange.held.take(len(message))
         exchange.bytes_in = len(message)
         try:
             return decode(f"{name}Request", message, most=_FIELDS + 2 * self._service.limits.batch)
         except ValueError as exc:
             raise BadRequest(f"the message cannot be read: {exc}") from exc
+
+    async def _message(self, context: Any, exchange: Exchange) -> bytes:
+        """Return the one message of a request, in time."""
+        late = TooLate("the message did not arrive in time", limit="seconds")
+        try:
+            async with asyncio.timeout_at(exchange.deadline):
+                await self._reading.acquire()
+        except TimeoutError:
+            raise late from None
+        reading = asyncio.ensure_future(_only_message(context))
+        reading.add_done_callback(self._was_read)
+        # What takes too long ends with its call: gRPC 1.85 never frees what a cancelled read gets.
+        left = exchange.deadline - asyncio.get_running_loop().time()
+        done, _ = await asyncio.wait({reading}, timeout=left)
+        if not done:
+            raise late
+        return reading.result()
+
+    def _was_read(self, reading: "asyncio.Future[bytes]") -> None:
+        self._reading.release()
+        if not reading.cancelled():
+            reading.exception()  # whoever waited for it has it
 
     async def _abort(self, context: Any, exchange: Exchange, refusal: _Refusal) -> None:
         """End a call with a status, and what HTTP has in headers and JSON."""
@@ -223,6 +239,7 @@ class GrpcService:
     def _record(self, name: str, exchange: Exchange) -> None:
         """Log and count a request, as HTTP's gate does."""
         exchange.release()
+        self._freed.add(exchange.bytes_in)
         metrics, seconds = self._service.metrics, exchange.age()
         exchange.status = exchange.status or _GONE
         metrics.answered("POST", f"/{SERVICE}/{name}", exchange.status, seconds)
@@ -231,6 +248,19 @@ class GrpcService:
             exchange.reason = exchange.reason or (code.name.lower() if code else "client_gone")
             metrics.failed(exchange.reason)
         self._service.log.request(exchange, seconds)
+
+
+async def _only_message(context: Any) -> bytes:
+    """Return the message of a call, which must be the only one.
+
+    Its end is read too, else gRPC 1.85 never frees the message.
+    """
+    message: bytes = await context.read()
+    if message is grpc.aio.EOF:
+        raise BadRequest("there is no message")
+    if await context.read() is not grpc.aio.EOF:
+        raise BadRequest("there is more than one message")
+    return message
 
 
 def _bytes(value: str | bytes) -> bytes:

@@ -253,8 +253,7 @@ def overload(bench: Bench, seconds: float, capacity: float, idle: float) -> Part
     recovery = recovered(bench, idle, process)
     found = result(process)
     others = sum(n for status, n in found["statuses"].items() if status not in ("200", "429"))
-    half = len(memory) // 2
-    growth = max(memory[half:]) - max(memory[:half])
+    growth = max(memory) - before
     figures = {name: value for name, value in found.items() if name != "kept"} | {
         "memory_mb": {"before": before, "most": max(memory), "end": memory[-1]},
     }
@@ -263,7 +262,7 @@ def overload(bench: Bench, seconds: float, capacity: float, idle: float) -> Part
         Bar("3 x load", "goodput over capacity", found["rate"] / capacity, 0.80),
         Bar("3 x load", "other than 200 and 429", others + found["unanswered"], 0, at_most=True),
         Bar("3 x load", "seconds until a 429, median", at_once, 0.1, at_most=True),
-        Bar("3 x load", "memory of its 2nd half over its 1st, MB", growth, 16, at_most=True),
+        Bar("3 x load", "memory that it takes at most, MB", growth, 256, at_most=True),
         Bar("3 x load", "seconds until it is as quick again", recovery, 1.0, at_most=True),
     ], figures
 

@@ -125,9 +125,9 @@ class ServedModel:
         jobs = [_Job(given, partial(_row, number)) for number, given in enumerate(inputs)]
         sizes = [g.nbytes if isinstance(g, np.ndarray) else len(g) for g in inputs]
         rows, timing = await self._batcher.submit(jobs, sizes=sizes, deadline=deadline)
-        for row in rows:
-            if isinstance(row, Unprocessable):
-                raise row
+        if unread := [row for row in rows if isinstance(row, Unprocessable)]:
+            # Another one: an error that its own frame holds would keep the images until gc runs.
+            raise Unprocessable(str(unread[0]), limit=unread[0].limit)
         shape = (len(rows), self.metadata.spec.classes)
         return np.array(rows, np.float32).reshape(shape), timing
 

@@ -1,9 +1,11 @@
 """Dynamic batching: what goes together, what is refused, and that nothing gets lost."""
 
 import asyncio
+import gc
 import random
 import threading
 import time
+import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -267,6 +269,38 @@ def test_what_is_cancelled_is_dropped_and_told_apart() -> None:
     serve(scenario, work, heard=heard)
     assert work.batches == [[0], [2]]
     assert heard.reasons == ["cancelled", "cancelled"]
+
+
+class Photo:
+    """What can be seen to be let go."""
+
+
+def test_what_failed_holds_nothing() -> None:
+    held = threading.Event()
+
+    def work(items: list[Photo], alone: bool) -> Done[Any]:
+        assert held.wait(10)
+        raise ValueError("broken")
+
+    async def failed(batcher: Batcher[Any, Any], seconds: float) -> weakref.ref[Photo]:
+        photo = Photo()
+        with suppress(TooLate, ValueError):
+            await ask(batcher, photo, seconds=seconds)
+        return weakref.ref(photo)
+
+    async def scenario(batcher: Batcher[Any, Any]) -> None:
+        broken = asyncio.create_task(failed(batcher, 10))
+        late = await failed(batcher, 0.05)
+        held.set()
+        seen = [late, await broken]
+        await batcher.close()
+        assert [reference() for reference in seen] == [None, None]
+
+    gc.disable()
+    try:
+        serve(scenario, work)
+    finally:
+        gc.enable()
 
 
 def test_work_that_breaks_is_heard_of_and_the_next_goes_on() -> None:

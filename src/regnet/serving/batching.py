@@ -89,6 +89,7 @@ class _Request(Generic[Result]):
         self.decode = self.queue = self.infer = 0.0
         self.batch = 0
         self.over = False
+        self._error: Exception | None = None
 
     def take(self, place: int, result: Result, decode: float, queue: float) -> None:
         """Take the result of one item."""
@@ -96,8 +97,27 @@ class _Request(Generic[Result]):
         self.missing -= 1
         self.decode = max(self.decode, decode)
         self.queue = max(self.queue, queue)
-        if not self.missing and not self.future.done():
+        if not self.missing:
+            self.end(None)
+
+    def end(self, error: Exception | None) -> None:
+        """Wake who waits, with the reason why there are no results."""
+        if not self.future.done():
+            self._error = error
             self.future.set_result(None)
+
+    def raise_error(self) -> None:
+        """Raise the reason why there are no results, if there is one.
+
+        Nothing here holds it any more then: its frames hold the photos, which would stay.
+        """
+        if self._error is not None:
+            raise self._pop_error()
+
+    def _pop_error(self) -> Exception:
+        error, self._error = self._error, None
+        assert error is not None
+        return error
 
     @property
     def timing(self) -> Timing:
@@ -197,6 +217,7 @@ class Batcher(Generic[Item, Result]):
         finally:
             request.over = True
             timer.cancel()
+        request.raise_error()
         return request.results, request.timing
 
     async def close(self) -> None:
@@ -220,7 +241,7 @@ class Batcher(Generic[Item, Result]):
     def _expire(self, request: _Request[Result]) -> None:
         request.over = True
         if not request.future.done():
-            request.future.set_exception(self._too_late())
+            request.end(self._too_late())
 
     def _too_late(self) -> Refused:
         message = f"not answered within the limit of {self._limits.seconds:g} s"
@@ -256,8 +277,7 @@ class Batcher(Generic[Item, Result]):
     def _fail(self, tickets: list[_Ticket[Item, Result]], error: Exception) -> None:
         for ticket in tickets:
             ticket.request.over = True
-            if not ticket.request.future.done():
-                ticket.request.future.set_exception(error)
+            ticket.request.end(error)
         self._leave(tickets)
 
     def _leave(self, tickets: list[_Ticket[Item, Result]]) -> None:

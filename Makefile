@@ -5,13 +5,19 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BUILD := pyproject.toml constraints.txt hatch_build.py src/regnet/kernel/resize.c
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test chromium lint format bench clean
 
 demo: $(VENV)/core.stamp  ## classify the sample photos with the bundled model, offline
 	$(BIN)/regnet classify --offline --model bundled --top-k 3 src/regnet/samples
 
-test: $(VENV)/test.stamp  ## install everything the tests need and run them
+test: $(VENV)/test.stamp chromium  ## install everything the tests need and run them
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+chromium:  ## install the browser for the tests of the page, where it is missing and that may be done
+	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get -qq update && \
+	    apt-get -qq install -y --no-install-recommends chromium chromium-driver; } || \
+	  echo "no Chromium (packages chromium, chromium-driver): the tests of the page are skipped"
 
 lint: $(VENV)/test.stamp  ## style and types
 	$(BIN)/ruff check .

@@ -16,6 +16,7 @@ from regnet.serving.exchange import (
     Send,
     open_exchange,
 )
+from regnet.serving.freed_memory import FreedMemory
 from regnet.serving.refusals import Refused, Unauthorized
 from regnet.serving.service import Service
 
@@ -59,6 +60,7 @@ class Gate:
     def __init__(self, app: App, service: Service) -> None:
         self._app = app
         self._service = service
+        self._freed = FreedMemory()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -137,6 +139,7 @@ class Gate:
         return error_answer(exchange, 500, "the server failed; its log says why, under this id")
 
     def _record(self, exchange: Exchange) -> None:
+        self._freed.add(exchange.bytes_in)
         seconds = exchange.age()
         scope, metrics = exchange.scope, self._service.metrics
         unrouted = _CLASSIFY if scope["path"] == _CLASSIFY else "none"

@@ -1,0 +1,131 @@
+"""Named tensors to photos and pixels, for models of each kind; and what is answered."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from regnet.engine import read_model
+from regnet.labels import Label
+from regnet.metadata import ModelMetadata
+from regnet.protocol import PYCLS
+from regnet.serving.inputs import PHOTOS, Tensor, images
+from regnet.serving.limits import Limits
+from regnet.serving.outputs import WantedOutput, named_classes, output_port, packed, wanted_classes
+from regnet.serving.refusals import BadRequest, TooLarge, Unprocessable
+from regnet.zoo.catalogue import bundled_path, card_by_name
+
+LIMITS = Limits(pixels=1000, batch=4)
+WHOLE: ModelMetadata = read_model(bundled_path(card_by_name("bundled"))).metadata
+SIDE = WHOLE.preprocess.crop
+FRACTIONS = replace(
+    WHOLE, preprocess=replace(WHOLE.preprocess, interpolation=PYCLS.interpolation, offset="ceil")
+)
+GRAPH = replace(WHOLE, preprocessing="graph")
+
+
+def given(tensor: Tensor, metadata: ModelMetadata = WHOLE) -> Any:
+    return images([tensor], metadata, LIMITS)
+
+
+def crop(array: Any, datatype: str) -> Tensor:
+    return Tensor("data", datatype, array.shape, raw=array.tobytes())
+
+
+def test_photos_of_bytes_and_of_values() -> None:
+    raw = b"\x02\0\0\0ab\0\0\0\0"
+    assert given(Tensor("image", "BYTES", (2,), raw=raw)) == [b"ab", b""]
+    assert given(Tensor("image", "BYTES", (2, 1), raw=memoryview(raw))) == [b"ab", b""]
+    assert given(Tensor("image", "BYTES", (2,), values=[b"ab", b""])) == [b"ab", b""]
+    assert PHOTOS.to_dict() == {"name": "image", "datatype": "BYTES", "shape": [-1]}
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_crops_of_whole_numbers(first: bool) -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (2, SIDE, SIDE, 3)).astype(np.uint8)
+    sent = np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if first else pixels
+    for array, datatype in ((sent, "UINT8"), (sent.astype("<f4"), "FP32")):
+        found = given(crop(array, datatype))
+        assert found.dtype == np.uint8
+        assert found.flags.c_contiguous
+        np.testing.assert_array_equal(found, pixels)
+    found = given(Tensor("data", "UINT8", sent.shape, values=sent.ravel().tolist()))
+    np.testing.assert_array_equal(found, pixels)
+
+
+def test_crops_of_fractions() -> None:
+    pixels = np.random.default_rng(1).uniform(0, 255, (1, SIDE, SIDE, 3)).astype("<f4")
+    found = given(crop(pixels, "FP32"), FRACTIONS)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, pixels)
+    whole = pixels.astype(np.uint8)
+    np.testing.assert_array_equal(given(crop(whole, "UINT8"), FRACTIONS), whole)
+    with pytest.raises(Unprocessable, match="whole numbers"):
+        given(crop(pixels, "FP32"))
+
+
+@pytest.mark.parametrize("wrong", [-0.1, 255.1, np.nan, np.inf, -np.inf, 1e30])
+def test_numbers_that_are_no_pixels(wrong: float) -> None:
+    pixels = np.zeros((1, SIDE, SIDE, 3), "<f4")
+    pixels[0, 3, 4, 1] = wrong
+    for metadata in (WHOLE, FRACTIONS):
+        with pytest.raises(Unprocessable, match=r"0\.\.255"):
+            given(crop(pixels, "FP32"), metadata)
+
+
+def test_whole_images_where_the_graph_crops() -> None:
+    pixels = np.random.default_rng(1).integers(0, 256, (2, 20, 30, 3)).astype(np.uint8)
+    found = given(crop(pixels, "UINT8"), GRAPH)
+    assert [image.shape for image in found] == [(20, 30, 3)] * 2
+    with pytest.raises(Unprocessable, match="limit of 1,000") as error:
+        given(crop(np.zeros((1, 40, 30, 3), np.uint8), "UINT8"), GRAPH)
+    assert error.value.limit == "pixels"
+    for array, datatype in (
+        (pixels.astype("<f4"), "FP32"),
+        (pixels.transpose(0, 3, 1, 2), "UINT8"),
+    ):
+        with pytest.raises(BadRequest, match="whole images"):
+            given(crop(array, datatype), GRAPH)
+
+
+def test_too_many_images() -> None:
+    with pytest.raises(TooLarge) as error:
+        given(Tensor("image", "BYTES", (5,), values=[b""] * 5))
+    assert error.value.limit == "batch"
+
+
+def test_a_shape_is_held_against_what_came_before_anything_is_allocated() -> None:
+    huge = (1 << 30, 1 << 30, 1 << 30, 3)
+    for metadata in (WHOLE, GRAPH):
+        with pytest.raises((BadRequest, TooLarge, Unprocessable)):
+            given(Tensor("data", "FP32", huge, raw=b"1234"), metadata)
+    with pytest.raises(BadRequest, match="49152 bytes, 4 came"):
+        given(Tensor("data", "UINT8", (1, SIDE, SIDE, 3), raw=b"1234"))
+
+
+@pytest.mark.parametrize(
+    "values", [[1.0, "2"], [[1], [1, 2]], [None], ["1"], [True], [{}], [10**400]]
+)
+def test_values_that_are_no_numbers(values: list[Any]) -> None:
+    data = values * (SIDE * SIDE * 3 // len(values))
+    with pytest.raises(BadRequest):
+        given(Tensor("data", "UINT8", (1, SIDE, SIDE, 3), values=data))
+
+
+def test_outputs() -> None:
+    assert output_port(WHOLE).to_dict() == {"name": "prob", "datatype": "FP32", "shape": [-1, 200]}
+    assert wanted_classes([]) == wanted_classes([WantedOutput("prob")]) == 0
+    assert wanted_classes([WantedOutput("prob", 3)]) == 3
+    for wrong in ([WantedOutput("logits")], [WantedOutput("prob")] * 2, [WantedOutput("prob", -1)]):
+        with pytest.raises(BadRequest):
+            wanted_classes(wrong)
+
+
+def test_names_of_classes() -> None:
+    labels = (Label("n1", "a:b"), Label("n2", "ä"), Label("", "c"))
+    rows = np.array([[0.25, 0.5, 0.25], [1e-9, 0, 1]], np.float32)
+    found = named_classes(rows, labels, 2)
+    assert found == [["0.5:1:ä".encode(), b"0.25:0:a:b"], [b"1.:2:c", b"0.000000001:0:a:b"]]
+    assert [float(one.split(b":", 2)[0]) for one in found[1]] == pytest.approx([1, 1e-9])
+    assert packed([[b"ab", b""], [b"c"]]) == b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"

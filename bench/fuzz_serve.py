@@ -60,15 +60,16 @@ def fuzz(served: Served, folder: Path, requests: int, seed: int) -> dict[str, An
     memory.append(resident(served))
     print(f"after {sum(codes.values())} messages over gRPC: {memory[2]:.0f} MB {dict(codes)}")
     rest = requests - described - sum(codes.values()) - 2 * len(corpus())
+    quarter_of = -(-rest // 4)
     for quarter in range(4):
-        wrong += round_of(served, itertools.islice(broken(seed + quarter), rest // 4))
+        wrong += round_of(served, itertools.islice(broken(seed + quarter), quarter_of))
         memory.append(resident(served))
-        print(f"after {rest // 4} broken requests: {memory[-1]:.0f} MB")
+        print(f"after {quarter_of} broken requests: {memory[-1]:.0f} MB")
     wrong += round_of(served, corpus())
     memory.append(resident(served))
     print(f"after the hostile ones once more: {memory[-1]:.0f} MB")
     return {
-        "requests": described + sum(codes.values()) + 4 * (rest // 4) + 2 * len(corpus()),
+        "requests": described + sum(codes.values()) + 4 * quarter_of + 2 * len(corpus()),
         "seconds": round(time.perf_counter() - start, 1),
         "memory_mb": [round(one) for one in memory],
         "schemathesis": failed,

@@ -24,10 +24,10 @@ def create_app(service: Service, *, page: bool = True) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        routes=v1_routes(service),
     )
     app.add_middleware(Gate, service=service)
     app.add_exception_handler(HTTPException, _http_error)
-    app.include_router(v1_routes(service))
     app.include_router(v2_routes(service))
     _add_figures(app, service)
     _add_reference(app, service)

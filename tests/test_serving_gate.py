@@ -358,12 +358,10 @@ def test_the_document_has_every_route_and_no_other() -> None:
     described = {
         (method.upper(), path) for path, found in document["paths"].items() for method in found
     }
-    routers = (v1_routes(app.service), v2_routes(app.service))
     routes: set[Any] = {
         (method, route.path)  # type: ignore[attr-defined]
-        for router in routers
-        for route in router.routes
-        for method in route.methods  # type: ignore[attr-defined]
+        for route in (*v1_routes(app.service), *v2_routes(app.service).routes)
+        for method in route.methods - {"HEAD"}  # type: ignore[attr-defined]
     }
     assert routes | {("GET", "/metrics")} == described
     assert set(document["components"]["schemas"]) >= {"Error", "Prediction", "InferRequest"}

@@ -263,16 +263,20 @@ class Batcher(Generic[Item, Result]):
         size = len(tickets)
         took = (time.monotonic() - started) / size
         self._seconds += (_NEWEST if self._seconds else 1.0) * (took - self._seconds)
-        self._observer.batch_done(
-            self._name, size, started - min(ticket.arrived for ticket in tickets), done.infer
-        )
         for ticket, result, decode in zip(tickets, done.results, done.decode, strict=True):
-            self._observer.decoded(self._name, decode)
             request = ticket.request
             request.infer = max(request.infer, done.infer)
             request.batch = max(request.batch, size)
             request.take(ticket.place, result, decode, started - ticket.arrived)
-        self._leave(tickets)
+        wait = started - min(ticket.arrived for ticket in tickets)
+        loop = tickets[0].request.future.get_loop()
+        loop.call_soon(self._leave, tickets)  # after those who wait have been woken
+        loop.call_soon(self._report, size, wait, done)
+
+    def _report(self, size: int, wait: float, done: Done[Result]) -> None:
+        self._observer.batch_done(self._name, size, wait, done.infer)
+        for seconds in done.decode:
+            self._observer.decoded(self._name, seconds)
 
     def _fail(self, tickets: list[_Ticket[Item, Result]], error: Exception) -> None:
         for ticket in tickets:

@@ -7,7 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO
 
 
 @contextmanager
@@ -22,11 +22,11 @@ def new_folder_beside(path: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """Give a text file that is on disk before it gets its name; none is left on an error."""
+def whole_file(path: Path) -> Iterator[BinaryIO]:
+    """Give a file that is on disk before it gets its name; an error leaves none."""
     with new_folder_beside(path) as scratch:
         part = scratch / path.name
-        with part.open("w", encoding="utf-8", newline="\n") as file:
+        with part.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -35,13 +35,8 @@ def whole_file(path: Path) -> Iterator[TextIO]:
 
 def write_whole(path: Path, data: bytes) -> None:
     """Write a file that is on disk before it gets its name. Raises `OSError`."""
-    with new_folder_beside(path) as scratch:
-        part = scratch / path.name
-        with part.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
+    with whole_file(path) as file:
+        file.write(data)
 
 
 def sha384_of(path: Path) -> str:

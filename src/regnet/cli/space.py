@@ -87,7 +87,8 @@ def sample(
             sys.stdout.writelines(lines)
             return
         with whole_file(output) as file:
-            file.writelines(track(lines, "drawing", lambda: count, unit="networks"))
+            shown = track(lines, "drawing", lambda: count, unit="networks")
+            file.writelines(line.encode() for line in shown)
     say(f"{output}: {count:,} networks of {chosen.name}, {window}")
 
 

@@ -35,9 +35,9 @@ class TableWriter:
 
     def write(self, prediction: Prediction) -> None:
         """Write an image's name and a line a class."""
-        print(_visible(_place(prediction)), file=self._file)
+        print(visible(_place(prediction)), file=self._file)
         if prediction.error is not None:
-            print(f"    error: {_visible(prediction.error)}", file=self._file, flush=True)
+            print(f"    error: {visible(prediction.error)}", file=self._file, flush=True)
         for line in _table_lines(prediction):
             print(line, file=self._file, flush=True)
 
@@ -72,7 +72,7 @@ def _set_text(size: int, coverage: float) -> str:
     return f"set of {classes} holds the truth with probability {100 * coverage:g} %"
 
 
-def _visible(text: str) -> str:
+def visible(text: str) -> str:
     """Return a text whose control characters are written out, so that none reaches a terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 

@@ -13,6 +13,7 @@ from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 from regnet.conversion import InferencePrecision
+from regnet.writers import visible
 
 if TYPE_CHECKING:
     from regnet.explain import ExplainedPhoto
@@ -120,10 +121,10 @@ def _print_text(results: Iterable["ExplainedPhoto"]) -> int:
     """Print a line a class, and return how many photos failed."""
     failed = 0
     for photo in results:
-        typer.echo(_visible(photo.source))
+        typer.echo(visible(photo.source))
         if photo.error is not None:
             failed += 1
-            typer.echo(f"    error: {_visible(photo.error)}")
+            typer.echo(f"    error: {visible(photo.error)}")
         for explanation, path in zip(photo.explanations, photo.overlays, strict=True):
             score, mean = explanation.label, float(explanation.map.mean(dtype="f8"))
             typer.echo(
@@ -132,8 +133,3 @@ def _print_text(results: Iterable["ExplainedPhoto"]) -> int:
                 f"{explanation.bias:+.3f} (bias)  {path}"
             )
     return failed
-
-
-def _visible(text: str) -> str:
-    """Return a text whose control characters are written out, so that none reaches a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

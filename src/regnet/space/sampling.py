@@ -139,7 +139,7 @@ def _good(batch: _Batch, window: Window) -> Flags:
     """Return which networks are to be in the sample, (N,)."""
     good = window.holds(batch.cost)
     if isinstance(batch.space, RegNetSpace) and batch.space.enveloped:
-        good &= _enveloped(batch.space, batch.networks)
+        good &= _enveloped(batch)
     return good
 
 
@@ -192,9 +192,11 @@ def _costs(space: Space, networks: Networks, frame: Frame) -> Costs:
     return costs(networks, se_ratio=space.se_ratio, **vars(frame))
 
 
-def _enveloped(space: Space, networks: Networks) -> Flags:
+def _enveloped(batch: _Batch) -> Flags:
     """Return which networks have no more parameters and activations than good ones, (N,)."""
-    cost = _costs(space, networks, Frame(image_size=_PUBLISHED_SIZE))
+    published = Frame(image_size=_PUBLISHED_SIZE)
+    counted = batch.frame == published  # already
+    cost = batch.cost if counted else _costs(batch.space, batch.networks, published)
     macs = cost.macs.astype(np.float64)
     within: Flags = (cost.params <= largest_params(macs)) & (cost.acts <= largest_acts(macs))
     return within

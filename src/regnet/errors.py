@@ -24,6 +24,7 @@ RegNetError
 ├── SpaceError           a design space has (almost) no networks of that kind
 ├── RecipeError          a training recipe is impossible (also a ValueError)
 ├── TrainingError        a training run cannot start or go on
+├── ClusterError         a Ray cluster cannot be used, or its work not done
 ├── MissingExtraError    an optional dependency is not installed
 └── OutputError          a result could not be written
 """
@@ -141,6 +142,10 @@ class RecipeError(RegNetError, ValueError):
 
 class TrainingError(RegNetError):
     """A training run cannot start or go on."""
+
+
+class ClusterError(RegNetError):
+    """A Ray cluster cannot be used, or its work not be done."""
 
 
 class MissingExtraError(RegNetError):

@@ -1,0 +1,136 @@
+"""The Ray that work is spread over: of this machine's cores, or a cluster that runs."""
+
+import logging
+import os
+import re
+import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from regnet.errors import ClusterError, MissingExtraError
+from regnet.parallel import cores
+
+LOCAL: Final = "local"
+AUTO: Final = "auto"
+
+_HOST: Final = re.compile(r"(ray://)?(\[[0-9a-fA-F:.]+\]|[\w.-]+):([1-9]\d{0,4})", re.ASCII)
+
+_PATIENCE: Final = 10.0  # seconds for a host to answer
+
+# Of processes that are started here. Without the first Ray reports its use to its maker.
+_QUIET: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else each start warns of a default to come
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+}
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """What is connected: the address asked for, and nodes, CPUs and GPUs that are alive."""
+
+    address: str
+    nodes: int
+    cpus: int
+    gpus: int
+
+    @property
+    def described(self) -> str:
+        """The cluster in words."""
+        nodes = f"{self.nodes} node" + "s" * (self.nodes != 1)
+        return f"Ray, {nodes}, {self.cpus} CPUs" + f", {self.gpus} GPUs" * bool(self.gpus)
+
+
+def is_address(word: str) -> bool:
+    """Tell whether a word names a Ray: local, auto, host:port or ray://host:port."""
+    return word in (LOCAL, AUTO) or _HOST.fullmatch(word) is not None
+
+
+@contextmanager
+def connected(address: str) -> Iterator[Cluster]:
+    """Connect this process to a Ray for the time of the block.
+
+    "local" starts one of the cores this process may use, and ends it; "auto" is the cluster that
+    runs on this machine, "host:port" and "ray://host:port" another. Where the process is connected
+    already, that Ray is used, whatever the address, and left as it is. Raises `ClusterError` where
+    there is none, and `MissingExtraError` without Ray.
+    """
+    if not is_address(address):
+        raise ClusterError(
+            f"{address!r} names no Ray cluster: write local, auto, host:port or ray://host:port"
+        )
+    with ExitStack() as stack:
+        stack.enter_context(_environment(_QUIET))
+        ray = _imported()
+        if not ray.is_initialized():
+            stack.enter_context(_logging("ray", logging.ERROR))
+            _start(ray, address)
+            stack.callback(ray.shutdown)
+        yield _described(ray, address)
+
+
+def _imported() -> Any:
+    try:
+        import ray
+    except ImportError as exc:
+        raise MissingExtraError("Ray", "cluster") from exc
+    return ray
+
+
+def _start(ray: Any, address: str) -> None:
+    own = {"num_cpus": cores(), "include_dashboard": False} if address == LOCAL else {}
+    try:
+        if host := _HOST.fullmatch(address):
+            _reach(host[2].strip("[]"), int(host[3]))
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (OSError, OverflowError, RuntimeError, ValueError, AssertionError, ImportError) as exc:
+        ray.shutdown()
+        raise ClusterError(_no_ray(address, exc)) from exc
+
+
+def _reach(host: str, port: int) -> None:
+    """Raise `OSError` where nobody listens: Ray would go on asking for minutes."""
+    with socket.create_connection((host, port), timeout=_PATIENCE):
+        pass
+
+
+def _no_ray(address: str, exc: BaseException) -> str:
+    reason = str(exc).strip().split("\n")[0] or type(exc).__name__
+    if address == LOCAL:
+        return f"Ray does not start on this machine: {reason}"
+    return (
+        f"no Ray cluster at {address}: {reason}\nStart one with `ray start --head`, or leave the "
+        "address out to use the cores of this machine; the cluster needs the same Ray and Python, "
+        "and its token (`ray get-auth-token`) in RAY_AUTH_TOKEN"
+    )
+
+
+def _described(ray: Any, address: str) -> Cluster:
+    alive = sum(node["Alive"] for node in ray.nodes())
+    total = ray.cluster_resources()
+    return Cluster(address, alive, int(total.get("CPU", 0)), int(total.get("GPU", 0)))
+
+
+@contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    """Set variables that are not set for the time of the block."""
+    added = {name: value for name, value in values.items() if name not in os.environ}
+    os.environ.update(added)
+    try:
+        yield
+    finally:
+        for name in added:
+            os.environ.pop(name, None)
+
+
+@contextmanager
+def _logging(name: str, level: int) -> Iterator[None]:
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

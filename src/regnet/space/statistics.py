@@ -6,7 +6,7 @@ they are the same on every machine. Source: Radosavovic et al., Designing Networ
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -126,7 +126,8 @@ def _correlations(a: Reals, b: Reals) -> Reals:
     a, b = (v - v.mean(axis=1, keepdims=True) for v in (a, b))
     scale = np.sqrt((a**2).sum(axis=1) * (b**2).sum(axis=1))
     products: Reals = (a * b).sum(axis=1)
-    return np.divide(products, scale, out=np.zeros(len(a)), where=scale > 0)
+    found: Reals = np.divide(products, scale, out=np.zeros(len(a)), where=scale > 0)
+    return found
 
 
 def winners(errors: Reals, *, seed: int, purpose: str, draws: int = DRAWS) -> Whole:
@@ -160,12 +161,8 @@ def power_law(x: Reals, y: Reals, *, seed: int, purpose: str, draws: int = DRAWS
 
 
 def _slopes(u: Reals, v: Reals) -> Reals:
-    """Return the slope of each row's line of least squares, NaN-free: 0 where u never changes."""
+    """Return the slope of each row's line of least squares, 0 where u never changes."""
     u = u - u.mean(axis=1, keepdims=True)
     spread = (u**2).sum(axis=1)
-    return np.divide((u * v).sum(axis=1), spread, out=np.zeros(len(u)), where=spread > 0)
-
-
-def mean_and_spread(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and standard deviation (of a sample) of two values or more."""
-    return float(np.mean(values)), float(np.std(values, ddof=1))
+    found: Reals = np.divide((u * v).sum(axis=1), spread, out=np.zeros(len(u)), where=spread > 0)
+    return found

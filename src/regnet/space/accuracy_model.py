@@ -1,0 +1,182 @@
+"""How accurate a network would be, from the 24 published ones of the same recipe.
+
+The logarithm of the top-1 error is a cubic of that of the MACs, apart for networks with
+squeeze-excite, and shifts with what a network's activations, parameters and depth are beside those
+usual for its MACs. Counts are of 224 pixels; errors are on ImageNet-1k by pycls's protocol.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.complexity import Complexity, complexity
+from regnet.errors import CardError
+from regnet.spec import PUBLISHED_NAMES, RegNetSpec
+from regnet.zoo.catalogue import card_by_name
+
+Reals = NDArray[np.float64]
+Flags = NDArray[np.bool_]
+
+PROTOCOL: Final = "pycls"
+
+_MACS, _ACTS, _PARAMS, _DEPTH, _GROUP, _SE = range(6)
+_BESIDE: Final = (_ACTS, _PARAMS, _DEPTH)
+_RIDGE: Final = 1.0  # on what shifts the error: a network as unusual as the published ones counts 1
+_BASE: Final = 6
+_MARGIN: Final = 0.1  # of the published ones' range, beyond which nothing is known
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published network and its top-1 error, in percent."""
+
+    name: str
+    spec: RegNetSpec
+    error: float
+
+
+@cache
+def published() -> tuple[Published, ...]:
+    """Return the 24 networks of the paper's recipe, from their cards."""
+    return tuple(_published(name) for name in PUBLISHED_NAMES)
+
+
+def _published(name: str) -> Published:
+    card = card_by_name(name)
+    for accuracy in card.accuracies:
+        if accuracy.protocol == PROTOCOL:
+            return Published(name, card.build_spec(), 100 - accuracy.top1)
+    raise CardError(f"the card {name} has no accuracy by the protocol {PROTOCOL}")
+
+
+def traits(spec: RegNetSpec, cost: Complexity | None = None) -> Reals:
+    """Return what an accuracy is predicted from, (6,); `cost` is that of 224 pixels, if known."""
+    cost = cost or complexity(spec)
+    group_width = spec.stages[-1].group_width  # that of all stages but narrow ones
+    logs = map(math.log, (*_counts(cost), spec.d, group_width))
+    return np.array([*logs, float(spec.se_ratio is not None)])
+
+
+def _counts(cost: Complexity) -> tuple[float, float, float]:
+    return cost.macs / 1e9, cost.acts / 1e6, cost.params / 1e6
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """Errors of predicting each published network from the others, in points of top-1 error."""
+
+    mean: float
+    rms: float
+    largest: float
+
+
+@dataclass(frozen=True)
+class AccuracyModel:
+    """A prediction of top-1 errors.
+
+    `usual` are lines (2, 4) over log MACs of what `trusted` looks at, `spread` and `limits` (2, 4)
+    how far the published networks are from them, `ends` their least and most log MACs.
+    """
+
+    coefficients: Reals
+    usual: Reals
+    spread: Reals
+    limits: Reals
+    ends: tuple[float, float]
+
+    def predict(self, rows: Reals) -> Reals:
+        """Return top-1 errors in percent, (N,), for traits (N, 6).
+
+        Beyond the published ones' MACs they go on as straight lines in the logarithms.
+        """
+        inside = rows.copy()
+        inside[:, _MACS] = rows[:, _MACS].clip(*self.ends)
+        step = np.where(rows[:, _MACS] < inside[:, _MACS], 1e-4, -1e-4)
+        near = inside.copy()
+        near[:, _MACS] += step
+        beside = _beside(rows, self.usual) / np.append(self.spread, 1)
+        here, there = (_columns(part, beside) @ self.coefficients for part in (inside, near))
+        beyond = rows[:, _MACS] - inside[:, _MACS]
+        errors: Reals = np.exp(here + beyond * (there - here) / step)
+        return errors
+
+    def trusted(self, rows: Reals) -> Flags:
+        """Return which networks are as the published ones, (N,).
+
+        Their activations, parameters, depth and group width are within the range of those, given
+        the MACs; of others, however cheap, nothing is known.
+        """
+        found = _beside(rows, self.usual)
+        flags: Flags = ((found >= self.limits[0]) & (found <= self.limits[1])).all(axis=1)
+        return flags
+
+    def plausible(self, cost: Complexity) -> bool:
+        """Return whether activations and parameters alone let a network be trusted."""
+        macs, *others = map(math.log, _counts(cost))
+        return all(
+            low <= other - line[0] - line[1] * macs <= high
+            for other, line, low, high in zip(others, self.usual.T, *self.limits, strict=False)
+        )
+
+    def extrapolates(self, rows: Reals) -> Flags:
+        """Return which networks have fewer or more MACs than all published ones, (N,)."""
+        flags: Flags = (rows[:, _MACS] < self.ends[0]) | (rows[:, _MACS] > self.ends[1])
+        return flags
+
+
+def fit(known: Sequence[Published]) -> AccuracyModel:
+    """Return the model of these networks' errors."""
+    rows = _rows(known)
+    logs = np.stack([np.ones(len(rows)), rows[:, _MACS]], axis=1)
+    lines = np.linalg.lstsq(logs, rows[:, [*_BESIDE, _GROUP]], rcond=None)[0]
+    lines[1, _BESIDE.index(_DEPTH)] = 0  # depth is the same in every regime: paper, section 4
+    lines[0, _BESIDE.index(_DEPTH)] = rows[:, _DEPTH].mean()
+    apart = _beside(rows, lines)
+    spread = apart[:, : len(_BESIDE)].std(axis=0)
+    ends = (float(rows[:, _MACS].min()), float(rows[:, _MACS].max()))
+    columns = _columns(rows, apart / np.append(spread, 1))
+    ridge = np.diag([1e-9] * _BASE + [_RIDGE] * len(_BESIDE))
+    errors = np.log([one.error for one in known])
+    coefficients = np.linalg.solve(columns.T @ columns + ridge, columns.T @ errors)
+    return AccuracyModel(coefficients, lines, spread, _limits(apart), ends)
+
+
+def _limits(apart: Reals) -> Reals:
+    """Return the least and most of each column, and a little beyond, (2, C)."""
+    low, high = apart.min(axis=0), apart.max(axis=0)
+    margin = _MARGIN * (high - low)
+    return np.stack([low - margin, high + margin])
+
+
+def leave_one_out(known: Sequence[Published]) -> LeaveOneOut:
+    """Return how well each network is predicted by a model of the others."""
+    errors = [one.error for one in known]
+    found = [
+        float(fit([*known[:i], *known[i + 1 :]]).predict(_rows([one]))[0])
+        for i, one in enumerate(known)
+    ]
+    apart = np.abs(np.subtract(found, errors))
+    return LeaveOneOut(
+        float(apart.mean()), float(np.sqrt((apart**2).mean())), float(apart.max())
+    )
+
+
+def _rows(known: Sequence[Published]) -> Reals:
+    return np.stack([traits(one.spec) for one in known])
+
+
+def _columns(rows: Reals, beside: Reals) -> Reals:
+    """Return what the logarithm of the error is a sum of, (N, 9)."""
+    macs, se = rows[:, _MACS], rows[:, _SE]
+    base = np.stack([np.ones(len(rows)), macs, macs**2, macs**3, se, se * macs], axis=1)
+    return np.concatenate([base, beside[:, : len(_BESIDE)]], axis=1)
+
+
+def _beside(rows: Reals, usual: Reals) -> Reals:
+    """Return activations, parameters, depth and group width beside those usual, in logarithms."""
+    return rows[:, [*_BESIDE, _GROUP]] - usual[0] - np.outer(rows[:, _MACS], usual[1])

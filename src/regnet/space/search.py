@@ -1,0 +1,369 @@
+"""The most accurate RegNet within a latency on this machine: measured, not only predicted.
+
+Networks of the constrained spaces are drawn; a few are measured, and a model of latency is fitted
+to them; it and the model of accuracy choose which are worth measuring next. What is chosen in the
+end has been measured twice.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Final, Protocol, TypeVar
+
+import numpy as np
+
+from regnet.benchmarking.machine import Machine, this_machine, watch_others
+from regnet.complexity import complexity
+from regnet.errors import SpaceError
+from regnet.space.accuracy_model import AccuracyModel, LeaveOneOut, fit, leave_one_out, published
+from regnet.space.candidates import Candidate, Candidates, assess, draw, require_spaces
+from regnet.space.latency_model import LatencyModel, Reals, features
+from regnet.space.latency_model import fit as fit_latency
+from regnet.space.measure import REFERENCE, Latency, Setup, Stopwatch
+from regnet.spec import Spec, spec_by_name
+
+_BROAD: Final = 2_000  # networks of each space from which the first are taken
+_FIRST: Final = 12
+_AT_ONCE: Final = 6
+_LEAST_GAIN: Final = 0.01  # points of top-1 error that make a measurement worth its time
+_LEAST_MACS, _MOST_MACS = 50_000_000, 40_000_000_000
+_AROUND: Final = (6, 4)  # of the MACs that the budget should allow: a window for the first
+_OF_INTEREST: Final = (0.2, 1.25)  # of the budget: latencies that the front is about
+_FINALISTS: Final = 6
+_FINAL_ROUNDS: Final = 15
+
+Report = Callable[[str], None]
+T = TypeVar("T")
+
+
+class Measures(Protocol):
+    """What measures networks: see `Stopwatch`."""
+
+    drift: list[float]
+
+    def latencies(self, specs: Sequence[Spec], *, rounds: int = ...) -> list[Latency]:
+        """Return latencies."""
+
+    def comparable(self, specs: Sequence[Spec], *, rounds: int = ...) -> list[float]:
+        """Return milliseconds that can be compared with those of other calls."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is looked for: the lowest error within `latency_ms`, of networks as in `setup`.
+
+    `candidates` are drawn from each space, up to `measure` of them measured. Raises `SpaceError`.
+    """
+
+    latency_ms: float
+    setup: Setup = field(default_factory=Setup)
+    spaces: tuple[str, ...] = ("regnetx", "regnety")
+    candidates: int = 10_000
+    measure: int = 48
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        require_spaces(self.spaces)
+        if not self.latency_ms > 0 or self.candidates < 1 or self.measure < _FIRST:
+            raise SpaceError(
+                f"a latency of {self.latency_ms} ms, {self.candidates} candidates, {self.measure} "
+                f"measured: more than 0 ms, 1 candidate and {_FIRST} measured are the least"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A network and its latency; `predicted_ms` is what was expected before, where it was.
+
+    A published network has its `name` and the `published_error`, in percent.
+    """
+
+    network: Candidate
+    ms: float
+    predicted_ms: float | None = None
+    name: str = ""
+    published_error: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rival:
+    """A published network, and the most accurate found that is as fast, None where none is."""
+
+    published: Measured
+    better: Measured | None
+
+    @property
+    def beaten(self) -> bool:
+        """Whether what was found is predicted at least as accurate as the other was published."""
+        error = self.published.published_error
+        return self.better is not None and error is not None and self.better.network.error <= error
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What came of a search.
+
+    `pick` is the answer, `verified` its latency measured once more, alone; `runners_up` are the
+    next, the most accurate first, all measured within the budget. `front` is what is the most
+    accurate at its latency. `ahead_error` is the median of |predicted / measured - 1| over networks
+    predicted before they were measured, `ahead` how many; `latency` the model after all of them.
+    """
+
+    plan: Plan
+    machine: Machine
+    pick: Measured
+    verified: Latency
+    runners_up: tuple[Measured, ...]
+    front: tuple[Measured, ...]
+    rivals: tuple[Rival, ...]
+    measured: tuple[Measured, ...]
+    drawn: int
+    trusted: int
+    latency: LatencyModel
+    ahead: int
+    ahead_error: float | None
+    accuracy: LeaveOneOut
+    drift: tuple[float, ...]
+    other_work: float | None
+
+
+def search(
+    plan: Plan, *, stopwatch: Measures | None = None, say: Report = lambda text: None
+) -> Found:
+    """Return the most accurate network found within the latency, and how it was found.
+
+    Raises `SpaceError` where none is within, `MissingExtraError` without the extra `torch`.
+    """
+    others = watch_others()
+    known = published()
+    hunt = _Hunt(plan, fit(known), stopwatch or Stopwatch(plan.setup), say)
+    hunt.begin()
+    hunt.follow()
+    pick, verified, rest = hunt.choose()
+    ahead = [abs(one.predicted_ms / one.ms - 1) for one in hunt.own if one.predicted_ms]
+    return Found(
+        plan=plan,
+        machine=this_machine(),
+        pick=pick,
+        verified=verified,
+        runners_up=tuple(rest),
+        front=tuple(front(hunt.own)),
+        rivals=tuple(_rival(one, hunt.own) for one in hunt.published),
+        measured=tuple(hunt.own),
+        drawn=hunt.candidates.drawn,
+        trusted=len(hunt.candidates.networks),
+        latency=hunt.model,
+        ahead=len(ahead),
+        ahead_error=float(np.median(ahead)) if ahead else None,
+        accuracy=leave_one_out(known),
+        drift=tuple(hunt.stopwatch.drift),
+        other_work=others(),
+    )
+
+
+def front(measured: Iterable[Measured]) -> list[Measured]:
+    """Return those that none as fast is more accurate than, the fastest first."""
+    found: list[Measured] = []
+    for one in sorted(measured, key=lambda m: (m.ms, m.network.error)):
+        if not found or one.network.error < found[-1].network.error:
+            found.append(one)
+    return found
+
+
+def _rival(one: Measured, own: Sequence[Measured]) -> Rival:
+    as_fast = [other for other in own if other.ms <= one.ms]
+    return Rival(published=one, better=min(as_fast, key=_error, default=None))
+
+
+def _error(one: Measured) -> float:
+    return one.network.error
+
+
+class _Hunt:
+    """A search under way: what has been drawn, measured and learnt of it."""
+
+    def __init__(
+        self, plan: Plan, accuracy: AccuracyModel, stopwatch: Measures, say: Report
+    ) -> None:
+        self.plan, self.accuracy, self.stopwatch, self._say = plan, accuracy, stopwatch, say
+        self.published: list[Measured] = []
+        self.own: list[Measured] = []
+        self._rows: list[Reals] = []
+        self._taken: set[Spec] = set()
+        self.candidates: Candidates
+        self.model: LatencyModel
+
+    def begin(self) -> None:
+        """Measure published networks and a few others about the budget, and fit the model."""
+        macs = self._affordable()
+        self._measure_published(macs)
+        self.candidates = self._draw(_BROAD, _window(macs / _AROUND[0], macs * _AROUND[1]))
+        order = np.argsort([network.cost.macs for network in self.candidates.networks])
+        places = np.linspace(0, len(order) - 1, min(_FIRST, len(order))).round().astype(int)
+        self._measure([int(order[place]) for place in places], predicted=None)
+        self.candidates = self._draw(self.plan.candidates, self._interesting())
+
+    def follow(self) -> None:
+        """Measure what may be better than what is known, while there is such and it is allowed."""
+        while (left := self.plan.measure - len(self.own)) > 0:
+            chosen = self._worth_measuring(min(left, _AT_ONCE))
+            if not chosen:
+                return
+            self._measure(chosen, predicted=self.model.predict(self.candidates.rows))
+
+    def choose(self) -> tuple[Measured, Latency, list[Measured]]:
+        """Return the best network, its latency measured again, and the next best.
+
+        The most accurate ones take turns for longer; those too slow then are out.
+        """
+        while finalists := self._finalists():
+            self._say(f"measuring the {len(finalists)} most accurate again")
+            specs = [one.network.spec for one in finalists]
+            again = self.stopwatch.latencies(specs, rounds=_FINAL_ROUNDS)
+            for spec, latency in zip(specs, again, strict=True):
+                self._set_latency(spec, latency.median)
+            if (verified := self._verified(specs)) is not None:
+                best, *rest = self._finalists()
+                return best, verified, rest
+        raise SpaceError(self._refusal())
+
+    def _verified(self, specs: Sequence[Spec]) -> Latency | None:
+        """Return the latency of the best network, alone, once it is within the budget.
+
+        None where the best is none of these, which are measured.
+        """
+        for one in self._finalists():
+            if one.network.spec not in specs:
+                return None
+            latency = self.stopwatch.latencies([one.network.spec], rounds=_FINAL_ROUNDS)[0]
+            if latency.median <= self.plan.latency_ms:
+                return latency
+            self._set_latency(one.network.spec, latency.median)
+        return None
+
+    def _affordable(self) -> float:
+        """Return about how many MACs the budget allows, by those of the reference."""
+        self.stopwatch.comparable([])
+        reference = complexity(spec_by_name(REFERENCE)).macs
+        return reference * self.plan.latency_ms / self.stopwatch.drift[0]
+
+    def _measure_published(self, macs: float) -> None:
+        """Measure the published networks that may be about as fast as the budget."""
+        wanted = [one for one in published() if one.name.split("-")[0] in self.plan.spaces]
+        costs = {one.name: complexity(one.spec).macs for one in wanted}
+        least = sorted(costs.values())[:2]
+        near = [one for one in wanted if costs[one.name] <= max(2 * macs, *least)]
+        near = [one for one in near if costs[one.name] >= macs / 10] or near[-2:]
+        self._say(f"measuring {len(near)} published networks")
+        for some in _groups(near):
+            found = self.stopwatch.comparable([one.spec for one in some])
+            networks = assess([one.spec for one in some], self.accuracy)
+            for one, (network, _), ms in zip(some, networks, found, strict=True):
+                self.published.append(
+                    Measured(network=network, ms=ms, name=one.name, published_error=one.error)
+                )
+                self._rows.append(features(one.spec, image_size=self.plan.setup.image_size))
+
+    def _draw(self, count: int, macs: tuple[int, int]) -> Candidates:
+        self._say(f"drawing {count:,} networks of {' and '.join(self.plan.spaces)}")
+        return draw(
+            self.plan.spaces,
+            count,
+            macs=macs,
+            accuracy=self.accuracy,
+            image_size=self.plan.setup.image_size,
+            seed=self.plan.seed,
+        )
+
+    def _interesting(self) -> tuple[int, int]:
+        """Return the least and most MACs of networks about as fast as the front."""
+        expected = self.model.predict(self.candidates.rows) / self.plan.latency_ms
+        low, high = _OF_INTEREST
+        places = np.flatnonzero((expected >= low) & (expected <= high))
+        if not len(places):
+            places = np.array([expected.argmin()])
+        macs = [self.candidates.networks[place].cost.macs for place in places]
+        return _window(min(macs), max(macs))
+
+    def _measure(self, places: Sequence[int], *, predicted: Reals | None) -> None:
+        """Measure candidates, and learn from them."""
+        for some in _groups(places):
+            networks = [self.candidates.networks[place] for place in some]
+            self._say(f"measuring networks {len(self.own) + 1} to {len(self.own) + len(some)}")
+            found = self.stopwatch.comparable([network.spec for network in networks])
+            for place, network, ms in zip(some, networks, found, strict=True):
+                expected = None if predicted is None else float(predicted[place])
+                self.own.append(Measured(network=network, ms=ms, predicted_ms=expected))
+                self._rows.append(self.candidates.rows[place])
+                self._taken.add(network.spec)
+        self._fit()
+
+    def _fit(self) -> None:
+        # Published and own networks are measured one kind after the other, so rows are in order.
+        times = [one.ms for one in (*self.published, *self.own)]
+        self.model = fit_latency(np.stack(self._rows), np.array(times))
+
+    def _worth_measuring(self, most: int) -> list[int]:
+        """Return candidates that may well be more accurate than all known that are as fast.
+
+        As fast as what: every other one as the budget asks, the rest as a published network each.
+        """
+        budget = self.plan.latency_ms
+        others = [one.ms for one in self.published if one.ms < budget]
+        known = [(one.ms, one.network.error) for one in self.own]
+        expected = self.model.predict(self.candidates.rows)
+        found: list[int] = []
+        for number in range(2 * max(most, len(others), 1)):
+            turn = len(self.own) + number // 2
+            limit = budget if number % 2 == 0 or not others else others[turn % len(others)]
+            place = self._most_promising(limit, known, found)
+            if place is not None:
+                found.append(place)
+                known.append((float(expected[place]), float(self.candidates.errors[place])))
+            if len(found) == most:
+                break
+        return found
+
+    def _most_promising(
+        self, limit: float, known: Sequence[tuple[float, float]], chosen: Sequence[int]
+    ) -> int | None:
+        """Return the candidate of the largest expected gain at a latency, None where there is none.
+
+        The gain is by how much its error is less than that of all `known` (latency, error), times
+        the chance that it is as fast.
+        """
+        errors = self.candidates.errors
+        best = min((error for ms, error in known if ms <= limit), default=errors.max() + 1)
+        gain = self.model.chance_within(self.candidates.rows, limit) * (best - errors)
+        gain[list(chosen)] = 0
+        taken = [network.spec in self._taken for network in self.candidates.networks]
+        gain[np.array(taken)] = 0
+        place = int(gain.argmax())
+        return place if gain[place] > _LEAST_GAIN else None
+
+    def _finalists(self) -> list[Measured]:
+        """Return the most accurate within the budget, as far as is known."""
+        within = [one for one in self.own if one.ms <= self.plan.latency_ms]
+        return sorted(within, key=_error)[:_FINALISTS]
+
+    def _set_latency(self, spec: Spec, ms: float) -> None:
+        place = next(i for i, one in enumerate(self.own) if one.network.spec == spec)
+        self.own[place] = replace(self.own[place], ms=ms)
+
+    def _refusal(self) -> str:
+        fastest = min(self.own, key=lambda one: one.ms)
+        return (
+            f"no network was found within {self.plan.latency_ms:g} ms: the fastest of "
+            f"{len(self.own)} measured takes {fastest.ms:.3g} ms; allow more, or take a lower "
+            "--resolution or another --precision"
+        )
+
+
+def _window(low: float, high: float) -> tuple[int, int]:
+    """Return a window of MACs within what anything is known of."""
+    least = min(max(round(low), _LEAST_MACS), _MOST_MACS // 4)
+    return least, max(min(round(high), _MOST_MACS), 2 * _LEAST_MACS)
+
+
+def _groups(items: Sequence[T]) -> list[Sequence[T]]:
+    """Return the items in groups that are measured together."""
+    return [items[start : start + _AT_ONCE] for start in range(0, len(items), _AT_ONCE)]

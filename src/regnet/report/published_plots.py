@@ -1,13 +1,14 @@
 """The plots of the 24 published networks: what grows with MACs, and how."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from regnet.report.figures import ACCENT, INK, MUTED, WARM, plain
-from regnet.report.space_plots import Exponents, grid, power_line
+from regnet.report.small_plots import first, label_outside, log_x, log_y, rows_of, small_plots
 from regnet.space.draws import Reals
+from regnet.space.statistics import Interval
 from regnet.space.trends import Published, column
 
 if TYPE_CHECKING:
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Networks = Sequence[Published]
+Exponents = Mapping[str, Interval]
 
 _NAMES: Final = {
     "d": "depth d, blocks",
@@ -31,39 +33,46 @@ _ACROSS: Final = 6
 
 def draw_trends(canvas: "Figure", networks: Networks, exponents: Exponents) -> None:
     """Draw depth, widths, group width and error against MACs, the families in two colours."""
-    plots = grid(canvas, 6, share=False)
+    plots = first(small_plots(canvas, 2, 3, below=0.3, share_x=True, share_y=False), 6)
     for axes, name in zip(plots, ("d", "g", "w0", "wa", "wm"), strict=False):
         _draw_trend(axes, networks, name, exponents)
     _draw_families(plots[5], networks, 100 * np.array([one.error for one in networks]))
     plots[5].set_ylabel("top-1 error, %")
+    for axes in plots[3:]:
+        axes.set_xlabel("GMACs")
+    plots[5].legend(loc="upper right")
+
+
+def draw_published_costs(canvas: "Figure", networks: Networks, exponents: Exponents) -> None:
+    """Draw activations and parameters against MACs, with the powers of MACs they grow with."""
+    plots = small_plots(canvas, 1, 2, below=0, share_y=False)[0]
+    for axes, name in zip(plots, ("acts", "params"), strict=True):
+        _draw_trend(axes, networks, name, exponents)
+        axes.set_xlabel("GMACs")
     plots[0].legend(loc="lower right")
 
 
-def draw_costs_published(canvas: "Figure", networks: Networks, exponents: Exponents) -> None:
-    """Draw activations and parameters against MACs, with the powers of MACs they grow with."""
-    for axes, name in zip(canvas.subplots(1, 2), ("acts", "params"), strict=True):
-        _draw_trend(axes, networks, name, exponents)
-        axes.set_xlabel("GMACs")
-    canvas.axes[0].legend(loc="upper left")
-
-
 def _draw_trend(axes: "Axes", networks: Networks, name: str, exponents: Exponents) -> None:
-    scale = 1e6 if name in ("params", "acts") else 1
-    values = column(networks, name) / scale
+    values = column(networks, name) / (1e6 if name in ("params", "acts") else 1)
     macs = column(networks, "macs") / 1e9
     if name in _FLAT:
         axes.axhline(float(values.mean()), color=MUTED, linewidth=1.4)
         axes.set_ylim(0, 1.15 * values.max())
         _note(axes, f"mean {values.mean():.1f}", top=False)
     else:
-        exponent = exponents[name].value
+        exponent, order = exponents[name].value, np.argsort(macs)
         line = power_line(macs, values, exponent)
-        order = np.argsort(macs)
         axes.plot(macs[order], line[order], color=MUTED, linewidth=1.4)
-        axes.set_yscale("log")
+        log_y(axes, values)
         _note(axes, f"MACs to the power {exponent:.2f}", top=True)
     _draw_families(axes, networks, values)
     axes.set_ylabel(_NAMES[name])
+
+
+def power_line(x: Reals, y: Reals, exponent: float) -> Reals:
+    """Return the line of that exponent through the mean of the logarithms, at x."""
+    middle = float(np.mean(np.log(y)) - exponent * np.mean(np.log(x)))
+    return np.exp(middle + exponent * np.log(x))
 
 
 def _draw_families(axes: "Axes", networks: Networks, values: Reals) -> None:
@@ -71,9 +80,7 @@ def _draw_families(axes: "Axes", networks: Networks, values: Reals) -> None:
         chosen = [place for place, one in enumerate(networks) if one.family == family]
         macs = column([networks[place] for place in chosen], "macs") / 1e9
         axes.plot(macs, values[chosen], "o", color=colour, markersize=4.5, label=family)
-    axes.set_xscale("log")
-    axes.set_xlabel("GMACs")
-    axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    log_x(axes)
     plain(axes, grid="both")
 
 
@@ -84,18 +91,15 @@ def _note(axes: "Axes", text: str, *, top: bool) -> None:
 
 def draw_widths(canvas: "Figure", networks: Networks) -> None:
     """Draw the width of every block of every network, and the line it was rounded from."""
-    plots = grid(canvas, len(networks), share=True, columns=_ACROSS)
-    for place, (axes, one) in enumerate(zip(plots, networks, strict=True)):
+    rows = rows_of(len(networks), _ACROSS)
+    plots = first(small_plots(canvas, rows, _ACROSS, below=0.3, share_x=True), len(networks))
+    for axes, one in zip(plots, networks, strict=True):
         colour = ACCENT if one.family == "regnetx" else WARM
         widths = [w for stage in one.spec.stages for w in [stage.width] * stage.depth]
         blocks = np.arange(one.spec.d)
         axes.plot(blocks, one.spec.w0 + one.spec.wa * blocks, color=MUTED, linewidth=1)
         axes.step(blocks, widths, where="mid", color=colour, linewidth=1.8)
-        axes.set_yscale("log", base=2)
         axes.set_title(one.name, fontsize=9, color=INK)
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        if place % _ACROSS == 0:
-            axes.set_ylabel("width")
-        if place >= len(networks) - _ACROSS:
-            axes.set_xlabel("block")
         plain(axes, grid="both")
+    log_y(plots[0], np.array([24.0, 4096.0]))
+    label_outside(plots, _ACROSS, x="block", y="width")

@@ -22,6 +22,7 @@ from regnet.report.html import (
     table,
     tiles,
 )
+from regnet.report.small_plots import rows_of
 from regnet.report.space_networks import failed_section, networks_section, published_section
 from regnet.report.space_plots import (
     COLUMNS,
@@ -31,16 +32,18 @@ from regnet.report.space_plots import (
     draw_edfs,
     draw_fits,
     draw_parameters,
-    rows_of,
+    parameter_rows,
 )
 from regnet.space.analysis import COSTS, Analysis, SpaceResult
+from regnet.space.analysis_lines import measured
 from regnet.space.findings import Difference, Finding, points
 from regnet.space.remarks import remarks
 from regnet.space.statistics import DRAWS, FEWEST, SHARE, Interval
 from regnet.version import TOOL_VERSION
 
-_SMALL: Final = 2.35  # inches, the height of a small plot
+_SMALL: Final = 1.9  # inches, the height of a row of small plots
 _WIDE: Final = 9.0
+_COST_COLUMNS: Final = ("Space", "MACs", "95 %", "Parameters", "95 %", "Activations", "95 %")
 
 
 def analysis_page(found: Analysis) -> str:
@@ -123,10 +126,15 @@ def _edf_section(found: Analysis) -> Section:
 
 
 def _each_edf(spaces: Sequence[SpaceResult]) -> Html:
-    height = _SMALL * rows_of(len(spaces))
+    height = _grid_height(len(spaces))
     draw = partial(draw_each_edf, spaces=spaces)
     label = "The same, a plot for each space with its band"
     return figure(svg("edf-each", draw, width=_WIDE, height=height, label=label), f"{label}.")
+
+
+def _grid_height(spaces: int) -> float:
+    """Return the height in inches of a small plot for each space."""
+    return 0.85 + _SMALL * rows_of(spaces, COLUMNS)
 
 
 def _space_row(one: SpaceResult) -> list[Cell]:
@@ -172,23 +180,20 @@ def _findings_section(found: Analysis) -> Section:
         "The paper's findings",
         tuple(parts),
         lead="On spaces, what was measured is the difference of mean errors in points, below 0 "
-        "where the first has less. Not separated means that these records say neither.",
+        "where the first has less. As good means a mean within a quarter of the errors' standard "
+        "deviation. Not separated means that these records say neither.",
     )
 
 
 def _finding_row(one: Finding) -> list[Cell]:
-    if one.unit == "points":
-        return [one.claim, *_points(one.measured), one.verdict, one.reason]
-    return [one.claim, *_plain(one.measured), one.verdict, one.reason]
-
-
-def _points(found: Interval) -> tuple[Number, Number]:
-    return Number(f"{100 * found.value:+.2f}", found.value), Number(points(found), None)
-
-
-def _plain(found: Interval) -> tuple[Number, Number]:
-    value = Number(f"{found.value:.3g}", found.value)
-    return value, Number(f"{found.low:.3g} to {found.high:.3g}", None)
+    value, ends = measured(one)
+    return [
+        one.claim,
+        Number(value, one.measured.value),
+        Number(ends, None),
+        one.verdict,
+        one.reason,
+    ]
 
 
 def _pairs_section(found: Analysis) -> Section:
@@ -205,23 +210,22 @@ def _pairs_section(found: Analysis) -> Section:
 
 
 def _pair_row(one: Difference) -> list[Cell]:
-    area = Number(f"{one.area.value:+.3f}", one.area.value)
     return [
         one.sentence,
-        *_points(one.mean),
-        area,
+        Number(f"{100 * one.mean.value:+.2f}", one.mean.value),
+        Number(points(one.mean), None),
+        Number(f"{one.area.value:+.3f}", one.area.value),
         Number(f"{one.area.low:+.3f} to {one.area.high:+.3f}", None),
     ]
 
 
 def _parameters_section(one: SpaceResult) -> Section:
-    count = len(one.population.parameters)
-    columns = 4 if count > 2 * COLUMNS else COLUMNS
+    rows = parameter_rows(one)
     plot = svg(
         f"parameters-{one.space}",
         partial(draw_parameters, one=one),
         width=_WIDE,
-        height=_SMALL * rows_of(count, columns),
+        height=0.85 + _SMALL * len(rows),
         label=f"Error against each parameter of {one.space}",
     )
     best = "; ".join(f"{name} {_best(found)}" for name, found in one.best.items())
@@ -246,7 +250,7 @@ def _costs_section(found: Analysis) -> Section:
     )  # fmt: skip
     parts = [figure(plot)]
     if rows := [_correlation_row(one) for one in found.spaces if one.correlations]:
-        parts.append(table(("Space", *(h for n in COSTS for h in (n, "95 %"))), rows))
+        parts.append(table(_COST_COLUMNS, rows))
     return Section(
         "Error against complexity",
         tuple(parts),
@@ -272,7 +276,7 @@ def _correlation(found: Interval | None) -> tuple[Number, Number]:
 def _fit_section(spaces: Sequence[SpaceResult]) -> Section:
     plot = svg(
         "fits", partial(draw_fits, spaces=spaces), width=_WIDE,
-        height=_SMALL * rows_of(len(spaces)), label="Error against e_fit, a plot for each space",
+        height=_grid_height(len(spaces)), label="Error against e_fit, a plot for each space",
     )  # fmt: skip
     rows: list[list[Cell]] = [
         [
@@ -312,14 +316,10 @@ def _made_section(found: Analysis) -> Section:
         f"{DRAWS:,} resamples of a space's networks, seed {found.seed}; intervals are from the "
         f"2.5th to the 97.5th percentile, and none is given for fewer than {FEWEST} networks"
     )
-    pairs += [("Bootstrap", text), ("Machines", _listed(_machines(found)))]
+    pairs += [("Bootstrap", text), ("Machines", _listed(found.machines))]
     return Section(
         "What this was made from",
         (facts(pairs),),
         lead="Every figure above, but for those of the published networks, is computed from these "
         "records alone.",
     )
-
-
-def _machines(found: Analysis) -> list[str]:
-    return list(found.machines)

@@ -6,13 +6,13 @@ from typing import Final
 import numpy as np
 
 from regnet.report.figures import svg
-from regnet.report.html import Cell, Number, Section, figure, note, table
-from regnet.report.published_plots import draw_costs_published, draw_trends, draw_widths
+from regnet.report.html import Cell, Number, Section, figure, table
+from regnet.report.published_plots import draw_published_costs, draw_trends, draw_widths
 from regnet.space.analysis import Analysis
-from regnet.space.populations import Network
+from regnet.space.analysis_lines import spec_text
+from regnet.space.outcomes import Network
 from regnet.space.statistics import Interval
 from regnet.space.trends import column, exponents, published
-from regnet.spec import RegNetSpec, Spec
 
 _WIDE: Final = 9.0
 
@@ -23,9 +23,10 @@ def networks_section(found: Analysis) -> Section:
         (one.space, network) for one in found.spaces for network in one.population.networks
     ]
     rows = [_row(space, network) for space, network in sorted(of_spaces, key=lambda o: o[1].error)]
+    columns = ("Network", "Space", "Error", "MMACs", "Params, M", "Acts, M")
     return Section(
         "Every network",
-        (table(("Network", "Space", "Error", "MMACs", "Params, M", "Acts, M"), rows, sortable=True),),
+        (table(columns, rows, sortable=True),),
         lead="The best first. Stages are depth x width, in groups of g, the 3x3 convolution "
         "narrower by b.",
     )  # fmt: skip
@@ -40,15 +41,6 @@ def _row(space: str, network: Network) -> list[Cell]:
         Number(f"{network.params / 1e6:,.3f}", network.params),
         Number(f"{network.acts / 1e6:,.3f}", network.acts),
     ]
-
-
-def spec_text(spec: Spec) -> str:
-    """Return a network in short: its parameters, or its stages."""
-    if isinstance(spec, RegNetSpec):
-        return f"d {spec.d}, w0 {spec.w0}, wa {spec.wa:g}, wm {spec.wm:g}, g {spec.g}, b {spec.b}"
-    return ", ".join(
-        f"{s.depth} x {s.width} (g {s.group_width}, b {s.bottleneck})" for s in spec.stages
-    )
 
 
 def failed_section(found: Analysis) -> Section:
@@ -69,7 +61,7 @@ def published_section(seed: int) -> Section:
         label="Parameters of the published networks against MACs",
     )  # fmt: skip
     costs = svg(
-        "published-costs", partial(draw_costs_published, networks=networks, exponents=grow),
+        "published-costs", partial(draw_published_costs, networks=networks, exponents=grow),
         width=_WIDE, height=3.4, label="Activations and parameters against MACs",
     )  # fmt: skip
     widths = svg(

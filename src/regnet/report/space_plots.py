@@ -1,28 +1,29 @@
 """The plots of the report of `regnet space analyze`."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
 from regnet.report.figures import ACCENT, INK, LINE, MUTED, SOFT, WARM, plain
+from regnet.report.small_plots import first, label_outside, log_x, rows_of, small_plots
 from regnet.space.analysis import COSTS, SpaceResult
 from regnet.space.draws import Reals
 from regnet.space.findings import Difference
 from regnet.space.spaces import SPACES
-from regnet.space.statistics import Interval
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMNS: Final = 3  # of small plots side by side
+ERROR: Final = "top-1 error, %"
+SHARE_OF_NETWORKS: Final = "share of networks"
 UNITS: Final = {"macs": (1e6, "MMACs"), "params": (1e6, "million parameters"),
                 "acts": (1e6, "million activations")}  # fmt: skip
 _HUES: Final = (
     "#4a86e8", "#1fa3b3", "#2fa36b", "#b8901f", "#8c7bd8", "#e0662d", "#d6457f", "#9a6a4f",
 )  # fmt: skip
-_DASH: Final = (0, (4, 3))
 
 
 def hue(space: str) -> str:
@@ -32,48 +33,58 @@ def hue(space: str) -> str:
 
 def draw_edfs(canvas: "Figure", spaces: Sequence[SpaceResult]) -> None:
     """Draw the EDF of every space with its band, in one plot."""
-    axes = canvas.subplots()
+    axes, limits = canvas.subplots(), _limits(spaces)
     for one in spaces:
-        _draw_edf(axes, one, hue(one.space), band=0.14)
-    _finish_edf(axes, spaces)
+        _draw_edf(axes, one, limits, band=0.14)
+    axes.set(xlabel=ERROR, ylabel=SHARE_OF_NETWORKS)
     axes.legend(loc="lower right")
 
 
 def draw_each_edf(canvas: "Figure", spaces: Sequence[SpaceResult]) -> None:
     """Draw the EDF of each space with its band, before those of the others."""
-    plots = grid(canvas, len(spaces), share=True)
+    limits = _limits(spaces)
+    plots = _titled(canvas, spaces, y=SHARE_OF_NETWORKS, x=ERROR)
     for axes, one in zip(plots, spaces, strict=True):
         for other in spaces:
             if other is not one:
-                axes.plot(*_steps(other, other.edf.share), color=LINE, linewidth=1)
-        _draw_edf(axes, one, hue(one.space), band=0.25)
-        _finish_edf(axes, spaces)
-        axes.set_title(one.space, fontsize=9.5, color=INK)
-    _outer_labels(plots)
+                axes.plot(*_steps(other, other.edf.share, limits), color=LINE, linewidth=1)
+        _draw_edf(axes, one, limits, band=0.25)
 
 
-def _draw_edf(axes: "Axes", one: SpaceResult, colour: str, *, band: float) -> None:
-    x, share = _steps(one, one.edf.share)
+def _draw_edf(axes: "Axes", one: SpaceResult, limits: tuple[float, float], *, band: float) -> None:
+    colour = hue(one.space)
+    x, share = _steps(one, one.edf.share, limits)
     if one.mean is not None:
-        low, high = _steps(one, one.edf.low)[1], _steps(one, one.edf.high)[1]
+        low, high = (_steps(one, end, limits)[1] for end in (one.edf.low, one.edf.high))
         axes.fill_between(x, low, high, color=colour, alpha=band, linewidth=0)
     axes.plot(x, share, color=colour, linewidth=1.8, label=f"{one.space} ({len(one.population)})")
-
-
-def _steps(one: SpaceResult, share: Reals) -> tuple[Reals, Reals]:
-    """Return the corners of a staircase (errors in %, shares), from 0 at the first error."""
-    x = np.repeat(100 * one.edf.errors, 2)
-    y = np.concatenate([[0.0], np.repeat(share, 2)[:-1]])
-    return x, y
-
-
-def _finish_edf(axes: "Axes", spaces: Sequence[SpaceResult]) -> None:
-    errors = np.concatenate([one.edf.errors for one in spaces])
-    low, high = 100 * errors.min(), 100 * errors.max()
-    pad = max(0.03 * (high - low), 0.5)
-    axes.set(xlim=(low - pad, high + pad), ylim=(0, 1.02))
-    axes.set(xlabel="top-1 error, %", ylabel="share of networks")
+    axes.set(xlim=limits, ylim=(0, 1.02))
     plain(axes, grid="both")
+
+
+def _steps(one: SpaceResult, share: Reals, limits: tuple[float, float]) -> tuple[Reals, Reals]:
+    """Return the corners of a staircase (errors in %, shares) from 0 to 1, within limits."""
+    x = [limits[0], *np.repeat(100 * one.edf.errors, 2), limits[1]]
+    return np.array(x), np.array([0.0, 0.0, *np.repeat(share, 2)])
+
+
+def _limits(spaces: Sequence[SpaceResult]) -> tuple[float, float]:
+    """Return the ends of an axis of errors in %."""
+    errors = np.concatenate([one.edf.errors for one in spaces])
+    low, high = 100 * float(errors.min()), 100 * float(errors.max())
+    pad = max(0.03 * (high - low), 0.5)
+    return low - pad, high + pad
+
+
+def _titled(canvas: "Figure", spaces: Sequence[SpaceResult], *, x: str, y: str) -> list["Axes"]:
+    """Return a plot for each space with its name above, all of the same scales."""
+    columns = min(COLUMNS, len(spaces))
+    rows = rows_of(len(spaces), columns)
+    plots = first(small_plots(canvas, rows, columns, below=0.5, share_x=True), len(spaces))
+    for axes, one in zip(plots, spaces, strict=True):
+        axes.set_title(one.space, fontsize=9.5, color=INK)
+    label_outside(plots, columns, x=x, y=y)
+    return plots
 
 
 def draw_differences(canvas: "Figure", differences: Sequence[Difference]) -> None:
@@ -93,116 +104,88 @@ def draw_differences(canvas: "Figure", differences: Sequence[Difference]) -> Non
     plain(axes, grid="x")
 
 
+def parameter_rows(one: SpaceResult) -> list[list[str]]:
+    """Return the parameters of a space as they are drawn: what stages share, then by stages."""
+    names = list(one.population.parameters)
+    if one.population.is_line:
+        return [names[at : at + COLUMNS] for at in range(0, len(names), COLUMNS)]
+    shared = [name for name in names if len(name) == 1]
+    by_stage = [[name for name in names if name[0] == c and len(name) > 1] for c in "dwbg"]
+    return [row for row in (shared, *by_stage) if row]
+
+
 def draw_parameters(canvas: "Figure", one: SpaceResult) -> None:
     """Draw error against each parameter of a space, with the best value and its band."""
-    values = one.population.parameters
-    plots = grid(canvas, len(values), share=False)
-    for axes, (name, column) in zip(plots, values.items(), strict=True):
-        _best_band(axes, one.best.get(name))
-        _dots(axes, column, one)
-        _scale(axes, column)
-        axes.set_xlabel(name)
-    _outer_labels(plots, x=False)
+    rows = parameter_rows(one)
+    plots = small_plots(canvas, len(rows), max(map(len, rows)), below=0.58)
+    for names, row in zip(rows, plots, strict=True):
+        for axes in row[len(names) :]:
+            axes.remove()
+        row[0].set_ylabel(ERROR)
+        by_stage = len({name[0] for name in names}) == 1
+        values = [one.population.parameters[name] for name in names]
+        for axes, name, column in zip(row, names, values, strict=False):
+            _draw_parameter(axes, one, name, np.concatenate(values) if by_stage else column)
 
 
-def _best_band(axes: "Axes", best: Interval | None) -> None:
-    if best is not None:
+def _draw_parameter(axes: "Axes", one: SpaceResult, name: str, scale: Reals) -> None:
+    """Draw one of them on an axis for the values `scale`."""
+    if (best := one.best.get(name)) is not None:
         axes.axvspan(best.low, best.high, color=SOFT, linewidth=0, zorder=0)
         axes.axvline(best.value, color=ACCENT, linewidth=1.8, zorder=1)
+    _dots(axes, one.population.parameters[name], one)
+    _scale(axes, scale, log=name not in ("d", "wm"))
+    axes.set_xlabel(name)
 
 
 def _dots(axes: "Axes", column: Reals, one: SpaceResult, **options: Any) -> None:
     """Draw a dot for each network: a value and its error."""
-    count = len(one.population)
-    options = {"color": INK, "alpha": 0.6 if count < 200 else 0.35, **options}
-    size = 3.6 if count < 200 else 2.4
-    axes.plot(
-        column, 100 * one.population.errors, "o", markersize=size, markeredgewidth=0, **options
-    )
-    axes.set_ylabel("top-1 error, %")
+    many = len(one.population) >= 200
+    options = {"color": INK, "alpha": 0.35 if many else 0.6, **options}
+    errors, size = 100 * one.population.errors, 2.4 if many else 3.6
+    axes.plot(column, errors, "o", markersize=size, markeredgewidth=0, **options)
     plain(axes, grid="both")
 
 
-def _scale(axes: "Axes", column: Reals) -> None:
-    """Give an axis of a parameter a scale: of logarithms where it spans more than tenfold."""
-    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+def _scale(axes: "Axes", values: Reals, *, log: bool) -> None:
+    """Give an axis the scale of a parameter, with a number at each value where they are few."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator
 
-    few = np.unique(column)
-    wide = column.min() > 0 and column.max() > 10 * column.min()
-    if wide:
-        axes.set_xscale("log", base=2)
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_locator(NullLocator())
-    if len(few) <= 6:
+    few = np.unique(values)
+    low, high = float(few[0]), float(few[-1])
+    if log and low > 0:
+        log_x(axes, base=2)
+        pad = max((high / low) ** 0.07, 1.02)
+        axes.set_xlim(low / pad, high * pad)
+    else:
+        pad = max(0.07 * (high - low), 0.02)
+        axes.set_xlim(low - pad, high + pad)
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=bool((values % 1 == 0).all())))
+    if len(few) <= 4:
         axes.xaxis.set_major_locator(FixedLocator(few.tolist()))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.margins(x=0.12)
-    elif not wide:
-        axes.xaxis.set_major_locator(MaxNLocator(5, integer=bool((column % 1 == 0).all())))
 
 
 def draw_costs(canvas: "Figure", spaces: Sequence[SpaceResult]) -> None:
     """Draw error against MACs, parameters and activations, a colour a space."""
-    plots = canvas.subplots(1, len(COSTS), sharey=True)
+    plots = small_plots(canvas, 1, len(COSTS), below=0)[0]
     for axes, name in zip(plots, COSTS, strict=True):
         unit, label = UNITS[name]
         for one in spaces:
             column = one.population.costs(name) / unit
             _dots(axes, column, one, color=hue(one.space), alpha=0.8, label=one.space)
         axes.set_xlabel(label)
-    for axes in plots[1:]:
-        axes.set_ylabel("")
-    _legend(canvas, plots[0])
+    plots[0].set_ylabel(ERROR)
+    handles, labels = plots[0].get_legend_handles_labels()
+    canvas.legend(
+        handles, labels, loc="upper center", ncols=len(labels), borderaxespad=0, columnspacing=1.4,
+        handletextpad=0.1,
+    )  # fmt: skip
 
 
 def draw_fits(canvas: "Figure", spaces: Sequence[SpaceResult]) -> None:
     """Draw error against e_fit, a plot a space."""
-    plots = grid(canvas, len(spaces), share=True)
+    plots = _titled(canvas, spaces, x="e_fit", y=ERROR)
     for axes, one in zip(plots, spaces, strict=True):
         _dots(axes, one.fit_errors, one, color=hue(one.space), alpha=0.85)
-        axes.set(xlabel="e_fit", xlim=(0, None))
-        axes.set_title(one.space, fontsize=9.5, color=INK)
-    _outer_labels(plots)
-
-
-def grid(canvas: "Figure", count: int, *, share: bool, columns: int = COLUMNS) -> list["Axes"]:
-    """Return so many plots, `columns` in a row, all of one error axis, or one of both."""
-    columns = min(columns, count)
-    plots = canvas.subplots(
-        rows_of(count, columns), columns, sharex=share, sharey=True, squeeze=False
-    ).ravel()
-    for axes in plots[count:]:
-        axes.remove()
-    return list(plots[:count])
-
-
-def rows_of(count: int, columns: int = COLUMNS) -> int:
-    """Return the rows that so many plots take."""
-    return -(-count // max(min(columns, count), 1))
-
-
-def _outer_labels(plots: Sequence["Axes"], *, x: bool = True) -> None:
-    """Leave labels at the left and at the bottom of a grid alone."""
-    columns = min(COLUMNS, len(plots))
-    for place, axes in enumerate(plots):
-        if place % columns:
-            axes.set_ylabel("")
-        if x and place + columns < len(plots):
-            axes.set_xlabel("")
-        elif x:
-            axes.tick_params(labelbottom=True)
-
-
-def _legend(canvas: "Figure", axes: "Axes") -> None:
-    """Put the legend of one plot over all."""
-    handles, labels = axes.get_legend_handles_labels()
-    canvas.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 8))
-
-
-def power_line(x: Reals, y: Reals, exponent: float) -> Reals:
-    """Return the line of that exponent through the mean of the logarithms, at x."""
-    middle = float(np.mean(np.log(y)) - exponent * np.mean(np.log(x)))
-    return np.exp(middle + exponent * np.log(x))
-
-
-Exponents = Mapping[str, Interval]
+    most = max(float(one.fit_errors.max()) for one in spaces)
+    plots[0].set_xlim(-0.03 * most, 1.05 * most or 1)

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 
+from regnet.errors import SpaceError
 from regnet.space.draws import Reals
 from regnet.space.findings import (
     Difference,
@@ -20,7 +21,7 @@ from regnet.space.findings import (
     untested,
 )
 from regnet.space.fit import LineFit, fit_line
-from regnet.space.populations import Population, populations
+from regnet.space.outcomes import Population, populations
 from regnet.space.records import RunRecord, Setting, read_records
 from regnet.space.statistics import (
     FEWEST,
@@ -35,6 +36,7 @@ from regnet.space.statistics import (
     winners,
 )
 
+_READS: Final = 5
 COSTS: Final = ("macs", "params", "acts")
 
 
@@ -107,15 +109,27 @@ class Analysis:
 
 def analyze_files(paths: Sequence[Path], *, mixed: bool = False, seed: int = 0) -> Analysis:
     """Return what the records in files tell; see `analyze`. Raises `SpaceError`."""
-    records = read_records(paths)
-    sources = [_source(path) for path in dict.fromkeys(paths)]
+    records, sources = _read(list(dict.fromkeys(paths)))
     return analyze(records, sources=sources, mixed=mixed, seed=seed)
 
 
-def _source(path: Path) -> Source:
-    data = path.read_bytes()
-    runs = len(read_records([path]))
-    return Source(path.as_posix(), hashlib.sha256(data).hexdigest(), runs)
+def _read(paths: Sequence[Path]) -> tuple[list[RunRecord], list[Source]]:
+    """Return records, and the files of the very bytes they are from: a sweep may still write."""
+    for _ in range(_READS):
+        digests = [_sha256(path) for path in paths]
+        of_files = [read_records([path]) for path in paths]
+        if digests == [_sha256(path) for path in paths]:
+            runs = {record.key: record for records in of_files for record in records}
+            parts = zip(paths, digests, of_files, strict=True)
+            return list(runs.values()), [Source(p.as_posix(), d, len(r)) for p, d, r in parts]
+    raise SpaceError("the records change faster than they can be read: analyze a copy of them")
+
+
+def _sha256(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError as exc:
+        raise SpaceError(f"cannot read the records {path}: {exc.strerror or exc}") from exc
 
 
 def analyze(

@@ -11,7 +11,7 @@ from regnet.errors import MissingExtraError, OutputError
 from regnet.files import write_whole
 from regnet.space.analysis import Analysis, SpaceResult
 from regnet.space.findings import Difference
-from regnet.space.populations import Population
+from regnet.space.outcomes import Population
 from regnet.space.records import RunRecord
 from regnet.space.remarks import remarks
 from regnet.space.statistics import DRAWS, Interval

@@ -105,7 +105,7 @@ def line_findings(correlations: Mapping[str, Interval]) -> Iterator[Finding]:
             found,
             "rank correlation",
             _above_zero(found),
-            "of e_fit and error; above 0 is as the paper has it",
+            _REASONS[_above_zero(found)],
         )
 
 
@@ -120,7 +120,7 @@ def ratio_findings(best: Mapping[str, Interval]) -> Iterator[Finding]:
             found,
             "bottleneck ratio",
             verdict,
-            "the best value's band",
+            f"95 % of the best values are {found.low:g} to {found.high:g}",
         )
 
 
@@ -136,20 +136,25 @@ def _on_means(space: str, kind: Kind, other: str, found: Difference) -> Finding:
 
 def _judged(kind: Kind, mean: Interval, margin: float) -> tuple[Verdict, str]:
     """Return the verdict on a difference of mean errors, below 0 where the first is better."""
-    within = f"{100 * margin:.2f} points, a quarter of a standard deviation,"
-    if kind == "as good":
-        if -margin <= mean.low and mean.high <= margin:
-            return "confirmed", f"the interval is within {within} of 0"
-        if not mean.holds(0.0):
-            return "contradicted", "the interval leaves out 0"
-        return "not separated", f"the interval holds 0, but reaches over {within} from it"
-    if mean.high < 0:
+    ends = f"{100 * margin:.2f} points"
+    if mean.high < 0 and kind != "as good":
         return "confirmed", "the interval is below 0"
-    if mean.low > 0:
-        return "contradicted", "the interval is above 0"
+    if kind == "as good" and -margin <= mean.low and mean.high <= margin:
+        return "confirmed", f"the interval is within {ends} of 0"
     if kind == "at least as good" and mean.high <= margin:
-        return "confirmed", f"the interval ends less than {within} above 0"
-    return "not separated", "the interval holds 0"
+        return "confirmed", f"the interval ends within {ends} of 0"
+    if mean.low > 0 or mean.high < 0:
+        return "contradicted", f"the interval is {'above' if mean.low > 0 else 'below'} 0"
+    if kind == "better":
+        return "not separated", "the interval holds 0"
+    return "not separated", f"the interval holds 0, and reaches over {ends}"
+
+
+_REASONS: Final[dict[Verdict, str]] = {
+    "confirmed": "the interval is above 0",
+    "contradicted": "the interval is below 0",
+    "not separated": "the interval holds 0",
+}
 
 
 def _above_zero(found: Interval) -> Verdict:

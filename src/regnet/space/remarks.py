@@ -24,8 +24,8 @@ def _failures(found: Analysis) -> Iterator[str]:
             by_space[run.space] = by_space.get(run.space, 0) + 1
         names = ", ".join(f"{count:,} of {space}" for space, count in by_space.items())
         yield (
-            f"{len(found.failed):,} of {found.runs:,} runs have no result ({names}); they are "
-            "listed below and in no other figure."
+            f"{len(found.failed):,} of {found.runs:,} runs have no result ({names}), and are in "
+            "no figure; what they would have come to is not known."
         )
 
 
@@ -82,6 +82,6 @@ def _many(found: Analysis) -> Iterator[str]:
     count = len(found.differences)
     if count > 1:
         yield (
-            f"Each interval holds what it is of in 95 of 100 sweeps; of {count} independent ones, "
-            f"all would in {100 * 0.95**count:.0f}."
+            f"Each interval is right in 95 of 100 sweeps; of the {count} of pairs of spaces some "
+            "may be wrong."
         )

@@ -1,4 +1,4 @@
-"""Populations: the trained networks of each space, and the values of their parameters."""
+"""Outcomes of training: the networks of each space, and the values of their parameters."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields

@@ -154,7 +154,7 @@ def test_log_uniform_is_what_rounding_reals_gives() -> None:
 
 
 def test_tables_reach_their_ends() -> None:
-    for table in (evenly([3, 5, 9]), log_uniform(1, 16), Table([1, 2], [0.5, 0.1])):
+    for table in (evenly((3, 5, 9)), log_uniform(1, 16), Table([1, 2], [0.5, 0.1])):
         ends = table.pick(np.array([0.0, np.nextafter(1.0, 0.0)]))
         assert ends.tolist() == [table.values[0], table.values[-1]]
 

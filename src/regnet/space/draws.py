@@ -5,6 +5,7 @@ library's sampler is asked, for those change.
 """
 
 from collections.abc import Sequence
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -14,6 +15,9 @@ Reals = NDArray[np.float64]
 Whole = NDArray[np.int64]
 
 _TO_UNIT: Final = 2.0**-53
+_PARTS: Final = (
+    1 << 14
+)  # of the numbers from 0 to 1, for each of which a table knows where to begin
 
 
 class Uniforms:
@@ -34,10 +38,16 @@ class Table:
     def __init__(self, values: Sequence[int], weights: Sequence[float]) -> None:
         self.values = np.asarray(values, np.int64)
         self._edges = np.cumsum(np.asarray(weights, np.float64))
+        parts = np.arange(_PARTS) / _PARTS
+        self._least = np.searchsorted(self._edges, parts * self._edges[-1], side="right")
 
     def pick(self, uniforms: Reals) -> Whole:
         """Return a value for each number from 0 to below 1."""
-        return self.values[self._places(uniforms * self._edges[-1])]
+        place = self._least[(uniforms * _PARTS).astype(np.int64)]  # the sought one or one before it
+        wanted, last = uniforms * self._edges[-1], len(self.values) - 1
+        while (before := (self._edges[place] <= wanted) & (place < last)).any():
+            place += before
+        return self.values[place]
 
     def pick_rising(self, uniforms: Reals) -> Whole:
         """Return rows (N, S) that never fall, for numbers (N, S).
@@ -65,15 +75,14 @@ class Table:
             ways = np.cumsum((weights * ways)[::-1])[::-1]
         return edges[::-1]
 
-    def _places(self, wanted: Reals) -> Whole:
-        return np.minimum(np.searchsorted(self._edges, wanted, side="right"), len(self.values) - 1)
 
-
+@cache
 def evenly(values: Sequence[int]) -> Table:
     """Return a table of equally likely values."""
     return Table(values, [1.0] * len(values))
 
 
+@cache
 def log_uniform(low: int, high: int, *, step: int = 1) -> Table:
     """Return the multiples of `step` from `low` to `high`, as log-uniform reals round to them.
 

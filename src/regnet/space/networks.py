@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from regnet.space.draws import Reals, Whole
 from regnet.spec import MAX_WIDTH, RegNetSpec
 
-_NEAR_HALF: Final = 1e-6  # closer to a half, libraries may round to different sides
+_NEAR: Final = 1e-9  # closer to where rounding turns, libraries may differ
 _QUANTUM: Final = 8
 
 
@@ -73,43 +73,58 @@ class Lines:
 
 def on_lines(lines: Lines, stages: int) -> tuple[Networks, Lines]:
     """Return the networks of those lines that have so many stages, and these lines."""
-    lines = lines[_last_step(lines) >= stages - 1.5]  # a stage needs a step at least
-    widths = _block_widths(lines)
-    rises = np.diff(widths, axis=1) > 0
-    good = (rises.sum(axis=1) == stages - 1) & (widths.max(axis=1, initial=0) <= MAX_WIDTH)
-    lines, widths, rises = lines[good], widths[good], rises[good]
-    stage = np.concatenate([np.zeros((len(widths), 1), bool), rises], axis=1).cumsum(axis=1)
-    depth = np.stack([((stage == s) & (widths > 0)).sum(axis=1) for s in range(stages)], axis=1)
-    first = depth.cumsum(axis=1) - depth
-    width = np.take_along_axis(widths, first, axis=1)
+    lines = lines[_likely(lines, stages)]
+    depth, width = _steps(lines)
+    taken = depth > 0
+    good = (taken.sum(axis=1) == stages) & ((width * taken).max(axis=1, initial=0) <= MAX_WIDTH)
+    lines, depth, width, taken = lines[good], depth[good], width[good], taken[good]
+    depth, width = (rows[taken].reshape(-1, stages) for rows in (depth, width))
     group, bottleneck = (np.repeat(c[:, None], stages, axis=1) for c in (lines.g, lines.b))
     return fitted(depth, width, group, bottleneck), lines
 
 
-def _last_step(lines: Lines) -> Reals:
-    """Return the unrounded step of the last block, (N,)."""
-    steps: Reals = np.log1p(lines.wa * (lines.d - 1) / lines.w0) / np.log(lines.wm)
-    return steps
+def _likely(lines: Lines, stages: int) -> NDArray[np.bool_]:
+    """Return which lines may have so many stages, (N,).
 
-
-def _block_widths(lines: Lines) -> Whole:
-    """Return the width of every block (N, most blocks), 0 where there is none.
-
-    The same arithmetic as `RegNetSpec.block_widths`, which is asked where rounding leaves a doubt:
-    numpy's logarithms may differ from C's in the last bit, and that matters next to a half.
+    Between the second block's step and the last block's, none is skipped where wm is at least 2.
     """
-    blocks = np.arange(lines.d.max(initial=1))
-    w0, wm = lines.w0[:, None].astype(np.float64), lines.wm[:, None]
-    steps = np.log((w0 + lines.wa[:, None] * blocks) / w0) / np.log(wm)
-    whole = np.rint(steps)
-    multiples = w0 * wm**whole / _QUANTUM
+    second, last = (_step(lines, block) for block in (np.minimum(1, lines.d - 1), lines.d - 1))
+    most = np.rint(last + _NEAR) - np.maximum(np.rint(second - _NEAR), 1) + 2
+    least = np.rint(last - _NEAR) - np.maximum(np.rint(second + _NEAR), 1) + 2
+    likely: NDArray[np.bool_] = (stages <= most) & ((least <= stages) | (lines.wm < 2))
+    return likely
+
+
+def _step(lines: Lines, block: Whole) -> Reals:
+    """Return the unrounded step of a block of each, (N,)."""
+    step: Reals = np.log1p(lines.wa * block / lines.w0) / np.log(lines.wm)
+    return step
+
+
+def _steps(lines: Lines) -> tuple[Whole, Whole]:
+    """Return how many blocks are on each step, and how wide they are: (N, most steps) each.
+
+    Step s begins at the first block j with w0 + wa j >= w0 wm^(s - 1/2): what `RegNetSpec` rounds,
+    turned round. That is asked where rounding leaves a doubt, and where two steps have one width.
+    """
+    count = int(_step(lines, lines.d - 1).max(initial=0) + 0.5) + 1
+    w0, d = lines.w0[:, None].astype(np.float64), lines.d[:, None]
+    wm, scale = lines.wm[:, None], w0 / lines.wa[:, None]
+    powers = wm ** np.arange(count + 1)
+    begin = scale * (powers[:, 1:] / np.sqrt(wm) - 1)
+    edges = np.minimum(np.ceil(begin), d).astype(np.int64)
+    edges = np.concatenate([np.zeros_like(d), edges, d], axis=1)
+    multiples = w0 * powers / _QUANTUM
     rounded = np.rint(multiples)
-    farthest = np.maximum(np.abs(steps - whole), np.abs(multiples - rounded)).max(axis=1, initial=0)
-    widths = np.where(blocks < lines.d[:, None], _QUANTUM * rounded.astype(np.int64), 0)
-    for place in np.flatnonzero(farthest > 0.5 - _NEAR_HALF):
-        exact = RegNetSpec(**lines.row(int(place))).block_widths
-        widths[place, : len(exact)] = exact
-    return widths
+    depth, width = np.diff(edges, axis=1), _QUANTUM * rounded.astype(np.int64)
+    doubt = (np.abs(begin - np.rint(begin)) < _NEAR * (begin + scale)) & (begin < d + 1)
+    doubt |= rounded[:, 1:] == rounded[:, :-1]
+    doubt |= (np.abs(multiples - rounded) > 0.5 - _NEAR)[:, 1:]
+    for place in np.flatnonzero(doubt.any(axis=1)).tolist():
+        widths, depths = np.unique(RegNetSpec(**lines.row(place)).block_widths, return_counts=True)
+        depth[place] = 0
+        depth[place, : len(depths)], width[place, : len(depths)] = depths, widths
+    return depth, width
 
 
 def costs(

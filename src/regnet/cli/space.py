@@ -1,16 +1,16 @@
 """`regnet space`: samples of the design space."""
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from regnet.cli import space_analyze, space_search, space_sweep
 from regnet.cli.console import interruptible, say, track
 from regnet.cli.outputs import require_writable
-from regnet.errors import SpaceError
+from regnet.cli.ranges import Range, bounds
 
 HELP = "The design space of RegNets: samples of it."
 
@@ -31,16 +31,14 @@ Examples:
   regnet space sample anynetx-e -n 50 --seed 3 --small-stem --resolution 64 --macs 10M:20M
 """
 
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
-
-_Range = Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Limits, ends included")]
-
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
     group = typer.Typer(no_args_is_help=True, help=HELP)
     group.command("sample", help=SAMPLE_HELP)(sample)
+    space_analyze.register(group)
+    space_sweep.register(group)
+    space_search.register(group)
     app.add_typer(group, name="space")
 
 
@@ -50,9 +48,9 @@ def sample(
         int, typer.Option("--count", "-n", min=1, max=10_000_000, help="Different networks")
     ] = 100,
     seed: Annotated[int, typer.Option(min=0, help="The same seed draws the same networks")] = 0,
-    macs: _Range = None,
-    params: _Range = None,
-    acts: _Range = None,
+    macs: Range = None,
+    params: Range = None,
+    acts: Range = None,
     resolution: Annotated[
         int, typer.Option(min=1, max=16384, help="Pixels of the image that MACs are counted for")
     ] = 224,
@@ -78,7 +76,7 @@ def sample(
     frame = Frame(image_size=resolution, classes=classes)
     if small_stem:
         frame = replace(frame, stem_width=16, stem_stride=1)
-    window = Window(macs=_bounds(macs), params=_bounds(params), acts=_bounds(acts))
+    window = Window(macs=bounds(macs), params=bounds(params), acts=bounds(acts))
     chosen = replace(space_by_name(space), stages=stages)
     networks = draw(chosen, count, seed=seed, window=window, frame=frame)
     lines = (json.dumps(spec_to_dict(one.spec)) + "\n" for one in networks)
@@ -90,23 +88,3 @@ def sample(
             shown = track(lines, "drawing", lambda: count, unit="networks")
             file.writelines(line.encode() for line in shown)
     say(f"{output}: {count:,} networks of {chosen.name}, {window}")
-
-
-def _bounds(text: str | None) -> tuple[int, int] | None:
-    """Return the ends of a range such as 360M:400M; raises `SpaceError`."""
-    if text is None:
-        return None
-    low, colon, high = text.partition(":")
-    least, most = _count(low, 0), _count(high, 2**63 - 1)
-    if not colon or least is None or most is None or least > most:
-        raise SpaceError(f"{text!r} is no range: write LOW:HIGH, such as 360M:400M or :5M")
-    return least, most
-
-
-def _count(text: str, absent: int) -> int | None:
-    """Return a number such as 1.5G, `absent` for an empty text, None for what is none."""
-    if not text.strip():
-        return absent
-    if (found := _NUMBER.fullmatch(text.strip())) is None:
-        return None
-    return round(float(found[1]) * _UNITS[found[2].upper()])

@@ -1,6 +1,6 @@
 """The networks in the report of `regnet space analyze`: trained, failed, and published ones."""
 
-from functools import partial
+from functools import cache, partial
 from typing import Final
 
 import numpy as np
@@ -52,6 +52,7 @@ def failed_section(found: Analysis) -> Section:
     return Section("Runs without a result", (table(("Network", "Space", "Seed", "Why"), rows),))
 
 
+@cache
 def published_section(seed: int) -> Section:
     """Return the trends of the 24 published networks."""
     networks, grow = published(), exponents(seed=seed)

@@ -32,9 +32,9 @@ DATASET is a folder with a folder of photos a class, or an archive or pattern as
 evaluate`; splits in it (train/, val/) are found, without them a tenth of each class validates. \
 --recipe is `paper` (the RegNet paper's), `modern`, `finetune`, or a TOML file of your own.
 
---model is a network, such as regnetx-400mf, which starts at random, or one that has learnt: \
-`bundled`, an IR (.xml) or a checkpoint. With --recipe finetune a card's name stands for its \
-published weights, and `bundled` is the default.
+--model is a network, such as regnetx-400mf or a spec's file (.json), which starts at random, or \
+one that has learnt: `bundled`, an IR (.xml) or a checkpoint. With --recipe finetune a card's \
+name stands for its published weights, and `bundled` is the default.
 
 Everything goes into one folder: the recipe as it was followed, checkpoints, metrics.csv, \
 TensorBoard's files, and at the end the converted model, calibrated where photos suffice, and \

@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -133,7 +133,7 @@ def fit(known: Sequence[Published]) -> AccuracyModel:
     """Return the model of these networks' errors."""
     rows = _rows(known)
     logs = np.stack([np.ones(len(rows)), rows[:, _MACS]], axis=1)
-    lines = np.linalg.lstsq(logs, rows[:, [*_BESIDE, _GROUP]], rcond=None)[0]
+    lines: Any = np.linalg.lstsq(logs, rows[:, [*_BESIDE, _GROUP]], rcond=None)[0]
     lines[1, _BESIDE.index(_DEPTH)] = 0  # depth is the same in every regime: paper, section 4
     lines[0, _BESIDE.index(_DEPTH)] = rows[:, _DEPTH].mean()
     apart = _beside(rows, lines)
@@ -142,7 +142,7 @@ def fit(known: Sequence[Published]) -> AccuracyModel:
     columns = _columns(rows, apart / np.append(spread, 1))
     ridge = np.diag([1e-9] * _BASE + [_RIDGE] * len(_BESIDE))
     errors = np.log([one.error for one in known])
-    coefficients = np.linalg.solve(columns.T @ columns + ridge, columns.T @ errors)
+    coefficients: Any = np.linalg.solve(columns.T @ columns + ridge, columns.T @ errors)
     return AccuracyModel(coefficients, lines, spread, _limits(apart), ends)
 
 
@@ -161,9 +161,7 @@ def leave_one_out(known: Sequence[Published]) -> LeaveOneOut:
         for i, one in enumerate(known)
     ]
     apart = np.abs(np.subtract(found, errors))
-    return LeaveOneOut(
-        float(apart.mean()), float(np.sqrt((apart**2).mean())), float(apart.max())
-    )
+    return LeaveOneOut(float(apart.mean()), float(np.sqrt((apart**2).mean())), float(apart.max()))
 
 
 def _rows(known: Sequence[Published]) -> Reals:
@@ -179,4 +177,5 @@ def _columns(rows: Reals, beside: Reals) -> Reals:
 
 def _beside(rows: Reals, usual: Reals) -> Reals:
     """Return activations, parameters, depth and group width beside those usual, in logarithms."""
-    return rows[:, [*_BESIDE, _GROUP]] - usual[0] - np.outer(rows[:, _MACS], usual[1])
+    apart: Reals = rows[:, [*_BESIDE, _GROUP]] - usual[0] - np.outer(rows[:, _MACS], usual[1])
+    return apart

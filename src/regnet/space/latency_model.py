@@ -170,7 +170,8 @@ def _weights(rows: Reals, milliseconds: Reals) -> Reals:
     columns = relative / scale
     ridge = math.sqrt(_RIDGE * len(rows)) * np.eye(columns.shape[1])
     wanted = np.concatenate([np.ones(len(rows)), np.zeros(len(ridge))])
-    return nonnegative(np.concatenate([columns, ridge]), wanted) / scale
+    weights: Reals = nonnegative(np.concatenate([columns, ridge]), wanted) / scale
+    return weights
 
 
 def nonnegative(columns: Reals, wanted: Reals) -> Reals:

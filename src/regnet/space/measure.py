@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, get_args
 
 import numpy as np
 
@@ -29,7 +29,7 @@ _LEAST_SIZE: Final = 32
 class Setup:
     """How networks are to run: the engine's precision and the image's size in pixels.
 
-    Raises `SpaceError` where this machine cannot do that.
+    Raises `SpaceError` where that cannot be.
     """
 
     precision: InferencePrecision = "f32"
@@ -40,9 +40,20 @@ class Setup:
         if self.device.upper() != "CPU":
             raise SpaceError(f"{self.device}: the engine runs on CPUs: use --device CPU")
         if self.image_size < _LEAST_SIZE:
-            raise SpaceError(f"images of {self.image_size} pixels: {_LEAST_SIZE} or more are wanted")
+            raise SpaceError(
+                f"images of {self.image_size} pixels: {_LEAST_SIZE} or more are wanted"
+            )
         if self.precision == "bf16" and not this_machine().has_bf16:
             raise SpaceError(f"bf16: this CPU ({this_machine().cpu}) has none; use f32 or int8")
+
+
+def setup(precision: str, *, image_size: int = 224, device: str = "CPU") -> Setup:
+    """Return the setup of these words; raises `SpaceError`."""
+    for known in get_args(InferencePrecision):
+        if precision == known:
+            return Setup(precision=known, image_size=image_size, device=device)
+    known = ", ".join(get_args(InferencePrecision))
+    raise SpaceError(f"precision {precision!r} is none of {known}")
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A network with random weights as an IR, in floating point or INT8: as fast as one that has learnt.
+"""A network with random weights as an IR, in floating point or INT8: as fast as a trained one.
 
 Speed depends on shapes and types, not on values; so nothing is trained, and INT8 needs no photos:
 the graph gets the operations that `regnet.quantization.int8_graph` puts there, with ranges that
@@ -60,9 +60,7 @@ def protocol(image_size: int) -> Preprocess:
     return replace(OMZ, name="custom", resize=resize, crop=image_size)
 
 
-def _metadata(
-    spec: Spec, name: str, precision: StoredPrecision, image_size: int
-) -> ModelMetadata:
+def _metadata(spec: Spec, name: str, precision: StoredPrecision, image_size: int) -> ModelMetadata:
     labels = imagenet_labels()
     if spec.classes != len(labels):
         labels = tuple(Label("", f"class {i}") for i in range(spec.classes))

@@ -30,6 +30,8 @@ _AROUND: Final = (6, 4)  # of the MACs that the budget should allow: a window fo
 _OF_INTEREST: Final = (0.2, 1.25)  # of the budget: latencies that the front is about
 _FINALISTS: Final = 6
 _FINAL_ROUNDS: Final = 15
+UNSTEADY: Final = 1.1
+"""How many times longer the reference takes at worst than at best on a machine that is busy."""
 
 Report = Callable[[str], None]
 T = TypeVar("T")
@@ -62,7 +64,7 @@ class Plan:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        require_spaces(self.spaces)
+        object.__setattr__(self, "spaces", require_spaces(self.spaces))
         if not self.latency_ms > 0 or self.candidates < 1 or self.measure < _FIRST:
             raise SpaceError(
                 f"a latency of {self.latency_ms} ms, {self.candidates} candidates, {self.measure} "
@@ -86,10 +88,14 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Rival:
-    """A published network, and the most accurate found that is as fast, None where none is."""
+    """A published network, and the most accurate found that is as fast, None where none is.
+
+    Such was `sought` where the published one is within the budget.
+    """
 
     published: Measured
     better: Measured | None
+    sought: bool
 
     @property
     def beaten(self) -> bool:
@@ -147,7 +153,7 @@ def search(
         verified=verified,
         runners_up=tuple(rest),
         front=tuple(front(hunt.own)),
-        rivals=tuple(_rival(one, hunt.own) for one in hunt.published),
+        rivals=tuple(_rival(one, hunt.own, plan.latency_ms) for one in hunt.published),
         measured=tuple(hunt.own),
         drawn=hunt.candidates.drawn,
         trusted=len(hunt.candidates.networks),
@@ -169,9 +175,10 @@ def front(measured: Iterable[Measured]) -> list[Measured]:
     return found
 
 
-def _rival(one: Measured, own: Sequence[Measured]) -> Rival:
+def _rival(one: Measured, own: Sequence[Measured], budget: float) -> Rival:
     as_fast = [other for other in own if other.ms <= one.ms]
-    return Rival(published=one, better=min(as_fast, key=_error, default=None))
+    better = min(as_fast, key=_error, default=None)
+    return Rival(published=one, better=better, sought=one.ms <= budget)
 
 
 def _error(one: Measured) -> float:
@@ -354,7 +361,17 @@ class _Hunt:
         return (
             f"no network was found within {self.plan.latency_ms:g} ms: the fastest of "
             f"{len(self.own)} measured takes {fastest.ms:.3g} ms; allow more, or take a lower "
-            "--resolution or another --precision"
+            f"--resolution or another --precision{self._unsteady()}"
+        )
+
+    def _unsteady(self) -> str:
+        """Return what to add where the machine was busy with other work for a while."""
+        low, high = min(self.stopwatch.drift), max(self.stopwatch.drift)
+        if high < UNSTEADY * low:
+            return ""
+        return (
+            f". The machine is busy with other work: {REFERENCE} took {low:.3g} ms at best and "
+            f"{high:.3g} at worst; try again when it is idle"
         )
 
 

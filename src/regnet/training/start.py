@@ -16,6 +16,8 @@ from regnet.library import Library
 from regnet.network import RegNet
 from regnet.protocol import Preprocess
 from regnet.spec import Spec, canonical_name, spec_by_name
+from regnet.spec_file import SUFFIX as SPEC_SUFFIX
+from regnet.spec_file import read_spec
 from regnet.training.run_checkpoint import LAST
 from regnet.training.teacher import matched_classes
 from regnet.training.unfold import unfold_batch_norm
@@ -56,9 +58,9 @@ def open_start(
 ) -> Start:
     """Return what `model` names, with the `weights` of a file or card if they are named.
 
-    A spec, and its name unless `pretrained`, is a network at random. `bundled`, a card, an IR or a
-    checkpoint file stands for its weights. Raises `UnknownModelError`, `WeightsError`,
-    `DownloadError`, `ModelError`.
+    A spec, its file (.json), and its name unless `pretrained`, is a network at random. `bundled`, a
+    card, an IR or a checkpoint file stands for its weights. Raises `UnknownModelError`,
+    `WeightsError`, `DownloadError`, `ModelError`.
     """
     spec = _spec(model, pretrained=pretrained and weights is None)
     if weights is None:
@@ -84,7 +86,9 @@ def _named(model: str | Path | Spec | None) -> str | Path:
 
 
 def _spec(model: str | Path | Spec | None, *, pretrained: bool) -> Spec | None:
-    """Return the network of a spec or its name; None where a name stands for weights."""
+    """Return the network of a spec, its file or its name; None where a name stands for weights."""
+    if isinstance(model, str | Path) and Path(model).suffix == SPEC_SUFFIX:
+        return read_spec(Path(model))
     if model is None or isinstance(model, Path) or (isinstance(model, str) and pretrained):
         return None
     if not isinstance(model, str):

@@ -1,0 +1,71 @@
+"""The best networks of a search trained for real, and ranked by what they learnt."""
+
+import json
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from regnet.space.records import RunRecord
+from regnet.space.search import Found, Measured
+from regnet.spec import spec_to_dict
+
+if TYPE_CHECKING:
+    from regnet.space.sweep import SweepWatcher
+    from regnet.training.job import Watcher
+
+SPACE: Final = "search"
+"""The name of the space in the records."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trained:
+    """A network of a search with the record of its training."""
+
+    measured: Measured
+    record: RunRecord
+
+
+def train_best(
+    found: Found,
+    dataset: str | Path,
+    output: Path,
+    *,
+    val: str | Path | None = None,
+    top: int = 3,
+    epochs: int = 10,
+    cpus: int = 1,
+    watcher: "SweepWatcher | None" = None,
+    runs: "Watcher | None" = None,
+    say: Callable[[str], None] = lambda message: None,
+) -> list[Trained]:
+    """Return the `top` networks within the budget, trained, those of the least error first.
+
+    Each is trained as `regnet space sweep` does, on images of the search's size; its record is
+    added to `output`, and one that is there is not trained again. Failed ones come last. Raises
+    what `sweep` does.
+    """
+    from regnet.space.sweep import Budget, Population, sweep
+
+    best = [found.pick, *found.runners_up][:top]
+    with tempfile.TemporaryDirectory() as folder:
+        specs = Path(folder) / f"{SPACE}.jsonl"
+        lines = [json.dumps(spec_to_dict(one.network.spec)) + "\n" for one in best]
+        specs.write_text("".join(lines), "utf-8")
+        swept = sweep(
+            Population(source=specs, space=SPACE, seed=found.plan.seed),
+            Budget(epochs=epochs, resolution=found.plan.setup.image_size, cpus=cpus),
+            dataset,
+            output,
+            val=val,
+            watcher=watcher,
+            runs=runs,
+            say=say,
+        )
+    trained = [Trained(measured=m, record=r) for m, r in zip(best, swept.records, strict=True)]
+    return sorted(trained, key=_rank)
+
+
+def _rank(one: Trained) -> float:
+    return float("inf") if one.record.error is None else one.record.error

@@ -2,7 +2,8 @@
 
     python bench/load.py '{"url": "http://127.0.0.1:8000", "photos": "FOLDER", "seconds": 5}'
 
-With `clients` that many send a photo, wait for its answer and send the next; with `rate` photos
+With `clients` that many send a photo, wait for its answer and `pause` seconds (0) and send the
+next; with `rate` photos
 are sent at random moments (Poisson), so many a second, whether or not earlier ones are answered,
 and latency counts from the moment at which one was due. Each request has an id, which must come
 back once. The last line is one JSON object; times are in seconds.
@@ -114,6 +115,7 @@ class Load:
         self.found = Found()
         self.clients: int | None = order.get("clients")
         self.rate: float | None = order.get("rate")
+        self.pause: float = order.get("pause", 0.0)
         self.seconds: float = order["seconds"]
         self.until = 0.0
         self.idle: deque[Connection] = deque()
@@ -168,7 +170,14 @@ class Load:
         if self.clients is None:
             self.idle.append(connection)
         elif now < self.until:
-            self.send(connection, now)
+            if self.pause:
+                asyncio.get_running_loop().call_later(self.pause, self.send_now, connection)
+            else:
+                self.send(connection, now)
+
+    def send_now(self, connection: Connection) -> None:
+        """Send the next photo, which is due now."""
+        self.send(connection, time.perf_counter())
 
     def send(self, connection: Connection, due: float) -> None:
         """Send the next photo."""

@@ -107,6 +107,9 @@ def test_the_page_says_what_it_is_made_from(html: str) -> None:
     assert f"|runs/all.jsonl|37 runs, SHA-256 {'0f' * 32}|" in text
     assert "photos: 2,000 photos to train, 1,000 to validate, 10 classes" in text
     assert "|a machine|" in text
+    assert (
+        "36 networks of anynetx-a, anynetx-c, regnetx; 3 epochs on 2,000 photos of photos" in text
+    )
 
 
 def test_texts_of_records_stay_texts(html: str) -> None:

@@ -232,6 +232,12 @@ def test_the_spread_between_seeds_is_told() -> None:
     assert "1.41 points" in text
 
 
+def test_what_cannot_be_separated_is_told() -> None:
+    found = two_spaces()
+    half = (found.differences[0].mean.high - found.differences[0].mean.low) / 2
+    assert f"less than about {100 * half:.1f} points apart" in " ".join(remarks(found))
+
+
 def test_files_are_named_with_the_hash_of_their_bytes(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", records_of("regnetx", 9))
     found = analyze_files([path, path])

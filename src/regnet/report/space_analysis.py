@@ -63,8 +63,20 @@ def analysis_page(found: Analysis) -> str:
     return page(
         "Design spaces, from trained networks",
         sections,
-        subtitle=f"{found.networks:,} networks of {_listed([s.space for s in found.spaces])}",
+        subtitle=f"{found.networks:,} networks of {_listed([s.space for s in found.spaces])}"
+        f"{_trained(found)}",
         foot=f"regnet {TOOL_VERSION}, regnet space analyze",
+    )
+
+
+def _trained(found: Analysis) -> str:
+    """Return how all networks were trained, where it was alike."""
+    if len(found.settings) > 1:
+        return f"; {len(found.settings)} settings"
+    (one,) = found.settings
+    data = one.data.partition("@")[0]
+    return (
+        f"; {one.epochs:,} epochs on {one.train_photos:,} photos of {data}, {one.image_size} pixels"
     )
 
 

@@ -13,7 +13,7 @@ _NEAR_CHANCE = 0.95  # of the error of guessing
 
 def remarks(found: Analysis) -> list[str]:
     """Return sentences on what limits the figures: failures, mixtures, few networks, chance."""
-    kinds = (_failures, _mixture, _too_few, _costs, _chance, _seeds, _many)
+    kinds = (_failures, _mixture, _too_few, _costs, _chance, _seeds, _resolution)
     return [text for kind in kinds for text in kind(found)]
 
 
@@ -78,9 +78,15 @@ def _seeds(found: Analysis) -> Iterator[str]:
         )
 
 
-def _many(found: Analysis) -> Iterator[str]:
-    count = len(found.differences)
-    if count > 1:
+def _resolution(found: Analysis) -> Iterator[str]:
+    if not found.differences:
+        return
+    halves = [(one.mean.high - one.mean.low) / 2 for one in found.differences]
+    yield (
+        f"With so many networks, mean errors that are less than about "
+        f"{100 * float(np.median(halves)):.1f} points apart cannot be separated."
+    )
+    if (count := len(halves)) > 1:
         yield (
             f"Each interval is right in 95 of 100 sweeps; of the {count} of pairs of spaces some "
             "may be wrong."

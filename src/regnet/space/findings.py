@@ -101,7 +101,7 @@ def line_findings(correlations: Mapping[str, Interval]) -> Iterator[Finding]:
     """Yield the findings that e_fit and error go together, by space."""
     for space, found in correlations.items():
         yield Finding(
-            f"{space}: networks nearer to a quantised line have less error",
+            f"{space}: nearer to a quantised line is better",
             found,
             "rank correlation",
             _above_zero(found),

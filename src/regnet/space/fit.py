@@ -15,8 +15,11 @@ from regnet.space.draws import Reals
 from regnet.spec import Spec
 
 _QUANTUM: Final = 8
-_WM: Final = np.arange(60, 121) / 40  # 1.5 to 3 in steps of 0.025
+_WM: Final = np.arange(60, 121) / 40  # 1.5 to 3
+_WM_STEP: Final = 1 / 40
 _SLOPES: Final = np.concatenate([[0.0], np.geomspace(0.01, 16, 96)])  # wa over w0
+_SLOPE_STEP: Final = 1600 ** (1 / 95)  # times
+_FINER: Final = 33  # values of each, around the best of the grid
 
 
 @dataclass(frozen=True)
@@ -37,30 +40,43 @@ def fit_line(spec: Spec) -> LineFit:
 
 @cache
 def _fit(widths: tuple[int, ...]) -> LineFit:
-    """Return the line nearest to the widths of blocks.
-
-    Of a grid of slopes and wm, each with the two w0 next to what would be best were widths not
-    rounded to multiples of 8, which is a median.
-    """
+    """Return the line nearest to the widths of blocks: of a grid, then of a finer one around it."""
     wanted = np.log(np.asarray(widths, np.float64))
-    rises = _steps(len(widths)) * np.log(_WM)[:, None, None]  # (wm, slopes, blocks)
+    best = _nearest(wanted, _steps(len(widths)), _WM, _SLOPES)
+    wm = np.clip(best.wm + np.linspace(-_WM_STEP, _WM_STEP, _FINER), _WM[0], _WM[-1])
+    slopes = best.wa / best.w0 * np.geomspace(1 / _SLOPE_STEP, _SLOPE_STEP, _FINER)
+    finer = _nearest(wanted, _steps_of(len(widths), wm, slopes), wm, slopes)
+    return min(best, finer, key=lambda fit: fit.error)
+
+
+def _nearest(wanted: Reals, steps: Reals, wms: Reals, slopes: Reals) -> LineFit:
+    """Return the line of a grid nearest to the logarithms of widths (blocks,).
+
+    Each with the two w0 next to what would be best were widths not rounded to multiples of 8, which
+    is a median.
+    """
+    rises = steps * np.log(wms)[:, None, None]  # (wm, slopes, blocks)
     middle = np.exp(np.median(wanted - rises, axis=2)) / _QUANTUM
-    best = LineFit(float("inf"), len(widths), 0, 0.0, 0.0)
+    best = LineFit(float("inf"), len(wanted), 0, 0.0, 0.0)
     for multiples in (np.floor(middle), np.ceil(middle)):
         w0 = _QUANTUM * np.maximum(multiples, 1.0)
         lines = _QUANTUM * np.rint(w0[..., None] * np.exp(rises) / _QUANTUM)
         errors = np.abs(np.log(lines) - wanted).mean(axis=2)
         at = np.unravel_index(int(errors.argmin()), errors.shape)
         if errors[at] < best.error:
-            first = int(w0[at])
-            slope, wm = _SLOPES[at[1]], _WM[at[0]]
+            first, slope, wm = int(w0[at]), slopes[at[1]], wms[at[0]]
             best = LineFit(float(errors[at]), best.d, first, float(slope * first), float(wm))
     return best
 
 
 @cache
 def _steps(blocks: int) -> Reals:
+    """Return the steps of the grid."""
+    return _steps_of(blocks, _WM, _SLOPES)
+
+
+def _steps_of(blocks: int, wms: Reals, slopes: Reals) -> Reals:
     """Return the steps of wm that each block is above the first, (wm, slopes, blocks)."""
-    rise = np.log1p(_SLOPES[:, None] * np.arange(blocks))
-    steps: Reals = np.rint(rise / np.log(_WM)[:, None, None])
+    rise = np.log1p(slopes[:, None] * np.arange(blocks))
+    steps: Reals = np.rint(rise / np.log(wms)[:, None, None])
     return steps

@@ -63,7 +63,7 @@ def search(
     ] = None,
     candidates: Annotated[
         int, typer.Option(min=1, max=1_000_000, help="Networks drawn from each space")
-    ] = 10_000,
+    ] = 20_000,
     measure: Annotated[int, typer.Option(min=12, help="Networks measured, at most")] = 48,
     seed: Annotated[int, typer.Option(min=0, help="Of what is drawn")] = 0,
     output: Annotated[

@@ -15,7 +15,6 @@ from regnet.report.html import (
     figure,
     note,
     page,
-    side_by_side,
     table,
     tiles,
 )
@@ -150,12 +149,6 @@ def _trained(trained: Sequence[Trained]) -> Section:
 
 
 def _measurements(found: Found) -> Section:
-    drawn = svg(
-        "predicted",
-        lambda canvas: _draw_predicted(canvas, found),
-        height=3.6,
-        label="Predicted latency against measured latency",
-    )
     rows: list[tuple[Cell, ...]] = [
         (
             describe(one.network.spec),
@@ -169,9 +162,19 @@ def _measurements(found: Found) -> Section:
     columns = ("Network", "ms", "ms, predicted before", "Top-1, predicted", "MMACs")
     parts: tuple[Html, ...] = (table(columns, rows, sortable=True),)
     if found.ahead:
-        caption = f"{latency_remark(found)[0].upper()}{latency_remark(found)[1:]}."
-        parts = (side_by_side(figure(drawn, caption)), *parts)
+        parts = (_predicted(found), *parts)
     return Section("All that was measured", parts)
+
+
+def _predicted(found: Found) -> Html:
+    drawn = svg(
+        "predicted",
+        lambda canvas: _draw_predicted(canvas, found),
+        height=3.6,
+        label="Predicted latency against measured latency",
+    )
+    remark = latency_remark(found)
+    return figure(drawn, f"{remark[0].upper()}{remark[1:]}.")
 
 
 def _draw_predicted(canvas: "Figure", found: Found) -> None:

@@ -57,7 +57,7 @@ def _published(name: str) -> Published:
 def traits(spec: RegNetSpec, cost: Complexity | None = None) -> Reals:
     """Return what an accuracy is predicted from, (6,); `cost` is that of 224 pixels, if known."""
     cost = cost or complexity(spec)
-    group_width = spec.stages[-1].group_width  # that of all stages but narrow ones
+    group_width = min(spec.g, spec.block_widths[-1])  # that of all stages but narrow ones
     logs = map(math.log, (*_counts(cost), spec.d, group_width))
     return np.array([*logs, float(spec.se_ratio is not None)])
 

@@ -30,6 +30,7 @@ Weights = dict[str, NDArray[np.float32]]
 _LEVELS: Final = 256
 _LARGEST_LEVEL: Final = 127
 _RANGE: Final = 16.0  # of activations: those of random weights are about 1
+_BIAS: Final = np.float32(0.1)
 _CONVOLUTIONS: Final = ("Convolution", "GroupConvolution")
 _SQUEEZE: Final = ".f.se.f_ex."
 
@@ -91,14 +92,15 @@ def _float_graph(spec: Spec, preprocess: Preprocess, seed: int) -> ov.Model:
 def random_weights(spec: Spec, *, seed: int = 0) -> Weights:
     """Return weights and biases of each layer, by pycls's names, with BN inside the convolutions.
 
-    Each layer's outputs are about as large as its inputs; biases are 0.
+    Each layer's outputs are about as large as its inputs. No bias is 0: the engine would leave it
+    out.
     """
     random = np.random.default_rng(seed)
     found: Weights = {}
     for name, shape in _shapes(spec):
         deviation = np.float32(math.sqrt(1 / math.prod(shape[1:])))
         found[f"{name}.weight"] = random.standard_normal(shape, np.float32) * deviation
-        found[f"{name}.bias"] = np.zeros(shape[0], np.float32)
+        found[f"{name}.bias"] = random.standard_normal(shape[0], np.float32) * _BIAS
     return found
 
 

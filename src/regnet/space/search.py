@@ -59,7 +59,7 @@ class Plan:
     latency_ms: float
     setup: Setup = field(default_factory=Setup)
     spaces: tuple[str, ...] = ("regnetx", "regnety")
-    candidates: int = 10_000
+    candidates: int = 20_000
     measure: int = 48
     seed: int = 0
 

@@ -119,7 +119,7 @@ class Classifier:
             sources = [sources]
         sampling = Sampling(every=every, smooth=smooth, realtime=realtime)
         wanted = Wanted(top_k, sets, unknown)
-        self._require_possible(wanted, batch_size)
+        self.require_possible(wanted, batch_size)
         return self._items(iter_items(sources), wanted, batch_size, sampling)
 
     def _items(
@@ -162,10 +162,11 @@ class Classifier:
     def _stream(
         self, jobs: "Iterable[Job]", wanted: Wanted, batch_size: int
     ) -> Iterator[Prediction]:
-        self._require_possible(wanted, batch_size)
+        self.require_possible(wanted, batch_size)
         return self._predictions(iter(jobs), wanted, batch_size)
 
-    def _require_possible(self, wanted: Wanted, batch_size: int) -> None:
+    def require_possible(self, wanted: Wanted, batch_size: int) -> None:
+        """Raise `ModelError` or `ValueError` where this cannot be had of the model."""
         if wanted.top_k < 1 or batch_size < 1:
             raise ValueError(f"top_k={wanted.top_k} and batch_size={batch_size} must be at least 1")
         if wanted.calibrated and self.metadata.calibration is None:
@@ -179,10 +180,10 @@ class Classifier:
     ) -> Iterator[Prediction]:
         first = list(itertools.islice(jobs, 2))
         if len(first) == 1:
-            yield from _predict(self._one_at_a_time, first, wanted=wanted)
+            yield from predict(self._one_at_a_time, first, wanted=wanted)
         elif first:
             engine = self._side_by_side
-            work = partial(_predict, engine, wanted=wanted)
+            work = partial(predict, engine, wanted=wanted)
             yield from in_order(
                 itertools.chain(first, jobs), work, workers=engine.streams, batch_size=batch_size
             )
@@ -201,7 +202,7 @@ def _job(image: ImageLike, number: int) -> Job:
     return source, lambda: image
 
 
-def _predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Prediction]:
+def predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Prediction]:
     """Return the predictions of a batch; images that cannot be read have their error."""
     pixels: list[NDArray[Any]] = []
     errors: list[str | None] = []

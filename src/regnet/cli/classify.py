@@ -10,9 +10,11 @@ from typing import Annotated
 
 import typer
 
+from regnet.cli.classify_ray import classify_on_ray, require_folder
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
 from regnet.cli.options import CacheDir, Mirrors, Offline, library
 from regnet.cli.progress import download_display
+from regnet.cli.ray_option import Ray, RayCommand
 from regnet.conversion import InferencePrecision
 from regnet.errors import DownloadError, LicenceError, OutputError
 from regnet.library import Library
@@ -27,6 +29,10 @@ HELP = """Name what is in photos and videos.
 A SOURCE is a file, a folder (with its subfolders), a glob in quotes, an http(s) address, a zip or \
 tar archive, or - for standard input; with the extra `video` also a video file, a camera \
 (camera:0) or an rtsp:// address. Results come in the order of the sources.
+
+With --ray, which needs the extra `cluster`, a SOURCE is also a Parquet file with a column of \
+images, a folder of them, or an address of an object store (s3://, gs://, hf:// ...); the results \
+are a folder of Parquet files, and the same command again goes on where it was ended.
 
 The model is downloaded and converted once, on first use; `--model bundled` needs neither.
 
@@ -47,12 +53,14 @@ Examples:
   regnet classify clip.mp4 --every 0.5 --smooth 2 -o clip.csv
 
   regnet classify camera:0 --top-k 1
+
+  regnet classify s3://bucket/photos/ --ray auto -o s3://bucket/labels
 """
 
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("classify", help=HELP)(classify)
+    app.command("classify", cls=RayCommand, help=HELP)(classify)
 
 
 def _finite(seconds: float) -> float:
@@ -81,7 +89,8 @@ def classify(
         ),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE", help="File to write")
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="File to write; with --ray the folder"),
     ] = None,
     sets: Annotated[
         bool,
@@ -134,20 +143,62 @@ def classify(
             show_default=False,
         ),
     ] = None,
+    ray: Ray = None,
+    partition_images: Annotated[
+        int, typer.Option(min=1, help="With --ray: images of one Parquet file of the results")
+    ] = 10_000,
+    cpus_per_worker: Annotated[
+        int, typer.Option(min=1, help="With --ray: CPUs of each engine")
+    ] = 1,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --ray: engines; default: as many as have CPUs", show_default=False
+        ),
+    ] = None,
+    price: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="PER_HOUR",
+            help="With --ray: what the cluster costs an hour, to say what a million images cost",
+            show_default=False,
+        ),
+    ] = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
 ) -> None:
     """Classify the sources and exit with 0, or 1 if some failed."""
-    chosen = format or (format_of(output) if output else "table")
-    if chosen == "parquet" and output is None:
+    models = library(cache_dir, offline, mirror)
+    if ray is not None:
+        folder = require_folder(output, format)
+        with interruptible():
+            with download_display() as on_event:
+                path = _ir(replace(models, on_event=on_event), model, precision)
+            failed = classify_on_ray(
+                sources,
+                address=ray,
+                folder=folder,
+                model=path,
+                wanted=Wanted(top_k, sets, unknown),
+                precision=precision,
+                batch_size=batch_size,
+                partition_images=partition_images,
+                cpus_per_worker=cpus_per_worker,
+                workers=workers,
+                price=price,
+            )
+        raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
+    file = Path(output) if output is not None else None
+    chosen = format or (format_of(file) if file else "table")
+    if chosen == "parquet" and file is None:
         raise OutputError("Parquet is not text: name a file with -o FILE")
-    if output is not None:
-        _require_not_a_source(output, sources)
+    if file is not None:
+        _require_not_a_source(file, sources)
     videos = any(is_video(source) for source in sources)
     if videos:
         require_extra()
-    models = library(cache_dir, offline, mirror)
     with interruptible():
         with download_display() as on_event:
             path = _ir(replace(models, on_event=on_event), model, precision)
@@ -165,9 +216,9 @@ def classify(
             smooth=smooth,
             realtime=realtime,
         )
-        if output is not None or not sys.stdout.isatty():
+        if file is not None or not sys.stdout.isatty():
             results = track(results, "classifying", lambda: count_items(sources), unit="images")
-        failed = _write(results, output, chosen, Wanted(top_k, sets, unknown, timestamps=videos))
+        failed = _write(results, file, chosen, Wanted(top_k, sets, unknown, timestamps=videos))
     raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
 
 

@@ -4,6 +4,7 @@ import logging
 import os
 import re
 import socket
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -19,11 +20,14 @@ _HOST: Final = re.compile(r"(ray://)?(\[[0-9a-fA-F:.]+\]|[\w.-]+):([1-9]\d{0,4})
 
 _PATIENCE: Final = 10.0  # seconds for a host to answer
 
-# Of processes that are started here. Without the first Ray reports its use to its maker.
-_QUIET: Final = {
-    "RAY_USAGE_STATS_ENABLED": "0",
+# Of the processes that are started here, where the environment does not say otherwise.
+_ENVIRONMENT: Final = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # else it reports the use of Ray to its maker
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else each start warns of a default to come
-    "RAY_DISABLE_IMPORT_WARNING": "1",
+    "RAY_BACKEND_LOG_LEVEL": "fatal",  # else Ray Data's own use of actors is told as an error
+    "RAY_worker_niceness": "0",  # 15, the default, starves workers where the machine is busy ...
+    "RAY_worker_register_timeout_seconds": "600",  # ... and one that is late is killed, ...
+    "RAY_prestart_worker_first_driver": "0",  # ... and then waited for without an end
 }
 
 
@@ -62,7 +66,7 @@ def connected(address: str) -> Iterator[Cluster]:
             f"{address!r} names no Ray cluster: write local, auto, host:port or ray://host:port"
         )
     with ExitStack() as stack:
-        stack.enter_context(_environment(_QUIET))
+        stack.enter_context(_environment(_ENVIRONMENT))
         ray = _imported()
         if not ray.is_initialized():
             stack.enter_context(_logging("ray", logging.ERROR))
@@ -84,7 +88,8 @@ def _start(ray: Any, address: str) -> None:
     try:
         if host := _HOST.fullmatch(address):
             _reach(host[2].strip("[]"), int(host[3]))
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+        with _silent():  # it tells which level of logs was chosen
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, OverflowError, RuntimeError, ValueError, AssertionError, ImportError) as exc:
         ray.shutdown()
         raise ClusterError(_no_ray(address, exc)) from exc
@@ -123,6 +128,21 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Drop what is written to standard error in the block, also by libraries in C++."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:  # noqa: PTH123
+            os.dup2(nowhere.fileno(), 2)
+        yield
+    finally:
+        sys.stderr.flush()
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 @contextmanager

@@ -35,6 +35,9 @@ _MAX_READ: Final = 16 << 20  # bytes of a header of a tar, and at least a part
 
 _TAR_SUFFIXES: Final = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 _OPENERS: Final = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
+PACKED_MAGIC: Final = tuple(magic for magic, _ in _OPENERS)
+"""What compressed tars begin with."""
+
 _BROKEN: Final = (
     *(tarfile.TarError, zlib.error, lzma.LZMAError),
     *(OSError, EOFError, ValueError, OverflowError, RecursionError),

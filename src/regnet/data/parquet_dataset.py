@@ -1,27 +1,29 @@
 """Labelled images in Parquet files, as Hugging Face's datasets lay them out."""
 
 import hashlib
-import json
 import re
 from array import array
-from bisect import bisect_right
-from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
-from regnet.data.archives import check_size, failing
 from regnet.data.class_names import SPLITS, ClassNames, listed
 from regnet.data.labelled import LabelledItem, present_and_missing
+from regnet.data.parquet_images import (
+    IMAGE_NAMES,
+    described_columns,
+    find_column,
+    holds_images,
+    images_from,
+    inner_column,
+    opened_parquet,
+)
 from regnet.data.sources import MAX_BYTES
-from regnet.errors import DatasetError, ImageError, MissingExtraError
+from regnet.errors import DatasetError
 
-_IMAGE_NAMES: Final = ("image", "img", "picture", "photo", "bytes")
 _LABEL_NAMES: Final = ("label", "labels", "class", "wnid", "target")
-_ROWS: Final = 16  # images read at a time
-_BUFFER: Final = 1 << 20  # bytes read at a time
 _SHARD: Final = re.compile(r"(.+?)[-_.]\d+(?:-of-\d+)?")
 
 
@@ -63,7 +65,9 @@ class ParquetDataset:
             first = self._starts[number]
             if start >= self._starts[number + 1]:
                 continue
-            for row, read in _images(file, self._columns.image, max(0, start - first)):
+            for row, read in images_from(
+                str(file), self._columns.image, max(0, start - first), MAX_BYTES
+            ):
                 if first + row >= self._starts[number + 1]:
                     break
                 yield LabelledItem(f"{file}#{row}", self._truths[first + row], read)
@@ -141,74 +145,16 @@ def _refuse_splits(files: Sequence[Path], path: str) -> None:
         )
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Any]:
-    """Give the open Parquet file; maps pyarrow's errors."""
-    try:
-        import pyarrow
-        import pyarrow.parquet
-    except ImportError as exc:
-        raise MissingExtraError("reading Parquet", "parquet") from exc
-    try:
-        with pyarrow.parquet.ParquetFile(path, pre_buffer=False, buffer_size=_BUFFER) as file:
-            yield file
-    except (pyarrow.ArrowException, OSError) as exc:
-        raise DatasetError(f"cannot read {path}: {exc}") from exc
-
-
 def _columns(path: Path) -> _Columns:
-    with _opened(path) as file:
+    with opened_parquet(str(path)) as file:
         schema = file.schema_arrow
-        features = _features(schema.metadata)
-        image = _column(path, schema, features, "Image", _IMAGE_NAMES, _holds_images)
-        label = _column(path, schema, features, "ClassLabel", _LABEL_NAMES, _holds_labels)
+        features = described_columns(schema.metadata)
+        image = find_column(str(path), schema, features, "Image", IMAGE_NAMES, holds_images)
+        label = find_column(str(path), schema, features, "ClassLabel", _LABEL_NAMES, _holds_labels)
         names = features.get(label, {}).get("names")
-        inner = f"{image}.bytes" if _is_struct(schema.field(image).type) else image
-        return _Columns(inner, label, tuple(map(str, names)) if names else None)
-
-
-def _features(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
-    """Return Hugging Face's description of the columns; empty where there is none."""
-    try:
-        features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
-        return {str(k): v for k, v in features.items() if isinstance(v, dict)}
-    except (KeyError, TypeError, ValueError, AttributeError):
-        return {}
-
-
-def _column(
-    path: Path,
-    schema: Any,
-    features: dict[str, dict[str, Any]],
-    feature: str,
-    usual: tuple[str, ...],
-    fits: Callable[[Any], bool],
-) -> str:
-    """Return the column that is described as such, or of a usual name, or the only one to fit."""
-    fitting = [field.name for field in schema if fits(field.type)]
-    described = [name for name in fitting if features.get(name, {}).get("_type") == feature]
-    named = [name for name in usual if name in fitting]
-    for choice in (described, named, fitting):
-        if len(choice) == 1 or (choice and choice[0] in usual):
-            return choice[0]
-    raise DatasetError(
-        f"{path}: which column is the {usual[0]}? There are {listed(schema.names)}; call it "
-        f"{usual[0]!r}"
-    )
-
-
-def _is_struct(kind: Any) -> bool:
-    import pyarrow
-
-    return bool(pyarrow.types.is_struct(kind))
-
-
-def _holds_images(kind: Any) -> bool:
-    from pyarrow import types
-
-    if types.is_struct(kind):
-        return any(field.name == "bytes" and _holds_images(field.type) for field in kind)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+        return _Columns(
+            inner_column(schema, image), label, tuple(map(str, names)) if names else None
+        )
 
 
 def _holds_labels(kind: Any) -> bool:
@@ -219,36 +165,10 @@ def _holds_labels(kind: Any) -> bool:
 
 
 def _labels(path: Path, column: str) -> Iterator[Any]:
-    with _opened(path) as file:
+    with opened_parquet(str(path)) as file:
         if column not in file.schema_arrow.names or not _holds_labels(
             file.schema_arrow.field(column).type
         ):
             raise DatasetError(f"{path} has no column {column!r} of labels as the first file has")
         for batch in file.iter_batches(batch_size=4096, columns=[column]):
             yield from batch.column(0).to_pylist()
-
-
-def _images(path: Path, column: str, start: int) -> Iterator[tuple[int, Callable[[], bytes]]]:
-    """Yield row and reader of each image from a row on, reading only row groups that are needed."""
-    with _opened(path) as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        starts = [0, *accumulate(sizes)]
-        group = bisect_right(starts, start) - 1
-        row = starts[group]
-        groups = list(range(group, file.num_row_groups))
-        for batch in file.iter_batches(batch_size=_ROWS, row_groups=groups, columns=[column]):
-            values = batch.column(0)
-            for data in values.field("bytes") if _is_struct(values.type) else values:
-                if row >= start:
-                    yield row, _reader(data.as_py())
-                row += 1
-
-
-def _reader(data: bytes | None) -> Callable[[], bytes]:
-    if data is None:
-        return failing("this row holds no bytes of an image")
-    try:
-        check_size(len(data), MAX_BYTES)
-    except ImageError as exc:
-        return failing(str(exc))
-    return lambda: data

@@ -72,7 +72,7 @@ def iter_items(
     for any.
     """
     fetcher = Fetcher(max_bytes=max_bytes, timeout=timeout)
-    walk = _Walk(stdin=stdin, max_bytes=max_bytes, fetcher=fetcher)
+    walk = Walk(stdin=stdin, max_bytes=max_bytes, fetcher=fetcher)
     for source in sources:
         yield from walk.items(source)
 
@@ -107,8 +107,8 @@ def image_files(top: str) -> Iterator[tuple[str, OSError | None]]:
             yield name, exc
 
 
-class _Walk:
-    """One walk over sources: what their kinds share."""
+class Walk:
+    """One walk over sources: what their kinds share; `items` gives those of one source."""
 
     def __init__(self, *, stdin: BinaryIO | None, max_bytes: int, fetcher: Fetcher) -> None:
         self._stdin = stdin
@@ -117,6 +117,7 @@ class _Walk:
         self._fetcher = fetcher
 
     def items(self, source: str | Path) -> Iterator[Item]:
+        """Yield the items of one source."""
         name = str(source)
         if name == STDIN:
             return self._from_stdin()
@@ -249,7 +250,7 @@ class _UncountableError(Exception):
     """Only reading would tell how many images there are."""
 
 
-class _Counting(_Walk):
+class _Counting(Walk):
     """A walk of which only the number of items matters: it ends where reading begins."""
 
     def items(self, source: str | Path) -> Iterator[Item]:

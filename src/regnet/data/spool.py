@@ -68,15 +68,15 @@ class Span:
     """A run of bytes in a shared file, read when called; raises `ImageError`. Thread-safe."""
 
     def __init__(self, file: SharedFile, offset: int, size: int) -> None:
-        self._file, self._offset, self._size = file, offset, size
+        self._file, self.offset, self.size = file, offset, size
 
     def __call__(self) -> bytes:
         """Return the bytes."""
         try:
-            data = self._file.read_at(self._offset, self._size)
+            data = self._file.read_at(self.offset, self.size)
         except OSError as exc:
             raise ImageError(f"cannot be read: {exc.strerror or exc}") from exc
-        if len(data) != self._size:
+        if len(data) != self.size:
             raise ImageError("the archive was cut short while it was read")
         return data
 

@@ -1,0 +1,81 @@
+"""The `--ray` part of `regnet classify`: from the options to a folder of Parquet files."""
+
+from contextlib import ExitStack
+from pathlib import Path
+
+from regnet.cli.console import Advance, counter, say
+from regnet.conversion import InferencePrecision
+from regnet.errors import OutputError
+from regnet.result import Wanted
+from regnet.writers import OutputFormat
+
+
+def require_folder(output: str | None, format: OutputFormat | None) -> str:
+    """Return the folder to write to. Raises `OutputError` without one, or for another format."""
+    if output is None:
+        raise OutputError("--ray writes a folder of Parquet files: name it with -o FOLDER")
+    if format not in (None, "parquet"):
+        raise OutputError(f"--ray writes Parquet, not {format}: leave out --format")
+    return output
+
+
+def classify_on_ray(
+    sources: list[str],
+    *,
+    address: str,
+    folder: str,
+    model: Path,
+    wanted: Wanted,
+    precision: InferencePrecision,
+    batch_size: int,
+    partition_images: int,
+    cpus_per_worker: int,
+    workers: int | None,
+    price: float | None,
+) -> int:
+    """Classify the sources into the folder, say what came of it, and return how many failed."""
+    from regnet.classify import Classifier
+    from regnet.cluster.batch import Batch, classify_batch
+    from regnet.cluster.session import connected
+
+    classifier = Classifier(model, precision=precision)
+    classifier.require_possible(wanted, batch_size)
+    batch = Batch(
+        model=model,
+        sources=tuple(sources),
+        wanted=wanted,
+        precision=precision,
+        batch_size=batch_size,
+        partition_images=partition_images,
+        cpus_per_worker=cpus_per_worker,
+        workers=workers,
+    )
+    with connected(address) as cluster, ExitStack() as stack:
+        bar = _Bar(stack)
+        summary = classify_batch(
+            batch,
+            folder,
+            cluster=cluster,
+            metadata=classifier.metadata,
+            on_listed=bar.begin,
+            on_finished=bar.move,
+        )
+    for line in summary.lines(folder, price=price):
+        say(line)
+    return summary.failed
+
+
+class _Bar:
+    """A bar over the images, once their number is known."""
+
+    def __init__(self, stack: ExitStack) -> None:
+        self._stack = stack
+        self._advance: Advance | None = None
+
+    def begin(self, images: int, left: int) -> None:
+        self._advance = self._stack.enter_context(counter("classifying", images, "images"))
+        self._advance(images - left)
+
+    def move(self, images: int) -> None:
+        if self._advance is not None:
+            self._advance(images)

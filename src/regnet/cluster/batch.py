@@ -1,0 +1,260 @@
+"""Images by the million, classified on a Ray cluster, partition by partition, with Ray Data."""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from regnet.addresses import without_secrets
+from regnet.cluster.entries import Partition
+from regnet.cluster.output import Output, Part, open_output, part_name, part_of
+from regnet.cluster.plan import local_places, partitions
+from regnet.cluster.session import Cluster
+from regnet.cluster.worker import ModelFiles, Settings, Worker, read_model_files
+from regnet.conversion import InferencePrecision
+from regnet.errors import ClusterError, MissingExtraError, OutputError, RegNetError
+from regnet.metadata import ModelMetadata
+from regnet.result import Wanted
+from regnet.version import TOOL_VERSION
+
+PARTITION_IMAGES: Final = 10_000
+_TRIES: Final = 5  # more often than that a partition is not given to a new worker
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """What to classify, with which model (the .xml of an IR), and how the work is cut."""
+
+    model: Path
+    sources: tuple[str, ...]
+    wanted: Wanted = field(default_factory=Wanted)
+    precision: InferencePrecision = "f32"
+    batch_size: int = 8
+    partition_images: int = PARTITION_IMAGES
+    cpus_per_worker: int = 1
+    workers: int | None = None
+
+    def workers_of(self, cluster: Cluster) -> int:
+        """Return how many workers there are to be. Raises `ClusterError` where none has room."""
+        room = cluster.cpus // self.cpus_per_worker
+        if room < 1:
+            raise ClusterError(
+                f"{cluster.described}: no room for a worker of {self.cpus_per_worker} CPUs"
+            )
+        return self.workers or room
+
+
+@dataclass(frozen=True)
+class Done:
+    """A partition as it was finished: where, and in which seconds (since 1970)."""
+
+    part: Part
+    started: float
+    ended: float
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What is in the folder now; `found` of the partitions were there before, `done` are new."""
+
+    partitions: int
+    images: int
+    failed: int
+    found: int
+    done: tuple[Done, ...]
+
+    @property
+    def rate(self) -> float | None:
+        """Images a second of this run, from the first image's begin to the last one's end."""
+        if not self.done:
+            return None
+        begin, end = min(d.started for d in self.done), max(d.ended for d in self.done)
+        return sum(d.part.rows for d in self.done) / max(end - begin, 1e-9)
+
+    def lines(self, folder: str, *, price: float | None = None) -> Iterator[str]:
+        """Yield what there is to say; `price` is what the cluster costs an hour."""
+        before = f", {self.found} of them from before" if self.found else ""
+        yield (
+            f"{folder}: {self.images:,} images, {self.failed:,} of them failed, "
+            f"{self.partitions:,} partitions{before}"
+        )
+        if (rate := self.rate) is None:
+            return
+        hours = 1e6 / rate / 3600
+        cost = "" if price is None else f", {hours * price:.2f} at {price:g} an hour"
+        yield f"{rate:.1f} images a second; a million in {hours:.1f} hours{cost}"
+
+
+Listed = Callable[[int, int], None]
+Finished = Callable[[int], None]
+
+
+def classify_batch(
+    batch: Batch,
+    folder: str,
+    *,
+    cluster: Cluster,
+    metadata: ModelMetadata,
+    on_listed: Listed = lambda images, found: None,
+    on_finished: Finished = lambda images: None,
+) -> Summary:
+    """Classify into a folder (a path, or an address of an object store), and return what is there.
+
+    Partitions that are there are not done again. `cluster` is connected; `on_listed` hears how many
+    images there are, and how many of them were done before, `on_finished` how many more are. Raises
+    `ClusterError`, `OutputError`, `MissingExtraError`.
+    """
+    model = read_model_files(batch.model)
+    settings = Settings(
+        wanted=batch.wanted,
+        precision=batch.precision,
+        batch_size=batch.batch_size,
+        cpus=batch.cpus_per_worker,
+        places=local_places(batch.sources),
+    )
+    with open_output(folder, _identity(batch, metadata, model.sha256)) as output:
+        found = output.finished()
+        todo = _Todo()
+        parts = todo.add_all(partitions(batch.sources, batch.partition_images), found, folder)
+        on_listed(todo.images + sum(part.rows for part in parts), todo.images)
+        done = []
+        workers = min(batch.workers_of(cluster), len(todo.refs))
+        for row in _rows(todo, model, settings, workers) if workers else ():
+            finished = _finish(row, todo, output)
+            on_finished(finished.part.rows)
+            done.append(finished)
+        every = sorted([*parts, *(one.part for one in done)], key=lambda part: part.file)
+        output.complete(every)
+    return Summary(
+        partitions=len(every),
+        images=sum(part.rows for part in every),
+        failed=sum(part.failed for part in every),
+        found=len(parts),
+        done=tuple(done),
+    )
+
+
+class _Todo:
+    """The partitions that are not there yet, in Ray's object store; their hashes here."""
+
+    def __init__(self) -> None:
+        self.refs: list[Any] = []
+        self.sha256: dict[int, str] = {}
+        self.images = 0
+
+    def add_all(
+        self, planned: Iterator[Partition], found: dict[str, Part], folder: str
+    ) -> list[Part]:
+        """Add what is not found yet, and return the rest. Raises `OutputError`."""
+        there = []
+        for partition in planned:
+            part = found.pop(part_name(partition.number), None)
+            if part is None:
+                self._add(partition)
+            elif part.images == partition.sha256:
+                there.append(part)
+            else:
+                raise _changed(folder, part.file)
+        if found:
+            raise _changed(folder, next(iter(found)))
+        return there
+
+    def _add(self, partition: Partition) -> None:
+        import pyarrow as pa
+        import ray
+
+        row = {"number": partition.number, "packed": partition.packed}
+        self.refs.append(ray.put(pa.Table.from_pylist([row])))
+        self.sha256[partition.number] = partition.sha256
+        self.images += partition.images
+
+
+def _changed(folder: str, file: str) -> OutputError:
+    return OutputError(
+        f"{folder}: the sources are not those that {file} was made of: they have changed since; "
+        "name a new folder"
+    )
+
+
+def _identity(batch: Batch, metadata: ModelMetadata, sha256: str) -> dict[str, Any]:
+    """Return all that the rows depend on."""
+    wanted = batch.wanted
+    return {
+        "version": TOOL_VERSION,
+        "model": {
+            "name": metadata.name,
+            "sha256": sha256,
+            "weights_sha384": metadata.weights_sha384,
+        },
+        "options": {
+            "top_k": wanted.top_k,
+            "sets": wanted.sets,
+            "unknown": wanted.unknown,
+            "precision": batch.precision,
+            "partition_images": batch.partition_images,
+        },
+        "sources": [without_secrets(source) for source in batch.sources],
+    }
+
+
+def _finish(row: dict[str, Any], todo: _Todo, output: Output) -> Done:
+    number, data = row["number"], row["data"]
+    part = part_of(number, data, rows=row["rows"], failed=row["failed"], images=todo.sha256[number])
+    output.add(part, data)
+    return Done(part, row["started"], row["ended"])
+
+
+def _rows(
+    todo: _Todo, model: ModelFiles, settings: Settings, workers: int
+) -> Iterator[dict[str, Any]]:
+    """Yield what the workers make of the partitions, as it comes."""
+    import ray
+
+    with _quiet_data() as data:
+        try:
+            made = data.from_arrow_refs(todo.refs).map_batches(
+                Worker,
+                fn_constructor_args=(ray.put(model), settings),
+                batch_size=1,
+                batch_format="pyarrow",
+                num_cpus=settings.cpus,
+                compute=data.ActorPoolStrategy(size=workers),
+                max_restarts=-1,
+                max_task_retries=_TRIES,
+            )
+            yield from made.iter_rows()
+        except (ray.exceptions.RayError, SystemError) as exc:
+            raise _mapped(exc) from exc
+
+
+def _mapped(exc: BaseException) -> RegNetError:
+    """Return what went wrong in a worker, or with it."""
+    cause: BaseException | None = exc
+    while cause is not None:
+        if isinstance(cause, RegNetError):
+            return ClusterError(str(cause).split("\n")[-1])
+        cause = getattr(cause, "cause", None) or cause.__cause__
+    return ClusterError(f"the cluster could not do its work: {str(exc).strip().splitlines()[-1]}")
+
+
+@contextmanager
+def _quiet_data() -> Iterator[Any]:
+    """Give Ray Data without its bars and messages."""
+    try:
+        import ray.data
+    except ImportError as exc:
+        raise MissingExtraError("Ray Data", "cluster") from exc
+    logger = logging.getLogger("ray.data")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # Ray's of its own settings
+            context = ray.data.DataContext.get_current()
+            context.enable_progress_bars = context.print_on_execution_start = False
+            yield ray.data
+    finally:
+        logger.setLevel(level)

@@ -1,0 +1,223 @@
+"""What the user names, to partitions of images: listed once, nothing decoded."""
+
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from regnet.addresses import without_secrets
+from regnet.cluster.entries import Entry, Kind, Partition, pack, squeeze
+from regnet.data.archives import (
+    IMAGE_SUFFIXES,
+    PACKED_MAGIC,
+    archive_kind,
+    failing,
+    is_image_name,
+    tar_members,
+)
+from regnet.data.object_store import (
+    ObjectStore,
+    file_size,
+    open_file,
+    reason_of,
+)
+from regnet.data.parquet_images import image_rows
+from regnet.data.remote import Fetcher
+from regnet.data.sources import MAX_BYTES, STDIN, Item, Walk
+from regnet.data.spool import SharedFile, Span
+from regnet.data.zip_stream import zip_entries
+from regnet.errors import ClusterError, DatasetError, ImageError
+from regnet.video.names import is_live, is_video
+
+_HEAD: Final = 512  # bytes that tell what a file is
+_PARQUET: Final = ".parquet"
+_MAGIC: Final = 6
+_GLOB: Final = "*?["
+
+
+def partitions(sources: Sequence[str], images: int) -> Iterator[Partition]:
+    """Yield the images of the sources in their order, so many in a partition, listed as they come.
+
+    Sources are those of `regnet classify`, but for standard input and videos, and Parquet files
+    (also folders of them) and addresses of object stores. Raises `ClusterError`,
+    `MissingExtraError`.
+    """
+    entries = iter(_entries(sources))
+    for number in itertools.count():
+        batch = list(itertools.islice(entries, images))
+        if not batch:
+            return
+        data = pack(batch)
+        sha256 = hashlib.sha256(data + _sizes(batch)).hexdigest()
+        yield Partition(number, len(batch), sha256, squeeze(data))
+
+
+def local_places(sources: Iterable[str]) -> tuple[str, ...]:
+    """Return the sources that are files or folders here, which every node must see too."""
+    here = (str(Path(source).expanduser()) for source in sources if "://" not in source)
+    return tuple(place for place in here if Path(place).exists())
+
+
+def _entries(sources: Sequence[str]) -> Iterator[Entry]:
+    walk = _Listing(stdin=None, max_bytes=MAX_BYTES, fetcher=Fetcher(max_bytes=MAX_BYTES))
+    for source in sources:
+        if source == STDIN or is_live(source) or is_video(source):
+            raise ClusterError(f"{without_secrets(source)}: only one machine can read this")
+        for item in walk.items(source):
+            yield item.entry if isinstance(item, _Listed) else _failed(item)
+
+
+def _sizes(entries: Iterable[Entry]) -> bytes:
+    """Return the sizes of the files that hold images: archives and Parquet."""
+    places = {entry.place for entry in entries if entry.kind in ("zip", "tar", "packed", "row")}
+    return repr([(place, file_size(place)) for place in sorted(places)]).encode()
+
+
+@dataclass(frozen=True)
+class _Listed(Item):
+    """An image that was listed and is read elsewhere."""
+
+    entry: Entry
+
+
+def _listed(kind: Kind, place: str, *values: str | int) -> _Listed:
+    return _Listed(place, failing("is read elsewhere"), Entry(kind, place, values))
+
+
+def _failed(item: Item) -> Entry:
+    """Return what has no image, with the reason."""
+    try:
+        item.read()
+    except ImageError as exc:
+        return Entry("failed", item.source, (str(exc),))
+    raise ClusterError(f"{item.source}: cannot be read on another machine")
+
+
+class _Listing(Walk):
+    """A walk that says where images are, and knows Parquet and object stores."""
+
+    def _item(self, name: str) -> Item:
+        return _listed("file", name)
+
+    def _url(self, url: str, scheme: str) -> Iterator[Item]:
+        if scheme in ("http", "https"):
+            yield _listed("url", url)
+        else:
+            yield from _or_reason(self._objects(url), without_secrets(url))
+
+    def _file(self, name: str) -> Iterator[Item]:
+        if Path(name).suffix.lower() == _PARQUET:
+            return _or_reason(_rows(name), name)
+        return super()._file(name)
+
+    def _below(self, top: str) -> Iterator[Item]:
+        """Yield the images below a folder or, where there are none, those in Parquet files."""
+        items = super()._below(top)
+        if (first := next(items, None)) is not None:
+            return itertools.chain([first], items)
+        return itertools.chain.from_iterable(
+            _or_reason(_rows(str(file)), str(file)) for file in sorted(Path(top).rglob("*.parquet"))
+        )
+
+    def _zip(self, name: str, file: Path | BinaryIO) -> Iterator[Item]:
+        try:
+            shared = SharedFile(file.open("rb") if isinstance(file, Path) else file)
+            found = [entry for entry in zip_entries(shared) if is_image_name(entry.name)]
+        except (ImageError, OSError, ValueError) as exc:
+            yield Item(name, failing(reason_of(exc)))
+            return
+        if not found:
+            yield Item(name, failing("no images in this archive"))
+        for entry in sorted(found, key=lambda entry: entry.name):
+            values = (entry.name, entry.size, entry.packed, entry.offset)
+            yield _listed("zip", name, *values, entry.method, entry.flags, entry.crc)
+
+    def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
+        is_plain = not file.read_at(0, _MAGIC).startswith(PACKED_MAGIC)
+        number = -1
+        try:
+            for number, (member, read) in enumerate(tar_members(file, max_bytes=MAX_BYTES)):
+                if is_plain and isinstance(read, Span):
+                    yield _listed("tar", name, member, read.offset, read.size)
+                else:
+                    yield _listed("packed", name, number)
+        except ImageError as exc:
+            yield Item(name, failing(str(exc)))
+            return
+        if number < 0:
+            yield Item(name, failing("no images in this archive"))
+
+    def _objects(self, address: str) -> Iterator[Item]:
+        """Yield the images at an address: a file, those below a folder, or of a pattern."""
+        store = ObjectStore(address)
+        try:
+            is_folder = store.is_folder()
+        except FileNotFoundError:
+            if not any(sign in store.path for sign in _GLOB):
+                raise
+            yield from self._object_matches(store, address)
+            return
+        if is_folder:
+            yield from self._object_folder(store, store.path)
+        else:
+            yield from self._object(store.address_of(store.path))
+
+    def _object_matches(self, store: ObjectStore, address: str) -> Iterator[Item]:
+        any_suffix = bool(Path(store.path).suffix)
+        paths = store.matches()
+        for path in paths:
+            name = store.address_of(path)
+            if store.info(path)["type"] == "directory":
+                yield from () if "**" in store.path else self._object_folder(store, path)
+            elif any_suffix or is_image_name(Path(path).name):
+                yield from self._object(name)
+        if not paths:
+            yield Item(without_secrets(address), failing("no image matches this pattern"))
+
+    def _object_folder(self, store: ObjectStore, top: str) -> Iterator[Item]:
+        """Yield the images below a folder or, where there are none, those in Parquet files."""
+        images = store.images_below(top)
+        if (first := next(images, None)) is not None:
+            for path in itertools.chain([first], images):
+                yield _listed("object", store.address_of(path))
+            return
+        files = [path for path in store.below(top) if path.lower().endswith(_PARQUET)]
+        for path in files:
+            yield from _or_reason(_rows(store.address_of(path)), store.address_of(path))
+        if not files:
+            yield Item(store.address_of(top), failing("no images in this folder"))
+
+    def _object(self, address: str) -> Iterator[Item]:
+        """Yield the images of one object: itself, or those of an archive or a Parquet file."""
+        suffix = Path(address).suffix.lower()
+        if suffix == _PARQUET:
+            yield from _rows(address)
+            return
+        if suffix in IMAGE_SUFFIXES:
+            yield _listed("object", address)
+            return
+        file = open_file(address)
+        kind = archive_kind(file.read(_HEAD), address)
+        if kind == "tar":
+            yield from self._tar(address, SharedFile(file))
+        elif kind == "zip":
+            yield from self._zip(address, file)
+        else:
+            file.close()
+            yield _listed("object", address)
+
+
+def _rows(name: str) -> Iterator[Item]:
+    column, rows = image_rows(name)
+    for row in range(rows):
+        yield _listed("row", name, column, row)
+
+
+def _or_reason(items: Iterator[Item], name: str) -> Iterator[Item]:
+    """Yield the items; where they cannot be listed, one more with the reason."""
+    try:
+        yield from items
+    except (DatasetError, OSError, ValueError) as exc:
+        yield Item(name, failing(f"cannot be opened: {reason_of(exc)}"))

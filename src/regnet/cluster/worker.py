@@ -1,0 +1,124 @@
+"""What runs on the nodes: an engine that makes a partition's images to a Parquet file."""
+
+import hashlib
+import tempfile
+import time
+import zlib
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from regnet.cluster.entries import jobs, unpack
+from regnet.conversion import InferencePrecision
+from regnet.errors import ClusterError
+from regnet.result import Wanted
+from regnet.version import TOOL_VERSION
+
+if TYPE_CHECKING:
+    from regnet.engine import Engine
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The two files of an IR, as bytes that travel to the nodes."""
+
+    name: str
+    xml: bytes
+    weights: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Hash of both."""
+        return hashlib.sha256(self.xml + self.weights).hexdigest()
+
+
+def read_model_files(path: Path) -> ModelFiles:
+    """Return the files of the IR at `path`, its .xml."""
+    return ModelFiles(path.stem, path.read_bytes(), path.with_suffix(".bin").read_bytes())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How a worker classifies; `places` are the files and folders that it has to see."""
+
+    wanted: Wanted
+    precision: InferencePrecision
+    batch_size: int
+    cpus: int
+    places: tuple[str, ...]
+    version: str = TOOL_VERSION
+
+
+class Worker:
+    """One engine with its share of a node's cores; called with a table of one partition a row."""
+
+    def __init__(self, model: Any, settings: Settings) -> None:
+        import ray
+
+        if settings.version != TOOL_VERSION:
+            raise ClusterError(
+                f"a node has regnet {TOOL_VERSION}, this machine {settings.version}: install the "
+                "same on all"
+            )
+        self._settings = settings
+        self._engine = _engine(ray.get(model), settings)
+
+    def __call__(self, table: Any) -> Any:
+        """Return number, rows, failed, bytes of the file, and times of each partition."""
+        import pyarrow as pa
+
+        numbers = table["number"].to_pylist()
+        done = [self._partition(packed.as_py()) for packed in table["packed"]]
+        return pa.Table.from_pylist(
+            [{"number": number, **row} for number, row in zip(numbers, done, strict=True)]
+        )
+
+    def _partition(self, packed: bytes) -> dict[str, Any]:
+        from regnet.classify import predict
+        from regnet.parallel import in_order
+        from regnet.writers import ParquetWriter
+
+        self._require_places()
+        started = time.time()
+        settings, engine = self._settings, self._engine
+        found = in_order(
+            jobs(unpack(zlib.decompress(packed))),
+            partial(predict, engine, wanted=settings.wanted),
+            workers=engine.streams,
+            batch_size=settings.batch_size,
+        )
+        rows = failed = 0
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "part.parquet"
+            writer = ParquetWriter(path, settings.wanted)
+            for prediction in found:
+                writer.write(prediction)
+                rows += 1
+                failed += prediction.error is not None
+            writer.close()
+            data = path.read_bytes()
+        times = {"started": started, "ended": time.time()}
+        return {"rows": rows, "failed": failed, "data": data, **times}
+
+    def _require_places(self) -> None:
+        """Refuse to report every image as missing where the node does not see the photos."""
+        for place in self._settings.places:
+            if not Path(place).exists():
+                raise ClusterError(
+                    f"{place}: is not there on a node of the cluster: use a file system that all "
+                    "nodes have, or an object store"
+                )
+
+
+def _engine(model: ModelFiles, settings: Settings) -> "Engine":
+    """Return the compiled model; its files are needed only until then."""
+    from regnet.engine import Engine, read_model
+    from regnet.runtime import core
+
+    core.set_property("CPU", {"INFERENCE_NUM_THREADS": settings.cpus})
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / f"{model.name}.xml"
+        path.write_bytes(model.xml)
+        path.with_suffix(".bin").write_bytes(model.weights)
+        return Engine(read_model(path), precision=settings.precision, streams=settings.cpus)

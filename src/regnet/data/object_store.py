@@ -1,0 +1,173 @@
+"""Files by path, or by an address that fsspec or pyarrow opens: s3, gs, az, hf, file, memory..."""
+
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+from regnet.addresses import without_secrets
+from regnet.data.archives import check_size, is_image_name
+from regnet.errors import DatasetError, ImageError, MissingExtraError
+
+_SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
+_OTHERS: Final = frozenset(("http", "https", "rtsp", "rtsps"))
+_ATTEMPTS: Final = 3
+_BACKOFF: Final = 0.5  # seconds after the first attempt, then doubled
+# What other attempts do not change.
+_SETTLED: Final = (FileNotFoundError, IsADirectoryError, PermissionError)
+
+
+def is_object_address(name: str) -> bool:
+    """Tell whether a name is an address of an object store, or such as file:// and memory://."""
+    scheme = _SCHEME.match(name)
+    return scheme is not None and scheme[1].lower() not in _OTHERS
+
+
+def open_file(name: str) -> BinaryIO:
+    """Return the open file at a path or an address. Raises `OSError`, `DatasetError`."""
+    if not is_object_address(name):
+        return Path(name).open("rb")
+    store = ObjectStore(name)
+    return store.open(store.path)
+
+
+def file_size(name: str) -> int:
+    """Return the bytes of the file at a path or an address. Raises `OSError`, `DatasetError`."""
+    if not is_object_address(name):
+        return Path(name).stat().st_size
+    store = ObjectStore(name)
+    return int(store.info(store.path)["size"])
+
+
+def read_object(address: str, max_bytes: int) -> bytes:
+    """Return the bytes at an address; raises `ImageError` where they cannot be had in 3 tries."""
+    wait = _BACKOFF
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            return _read_once(address, max_bytes)
+        except _SETTLED as exc:
+            raise ImageError(f"cannot be read: {reason_of(exc)}") from exc
+        except DatasetError as exc:
+            raise ImageError(str(exc)) from exc
+        except (OSError, ValueError) as exc:
+            if attempt == _ATTEMPTS:
+                raise ImageError(f"cannot be read: {reason_of(exc)} ({attempt} attempts)") from exc
+        time.sleep(wait)
+        wait *= 2
+    raise AssertionError("unreachable")
+
+
+def _read_once(address: str, max_bytes: int) -> bytes:
+    store = ObjectStore(address)
+    check_size(int(store.info(store.path).get("size") or 0), max_bytes)
+    with store.open(store.path) as file:
+        data = file.read(max_bytes + 1)
+    check_size(len(data), max_bytes)
+    return data
+
+
+def reason_of(exc: BaseException) -> str:
+    """Return what an error says, for a row or a message."""
+    return (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
+
+
+class ObjectStore:
+    """The store that an address leads into; `path` is the address's own there.
+
+    Raises `MissingExtraError` without fsspec, `DatasetError` where nothing opens the address.
+    """
+
+    def __init__(self, address: str) -> None:
+        scheme = _SCHEME.match(address)
+        if scheme is None:
+            raise ValueError(f"{address} is no address")
+        self._scheme = scheme[1].lower()
+        self._fs, path = _filesystem(address, self._scheme)
+        self.path = path.rstrip("/") or path
+
+    def open(self, path: str) -> BinaryIO:
+        """Return an open file."""
+        return cast(BinaryIO, self._fs.open(path, "rb"))
+
+    def info(self, path: str) -> dict[str, Any]:
+        """Return `type` and `size` of what is at a path. Raises `FileNotFoundError`."""
+        return cast(dict[str, Any], self._fs.info(path))
+
+    def is_folder(self) -> bool:
+        """Tell whether the address is a folder. Raises `FileNotFoundError` where nothing is."""
+        return bool(self.info(self.path)["type"] == "directory")
+
+    def matches(self) -> list[str]:
+        """Return the paths that the address matches as a pattern, sorted."""
+        return sorted(self._fs.glob(self.path))
+
+    def below(self, top: str) -> Iterator[str]:
+        """Yield the files below a folder that are not hidden, sorted folder by folder."""
+        todo = [(top, True)]
+        while todo:
+            path, is_folder = todo.pop()
+            if not is_folder:
+                yield path
+                continue
+            entries = self._fs.ls(path, detail=True)
+            self._fs.invalidate_cache(path)  # fsspec would keep every listing
+            todo += sorted(_entries(entries, path), reverse=True)
+
+    def images_below(self, top: str) -> Iterator[str]:
+        """Yield the images below a folder, sorted folder by folder."""
+        return (path for path in self.below(top) if is_image_name(Path(path).name))
+
+    def write(self, path: str, data: bytes) -> None:
+        """Write a file; in an object store it appears whole."""
+        self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._fs.pipe_file(path, data)
+
+    def read(self, path: str) -> bytes | None:
+        """Return a file's bytes; None where there is none."""
+        try:
+            return bytes(self._fs.cat_file(path))
+        except FileNotFoundError:
+            return None
+
+    def remove(self, path: str) -> None:
+        """Remove a folder with all that is in it."""
+        self._fs.rm(path, recursive=True)
+
+    def address_of(self, path: str) -> str:
+        """Return the address of a path in this store."""
+        return f"{self._scheme}://{path}"
+
+
+def _entries(entries: list[dict[str, Any]], folder: str) -> Iterator[tuple[str, bool]]:
+    for entry in entries:
+        path = str(entry["name"])
+        if path.rstrip("/") == folder.rstrip("/") or Path(path).name.startswith("."):
+            continue  # stores may keep an empty object that stands for the folder
+        yield path, entry["type"] == "directory"
+
+
+def _filesystem(address: str, scheme: str) -> tuple[Any, str]:
+    """Return the file system of an address and its path there: fsspec's, else pyarrow's."""
+    try:
+        from fsspec.core import url_to_fs
+    except ImportError as exc:
+        raise MissingExtraError(f"{scheme}://", "cluster") from exc
+    try:
+        fs, path = url_to_fs(address)
+    except ImportError as missing:  # fsspec knows the scheme; its package is not installed
+        return _pyarrow_filesystem(address, missing)
+    except (OSError, ValueError, TypeError) as exc:
+        raise DatasetError(f"cannot open {without_secrets(address)}: {reason_of(exc)}") from exc
+    return fs, str(path)
+
+
+def _pyarrow_filesystem(address: str, missing: ImportError) -> tuple[Any, str]:
+    try:
+        from fsspec.implementations.arrow import ArrowFSWrapper
+        from pyarrow.fs import FileSystem
+
+        fs, path = FileSystem.from_uri(address)
+    except (ImportError, OSError, ValueError) as exc:  # pyarrow's errors are among these
+        raise DatasetError(f"cannot open {without_secrets(address)}: {missing}") from exc
+    return ArrowFSWrapper(fs), str(path)

@@ -193,8 +193,8 @@ def _findings_section(found: Analysis) -> Section:
         tuple(parts),
         lead="On spaces, what was measured is the difference of mean errors in points, below 0 "
         "where the first has less. As good means a mean within a quarter of the errors' standard "
-        "deviation. On lines it is the rank correlation of e_fit and error. Not separated means that "
-        "these records say neither.",
+        "deviation. On lines it is the rank correlation of e_fit and error. Not separated means "
+        "that these records say neither.",
     )
 
 

@@ -13,9 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-
-pytest.importorskip("lightning_fabric")
-
 from photo_folders import write_photos
 
 from regnet.complexity import complexity

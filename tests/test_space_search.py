@@ -159,4 +159,4 @@ def test_the_measured_are_not_drawn_again(found: Found):
     specs = [one.network.spec for one in found.measured]
     assert len(set(specs)) == len(specs)
     assert isinstance(found.measured[0], Measured)
-    assert module.front(found.measured) == list(found.front)
+    assert set(found.front) <= set(module.front(found.measured))

@@ -110,7 +110,7 @@ class Found:
 
     `pick` is the answer, `verified` its latency measured once more, alone; `runners_up` are the
     next, the most accurate first, all measured within the budget. `front` is what is the most
-    accurate at its latency. `ahead_error` is the median of |predicted / measured - 1| over networks
+    accurate at its latency, up to a little over the budget. `ahead_error` is the median of |predicted / measured - 1| over networks
     predicted before they were measured, `ahead` how many; `latency` the model after all of them.
     """
 
@@ -152,7 +152,7 @@ def search(
         pick=pick,
         verified=verified,
         runners_up=tuple(rest),
-        front=tuple(front(hunt.own)),
+        front=tuple(front(one for one in hunt.own if one.ms <= _OF_INTEREST[1] * plan.latency_ms)),
         rivals=tuple(_rival(one, hunt.own, plan.latency_ms) for one in hunt.published),
         measured=tuple(hunt.own),
         drawn=hunt.candidates.drawn,

@@ -124,6 +124,11 @@ def beaten_line(rivals: Sequence[Rival]) -> str | None:
 
 
 def _warnings(found: Found) -> Iterator[str]:
+    if found.plan.setup.precision != "f32":
+        yield (
+            f"accuracies are those in f32: {found.plan.setup.precision} may cost a little, which "
+            "`regnet quantize` or `regnet compare` measures once the network has learnt"
+        )
     if found.plan.setup.image_size != 224:
         yield (
             f"accuracies are those of 224 pixels: at {found.plan.setup.image_size} only their "

@@ -110,8 +110,9 @@ class Found:
 
     `pick` is the answer, `verified` its latency measured once more, alone; `runners_up` are the
     next, the most accurate first, all measured within the budget. `front` is what is the most
-    accurate at its latency, up to a little over the budget. `ahead_error` is the median of |predicted / measured - 1| over networks
-    predicted before they were measured, `ahead` how many; `latency` the model after all of them.
+    accurate at its latency, up to a little over the budget. `ahead_error` is the median of
+    |predicted / measured - 1| over networks predicted before they were measured, `ahead` how many;
+    `latency` the model after all of them.
     """
 
     plan: Plan

@@ -60,7 +60,7 @@ def test_each_network_gets_a_record_and_is_run_once(tmp_path: Path, photos: Path
     swept = run(photos, source, output)
     first, second = read_records([output])
     assert swept.records == (first, second)
-    assert (first.space, first.seed, swept.trained) == ("mine", 3, 2)
+    assert (first.space, first.seed, len(swept.new)) == ("mine", 3, 2)
     assert first.spec == SMALL.with_classes(3)
     cost = complexity(first.spec, image_size=16)
     assert (first.params, first.macs, first.acts) == (cost.params, cost.macs, cost.acts)
@@ -70,7 +70,7 @@ def test_each_network_gets_a_record_and_is_run_once(tmp_path: Path, photos: Path
     assert len(first.errors) == len(first.losses) == 2
     assert all(round(15 * error, 6) == round(15 * error) for error in first.errors)
     before = output.read_bytes()
-    assert run(photos, source, output).trained == 0
+    assert len(run(photos, source, output).new) == 0
     assert output.read_bytes() == before
 
 
@@ -88,7 +88,7 @@ def test_a_sweep_goes_on_and_ends_with_the_same_records(tmp_path: Path, photos: 
     lines = whole.read_bytes().splitlines(keepends=True)
     part = tmp_path / "part.jsonl"
     part.write_bytes(lines[1] + lines[0][:100])  # the first one was killed while it was written
-    assert run(photos, source, part).trained == 1
+    assert len(run(photos, source, part).new) == 1
     again = {record.key: record for record in read_records([part])}
     for record in read_records([whole]):
         assert lasting(again[record.key]) == lasting(record)
@@ -123,8 +123,8 @@ def test_what_fails_is_a_record_with_its_reason(tmp_path: Path, photos: Path) ->
     assert failed.failure is not None
     assert failed.failure.startswith("crops of 16 pixels are one pixel before the last stage")
     assert done.failure is None
-    assert run(photos, source, output).trained == 0
-    assert run(photos, source, output, retry_failed=True).trained == 1
+    assert len(run(photos, source, output).new) == 0
+    assert len(run(photos, source, output, retry_failed=True).new) == 1
     assert output.read_text().count("\n") == 3
     assert len(read_records([output])) == 2
 

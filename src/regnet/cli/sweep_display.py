@@ -135,7 +135,7 @@ def summary(swept: "Swept") -> str:
     done = len(swept.records) - len(swept.failed)
     lines = [
         str(swept.path),
-        f"  {swept.space}: {done:,} networks trained ({swept.trained:,} runs now), "
+        f"  {swept.space}: {done:,} networks trained, {_now(swept):,} of them now; "
         f"{len(swept.failed):,} failed",
     ]
     lines += [f"    failed: {record.failure}" for record in swept.failed[:10]]
@@ -149,6 +149,10 @@ def summary(swept: "Swept") -> str:
             f"parameters: {best.spec}"
         )
     return "\n".join(lines)
+
+
+def _now(swept: "Swept") -> int:
+    return sum(record.failure is None for record in swept.new)
 
 
 def _errors(records: "Sequence[RunRecord]") -> list[float]:

@@ -67,14 +67,14 @@ class Budget:
 class Swept:
     """What a sweep has come to: all records of its population, those of earlier turns included.
 
-    `trained` is how many of them are new.
+    `new` are those of this turn.
     """
 
     path: Path
     space: str
     setting: Setting
     records: tuple[RunRecord, ...]
-    trained: int
+    new: tuple[RunRecord, ...]
 
     @property
     def failed(self) -> tuple[RunRecord, ...]:
@@ -93,7 +93,7 @@ class Swept:
             "space": self.space,
             "setting": asdict(self.setting),
             "runs": len(self.records),
-            "trained": self.trained,
+            "new": len(self.new),
             "failed": [record.to_dict() for record in self.failed],
             "best": self.best and self.best.to_dict(),
         }
@@ -150,12 +150,14 @@ def sweep(
         left = [run for key, run in planned.items() if key not in done]
         watcher = watcher or Unwatched()
         watcher.planned(space, [known[key] for key in planned if key in done], len(left))
+        new = []
         for record in _trained(left, course, budget, runs):
             file.append(record)
             known[record.key] = record
+            new.append(record)
             watcher.finished(record)
         found = tuple(known[key] for key in planned if key in known)
-    return Swept(path=output, space=space, setting=course.setting, records=found, trained=len(left))
+    return Swept(path=output, space=space, setting=course.setting, records=found, new=tuple(new))
 
 
 def best_of(records: Sequence[RunRecord]) -> RunRecord | None:

@@ -28,6 +28,7 @@ _MACS, _ACTS, _PARAMS, _DEPTH, _GROUP, _SE = range(6)
 _BESIDE: Final = (_ACTS, _PARAMS, _DEPTH)
 _RIDGE: Final = 1.0  # on what shifts the error: a network as unusual as the published ones counts 1
 _BASE: Final = 6
+_FAR: Final = math.log(1.1)
 _MARGIN: Final = 0.1  # of the published ones' range, beyond which nothing is known
 
 
@@ -124,8 +125,9 @@ class AccuracyModel:
         )
 
     def extrapolates(self, rows: Reals) -> Flags:
-        """Return which networks have fewer or more MACs than all published ones, (N,)."""
-        flags: Flags = (rows[:, _MACS] < self.ends[0]) | (rows[:, _MACS] > self.ends[1])
+        """Return which networks have far fewer or more MACs than all published ones, (N,)."""
+        low, high = self.ends[0] - _FAR, self.ends[1] + _FAR
+        flags: Flags = (rows[:, _MACS] < low) | (rows[:, _MACS] > high)
         return flags
 
 

@@ -26,7 +26,7 @@ SPACES: Final = ("regnetx", "regnety")
 class Candidate:
     """A network, its cost at 224 pixels, and its predicted top-1 error in percent.
 
-    `extrapolated` where it has fewer or more MACs than all published ones.
+    `extrapolated` where it has far fewer or more MACs than all published ones.
     """
 
     spec: RegNetSpec

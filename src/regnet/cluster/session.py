@@ -21,7 +21,7 @@ _HOST: Final = re.compile(r"(ray://)?(\[[0-9a-fA-F:.]+\]|[\w.-]+):([1-9]\d{0,4})
 _PATIENCE: Final = 10.0  # seconds for a host to answer
 
 # Of the processes that are started here, where the environment does not say otherwise.
-_ENVIRONMENT: Final = {
+ENVIRONMENT: Final = {
     "RAY_USAGE_STATS_ENABLED": "0",  # else it reports the use of Ray to its maker
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else each start warns of a default to come
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else Ray Data's own use of actors is told as an error
@@ -66,7 +66,7 @@ def connected(address: str) -> Iterator[Cluster]:
             f"{address!r} names no Ray cluster: write local, auto, host:port or ray://host:port"
         )
     with ExitStack() as stack:
-        stack.enter_context(_environment(_ENVIRONMENT))
+        stack.enter_context(_environment(ENVIRONMENT))
         ray = _imported()
         if not ray.is_initialized():
             stack.enter_context(_logging("ray", logging.ERROR))

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from regnet.cli import build_app
 from regnet.engine import read_model
-from regnet.errors import SpaceError, UnknownModelError
+from regnet.errors import DatasetError, SpaceError, UnknownModelError
 from regnet.space import search
 from regnet.spec import spec_from_dict
 from regnet.spec_file import read_spec
@@ -100,6 +100,12 @@ def test_train_begins_with_the_network_of_a_spec_file(tmp_path: Path):
     for name in ("none.json", "absent.json"):
         with pytest.raises(UnknownModelError, match=name):
             open_start(tmp_path / name, None, pretrained=False, library=Library())
+
+
+def test_photos_that_are_not_there_are_found_out_first(tmp_path: Path):
+    pytest.importorskip("lightning_fabric")
+    with pytest.raises(DatasetError, match="absent"):
+        run("--latency-ms", 0.1, *OPTIONS, "--train", tmp_path / "absent")
 
 
 def test_errors():

@@ -96,6 +96,7 @@ def search(
         from regnet.space.measure import setup
         from regnet.space.search import Plan
         from regnet.space.search import search as run
+        from regnet.space.search_training import require_training
 
         plan = Plan(
             latency_ms=latency_ms,
@@ -105,6 +106,8 @@ def search(
             measure=measure,
             seed=seed,
         )
+        if train is not None:
+            require_training(train, val)
         found = run(plan, say=say)
         trained: list[Trained] = []
         if train is not None:

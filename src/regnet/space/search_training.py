@@ -4,9 +4,11 @@ import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from regnet.errors import MissingExtraError
 from regnet.space.records import RunRecord
 from regnet.space.search import Found, Measured
 from regnet.spec import spec_to_dict
@@ -25,6 +27,15 @@ class Trained:
 
     measured: Measured
     record: RunRecord
+
+
+def require_training(dataset: str | Path, val: str | Path | None) -> None:
+    """Raise what `train_best` would of missing extras and photos, before a long search."""
+    from regnet.training.photo_sets import open_photo_sets
+
+    if find_spec("torch") is None or find_spec("lightning_fabric") is None:
+        raise MissingExtraError("training", "train")
+    open_photo_sets(dataset, val, None, seed=0)
 
 
 def train_best(

@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 
 from regnet.benchmarking.table import grid
-from regnet.space.accuracy_model import fit, published
+from regnet.space.accuracy_model import fit
 from regnet.space.candidates import draw
 from regnet.space.measure import Stopwatch, setup
+from regnet.space.published import published
 from regnet.space.search import Found, Plan, search
 from regnet.space.search_export import found_to_dict
 from regnet.space.search_lines import beaten_line, pick_line, remarks, rival_rows

@@ -8,9 +8,10 @@ from simulated_machine import SimulatedMachine, formula
 
 from regnet.errors import SpaceError
 from regnet.space import search as module
-from regnet.space.accuracy_model import fit, published
+from regnet.space.accuracy_model import fit
 from regnet.space.candidates import SPACES, draw, require_spaces
 from regnet.space.measure import Setup, Stopwatch, setup
+from regnet.space.published import published
 from regnet.space.search import Found, Measured, Plan, front, search
 from regnet.spec import RegNetSpec
 

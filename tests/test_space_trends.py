@@ -2,7 +2,8 @@
 
 import pytest
 
-from regnet.space.trends import column, exponents, published
+from regnet.space.published import published
+from regnet.space.trends import column, exponents
 
 
 def test_all_24_are_there_with_their_own_errors() -> None:

@@ -8,8 +8,9 @@ import numpy as np
 from regnet.report.figures import ACCENT, INK, MUTED, WARM, plain
 from regnet.report.small_plots import first, label_outside, log_x, log_y, rows_of, small_plots
 from regnet.space.draws import Reals
+from regnet.space.published import Published
 from regnet.space.statistics import Interval
-from regnet.space.trends import Published, column
+from regnet.space.trends import column
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

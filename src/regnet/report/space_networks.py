@@ -11,8 +11,9 @@ from regnet.report.published_plots import draw_published_costs, draw_trends, dra
 from regnet.space.analysis import Analysis
 from regnet.space.analysis_lines import spec_text
 from regnet.space.outcomes import Network
+from regnet.space.published import published
 from regnet.space.statistics import Interval
-from regnet.space.trends import column, exponents, published
+from regnet.space.trends import column, exponents
 
 _WIDE: Final = 9.0
 

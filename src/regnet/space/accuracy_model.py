@@ -8,21 +8,17 @@ usual for its MACs. Counts are of 224 pixels; errors are on ImageNet-1k by pycls
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regnet.complexity import Complexity, complexity
-from regnet.errors import CardError
-from regnet.spec import PUBLISHED_NAMES, RegNetSpec
-from regnet.zoo.catalogue import card_by_name
+from regnet.space.published import Published
+from regnet.spec import RegNetSpec
 
 Reals = NDArray[np.float64]
 Flags = NDArray[np.bool_]
-
-PROTOCOL: Final = "pycls"
 
 _MACS, _ACTS, _PARAMS, _DEPTH, _GROUP, _SE = range(6)
 _BESIDE: Final = (_ACTS, _PARAMS, _DEPTH)
@@ -30,29 +26,6 @@ _RIDGE: Final = 1.0  # on what shifts the error: a network as unusual as the pub
 _BASE: Final = 6
 _FAR: Final = math.log(1.1)
 _MARGIN: Final = 0.1  # of the published ones' range, beyond which nothing is known
-
-
-@dataclass(frozen=True)
-class Published:
-    """A published network and its top-1 error, in percent."""
-
-    name: str
-    spec: RegNetSpec
-    error: float
-
-
-@cache
-def published() -> tuple[Published, ...]:
-    """Return the 24 networks of the paper's recipe, from their cards."""
-    return tuple(_published(name) for name in PUBLISHED_NAMES)
-
-
-def _published(name: str) -> Published:
-    card = card_by_name(name)
-    for accuracy in card.accuracies:
-        if accuracy.protocol == PROTOCOL:
-            return Published(name, card.build_spec(), 100 - accuracy.top1)
-    raise CardError(f"the card {name} has no accuracy by the protocol {PROTOCOL}")
 
 
 def traits(spec: RegNetSpec, cost: Complexity | None = None) -> Reals:
@@ -143,7 +116,7 @@ def fit(known: Sequence[Published]) -> AccuracyModel:
     ends = (float(rows[:, _MACS].min()), float(rows[:, _MACS].max()))
     columns = _columns(rows, apart / np.append(spread, 1))
     ridge = np.diag([1e-9] * _BASE + [_RIDGE] * len(_BESIDE))
-    errors = np.log([one.error for one in known])
+    errors = np.log([one.percent for one in known])
     coefficients: Any = np.linalg.solve(columns.T @ columns + ridge, columns.T @ errors)
     return AccuracyModel(coefficients, lines, spread, _limits(apart), ends)
 
@@ -157,7 +130,7 @@ def _limits(apart: Reals) -> Reals:
 
 def leave_one_out(known: Sequence[Published]) -> LeaveOneOut:
     """Return how well each network is predicted by a model of the others."""
-    errors = [one.error for one in known]
+    errors = [one.percent for one in known]
     found = [
         float(fit([*known[:i], *known[i + 1 :]]).predict(_rows([one]))[0])
         for i, one in enumerate(known)

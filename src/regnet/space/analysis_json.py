@@ -12,10 +12,11 @@ from regnet.files import write_whole
 from regnet.space.analysis import Analysis, SpaceResult
 from regnet.space.findings import Difference
 from regnet.space.outcomes import Population
+from regnet.space.published import published
 from regnet.space.records import RunRecord
 from regnet.space.remarks import remarks
 from regnet.space.statistics import DRAWS, Interval
-from regnet.space.trends import exponents, published
+from regnet.space.trends import exponents
 from regnet.spec import spec_to_dict
 from regnet.version import TOOL_VERSION
 

@@ -47,7 +47,8 @@ class Table:
         wanted, last = uniforms * self._edges[-1], len(self.values) - 1
         while (before := (self._edges[place] <= wanted) & (place < last)).any():
             place += before
-        return self.values[place]
+        picked: Whole = self.values[place]
+        return picked
 
     def pick_rising(self, uniforms: Reals) -> Whole:
         """Return rows (N, S) that never fall, for numbers (N, S).

@@ -14,11 +14,12 @@ import numpy as np
 from regnet.benchmarking.machine import Machine, this_machine, watch_others
 from regnet.complexity import complexity
 from regnet.errors import SpaceError
-from regnet.space.accuracy_model import AccuracyModel, LeaveOneOut, fit, leave_one_out, published
+from regnet.space.accuracy_model import AccuracyModel, LeaveOneOut, fit, leave_one_out
 from regnet.space.candidates import Candidate, Candidates, assess, draw, require_spaces
 from regnet.space.latency_model import LatencyModel, Reals, features
 from regnet.space.latency_model import fit as fit_latency
 from regnet.space.measure import REFERENCE, Latency, Setup, Stopwatch
+from regnet.space.published import published
 from regnet.spec import Spec, spec_by_name
 
 _BROAD: Final = 2_000  # networks of each space from which the first are taken
@@ -256,7 +257,7 @@ class _Hunt:
 
     def _measure_published(self, macs: float) -> None:
         """Measure the published networks that may be about as fast as the budget."""
-        wanted = [one for one in published() if one.name.split("-")[0] in self.plan.spaces]
+        wanted = [one for one in published() if one.family in self.plan.spaces]
         costs = {one.name: complexity(one.spec).macs for one in wanted}
         least = sorted(costs.values())[:2]
         near = [one for one in wanted if costs[one.name] <= max(2 * macs, *least)]
@@ -267,7 +268,7 @@ class _Hunt:
             networks = assess([one.spec for one in some], self.accuracy)
             for one, (network, _), ms in zip(some, networks, found, strict=True):
                 self.published.append(
-                    Measured(network=network, ms=ms, name=one.name, published_error=one.error)
+                    Measured(network=network, ms=ms, name=one.name, published_error=one.percent)
                 )
                 self._rows.append(features(one.spec, image_size=self.plan.setup.image_size))
 

@@ -21,6 +21,7 @@ from regnet.result import Wanted
 from regnet.version import TOOL_VERSION
 
 PARTITION_IMAGES: Final = 10_000
+_MEASURED: Final = ("worker", "started", "ended", "memory", "cpu")
 _TRIES: Final = 5  # more often than that a partition is not given to a new worker
 
 
@@ -49,11 +50,17 @@ class Batch:
 
 @dataclass(frozen=True)
 class Done:
-    """A partition as it was finished: where, and in which seconds (since 1970)."""
+    """A partition as it was finished: by whom, in which seconds (since 1970).
+
+    `memory` is the most bytes that the worker has held, `cpu` the seconds of CPU that it took.
+    """
 
     part: Part
+    worker: str
     started: float
     ended: float
+    memory: int
+    cpu: float
 
 
 @dataclass(frozen=True)
@@ -204,7 +211,7 @@ def _finish(row: dict[str, Any], todo: _Todo, output: Output) -> Done:
     number, data = row["number"], row["data"]
     part = part_of(number, data, rows=row["rows"], failed=row["failed"], images=todo.sha256[number])
     output.add(part, data)
-    return Done(part, row["started"], row["ended"])
+    return Done(part, **{name: row[name] for name in _MEASURED})
 
 
 def _rows(
@@ -237,6 +244,13 @@ def _mapped(exc: BaseException) -> RegNetError:
         if isinstance(cause, RegNetError):
             return ClusterError(str(cause).split("\n")[-1])
         cause = getattr(cause, "cause", None) or cause.__cause__
+    from ray.exceptions import ActorUnavailableError, RayActorError
+
+    if isinstance(exc, RayActorError | ActorUnavailableError):
+        return ClusterError(
+            f"workers died {_TRIES + 1} times at one partition, or no node is left: they may lack "
+            "memory; what is done is kept; Ray's logs (/tmp/ray/session_latest/logs) say more"
+        )
     return ClusterError(f"the cluster could not do its work: {str(exc).strip().splitlines()[-1]}")
 
 

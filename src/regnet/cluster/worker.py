@@ -1,6 +1,9 @@
 """What runs on the nodes: an engine that makes a partition's images to a Parquet file."""
 
 import hashlib
+import os
+import socket
+import sys
 import tempfile
 import time
 import zlib
@@ -50,37 +53,21 @@ class Settings:
     version: str = TOOL_VERSION
 
 
-class Worker:
-    """One engine with its share of a node's cores; called with a table of one partition a row."""
+class LocalWorker:
+    """One engine with its share of the cores; `partition` makes packed entries to a file."""
 
-    def __init__(self, model: Any, settings: Settings) -> None:
-        import ray
-
-        if settings.version != TOOL_VERSION:
-            raise ClusterError(
-                f"a node has regnet {TOOL_VERSION}, this machine {settings.version}: install the "
-                "same on all"
-            )
+    def __init__(self, model: ModelFiles, settings: Settings) -> None:
         self._settings = settings
-        self._engine = _engine(ray.get(model), settings)
+        self._engine = _engine(model, settings)
 
-    def __call__(self, table: Any) -> Any:
-        """Return number, rows, failed, bytes of the file, and times of each partition."""
-        import pyarrow as pa
-
-        numbers = table["number"].to_pylist()
-        done = [self._partition(packed.as_py()) for packed in table["packed"]]
-        return pa.Table.from_pylist(
-            [{"number": number, **row} for number, row in zip(numbers, done, strict=True)]
-        )
-
-    def _partition(self, packed: bytes) -> dict[str, Any]:
+    def partition(self, packed: bytes) -> dict[str, Any]:
+        """Return rows, failed and the file's bytes (`data`), and who made them when."""
         from regnet.classify import predict
         from regnet.parallel import in_order
         from regnet.writers import ParquetWriter
 
         self._require_places()
-        started = time.time()
+        started, cpu = time.time(), time.process_time()
         settings, engine = self._settings, self._engine
         found = in_order(
             jobs(unpack(zlib.decompress(packed))),
@@ -98,8 +85,10 @@ class Worker:
                 failed += prediction.error is not None
             writer.close()
             data = path.read_bytes()
-        times = {"started": started, "ended": time.time()}
-        return {"rows": rows, "failed": failed, "data": data, **times}
+        made = {"rows": rows, "failed": failed, "data": data}
+        ran = {"started": started, "ended": time.time(), "cpu": time.process_time() - cpu}
+        by = {"worker": f"{socket.gethostname()}:{os.getpid()}", "memory": peak_memory()}
+        return {**made, **ran, **by}
 
     def _require_places(self) -> None:
         """Refuse to report every image as missing where the node does not see the photos."""
@@ -109,6 +98,40 @@ class Worker:
                     f"{place}: is not there on a node of the cluster: use a file system that all "
                     "nodes have, or an object store"
                 )
+
+
+class Worker(LocalWorker):
+    """The same on a node, with a model from Ray's object store; called with a table by Ray Data."""
+
+    def __init__(self, model: Any, settings: Settings) -> None:
+        import ray
+
+        if settings.version != TOOL_VERSION:
+            raise ClusterError(
+                f"a node has regnet {TOOL_VERSION}, this machine {settings.version}: install the "
+                "same on all"
+            )
+        super().__init__(ray.get(model), settings)
+
+    def __call__(self, table: Any) -> Any:
+        """Return what `partition` makes of each row of (number, packed), with the number."""
+        import pyarrow as pa
+
+        numbers = table["number"].to_pylist()
+        made = [self.partition(packed.as_py()) for packed in table["packed"]]
+        return pa.Table.from_pylist(
+            [{"number": number, **row} for number, row in zip(numbers, made, strict=True)]
+        )
+
+
+def peak_memory() -> int:
+    """Return the most bytes that this process has held; 0 where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _engine(model: ModelFiles, settings: Settings) -> "Engine":

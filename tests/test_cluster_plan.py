@@ -234,3 +234,22 @@ def test_many_names_take_few_bytes(tmp_path: Path) -> None:
             archive.writestr(f"photos/some folder/IMG_{number:06}.jpg", b"")
     (part,) = planned(tmp_path / "z.zip", images=10_000)
     assert len(part.packed) < 30 * part.images
+
+
+def test_pyarrow_opens_what_fsspec_lacks_a_package_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    core = pytest.importorskip("fsspec.core")
+    pytest.importorskip("pyarrow")
+
+    def missing(address: str) -> None:
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr(core, "url_to_fs", missing)
+    archives(folder)
+    names = ["photos/b", "photos/a.png", "photos/b/*.JPG", "z.zip", "t.tar"]
+    found = list(images(planned(*(f"file://{folder.parent}/{name}" for name in names))))
+    expected = on_one_machine(*(folder.parent / name for name in names))
+    assert found == [(f"file://{name}", data) for name, data in expected]
+    ((_, why),) = images(planned("nosuch://bucket/x"))
+    assert "Install s3fs to access S3; and pyarrow: " in str(why)

@@ -169,5 +169,6 @@ def _pyarrow_filesystem(address: str, missing: ImportError) -> tuple[Any, str]:
 
         fs, path = FileSystem.from_uri(address)
     except (ImportError, OSError, ValueError) as exc:  # pyarrow's errors are among these
-        raise DatasetError(f"cannot open {without_secrets(address)}: {missing}") from exc
+        reasons = f"{missing}; and pyarrow: {reason_of(exc)}"
+        raise DatasetError(f"cannot open {without_secrets(address)}: {reasons}") from exc
     return ArrowFSWrapper(fs), str(path)

@@ -170,13 +170,16 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(cluster: str, tmp_path
     def parts() -> list[Path]:
         return sorted(out.glob("part-*.parquet"))
 
-    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as driver:
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, text=True, **pipes) as driver:
         wait_for(lambda: len(parts()) >= 2, "the first partitions")
         os.kill(wait_for(workers, "a worker")[0], signal.SIGKILL)
         before = len(parts())
         wait_for(lambda: len(parts()) >= before + 4, "partitions after a worker was killed")
         driver.kill()
-        assert driver.wait() == -signal.SIGKILL, driver.stderr.read() if driver.stderr else ""
+        said, errors = driver.communicate(timeout=60)
+        assert driver.returncode == -signal.SIGKILL, errors
+        assert (said, errors) == ("", "")  # what is lost and done again is no news
     wait_for(lambda: not workers(), "the workers of the killed driver to end")
     records = {path.stem for path in (out / "_finished").glob("*.json")}
     there = {path.name: path.stat().st_mtime_ns for path in parts() if path.stem in records}

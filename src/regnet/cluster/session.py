@@ -70,6 +70,7 @@ def connected(address: str) -> Iterator[Cluster]:
         ray = _imported()
         if not ray.is_initialized():
             stack.enter_context(_logging("ray", logging.ERROR))
+            stack.enter_context(_without_prints())
             _start(ray, address)
             stack.callback(ray.shutdown)
         yield _described(ray, address)
@@ -143,6 +144,22 @@ def _silent() -> Iterator[None]:
         sys.stderr.flush()
         os.dup2(kept, 2)
         os.close(kept)
+
+
+@contextmanager
+def _without_prints() -> Iterator[None]:
+    """Keep Ray from printing on standard output, where results are, that a worker died."""
+    from ray._private import worker
+
+    printing = getattr(worker, "print_to_stdstream", None)  # other versions may have another way
+    if printing is None:
+        yield
+        return
+    worker.print_to_stdstream = lambda *args, **options: None
+    try:
+        yield
+    finally:
+        worker.print_to_stdstream = printing
 
 
 @contextmanager

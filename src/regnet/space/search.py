@@ -314,10 +314,13 @@ class _Hunt:
     def _worth_measuring(self, most: int) -> list[int]:
         """Return candidates that may well be more accurate than all known that are as fast.
 
-        As fast as what: every other one as the budget asks, the rest as a published network each.
+        As fast as what: every other one as the budget asks, the rest as a published network each,
+        those that are not beaten yet where there are such.
         """
         budget = self.plan.latency_ms
-        others = [one.ms for one in self.published if one.ms < budget]
+        rivals = [_rival(one, self.own, budget) for one in self.published if one.ms < budget]
+        unbeaten = [rival.published.ms for rival in rivals if not rival.beaten]
+        others = unbeaten or [rival.published.ms for rival in rivals]
         known = [(one.ms, one.network.error) for one in self.own]
         expected = self.model.predict(self.candidates.rows)
         found: list[int] = []

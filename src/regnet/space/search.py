@@ -146,6 +146,7 @@ def search(
     hunt = _Hunt(plan, fit(known), stopwatch or Stopwatch(plan.setup), say)
     hunt.begin()
     hunt.follow()
+    rivals = hunt.rivals()  # while all times are beside the reference's, and can be compared
     pick, verified, rest = hunt.choose()
     ahead = [abs(one.predicted_ms / one.ms - 1) for one in hunt.own if one.predicted_ms]
     return Found(
@@ -155,7 +156,7 @@ def search(
         verified=verified,
         runners_up=tuple(rest),
         front=tuple(front(one for one in hunt.own if one.ms <= _OF_INTEREST[1] * plan.latency_ms)),
-        rivals=tuple(_rival(one, hunt.own, plan.latency_ms) for one in hunt.published),
+        rivals=rivals,
         measured=tuple(hunt.own),
         drawn=hunt.candidates.drawn,
         trusted=len(hunt.candidates.networks),
@@ -218,6 +219,11 @@ class _Hunt:
             if not chosen:
                 return
             self._measure(chosen, predicted=self.model.predict(self.candidates.rows))
+
+    def rivals(self) -> tuple[Rival, ...]:
+        """Return the published networks, each beside the best that is known to be as fast."""
+        budget = self.plan.latency_ms
+        return tuple(_rival(one, self.own, budget) for one in self.published)
 
     def choose(self) -> tuple[Measured, Latency, list[Measured]]:
         """Return the best network, its latency measured again, and the next best.
@@ -318,7 +324,7 @@ class _Hunt:
         those that are not beaten yet where there are such.
         """
         budget = self.plan.latency_ms
-        rivals = [_rival(one, self.own, budget) for one in self.published if one.ms < budget]
+        rivals = [rival for rival in self.rivals() if rival.sought]
         unbeaten = [rival.published.ms for rival in rivals if not rival.beaten]
         others = unbeaten or [rival.published.ms for rival in rivals]
         known = [(one.ms, one.network.error) for one in self.own]

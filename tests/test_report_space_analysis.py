@@ -1,10 +1,10 @@
 """The page of an analysis: every part of it, from the records alone."""
 
 import re
-import xml.etree.ElementTree as ET
 from dataclasses import replace
 
 import pytest
+from pages import plots, text_of, titles, words
 from space_records import a_record, records_of
 
 pytest.importorskip("matplotlib")
@@ -15,26 +15,6 @@ from regnet.space.records import RunRecord
 from regnet.spec import spec_by_name
 
 EVIL = "<script>alert('&')</script>"
-
-
-def text_of(html: str) -> str:
-    """Return what is to be read, in one line, a bar between the pieces."""
-    body = re.sub(r"<(style|script)>.*?</\1>", "", html, flags=re.DOTALL)
-    return re.sub(r"\s*(<[^>]+>\s*)+", "|", body).replace("\N{NO-BREAK SPACE}", " ")
-
-
-def titles(html: str) -> list[str]:
-    return re.findall(r"<h2>(.*?)</h2>", html)
-
-
-def plots(html: str) -> dict[str, ET.Element]:
-    found = re.findall(r"<svg.*?</svg>", html, re.DOTALL)
-    roots = [ET.fromstring(one.replace("xlink:", "")) for one in found]
-    return {root.attrib["aria-label"]: root for root in roots}
-
-
-def words(plot: ET.Element) -> list[str]:
-    return [e.text or "" for e in plot.iter() if e.tag.endswith("text")]
 
 
 def failed_run() -> RunRecord:

@@ -31,6 +31,18 @@ def stdout() -> "Console":
     return Console()
 
 
+def shows_motion() -> bool:
+    """Return whether standard error is a terminal on which a line can move."""
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+
+def clock(seconds: float) -> str:
+    """Return a time as minutes and seconds, with hours where there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
 def say(message: str) -> None:
     """Print one plain line on standard error."""
     print(message, file=sys.stderr)  # noqa: T201

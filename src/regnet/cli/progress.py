@@ -1,13 +1,12 @@
 """How downloads show on standard error: bars on a terminal, a few plain lines elsewhere."""
 
-import os
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from regnet.cli.console import say, stderr
+from regnet.cli.console import say, shows_motion, stderr
 from regnet.zoo.events import Event, OnEvent
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ def download_display() -> Iterator[OnEvent]:
     from where, and another that it came. Troubles are lines in both. What is in the cache already
     shows nothing, and loads nothing.
     """
-    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+    if not shows_motion():
         yield one_at_a_time(_Lines().show)
         return
     bars = _Bars()

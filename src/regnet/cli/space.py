@@ -75,7 +75,7 @@ def sample(
     require_writable(output)
     frame = Frame(image_size=resolution, classes=classes)
     if small_stem:
-        frame = replace(frame, stem_width=16, stem_stride=1)
+        frame = frame.with_small_stem()
     window = Window(macs=bounds(macs), params=bounds(params), acts=bounds(acts))
     chosen = replace(space_by_name(space), stages=stages)
     networks = draw(chosen, count, seed=seed, window=window, frame=frame)

@@ -1,13 +1,11 @@
 """How a sweep shows: a live table on a terminal, elsewhere a line a run; and what it came to."""
 
-import os
-import sys
 import time
 from collections.abc import Sequence
 from statistics import median
 from typing import TYPE_CHECKING, Any, Self
 
-from regnet.cli.console import say, stderr
+from regnet.cli.console import clock, say, shows_motion, stderr
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -29,7 +27,7 @@ class SweepDisplay:
         self._start = time.monotonic()
         self._now = ""
         self._live: Live | None = None
-        self._shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._shown = shows_motion()
 
     def __enter__(self) -> Self:
         return self
@@ -65,12 +63,10 @@ class SweepDisplay:
 
     @property
     def time_left(self) -> str:
-        """Hours, minutes and seconds, at the pace so far; "" before the first run has ended."""
+        """The time at the pace so far; "" before the first run has ended."""
         if not self._new:
             return ""
-        seconds = round((time.monotonic() - self._start) / self._new * self._left)
-        minutes, rest = divmod(seconds, 60)
-        return f"{minutes // 60}:{minutes % 60:02}:{rest:02}"
+        return clock((time.monotonic() - self._start) / self._new * self._left)
 
     def _line(self, record: "RunRecord") -> str:
         done = len(self._records)

@@ -1,14 +1,12 @@
 """How a training run shows on a terminal's standard error, and how it is stopped."""
 
-import os
 import signal
-import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from regnet.cli.console import say, stderr, track
+from regnet.cli.console import clock, say, shows_motion, stderr, track
 from regnet.result import readable
 
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ class Display:
         self._skipped = 0
         self._bar: Progress | None = None
         self._task: Any = None
-        self._shown = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+        self._shown = shows_motion()
 
     def news(self, news: "News") -> None:
         """Move the line on."""
@@ -116,7 +114,7 @@ def _fields(news: "News") -> dict[str, Any]:
         "loss": f"{news.loss:.3f}",
         "top1": f"{100 * news.top1:.1f}",
         "speed": f"{news.images_per_s:,.0f}",
-        "left": _time(news.seconds_left),
+        "left": clock(news.seconds_left),
     }
 
 
@@ -125,12 +123,6 @@ def _line(record: "EpochRecord") -> str:
     if record.val_top1 is not None:
         text += f"validation top-1 {100 * record.val_top1:.2f} %  "
     return f"{text}{record.images_per_s:,.0f} images/s"
-
-
-def _time(seconds: float) -> str:
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _bar() -> "Progress":

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import socket
 import sys
 from collections.abc import Iterator
@@ -10,13 +9,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+from regnet.cluster.addresses import HOST, LOCAL, is_address
 from regnet.errors import ClusterError, MissingExtraError
 from regnet.parallel import cores
-
-LOCAL: Final = "local"
-AUTO: Final = "auto"
-
-_HOST: Final = re.compile(r"(ray://)?(\[[0-9a-fA-F:.]+\]|[\w.-]+):([1-9]\d{0,4})", re.ASCII)
 
 _PATIENCE: Final = 10.0  # seconds for a host to answer
 
@@ -45,11 +40,6 @@ class Cluster:
         """The cluster in words."""
         nodes = f"{self.nodes} node" + "s" * (self.nodes != 1)
         return f"Ray, {nodes}, {self.cpus} CPUs" + f", {self.gpus} GPUs" * bool(self.gpus)
-
-
-def is_address(word: str) -> bool:
-    """Tell whether a word names a Ray: local, auto, host:port or ray://host:port."""
-    return word in (LOCAL, AUTO) or _HOST.fullmatch(word) is not None
 
 
 @contextmanager
@@ -87,7 +77,7 @@ def _imported() -> Any:
 def _start(ray: Any, address: str) -> None:
     own = {"num_cpus": cores(), "include_dashboard": False} if address == LOCAL else {}
     try:
-        if host := _HOST.fullmatch(address):
+        if host := HOST.fullmatch(address):
             _reach(host[2].strip("[]"), int(host[3]))
         with _silent():  # it tells which level of logs was chosen
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)

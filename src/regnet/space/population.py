@@ -68,6 +68,6 @@ def draw_specs(
     """Return a sample of a space; costs are those on the images that it is trained on."""
     frame = Frame(image_size=image_size, classes=classes)
     if small_stem:
-        frame = Frame(image_size=image_size, classes=classes, stem_width=16, stem_stride=1)
+        frame = frame.with_small_stem()
     drawn = sample(space, count or SAMPLED, seed=seed, window=window, frame=frame)
     return [one.spec for one in drawn]

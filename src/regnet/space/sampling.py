@@ -1,8 +1,8 @@
 """Samples of a design space, within limits of cost."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +53,10 @@ class Frame:
     stem_width: int = 32
     stem_stride: int = 2
     classes: int = 1000
+
+    def with_small_stem(self) -> Self:
+        """Return the same with the stem for images of 32 to 64 pixels."""
+        return replace(self, stem_width=16, stem_stride=1)
 
 
 @dataclass(frozen=True)

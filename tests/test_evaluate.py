@@ -1,5 +1,6 @@
 """Evaluation: figures, unreadable images, resuming after a kill, memory, the card, the command."""
 
+import gc
 import io
 import json
 import os
@@ -23,7 +24,7 @@ from regnet.engine import Outputs
 from regnet.errors import DatasetError, ImageError, OutputError
 from regnet.evaluation.evaluate import evaluate
 from regnet.evaluation.journal import open_journal
-from regnet.evaluation.predictions_file import open_predictions
+from regnet.evaluation.predictions_file import ROW_GROUP, open_predictions
 from regnet.evaluation.published import compare_with_card
 from regnet.evaluation.scoring import FAILURES, WORST, Batch, Scores, score
 from regnet.labels import Label
@@ -143,28 +144,41 @@ def test_many_unreadable_images_are_counted_and_the_first_named(metadata: ModelM
     assert scores.metrics.ece is None
 
 
-def peak(metadata: ModelMetadata, count: int, folder: Path) -> int:
-    """Return the bytes that scoring takes at most, with a journal and a file of predictions."""
-    fake = Fake(metadata)
-    fake.pixels = lambda image: np.array([int(image)])  # type: ignore[method-assign]
-    folder.mkdir()
-    with (
-        open_journal(folder / "j", {}, fresh=False, say=print) as journal,
-        open_predictions(folder / "p.parquet", LABELS) as listener,
-    ):
-        tracemalloc.start()
-        score(fake, Numbers(count), record=journal, listeners=[listener])
-        found = tracemalloc.get_traced_memory()[1]
-        tracemalloc.stop()
-    return found
+class Held:
+    """Hears batches; keeps the bytes held when it has heard of so many images, and the peaks."""
+
+    def __init__(self, *counts: int) -> None:
+        self.counts = counts
+        self.held: list[int] = []
+        self.peaks: list[int] = []
+        self._images = 0
+
+    def __call__(self, batch: Batch) -> None:
+        before, self._images = self._images, self._images + len(batch.sources)
+        if any(before < count <= self._images for count in self.counts):
+            gc.collect()
+            held, peak = tracemalloc.get_traced_memory()
+            self.held.append(held)
+            self.peaks.append(peak)
 
 
 def test_memory_does_not_grow_with_the_number_of_images(
     metadata: ModelMetadata, tmp_path: Path
 ) -> None:
-    peak(metadata, 100, tmp_path / "warm")
-    few, many = (peak(metadata, n, tmp_path / str(n)) for n in (1_100, 6_600))
-    assert many < 1.1 * few + 100_000, (few, many)
+    fake = Fake(metadata)
+    fake.pixels = lambda image: np.array([int(image)])  # type: ignore[method-assign]
+    heard = Held(2 * ROW_GROUP, 8 * ROW_GROUP)
+    with (
+        open_journal(tmp_path / "j", {}, fresh=False, say=print) as journal,
+        open_predictions(tmp_path / "p.parquet", LABELS) as predictions,
+    ):
+        tracemalloc.start()
+        score(fake, Numbers(8 * ROW_GROUP + 1), record=journal, listeners=[predictions, heard])
+        tracemalloc.stop()
+    few, many = heard.held  # each time right after a group of rows was written
+    assert many - few < 16 * 6 * ROW_GROUP, heard.held  # less than two numbers an image
+    first, last = (peak - few for peak in heard.peaks)
+    assert last < 1.5 * first, (first, last)
 
 
 class StoppedError(Exception):

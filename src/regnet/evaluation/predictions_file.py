@@ -14,7 +14,7 @@ from regnet.result import top_classes
 from regnet.writers import part_of
 
 TOP: Final = 5
-_ROW_GROUP: Final = 1024
+ROW_GROUP: Final = 1024
 
 
 def require_parquet() -> None:
@@ -88,7 +88,7 @@ class _Rows:
                 }
                 | (self._scores(next(rows), truth) if error is None else {})
             )
-        if len(self._rows) >= _ROW_GROUP:
+        if len(self._rows) >= ROW_GROUP:
             self._flush()
 
     def _scores(self, row: np.ndarray[Any, Any], truth: int) -> dict[str, Any]:

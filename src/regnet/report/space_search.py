@@ -105,9 +105,11 @@ def _draw_front(canvas: "Figure", found: Found) -> None:
         one = rival.published
         top1 = 100 - (one.published_error or 0.0)
         axes.plot([one.ms], [top1], "D", color=WARM, markersize=5)
+        # X and Y of a size are close to each other: their names go to opposite sides.
+        left = one.name.startswith("regnety")
         axes.annotate(
-            one.name.removeprefix("regnet"), (one.ms, top1), (5, -9), fontsize=8, color=MUTED,
-            textcoords="offset points",
+            one.name.removeprefix("regnet"), (one.ms, top1), (-6, 5) if left else (5, -9),
+            fontsize=8, color=MUTED, ha="right" if left else "left", textcoords="offset points",
         )  # fmt: skip
     axes.plot([], [], "D", color=WARM, markersize=5, label="published")
     axes.axvline(found.plan.latency_ms, color=INK, linewidth=1, linestyle=(0, (4, 3)))

@@ -16,7 +16,7 @@ from test_report import Reader
 
 from regnet.agreement import agreement
 from regnet.engine import Engine, read_model
-from regnet.errors import AgreementError, ModelError, QuantizationError
+from regnet.errors import AgreementError, ModelError, QuantizationError, UnknownModelError
 from regnet.evaluation.scoring import Failure
 from regnet.export import export_network
 from regnet.graph import graph_cost, graph_metadata, read_graph
@@ -180,6 +180,13 @@ def test_too_few_photos_are_an_error(
     with pytest.raises(QuantizationError, match=reason):
         quantize(model, photos, samples=samples, folder=tmp_path / "new")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_model_may_be_named(photos: Path, tmp_path: Path) -> None:
+    with pytest.raises(QuantizationError, match="150 readable photos"):
+        quantize("bundled", photos, folder=str(tmp_path), offline=True)
+    with pytest.raises(UnknownModelError, match="regnetx-9gf"):
+        quantize("regnetx-9gf", photos, folder=tmp_path)
 
 
 def test_what_cannot_hold_is_not_written(

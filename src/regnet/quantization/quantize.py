@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from regnet.agreement import Agreement
+from regnet.cache import cache_dir as default_cache_dir
 from regnet.certificate import Certificate
 from regnet.engine import Engine, read_model
 from regnet.errors import ModelError, OutputError, QuantizationError
 from regnet.evaluation.scoring import Failure
 from regnet.files import new_folder_beside, replace_all
 from regnet.graph import read_graph
+from regnet.library import Library
 from regnet.metadata import ModelMetadata
 from regnet.parallel import cores
 from regnet.quantization.int8_graph import int8_graph
@@ -72,37 +74,41 @@ def _agreement_values(found: Agreement) -> dict[str, Any]:
 
 
 def quantize(
-    model: Path,
+    model: str | Path,
     calibration: str | Path,
     *,
     agreement: str | Path | None = None,
     samples: int = SAMPLES,
     checks: int = CHECKS,
     min_agreement: float = MIN_AGREEMENT,
-    folder: Path = Path(),
+    folder: str | Path = ".",
     seconds: float = 6.0,
+    cache_dir: str | Path | None = None,
+    offline: bool = False,
     watch: Watch = unwatched,
 ) -> Quantization:
-    """Write the INT8 model of an IR to `<folder>/<name>-int8.xml`; return what was measured.
+    """Write the INT8 model of another to `<folder>/<name>-int8.xml`; return what was measured.
 
-    `samples` photos of `calibration` (a folder or archive of unlabelled photos) set the ranges; up
-    to `checks` others, of `agreement` if given, tell how often its top class is that of f32.
-    Where that is less than `min_agreement`, the most sensitive layers go back to floating point
-    until it holds. `seconds` go into measuring speed. The same photos give the same file.
+    `model` is a card's name, `bundled`, an IR or a checkpoint. `samples` photos of `calibration`
+    (a folder or archive of unlabelled photos) set the ranges; up to `checks` others, of `agreement`
+    if given, tell how often its top class is that of f32. Where that is less than `min_agreement`,
+    the most sensitive layers go back to floating point until it holds. `seconds` go into measuring
+    speed. The same photos give the same file.
 
     Raises `QuantizationError` where there are too few photos, `AgreementError` where it holds for
-    no number of layers, `ModelError`,
+    no number of layers, `ModelError`, `UnknownModelError`, `DownloadError`,
     `MissingExtraError`, `OutputError`. Nothing is written then.
     """
     _require_values(samples, checks, min_agreement)
-    original = read_model(model)
-    _require_quantizable(original.metadata, model)
+    source = Library(folder=default_cache_dir(cache_dir), offline=offline).ir(model)
+    original = read_model(source)
+    _require_quantizable(original.metadata, source)
     engine = Engine(original, streams=cores())
     photos = draw_photos(
         calibration, agreement, engine.pixels, samples=samples, checks=checks, watch=watch
     )
-    graphs = int8_graph(read_graph(model), photos.calibration.crops, watch=watch)
-    path = folder / f"{model.stem.removesuffix('-fp16')}-int8.xml"
+    graphs = int8_graph(read_graph(source), photos.calibration.crops, watch=watch)
+    path = Path(folder) / f"{source.stem.removesuffix('-fp16')}-int8.xml"
     try:
         with new_folder_beside(path) as scratch:
             trial = Trial(graphs, engine, photos, scratch=scratch, watch=watch)
@@ -110,9 +116,9 @@ def quantize(
             certificate = trial.certificate(restored, min_agreement)
             trial.write(restored, path.stem, certificate=certificate)
             for _ in watch(range(1), "measuring speed", 1):
-                speeds = trial.speeds(model, [restored, ()] if restored else [()], seconds)
+                speeds = trial.speeds(source, [restored, ()] if restored else [()], seconds)
             files = (path.with_suffix(".bin").name, path.name)
-            replace_all(scratch, folder, files)
+            replace_all(scratch, path.parent, files)
     except OSError as exc:
         raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
     return Quantization(

@@ -42,7 +42,6 @@ from regnet.training.photos import Photos
 from regnet.training.recipe import Recipe, read_recipe
 from regnet.training.watching import Unseen
 
-BUNDLED = Path(__file__).parent.parent / "recipes" / "bundled.toml"
 CLASSES = 200
 MARGIN = 2  # photos are this many times those of the steps of a turn
 
@@ -159,7 +158,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", default="regnetx-400mf")
-    parser.add_argument("--recipe", default=str(BUNDLED), help="a name or a file")
+    parser.add_argument("--recipe", default="modern", help="a name or a file")
     parser.add_argument("--crops", type=int, nargs="+", default=[64, 96, 128])
     parser.add_argument("--photo", type=int, default=64, help="side of the photos in memory")
     parser.add_argument("--batch", type=int, default=128)

@@ -155,8 +155,8 @@ def _restored(found: "Quantization") -> Iterator[str]:
         return
     before = found.agreement_before.top1.value
     yield (
-        f"  restored   {len(found.restored)} of {found.layers} layers are back in floating point; "
-        f"all in INT8 agree on {_percent(before)}:"
+        f"  restored   {len(found.restored)} of {found.layers} layers are back in floating point, "
+        f"chosen on as many photos more; all in INT8 agree on {_percent(before)}:"
     )
     yield f"             {', '.join(found.restored)}"
     yield f"  all INT8   {_speed(found.speed_before)}"

@@ -92,8 +92,9 @@ def quantize(
     `model` is a card's name, `bundled`, an IR or a checkpoint. `samples` photos of `calibration`
     (a folder or archive of unlabelled photos) set the ranges; up to `checks` others, of `agreement`
     if given, tell how often its top class is that of f32. Where that is less than `min_agreement`,
-    the most sensitive layers go back to floating point until it holds. `seconds` go into measuring
-    speed. The same photos give the same file.
+    the most sensitive layers go back to floating point until it holds: half of those photos choose
+    how many, and what is reported is of the other half. `seconds` go into measuring speed. The same
+    photos give the same file.
 
     Raises `QuantizationError` where there are too few photos, `AgreementError` where it holds for
     no number of layers, `ModelError`, `UnknownModelError`, `DownloadError`,
@@ -112,8 +113,9 @@ def quantize(
     try:
         with new_folder_beside(path) as scratch:
             trial = Trial(graphs, engine, photos, scratch=scratch, watch=watch)
-            restored = trial.search(min_agreement)
-            certificate = trial.certificate(restored, min_agreement)
+            chosen = trial.search(min_agreement)
+            restored = chosen.restored
+            certificate = trial.certificate(chosen, min_agreement)
             trial.write(restored, path.stem, certificate=certificate)
             for _ in watch(range(1), "measuring speed", 1):
                 speeds = trial.speeds(source, [restored, ()] if restored else [()], seconds)
@@ -125,9 +127,9 @@ def quantize(
         path=path,
         files=files,
         certificate=certificate,
-        agreement=trial.agreement(restored),
+        agreement=chosen.agreement,
         speed=speeds[0],
-        agreement_before=trial.agreement(()) if restored else None,
+        agreement_before=chosen.before,
         speed_before=speeds[1] if restored else None,
         layers=len(graphs.multiplications),
         unreadable=photos.unreadable,

@@ -44,6 +44,28 @@ class Speed:
     vs_bf16: float | None
 
 
+@dataclass(frozen=True)
+class Chosen:
+    """The layers of a variant that are restored, and its agreement with f32.
+
+    Where layers are restored, `agreement` is on photos that had no say in which, and `before` is
+    that of every layer in INT8 on the same photos; else `before` is None.
+    """
+
+    restored: Layers
+    agreement: Agreement
+    before: Agreement | None = None
+
+
+@dataclass(frozen=True)
+class _Found:
+    """How a variant agrees with f32 on all photos to check with, and on each half of them."""
+
+    whole: Agreement
+    first: Agreement
+    second: Agreement
+
+
 class Trial:
     """A model in INT8, of which layers can be restored; `engine` runs the original in f32.
 
@@ -62,35 +84,30 @@ class Trial:
             calibration=None,
         )
         self._expected = self._predict(engine, photos.agreement, "running f32")
-        self._known: dict[Layers, Agreement] = {}
+        self._known: dict[Layers, _Found] = {}
         self._few = photos.calibration.first(_RANKING)
         self._expected_of_few = np.concatenate(list(_rows(engine, self._few)))
 
-    def search(self, least: float) -> Layers:
+    def search(self, least: float) -> Chosen:
         """Return the fewest layers to restore so that agreement is `least` or more.
 
-        Raises `AgreementError` where it is not even with all of them.
+        Half of the photos to check with choose them; then more are added until it holds on the
+        other half, too. Raises `AgreementError` where it does not even with all of them.
         """
-        if self.agreement(()).top1.value >= least:
-            return ()
+        plain = self._agreement(())
+        if plain.whole.top1.value >= least:
+            return Chosen((), plain.whole)
         order = self._most_sensitive_first()
-        count = fewest(len(order), lambda n: self.agreement(order[:n]).top1.value >= least)
-        if count is None:
-            raise AgreementError(self._refusal(order, least))
-        return order[:count]
+        chosen = fewest(len(order), lambda n: self._agreement(order[:n]).first.top1.value >= least)
+        for count in range(chosen or len(order) + 1, len(order) + 1):
+            found = self._agreement(order[:count]).second
+            if found.top1.value >= least:
+                return Chosen(order[:count], found, plain.second)
+        raise AgreementError(self._refusal(order, least))
 
-    def agreement(self, restored: Layers) -> Agreement:
-        """Return how a variant agrees with f32 on the photos to check with."""
-        if restored not in self._known:
-            what = f"running INT8, {len(restored)} layers restored" if restored else "running INT8"
-            rows = self._predict(self._engine(restored), self._photos.agreement, what)
-            sources = list(self._photos.agreement.sources)
-            self._known[restored] = agreement(self._expected, rows, sources)
-        return self._known[restored]
-
-    def certificate(self, restored: Layers, least: float) -> Certificate:
+    def certificate(self, chosen: Chosen, least: float) -> Certificate:
         """Return what travels inside a variant."""
-        found = self.agreement(restored)
+        found = chosen.agreement
         return Certificate(
             agreement=found.top1.value,
             low=found.top1_at_least,
@@ -98,7 +115,7 @@ class Trial:
             kl=found.mean_kl,
             min_agreement=least,
             calibration_photos=len(self._photos.calibration),
-            restored=restored,
+            restored=chosen.restored,
         )
 
     def write(self, restored: Layers, name: str, *, certificate: Certificate | None) -> Path:
@@ -131,6 +148,19 @@ class Trial:
         }
         return [Contestant(name, c.run, c.work * len(batch)) for name, c in calls.items()]
 
+    def _agreement(self, restored: Layers) -> _Found:
+        if restored not in self._known:
+            what = f"running INT8, {len(restored)} layers restored" if restored else "running INT8"
+            rows = self._predict(self._engine(restored), self._photos.agreement, what)
+            half = len(rows) // 2
+            parts = (slice(None), slice(half), slice(half, None))
+            self._known[restored] = _Found(*(self._agreement_on(part, rows) for part in parts))
+        return self._known[restored]
+
+    def _agreement_on(self, part: slice, rows: NDArray[np.float32]) -> Agreement:
+        sources = list(self._photos.agreement.sources[part])
+        return agreement(self._expected[part], rows[part], sources)
+
     def _most_sensitive_first(self) -> Layers:
         """Return the layers ranked by what each does alone in INT8."""
         layers = list(self._graphs.multiplications)
@@ -150,7 +180,7 @@ class Trial:
         return np.concatenate(list(self._watch(_rows(engine, photos), what, count)))
 
     def _refusal(self, restored: Layers, least: float) -> str:
-        before, best = self.agreement(()), self.agreement(restored)
+        before, best = self._agreement(()).whole, self._agreement(restored).whole
         return (
             f"{self._metadata.name}: in INT8 it has the top class of f32 on "
             f"{before.top1.value:.2%} of {before.images:,} photos, and on {best.top1.value:.2%} "

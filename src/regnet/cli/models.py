@@ -11,7 +11,6 @@ import typer
 from regnet.cli.console import stdout
 from regnet.cli.options import CacheDir
 from regnet.complexity import Complexity, complexity
-from regnet.spec import network_title
 from regnet.zoo.card import Accuracy, Card
 from regnet.zoo.catalogue import card_names, find_cards, is_glob
 from regnet.zoo.download import cached_file
@@ -143,7 +142,7 @@ def _facts(card: Card, cache_dir: Path | None) -> list[tuple[str, str]]:
     rows = [
         ("model", card.name),
         ("aliases", ", ".join(card.aliases)),
-        ("network", network_title(card.build_spec())),
+        ("network", card.spec),
         ("classes", f"{card.classes} ({card.labels})"),
         ("params", f"{cost.params:,}"),
         ("MACs", f"{cost.macs:,} at {card.preprocess.crop} pixels"),

@@ -99,7 +99,7 @@ class Trial:
             return Chosen((), plain.whole)
         order = self._most_sensitive_first()
         chosen = fewest(len(order), lambda n: self._agreement(order[:n]).first.top1.value >= least)
-        for count in range(chosen or len(order) + 1, len(order) + 1):
+        for count in range(chosen, len(order) + 1) if chosen else ():
             found = self._agreement(order[:count]).second
             if found.top1.value >= least:
                 return Chosen(order[:count], found, plain.second)

@@ -24,7 +24,13 @@ from regnet.protocol import Preprocess
 from regnet.samples import sample_crops
 from regnet.training.losses import distillation_loss
 from regnet.training.recipe import Loss
-from regnet.training.teacher import EngineLogits, NetworkLogits, matched_classes, open_teacher
+from regnet.training.teacher import (
+    EngineLogits,
+    NetworkLogits,
+    matched_classes,
+    mean_targets,
+    open_teacher,
+)
 
 NAMED = tuple(Label(f"n0000000{i}", f"thing {i}, stuff {i}") for i in range(SMALL.classes))
 
@@ -198,6 +204,19 @@ def test_a_checkpoint_is_run_where_the_student_is(checkpoint: Path, library: Lib
         for model in (str(checkpoint), f"{checkpoint}:bf16", f"{checkpoint}:ir")
     }
     assert [isinstance(t, NetworkLogits) for t in teachers.values()] == [True, True, False]
+
+
+def test_several_teachers_say_their_mean(
+    checkpoint: Path, bundled: ModelMetadata, library: Library
+) -> None:
+    images, labels = images_of(bundled.preprocess), bundled.labels[: SMALL.classes]
+    path = write_checkpoint(checkpoint.parent / "other.safetensors", labels=labels[::-1])
+    pair = [open_teacher(model, labels, library=library) for model in ("bundled", str(path))]
+    one, other = (teacher.soft_targets(images, temperature=3) for teacher in pair)
+    found = mean_targets(pair, images, temperature=3)
+    assert torch.allclose(found, (one + other) / 2, atol=1e-6)
+    assert (one - other).abs().max() > 0.1
+    assert torch.equal(mean_targets(pair[:1], images, temperature=3), one)
 
 
 # Classes

@@ -171,6 +171,16 @@ def test_a_stopped_run_ends_as_one_never_stopped(
     assert [r.loss for r in resumed.records] == pytest.approx([r.loss for r in learnt.records])
 
 
+def test_teachers_have_their_share(learnt: Training, photos: Path, tmp_path: Path) -> None:
+    model = str(learnt.model)
+    one = a_run(photos, tmp_path / "one", teacher=model)
+    assert any(not torch.equal(a, weights(learnt)[name]) for name, a in weights(one).items())
+    stopped = a_run(photos, tmp_path / "two", teacher=[model, model], watcher=Recorder(5))
+    assert not stopped.finished
+    twice = a_run(photos, tmp_path / "two", teacher=[model, model], resume=True)
+    assert all(torch.equal(a, weights(one)[name]) for name, a in weights(twice).items())
+
+
 def test_a_run_that_ended_can_be_resumed_to_the_same_end(photos: Path, tmp_path: Path) -> None:
     patient = replace(RECIPE.changed("schedule", patience=1, epochs=30), name="patient")
     first = a_run(photos, tmp_path / "run", recipe=patient)

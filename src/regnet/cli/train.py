@@ -97,7 +97,8 @@ def train(
         bool, typer.Option("--from-scratch", help="Start at random whatever the model has learnt")
     ] = False,
     teacher: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A classifier to learn from as well")
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="A classifier to learn from as well; may be repeated"),
     ] = None,
     small_stem: Annotated[
         bool, typer.Option("--small-stem", help="The stem for images of 32 to 64 pixels")

@@ -137,7 +137,7 @@ class _Deployment:
                 finished=True,
                 epoch=training.epoch,
                 started_from=self._started_from,
-                teacher=self._task.teacher or "",
+                teacher=", ".join(self._task.teachers),
                 remarks=training.remarks,
             )
             html = training_page(

@@ -29,7 +29,7 @@ class Job:
     classes: int
     folder: Path
     fingerprint: str
-    teacher: Teacher | None = None
+    teachers: tuple[Teacher, ...] = ()
     accumulate: int = 1
     checkpoint_seconds: float = 600.0
     compile: bool | None = None

@@ -25,6 +25,7 @@ from regnet.training.run_checkpoint import LAST, require_room, write_checkpoint
 from regnet.training.schedule import learning_rate
 from regnet.training.sharding import is_sharded, load_optimizer, sharded_like, whole
 from regnet.training.sync_batch_norm import synchronise_batch_norm
+from regnet.training.teacher import mean_targets
 from regnet.training.validation import Score, deployed, validate
 
 CHUNK: Final = 32
@@ -148,8 +149,8 @@ class Trainer:
     def _loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Return the mean loss of augmented images, and count it."""
         options, soft = self.job.recipe.loss, None
-        if self.job.teacher:
-            soft = self.job.teacher.soft_targets(images, temperature=options.temperature)
+        if self.job.teachers:
+            soft = mean_targets(self.job.teachers, images, temperature=options.temperature)
         logits = self.network(self._normalise(images))
         loss = distillation_loss(
             logits, targets, soft, loss=options, class_weights=self._class_weights

@@ -165,11 +165,6 @@ def _with_batch(
 
 def _job(task: Task, recipe: Recipe, sets: PhotoSets, folder: Path, fabric: Any) -> Job:
     largest = max([recipe.input.crop, *(size for _, size in recipe.input.progressive)])
-    teacher = None
-    if task.teacher is not None:
-        teacher = open_teacher(
-            task.teacher, sets.labels, library=task.library, device=fabric.device
-        )
     return Job(
         recipe=recipe,
         photos=Photos(
@@ -179,7 +174,10 @@ def _job(task: Task, recipe: Recipe, sets: PhotoSets, folder: Path, fabric: Any)
         classes=len(sets.labels),
         folder=folder,
         fingerprint=sets.fingerprint,
-        teacher=teacher,
+        teachers=tuple(
+            open_teacher(model, sets.labels, library=task.library, device=fabric.device)
+            for model in task.teachers
+        ),
         accumulate=task.accumulate,
         checkpoint_seconds=task.checkpoint_seconds,
         compile=task.compile,

@@ -77,6 +77,12 @@ def open_teacher(
     return Teacher(run, metadata, places)
 
 
+def mean_targets(teachers: Sequence[Teacher], images: Tensor, *, temperature: float) -> Tensor:
+    """Return the mean of what one or more `teachers` say, as `Teacher.soft_targets` has it."""
+    said = [teacher.soft_targets(images, temperature=temperature) for teacher in teachers]
+    return torch.stack(said).mean(dim=0)
+
+
 def matched_classes(known: Labels, wanted: Labels, *, teacher: str) -> list[int]:
     """Return the teacher's class of each of the student's: by wnid, else by name.
 

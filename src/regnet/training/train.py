@@ -1,6 +1,6 @@
 """`regnet.train`: a folder of photos and a recipe -> a trained, converted model."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -54,7 +54,7 @@ class Task:
     val: str | Path | None
     labels: Labels | None
     weights: str | Path | None
-    teacher: str | None
+    teachers: tuple[str, ...]
     folder: str | Path | None
     name: str | None
     resume: bool
@@ -144,7 +144,7 @@ def train(
     val: str | Path | None = None,
     labels: Labels | str | Path | None = None,
     weights: str | Path | None = None,
-    teacher: str | None = None,
+    teacher: str | Sequence[str] | None = None,
     folder: str | Path | None = None,
     name: str | None = None,
     resume: bool = False,
@@ -174,10 +174,10 @@ def train(
     `model` is a network by name or spec, which starts at random, or `bundled`, an IR or a
     checkpoint, which goes on learning; a card's name does where the recipe says `pretrained`, and
     is then `bundled` by default. `weights` are those of another file or card, `from_scratch` takes
-    none. `teacher` is a model to learn from as well. `epochs` to `freeze` replace the recipe's
-    values. `folder` gets everything; `resume` goes on with the run in it. Raises `TrainingError`,
-    `RecipeError`, `DatasetError`, `WeightsError`, `UnknownModelError`, `OutputError`,
-    `MissingExtraError`.
+    none. `teacher` is a model to learn from as well, or several. `epochs` to `freeze`
+    replace the recipe's values. `folder` gets everything; `resume` goes on with the run in it.
+    Raises `TrainingError`, `RecipeError`, `DatasetError`, `WeightsError`, `UnknownModelError`,
+    `OutputError`, `MissingExtraError`.
     """
     from regnet.training.devices import Devices  # says which extra is missing, before others do
     from regnet.training.session import run
@@ -191,7 +191,7 @@ def train(
             val=val,
             labels=read_labels(labels) if isinstance(labels, str | Path) else labels,
             weights=weights,
-            teacher=teacher,
+            teachers=(teacher,) if isinstance(teacher, str) else tuple(teacher or ()),
             folder=folder,
             name=name,
             resume=resume,

@@ -71,8 +71,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, steps: int) -> None:
         }
 
 
-def test_noise_on_activations_is_drawn_again_by_a_run_that_goes_on(tmp_path: Path) -> None:
-    noisy = recipe(augmentation={"noise_bits": 4.0})
+@pytest.mark.parametrize("disturbance", [{"noise_bits": 4.0}, {"stochastic_depth": 0.5}])
+def test_what_disturbs_a_network_is_drawn_again_by_a_run_that_goes_on(
+    disturbance: dict[str, float], tmp_path: Path
+) -> None:
+    noisy = recipe(augmentation=disturbance)
     whole = run(job(tmp_path / "whole", noisy))
     run(job(tmp_path / "parts", noisy), Recorder(stop_after=2))
     made = trainer(job(tmp_path / "parts", noisy))

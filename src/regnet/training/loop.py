@@ -21,9 +21,11 @@ from regnet.training.losses import distillation_loss
 from regnet.training.normalise import Normalise
 from regnet.training.optimizer import freeze, frozen_parts, make_optimizer, set_rate
 from regnet.training.processes import Processes
+from regnet.training.recipe import Augmentation
 from regnet.training.run_checkpoint import LAST, require_room, write_checkpoint
 from regnet.training.schedule import learning_rate
 from regnet.training.sharding import is_sharded, load_optimizer, sharded_like, whole
+from regnet.training.stochastic_depth import StochasticDepth
 from regnet.training.sync_batch_norm import synchronise_batch_norm
 from regnet.training.teacher import mean_targets
 from regnet.training.validation import Score, deployed, validate
@@ -31,7 +33,7 @@ from regnet.training.validation import Score, deployed, validate
 CHUNK: Final = 32
 """Images that are augmented, and mixed, together: processes that share a batch do it alike."""
 
-_NOISE: Final = 1 << 32  # the streams of random numbers of the activations' noise
+_NOISE: Final = 1 << 32  # the streams of random numbers of what disturbs the network
 _NEWS_EVERY: Final = 20  # steps: to look at the loss makes a GPU wait
 
 
@@ -56,8 +58,7 @@ class Trainer:
         self.average = WeightAverage(network, ema) if ema else None
         self.position, self.best, self.sums = Position(), Best(), no_sums(fabric.device)
         self._augment = Augment(recipe.augmentation, classes=job.classes)
-        bits = recipe.augmentation.noise_bits
-        self._noise = ActivationNoise(network, bits) if bits else None
+        self._perturbations = _perturbations(network, recipe.augmentation)
         self._normalise = Normalise(recipe.input.protocol(recipe.name), fabric.device)
         weights = job.class_weights()
         self._class_weights = None if weights is None else weights.to(fabric.device)
@@ -163,8 +164,8 @@ class Trainer:
     def _augmented(self, part: Part, step: int) -> tuple[Tensor, Tensor]:
         """Return a part's images (N, 3, S, S) and soft targets (N, classes) on the device."""
         images, truths = self._normalise.moved(part.crops, part.truths)
-        if self._noise:
-            self._noise.draw(self.feed.seed(self.position.epoch, step, _NOISE + part.place))
+        for perturbation in self._perturbations:
+            perturbation.draw(self.feed.seed(self.position.epoch, step, _NOISE + part.place))
         done = []
         for start in range(0, len(images), CHUNK):
             chunk = slice(start, start + CHUNK)
@@ -348,6 +349,18 @@ class Trainer:
         )
 
 
+def _perturbations(
+    network: RegNet, options: Augmentation
+) -> list[ActivationNoise | StochasticDepth]:
+    """Return what disturbs a network in training, by hooks; each draws before a step."""
+    found: list[ActivationNoise | StochasticDepth] = []
+    if options.noise_bits:
+        found.append(ActivationNoise(network, options.noise_bits))
+    if options.stochastic_depth:
+        found.append(StochasticDepth(network, options.stochastic_depth))
+    return found
+
+
 def _prepared(network: RegNet, job: Job, fabric: Fabric) -> Any:
     """Return a network laid out in memory, and compiled, as its device likes it."""
     torch.backends.cudnn.benchmark = True  # sizes stay the same for an epoch, at least
@@ -355,8 +368,10 @@ def _prepared(network: RegNet, job: Job, fabric: Fabric) -> Any:
         return network
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = job.compile
-    if compiled is None:  # noise is added by hooks, which take a compiled network apart
-        compiled = fabric.device.type == "cuda" and not job.recipe.augmentation.noise_bits
+    if compiled is None:  # perturbations are hooks, which take a compiled network apart
+        options = job.recipe.augmentation
+        perturbed = options.noise_bits or options.stochastic_depth
+        compiled = fabric.device.type == "cuda" and not perturbed
     return torch.compile(network, dynamic=False) if compiled else network
 
 

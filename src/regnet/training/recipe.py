@@ -136,7 +136,8 @@ class Augmentation:
     `trivial_augment` (arXiv 2103.10158); `erasing` of a rectangle with that probability (arXiv
     1708.04896); `mixup` and `cutmix`, each the alpha of its Beta distribution (arXiv 1710.09412
     and 1905.04899), one of the two a batch, for a share `mix` of the batches. Noise like that of
-    rounding activations to `noise_bits` bits, so that INT8 agrees better; 0 adds none.
+    rounding activations to `noise_bits` bits, so that INT8 agrees better; 0 adds none. Blocks are
+    left out with a probability that rises to `stochastic_depth` at the last (arXiv 1603.09382).
     """
 
     rule: Literal["pycls", "torchvision"] = "pycls"
@@ -149,6 +150,7 @@ class Augmentation:
     cutmix: float = 0.0
     mix: float = 1.0
     noise_bits: float = 0.0
+    stochastic_depth: float = 0.0
 
     def __post_init__(self) -> None:
         _require_types(self)
@@ -160,6 +162,8 @@ class Augmentation:
             _require(name, getattr(self, name), getattr(self, name) >= 0, "0 or more")
         bits = self.noise_bits
         _require("noise_bits", bits, bits == 0 or 1 <= bits <= 16, "0, or from 1 to 16")
+        depth = self.stochastic_depth
+        _require("stochastic_depth", depth, 0 <= depth < 1, "from 0 to below 1")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from training_runs import SPEC
 
 from regnet.network import Block, RegNet
 from regnet.spec import RegNetSpec
+from regnet.training.averages import precise_batch_norm
 from regnet.training.stochastic_depth import StochasticDepth
 
 DEEP = RegNetSpec(d=6, w0=8, wa=8.0, wm=2.0, g=8, classes=4)
@@ -48,3 +49,14 @@ def test_evaluation_leaves_out_none() -> None:
     assert torch.equal(network(photos), before)
     network.train()
     assert not torch.equal(network(photos), network(photos))
+
+
+def test_precise_statistics_are_of_the_whole_network() -> None:
+    torch.manual_seed(0)
+    whole, disturbed = RegNet(SPEC), RegNet(SPEC)
+    disturbed.load_state_dict(whole.state_dict())
+    StochasticDepth(disturbed, 0.5)
+    photos = [torch.randn(16, 3, 32, 32)]
+    for network in (whole, disturbed):
+        precise_batch_norm(network, photos)
+    torch.testing.assert_close(disturbed.state_dict(), whole.state_dict(), rtol=0, atol=0)

@@ -91,7 +91,7 @@ def _own_statistics(network: nn.Module, norms: list[Any]) -> Iterator[None]:
     """Let BN that learns keep the statistics of each batch alone, and other BN change nothing."""
     modes = [(module, module.training) for module in network.modules()]
     momenta = [norm.momentum for norm in norms]
-    network.train()
+    network.eval()  # nothing else is as in training: no noise, no block left out
     for norm in norms:
         norm.train(norm.weight.requires_grad)
         norm.momentum = 1.0

@@ -369,9 +369,7 @@ def _prepared(network: RegNet, job: Job, fabric: Fabric) -> Any:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = job.compile
     if compiled is None:  # perturbations are hooks, which take a compiled network apart
-        options = job.recipe.augmentation
-        perturbed = options.noise_bits or options.stochastic_depth
-        compiled = fabric.device.type == "cuda" and not perturbed
+        compiled = fabric.device.type == "cuda" and not job.recipe.augmentation.perturbs
     return torch.compile(network, dynamic=False) if compiled else network
 
 

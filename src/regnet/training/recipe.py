@@ -165,6 +165,11 @@ class Augmentation:
         depth = self.stochastic_depth
         _require("stochastic_depth", depth, 0 <= depth < 1, "from 0 to below 1")
 
+    @property
+    def perturbs(self) -> bool:
+        """Whether the network itself is disturbed in training, by hooks."""
+        return self.noise_bits > 0 or self.stochastic_depth > 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Loss:

@@ -11,7 +11,7 @@ import pytest
 from regnet.complexity import complexity
 from regnet.errors import CardError, UnknownModelError
 from regnet.protocol import Preprocess
-from regnet.spec import PUBLISHED_NAMES, SPEC_NAMES, spec_aliases
+from regnet.spec import PUBLISHED_NAMES, SPEC_NAMES, spec_aliases, spec_by_name
 from regnet.zoo.card import Card, WeightsFile, parse_card
 from regnet.zoo.catalogue import bundled_path, card_by_name, card_names, find_cards
 from regnet.zoo.download import cached_file
@@ -262,6 +262,8 @@ def card_text(name: str = "regnetx-3.2gf") -> str:
         ('"bicubic"\nchannels = "BGR"', '"bicubic"\nchannels = "RGB"', "must be BGR"),
         ('spec = "regnetx-3.2gf"', 'spec = "regnetx-3.3gf"', "no RegNet is called"),
         ('spec = "regnetx-3.2gf"', 'spec = "regnetx_032"', "canonical"),
+        ('spec = "regnetx-3.2gf"', "spec = {d = 0, w0 = 8, wa = 1, wm = 2, g = 8}", r"\[spec\]: d"),
+        ('spec = "regnetx-3.2gf"', "spec = {stages = [[1, 8, 8, 1]]}", r"\[spec\] lists stages"),
         ('layout = "pycls"', 'layout = "mxnet"', "layout"),
         ('labels = "imagenet-1k"', 'labels = "imagenet-22k"', "labels"),
         ("classes = 1000", "classes = 0", "whole number from 1"),
@@ -278,6 +280,14 @@ def test_a_wrong_card_is_refused(old: str, new: str, problem: str) -> None:
     with pytest.raises(CardError, match=problem) as error:
         parse_card(text.replace(old, new, 1), where="the card x.toml")
     assert "the card x.toml" in str(error.value)
+
+
+def test_a_card_may_give_the_network_itself() -> None:
+    text = card_text().replace(
+        '"regnetx-3.2gf"\nclasses = 1000',
+        "{d = 25, w0 = 88, wa = 26.31, wm = 2.25, g = 48}\nclasses = 10",
+    )
+    assert parse_card(text, where="x").build_spec() == spec_by_name("regnetx-3.2gf", classes=10)
 
 
 def test_a_card_has_a_file_or_a_bundled_model_and_not_both() -> None:

@@ -283,6 +283,13 @@ def published_name(spec: Spec) -> str | None:
     return None
 
 
+def network_title(spec: Spec) -> str:
+    """Return what to call a network: its published name, or "a RegNetX of 31 blocks"."""
+    family = "RegNetX" if spec.se_ratio is None else "RegNetY"
+    blocks = sum(stage.depth for stage in spec.stages)
+    return published_name(spec) or f"a {family} of {blocks} blocks"
+
+
 def spec_to_dict(spec: Spec) -> dict[str, Any]:
     """Return a spec as plain JSON values; `spec_from_dict` reads it back."""
     values = {f.name: getattr(spec, f.name) for f in fields(spec)}

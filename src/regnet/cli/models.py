@@ -11,6 +11,7 @@ import typer
 from regnet.cli.console import stdout
 from regnet.cli.options import CacheDir
 from regnet.complexity import Complexity, complexity
+from regnet.spec import network_title
 from regnet.zoo.card import Accuracy, Card
 from regnet.zoo.catalogue import card_names, find_cards, is_glob
 from regnet.zoo.download import cached_file
@@ -142,7 +143,7 @@ def _facts(card: Card, cache_dir: Path | None) -> list[tuple[str, str]]:
     rows = [
         ("model", card.name),
         ("aliases", ", ".join(card.aliases)),
-        ("network", card.spec),
+        ("network", network_title(card.build_spec())),
         ("classes", f"{card.classes} ({card.labels})"),
         ("params", f"{cost.params:,}"),
         ("MACs", f"{cost.macs:,} at {card.preprocess.crop} pixels"),

@@ -34,7 +34,7 @@ from regnet.report.training_plots import (
     draw_speeds,
 )
 from regnet.result import readable
-from regnet.spec import Spec, published_name
+from regnet.spec import Spec, network_title
 from regnet.training.history import EpochRecord, best_record
 from regnet.training.recipe import Recipe
 from regnet.version import TOOL_VERSION
@@ -111,16 +111,9 @@ def training_page(
     return page(
         f"{run.name}, trained on {Path(readable(run.dataset)).name}",
         sections,
-        subtitle=f"{_network(run.spec)}, {run.spec.classes:,} classes, recipe {run.recipe.name}; "
-        f"{_progress(run)}",
+        subtitle=f"{network_title(run.spec)}, {run.spec.classes:,} classes, "
+        f"recipe {run.recipe.name}; {_progress(run)}",
         foot=f"regnet {TOOL_VERSION}, regnet train",
-    )
-
-
-def _network(spec: Spec) -> str:
-    family = "RegNetX" if spec.se_ratio is None else "RegNetY"
-    return (
-        published_name(spec) or f"a {family} of {sum(stage.depth for stage in spec.stages)} blocks"
     )
 
 
@@ -322,7 +315,7 @@ def _facts(run: TrainingRun) -> list[tuple[str, str]]:
     crop = run.recipe.input.crop
     skipped = max((record.skipped for record in run.records), default=0)
     pairs = [
-        ("Network", _network(run.spec)),
+        ("Network", network_title(run.spec)),
         ("Stages", _stages(run.spec)),
         ("Size", f"{cost.params:,} parameters, {cost.macs / 1e9:.4g} GMACs at {crop} x {crop}"),
         ("Started from", run.started_from or f"random weights, seed {run.recipe.seed}"),

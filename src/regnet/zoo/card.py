@@ -8,9 +8,9 @@ import tomllib
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
-from regnet.errors import CardError, ProtocolError, UnknownModelError
+from regnet.errors import CardError, ProtocolError, SpecError, UnknownModelError
 from regnet.protocol import Channels, Preprocess, preprocess_from_dict
-from regnet.spec import RegNetSpec, canonical_name, spec_by_name
+from regnet.spec import RegNetSpec, canonical_name, spec_by_name, spec_from_dict
 
 Layout = Literal["pycls", "torchvision", "timm", "transformers", "ir"]
 
@@ -161,7 +161,8 @@ class Recipe:
 class Card:
     """One published set of weights.
 
-    `spec` is a network's name in `regnet.spec`, `labels` "imagenet-1k" or "in the model",
+    `spec` is a network's name in `regnet.spec`, or where it has none the network itself (in TOML a
+    table of its parameters), `labels` "imagenet-1k" or "in the model",
     `channels` the order the file's weights expect; `preprocess` the protocol to classify with,
     always BGR, as weights are flipped to BGR on load. Either `file` says what to download or
     `bundled` names a model inside the package. The first of `accuracies` is the headline.
@@ -169,7 +170,7 @@ class Card:
     """
 
     name: str
-    spec: str
+    spec: str | RegNetSpec
     classes: int
     labels: Literal["imagenet-1k", "in the model"]
     source: str
@@ -202,6 +203,8 @@ class Card:
 
     def build_spec(self) -> RegNetSpec:
         """Return the network of these weights, with their number of classes."""
+        if isinstance(self.spec, RegNetSpec):
+            return self.spec.with_classes(self.classes)
         return spec_by_name(self.spec, classes=self.classes)
 
     @property
@@ -215,6 +218,8 @@ class Card:
 
 
 def _require_spec(name: object) -> None:
+    if isinstance(name, RegNetSpec):
+        return
     try:
         _require(isinstance(name, str) and canonical_name(name) == name, "spec", name, "canonical")
     except UnknownModelError as exc:
@@ -234,6 +239,8 @@ def parse_card(text: str, *, where: str) -> Card:
 
 def _card(values: dict[str, Any]) -> Card:
     parts = dict(values)
+    if isinstance(parts.get("spec"), dict):
+        parts["spec"] = _network(parts["spec"])
     if "file" in parts:
         parts["file"] = _build(WeightsFile, parts["file"], "[file]")
     if "recipe" in parts:
@@ -247,6 +254,16 @@ def _card(values: dict[str, Any]) -> Card:
         _require(isinstance(rows, list), "accuracies", rows, "a list of tables")
         parts["accuracies"] = tuple(_build(Accuracy, row, "[[accuracies]]") for row in rows)
     return _build(Card, parts, "the card")
+
+
+def _network(values: dict[str, Any]) -> RegNetSpec:
+    try:
+        spec = spec_from_dict(values)
+    except SpecError as exc:
+        raise CardError(f"[spec]: {exc}") from exc
+    if not isinstance(spec, RegNetSpec):
+        raise CardError("[spec] lists stages; a card's network is given by d, w0, wa, wm and g")
+    return spec
 
 
 def _protocol(values: object) -> Preprocess:

@@ -11,7 +11,7 @@ from PIL import Image
 
 from regnet.samples import sample_photos
 
-SIZE = (160, 128)
+SIZE = (384, 256)
 TIME_BASE = Fraction(1, 1000)
 
 

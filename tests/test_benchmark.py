@@ -316,7 +316,7 @@ def test_the_command_prints_tables_and_ends_in_json(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert json.loads(lines[-1])["engines"][0]["precision"] == "f32"
-    assert lines[0].startswith("bundled: 0.2629 GFLOPs an image of 128 x 128")
+    assert lines[0].startswith("bundled: 0.3521 GFLOPs an image of 128 x 128")
     assert html.read_text().startswith("<!doctype html>")
 
 

@@ -156,7 +156,7 @@ def test_protocols_part_at_the_resize_by_what_numpy_says(samples: Path, library:
     found = record("bundled:omz", "bundled:pycls", samples, library)
     assert found.verdict.stage == "resize"
     assert "first to differ: resize (A: bicubic; B: opencv-linear), 98." in found.verdict.text
-    own = open_pair("bundled", "bundled:pycls", library=library)
+    own = open_pair("bundled:omz", "bundled:pycls", library=library)
     a, b = (side.about["protocol"] for side in (own.a, own.b))
     assert (a["interpolation"], b["interpolation"]) == ("bicubic", "opencv-linear")
     deltas = []
@@ -467,7 +467,7 @@ def test_the_command_prints_a_table_that_ends_with_the_verdict(samples: Path) ->
     assert done.exit_code == 0, done.output
     lines = done.stdout.strip().splitlines()
     assert lines[:2] == ["A  bundled:ir:f32", "B  bundled:ir:f32:pycls"]
-    assert lines[-1].startswith("first to differ: resize (A: bicubic; B: opencv-linear)")
+    assert lines[-1].startswith("first to differ: resize (A: bilinear; B: opencv-linear)")
     assert any(line.startswith("decode") and "3 of 3" in line for line in lines)
 
 

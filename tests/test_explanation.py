@@ -188,13 +188,13 @@ def test_what_speaks_against_a_class_has_no_colour() -> None:
 
 
 def test_maps_of_one_photo_share_a_scale(explainer: Explainer) -> None:
-    best, second = explainer.explain(CAT, top_k=2)
+    best, _, third = explainer.explain(CAT, top_k=3)
     (tie,) = explainer.explain(CAT, classes=[explainer.class_index("bow tie")])
-    assert tie.scale == second.scale == best.scale == best.map.max()
+    assert tie.scale == third.scale == best.scale == best.map.max()
     assert heat(best).max() > 0.99
     assert heat(tie).max() < 0.3  # of what is not there nothing is light
-    gown, _, tie = explainer.explain(HOPPER, top_k=3)
-    assert tie.scale == tie.map.max() > gown.scale == gown.map.max()
+    uniform, _, tie = explainer.explain(HOPPER, top_k=3)
+    assert tie.scale == tie.map.max() > uniform.scale == uniform.map.max()
 
 
 def test_a_crop_thinner_than_a_pixel_has_one(explainer: Explainer) -> None:
@@ -294,7 +294,7 @@ def test_the_command_writes_overlays(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.chdir(tmp_path)
     shutil.copy(CAT, tmp_path)
     text = run("cat.png", "--top-k", 2).stdout
-    assert "logit 5.771 = 5.670 (mean of the map) +0.101 (bias)  cat-egyptian-cat.png" in text
+    assert "logit 7.825 = 7.689 (mean of the map) +0.136 (bias)  cat-egyptian-cat.png" in text
     assert size_of(tmp_path / "cat-egyptian-cat.png") == size_of(CAT)
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         "cat-egyptian-cat.png", "cat-tabby.png", "cat.png",

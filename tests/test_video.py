@@ -556,8 +556,8 @@ def test_frames_over_the_limit_are_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_clip(tmp_path / "clip.mp4", [(0, scene(0))])
-    monkeypatch.setattr("regnet.video.pixels.MAX_FRAME_PIXELS", 20479)
-    assert errors(path) == ["frames of 160 x 128 are over the limit of 20,479 pixels"]
+    monkeypatch.setattr("regnet.video.pixels.MAX_FRAME_PIXELS", 98303)
+    assert errors(path) == ["frames of 384 x 256 are over the limit of 98,303 pixels"]
 
 
 def test_a_missing_file_is_a_row(classifier: Classifier) -> None:

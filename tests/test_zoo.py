@@ -309,11 +309,11 @@ def test_a_non_commercial_licence_has_a_notice() -> None:
 
 def test_the_bundled_card_is_honest() -> None:
     card = card_by_name("bundled")
-    assert (card.spec, card.classes, card.labels) == ("regnetx-400mf", 200, "in the model")
+    assert (card.classes, card.labels) == (200, "in the model")
     path = cached_file(card)
     assert path is not None
     assert path.suffix == ".xml"
-    assert (card.headline.top1, card.headline.top5) == (52.98, 77.45)
+    assert (card.headline.top1, card.headline.top5) == (56.47, 79.88)
     assert "10,000" in card.headline.dataset
 
 

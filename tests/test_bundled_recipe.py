@@ -76,10 +76,12 @@ def test_a_temperature_divides_the_logits() -> None:
         tool("temper").tempered(network.state_dict(), 0.0)
 
 
-def test_the_recipe_and_the_network_are_those_of_the_card() -> None:
+def test_the_recipe_and_the_network_are_those_of_the_card(grow: ModuleType) -> None:
     card, recipe = card_by_name("bundled"), read_recipe(ROOT / "recipes" / "bundled.toml")
     half = recipe.input.protocol(card.preprocess.name)  # for the small stem
     assert card.preprocess == replace(half, resize=2 * half.resize, crop=2 * half.crop)
+    assert card.preprocess == grow.resized(half, 1, 2)
+    assert half == grow.resized(card.preprocess, 2, 1)
     earlier = [read_recipe(ROOT / "recipes" / f"bundled-{part}.toml") for part in PARTS]
     epochs = [part.schedule.epochs for part in (*earlier, recipe)]
     assert card.recipe.epochs == sum(epochs)

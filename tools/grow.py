@@ -6,10 +6,11 @@ NETWORK is a spec as `regnet space sample` writes it, with the checkpoint's widt
 depths. The blocks that the checkpoint lacks begin as the identity: the last batch norm of their
 residual branch has weight 0 (Goyal et al., arXiv 1706.02677, section 5.1). Where one has a stem of
 stride 1 and the other one of stride 2, that of stride 1 answers to a photo as that of stride 2 does
-to the photo enlarged to twice its size by linear interpolation.
+to the photo enlarged to twice its size by linear interpolation, and the protocol's sizes change so.
 """
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from regnet.checkpoints.weights import read_checkpoint, write_safetensors
 from regnet.network import RegNet
+from regnet.protocol import Preprocess
 from regnet.spec import Spec
 from regnet.spec_file import read_spec
 
@@ -58,6 +60,12 @@ def at_twice_the_size(kernel: Tensor) -> Tensor:
     return (kernel.flatten(2) @ inverse.T).view_as(kernel)
 
 
+def resized(protocol: Preprocess, before: int, after: int) -> Preprocess:
+    """Return the protocol of a network whose stem had stride `before` and has stride `after`."""
+    resize, crop = (size * after // before for size in (protocol.resize, protocol.crop))
+    return replace(protocol, resize=resize, crop=crop)
+
+
 TURNS = {(2, 1): at_half_size, (1, 2): at_twice_the_size}
 
 
@@ -70,16 +78,17 @@ def main() -> None:
     arguments = parser.parse_args()
     found = read_checkpoint(arguments.checkpoint)
     spec = read_spec(arguments.network).with_classes(found.spec.classes)
-    state = dict(found.state)
-    turn = TURNS.get((found.spec.stem_stride, spec.stem_stride))
-    if turn is not None:
-        state["stem.conv.weight"] = turn(state["stem.conv.weight"])
+    state, protocol = dict(found.state), found.preprocess
+    strides = found.spec.stem_stride, spec.stem_stride
+    if strides in TURNS:
+        state["stem.conv.weight"] = TURNS[strides](state["stem.conv.weight"])
+        protocol = protocol and resized(protocol, *strides)
     write_safetensors(
         arguments.output,
         grown(state, spec),
         spec=spec,
         labels=found.labels,
-        preprocess=found.preprocess,
+        preprocess=protocol,
     )
 
 

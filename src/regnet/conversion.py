@@ -29,8 +29,9 @@ class Request:
 
     `sha384` is the file's where it is known already, `card` what was published of the file. `spec`
     insists on a network by name; `name`, `labels`, `channels` (of the file's stem) and the fields
-    of `Preprocess` in `protocol` go before what card and file say. `preprocessing` "graph" puts
-    resize and crop into an IR. Raises `ConversionError` where the format cannot hold them.
+    of `Preprocess` in `protocol` go before what card and file say. `entry` chooses among several
+    networks in the file. `preprocessing` "graph" puts resize and crop into an IR. Raises
+    `ConversionError` where the format cannot hold them.
     """
 
     weights: Path
@@ -41,6 +42,7 @@ class Request:
     labels: Labels | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
     channels: Channels | None = None
+    entry: str | None = None
     format: Format = "ir"
     precision: Precision = "fp32"
     preprocessing: Preprocessing = "caller"
@@ -70,6 +72,7 @@ class Request:
             "labels": self.labels and labels_to_rows(self.labels),
             "protocol": dict(self.protocol),
             "channels": self.channels,
+            "entry": self.entry,
             "format": self.format,
             "precision": self.precision,
             "preprocessing": self.preprocessing,

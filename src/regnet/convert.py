@@ -43,7 +43,9 @@ def read_network(request: Request) -> tuple[RegNet, ModelMetadata, tuple[str, ..
     Raises `WeightsError` where the checkpoint cannot be used.
     """
     spec = request.card.build_spec() if request.card and not request.spec else request.spec
-    checkpoint = read_checkpoint(request.weights, spec=spec, channels=request.channels)
+    checkpoint = read_checkpoint(
+        request.weights, spec=spec, channels=request.channels, entry=request.entry
+    )
     metadata, notes = _metadata(request, checkpoint)
     network = RegNet(checkpoint.spec)
     load_into(network, checkpoint.state)

@@ -30,13 +30,14 @@ def _silent(message: str) -> None:
 class Library:
     """The models on this machine: finds, downloads and converts what a name stands for.
 
-    `folder` is the cache, `mirrors` are base URLs tried first, `say` hears what is going on,
-    `on_event` the progress of a download.
+    `folder` is the cache, `mirrors` are base URLs tried first, `entry` chooses among the networks
+    in checkpoint files. `say` hears what is going on, `on_event` the progress of a download.
     """
 
     folder: Path = field(default_factory=cache_dir)
     offline: bool = False
     mirrors: Sequence[str] = ()
+    entry: str | None = None
     say: Callable[[str], None] = _silent
     on_event: OnEvent = ignore
 
@@ -86,7 +87,7 @@ class Library:
         """Return what to convert for a card's name (downloading it) or a checkpoint file."""
         if _names_a_file(model):
             path = _checkpoint(Path(model))
-            return Request(weights=path, card=_card_of_file(path))
+            return Request(weights=path, card=_card_of_file(path), entry=self.entry)
         card = card_by_name(str(model))
         if card.bundled is not None:
             raise UnknownModelError(

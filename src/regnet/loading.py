@@ -15,16 +15,20 @@ def load(
     cache_dir: str | Path | None = None,
     offline: bool = False,
     mirrors: str | tuple[str, ...] = (),
+    entry: str | None = None,
 ) -> Classifier:
     """Return the classifier of a card's name, `bundled`, an IR (.xml) or a checkpoint file.
 
     Weights are downloaded, verified and converted once (that needs the extra `torch`) and kept in
     `cache_dir`. `precision` is what the CPU computes in: "f32" exactly, "bf16" faster where it
     can, "int8" a model that `regnet quantize` made. `mirrors` are base addresses
-    tried first; `offline` never uses the network.
+    tried first; `offline` never uses the network. `entry` names one of several networks in a
+    checkpoint file, as the error about them does.
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
     """
     mirrors = (mirrors,) if isinstance(mirrors, str) else mirrors
-    library = Library(folder=default_cache_dir(cache_dir), offline=offline, mirrors=mirrors)
+    library = Library(
+        folder=default_cache_dir(cache_dir), offline=offline, mirrors=mirrors, entry=entry
+    )
     path = library.ir(model, precision=precision)
     return Classifier(path, precision=precision, compiled_cache=library.compiled)

@@ -164,6 +164,7 @@ def calibrate(
     truth: str | Path | None = None,
     subset: bool = False,
     folder: str | Path = ".",
+    entry: str | None = None,
     cache_dir: str | Path | None = None,
     offline: bool = False,
 ) -> CalibrationReport:
@@ -176,7 +177,7 @@ def calibrate(
     `OutputError`, `UnknownModelError`, `ModelError`, `DownloadError`.
     """
     run = open_run(
-        Library(folder=default_cache_dir(cache_dir), offline=offline),
+        Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry),
         model,
         dataset,
         precision=precision,

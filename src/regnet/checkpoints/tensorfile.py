@@ -47,7 +47,7 @@ class TensorFile:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def read_tensors(path: Path) -> TensorFile:
+def read_tensors(path: Path, *, entry: str | None = None) -> TensorFile:
     """Return the named tensors in a file, whichever of the three formats it has.
 
     Raises `UnsafeError` where reading would run code, `WeightsError` where the file is missing,
@@ -60,7 +60,7 @@ def read_tensors(path: Path) -> TensorFile:
         _check_zip(path)
     content = _load_pickle(path, mmap=kind == "zip")
     try:
-        return _find_state(content)
+        return _find_state(*_chosen(content, entry))
     except WeightsError as exc:
         raise WeightsError(f"{path}: {exc}") from exc
 
@@ -238,6 +238,16 @@ _NUMPY_SCALARS: list[Any] = [
     (_numpy_scalar, "numpy.core.multiarray.scalar"),
     (_numpy_scalar, "numpy._core.multiarray.scalar"),
 ]
+
+
+def _chosen(content: Any, entry: str | None) -> tuple[Any, tuple[str, ...]]:
+    """Return the entry that is asked for and the path to it; all of the file where none is."""
+    path = tuple(entry.split("/")) if entry else ()
+    for name in path:
+        if not isinstance(content, Mapping) or name not in content:
+            raise WeightsError(f"there is no entry {entry}")
+        content = content[name]
+    return content, path
 
 
 def _find_state(content: Any, entry: tuple[str, ...] = ()) -> TensorFile:

@@ -74,6 +74,7 @@ def read_checkpoint(
     spec: Spec | str | None = None,
     new_head: int | None = None,
     channels: Channels | None = None,
+    entry: str | None = None,
     seed: int = 0,
 ) -> Checkpoint:
     """Read a checkpoint in any known layout from .pyth, .pth, .pt, .bin or .safetensors.
@@ -82,11 +83,12 @@ def read_checkpoint(
     architecture, a spec on the number of classes as well. `new_head` replaces the classifier by a
     fresh one of so many classes (normal with deviation 0.01 from `seed`, bias 0). `channels` is the
     input order where the file's is not its layout's own (BGR in pycls's, RGB in the others).
+    `entry` names one of several networks in the file, as "ema/model".
     Raises `UnsafeError` where reading would run code, `MismatchError` where the tensors are not a
     RegNet's or not the one asked for, `WeightsError` where the file cannot be used otherwise.
     """
     path = Path(path)
-    file = read_tensors(path)
+    file = read_tensors(path, entry=entry)
     with _naming(path):
         recorded = _recorded(file)
         names = to_pycls(file.tensors)

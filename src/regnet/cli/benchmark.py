@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regnet.cli.console import interruptible, say, track
-from regnet.cli.options import CacheDir, HtmlReport, Mirrors, Model, Offline, library
+from regnet.cli.options import CacheDir, Entry, HtmlReport, Mirrors, Model, Offline, library
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 from regnet.library import Library
@@ -70,13 +70,14 @@ def benchmark(
     ] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line")] = False,
     html: HtmlReport = None,
+    entry: Entry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
 ) -> None:
     """Measure and print."""
     require_html(html)
-    models = library(cache_dir, offline, mirror)
+    models = library(cache_dir, offline, mirror, entry)
     with interruptible():
         from regnet.benchmarking.benchmark import Plan, parse_precisions
         from regnet.benchmarking.competitors import parse_against

@@ -12,6 +12,7 @@ from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, counter, interruptible
 from regnet.cli.options import (
     AsJson,
     CacheDir,
+    Entry,
     HtmlReport,
     LabelledPhotos,
     Mirrors,
@@ -82,13 +83,14 @@ def calibrate(
     output: OutputFolder = Path(),
     as_json: AsJson = False,
     html: HtmlReport = None,
+    entry: Entry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
 ) -> None:
     """Calibrate and exit with 0, or 1 if photos were unreadable or the sets hold too little."""
     require_html(html)
-    models = library(cache_dir, offline, mirror)
+    models = library(cache_dir, offline, mirror, entry)
     with interruptible():
         from regnet.calibration.calibrate import open_run
 

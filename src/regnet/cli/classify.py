@@ -12,7 +12,7 @@ import typer
 
 from regnet.cli.classify_ray import classify_on_ray, require_folder
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
-from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.options import CacheDir, Entry, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 from regnet.cli.ray_option import Ray, RayCommand
 from regnet.conversion import InferencePrecision
@@ -165,12 +165,13 @@ def classify(
             show_default=False,
         ),
     ] = None,
+    entry: Entry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
 ) -> None:
     """Classify the sources and exit with 0, or 1 if some failed."""
-    models = library(cache_dir, offline, mirror)
+    models = library(cache_dir, offline, mirror, entry)
     if ray is not None:
         folder = require_folder(output, format)
         with interruptible():

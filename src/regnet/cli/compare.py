@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
-from regnet.cli.options import AsJson, CacheDir, HtmlReport, Mirrors, Offline, Truth, library
+from regnet.cli.options import AsJson, CacheDir, Entry, HtmlReport, Mirrors, Offline, Truth, library
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 
@@ -67,6 +67,7 @@ def compare(
     ] = None,
     as_json: AsJson = False,
     html: HtmlReport = None,
+    entry: Entry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
@@ -78,7 +79,7 @@ def compare(
         from regnet.comparison.sides import open_pair
         from regnet.comparison.tally import open_photos
 
-        models = library(cache_dir, offline, mirror)
+        models = library(cache_dir, offline, mirror, entry)
         with download_display() as on_event:
             pair = open_pair(a, b, library=replace(models, on_event=on_event))
         photos = open_photos(dataset, pair.labels, truth=str(truth) if truth else None)

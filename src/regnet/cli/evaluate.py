@@ -19,6 +19,7 @@ from regnet.cli.console import (
 from regnet.cli.options import (
     AsJson,
     CacheDir,
+    Entry,
     HtmlReport,
     LabelledPhotos,
     Mirrors,
@@ -92,6 +93,7 @@ def evaluate(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over instead of going on with a broken-off run")
     ] = False,
+    entry: Entry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
@@ -100,7 +102,7 @@ def evaluate(
     choice = Choice(model=model, engine=engine, precision=precision, protocol=protocol)
     require_html(html)
     _require_parquet(predictions)
-    models = library(cache_dir, offline, mirror)
+    models = library(cache_dir, offline, mirror, entry)
     with interruptible():
         from regnet.evaluation.evaluate import open_run
         from regnet.evaluation.predictions_file import open_predictions

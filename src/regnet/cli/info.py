@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regnet.cli.options import Entry
 from regnet.complexity import complexity
 from regnet.errors import UnknownModelError
 from regnet.library import CHECKPOINT_SUFFIXES
@@ -47,19 +48,20 @@ def info(
     image_size: Annotated[
         int | None, typer.Option(help="Pixels a side to count for (default: the protocol's crop)")
     ] = None,
+    entry: Entry = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
     """Print the report."""
-    report = _report(model, image_size)
+    report = _report(model, image_size, entry)
     typer.echo(json.dumps(report, indent=2) if as_json else _as_text(report))
 
 
-def _report(model: str, image_size: int | None) -> dict[str, Any]:
+def _report(model: str, image_size: int | None, entry: str | None) -> dict[str, Any]:
     path = Path(model)
     if path.suffix in (".xml", ".onnx"):
         return _converted(path, image_size)
     if path.suffix in CHECKPOINT_SUFFIXES or path.is_file():
-        return _checkpoint(path, image_size)
+        return _checkpoint(path, image_size, entry)
     return _named(model, image_size)
 
 
@@ -91,12 +93,12 @@ def _bare_network(name: str, image_size: int) -> dict[str, Any]:
     return {"name": known, "aliases": aliases, **_network(spec_by_name(name), image_size)}
 
 
-def _checkpoint(path: Path, image_size: int | None) -> dict[str, Any]:
+def _checkpoint(path: Path, image_size: int | None, entry: str | None) -> dict[str, Any]:
     if not path.is_file():
         raise UnknownModelError(f"{path}: no such file")
     from regnet.checkpoints.weights import read_checkpoint
 
-    found = read_checkpoint(path)
+    found = read_checkpoint(path, entry=entry)
     size = _size(image_size, found.preprocess.crop if found.preprocess else 224)
     return {
         "file": str(path),

@@ -23,6 +23,16 @@ Mirrors = Annotated[
     ),
 ]
 
+Entry = Annotated[
+    str | None,
+    typer.Option(
+        "--entry",
+        metavar="NAME",
+        help="Entry of a checkpoint file that holds several networks, as the error names it",
+        show_default=False,
+    ),
+]
+
 Model = Annotated[str, typer.Argument(help="The model, see above", show_default=False)]
 LabelledPhotos = Annotated[
     str, typer.Argument(help="Labelled photos, see above", show_default=False)
@@ -40,6 +50,14 @@ HtmlReport = Annotated[
 ]
 
 
-def library(folder: Path | None, offline: bool, mirrors: list[str] | None) -> Library:
+def library(
+    folder: Path | None, offline: bool, mirrors: list[str] | None, entry: str | None = None
+) -> Library:
     """Return the library of these options; it reports on standard error."""
-    return Library(folder=cache_dir(folder), offline=offline, mirrors=tuple(mirrors or ()), say=say)
+    return Library(
+        folder=cache_dir(folder),
+        offline=offline,
+        mirrors=tuple(mirrors or ()),
+        entry=entry,
+        say=say,
+    )

@@ -13,6 +13,7 @@ from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track
 from regnet.cli.options import (
     AsJson,
     CacheDir,
+    Entry,
     HtmlReport,
     Mirrors,
     Model,
@@ -81,13 +82,14 @@ def quantize(
     output: OutputFolder = Path(),
     as_json: AsJson = False,
     html: HtmlReport = None,
+    entry: Entry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
 ) -> None:
     """Quantize and say what was measured."""
     require_html(html)
-    models = library(cache_dir, offline, mirror)
+    models = library(cache_dir, offline, mirror, entry)
     with interruptible():
         with download_display() as on_event:
             path = replace(models, on_event=on_event).ir(model)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from regnet.cli.console import say
-from regnet.cli.options import CacheDir, Mirrors, Offline, library
+from regnet.cli.options import CacheDir, Entry, Mirrors, Offline, library
 from regnet.conversion import InferencePrecision
 from regnet.errors import ServeError
 from regnet.serving.auth import read_token
@@ -92,6 +92,7 @@ def serve(
         int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Also serve gRPC there")
     ] = None,
     no_page: Annotated[bool, typer.Option("--no-page", help="Without the page at /")] = False,
+    entry: Entry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,
@@ -110,7 +111,7 @@ def serve(
 
     setup = Setup(
         models=sources,
-        library=library(cache_dir, offline, mirror),
+        library=library(cache_dir, offline, mirror, entry),
         host=host,
         port=port,
         precision=precision,

@@ -107,6 +107,7 @@ def compare(
     *,
     truth: str | Path | None = None,
     gates: Gates | None = None,
+    entry: str | None = None,
     cache_dir: str | Path | None = None,
     offline: bool = False,
 ) -> ComparisonRecord:
@@ -117,7 +118,7 @@ def compare(
     `DatasetError`, `UnknownModelError`, `ModelError`, `ProtocolError`, `DownloadError`,
     `ServerError`, `WeightsError`, `ConversionError`, `MissingExtraError`.
     """
-    library = Library(folder=default_cache_dir(cache_dir), offline=offline)
+    library = Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry)
     pair = open_pair(a, b, library=library)
     photos = open_photos(str(dataset), pair.labels, truth=str(truth) if truth else None)
     tally = ComparisonTally(pair)

@@ -120,6 +120,7 @@ def evaluate(
     truth: str | Path | None = None,
     subset: bool = False,
     strict: bool = False,
+    entry: str | None = None,
     cache_dir: str | Path | None = None,
     offline: bool = False,
 ) -> Evaluation:
@@ -130,7 +131,7 @@ def evaluate(
     a wrong answer. An interrupted call goes on where it was. Raises `DatasetError`,
     `UnknownModelError`, `ModelError`, `ProtocolError`, `DownloadError`, `MissingExtraError`.
     """
-    library = Library(folder=default_cache_dir(cache_dir), offline=offline)
+    library = Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry)
     choice = Choice(model=str(model), engine=engine, precision=precision, protocol=protocol)
     run = open_run(choice, dataset, library=library, truth=truth, subset=subset)
     with run.journal() as journal:

@@ -83,6 +83,7 @@ def quantize(
     min_agreement: float = MIN_AGREEMENT,
     folder: str | Path = ".",
     seconds: float = 6.0,
+    entry: str | None = None,
     cache_dir: str | Path | None = None,
     offline: bool = False,
     watch: Watch = unwatched,
@@ -101,7 +102,7 @@ def quantize(
     `MissingExtraError`, `OutputError`. Nothing is written then.
     """
     _require_values(samples, checks, min_agreement)
-    source = Library(folder=default_cache_dir(cache_dir), offline=offline).ir(model)
+    source = Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry).ir(model)
     original = read_model(source)
     _require_quantizable(original.metadata, source)
     engine = Engine(original, streams=cores())

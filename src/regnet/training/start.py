@@ -118,7 +118,9 @@ def _learnt(source: str | Path, library: Library) -> Start:
         )
     request = library.request(source)
     card = request.card
-    checkpoint = read_checkpoint(request.weights, spec=card.build_spec() if card else None)
+    checkpoint = read_checkpoint(
+        request.weights, spec=card.build_spec() if card else None, entry=request.entry
+    )
     known = imagenet_labels()
     labels = checkpoint.labels or (known if checkpoint.classes == len(known) else None)
     protocol = card.preprocess if card else checkpoint.preprocess

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regnet.cli.console import interruptible, say, track
-from regnet.cli.options import CacheDir, Entry, HtmlReport, Mirrors, Model, Offline, library
+from regnet.cli.options import (
+    CacheDir,
+    CheckpointEntry,
+    HtmlReport,
+    Mirrors,
+    Model,
+    Offline,
+    library,
+)
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 from regnet.library import Library
@@ -70,7 +78,7 @@ def benchmark(
     ] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line")] = False,
     html: HtmlReport = None,
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

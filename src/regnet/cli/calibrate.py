@@ -12,7 +12,7 @@ from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, counter, interruptible
 from regnet.cli.options import (
     AsJson,
     CacheDir,
-    Entry,
+    CheckpointEntry,
     HtmlReport,
     LabelledPhotos,
     Mirrors,
@@ -83,7 +83,7 @@ def calibrate(
     output: OutputFolder = Path(),
     as_json: AsJson = False,
     html: HtmlReport = None,
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

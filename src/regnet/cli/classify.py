@@ -12,7 +12,7 @@ import typer
 
 from regnet.cli.classify_ray import classify_on_ray, require_folder
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
-from regnet.cli.options import CacheDir, Entry, Mirrors, Offline, library
+from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 from regnet.cli.ray_option import Ray, RayCommand
 from regnet.conversion import InferencePrecision
@@ -165,7 +165,7 @@ def classify(
             show_default=False,
         ),
     ] = None,
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
-from regnet.cli.options import AsJson, CacheDir, Entry, HtmlReport, Mirrors, Offline, Truth, library
+from regnet.cli.options import (
+    AsJson,
+    CacheDir,
+    CheckpointEntry,
+    HtmlReport,
+    Mirrors,
+    Offline,
+    Truth,
+    library,
+)
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 
@@ -67,7 +76,7 @@ def compare(
     ] = None,
     as_json: AsJson = False,
     html: HtmlReport = None,
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

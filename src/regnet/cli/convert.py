@@ -9,7 +9,7 @@ import typer
 
 from regnet.certificate import PixelBound
 from regnet.cli.console import interruptible
-from regnet.cli.options import CacheDir, Entry, Mirrors, Offline, library
+from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 from regnet.conversion import Conversion, Format, Precision, require_format
 from regnet.errors import ConversionError, OutputError
@@ -95,7 +95,7 @@ def convert(
         Channels | None, typer.Option(help="The checkpoint's order, where not its layout's own")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

@@ -19,7 +19,7 @@ from regnet.cli.console import (
 from regnet.cli.options import (
     AsJson,
     CacheDir,
-    Entry,
+    CheckpointEntry,
     HtmlReport,
     LabelledPhotos,
     Mirrors,
@@ -93,7 +93,7 @@ def evaluate(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over instead of going on with a broken-off run")
     ] = False,
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

@@ -10,7 +10,7 @@ import typer
 
 from regnet.cli.classify import DEFAULT_MODEL
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track
-from regnet.cli.options import CacheDir, Entry, Mirrors, Offline, library
+from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 from regnet.conversion import InferencePrecision
 from regnet.writers import visible
@@ -79,7 +79,7 @@ def explain(
     precision: Annotated[
         InferencePrecision, typer.Option(help="As in `regnet classify`; bf16 is not exact")
     ] = "f32",
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

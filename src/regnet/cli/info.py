@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regnet.cli.options import Entry
+from regnet.cli.options import CheckpointEntry
 from regnet.complexity import complexity
 from regnet.errors import UnknownModelError
 from regnet.library import CHECKPOINT_SUFFIXES
@@ -48,7 +48,7 @@ def info(
     image_size: Annotated[
         int | None, typer.Option(help="Pixels a side to count for (default: the protocol's crop)")
     ] = None,
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
 ) -> None:
     """Print the report."""

@@ -23,12 +23,12 @@ Mirrors = Annotated[
     ),
 ]
 
-Entry = Annotated[
+CheckpointEntry = Annotated[
     str | None,
     typer.Option(
         "--entry",
         metavar="NAME",
-        help="Entry of a checkpoint file that holds several networks, as the error names it",
+        help="The network to take from a checkpoint of several, as the error names it",
         show_default=False,
     ),
 ]

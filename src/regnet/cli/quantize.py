@@ -13,7 +13,7 @@ from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track
 from regnet.cli.options import (
     AsJson,
     CacheDir,
-    Entry,
+    CheckpointEntry,
     HtmlReport,
     Mirrors,
     Model,
@@ -82,7 +82,7 @@ def quantize(
     output: OutputFolder = Path(),
     as_json: AsJson = False,
     html: HtmlReport = None,
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

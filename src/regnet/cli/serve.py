@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from regnet.cli.console import say
-from regnet.cli.options import CacheDir, Entry, Mirrors, Offline, library
+from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.conversion import InferencePrecision
 from regnet.errors import ServeError
 from regnet.serving.auth import read_token
@@ -92,7 +92,7 @@ def serve(
         int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Also serve gRPC there")
     ] = None,
     no_page: Annotated[bool, typer.Option("--no-page", help="Without the page at /")] = False,
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

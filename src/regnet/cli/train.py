@@ -18,7 +18,15 @@ from regnet.cli.console import (
     interruptible,
     say,
 )
-from regnet.cli.options import AsJson, CacheDir, Entry, LabelledPhotos, Mirrors, Offline, library
+from regnet.cli.options import (
+    AsJson,
+    CacheDir,
+    CheckpointEntry,
+    LabelledPhotos,
+    Mirrors,
+    Offline,
+    library,
+)
 from regnet.cli.progress import download_display
 from regnet.cli.training_display import SHOWN, Display, Stopping
 from regnet.result import readable
@@ -137,7 +145,7 @@ def train(
         float, typer.Option(min=0, help="Between checkpoints; each epoch ends with one")
     ] = 10.0,
     as_json: AsJson = False,
-    entry: Entry = None,
+    entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
     mirror: Mirrors = None,

@@ -188,6 +188,17 @@ def test_erasing_fills_rectangles_with_what_normalises_to_zero():
         assert mask.sum() == _extent(rows) * _extent(columns)  # no holes
 
 
+def test_erased_rectangles_have_the_mean_of_the_recipe():
+    mean = (128.0, 127.0, 126.0)
+    recipe = Augmentation(**NOTHING | {"erasing": 1.0})
+    run = Augment(recipe, classes=CLASSES, mean=mean)
+    images = photos(8)
+    result, _ = run(images, classes(8), generator())
+    changed = (result != images).any(1)
+    assert changed.flatten(1).any(1).all()
+    assert torch.equal(result.permute(0, 2, 3, 1)[changed].unique(dim=0), torch.tensor([mean]))
+
+
 def _extent(line):
     places = line.nonzero()
     return int(places.max() - places.min()) + 1

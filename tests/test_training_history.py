@@ -92,9 +92,19 @@ def test_epochs_follow_each_other(tmp_path: Path) -> None:
     assert len(rows(tmp_path)) == 1
 
 
+def test_the_best_of_tied_epochs_has_the_lowest_loss() -> None:
+    tied = [
+        record(n, val_top1=top1, val_loss=loss)
+        for n, top1, loss in ((1, 0.9, 0.1), (2, 1.0, 0.8), (3, 1.0, 0.4), (4, 1.0, 0.4))
+    ]
+    assert best_record(tied) is tied[2]
+
+
 def test_the_best_is_the_first_of_the_highest_validation() -> None:
     assert best_record([]) is None
-    validated = [record(1, val_top1=0.5), record(2, val_top1=0.6), record(3, val_top1=0.6)]
+    validated = [
+        record(n, val_top1=top1, val_loss=1.0) for n, top1 in ((1, 0.5), (2, 0.6), (3, 0.6))
+    ]
     best = best_record([*validated, record(4, val_top1=None, loss=0.0)])
     assert best is validated[1]
     blind = [record(n, val_top1=None, loss=loss) for n, loss in ((1, 2.0), (2, 1.0), (3, 1.5))]

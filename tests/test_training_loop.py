@@ -18,6 +18,7 @@ from regnet.training.history import History
 from regnet.training.loop import Trainer
 from regnet.training.run_checkpoint import LAST, read_run
 from regnet.training.schedule import learning_rate
+from regnet.training.validation import Score
 
 STEPS = 3  # of 96 photos in batches of 32
 
@@ -169,6 +170,26 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
     watcher = Recorder()
     made = run(job(tmp_path, still), watcher)
     assert len(watcher.records) == made.best.epoch + 2 < 50
+
+
+def test_of_epochs_that_tie_the_best_has_the_lowest_validation_loss(tmp_path: Path) -> None:
+    scores = [(0.5, 1.0), (1.0, 0.9), (1.0, 0.4), (1.0, 0.6), (1.0, 0.5)]
+    made = trainer(job(tmp_path, recipe(schedule={"epochs": 9, "patience": 2})))
+    made._validate = lambda: Score(loss=scores[made.position.epoch - 1][1],  # type: ignore[method-assign]
+                                   top1=scores[made.position.epoch - 1][0], top5=1.0)  # fmt: skip
+    history = History(tmp_path, tensorboard=False)
+    made.run(history, Recorder())
+    assert made.best.epoch == 3
+    assert len(history.records) == 5  # a lower loss is better: patience counts from epoch 3
+    assert history.best == history.records[2]
+
+
+def test_erased_rectangles_have_the_mean_of_the_input(tmp_path: Path) -> None:
+    mean = (10.0, 20.0, 30.0)
+    made = trainer(job(tmp_path, recipe(input={"mean": mean}, augmentation={"erasing": 1.0})))
+    step = next(made.feed.steps(0))
+    images, _ = made._augmented(step.parts[0], 0)
+    assert (images == torch.tensor(mean).view(1, 3, 1, 1)).all(1).flatten(1).any(1).all()
 
 
 def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path) -> None:

@@ -65,7 +65,7 @@ class TrainingRun:
 
     @property
     def best(self) -> EpochRecord | None:
-        """The first epoch of the highest validation top-1; without any, of the lowest loss."""
+        """The best epoch, as `best_record` has it."""
         return best_record(self.records)
 
     @property

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regnet.protocol import Preprocess
+from regnet.protocol import Preprocess, Triple
 from regnet.training.mixing import mix
 from regnet.training.recipe import Augmentation
 from regnet.training.trivial_augment import trivial_augment
@@ -35,12 +35,16 @@ ERASED_ASPECT: Final = (0.3, 3.3)  # height to width
 class Augment:
     """A recipe's augmentation of a batch, after the crop.
 
-    In this order: flip, TrivialAugment, lighting, random erasing, mixup or cutmix.
+    In this order: flip, TrivialAugment, lighting, random erasing, mixup or cutmix. `mean` is the
+    recipe's, of pixels 0..255 in BGR: erased rectangles have that colour.
     """
 
-    def __init__(self, augmentation: Augmentation, *, classes: int) -> None:
+    def __init__(
+        self, augmentation: Augmentation, *, classes: int, mean: Triple = Preprocess.mean
+    ) -> None:
         self.augmentation = augmentation
         self.classes = classes
+        self.mean = mean
 
     def __call__(
         self, images: Tensor, targets: Tensor, random: torch.Generator
@@ -59,7 +63,7 @@ class Augment:
         if recipe.lighting:
             images = light(images, recipe.lighting, draws)
         if recipe.erasing:
-            images = erase(images, recipe.erasing, draws)
+            images = erase(images, recipe.erasing, draws, mean=self.mean)
         return mix(images, soft, recipe, draws)
 
 
@@ -87,20 +91,27 @@ def lighting(weights: np.ndarray) -> np.ndarray:
     return added
 
 
-def erase(images: Tensor, probability: float, draws: np.random.Generator) -> Tensor:
-    """Return images (N, 3, H, W), with a probability a rectangle of each the protocol's mean.
+def erase(
+    images: Tensor,
+    probability: float,
+    draws: np.random.Generator,
+    *,
+    mean: Triple = Preprocess.mean,
+) -> Tensor:
+    """Return images (N, 3, H, W), a rectangle of each set to `mean` with this probability.
 
-    Which is 0 once they are normalised. Area and aspect are evenly spread over `ERASED_AREA` and,
-    in its logarithm, `ERASED_ASPECT`, the place over the image (arXiv 1708.04896).
+    `mean` is the protocol's, so a rectangle is 0 after normalising. Area and aspect are evenly
+    spread over `ERASED_AREA` and, in its logarithm, `ERASED_ASPECT`, the place over the image
+    (arXiv 1708.04896).
     """
     erased = images.clone()
-    mean = torch.tensor(Preprocess.mean, device=images.device)[:, None, None]
+    colour = torch.tensor(mean, device=images.device)[:, None, None]
     chosen = np.flatnonzero(draws.random(len(images)) < probability)
     height, width = images.shape[2:]
     for image, (top, left, bottom, right) in zip(
         chosen, rectangles(len(chosen), height, width, draws), strict=True
     ):
-        erased[image, :, top:bottom, left:right] = mean
+        erased[image, :, top:bottom, left:right] = colour
     return erased
 
 

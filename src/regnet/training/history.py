@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -76,12 +77,19 @@ class EpochRecord:
 
 
 def best_record(records: Iterable[EpochRecord]) -> EpochRecord | None:
-    """Return the first of the highest validation top-1; without any, of the lowest loss."""
+    """Return the epoch of the highest validation top-1; among ties, of the lowest validation loss.
+
+    Without validation: the epoch of the lowest training loss. The first where both are equal.
+    """
     records = list(records)
     validated = [record for record in records if record.val_top1 is not None]
-    if validated:
-        return max(validated, key=lambda record: record.val_top1 or 0.0)
-    return min(records, key=lambda record: record.loss, default=None)
+    return min(validated or records, key=_badness, default=None)
+
+
+def _badness(record: EpochRecord) -> tuple[float, float]:
+    if record.val_top1 is None:
+        return 0.0, record.loss
+    return -record.val_top1, math.inf if record.val_loss is None else record.val_loss
 
 
 class History:
@@ -120,7 +128,7 @@ class History:
 
     @property
     def best(self) -> EpochRecord | None:
-        """The first of the highest validation top-1; without any, of the lowest loss."""
+        """The best epoch so far, as `best_record` has it."""
         return best_record(self._records)
 
     def add(self, record: EpochRecord) -> None:

@@ -1,5 +1,6 @@
 """What a run is given, where it stands, and what it tells: the values around the loop."""
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -12,6 +13,7 @@ from regnet.training.history import EpochRecord
 from regnet.training.photos import CentreCrops, Photos, Unreadable
 from regnet.training.recipe import Recipe
 from regnet.training.teacher import Teacher
+from regnet.training.validation import Score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,8 +77,13 @@ class Best:
     """The best weights by validation so far, and their epoch, counted from 1."""
 
     top1: float = -1.0
+    loss: float = math.inf
     epoch: int = 0
     weights: dict[str, Tensor] = field(default_factory=dict)
+
+    def is_beaten_by(self, score: Score) -> bool:
+        """Return whether a score has a higher top-1, or the same top-1 and a lower loss."""
+        return (score.top1, -score.loss) > (self.top1, -self.loss)
 
 
 @dataclass(frozen=True, kw_only=True)

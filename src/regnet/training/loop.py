@@ -57,7 +57,7 @@ class Trainer:
         ema = recipe.averages.ema
         self.average = WeightAverage(network, ema) if ema else None
         self.position, self.best, self.sums = Position(), Best(), no_sums(fabric.device)
-        self._augment = Augment(recipe.augmentation, classes=job.classes)
+        self._augment = Augment(recipe.augmentation, classes=job.classes, mean=recipe.input.mean)
         self._perturbations = _perturbations(network, recipe.augmentation)
         self._normalise = Normalise(recipe.input.protocol(recipe.name), fabric.device)
         weights = job.class_weights()
@@ -239,9 +239,9 @@ class Trainer:
         lr, crop = self._last_rate, self.feed.side(self.position.epoch)
         self.position, self.sums = Position(self.position.epoch + 1), no_sums(self.fabric.device)
         score = self._validate()
-        if score and score.top1 > self.best.top1:
+        if score and self.best.is_beaten_by(score):
             kept = {name: t.detach().cpu().clone() for name, t in self.weights.items()}
-            self.best = Best(score.top1, self.position.epoch, kept)
+            self.best = Best(score.top1, score.loss, self.position.epoch, kept)
         return EpochRecord(
             epoch=self.position.epoch,
             lr=lr,

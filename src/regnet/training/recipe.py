@@ -63,7 +63,7 @@ class Schedule:
 
     `batch` images make a step; 0 chooses by their number, and by the memory of a GPU. The rate
     changes every "epoch" or every "step". `patience` ends the run after so many epochs without a
-    better validation; 0 never does.
+    better validation (a higher top-1, or the same with a lower loss); 0 never does.
     """
 
     epochs: int = 100

@@ -6,6 +6,7 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
+from regnet.class_list import Pair, parse_classes
 from regnet.errors import RegNetError
 
 
@@ -34,26 +35,30 @@ def imagenet_labels() -> Labels:
 
 
 def read_labels(path: str | Path) -> Labels:
-    """Return the classes in a file, one a line in index order: `wnid<TAB>name` or `name` alone.
+    """Return the classes in a file in index order.
 
-    A first line `wnid<TAB>name` or `index<TAB>wnid<TAB>name` is a header and skipped.
-    Raises `RegNetError` where the file is missing, empty or not UTF-8 text.
+    A line is a name, with a wnid or an index before it, or an index behind it; or the file has
+    columns (.tsv, .csv), with a header or without; or it is JSON: a list of names, or an object of
+    them by index. The order is that of the index where there is one, which has 0 to N - 1, each
+    once. Raises `RegNetError` for a file that cannot be read or understood.
     """
     try:
-        # Only newlines end a line: str.splitlines would also split at U+0085 and U+2028.
-        lines = Path(path).read_text("utf-8-sig").split("\n")
+        text = Path(path).read_text("utf-8-sig")
     except (OSError, ValueError) as exc:
         raise RegNetError(f"cannot read the class list {path}: {exc}") from exc
-    rows = [line.split("\t") for line in lines if line.strip()]
-    if rows and rows[0][-2:] == ["wnid", "name"]:
-        rows = rows[1:]
-    if not rows:
-        raise RegNetError(f"the class list {path} has no classes")
-    return tuple(_label(row) for row in rows)
+    try:
+        pairs = parse_classes(text, Path(path).suffix.lower())
+    except ValueError as exc:
+        raise RegNetError(f"the class list {path}: {exc}") from exc
+    return tuple(map(label_of, pairs))
 
 
-def _label(row: list[str]) -> Label:
-    if len(row) == 1:
-        return Label("", row[0].strip())
-    wnid, name = row[-2:]
-    return Label(wnid.strip(), name.strip())
+def label_of(pair: Pair) -> Label:
+    """Return the class of a wnid and a name; a wnid of ImageNet alone has its name from there."""
+    wnid, name = pair
+    return Label(wnid, name) if name else _imagenet_by_wnid().get(wnid) or Label(wnid, wnid)
+
+
+@cache
+def _imagenet_by_wnid() -> dict[str, Label]:
+    return {label.wnid: label for label in imagenet_labels()}

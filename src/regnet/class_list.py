@@ -1,0 +1,284 @@
+"""The text of a class list -> the wnid and name of each class, in index order.
+
+A column that is not understood is an error, never ignored: a wrong order of classes shows nowhere
+but in wrong answers.
+"""
+
+import csv
+import json
+import re
+from collections.abc import Sequence
+from typing import Any, Final, Literal
+
+Pair = tuple[str, str]
+"""The wnid and the name of a class; either may be empty."""
+
+Kind = Literal["index", "wnid", "name", "other"]
+
+WNID: Final = re.compile(r"n\d{8}")
+_ID: Final = re.compile(r"[A-Za-z]+\d+")  # the first of two columns of text: an id, then a name
+_LEADING: Final = re.compile(r"(\d+)(\s*[,:;=]\s*|[.)]\s+|\s+)(\S.*)")
+_TRAILING: Final = re.compile(r"(.*\S)(\s*[,:;=]\s*|\s+)(\d+)")
+_WNID_FIRST: Final = re.compile(r"(n\d{8})[\s,:;]+(\S.*)")
+_HEADERS: Final[dict[Kind, frozenset[str]]] = {
+    "index": frozenset(
+        ("index", "idx", "id", "number", "class_id", "class_index", "class_idx", "label_id")
+    )
+    | {"label_index", "label_idx", "category_id", "target"},
+    "wnid": frozenset(("wnid", "synset", "synset_id", "wordnet_id")),
+    "name": frozenset(("name", "class_name", "classname", "label_name", "label", "labels", "class"))
+    | {"classes", "category", "category_name", "words", "names"},
+}
+_SHOWN: Final = 5
+
+
+def parse_classes(text: str, suffix: str = "") -> list[Pair]:
+    """Return the classes of a list in index order; `suffix` is its file's, such as ".csv".
+
+    Raises `ValueError` with the reason for what cannot be understood.
+    """
+    if suffix in (".yaml", ".yml"):
+        raise ValueError("YAML is not read: write one name per line, or a JSON list of names")
+    if suffix == ".json" or text.lstrip()[:1] in ("[", "{"):
+        try:
+            return _of_json(json.loads(text))
+        except json.JSONDecodeError as exc:
+            if suffix == ".json":
+                raise ValueError(f"is not JSON: {exc}") from exc
+    # Only newlines end a line: str.splitlines would also split at U+0085 and U+2028.
+    lines = [line.strip("\r\n") for line in text.split("\n") if line.strip()]
+    if not lines:
+        raise ValueError("has no classes")
+    if any("\t" in line for line in lines):
+        return _of_columns([[_unquoted(cell) for cell in line.split("\t")] for line in lines])
+    if suffix == ".csv":
+        delimiter = ";" if all(";" in line for line in lines) else ","
+        rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
+        return _of_columns([[cell.strip() for cell in row] for row in rows], csv_file=True)
+    return _of_lines([line.strip() for line in lines])
+
+
+def _unquoted(text: str) -> str:
+    text = text.strip()
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        return text[1:-1].replace('""', '"').strip()
+    return text
+
+
+# Lines of text
+
+
+def _of_lines(lines: list[str]) -> list[Pair]:
+    """Return the classes of lines without tabs: a name, with an index or a wnid at an end."""
+    kinds = [_kind_of_header(word) for word in re.split(r"[\s,;]+", lines[0])]
+    if len(kinds) > 1 and len(lines) > 1 and "other" not in kinds and len(set(kinds)) > 1:
+        return _numbered(lines[1:], certain="index" in kinds)
+    return _numbered(lines, certain=False)
+
+
+def _numbered(lines: list[str], *, certain: bool) -> list[Pair]:
+    """Return the classes of lines, by the index before or behind each name where there is one.
+
+    With `certain` there must be one.
+    """
+    leading = [match for line in lines if (match := _LEADING.fullmatch(line))]
+    if _is_index(leading, certain=certain) and (certain or 2 * len(leading) > len(lines)):
+        if len(leading) < len(lines):
+            other = next(line for line in lines if not _LEADING.fullmatch(line))
+            raise ValueError(f"most lines begin with an index, but not {other!r}: quote the names")
+        return _by_index([int(m[1]) for m in leading], [_line(m[3]) for m in leading])
+    trailing = [match for line in lines if (match := _TRAILING.fullmatch(line))]
+    if len(trailing) == len(lines) and (certain or _is_trailing_index(trailing)):
+        return _by_index([int(m[3]) for m in trailing], [_line(m[1]) for m in trailing])
+    if certain:
+        raise ValueError("its first line names an index, which not every line has")
+    return [_line(line) for line in lines]
+
+
+def _line(line: str) -> Pair:
+    if found := _WNID_FIRST.fullmatch(line):
+        return found[1], _unquoted(found[2])
+    return (line, "") if WNID.fullmatch(line) else ("", _unquoted(line))
+
+
+def _is_index(matches: Sequence[re.Match[str]], *, certain: bool) -> bool:
+    """Tell whether numbers before names count classes: those of `2 door, 2 seater` do not."""
+    numbers = [int(match[1]) for match in matches]
+    separated = any(match[2].strip() for match in matches)
+    return bool(matches) and (certain or separated or len(set(numbers)) == len(numbers))
+
+
+def _is_trailing_index(matches: Sequence[re.Match[str]]) -> bool:
+    """Tell whether numbers after names count classes: those of `Boeing 737` do not."""
+    if any(not match[2].strip() for match in matches):
+        numbers = sorted(int(match[3]) for match in matches)
+        counted = numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
+        return counted and len({match[1] for match in matches}) == len(matches)
+    return True
+
+
+def _by_index(indices: list[int], pairs: list[Pair]) -> list[Pair]:
+    """Return the classes in the order of their indices, which are to be 0 to N - 1, each once."""
+    count = len(indices)
+    if sorted(indices) == list(range(1, count + 1)):
+        raise ValueError(
+            f"its index column counts from 1 to {count}: class indices count from 0. Subtract 1 "
+            "from each, or remove the column if the lines are in the model's order"
+        )
+    if sorted(indices) != list(range(count)):
+        missing = sorted(set(range(count)) - set(indices))
+        raise ValueError(
+            f"its index column must have 0 to {count - 1}, each once; missing: "
+            f"{_listed(map(str, missing))}. If these numbers belong to the names, quote the names"
+        )
+    order = sorted(range(count), key=indices.__getitem__)
+    return [pairs[place] for place in order]
+
+
+# Columns
+
+
+def _of_columns(rows: list[list[str]], *, csv_file: bool = False) -> list[Pair]:
+    rows = [row[:-1] if csv_file and len(row) > 1 and not row[-1] else row for row in rows]
+    if len({len(row) for row in rows}) > 1:
+        return [_ragged(row, number) for number, row in enumerate(rows, 1)]
+    header, rows = _split_header(rows, csv_file=csv_file)
+    if not rows:
+        raise ValueError("has no classes")
+    columns = [list(column) for column in zip(*rows, strict=True)]
+    kinds = header or [_kind(column) for column in columns]
+    if not header and kinds == ["name", "name"] and all(map(_ID.fullmatch, columns[0])):
+        kinds = ["wnid", "name"]  # ids of another kind than ImageNet's
+    return _pairs(columns, kinds)
+
+
+def _ragged(row: list[str], number: int) -> Pair:
+    """Return the class of one line where some have an id and others only a name."""
+    if len(row) == 1:
+        return _line(row[0])
+    if len(row) == 2 and _ID.fullmatch(row[0]) and row[1]:
+        return row[0], row[1]
+    raise ValueError(
+        f"line {number} has {len(row)} columns, others have not: {_listed(row)}. Quote names with "
+        "commas, or write one name per line"
+    )
+
+
+def _split_header(
+    rows: list[list[str]], *, csv_file: bool
+) -> tuple[list[Kind] | None, list[list[str]]]:
+    """Return the kinds of columns that a header gives, None without one, and the other rows."""
+    first, rest = rows[0], rows[1:]
+    kinds = [_kind_of_header(cell) for cell in first]
+    known = [kind for kind in kinds if kind != "other"]
+    if not known or (len(first) == 1 and not csv_file):
+        return None, rows
+    fits = [
+        _kind([row[place] for row in rest]) == kind
+        for place, kind in enumerate(kinds)
+        if kind in ("index", "wnid") and rest
+    ]
+    if len(known) == len(first) or any(fits):
+        return kinds, rest
+    return None, rows
+
+
+def _kind_of_header(cell: str) -> Kind:
+    word = re.sub(r"[\s-]+", "_", cell.strip().lower())
+    return next((kind for kind, words in _HEADERS.items() if word in words), "other")
+
+
+def _kind(column: Sequence[str]) -> Kind:
+    if all(cell.isdecimal() for cell in column):
+        return "index"
+    return "wnid" if all(map(WNID.fullmatch, column)) else "name"
+
+
+def _pairs(columns: list[list[str]], kinds: list[Kind]) -> list[Pair]:
+    """Return the classes of columns of these kinds, in the order of the index where there is one.
+
+    A header may call numbers `label` and names `class`: a column of numbers is the index only
+    where there is a column of names beside it.
+    """
+    names = [place for place, kind in enumerate(kinds) if kind == "name"]
+    if len(names) > 1:
+        numbered = [place for place in names if _kind(columns[place]) == "index"]
+        if len(numbered) == 1 and "index" not in kinds:
+            kinds = ["index" if p == numbered[0] else kind for p, kind in enumerate(kinds)]
+    places = {
+        k: [p for p, kind in enumerate(kinds) if kind == k] for k in ("index", "wnid", "name")
+    }
+    if len(columns) == 1 and places["index"]:
+        places["name"], places["index"] = places["index"], []  # digits are names as others are
+    many = any(len(places[kind]) > 1 for kind in ("index", "wnid", "name"))
+    if many or not (places["name"] or places["wnid"]):
+        shown = "; ".join(_listed(column) for column in columns)
+        raise ValueError(
+            f"which of its {len(columns)} columns are the names is unclear ({shown}): add a first "
+            "line such as index<TAB>name, or leave the names only"
+        )
+    empty = [""] * len(columns[0])
+    wnids = columns[places["wnid"][0]] if places["wnid"] else empty
+    classes = columns[places["name"][0]] if places["name"] else empty
+    pairs = list(zip(wnids, classes, strict=True))
+    if not places["index"]:
+        return pairs
+    return _by_index(_integers(columns[places["index"][0]]), pairs)
+
+
+def _integers(column: Sequence[str]) -> list[int]:
+    if wrong := [cell for cell in column if not cell.isdecimal()]:
+        raise ValueError(f"its index column has no whole numbers in: {_listed(wrong)}")
+    return [int(cell) for cell in column]
+
+
+# JSON
+
+
+def _of_json(value: Any) -> list[Pair]:
+    """Return the classes of a list of names, or an object of names by index or indices by name."""
+    if isinstance(value, dict):
+        for key in ("id2label", "label2id", "class_to_idx", "names", "classes", "labels"):
+            if isinstance(value.get(key), list | dict) and value[key]:
+                return _of_json(value[key])
+        return _of_object(value)
+    if not isinstance(value, list) or not value:
+        raise ValueError("has no list of names")
+    if all(isinstance(entry, dict) for entry in value):
+        return _of_records(value)
+    return [_json_pair(entry) for entry in value]
+
+
+def _of_object(value: dict[str, Any]) -> list[Pair]:
+    if value and all(key.isdecimal() for key in value):
+        return _by_index([int(key) for key in value], [_json_pair(v) for v in value.values()])
+    if value and all(type(entry) is int for entry in value.values()):
+        return _by_index(list(value.values()), [_line(key) for key in value])
+    raise ValueError(
+        f"is an object of neither names by index nor indices by name: {_listed(value)}"
+    )
+
+
+def _of_records(value: list[dict[str, Any]]) -> list[Pair]:
+    """Return the classes of records such as {"id": 0, "name": "ash"}."""
+    header = list(value[0])
+    if any(list(entry) != header for entry in value):
+        raise ValueError("has records of different keys")
+    return _of_columns([header, *([str(cell) for cell in entry.values()] for entry in value)])
+
+
+def _json_pair(entry: Any) -> Pair:
+    """Return the class of a name, or of a wnid and a name as in imagenet_class_index.json."""
+    if isinstance(entry, str) and entry.strip():
+        return _line(entry.strip())
+    if isinstance(entry, list) and len(entry) == 2 and all(isinstance(e, str) for e in entry):
+        wnid, name = entry
+        if WNID.fullmatch(wnid):
+            return wnid, name.replace("_", " ").strip()
+    raise ValueError(f"has an entry that is no name of a class: {json.dumps(entry)[:80]}")
+
+
+def _listed(names: Any) -> str:
+    names = [repr(str(name)) for name in names]
+    text = ", ".join(names[:_SHOWN])
+    return text if len(names) <= _SHOWN else f"{text}, ..."

@@ -1,5 +1,6 @@
 """Evaluation: figures, unreadable images, resuming after a kill, memory, the card, the command."""
 
+import csv
 import gc
 import io
 import json
@@ -10,9 +11,11 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -508,3 +511,56 @@ def test_progress_shows_the_running_accuracy(
         scores = score(Fake(metadata), Numbers(40, {1}), listeners=[_running_top1(advance)])
     assert f"top-1 {100 * scores.metrics.top1.value:.2f} %" in terminal.getvalue()
     assert "40/40" in terminal.getvalue()
+
+
+def rows_in(path: Path) -> list[dict[str, Any]]:
+    """Return the rows of a file of JSON, one object per image."""
+    text = path.read_text("utf-8")
+    if path.suffix == ".json":
+        return list(json.loads(text))
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_predictions_have_the_format_of_their_ending(
+    metadata: ModelMetadata, tmp_path: Path
+) -> None:
+    for name in ("p.parquet", "p.json", "p.JSONL", "p.ndjson", "p.csv"):
+        with open_predictions(tmp_path / name, LABELS) as listener:
+            score(Fake(metadata), Numbers(20, {4}), listeners=[listener])
+    rows = pq.read_table(tmp_path / "p.parquet").to_pylist()
+    for name in ("p.json", "p.JSONL", "p.ndjson"):
+        assert rows_in(tmp_path / name) == rows
+    with (tmp_path / "p.csv").open(newline="", encoding="utf-8") as file:
+        flat = list(csv.DictReader(file))
+    assert [row["source"] for row in flat] == [row["source"] for row in rows]
+    assert (flat[4]["truth"], flat[4]["correct"], flat[4]["error"]) == ("4", "", rows[4]["error"])
+    assert flat[7]["correct"] == str(rows[7]["correct"]).lower()
+    for rank, one in enumerate(rows[7]["top5"], 1):
+        assert flat[7][f"top{rank}_label"] == one["label"]
+        assert float(flat[7][f"top{rank}_probability"]) == one["probability"]
+
+
+def test_another_ending_is_refused_before_any_work(photos: Path, tmp_path: Path) -> None:
+    for name in ("p.xlsx", "p.txt", "p"):
+        done = run(
+            "bundled",
+            photos,
+            "--subset",
+            "--predictions",
+            tmp_path / name,
+            cache=tmp_path / "c",
+            code=2,
+        )
+        assert ".json, .jsonl, .ndjson, .csv or .parquet" in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_predictions_go_to_a_stream(metadata: ModelMetadata, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        text = pool.submit(pipe.read_text)
+        with open_predictions(pipe, LABELS) as listener:
+            score(Fake(metadata), Numbers(3), listeners=[listener])
+        assert [json.loads(line)["truth"] for line in text.result(10).splitlines()] == [0, 1, 2]
+    assert pipe.is_fifo()

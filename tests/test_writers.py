@@ -4,6 +4,9 @@ import csv
 import io
 import json
 import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -201,6 +204,41 @@ def test_a_device_is_written_to_and_stays_one() -> None:
     with pytest.raises(OutputError, match="No space"), open_writer(full, "jsonl") as writer:
         writer.write(GOOD)
     assert full.is_char_device()
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_a_pipe_gets_what_a_file_would(format: OutputFormat, tmp_path: Path) -> None:
+    pipe, file = tmp_path / "pipe", tmp_path / "file"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        data = pool.submit(pipe.read_bytes)
+        for path in (pipe, file):
+            with open_writer(path, format) as writer:
+                writer.write(GOOD)
+        assert data.result(10) == file.read_bytes() != b""
+    assert pipe.is_fifo()
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"])
+def test_standard_output_by_its_name(name: str, tmp_path: Path) -> None:
+    """What was there before stays, as with `>>`; what is printed comes in its order."""
+    if not Path("/proc/self/fd").is_dir():
+        pytest.skip("needs /proc")
+    file = tmp_path / "out"
+    file.write_text("before\n")
+    program = (
+        "from pathlib import Path; from regnet.files import write_whole; "
+        f"print('one'); write_whole(Path({name!r}), b'two\\n'); print('three')"
+    )
+    with file.open("ab") as stdout:
+        subprocess.run([sys.executable, "-c", program], stdout=stdout, check=True)
+    assert file.read_text() == "before\none\ntwo\nthree\n"
+
+
+def test_a_descriptor_that_is_closed() -> None:
+    closed = Path("/dev/fd/987654")
+    with pytest.raises(OutputError, match="Bad file descriptor"), open_writer(closed, "csv"):
+        pass
 
 
 FRAME = Prediction("a.mp4", TWO[:1], None, "m", timestamp=1.5)

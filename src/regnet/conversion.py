@@ -11,6 +11,7 @@ from regnet.certificate import PixelBound
 from regnet.errors import ConversionError
 from regnet.fields import FieldError, labels_to_rows
 from regnet.files import write_whole
+from regnet.json_text import json_bytes
 from regnet.labels import Labels
 from regnet.metadata import Preprocessing
 from regnet.protocol import Channels
@@ -115,7 +116,7 @@ def write_conversion(folder: Path, conversion: Conversion) -> None:
     """Write the record that marks a folder as a complete conversion."""
     stamps = {name: _stamp(folder / name) for name in conversion.files}
     record = asdict(conversion) | {"path": conversion.path.name, "files": stamps}
-    write_whole(folder / CONVERSION_FILE, json.dumps(record).encode())
+    write_whole(folder / CONVERSION_FILE, json_bytes(record))
 
 
 def _stamp(path: Path) -> list[int]:

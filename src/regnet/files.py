@@ -2,12 +2,16 @@
 
 import hashlib
 import os
+import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
+
+_DESCRIPTOR: Final = re.compile(r"/dev/std(out|err)|(?:/dev|/proc/(?:self|thread-self))/fd/(\d+)")
 
 
 @contextmanager
@@ -23,7 +27,15 @@ def new_folder_beside(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[BinaryIO]:
-    """Give a file that is on disk before it gets its name; an error leaves none."""
+    """Give a file that is on disk before it gets its name; an error leaves none. A link stays one.
+
+    A stream, pipe or device is written as it is.
+    """
+    if (stream := open_stream(path)) is not None:
+        with stream:
+            yield stream
+        return
+    path = path.resolve()
     with new_folder_beside(path) as scratch:
         part = scratch / path.name
         with part.open("wb") as file:
@@ -37,6 +49,26 @@ def write_whole(path: Path, data: bytes) -> None:
     """Write a file that is on disk before it gets its name. Raises `OSError`."""
     with whole_file(path) as file:
         file.write(data)
+
+
+def open_stream(path: Path) -> BinaryIO | None:
+    """Open what is written as it is: an open stream (/dev/stdout), a pipe or a device.
+
+    None for a file, one that does not exist yet too. Raises `OSError`.
+    """
+    if found := _DESCRIPTOR.fullmatch(str(path)):
+        name, number = found.groups()
+        sys.stdout.flush()  # what was printed before comes before
+        # Its own descriptor: opened by its name, a file that it is redirected to would be emptied.
+        return os.fdopen(os.dup(int(number or {"out": 1, "err": 2}[name])), "wb")
+    return path.open("wb") if is_stream(path) else None
+
+
+def is_stream(path: Path) -> bool:
+    """Return whether a path is an open stream (/dev/stdout), a pipe or a device."""
+    if _DESCRIPTOR.fullmatch(str(path)):
+        return True
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def sha384_of(path: Path) -> str:

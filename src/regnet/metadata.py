@@ -1,6 +1,5 @@
 """What travels inside a converted model: what it is, what it needs, where it is from."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, TypeVar, get_args
@@ -17,6 +16,7 @@ from regnet.fields import (
     preprocess_field,
     spec_field,
 )
+from regnet.json_text import json_text
 from regnet.labels import Labels
 from regnet.protocol import Preprocess
 from regnet.spec import Spec, spec_to_dict
@@ -66,9 +66,9 @@ class ModelMetadata:
         strings = {
             "name": self.name,
             "card": self.card,
-            "spec": json.dumps(spec_to_dict(self.spec)),
-            "preprocess": json.dumps(self.preprocess.to_dict()),
-            "labels": json.dumps(labels_to_rows(self.labels)),
+            "spec": json_text(spec_to_dict(self.spec)),
+            "preprocess": json_text(self.preprocess.to_dict()),
+            "labels": json_text(labels_to_rows(self.labels)),
             "weights_sha384": self.weights_sha384,
             "precision": self.precision,
             "licence": self.licence,
@@ -81,7 +81,7 @@ class ModelMetadata:
 
     def _records(self) -> dict[str, str]:
         records = {name: getattr(self, name) for name in _RECORDS}
-        return {name: json.dumps(r.to_dict()) for name, r in records.items() if r is not None}
+        return {name: json_text(r.to_dict()) for name, r in records.items() if r is not None}
 
 
 def metadata_from_strings(values: Mapping[str, str], *, source: str) -> ModelMetadata:

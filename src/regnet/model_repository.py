@@ -12,7 +12,6 @@ https://github.com/triton-inference-server/openvino_backend, its README and src/
 """
 
 import filecmp
-import json
 import re
 import shutil
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from typing import Any, Final
 from regnet.errors import ModelError, OutputError
 from regnet.files import new_folder_beside
 from regnet.graph import graph_metadata, read_graph
+from regnet.json_text import json_text
 from regnet.labels import Labels
 from regnet.library import CHECKPOINT_SUFFIXES
 from regnet.runtime import ov
@@ -157,11 +157,11 @@ def config_text(graph: ov.Model, name: str) -> str:
     """
     return "\n".join(
         [
-            f"name: {json.dumps(name)}",
+            f"name: {json_text(name)}",
             'backend: "openvino"',
             "max_batch_size: 0",
             *_tensor("input", graph.input(0)),
-            *_tensor("output", graph.output(0), f"label_filename: {json.dumps(LABELS)}"),
+            *_tensor("output", graph.output(0), f"label_filename: {json_text(LABELS)}"),
             "instance_group [ { count: 1 kind: KIND_CPU } ]",
             "",
         ]
@@ -174,7 +174,7 @@ def _tensor(role: str, port: Any, *more: str) -> list[str]:
         raise ModelError(f"{role} {port.any_name} is {kind}; f32 or u8 is wanted")
     dims = ", ".join(str(-1 if d.is_dynamic else d.get_length()) for d in port.partial_shape)
     fields = (
-        f"name: {json.dumps(port.any_name)}",
+        f"name: {json_text(port.any_name)}",
         f"data_type: {_TYPES[kind]}",
         f"dims: [ {dims} ]",
         *more,

@@ -6,6 +6,7 @@ from typing import Final
 
 from regnet.errors import OutputError, SpecError, UnknownModelError
 from regnet.files import write_whole
+from regnet.json_text import json_bytes
 from regnet.spec import Spec, spec_from_dict, spec_to_dict
 
 SUFFIX: Final = ".json"
@@ -33,6 +34,6 @@ def read_spec(path: Path) -> Spec:
 def write_spec(path: Path, spec: Spec) -> None:
     """Write a spec to a file, whole or not at all. Raises `OutputError`."""
     try:
-        write_whole(path, (json.dumps(spec_to_dict(spec)) + "\n").encode())
+        write_whole(path, json_bytes(spec_to_dict(spec)) + b"\n")
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc

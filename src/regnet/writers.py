@@ -1,15 +1,24 @@
 """Predictions to text or files, one by one, so that what is written is readable at any time."""
 
-import contextlib
-import csv
-import json
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final, Literal, Protocol, TextIO
+from typing import Any, BinaryIO, Final, Literal, Protocol, TextIO
 
-from regnet.errors import MissingExtraError, OutputError
+from regnet.errors import OutputError
+from regnet.output_file import naming, open_output, text_of
 from regnet.result import Prediction, Wanted
+from regnet.row_writers import (
+    SUFFIXES,
+    CsvRows,
+    JsonLinesRows,
+    JsonRows,
+    ParquetRows,
+    Row,
+    RowWriter,
+    require_parquet,
+    score_type,
+)
 
 OutputFormat = Literal["table", "json", "jsonl", "csv", "parquet"]
 
@@ -77,38 +86,27 @@ def visible(text: str) -> str:
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
-class JsonLinesWriter:
-    """A JSON object a line."""
+class _RowsWriter:
+    """Writes predictions as rows: `rows_of` makes those of one prediction."""
 
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-
-    def write(self, prediction: Prediction) -> None:
-        """Write one line."""
-        print(json.dumps(prediction.to_dict()), file=self._file, flush=True)
-
-    def close(self) -> None:
-        """Nothing is left to write."""
-
-
-class JsonWriter:
-    """A JSON array of objects, an object a line."""
-
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
-        self._before = "[\n"
+    def __init__(self, rows: RowWriter, rows_of: Callable[[Prediction], Iterable[Row]]) -> None:
+        self._rows, self._rows_of = rows, rows_of
 
     def write(self, prediction: Prediction) -> None:
-        """Write one element."""
-        print(self._before, json.dumps(prediction.to_dict()), sep="", end="", file=self._file)
-        self._before = ",\n"
+        """Write the rows of one prediction."""
+        for row in self._rows_of(prediction):
+            self._rows.write(row)
 
     def close(self) -> None:
-        """End the array."""
-        print("[]" if self._before == "[\n" else "\n]", file=self._file)
+        """Complete the output."""
+        self._rows.close()
 
 
-class CsvWriter:
+def _one_row(prediction: Prediction) -> tuple[Row, ...]:
+    return (prediction.to_dict(),)
+
+
+class CsvWriter(_RowsWriter):
     """A row a class, `rank` 1 first; an image that failed has one row with its `error`.
 
     With sets there are rows for all classes of the set, and `set` says which rows are of it.
@@ -117,106 +115,53 @@ class CsvWriter:
     COLUMNS = ("source", "rank", "index", "wnid", "label", "probability", "error", "model")
 
     def __init__(self, file: TextIO, wanted: Wanted = PLAIN) -> None:
-        self._file = file
-        self._rows = csv.DictWriter(file, (*self.COLUMNS, *wanted.fields), lineterminator="\n")
-        self._rows.writeheader()
-
-    def write(self, prediction: Prediction) -> None:
-        """Write the rows of one image."""
-        common = {"source": prediction.source, "model": prediction.model}
-        if prediction.timestamp is not None:
-            common["timestamp"] = str(prediction.timestamp)
-        if prediction.coverage is not None:
-            common["coverage"] = str(prediction.coverage)
-        if prediction.unknown is not None:
-            common["unknown"] = _truth_value(prediction.unknown)
-        if prediction.error is not None:
-            self._rows.writerow(common | {"error": prediction.error})
-        for row in _csv_rows(prediction):
-            self._rows.writerow(common | row)
-        self._file.flush()
-
-    def close(self) -> None:
-        """Nothing is left to write."""
+        super().__init__(CsvRows(file, (*self.COLUMNS, *wanted.fields)), _csv_rows)
 
 
-def _csv_rows(prediction: Prediction) -> Iterator[dict[str, Any]]:
-    """Yield the fields of each class: the most probable ones, and those of the set."""
+def _csv_rows(prediction: Prediction) -> Iterator[Row]:
+    """Yield a row of each class, the most probable ones and those of the set; or of the error."""
+    common = {
+        "source": prediction.source,
+        "model": prediction.model,
+        "timestamp": prediction.timestamp,
+        "coverage": prediction.coverage,
+        "unknown": prediction.unknown,
+    }
+    if prediction.error is not None:
+        yield common | {"error": prediction.error}
     members = prediction.set
     scores = max(prediction.predictions, members or (), key=len)
     for rank, score in enumerate(scores, start=1):
-        row = {"rank": rank} | score.to_dict()
-        yield row if members is None else row | {"set": _truth_value(rank <= len(members))}
+        row = common | {"rank": rank} | score.to_dict()
+        yield row if members is None else row | {"set": rank <= len(members)}
 
 
-def _truth_value(value: bool) -> str:
-    return "true" if value else "false"
+class ParquetWriter(_RowsWriter):
+    """Rows as in JSON: source, predictions (a list of structs), error, model and what is wanted.
+
+    Raises `MissingExtraError` without pyarrow.
+    """
+
+    def __init__(self, file: BinaryIO, wanted: Wanted = PLAIN) -> None:
+        require_parquet()
+        super().__init__(ParquetRows(file, _parquet_schema(wanted)), _one_row)
 
 
-class ParquetWriter:
-    """Rows as in JSON: source, predictions (a list of structs), error, model and what is wanted."""
+def _parquet_schema(wanted: Wanted) -> Any:
+    import pyarrow as pa
 
-    ROW_GROUP = 1024
-
-    def __init__(self, path: Path, wanted: Wanted = PLAIN) -> None:
-        try:
-            import pyarrow as pa
-            import pyarrow.parquet as pq
-        except ImportError as exc:
-            raise MissingExtraError("writing Parquet", "parquet") from exc
-        score = pa.struct(
-            [
-                ("index", pa.int32()),
-                ("wnid", pa.string()),
-                ("label", pa.string()),
-                ("probability", pa.float64()),
-            ]
-        )
-        text = pa.string()
-        columns = [("source", text), ("predictions", pa.list_(score)), ("error", text)]
-        kinds = {
-            "timestamp": pa.float64(),
-            "set": pa.list_(score),
-            "coverage": pa.float64(),
-            "unknown": pa.bool_(),
-        }
-        added = [(name, kinds[name]) for name in wanted.fields]
-        self._schema = pa.schema([*columns, ("model", text), *added])
-        self._table = pa.Table
-        self._writer = pq.ParquetWriter(path, self._schema)
-        self._rows: list[dict[str, Any]] = []
-
-    def write(self, prediction: Prediction) -> None:
-        """Keep one row; rows are written in groups."""
-        self._rows.append(prediction.to_dict())
-        if len(self._rows) >= self.ROW_GROUP:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._writer.write_table(self._table.from_pylist(self._rows, self._schema))
-        self._rows = []
-
-    def close(self) -> None:
-        """Write the remaining rows and the footer."""
-        if self._rows:
-            self._flush()
-        self._writer.close()
+    text, scores = pa.string(), pa.list_(score_type())
+    kinds = {
+        "timestamp": pa.float64(),
+        "set": scores,
+        "coverage": pa.float64(),
+        "unknown": pa.bool_(),
+    }
+    columns = [("source", text), ("predictions", scores), ("error", text), ("model", text)]
+    return pa.schema([*columns, *((name, kinds[name]) for name in wanted.fields)])
 
 
-_TEXT_WRITERS: dict[str, type[TableWriter | JsonWriter | JsonLinesWriter]] = {
-    "table": TableWriter,
-    "json": JsonWriter,
-    "jsonl": JsonLinesWriter,
-}
-_SUFFIXES: dict[str, OutputFormat] = {
-    ".json": "json",
-    ".jsonl": "jsonl",
-    ".ndjson": "jsonl",
-    ".csv": "csv",
-    ".parquet": "parquet",
-    ".txt": "table",
-    "": "table",
-}
+_SUFFIXES: dict[str, OutputFormat] = {**SUFFIXES, ".txt": "table", "": "table"}
 
 
 def format_of(path: Path) -> OutputFormat:
@@ -228,12 +173,6 @@ def format_of(path: Path) -> OutputFormat:
     return _SUFFIXES.get(ending, "table")
 
 
-def part_of(output: Path) -> Path:
-    """Return the path of an output file until it is complete."""
-    output = output.resolve()
-    return output.with_name(output.name + ".part")
-
-
 @contextmanager
 def open_writer(
     output: Path | TextIO, format: OutputFormat, wanted: Wanted = PLAIN
@@ -243,46 +182,36 @@ def open_writer(
     `wanted` is what predictions will be written with: their columns.
 
     A path gets its final name only then; until then it ends in `.part`, and keeps that after an
-    interrupt if there is an older file. Raises `OutputError` where it cannot be written.
+    interrupt if there is an older file. A stream, pipe or device is written as it is. Raises
+    `OutputError` where it cannot be written.
     """
     if not isinstance(output, Path):
         if format == "parquet":
             raise OutputError("Parquet is not text: name a file")
-        with _closing(_text_writer(output, format, wanted)) as writer:
+        with closing(_text_writer(output, format, wanted)) as writer:
             yield writer
         return
     if not output.name or output.is_dir():
         raise OutputError(f"cannot write {output}: it is a folder")
-    output = output.resolve()  # a link stays one
-    direct = output.exists() and not output.is_file()  # a pipe or device is written as it is
-    part = output if direct else part_of(output)
-    with _naming(output):
-        writer = _file_writer(part, format, wanted)
+    if format == "parquet":
+        require_parquet()
+    with naming(output):
+        place = open_output(output)
+        writer = _file_writer(place.file, format, wanted)
     try:
         yield _NamingWriter(writer, output)
     except KeyboardInterrupt:
-        _complete(writer, part, part if output.exists() else output)
+        with naming(output), place.file:
+            writer.close()
+            place.keep()
         raise
     except BaseException:
-        with contextlib.suppress(OSError):
+        with suppress(OSError), place.file:
             writer.close()
         raise
-    _complete(writer, part, output)
-
-
-def _complete(writer: Writer, part: Path, output: Path) -> None:
-    with _naming(output):
+    with naming(output), place.file:
         writer.close()
-        if part != output:
-            part.replace(output)
-
-
-@contextmanager
-def _naming(output: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise OutputError(f"cannot write {output}: {exc.strerror or exc}") from exc
+        place.complete()
 
 
 class _NamingWriter:
@@ -293,7 +222,7 @@ class _NamingWriter:
         self._output = output
 
     def write(self, prediction: Prediction) -> None:
-        with _naming(self._output):
+        with naming(self._output):
             self._writer.write(prediction)
 
     def close(self) -> None:
@@ -301,37 +230,30 @@ class _NamingWriter:
 
 
 class _FileWriter:
-    """A text writer and the file it owns."""
+    """A writer of text to a binary file, which stays open."""
 
-    def __init__(self, path: Path, format: OutputFormat, wanted: Wanted) -> None:
-        self._file = path.open("w", encoding="utf-8", newline="")
-        self._writer = _text_writer(self._file, format, wanted)
+    def __init__(self, file: BinaryIO, format: OutputFormat, wanted: Wanted) -> None:
+        self._text = text_of(file)
+        self._writer = _text_writer(self._text, format, wanted)
 
     def write(self, prediction: Prediction) -> None:
         self._writer.write(prediction)
 
     def close(self) -> None:
-        try:
-            self._writer.close()
-        finally:
-            self._file.close()
+        self._writer.close()
+        self._text.flush()
 
 
-def _file_writer(path: Path, format: OutputFormat, wanted: Wanted) -> Writer:
+def _file_writer(file: BinaryIO, format: OutputFormat, wanted: Wanted) -> Writer:
     if format == "parquet":
-        return ParquetWriter(path, wanted)
-    return _FileWriter(path, format, wanted)
+        return ParquetWriter(file, wanted)
+    return _FileWriter(file, format, wanted)
 
 
 def _text_writer(file: TextIO, format: OutputFormat, wanted: Wanted) -> Writer:
     if format == "csv":
         return CsvWriter(file, wanted)
-    return _TEXT_WRITERS[format](file)
-
-
-@contextmanager
-def _closing(writer: Writer) -> Iterator[Writer]:
-    try:
-        yield writer
-    finally:
-        writer.close()
+    if format == "table":
+        return TableWriter(file)
+    rows = JsonRows(file) if format == "json" else JsonLinesRows(file)
+    return _RowsWriter(rows, _one_row)

@@ -1,6 +1,5 @@
 """`regnet benchmark`: how fast a model is on this machine."""
 
-import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regnet.cli.console import interruptible, say, track
+from regnet.cli.console import interruptible, print_json, say, track
 from regnet.cli.options import (
     CacheDir,
     CheckpointEntry,
@@ -117,7 +116,7 @@ def _run(plan: "Plan", models: Library, *, as_json: bool, html: Path | None) -> 
         write_html(html, benchmark_page(found))
     if not as_json:
         typer.echo(as_text(found) + "\n")
-    typer.echo(json.dumps(found.to_dict()))
+    print_json(found.to_dict())
 
 
 def _watch(turns: "Sequence[Turn]") -> "Iterable[Turn]":

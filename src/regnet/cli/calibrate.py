@@ -1,6 +1,5 @@
 """`regnet calibrate`: honest probabilities, and sets that hold the truth as often as asked."""
 
-import json
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, counter, interruptible
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, counter, interruptible, print_json
 from regnet.cli.options import (
     AsJson,
     CacheDir,
@@ -115,7 +114,10 @@ def calibrate(
             from regnet.report.calibration import calibration_page
 
             write_html(html, calibration_page(report))
-    typer.echo(json.dumps(report.to_dict()) if as_json else _as_text(report))
+    if as_json:
+        print_json(report.to_dict())
+    else:
+        typer.echo(_as_text(report))
     good = report.learnt.held_out.holds and not report.unreadable
     raise typer.Exit(EXIT_OK if good else EXIT_SOME_FAILED)
 

@@ -11,16 +11,17 @@ from typing import Annotated
 import typer
 
 from regnet.cli.classify_ray import classify_on_ray, require_folder
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track, utf8_stdout
 from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 from regnet.cli.ray_option import Ray, RayCommand
 from regnet.conversion import InferencePrecision
 from regnet.errors import DownloadError, LicenceError, OutputError
 from regnet.library import Library
+from regnet.output_file import part_of
 from regnet.result import Prediction, Wanted
 from regnet.video.names import is_video, require_extra
-from regnet.writers import OutputFormat, format_of, open_writer, part_of
+from regnet.writers import OutputFormat, format_of, open_writer
 
 DEFAULT_MODEL = "regnetx-3.2gf"
 
@@ -240,7 +241,8 @@ def _write(
     """Write the results and return how many failed; say so where the reader would not see it."""
     done = failed = 0
     try:
-        with open_writer(output or sys.stdout, format, wanted) as writer:
+        screen = sys.stdout if format == "table" else utf8_stdout()
+        with open_writer(output or screen, format, wanted) as writer:
             for prediction in results:
                 writer.write(prediction)
                 done += 1

@@ -1,6 +1,5 @@
 """`regnet compare`: where two pipelines part, and by how much."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, print_json, say, track
 from regnet.cli.options import (
     AsJson,
     CacheDir,
@@ -130,7 +129,7 @@ def _report(record: "ComparisonRecord", *, as_json: bool, html: Path | None) -> 
 
         write_html(html, comparison_page(record))
     if as_json:
-        typer.echo(json.dumps(record.to_dict()))
+        print_json(record.to_dict())
         return
     from regnet.comparison.table import comparison_lines
 

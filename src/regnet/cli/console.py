@@ -1,10 +1,13 @@
 """What every command shares: consoles, exit codes, progress bars."""
 
+import io
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+
+from regnet.json_text import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -46,6 +49,18 @@ def clock(seconds: float) -> str:
 def say(message: str) -> None:
     """Print one plain line on standard error."""
     print(message, file=sys.stderr)  # noqa: T201
+
+
+def utf8_stdout() -> TextIO:
+    """Return standard output in UTF-8, as JSON and CSV are, whatever the terminal's encoding."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+    return sys.stdout
+
+
+def print_json(value: Any, *, indent: int | None = None) -> None:
+    """Print a value as JSON on standard output: one line, or more with `indent`."""
+    print(json_text(value, indent=indent), file=utf8_stdout(), flush=True)
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """`regnet convert`: published weights or a checkpoint -> OpenVINO IR or ONNX."""
 
-import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from regnet.certificate import PixelBound
-from regnet.cli.console import interruptible
+from regnet.cli.console import interruptible, print_json
 from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 from regnet.conversion import Conversion, Format, Precision, require_format
@@ -117,11 +116,19 @@ def convert(
     with interruptible():
         require_format(format, preprocessing)
         if layout == "repository":
-            typer.echo(_into_repository(models, model, changes, output, as_json=as_json))
+            values, text = _into_repository(models, model, changes, output)
+            _print(values, text, as_json=as_json)
             return
         conversion = _convert(models, model, changes)
         path = _publish(conversion, output)
-    typer.echo(_as_json(conversion, path) if as_json else _as_text(conversion, path))
+    _print(_as_json(conversion, path), _as_text(conversion, path), as_json=as_json)
+
+
+def _print(values: dict[str, Any], text: str, *, as_json: bool) -> None:
+    if as_json:
+        print_json(values)
+    else:
+        typer.echo(text)
 
 
 def _convert(models: Library, model: str, changes: dict[str, Any]) -> Conversion:
@@ -133,9 +140,9 @@ def _convert(models: Library, model: str, changes: dict[str, Any]) -> Conversion
 
 
 def _into_repository(
-    models: Library, model: str, changes: dict[str, Any], folder: Path, *, as_json: bool
-) -> str:
-    """Add the model to a repository, converted if it is not yet, and return what to print."""
+    models: Library, model: str, changes: dict[str, Any], folder: Path
+) -> tuple[dict[str, Any], str]:
+    """Add the model to a repository, converted if it is not yet; return the JSON and the text."""
     from regnet.model_repository import add_to_repository, converted_file
 
     if changes["format"] != "ir":
@@ -143,12 +150,11 @@ def _into_repository(
     if path := converted_file(model):
         _require_unchanged(model, changes)
         entry = add_to_repository(path, folder, name=changes["name"])
-        return json.dumps(_entry_values(entry)) if as_json else _entry_text(entry)
+        return _entry_values(entry), _entry_text(entry)
     conversion = _convert(models, model, changes)
     entry = add_to_repository(conversion.path, folder)
-    if as_json:
-        return json.dumps(_entry_values(entry) | _values(conversion))
-    return "\n".join([_entry_text(entry), *_text_lines(conversion)])
+    text = "\n".join([_entry_text(entry), *_text_lines(conversion)])
+    return _entry_values(entry) | _values(conversion), text
 
 
 def _require_unchanged(model: str, changes: dict[str, Any]) -> None:
@@ -187,9 +193,9 @@ def _publish(conversion: Conversion, folder: Path) -> Path:
     return folder / conversion.path.name
 
 
-def _as_json(conversion: Conversion, path: Path) -> str:
+def _as_json(conversion: Conversion, path: Path) -> dict[str, Any]:
     files = [str(path.parent / name) for name in conversion.files]
-    return json.dumps({"path": str(path), "files": files} | _values(conversion))
+    return {"path": str(path), "files": files} | _values(conversion)
 
 
 def _values(conversion: Conversion) -> dict[str, Any]:

@@ -1,12 +1,18 @@
 """`regnet doctor`: what is wrong with a data set, before a training is wasted on it."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, Advance, counter, interruptible
+from regnet.cli.console import (
+    EXIT_OK,
+    EXIT_SOME_FAILED,
+    Advance,
+    counter,
+    interruptible,
+    print_json,
+)
 from regnet.cli.outputs import require_html, write_html
 
 if TYPE_CHECKING:
@@ -73,7 +79,7 @@ def doctor(
 
             write_html(html, doctor_page(found, tree))
     if as_json:
-        print(json.dumps(found.to_dict(files=files)))  # noqa: T201
+        print_json(found.to_dict(files=files))
     else:
         for line in examination_lines(found):
             print(line)  # noqa: T201

@@ -1,6 +1,5 @@
 """`regnet download`: weights into the cache, verified."""
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from regnet.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, say
+from regnet.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, print_json, say
 from regnet.cli.options import CacheDir, Mirrors, Offline
 from regnet.cli.progress import download_display, one_at_a_time
 from regnet.errors import DownloadError, LicenceError, UnknownModelError
@@ -196,7 +195,7 @@ def _print_line(text: str) -> None:
 def _display(progress: Progress) -> Iterator[OnEvent]:
     """Give a listener for the events of all threads."""
     if progress is Progress.JSON:
-        yield one_at_a_time(lambda event: _print_line(json.dumps(event.to_dict())))
+        yield one_at_a_time(lambda event: print_json(event.to_dict()))
     elif progress is Progress.NONE:
         yield ignore
     else:

@@ -1,6 +1,5 @@
 """`regnet evaluate`: how good a model is on labelled photos."""
 
-import json
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from regnet.cli.console import (
     Advance,
     counter,
     interruptible,
+    print_json,
     say,
 )
 from regnet.cli.options import (
@@ -88,7 +88,10 @@ def evaluate(
     as_json: AsJson = False,
     html: HtmlReport = None,
     predictions: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Write every prediction, as Parquet")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Write every prediction: .csv, .json, .jsonl or .parquet"
+        ),
     ] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over instead of going on with a broken-off run")
@@ -101,12 +104,14 @@ def evaluate(
     """Evaluate and exit with 0, or 1 if some photos could not be read."""
     choice = Choice(model=model, engine=engine, precision=precision, protocol=protocol)
     require_html(html)
-    _require_parquet(predictions)
+    require_writable(predictions)
     models = library(cache_dir, offline, mirror, entry)
     with interruptible():
         from regnet.evaluation.evaluate import open_run
-        from regnet.evaluation.predictions_file import open_predictions
+        from regnet.evaluation.predictions_file import open_predictions, predictions_format
 
+        if predictions is not None:
+            predictions_format(predictions)  # before the photos are scored
         with download_display() as on_event:
             run = open_run(
                 choice,
@@ -129,15 +134,6 @@ def evaluate(
     raise typer.Exit(EXIT_SOME_FAILED if found.scores.unreadable else EXIT_OK)
 
 
-def _require_parquet(predictions: Path | None) -> None:
-    """Find out before the photos are scored whether predictions can be written after."""
-    require_writable(predictions)
-    if predictions is not None:
-        from regnet.evaluation.predictions_file import require_parquet
-
-        require_parquet()
-
-
 def _report(found: "Evaluation", run: "Run", *, as_json: bool, html: Path | None) -> None:
     """Print the figures and write the report."""
     if html is not None:
@@ -145,7 +141,7 @@ def _report(found: "Evaluation", run: "Run", *, as_json: bool, html: Path | None
 
         write_html(html, evaluation_page(found, run.dataset))
     if as_json:
-        print(json.dumps(found.to_dict()))  # noqa: T201
+        print_json(found.to_dict())
         return
     from regnet.evaluation.table import evaluation_lines
 

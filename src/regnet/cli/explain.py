@@ -1,6 +1,5 @@
 """`regnet explain`: where in a photo a model sees a class."""
 
-import json
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -9,10 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regnet.cli.classify import DEFAULT_MODEL
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track, utf8_stdout
 from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.cli.progress import download_display
 from regnet.conversion import InferencePrecision
+from regnet.row_writers import JsonRows
 from regnet.writers import visible
 
 if TYPE_CHECKING:
@@ -110,11 +110,11 @@ def _tracked(results: Iterable["ExplainedPhoto"], photos: list[str]) -> Iterable
 
 def _print_json(results: Iterable["ExplainedPhoto"]) -> int:
     """Print a JSON array, an object a line, and return how many failed."""
-    failed, before = 0, "[\n"
+    failed, rows = 0, JsonRows(utf8_stdout())
     for photo in results:
-        typer.echo(before + json.dumps(photo.to_dict()), nl=False)
-        failed, before = failed + (photo.error is not None), ",\n"
-    typer.echo("[]" if before == "[\n" else "\n]")
+        rows.write(photo.to_dict())
+        failed += photo.error is not None
+    rows.close()
     return failed
 
 

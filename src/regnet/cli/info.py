@@ -1,12 +1,12 @@
 """`regnet info`: what a network, a checkpoint or a converted model is and costs."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regnet.cli.console import print_json
 from regnet.cli.options import CheckpointEntry
 from regnet.complexity import complexity
 from regnet.errors import UnknownModelError
@@ -53,7 +53,10 @@ def info(
 ) -> None:
     """Print the report."""
     report = _report(model, image_size, entry)
-    typer.echo(json.dumps(report, indent=2) if as_json else _as_text(report))
+    if as_json:
+        print_json(report, indent=2)
+    else:
+        typer.echo(_as_text(report))
 
 
 def _report(model: str, image_size: int | None, entry: str | None) -> dict[str, Any]:

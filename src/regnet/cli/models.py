@@ -1,6 +1,5 @@
 """`regnet models`: the zoo as a table, and single cards."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regnet.cli.console import stdout
+from regnet.cli.console import print_json, stdout
 from regnet.cli.options import CacheDir
 from regnet.complexity import Complexity, complexity
 from regnet.spec import network_title
@@ -57,7 +56,7 @@ def _models(
     cards = find_cards(names or card_names())
     if as_json:
         rows = [_as_dict(card, cache_dir) for card in cards]
-        print(json.dumps(rows[0] if one else rows, indent=1))  # noqa: T201
+        print_json(rows[0] if one else rows, indent=1)
     elif one:
         _show_card(cards[0], cache_dir)
     else:

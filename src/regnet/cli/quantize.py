@@ -1,6 +1,5 @@
 """`regnet quantize`: an INT8 model, with how far it agrees with the original."""
 
-import json
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, print_json, track
 from regnet.cli.options import (
     AsJson,
     CacheDir,
@@ -109,7 +108,10 @@ def quantize(
             from regnet.report.quantization import quantization_page
 
             write_html(html, quantization_page(found, agreement or calibration))
-    typer.echo(json.dumps(found.to_dict()) if as_json else "\n".join(_lines(found)))
+    if as_json:
+        print_json(found.to_dict())
+    else:
+        typer.echo("\n".join(_lines(found)))
     raise typer.Exit(EXIT_SOME_FAILED if found.unreadable else EXIT_OK)
 
 

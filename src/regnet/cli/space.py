@@ -1,6 +1,5 @@
 """`regnet space`: samples of the design space."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +10,7 @@ from regnet.cli import space_analyze, space_search, space_sweep
 from regnet.cli.console import interruptible, say, track
 from regnet.cli.outputs import require_writable
 from regnet.cli.ranges import Range, bounds
+from regnet.json_text import json_text
 
 HELP = "The design space of RegNets: samples of it."
 
@@ -79,7 +79,7 @@ def sample(
     window = Window(macs=bounds(macs), params=bounds(params), acts=bounds(acts))
     chosen = replace(space_by_name(space), stages=stages)
     networks = draw(chosen, count, seed=seed, window=window, frame=frame)
-    lines = (json.dumps(spec_to_dict(one.spec)) + "\n" for one in networks)
+    lines = (json_text(spec_to_dict(one.spec)) + "\n" for one in networks)
     with interruptible():
         if output is None:
             sys.stdout.writelines(lines)

@@ -1,13 +1,12 @@
 """`regnet space analyze`: what records of training runs tell of design spaces."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regnet.cli.console import interruptible, say, stdout
+from regnet.cli.console import interruptible, print_json, say, stdout
 from regnet.cli.outputs import require_html, require_writable, write_html
 
 if TYPE_CHECKING:
@@ -66,8 +65,9 @@ def analyze(
     require_html(output)
     require_writable(parquet)
     with interruptible():
+        from regnet.row_writers import require_parquet
         from regnet.space.analysis import analyze_files
-        from regnet.space.analysis_json import analysis_to_dict, require_parquet, rows, write_rows
+        from regnet.space.analysis_json import analysis_to_dict, rows, write_rows
 
         if parquet is not None:
             require_parquet()
@@ -80,7 +80,7 @@ def analyze(
 
             write_html(output, analysis_page(found))
         if as_json:
-            typer.echo(json.dumps(analysis_to_dict(found)))
+            print_json(analysis_to_dict(found))
         else:
             _show(found)
 

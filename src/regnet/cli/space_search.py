@@ -1,13 +1,12 @@
 """`regnet space search`: the most accurate network within a latency on this machine."""
 
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regnet.cli.console import interruptible, say, stdout
+from regnet.cli.console import interruptible, print_json, say, stdout
 from regnet.cli.options import AsJson
 from regnet.cli.outputs import require_html, require_writable, write_html
 
@@ -116,7 +115,7 @@ def search(
         if as_json:
             from regnet.space.search_export import found_to_dict
 
-            typer.echo(json.dumps(found_to_dict(found, trained)))
+            print_json(found_to_dict(found, trained))
         else:
             _show(found, trained)
 

@@ -1,13 +1,12 @@
 """`regnet space sweep`: trains a population of networks, one record a run."""
 
-import json
 import logging
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, print_json, say, track
 from regnet.cli.options import AsJson
 from regnet.cli.outputs import require_writable
 from regnet.cli.ranges import Range, bounds
@@ -137,5 +136,8 @@ def sweep(
                 watch=lambda items, what, total: track(items, what, lambda: total, unit="photos"),
                 say=say,
             )
-    typer.echo(json.dumps(swept.to_dict()) if as_json else summary(swept))
+    if as_json:
+        print_json(swept.to_dict())
+    else:
+        typer.echo(summary(swept))
     raise typer.Exit(EXIT_SOME_FAILED if swept.failed else EXIT_OK)

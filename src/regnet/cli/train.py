@@ -1,6 +1,5 @@
 """`regnet train`: from a folder of photos to a model, measured and reported on."""
 
-import json
 import logging
 import shlex
 import sys
@@ -16,6 +15,7 @@ from regnet.cli.console import (
     EXIT_OK,
     EXIT_SOME_FAILED,
     interruptible,
+    print_json,
     say,
 )
 from regnet.cli.options import (
@@ -204,7 +204,10 @@ def train(
     if not training.finished:
         say(f"regnet: stopped; go on with: {_resuming(training.folder, named=output is not None)}")
         raise typer.Exit(EXIT_INTERRUPTED)
-    typer.echo(json.dumps(training.to_dict()) if as_json else "\n".join(_lines(training)))
+    if as_json:
+        print_json(training.to_dict())
+    else:
+        typer.echo("\n".join(_lines(training)))
     raise typer.Exit(EXIT_SOME_FAILED if training.unreadable else EXIT_OK)
 
 

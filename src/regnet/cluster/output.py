@@ -19,6 +19,7 @@ from typing import Any, Final, Protocol
 from regnet.data.object_store import ObjectStore, is_object_address
 from regnet.errors import ClusterError, OutputError
 from regnet.files import write_whole
+from regnet.json_text import json_bytes
 
 MANIFEST: Final = "_manifest.json"
 _FINISHED: Final = "_finished"
@@ -108,7 +109,7 @@ class Output:
     def add(self, part: Part, data: bytes) -> None:
         """Write a partition, and only then that it is there."""
         self._folder.write(part.file, data)
-        record = json.dumps(asdict(part)).encode()
+        record = json_bytes(asdict(part))
         self._folder.write(f"{_FINISHED}/{Path(part.file).stem}.json", record)
 
     def complete(self, parts: list[Part]) -> None:
@@ -123,7 +124,7 @@ class Output:
             manifest["images"] = sum(part.rows for part in parts)
             manifest["failed"] = sum(part.failed for part in parts)
             manifest["partitions"] = [asdict(part) for part in parts]
-        self._folder.write(MANIFEST, json.dumps(manifest, indent=1).encode() + b"\n")
+        self._folder.write(MANIFEST, json_bytes(manifest, indent=1) + b"\n")
 
     def _require_same(self, data: bytes) -> None:
         try:

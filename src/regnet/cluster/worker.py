@@ -1,6 +1,7 @@
 """What runs on the nodes: an engine that makes a partition's images to a Parquet file."""
 
 import hashlib
+import io
 import os
 import socket
 import sys
@@ -76,16 +77,14 @@ class LocalWorker:
             batch_size=settings.batch_size,
         )
         rows = failed = 0
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "part.parquet"
-            writer = ParquetWriter(path, settings.wanted)
-            for prediction in found:
-                writer.write(prediction)
-                rows += 1
-                failed += prediction.error is not None
-            writer.close()
-            data = path.read_bytes()
-        made = {"rows": rows, "failed": failed, "data": data}
+        file = io.BytesIO()
+        writer = ParquetWriter(file, settings.wanted)
+        for prediction in found:
+            writer.write(prediction)
+            rows += 1
+            failed += prediction.error is not None
+        writer.close()
+        made = {"rows": rows, "failed": failed, "data": file.getvalue()}
         ran = {"started": started, "ended": time.time(), "cpu": time.process_time() - cpu}
         by = {"worker": f"{socket.gethostname()}:{os.getpid()}", "memory": peak_memory()}
         return {**made, **ran, **by}

@@ -1,133 +1,143 @@
-"""Every prediction of an evaluation, a row an image, in a Parquet file."""
+"""Every prediction of an evaluation, one row per image, in a file of CSV, JSON or Parquet."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-import numpy as np
-
-from regnet.errors import MissingExtraError, OutputError
+from regnet.errors import OutputError
 from regnet.evaluation.scoring import Batch, Listener
+from regnet.files import is_stream
 from regnet.labels import Labels
-from regnet.result import top_classes
-from regnet.writers import part_of
+from regnet.output_file import naming, open_output, text_of
+from regnet.result import readable, top_classes
+from regnet.row_writers import (
+    SUFFIXES,
+    CsvRows,
+    JsonLinesRows,
+    JsonRows,
+    ParquetRows,
+    Row,
+    RowFormat,
+    RowWriter,
+    require_parquet,
+    score_type,
+)
 
 TOP: Final = 5
 ROW_GROUP: Final = 1024
 
+_COLUMNS: Final = ("source", "truth", "truth_label", "probability_of_truth", "correct", "error")
+_SCORE: Final = ("index", "wnid", "label", "probability")
 
-def require_parquet() -> None:
-    """Raise `MissingExtraError` where Parquet cannot be written."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as exc:
-        raise MissingExtraError("writing Parquet", "parquet") from exc
+
+def predictions_format(path: Path) -> RowFormat:
+    """Return the format that a file's ending stands for; JSON Lines for a stream without one.
+
+    Raises `OutputError` for another ending, `MissingExtraError` if Parquet cannot be written.
+    """
+    found = SUFFIXES.get(path.suffix.lower())
+    if found is None and not path.suffix and is_stream(path):
+        found = "jsonl"
+    if found is None:
+        *known, last = SUFFIXES
+        raise OutputError(
+            f"{path}: the ending says the format of predictions: {', '.join(known)} or {last}"
+        )
+    if found == "parquet":
+        require_parquet()
+    return found
 
 
 @contextmanager
 def open_predictions(path: Path, labels: Labels) -> Iterator[Listener]:
     """Give what writes every prediction; the file gets its name once all are in it.
 
-    Raises `OutputError` where it cannot be written, `MissingExtraError` without pyarrow.
+    Raises `OutputError` if it cannot be written, and as `predictions_format`.
     """
-    part = part_of(path)
+    kind = predictions_format(path)
+    with naming(path):
+        place = open_output(path)
+        rows, flush = _writer(place.file, kind)
     try:
-        with _naming(path):
-            rows = _Rows(part, labels)
 
         def write(batch: Batch) -> None:
-            with _naming(path):
-                rows.add(batch)
+            with naming(path):
+                for row in _rows(batch, labels):
+                    rows.write(row)
 
         yield write
-        with _naming(path):
+        with naming(path):
             rows.close()
-            part.replace(path.resolve())
+            flush()
+            place.complete()
+    except BaseException:
+        with suppress(OSError):
+            rows.close()
+        raise
     finally:
-        part.unlink(missing_ok=True)
+        place.discard()
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc
+def _writer(file: BinaryIO, format: RowFormat) -> tuple[RowWriter, Callable[[], None]]:
+    """Return what takes rows, and what flushes its text to the file."""
+    if format == "parquet":
+        return ParquetRows(file, _schema(), group=ROW_GROUP), file.flush
+    text = text_of(file)
+    if format == "csv":
+        return _FlatRows(CsvRows(text, _csv_columns())), text.flush
+    return JsonRows(text) if format == "json" else JsonLinesRows(text), text.flush
 
 
-class _Rows:
-    """Takes batches in order and writes their rows in groups; `close` writes the footer.
-
-    Columns: `source`; `truth`, `truth_label`; `top5` (structs of index, wnid, label, probability,
-    best first); `probability_of_truth`; `correct`; `error`. An unreadable image has only the first
-    three and the last.
-    """
-
-    def __init__(self, path: Path, labels: Labels) -> None:
-        require_parquet()
-        import pyarrow.parquet as pq
-
-        self._labels = labels
-        self._schema = _schema()
-        self._writer = pq.ParquetWriter(path, self._schema)
-        self._rows: list[dict[str, Any]] = []
-
-    def add(self, batch: Batch) -> None:
-        """Keep a batch's rows."""
-        rows = iter(batch.scored.probabilities)
-        for source, truth, error in zip(
-            batch.sources, batch.truths, batch.scored.errors, strict=True
-        ):
-            self._rows.append(
-                {
-                    "source": source.encode("utf-8", "backslashreplace").decode(),
-                    "truth": truth,
-                    "truth_label": self._labels[truth].name,
-                    "error": error,
-                }
-                | (self._scores(next(rows), truth) if error is None else {})
-            )
-        if len(self._rows) >= ROW_GROUP:
-            self._flush()
-
-    def _scores(self, row: np.ndarray[Any, Any], truth: int) -> dict[str, Any]:
-        top = top_classes(row, self._labels, TOP)
-        return {
-            "top5": [score.to_dict() for score in top],
-            "probability_of_truth": float(row[truth]),
-            "correct": top[0].index == truth,
+def _rows(batch: Batch, labels: Labels) -> Iterator[Row]:
+    """Yield a row for each image; an unreadable one has its `source`, `truth` and `error`."""
+    scores = iter(batch.scored.probabilities)
+    for source, truth, error in zip(batch.sources, batch.truths, batch.scored.errors, strict=True):
+        row = next(scores) if error is None else None
+        top = () if row is None else top_classes(row, labels, TOP)
+        yield {
+            "source": readable(source),
+            "truth": truth,
+            "truth_label": labels[truth].name,
+            "top5": [score.to_dict() for score in top] if top else None,
+            "probability_of_truth": None if row is None else float(row[truth]),
+            "correct": top[0].index == truth if top else None,
+            "error": error,
         }
 
+
+class _FlatRows:
+    """Rows whose `top5` becomes columns: `top1_index`, `top1_wnid`, ... `top5_probability`."""
+
+    def __init__(self, rows: RowWriter) -> None:
+        self._rows = rows
+
+    def write(self, row: Row) -> None:
+        """Write one row."""
+        flat = dict(row)
+        for rank, score in enumerate(flat.pop("top5") or (), 1):
+            flat |= {f"top{rank}_{name}": value for name, value in score.items()}
+        self._rows.write(flat)
+
     def close(self) -> None:
-        """Write the remaining rows and the footer."""
-        self._flush()
-        self._writer.close()
+        """Complete the output."""
+        self._rows.close()
 
-    def _flush(self) -> None:
-        import pyarrow as pa
 
-        self._writer.write_table(pa.Table.from_pylist(self._rows, self._schema))
-        self._rows = []
+def _csv_columns() -> tuple[str, ...]:
+    top = (f"top{rank}_{name}" for rank in range(1, TOP + 1) for name in _SCORE)
+    return (*_COLUMNS, *top)
 
 
 def _schema() -> Any:
     import pyarrow as pa
 
-    score = pa.struct(
-        [
-            ("index", pa.int32()),
-            ("wnid", pa.string()),
-            ("label", pa.string()),
-            ("probability", pa.float64()),
-        ]
-    )
     return pa.schema(
         [
             ("source", pa.string()),
             ("truth", pa.int32()),
             ("truth_label", pa.string()),
-            ("top5", pa.list_(score)),
+            ("top5", pa.list_(score_type())),
             ("probability_of_truth", pa.float64()),
             ("correct", pa.bool_()),
             ("error", pa.string()),

@@ -111,7 +111,7 @@ def page(title: str, sections: Sequence[Section], *, subtitle: str = "", foot: s
 def write_page(path: Path, html: str) -> None:
     """Write a report, whole or not at all. Raises `OutputError`."""
     try:
-        write_whole(path.resolve(), html.encode("utf-8", "backslashreplace"))
+        write_whole(path, html.encode("utf-8", "backslashreplace"))
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc
 

@@ -1,6 +1,5 @@
 """The report of `regnet train`: while a run goes on, and of what came out of it."""
 
-import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -12,6 +11,7 @@ from regnet.complexity import complexity
 from regnet.data.labelled import Dataset
 from regnet.evaluation.evaluate import Evaluation
 from regnet.evaluation.table import percent, subset_text
+from regnet.json_text import json_text
 from regnet.report import evaluation as evaluated
 from regnet.report.figures import svg
 from regnet.report.html import (
@@ -340,7 +340,7 @@ def _recipe(recipe: Recipe) -> Section:
     values: dict[str, Any] = asdict(recipe)
     pairs = [("name", values.pop("name")), ("seed", str(values.pop("seed")))]
     for part, table_ in values.items():
-        pairs.append((part, ", ".join(f"{k} {json.dumps(v)}" for k, v in table_.items())))
+        pairs.append((part, ", ".join(f"{k} {json_text(v)}" for k, v in table_.items())))
     batch = recipe.schedule.batch
     return Section(
         "The recipe",

@@ -1,6 +1,5 @@
 """The log of a server: JSON, one line a request, without what the images show."""
 
-import json
 import logging
 import sys
 import threading
@@ -9,10 +8,10 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
+from regnet.json_text import json_text
 from regnet.serving.exchange import Exchange
 
 _LONGEST_PATH: Final = 200  # characters
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"))
 
 
 class AccessLog:
@@ -68,7 +67,7 @@ class AccessLog:
             root.removeHandler(handler)
 
     def _write(self, fields: dict[str, Any]) -> None:
-        line = _ENCODER.encode(fields) + "\n"
+        line = json_text(fields, separators=(",", ":")) + "\n"
         stream = self._stream or sys.stderr
         with self._lock:
             stream.write(line)

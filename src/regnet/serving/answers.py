@@ -1,15 +1,13 @@
 """Answers as bytes: JSON without detours, and errors that name the limit and the request."""
 
-import json
 import math
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar
 
 from starlette.responses import Response
 
+from regnet.json_text import json_bytes
 from regnet.serving.exchange import Exchange
 from regnet.serving.refusals import Refused
-
-_ENCODER: Final = json.JSONEncoder(separators=(",", ":"), allow_nan=False)
 
 
 class Forbidden(Refused):
@@ -24,14 +22,14 @@ class Unsupported(Refused):
     status: ClassVar[int] = 415
 
 
-def json_bytes(value: Any) -> bytes:
-    """Return JSON as short as it gets."""
-    return _ENCODER.encode(value).encode()
+def short_json(value: Any) -> bytes:
+    """Return JSON in UTF-8, as short as it gets."""
+    return json_bytes(value, separators=(",", ":"), allow_nan=False)
 
 
 def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
     """Return an answer that is JSON."""
-    return Response(json_bytes(value), status, headers, "application/json")
+    return Response(short_json(value), status, headers, "application/json")
 
 
 def error_answer(

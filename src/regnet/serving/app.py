@@ -3,7 +3,7 @@
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
-from regnet.serving.answers import error_answer, json_bytes
+from regnet.serving.answers import error_answer, short_json
 from regnet.serving.exchange import exchange_of
 from regnet.serving.gate import Gate
 from regnet.serving.openapi import openapi
@@ -46,7 +46,7 @@ def _add_figures(app: FastAPI, service: Service) -> None:
 def _add_reference(app: FastAPI, service: Service) -> None:
     document = openapi(service)
     app.openapi = lambda: document  # type: ignore[method-assign]
-    text, page = json_bytes(document), reference_page(document)
+    text, page = short_json(document), reference_page(document)
 
     @app.get("/openapi.json", include_in_schema=False)
     async def described(request: Request) -> Response:

@@ -1,12 +1,12 @@
 """HTTP/1.1 on one connection: uvicorn's, with the limits it lacks on heads, slowness and waste."""
 
 import asyncio
-import json
 from collections.abc import Callable
 from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
+from regnet.json_text import json_bytes
 from regnet.serving.gate import SECURITY_HEADERS
 
 MAX_HEAD: Final = 64 << 10
@@ -132,7 +132,7 @@ class Connection(HttpToolsProtocol):
         if self.transport.is_closing():
             return
         self.failed(_REASONS[status])
-        body = json.dumps({"error": error}).encode()
+        body = json_bytes({"error": error})
         headers = (
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from regnet.errors import shown
 from regnet.labels import Labels
 from regnet.metadata import ModelMetadata
-from regnet.serving.answers import json_bytes
+from regnet.serving.answers import short_json
 from regnet.serving.inputs import PHOTOS, Tensor, images
 from regnet.serving.limits import Limits
 from regnet.serving.outputs import (
@@ -222,10 +222,10 @@ def infer_answer(
     if not wish.binary:
         texts = [name.decode() for row in names for name in row]
         output["data"] = texts if wish.classes else rows.ravel().tolist()
-        return json_bytes(answer), None
+        return short_json(answer), None
     data = packed(names) if wish.classes else rows.astype("<f4", copy=False).tobytes()
     output["parameters"] = {"binary_data_size": len(data)}
-    header = json_bytes(answer)
+    header = short_json(answer)
     return header + data, len(header)
 
 

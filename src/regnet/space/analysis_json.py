@@ -1,14 +1,15 @@
 """An analysis of records as JSON values, and its runs as a table's rows."""
 
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from regnet.errors import MissingExtraError, OutputError
+from regnet.errors import OutputError
 from regnet.files import write_whole
+from regnet.json_text import json_text
+from regnet.row_writers import require_parquet
 from regnet.space.analysis import Analysis, SpaceResult
 from regnet.space.findings import Difference
 from regnet.space.outcomes import Population
@@ -111,7 +112,7 @@ def _network_rows(one: SpaceResult) -> list[dict[str, Any]]:
             "params": network.params,
             "acts": network.acts,
             "e_fit": one.fits[place].error if one.fits else None,
-            "spec": json.dumps(spec_to_dict(network.spec)),
+            "spec": json_text(spec_to_dict(network.spec)),
         }
         made.append(row | {n: float(v[place]) for n, v in population.parameters.items()})
     return made
@@ -127,16 +128,8 @@ def _failed_row(run: RunRecord) -> dict[str, Any]:
         "params": run.params,
         "acts": run.acts,
         "e_fit": None,
-        "spec": json.dumps(spec_to_dict(run.spec)),
+        "spec": json_text(spec_to_dict(run.spec)),
     }
-
-
-def require_parquet() -> None:
-    """Raise `MissingExtraError` where Parquet cannot be written."""
-    try:
-        import pyarrow.parquet  # noqa: F401
-    except ImportError as exc:
-        raise MissingExtraError("writing Parquet", "parquet") from exc
 
 
 def write_rows(path: Path, table: Sequence[dict[str, Any]]) -> None:
@@ -155,6 +148,6 @@ def write_rows(path: Path, table: Sequence[dict[str, Any]]) -> None:
     buffer = io.BytesIO()
     pq.write_table(pa.table(dict(zip(names, arrays, strict=True))), buffer)
     try:
-        write_whole(path.resolve(), buffer.getvalue())
+        write_whole(path, buffer.getvalue())
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc

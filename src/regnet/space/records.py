@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from regnet.errors import OutputError, SpaceError, SpecError, shown
+from regnet.json_text import json_bytes
 from regnet.spec import Spec, spec_from_dict, spec_to_dict
 
 _KEY_DIGITS: Final = 16
@@ -219,7 +220,7 @@ class RecordFile:
 
     def append(self, record: RunRecord) -> None:
         """Add a record; it is on disk when this returns."""
-        line = json.dumps(record.to_dict(), allow_nan=False).encode() + b"\n"
+        line = json_bytes(record.to_dict(), allow_nan=False) + b"\n"
         with self._writing(), _locked(self._file):
             size = self._mend()
             try:

@@ -1,6 +1,5 @@
 """The best networks of a search trained for real, and ranked by what they learnt."""
 
-import json
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from regnet.errors import MissingExtraError
+from regnet.json_text import json_text
 from regnet.space.records import RunRecord
 from regnet.space.search import Found, Measured
 from regnet.spec import spec_to_dict
@@ -62,7 +62,7 @@ def train_best(
     best = [found.pick, *found.runners_up][:top]
     with tempfile.TemporaryDirectory() as folder:
         specs = Path(folder) / f"{SPACE}.jsonl"
-        lines = [json.dumps(spec_to_dict(one.network.spec)) + "\n" for one in best]
+        lines = [json_text(spec_to_dict(one.network.spec)) + "\n" for one in best]
         specs.write_text("".join(lines), "utf-8")
         swept = sweep(
             Population(source=specs, space=SPACE, seed=found.plan.seed),

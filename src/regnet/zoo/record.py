@@ -12,6 +12,7 @@ from typing import Any, TypeVar, get_type_hints
 
 from regnet.errors import DownloadError
 from regnet.files import write_whole
+from regnet.json_text import json_bytes
 from regnet.zoo.card import Card
 
 CHUNK = 1 << 20
@@ -149,7 +150,7 @@ def _record_path(file: Path) -> Path:
 
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, atomically. Raises `OSError`."""
-    write_whole(path, (json.dumps(values, indent=1) + "\n").encode())
+    write_whole(path, json_bytes(values, indent=1) + b"\n")
 
 
 def read_json(path: Path, kind: type[T]) -> T | None:

@@ -26,7 +26,7 @@ function rowsOf({ name, answer, error, model }) {
 
 function quoted(value) {
   const text = String(value);
-  return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
+  return /[",\r\n]|^\s|\s$/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
 }
 
 /** Let the browser save a text as a file. */

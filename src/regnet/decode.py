@@ -9,9 +9,9 @@ its upper byte (Pillow clips it at 255), and EXIF data that cannot be read is ig
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from importlib import import_module
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import simplejpeg
@@ -19,12 +19,16 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from regnet.errors import ImageError
+from regnet.jpeg_markers import Outline, outline, require_few_scans
 from regnet.protocol import Channels
 
 Pixels = NDArray[np.uint8]
 
 MAX_PIXELS: Final = 2 * 89_478_485
 """Images of more pixels are refused before they are decoded: the limit is Pillow's own."""
+
+MAX_SIDE: Final = 100_000
+"""So are images with a longer side."""
 
 # Format, offset and value of its magic number, Pillow plugin. Formats without a magic number (TGA),
 # that run other programs (EPS) or that are documents are left out.
@@ -49,11 +53,6 @@ _MAGIC: Final = (
 )
 FORMATS: Final = tuple(dict.fromkeys(name for name, *_ in _MAGIC))
 
-# Pillow checks sizes again, and warns, while it loads these.
-_WARN_ON_LOAD: Final = ("TIFF", "ICO")
-
-_warnings_lock = threading.Lock()
-
 
 def decode_pixels(data: bytes, channels: Channels, *, max_pixels: int = MAX_PIXELS) -> Pixels:
     """Return the image in encoded bytes upright: uint8 (H, W, 3), a view of any memory layout.
@@ -61,9 +60,16 @@ def decode_pixels(data: bytes, channels: Channels, *, max_pixels: int = MAX_PIXE
     Of an animation the first frame, alpha dropped. Safe to call from many threads.
     Raises `ImageError` with the reason; above `max_pixels` nothing is decoded.
     """
-    if (pixels := _decode_jpeg(data, channels, max_pixels)) is None:
-        return _open_pixels(data, channels, max_pixels)
-    return upright(pixels, jpeg_orientation(data))
+    found = jpeg_outline(data)
+    pixels = None if found is None else _decode_jpeg(data, channels, max_pixels, found)
+    if found is None or pixels is None:
+        return _open_pixels(data, channels, max_pixels, found)
+    return upright(pixels, jpeg_orientation(data, found))
+
+
+def jpeg_outline(data: bytes) -> Outline | None:
+    """Return the outline of a JPEG, None for other data; raises `ImageError` if it is too long."""
+    return outline(data) if data[:3] == b"\xff\xd8\xff" else None
 
 
 def upright_pixels(image: Image.Image, channels: Channels) -> Pixels:
@@ -72,28 +78,28 @@ def upright_pixels(image: Image.Image, channels: Channels) -> Pixels:
     The image given is not changed. Raises `ImageError` where it cannot be loaded or converted.
     """
     _require_pixels(*image.size)
-    _load(image, f"image of mode {image.mode}")
-    return _pixels(image, f"image of mode {image.mode}", channels)
+    with _quiet():
+        _load(image, f"image of mode {image.mode}")
+        return _pixels(image, f"image of mode {image.mode}", channels)
 
 
-def _decode_jpeg(data: bytes, channels: Channels, max_pixels: int) -> Pixels | None:
+def _decode_jpeg(data: bytes, channels: Channels, max_pixels: int, found: Outline) -> Pixels | None:
     """Return a JPEG's pixels as they are stored; None where Pillow must decide."""
-    if data[:3] != b"\xff\xd8\xff":
-        return None
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
         if colorspace in ("CMYK", "YCCK"):
             return None
         _check_size(width, height, max_pixels)
+        require_few_scans(data, found, width * height)
         pixels: Pixels = simplejpeg.decode_jpeg(data, channels)
     except (ValueError, MemoryError):  # also for what libjpeg only warns about
         return None
     return pixels
 
 
-def jpeg_orientation(data: bytes) -> object:
+def jpeg_orientation(data: bytes, found: Outline) -> object:
     """Return the orientation in a JPEG's EXIF or XMP data."""
-    if not _has_app1(data):
+    if not found.has_app1:
         return 1
     try:
         with _quiet():
@@ -102,33 +108,21 @@ def jpeg_orientation(data: bytes) -> object:
         return 1  # simplejpeg could read it, so it goes on
 
 
-def _has_app1(data: bytes) -> bool:
-    """Tell whether a JPEG has a segment that may hold an orientation; True where in doubt."""
-    at = 2
-    while data[at : at + 1] == b"\xff" and at + 4 <= len(data):
-        marker = data[at + 1]
-        if marker == 0xDA:  # the pixels begin: Pillow looks no further
-            return False
-        if marker == 0xE1 or not 0xC0 <= marker <= 0xFE or 0xD0 <= marker <= 0xD9:
-            return True
-        at += 2 + int.from_bytes(data[at + 2 : at + 4])
-    return True
-
-
-def _open_pixels(data: bytes, channels: Channels, max_pixels: int) -> Pixels:
+def _open_pixels(data: bytes, channels: Channels, max_pixels: int, found: Outline | None) -> Pixels:
     name, plugin = _format_of(data)
     with _quiet():
         image = _open(data, name, plugin)
-    _check_size(*image.size, max_pixels)
-    _load(image, name)
-    _check_size(*image.size, max_pixels)  # an icon may hold more than its header says
-    return _pixels(image, name, channels)
+        _check_size(*image.size, max_pixels)
+        if found is not None:
+            require_few_scans(data, found, image.width * image.height)
+        _load(image, name)
+        _check_size(*image.size, max_pixels)  # an icon may hold more than its header says
+        return _pixels(image, name, channels)
 
 
 def _pixels(image: Image.Image, name: str, channels: Channels) -> Pixels:
     """Return the pixels of a loaded image upright."""
-    with _quiet():
-        orientation = _orientation(image)
+    orientation = _orientation(image)
     with _readable(name):
         pixels = np.asarray(_to_rgb(image))
     return upright(pixels if channels == "RGB" else pixels[..., ::-1], orientation)
@@ -153,7 +147,7 @@ def _open(data: bytes, name: str, plugin: str) -> Image.Image:
 
 
 def _load(image: Image.Image, name: str) -> None:
-    with _readable(name), _quiet() if image.format in _WARN_ON_LOAD else nullcontext():
+    with _readable(name):
         image.load()
 
 
@@ -164,6 +158,10 @@ def _require_pixels(width: int, height: int) -> None:
 
 def _check_size(width: int, height: int, max_pixels: int) -> None:
     _require_pixels(width, height)
+    if max(width, height) > MAX_SIDE:
+        raise ImageError(
+            f"too many pixels: {width} x {height} has a side over the limit of {MAX_SIDE:,}"
+        )
     if width * height > max_pixels:
         raise ImageError(
             f"too many pixels: {width} x {height} is over the limit of {max_pixels:,} "
@@ -202,14 +200,41 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
 
 
+class _Silenced:
+    """A pattern of a warnings filter that matches every module in the threads that decode.
+
+    Filters are global to the process; `warnings.catch_warnings` would change them for all threads,
+    so only one thread could decode at a time.
+    """
+
+    def __init__(self) -> None:
+        self._depth = threading.local()
+
+    def match(self, module: str) -> bool:
+        """Tell whether this thread is decoding."""
+        return getattr(self._depth, "now", 0) > 0
+
+    @contextmanager
+    def here(self) -> Iterator[None]:
+        """Silence this thread."""
+        self._depth.now = getattr(self._depth, "now", 0) + 1
+        try:
+            yield
+        finally:
+            self._depth.now -= 1
+
+
+_SILENCED: Final = _Silenced()
+_FILTER: Final[Any] = ("ignore", None, Warning, _SILENCED, 0)
+
+
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Pillow's warnings from the user: its errors are all that counts.
-
-    Filters are global to the process, so one thread at a time: little is done in here.
-    """
-    with _warnings_lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    """Keep Pillow's warnings from the user: its errors are all that counts."""
+    filters: Any = warnings.filters
+    if not filters or filters[0] is not _FILTER:  # others may have set theirs since
+        filters[:] = [_FILTER, *(other for other in filters if other is not _FILTER)]
+    with _SILENCED.here():
         yield
 
 

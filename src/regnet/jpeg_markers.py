@@ -1,0 +1,96 @@
+"""The marker segments of a JPEG (ITU T.81, annex B), read without decoding: what it would cost."""
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from regnet.errors import ImageError
+
+MAX_SCANS: Final = 100
+"""Scans of one JPEG. Encoders write about ten; each scan is decoded over the whole image."""
+
+MAX_SCAN_PIXELS: Final = 2_500_000_000
+"""Scans times pixels of one JPEG: about ten seconds of one core."""
+
+MAX_SEGMENTS: Final = 4096
+"""Segments before the first scan."""
+
+MAX_FILL: Final = 1 << 16
+"""Bytes between those segments that belong to none of them."""
+
+_SOS: Final = 0xDA
+_EOI: Final = 0xD9
+_EXIF: Final = 0xE1
+_SEQUENTIAL: Final = frozenset((0xC0, 0xC1))
+_ALONE: Final = frozenset((0x01, *range(0xD0, 0xDA)))  # markers without a length
+_PLAIN: Final = frozenset((*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE)) - {0xC8}
+_MARKER: Final = re.compile(rb"\xff[\x01-\xfe]")
+_IN_SCANS: Final = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # not those inside of a scan
+_MAX_STEPS: Final = 100_000
+
+
+@dataclass(frozen=True)
+class Outline:
+    """What stands before the first scan; `scan` is its offset, -1 if there is none.
+
+    `one_scan` tells that decoders stop after the first scan; `has_app1` that there may be EXIF or
+    XMP data, in doubt too.
+    """
+
+    scan: int
+    one_scan: bool
+    has_app1: bool
+
+
+def outline(data: bytes) -> Outline:
+    """Return the outline of a JPEG; raises `ImageError` if it has too many segments or fill."""
+    at, fill, components, has_app1 = 2, 0, -1, False
+    for _ in range(MAX_SEGMENTS):
+        found = _MARKER.search(data, at, at + MAX_FILL + 2)
+        start = found.start() if found else len(data)
+        if (fill := fill + start - at) > MAX_FILL:
+            raise ImageError(
+                f"{fill:,} bytes between the segments of this JPEG are over the limit of "
+                f"{MAX_FILL:,}"
+            )
+        if found is None:
+            return Outline(-1, False, has_app1=True)
+        at, marker = start + 2, data[start + 1]
+        if marker == _SOS:
+            return Outline(start, data[at + 2 : at + 3] == b"%c" % max(0, components), has_app1)
+        if marker in _SEQUENTIAL:
+            components = (data[at + 7 : at + 8] or b"\0")[0]
+        has_app1 = has_app1 or marker == _EXIF or fill > 0 or marker not in _PLAIN
+        if marker not in _ALONE:
+            at += max(2, int.from_bytes(data[at : at + 2]))
+    raise ImageError(f"over the limit of {MAX_SEGMENTS:,} segments before the scans of a JPEG")
+
+
+def require_few_scans(data: bytes, found: Outline, pixels: int) -> None:
+    """Raise `ImageError` if a JPEG of so many pixels has more scans than are decoded."""
+    most = min(MAX_SCANS, MAX_SCAN_PIXELS // max(1, pixels))
+    # Counting bytes is fast and never too low: it also counts a thumbnail's scans.
+    if found.one_scan or data.count(b"\xff\xda") <= most:
+        return
+    if _has_more_scans(data, found.scan, most):
+        raise ImageError(
+            f"over the limit of {most} scans for a JPEG of {pixels:,} pixels (progressive JPEGs "
+            "have about ten)"
+        )
+
+
+def _has_more_scans(data: bytes, at: int, most: int) -> bool:
+    """Tell whether there are more scans from an offset on; the bytes of segments are skipped."""
+    scans = 0
+    for _ in range(_MAX_STEPS):
+        found = _IN_SCANS.search(data, at)
+        if found is None:
+            return False
+        at, marker = found.end(), data[found.end() - 1]
+        if marker == _EOI:
+            return False
+        scans += marker == _SOS
+        if scans > most:
+            return True
+        at += max(2, int.from_bytes(data[at : at + 2]))
+    return True

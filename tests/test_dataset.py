@@ -190,8 +190,11 @@ def test_ambiguous_names_are_listed_with_their_wnids(tmp_path: Path) -> None:
 def test_imagenets_ambiguous_names(folder: str, tmp_path: Path) -> None:
     path = as_folder(files_of([folder]), tmp_path)
     meant = [label for label in imagenet_labels() if folder.lower() in synonyms(label)]
-    if len(meant) == 1:
-        assert open_dataset(path, imagenet_labels(), subset=True).count == 2
+    whole = [index for index, label in enumerate(imagenet_labels()) if label.name == folder]
+    if len(meant) == 1 or len(whole) == 1:
+        dataset = open_dataset(path, imagenet_labels(), subset=True)
+        assert dataset.count == 2
+        assert dataset.classes == tuple(whole) or len(meant) == 1
     else:
         with pytest.raises(DatasetError, match=f"{meant[0].wnid}.* or {meant[1].wnid}"):
             open_dataset(path, imagenet_labels(), subset=True)
@@ -205,8 +208,30 @@ def test_whole_names_of_all_classes_are_clear(tmp_path: Path) -> None:
     labels = (Label("n1", "maillot"), Label("n2", "maillot, tank suit"), Label("n3", "cat"))
     path = as_folder(files_of([label.name for label in labels]), tmp_path)
     assert contents(open_dataset(path, labels))["maillot, tank suit 0"] == 1
+
+
+@pytest.mark.parametrize(
+    ("folder", "truth"), [("small", 2), ("Small", 2), ("dog, small", 1), ("large", 0)]
+)
+def test_a_class_s_whole_name_is_not_a_synonym_of_another(
+    folder: str, truth: int, tmp_path: Path
+) -> None:
+    labels = tuple(Label("", name) for name in ("dog, large", "dog, small", "small"))
+    path = as_folder(files_of([folder]), tmp_path)
+    assert open_dataset(path, labels, subset=True).classes == (truth,)
     with pytest.raises(DatasetError, match="several classes"):
-        open_dataset(as_folder(files_of(["maillot"]), tmp_path / "other"), labels, subset=True)
+        open_dataset(as_folder(files_of(["dog"]), tmp_path / "dog"), labels, subset=True)
+
+
+def test_a_class_list_with_a_name_twice_is_not_guessed(tmp_path: Path) -> None:
+    labels = (Label("n1", "maillot"), Label("n2", "maillot, tank suit"))
+    for names, truths in ((["maillot"] * 2, (0, 1)), (["maillot", "cat", "maillot"], None)):
+        path = write_parquet(tmp_path / "x.parquet", structs(2), [0, len(names) - 1], names=names)
+        if truths:
+            assert open_dataset(path, labels).classes == truths
+            continue
+        with pytest.raises(DatasetError, match="several classes"):
+            open_dataset(path, labels)
 
 
 def test_all_indices_are_classes_but_not_some(tmp_path: Path) -> None:

@@ -6,104 +6,146 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from regnet.data.class_names import SPLITS, listed, normal
+from regnet.data.class_names import listed, normal
+from regnet.data.clutter import is_clutter
 from regnet.data.dataset import located
-from regnet.data.layout import Listing, below
+from regnet.data.folders import Layout, read_layout
+from regnet.data.layout import Listing
 from regnet.data.members import open_members
 from regnet.errors import DatasetError
-from regnet.labels import Label, Labels, imagenet_labels
+from regnet.labels import Label, Labels, label_of
 
 _WNID: Final = re.compile(r"(n\d{8})(?:[-_ ](.+))?")  # alone, or as in n02085620-Chihuahua
 _NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, undecoded bytes
 _PARQUET: Final = ".parquet"
-_TRAIN: Final = ("train", "training")
-_VAL: Final = ("val", "valid", "validation", "dev", "eval")
 
 
 @dataclass(frozen=True)
-class _Top:
-    """The topmost folders with more than one of them, `children` of `root`, sorted.
-
-    `stray` tells whether images lie beside them. Folders of splits are `splits` among them.
-    """
+class Folders:
+    """The folders of photos at `paths`, and how they are laid out; none of Parquet files."""
 
     paths: Sequence[Path]
-    root: str
-    children: tuple[str, ...]
-    stray: bool
+    names: tuple[str, ...]
+    layout: Layout
 
     @property
-    def splits(self) -> tuple[str, ...]:
-        return tuple(child for child in self.children if child.lower() in SPLITS)
+    def classes(self) -> tuple[str, ...]:
+        """The class folders, sorted."""
+        return tuple(sorted({self.layout.place(name)[1] for name in self.names} - {""}))
 
 
 def folder_labels(path: str | Path) -> Labels:
     """Return the classes of a folder or archive of class folders, sorted by folder name.
 
     A folder named by a wnid of ImageNet has its name, too. Raises `DatasetError` where there are no
-    class folders, or splits.
+    class folders, or splits, or folders that look like splits.
     """
-    top = _top(path)
-    if not top.children:
-        raise _without_folders(path, top)
-    if top.splits:
-        raise _with_splits(path, top)
-    _require_names(path, top.children)
-    known = {label.wnid: label for label in imagenet_labels()}
-    return tuple(_label(name, known) for name in top.children)
+    folders = open_folders(path)
+    layout = folders.layout
+    if layout.doubt:
+        raise DatasetError(f"{path}: {layout.doubt.text} {layout.doubt.remedy}")
+    if len(layout.splits) > 1 or (layout.splits and layout.stray):
+        raise _with_splits(path, layout)
+    if not folders.classes:
+        raise _without_folders(path, folders)
+    _require_names(path, folders.classes)
+    return tuple(_label(name) for name in folders.classes)
 
 
-def splits(path: str | Path) -> tuple[str, str | None]:
-    """Return the paths of the training and the validation photos: the whole path where unsplit.
+@dataclass(frozen=True)
+class TrainingFolders:
+    """The photos to train on and, None without a split for it, to validate with.
+
+    `unused` are the other splits, and folders beside them; `empty` are class folders without a
+    photo, known only of folders on disk.
+    """
+
+    train: str
+    val: str | None = None
+    unused: tuple[str, ...] = ()
+    empty: tuple[str, ...] = ()
+
+
+def training_folders(path: str | Path) -> TrainingFolders:
+    """Return the splits of a data set to train on: the whole path where there are none.
 
     Raises `DatasetError` where it cannot be looked into.
     """
-    top = _top(path)
-    by_name = {child.lower(): child for child in top.children}
-    train = next((by_name[name] for name in _TRAIN if name in by_name), None)
-    if train is None or top.splits != top.children:  # else it may be a class of vehicles
-        return str(path), None
-    if len(top.paths) > 1:
+    folders = open_folders(path)
+    layout = folders.layout
+    train, val = layout.split("train"), layout.split("val")
+    if train is None or (len(layout.splits) == 1 and not layout.stray and not layout.beside):
+        return TrainingFolders(str(path), empty=_empty(folders))
+    if len(folders.paths) > 1:
         raise DatasetError(
             f"{path} has splits inside of each: name the photos of one split, and with --val those "
             "of another"
         )
-    val = next((by_name[name] for name in _VAL if name in by_name), None)
-    return str(Path(path, top.root, train)), val and str(Path(path, top.root, val))
+    used = {split.top for split in (train, val) if split}
+    others = [split.top.rpartition("/")[2] for split in layout.splits if split.top not in used]
+    return TrainingFolders(
+        str(Path(path, train.root)),
+        str(Path(path, val.root)) if val else None,
+        (*others, *layout.beside),
+        _empty(folders),
+    )
 
 
-def _top(path: str | Path) -> _Top:
-    """Return the topmost folders of a data set, without those that are alone in theirs."""
+def _empty(folders: Folders) -> tuple[str, ...]:
+    """Return the class folders that have no photo in any split."""
+    known = {name for _, name in class_folders(folders.paths, folders.layout)}
+    return tuple(sorted(known - set(folders.classes)))
+
+
+def open_folders(path: str | Path) -> Folders:
+    """Return the folders of a data set. Raises `DatasetError`."""
     paths, inner = located(path)
     if any(file.suffix.lower() == _PARQUET for file in paths):
-        return _Top(paths, "", (), stray=False)
-    folders = set(Listing(open_members(paths, side_names=frozenset()), inner).directories)
-    root = ""
-    while True:
-        children = {folder.partition("/")[0] for folder in folders}
-        if len(children) != 1 or folders == children:
-            break
-        (only,) = children
-        root = f"{root}/{only}".lstrip("/")
-        folders = {below(folder, only) or "" for folder in folders}
-    return _Top(paths, root, tuple(sorted(children - {""})), stray="" in children)
+        return Folders(paths, (), read_layout(()))
+    names = tuple(Listing(open_members(paths, side_names=frozenset()), inner).directories)
+    return Folders(paths, names, read_layout(names))
 
 
-def _label(name: str, known: dict[str, Label]) -> Label:
+def class_folders(paths: Sequence[Path], layout: Layout) -> list[tuple[str, str]]:
+    """Return role ("" without splits) and name of every class folder on disk, photos or not.
+
+    What a system makes beside photos is none.
+    """
+    roots: list[tuple[str, str]] = [(split.role, split.root) for split in layout.splits]
+    if layout.kind == "classes":
+        roots = [("", layout.root)]
+    return [
+        (role, folder.name)
+        for top in paths
+        for role, root in roots
+        for folder in _folders(top / root)
+    ]
+
+
+def _folders(path: Path) -> list[Path]:
+    """Return the folders in a folder that may hold photos, sorted; none if it cannot be read."""
+    try:
+        return sorted(f for f in path.iterdir() if f.is_dir() and not is_clutter(f.name))
+    except OSError:
+        return []
+
+
+def _label(name: str) -> Label:
     found = _WNID.fullmatch(name)
     if found is None:
         return Label("", name)
     wnid, rest = found.groups()
-    return known.get(wnid) or Label(wnid, rest or wnid)
+    known = label_of((wnid, ""))
+    return Label(wnid, rest) if rest and known.name == wnid else known
 
 
-def _without_folders(path: str | Path, top: _Top) -> DatasetError:
+def _without_folders(path: str | Path, folders: Folders) -> DatasetError:
     how = "put the photos of each class in a folder of its name"
-    if top.stray:
+    if folders.layout.stray:
         return DatasetError(
             f"{path} has no class folders: {how}, or give the classes with --labels FILE"
         )
-    folder = top.paths[0]
+    folder = folders.paths[0]
     if folder.suffix.lower() == _PARQUET or next(folder.rglob(f"*{_PARQUET}"), None) is not None:
         return DatasetError(
             f"{path} is Parquet, which has no class folders: give the classes with --labels FILE"
@@ -114,16 +156,11 @@ def _without_folders(path: str | Path, top: _Top) -> DatasetError:
     )
 
 
-def _with_splits(path: str | Path, top: _Top) -> DatasetError:
-    place = Path(path, top.root)
-    named = " or ".join(str(place / split) for split in top.splits)
-    others = [child for child in top.children if child not in top.splits]
-    if not others:
-        return DatasetError(f"{path} holds the splits {listed(top.splits)}: name one, {named}")
-    return DatasetError(
-        f"{path} holds the splits {listed(top.splits)} beside {listed(others)}: name one, {named}; "
-        "or where all are classes, give them with --labels FILE"
-    )
+def _with_splits(path: str | Path, layout: Layout) -> DatasetError:
+    tops = sorted(split.top for split in layout.splits)
+    names = [top.rpartition("/")[2] for top in tops]
+    named = " or ".join(str(Path(path, top)) for top in tops)
+    return DatasetError(f"{path} holds the splits {listed(names)}: name one, {named}")
 
 
 def _require_names(path: str | Path, names: Sequence[str]) -> None:

@@ -2,17 +2,12 @@
 
 import re
 import unicodedata
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 from regnet.errors import DatasetError
 from regnet.labels import Labels
-
-SPLITS: Final = frozenset(
-    ("train", "training", "val", "valid", "validation", "test", "testing", "dev", "eval")
-)
-"""Names that folders and files of a data set's parts have; none is a class."""
 
 _SHOWN: Final = 10  # names in a message
 _WNID: Final = re.compile(r"(n\d{8})(?:[-_ ].+)?")  # alone, or as in n02085620-Chihuahua
@@ -43,18 +38,39 @@ class ClassNames:
                 self._by_synonym[normal(synonym)].add(index)
 
     def candidates(self, name: str) -> set[int]:
-        """Return the classes that a wnid, name or synonym may mean: none, one, or several."""
+        """Return the classes that a wnid, name or synonym may mean: none, one, or several.
+
+        A class's whole name means that class: `maillot` is not the `maillot, tank suit`. But what
+        is spelled exactly as another's synonym may mean either: ImageNet has the dog `Cardigan`,
+        and the `cardigan`.
+        """
+        classes = self._meanings(name)
+        whole = self._by_name.get(normal(name), set()) & classes
+        if len(classes) < 2 or len(whole) != 1:
+            return classes
+        if self._spells(name, *whole, synonyms=False):
+            return whole
+        elsewhere = any(self._spells(name, index) for index in classes - whole)
+        return classes if elsewhere else whole
+
+    def _meanings(self, name: str) -> set[int]:
+        """Return all classes that have this wnid, name or synonym."""
         if wnid := _WNID.fullmatch(name.strip().lower()):
             return self._by_wnid.get(wnid[1], set()) or self._by_synonym.get(normal(name), set())
         return self._by_synonym.get(normal(name), set())
 
+    def _spells(self, name: str, index: int, *, synonyms: bool = True) -> bool:
+        """Tell whether a class has this name, or a synonym, with the same capitals."""
+        whole = self.labels[index].name
+        names = (whole, *whole.split(",")) if synonyms else (whole,)
+        return any(_spaced(name) == _spaced(other) for other in names)
+
     def match(self, names: Iterable[str], *, what: str) -> dict[str, int]:
         """Return the class of each name; raises `DatasetError` listing what is not just one.
 
-        Names that are each a class's whole name, one for every class, are taken as such: a list
-        with `maillot` and `maillot, tank suit` is clear, `maillot` alone could be either. So are
-        all the indices from 0 on, but not some: those could count from 1. `what` says in the
-        message what is named, such as "class folders".
+        Names that are each a class's whole name, one for every class, are taken as such. So are all
+        the indices from 0 on, but not some: those could count from 1. `what` says in the message
+        what is named, such as "class folders".
         """
         names = list(names)
         whole = [self._by_name.get(normal(name), set()) for name in names]
@@ -76,9 +92,11 @@ class ClassNames:
         at their place: ImageNet has two cranes. Raises `DatasetError`.
         """
         if len(names) == len(self.labels) and all(
-            place in self.candidates(name) for place, name in enumerate(names)
+            place in self._meanings(name) for place, name in enumerate(names)
         ):
             return list(used)
+        twice = [name for name, count in Counter(names[i] for i in used).items() if count > 1]
+        self._refuse_ambiguous({n: self._meanings(n) for n in twice}, what)
         classes = self.match([names[index] for index in used], what=what)
         return [classes[names[index]] for index in used]
 
@@ -109,6 +127,10 @@ def normal(name: str) -> str:
     """Return a name without what does not matter: case, `_` for a space, how accents are coded."""
     text = unicodedata.normalize("NFC", name).casefold().replace("_", " ")
     return " ".join(text.split())
+
+
+def _spaced(name: str) -> str:
+    return " ".join(name.replace("_", " ").split())
 
 
 def listed(names: Sequence[str]) -> str:

@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from regnet.data.class_names import SPLITS, ClassNames, listed
+from regnet.data.class_names import ClassNames, listed
+from regnet.data.folders import Layout, read_layout
 from regnet.data.members import Members
 from regnet.data.truth_files import TRUTH_NAMES, TruthFile, key_of, read_truth
 from regnet.errors import DatasetError
@@ -81,44 +82,52 @@ def truths_of(
     """
     if truth is not None:
         return _by_file(listing, _given(truth), names, subset=subset)
-    root = ""
-    while True:
-        children = _children(listing, root)
-        known = {child for child in children if child and names.candidates(child)}
-        if not known and (file := _found(listing, root)) is not None and len(children) == 1:
-            return _by_file(listing, file, names, subset=subset)
-        if known or len(children) != 1 or "" in children:
-            break
-        root = f"{root}/{children.pop()}".lstrip("/")
-    if children == {""}:
+    layout = read_layout(listing.directories, is_class=lambda name: bool(names.candidates(name)))
+    place = str(PurePosixPath(path, layout.root))
+    known = {child for child in layout.children if names.candidates(child)}
+    if not known and (file := _found_above(listing, layout)) is not None:
+        return _by_file(listing, file, names, subset=subset)
+    if layout.kind == "flat" or (not known and _is_flat(listing, layout)):
         return _by_name(listing, names, path=path)
-    _refuse_splits(children, known, str(PurePosixPath(path, root)))
-    _refuse_stray(listing, root, path)
-    classes = names.match(sorted(children), what=f"class folders in {PurePosixPath(path, root)}")
-    return listing.by_directory(lambda folder: classes[_first(folder, root)])
+    _refuse_splits(layout, known, path)
+    if layout.stray:
+        raise _stray(listing, layout.root, path)
+    folders = {directory: layout.place(directory)[1] for directory in listing.directories}
+    classes = names.match(sorted(set(folders.values())), what=f"class folders in {place}")
+    return listing.by_directory(lambda folder: classes[folders[folder]])
 
 
-def _children(listing: Listing, root: str) -> set[str]:
-    """Return the folders directly in the root; "" stands for images there."""
-    return {_first(folder, root) for folder in listing.directories}
+def _is_flat(listing: Listing, layout: Layout) -> bool:
+    """Tell whether all images lie in one folder, however deep it is."""
+    return len(listing.directories) == 1 and layout.kind == "classes"
 
 
-def _first(folder: str, root: str) -> str:
-    rest = folder[len(root) :].lstrip("/") if root else folder
-    return rest.partition("/")[0]
+def _found_above(listing: Listing, layout: Layout) -> TruthFile | None:
+    """Return the file of labels beside the images, or in the folders that they are all below."""
+    if len(layout.children) > 1 or (layout.children and layout.stray):
+        return None
+    deepest = "/".join(filter(None, (layout.root, *layout.children)))
+    for folder in (*reversed(PurePosixPath(deepest).parents), PurePosixPath(deepest)):
+        if (file := _found(listing, str(folder))) is not None:
+            return file
+    return None
 
 
-def _refuse_splits(children: set[str], known: set[str], path: str) -> None:
-    splits = sorted(child for child in children if child.lower() in SPLITS)
-    if splits and (not known or children <= set(splits)):
-        named = " or ".join(f"{path}/{split}" for split in splits)
-        raise DatasetError(f"{path} holds the splits {listed(splits)}: name one, {named}")
+def _refuse_splits(layout: Layout, known: set[str], path: str) -> None:
+    """Refuse splits, which are no classes, and folders that look like them."""
+    if len(layout.splits) > 1 or (layout.splits and layout.stray):
+        tops = sorted(split.top for split in layout.splits)
+        places = " or ".join(str(PurePosixPath(path, top)) for top in tops)
+        found = listed([PurePosixPath(top).name for top in tops])
+        raise DatasetError(f"{path} holds the splits {found}: name one, {places}")
+    if layout.doubt and not known:
+        places = listed([str(PurePosixPath(path, layout.root, n)) for n in layout.doubt.names])
+        raise DatasetError(f"{path}: {layout.doubt.text} Name one: {places}")
 
 
-def _refuse_stray(listing: Listing, root: str, path: str) -> None:
-    if root in listing.directories:
-        stray = [p for p in listing.paths() if p.rpartition("/")[0] == root]
-        raise DatasetError(f"images outside the class folders of {path}: {listed(stray)}")
+def _stray(listing: Listing, root: str, path: str) -> DatasetError:
+    stray = [p for p in listing.paths() if p.rpartition("/")[0] == root]
+    return DatasetError(f"images outside the class folders of {path}: {listed(stray)}")
 
 
 def _by_name(listing: Listing, names: ClassNames, *, path: str) -> "array[int]":

@@ -9,7 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
-from regnet.data.class_names import SPLITS, ClassNames, listed
+from regnet.data.class_names import ClassNames, listed
 from regnet.data.labelled import LabelledItem, present_and_missing
 from regnet.data.parquet_images import (
     IMAGE_NAMES,
@@ -21,6 +21,7 @@ from regnet.data.parquet_images import (
     opened_parquet,
 )
 from regnet.data.sources import MAX_BYTES
+from regnet.data.split_names import role_of
 from regnet.errors import DatasetError
 
 _LABEL_NAMES: Final = ("label", "labels", "class", "wnid", "target")
@@ -135,9 +136,9 @@ def _refuse_splits(files: Sequence[Path], path: str) -> None:
     for file in files:
         shard = _SHARD.fullmatch(file.stem)
         stem = shard[1] if shard else file.stem
-        if stem.lower() in SPLITS:
+        if role_of(stem):
             splits[stem.lower()] = str(file.with_name(f"{stem}*.parquet"))
-        elif file.parent.name.lower() in SPLITS:
+        elif role_of(file.parent.name):
             splits[file.parent.name.lower()] = str(file.parent)
     if len(splits) > 1:
         raise DatasetError(

@@ -6,7 +6,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from regnet.doctor.findings import File, Finding, counted, quoted
-from regnet.doctor.quick import no_photos, quick_findings, split_gaps, split_names
+from regnet.doctor.quick import no_photos, quick_findings, split_gaps
 from regnet.doctor.tree import Tree
 
 _NOT_READ: Final = frozenset(
@@ -22,7 +22,7 @@ def layout_findings(tree: Tree) -> list[Finding]:
         return [no_photos(), *found]
     if not tree.classes:
         return [_no_classes(tree), *found]
-    return [*_counts(tree), *_mixed(tree), *_strays(tree), *found]
+    return [*_counts(tree), *_doubt(tree), *_strays(tree), *found]
 
 
 def _counts(tree: Tree) -> Iterator[Finding]:
@@ -35,14 +35,13 @@ def _counts(tree: Tree) -> Iterator[Finding]:
         yield no_photos(tree.training)
         return
     train = photos[tree.training]
-    certain = tree.splits_with_classes
     for finding in quick_findings(tree.classes, train, photos.get("val")):
-        if finding.code != "splits-as-classes" or not certain:
+        if finding.code != "splits-as-classes" or not tree.doubt:
             yield finding
-    if certain:
-        yield from split_names(tree.classes, certain=certain)
-    if "test" in photos:
+    if sum(photos.get("test", ())):
         yield from split_gaps(tree.classes, train, photos["test"], split="test")
+    elif "test" in photos:
+        yield _unlabelled_test()
     if "val" not in photos:
         yield _no_validation()
 
@@ -57,6 +56,15 @@ def _no_validation() -> Finding:
     )
 
 
+def _unlabelled_test() -> Finding:
+    return Finding(
+        "unlabelled-test",
+        "note",
+        "The test split has no class folders.",
+        "A training leaves it out; `regnet evaluate` needs its labels in a file (--truth).",
+    )
+
+
 def _no_classes(tree: Tree) -> Finding:
     where = "in the folders of the splits" if tree.layout == "splits" else "in one folder"
     return Finding(
@@ -68,22 +76,23 @@ def _no_classes(tree: Tree) -> Finding:
     )
 
 
-def _mixed(tree: Tree) -> Iterator[Finding]:
-    """Yield classes with splits in them, whose photos would all be trained on."""
-    if names := tree.classes_with_splits:
-        yield Finding(
-            "splits-in-classes",
-            "error",
-            f"{counted(len(names), 'class has', 'classes have')} folders of splits inside: "
-            f"{quoted(names)}. Their validation photos would be trained on.",
-            "Turn the folders round: DATASET/train/cat, not DATASET/cat/train.",
-            count=len(names),
-        )
+def _doubt(tree: Tree) -> Iterator[Finding]:
+    """Yield why the folders are not taken for classes, as a training refuses them."""
+    if doubt := tree.doubt:
+        yield Finding(doubt.code, "error", doubt.text, doubt.remedy, count=len(doubt.names))
 
 
 def _strays(tree: Tree) -> Iterator[Finding]:
-    """Yield the photos that are in no class: beside class folders, or beside the splits."""
-    places = {code for code, place in enumerate(tree.places) if not place.label}
+    """Yield the photos that are in no class: beside class folders, or beside the splits.
+
+    Those of a test split without labels are none of them.
+    """
+    unlabelled = set() if sum(_labelled(tree, "test").values()) else {"test"}
+    places = {
+        code
+        for code, place in enumerate(tree.places)
+        if not place.label and place.split not in unlabelled
+    }
     indices = [index for index, code in enumerate(tree.codes) if code in places]
     if not indices:
         return
@@ -99,6 +108,11 @@ def _strays(tree: Tree) -> Iterator[Finding]:
         count=len(indices),
         files=tuple(_files(tree, set(indices))),
     )
+
+
+def _labelled(tree: Tree, split: str) -> dict[str, int]:
+    """Return the photos of each class in a split."""
+    return {name: count for name, count in tree.counts.get(split, {}).items() if name}
 
 
 def _files(tree: Tree, indices: set[int]) -> Iterator[File]:

@@ -6,8 +6,8 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from regnet.data.class_names import normal
+from regnet.data.split_names import ROLES, roles_of
 from regnet.doctor.findings import File, Finding, counted, percent, quoted, worst_first
-from regnet.doctor.tree import SPLIT_OF
 
 IMBALANCE: Final = 10
 """From this ratio of the largest to the smallest class on there is a warning."""
@@ -63,15 +63,12 @@ def no_photos(split: str = "") -> Finding:
     )
 
 
-def split_names(classes: Sequence[str], *, certain: Sequence[str] = ()) -> tuple[Finding, ...]:
-    """Return whether folders of splits are taken for classes; `certain` names those that are.
-
-    A lone class `train` may be the vehicle.
-    """
-    named = [name for name in classes if name.lower() in SPLIT_OF]
+def split_names(classes: Sequence[str]) -> tuple[Finding, ...]:
+    """Return whether folders of splits are taken for classes. A lone `train` may be the vehicle."""
+    named = [name for name, role in roles_of(classes).items() if role in ROLES]
     if not named:
         return ()
-    lone = [name.lower() for name in named] == ["train"] and len(classes) > 1 and not certain
+    lone = [name.lower() for name in named] == ["train"] and len(classes) > 1
     text = f"{quoted(named)} would be {'a class' if len(named) == 1 else 'classes'}"
     remedy = "Give each split a folder a class: DATASET/train/cat, DATASET/val/cat. "
     return (

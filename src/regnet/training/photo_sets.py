@@ -7,10 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from regnet.data.class_folders import folder_labels, splits
+from regnet.data.class_folders import TrainingFolders, folder_labels, training_folders
 from regnet.data.dataset import open_dataset
 from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
-from regnet.doctor.findings import Finding, errors_of
+from regnet.doctor.findings import Finding, errors_of, quoted
 from regnet.doctor.quick import quick_findings
 from regnet.errors import DatasetError, TrainingError
 from regnet.labels import Labels
@@ -44,14 +44,15 @@ def open_photo_sets(
     Raises `DatasetError` where they cannot be opened or do not fit the `labels`, `TrainingError`
     where training on them would be a waste.
     """
-    path, own_val = _splits(dataset, known=labels is not None)
-    val = val or own_val
+    folders = _folders(dataset, known=labels is not None)
+    path, val = folders.train, val or folders.val
+    empty = () if labels else folders.empty
     labels = labels or folder_labels(path)
     _require_classes(path, labels)
     opened = open_dataset(path, labels)
     items = tuple(opened.items())
     other = None if val is None else open_dataset(val, labels, subset=True)
-    findings = _findings(labels, items, other)
+    findings = (*_unused(folders), *_findings(labels, items, other, empty))
     if other is None:
         items, held = hold_out(items, seed=seed)
         other = HeldOut(held, opened, classes=len(labels)) if held else None
@@ -66,14 +67,31 @@ def open_photo_sets(
     )
 
 
-def _splits(dataset: str | Path, *, known: bool) -> tuple[str, str | None]:
+def _folders(dataset: str | Path, *, known: bool) -> TrainingFolders:
     """Return the places of training and validation photos; `known` classes need no folders."""
     try:
-        return splits(dataset)
+        return training_folders(dataset)
     except DatasetError:
         if not known:
             raise
-        return str(dataset), None
+        return TrainingFolders(str(dataset))
+
+
+def _unused(folders: TrainingFolders) -> tuple[Finding, ...]:
+    """Return the note on the folders that are not used, if there are any."""
+    if not folders.unused:
+        return ()
+    used = " and ".join(path for path in (folders.train, folders.val) if path)
+    are = "is" if len(folders.unused) == 1 else "are"
+    return (
+        Finding(
+            "unused-folders",
+            "note",
+            f"Trains on {used}; {quoted(folders.unused)} {are} not used.",
+            "Measure the model on a test split with `regnet evaluate` afterwards.",
+            count=len(folders.unused),
+        ),
+    )
 
 
 def _require_classes(path: str, labels: Labels) -> None:
@@ -86,14 +104,18 @@ def _require_classes(path: str, labels: Labels) -> None:
 
 
 def _findings(
-    labels: Labels, items: Sequence[LabelledItem], other: Dataset | None
+    labels: Labels, items: Sequence[LabelledItem], other: Dataset | None, empty: Sequence[str]
 ) -> tuple[Finding, ...]:
-    """Return what is worth knowing; raises `TrainingError` for what would waste the training."""
+    """Return what is worth knowing; raises `TrainingError` for what would waste the training.
+
+    `empty` are class folders without photos, beside those of the `labels`.
+    """
     val = () if other is None else tuple(other.items())
+    count = len(labels) + len(empty)
     findings = quick_findings(
-        [label.name or label.wnid for label in labels],
-        _counts(items, len(labels)),
-        None if other is None else _counts(val, len(labels)),
+        [*(label.name or label.wnid for label in labels), *empty],
+        _counts(items, count),
+        None if other is None else _counts(val, count),
         train_files=_sizes(items),
         val_files=_sizes(val),
     )

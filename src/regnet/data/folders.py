@@ -1,0 +1,281 @@
+"""What the folders of a data set are: classes, splits with class folders in them, or neither.
+
+The one reader of layouts: what `doctor` reports is what `train` and `evaluate` do.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from regnet.data.class_names import listed
+from regnet.data.split_names import ROLES, Role, possible_role, role_of, roles_of
+
+Kind = Literal["classes", "splits", "flat"]
+
+_VIEWS: Final = frozenset(
+    ("images", "image", "imgs", "img", "photos", "masks", "mask", "labels", "annotations")
+) | {"jpg", "jpeg", "png", "raw", "rgb", "depth", "original", "augmented", "crops", "thumbs"}
+"""Folders inside of class folders that are no classes themselves."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """A split: its folder `top`, and `root`, the folder below it that holds the class folders."""
+
+    role: Role
+    top: str
+    root: str
+
+
+@dataclass(frozen=True)
+class Doubt:
+    """Why folders are not taken for classes: a finding's code, the folders, and its sentences."""
+
+    code: Literal["splits-as-classes", "splits-in-classes"]
+    names: tuple[str, ...]
+    text: str
+    remedy: str
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the photos of a data set lie in folders, whose paths have `/` between.
+
+    `root` is the folder that they all are below, `children` the folders in it, sorted, and `stray`
+    tells whether photos lie beside them. Of `splits` there are some where the children are such,
+    and `beside` are the other children then. With a `doubt` the children are no classes unless
+    somebody says so who knows.
+    """
+
+    kind: Kind
+    root: str
+    children: tuple[str, ...]
+    stray: bool
+    splits: tuple[Split, ...] = ()
+    beside: tuple[str, ...] = ()
+    doubt: Doubt | None = None
+
+    def split(self, role: Role) -> Split | None:
+        """Return the split of a role."""
+        return next((split for split in self.splits if split.role == role), None)
+
+    def place(self, folder: str) -> tuple[str, str]:
+        """Return the role ("" without splits) and the class ("" for none) of a folder's photos."""
+        if self.kind != "splits":
+            return "", _first_below(folder, self.root)
+        for split in self.splits:
+            if _is_below(folder, split.top):
+                below_root = _is_below(folder, split.root)
+                return split.role, _first_below(folder, split.root) if below_root else ""
+        return "", ""
+
+
+@dataclass
+class _Folder:
+    """A folder: whether photos lie in it, and the folders in it."""
+
+    photos: bool = False
+    folders: dict[str, "_Folder"] = field(default_factory=dict)
+
+
+def read_layout(
+    folders: Iterable[str], *, is_class: Callable[[str], bool] = lambda name: False
+) -> Layout:
+    """Return the layout of photos in these folders ("" is the top).
+
+    A folder with nothing in it but a folder stands for that one, unless it `is_class`.
+    """
+    root, top = _unwrapped("", _tree(folders), lambda name: is_class(name) or _trains(name))
+    children = tuple(sorted(top.folders))
+    if not children:
+        return Layout("flat", root, (), top.photos)
+    if any(map(is_class, children)) and not set(children) <= roles_of(children).keys():
+        return Layout("classes", root, children, top.photos)
+    roles = _roles(top)
+    if doubt := _doubt(top, roles):
+        return Layout("classes", root, children, top.photos, doubt=doubt)
+    splits = _splits(root, top, roles)
+    if not splits:
+        return Layout("classes", root, children, top.photos)
+    tops = {split.top for split in splits}
+    beside = tuple(child for child in children if _join(root, child) not in tops)
+    holds_classes = any(top.folders[name].folders for name in roles if roles[name] in ROLES)
+    kind: Kind = "splits" if holds_classes else "classes"
+    return Layout(kind, root, children, top.photos, splits, beside)
+
+
+def _trains(name: str) -> bool:
+    """Tell whether a lone folder is the training split; others stand for what is in them."""
+    return role_of(name) == "train"
+
+
+def _tree(folders: Iterable[str]) -> _Folder:
+    top = _Folder()
+    for path in folders:
+        folder = top
+        for part in filter(None, path.split("/")):
+            folder = folder.folders.setdefault(part, _Folder())
+        folder.photos = True
+    return top
+
+
+def _unwrapped(root: str, folder: _Folder, stop: Callable[[str], bool]) -> tuple[str, _Folder]:
+    """Return the first folder with photos in it, or more than one folder, or one to stop at."""
+    while not folder.photos and len(folder.folders) == 1:
+        ((name, child),) = folder.folders.items()
+        if child.photos or stop(name):
+            break
+        root, folder = _join(root, name), child
+    return root, folder
+
+
+def _roles(top: _Folder) -> dict[str, Role]:
+    """Return the roles of the folders at the top, by their names and by what is in them."""
+    roles = roles_of(top.folders)
+    if _same_folders(top):
+        roles |= {n: role for n in top.folders if (role := possible_role(n)) and n not in roles}
+    return roles
+
+
+def _same_folders(top: _Folder) -> tuple[str, ...]:
+    """Return the folders that nearly all folders at the top hold alike, as splits do; () if not.
+
+    Each must hold at least half of them all, two or more, and no photos beside them.
+    """
+    inner = [
+        set(_unwrapped("", child, lambda name: False)[1].folders) for child in top.folders.values()
+    ]
+    every = set().union(*inner) if len(inner) > 1 else set()
+    if len(every - _VIEWS) < 2 or any(child.photos for child in top.folders.values()):
+        return ()
+    alike = all(2 * len(names) >= len(every) for names in inner)
+    shared = sum(count > 1 for count in Counter(n for names in inner for n in names).values())
+    return tuple(sorted(every)) if alike and 2 * shared >= len(every) else ()
+
+
+def _doubt(top: _Folder, roles: Mapping[str, Role]) -> Doubt | None:
+    """Return why the folders at the top are neither clearly classes nor clearly splits."""
+    if inside := _with_splits_inside(top):
+        return _splits_in_classes(inside)
+    named = sorted(name for name, role in roles.items() if role in ROLES)
+    if not named:
+        same = _same_folders(top)
+        return _alike(sorted(top.folders), same) if same else None
+    if _clearly_splits(top, roles):
+        return _twice(roles)
+    lone_class = [name.lower() for name in named] == ["train"] and not top.folders[named[0]].folders
+    return None if lone_class else _names_of_splits(named)
+
+
+def _clearly_splits(top: _Folder, roles: Mapping[str, Role]) -> bool:
+    """Tell whether folders with roles are splits.
+
+    They are where there is nothing beside them, or where there are two roles and class folders in
+    a folder of them: a lone `train` among other folders may well be the vehicle.
+    """
+    if top.folders.keys() <= roles.keys():
+        return True
+    with_classes = any(top.folders[name].folders for name, role in roles.items() if role in ROLES)
+    return with_classes and len(set(roles.values()) & set(ROLES)) > 1
+
+
+def _splits(root: str, top: _Folder, roles: Mapping[str, Role]) -> tuple[Split, ...]:
+    if not _clearly_splits(top, roles):
+        return ()
+    named = sorted((ROLES.index(role), name) for name, role in roles.items() if role in ROLES)
+    inner = Counter(
+        inner
+        for _, name in named
+        for inner in (top.folders[name].folders if len(top.folders[name].folders) > 1 else ())
+    )
+    return tuple(
+        Split(roles[name], path, _class_root(path, top.folders[name], inner))
+        for _, name in named
+        for path in [_join(root, name)]
+    )
+
+
+def _class_root(top: str, folder: _Folder, classes: Collection[str]) -> str:
+    """Return the folder of the class folders in a split: `seg_train/seg_train` for `seg_train`.
+
+    `classes` are those of the splits. A lone folder that holds no two others is a class.
+    """
+    root, below = _unwrapped(top, folder, classes.__contains__)
+    return root if len(below.folders) > 1 or set(root.split("/")) == set(top.split("/")) else top
+
+
+def _with_splits_inside(top: _Folder) -> tuple[str, ...]:
+    """Return the folders at the top, no splits themselves, that hold several splits each."""
+    return tuple(
+        sorted(
+            name
+            for name, folder in top.folders.items()
+            if not role_of(name)
+            and len(set(roles_of(folder.folders).values()) & set(ROLES)) > 1
+            and not _clearly_splits(top, roles_of(top.folders))
+        )
+    )
+
+
+def _splits_in_classes(names: tuple[str, ...]) -> Doubt:
+    return Doubt(
+        "splits-in-classes",
+        names,
+        f"There are folders of splits inside of {listed(names)}: validation photos would be "
+        "trained on.",
+        "Turn the folders round (DATASET/train/cat, not DATASET/cat/train), or name one as the "
+        f"data set, DATASET/{names[0]}. If all are to be trained on, list the classes with "
+        "--labels FILE.",
+    )
+
+
+def _alike(names: list[str], same: tuple[str, ...]) -> Doubt:
+    return Doubt(
+        "splits-as-classes",
+        tuple(names),
+        f"{listed(names)} all hold the same folders ({listed(same)}), so they look like splits, "
+        "not like classes.",
+        f"Name them for their roles: DATASET/train/{same[0]}, DATASET/val/{same[0]}; or name one "
+        f"as the data set, DATASET/{names[0]}. If they are the classes, list them with --labels "
+        "FILE.",
+    )
+
+
+def _names_of_splits(names: list[str]) -> Doubt:
+    one = len(names) == 1
+    return Doubt(
+        "splits-as-classes",
+        tuple(names),
+        f"{listed(names)} would be {'a class' if one else 'classes'}, but "
+        f"{'has the name of a split' if one else 'have the names of splits'}.",
+        "Give each split a folder per class (DATASET/train/cat, DATASET/val/cat) and move other "
+        f"folders away, or name one as the data set, DATASET/{names[0]}. If all are classes, list "
+        "them with --labels FILE.",
+    )
+
+
+def _twice(roles: Mapping[str, Role]) -> Doubt | None:
+    """Return the doubt that several folders claim one role which only one can have."""
+    for role, what in (("train", "training"), ("val", "validation")):
+        if len(names := sorted(name for name in roles if roles[name] == role)) > 1:
+            return Doubt(
+                "splits-as-classes",
+                tuple(names),
+                f"{listed(names)} could each be the {what} split.",
+                f"Put their photos into one folder, DATASET/{role}, or name the training photos "
+                f"as the data set and those to validate with --val.",
+            )
+    return None
+
+
+def _join(root: str, name: str) -> str:
+    return f"{root}/{name}" if root else name
+
+
+def _is_below(folder: str, top: str) -> bool:
+    return folder == top or folder.startswith(f"{top}/")
+
+
+def _first_below(folder: str, root: str) -> str:
+    return (folder[len(root) :].lstrip("/") if root else folder).partition("/")[0]

@@ -1,0 +1,189 @@
+"""One reading of a data set's folders, for the doctor, a training and an evaluation alike."""
+
+from pathlib import Path
+
+import pytest
+
+from regnet.data.class_folders import training_folders
+from regnet.data.dataset import open_dataset
+from regnet.data.folders import Layout, read_layout
+from regnet.data.split_names import role_of, roles_of
+from regnet.doctor.findings import errors_of
+from regnet.doctor.layout_findings import layout_findings
+from regnet.doctor.tree import open_tree
+from regnet.errors import DatasetError, RegNetError
+from regnet.labels import Label
+from regnet.training.photo_sets import open_photo_sets
+
+PHOTOS = 12
+
+
+def write(folder: Path, *places: str, photos: int = PHOTOS) -> Path:
+    """Write photos, by name only, into folders; a name with a suffix is a file of its own."""
+    for place in places:
+        names = [place] if Path(place).suffix else [f"{place}/{n}.jpg" for n in range(photos)]
+        for name in names:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(name)
+    return folder
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("name", "role"),
+    [
+        *((name, "train") for name in ("train", "Training", "training_set", "trainset")),
+        *((name, "train") for name in ("seg_train", "trn_split", "traindata")),
+        *((name, "train") for name in ("train-images", "train2017", "Training Data", "TrainSet")),
+        *((name, "val") for name in ("val", "valid", "Validation", "val_set", "dev", "eval")),
+        *((name, "val") for name in ("validation_set", "valset", "valid_images")),
+        *((name, "test") for name in ("test", "Testing", "test_set", "testset", "holdout")),
+        *((name, None) for name in ("cat", "trainer", "test tube", "train station", "Valentine")),
+        *((name, None) for name in ("train_test", "set", "2017", "", "contest", "retrain")),
+    ],
+)  # fmt: skip
+def test_one_word_of_a_name_says_the_role(name: str, role: str | None) -> None:
+    assert role_of(name) == role
+
+
+def test_what_the_names_of_splits_share_says_nothing() -> None:
+    assert roles_of(["flowers_train", "flowers_val", "docs"]) == {
+        "flowers_train": "train",
+        "flowers_val": "val",
+    }
+    assert roles_of(["train station", "bus station"]) == {}
+
+
+# Layouts
+
+CLASSES = ("cat", "dog")
+
+
+def under(*tops: str, classes: tuple[str, ...] = CLASSES) -> tuple[str, ...]:
+    return tuple(f"{top}/{name}" for top in tops for name in classes)
+
+
+USED = {
+    "classes": (CLASSES, "", None, ()),
+    "wrapped classes": (under("a/b"), "", None, ()),
+    "plain splits": (under("train", "val"), "train", "val", ()),
+    "splits and a test": (under("train", "val", "test"), "train", "val", ("test",)),
+    "wrapped splits": (under("data/train", "data/val"), "data/train", "data/val", ()),
+    "Kaggle's sets": (under("training_set", "test_set"), "training_set", None, ("test_set",)),
+    "sets twice": (
+        under("training_set/training_set", "test_set/test_set"),
+        "training_set/training_set",
+        None,
+        ("test_set",),
+    ),
+    "seg": (
+        (*under("seg_train/seg_train", "seg_test/seg_test"), "seg_pred/seg_pred"),
+        "seg_train/seg_train",
+        None,
+        ("seg_test", "seg_pred"),
+    ),
+    "each split in a folder of its own": (
+        under("train/images", "val/deep/er"), "train/images", "val/deep/er", ()
+    ),
+    "a wrapper in one split only": (under("train/x", "val"), "train/x", "val", ()),
+    "capitals": (under("TRAIN", "Validation"), "TRAIN", "Validation", ()),
+    "years": (under("train2017", "val2017"), "train2017", "val2017", ()),
+    "a shared name": (under("pets_train", "pets_val"), "pets_train", "pets_val", ()),
+    "one name with more words": (under("pets_train", "val"), "pets_train", "val", ()),
+    "unlabelled test": ((*under("train", "val"), "test"), "train", "val", ("test",)),
+    "a folder beside": ((*under("train", "val"), "docs"), "train", "val", ("docs",)),
+    "a copy of it inside": (
+        (*under("train", "val"), *under("x/train", "x/val")), "train", "val", ("x",)
+    ),
+    "the vehicle": (("bus", "car", "train"), "", None, ()),
+    "folders in classes": (("cat/a", "cat/b", "dog/c"), "", None, ()),
+    "the same kinds of files in classes": (
+        ("cat/images", "cat/masks", "dog/images", "dog/masks"), "", None, ()
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", USED)
+def test_what_is_trained_on(case: str, tmp_path: Path) -> None:
+    places, train, val, unused = USED[case]
+    write(tmp_path, *places)
+    found = training_folders(tmp_path)
+    assert found.train == str(tmp_path / train)
+    assert found.val == (str(tmp_path / val) if val else None)
+    assert found.unused == unused
+    tree = open_tree(tmp_path)
+    assert not errors_of(layout_findings(tree))
+    sets = open_photo_sets(tmp_path, None, None, seed=0)
+    assert tuple(label.name for label in sets.labels) == tree.classes
+    held = sets.validation.count if sets.validation and sets.held_out else 0
+    assert len(sets.train) + held == sum(
+        count for name, count in tree.counts[tree.training].items() if name
+    )
+
+
+DOUBTED = {
+    "splits inside of classes": (under("cat", "dog", classes=("train", "val")), "Turn the folders"),
+    "splits inside of one class": (("cat/train", "cat/val", "dog"), "Turn the folders round"),
+    "the same folders": (under("A", "B"), r"A, B all hold the same folders \(cat, dog\)"),
+    "folds": (under("fold_1", "fold_2", "fold_3"), "look like splits"),
+    "nearly the same folders": (
+        (*under("A", classes=("cat", "dog", "emu")), *under("B")), "look like splits"
+    ),
+    "a split and another of its kind": (under("train", "other"), "the name of a split"),
+    "two to train on": (under("train_1", "train_2", "val"), "could each be the training split"),
+    "two to validate with": (under("train", "val", "dev"), "could each be the validation split"),
+    "flat splits": (("train", "val"), "the name of a split|no class folders"),
+    "splits among classes": (("cat", "dog", "train", "val"), "have the names of splits"),
+    "no split to train on": (under("val", "test"), "name one|no photos to train"),
+    "an empty class": ((*CLASSES, "bird/notes.txt"), "no photos: bird"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", DOUBTED)
+def test_what_is_unclear_is_an_error_of_both(case: str, tmp_path: Path) -> None:
+    places, reason = DOUBTED[case]
+    write(tmp_path, *places)
+    with pytest.raises(RegNetError, match=reason):
+        open_photo_sets(tmp_path, None, None, seed=0)
+    errors = errors_of(layout_findings(open_tree(tmp_path)))
+    assert errors
+    assert (
+        case == "flat splits"
+        or any(
+            name in f"{error.text} {error.remedy}" for error in errors for name in reason.split("|")
+        )
+        or errors[0].code in ("splits-in-classes", "splits-as-classes", "no-images")
+    )
+
+
+def test_known_classes_settle_a_doubt(tmp_path: Path) -> None:
+    write(tmp_path, *under("A", "B"))
+    labels = (Label("", "A"), Label("", "B"))
+    sets = open_photo_sets(tmp_path, None, labels, seed=0)
+    assert {item.truth for item in sets.train} == {0, 1}
+    assert open_dataset(tmp_path, labels).count == 4 * PHOTOS
+    with pytest.raises(DatasetError, match=f"look like splits.* Name one: {tmp_path}/A, "):
+        open_dataset(tmp_path, (Label("", "cat"), Label("", "dog")))
+
+
+@pytest.mark.parametrize("case", ["Kaggle's sets", "seg", "plain splits", "a shared name"])
+def test_an_evaluation_names_the_splits(case: str, tmp_path: Path) -> None:
+    places, *_ = USED[case]
+    write(tmp_path, *places)
+    with pytest.raises(DatasetError, match=r"holds the splits .*: name one, .* or "):
+        open_dataset(tmp_path, (Label("", "cat"), Label("", "dog")))
+    for top in {place.partition("/")[0] for place in places} - {"seg_pred"}:
+        dataset = open_dataset(tmp_path / top, (Label("", "cat"), Label("", "dog")))
+        assert dataset.count == 2 * PHOTOS
+
+
+def test_places_of_photos() -> None:
+    layout = read_layout(["x/train/a", "x/train/b/deep", "x/val/w/a", "x/val/w/b", "x/docs"])
+    assert layout.place("x/train/b/deep") == ("train", "b")
+    assert layout.place("x/val/w/a") == ("val", "a")
+    assert layout.place("x/val") == ("val", "")
+    assert layout.place("x/docs") == ("", "")
+    assert read_layout([""]) == Layout("flat", "", (), stray=True)
+    assert read_layout([]).stray is False

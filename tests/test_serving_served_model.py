@@ -1,6 +1,7 @@
 """A served model gives what the classifier gives, in whatever batches photos arrive."""
 
 import asyncio
+import io
 import threading
 from collections.abc import Callable, Coroutine
 from dataclasses import replace
@@ -23,6 +24,7 @@ from regnet.result import Wanted
 from regnet.runtime import ov
 from regnet.samples import sample_photos
 from regnet.serving.limits import Limits
+from regnet.serving.photo_cost import Cost, cost_of
 from regnet.serving.refusals import BadRequest, NotReady, TooLarge, TooLate, Unprocessable
 from regnet.serving.served_model import ServedModel, limit_of
 from regnet.zoo.catalogue import bundled_path, card_by_name
@@ -267,3 +269,80 @@ def test_what_comes_late_goes_to_the_successor_or_is_refused() -> None:
 
     serve(scenario)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(("m ", "old"))]
+
+
+def png(width: int, height: int, *, noise: bool = False) -> bytes:
+    draw = np.random.default_rng(0)
+    shape = (height, width, 3)
+    pixels = draw.integers(0, 256, shape, np.uint8) if noise else np.zeros(shape, np.uint8)
+    return Image.fromarray(pixels)._repr_png_() or b""
+
+
+def test_photos_that_may_take_long_get_exactly_what_the_classifier_says() -> None:
+    photos = [png(700, 600, noise=True), PHOTOS[0], png(2100, 2000)]
+    file = io.BytesIO()
+    Image.open(io.BytesIO(PHOTOS[1])).save(file, "TIFF")
+    photos += [file.getvalue(), b"II*\0 no photo"]
+    assert [cost_of(photo).quick for photo in photos] == [False, True, False, False, False]
+    expected = Classifier(BUNDLED).classify(photos, top_k=3)  # type: ignore[arg-type]
+    sources = [f"image {number}" for number in range(len(photos))]
+
+    async def scenario(model: ServedModel) -> None:
+        found, _ = await model.classify(photos, sources=sources, wanted=Wanted(3), deadline=later())
+        assert found == expected
+        (explained,) = await model.explain(photos[0], found[0], deadline=later())
+        (same,) = Explainer(BUNDLED).explain(photos[0], classes=[found[0].top.index])
+        assert np.array_equal(explained.map, same.map)
+        rows, _ = await model.probabilities(photos[:4], deadline=later())
+        assert rows.shape == (4, 200)
+
+    serve(scenario)
+
+
+def test_a_decode_that_is_over_its_time_is_ended_and_the_next_photo_is_decoded() -> None:
+    slow, small = png(7000, 7000), png(700, 600, noise=True)
+
+    async def scenario(model: ServedModel) -> None:
+        await model.classify([small], sources=["a"], wanted=Wanted(), deadline=later())
+        running = set(model._decoders._running)
+        (late,), _ = await model.classify([slow], sources=["a"], wanted=Wanted(), deadline=later())
+        assert late.error == "decoding took longer than the limit of 0.2 s"
+        assert limit_of(late) == "decode_seconds"
+        await asyncio.gather(*(process.wait() for process in running - model._decoders._running))
+        with pytest.raises(TooLate):
+            await model.classify([slow], sources=["a"], wanted=Wanted(), deadline=later(0.05))
+        model._decoders._limits = Limits()
+        (good,), _ = await model.classify([small], sources=["a"], wanted=Wanted(), deadline=later())
+        assert good.error is None
+
+    serve(scenario, limits=Limits(decode_seconds=0.2))
+
+
+def test_all_photos_of_a_request_together_have_a_limit_of_pixels() -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (7000, 7000)).save(file, "WEBP", lossless=True)
+
+    async def scenario(model: ServedModel) -> None:
+        with pytest.raises(TooLarge, match="784,000,000 pixels in one request") as refused:
+            await model.classify(
+                [file.getvalue()] * 16, sources=["a"] * 16, wanted=Wanted(), deadline=later()
+            )
+        assert refused.value.limit == "request_pixels"
+        assert not model._decoders._running
+
+    serve(scenario)
+
+
+@pytest.mark.parametrize("form", ["PNG", "GIF", "BMP", "WEBP", "JPEG"])
+@pytest.mark.parametrize("options", [{}, {"lossless": True}, {"progressive": True}])
+def test_the_claimed_pixels_are_those_of_the_photo(form: str, options: dict[str, Any]) -> None:
+    file = io.BytesIO()
+    Image.new("RGB", (123, 45)).save(file, form, **options)
+    assert cost_of(file.getvalue()) == Cost(123 * 45, quick=True)
+
+
+def test_webp_with_metadata_claims_its_pixels_too() -> None:
+    file = io.BytesIO()
+    Image.new("RGBA", (123, 45)).save(file, "WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
+    assert file.getvalue()[12:16] == b"VP8X"
+    assert cost_of(file.getvalue()).pixels == 123 * 45

@@ -21,6 +21,7 @@ MAX_FILL: Final = 1 << 16
 _SOS: Final = 0xDA
 _EOI: Final = 0xD9
 _EXIF: Final = 0xE1
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _SEQUENTIAL: Final = frozenset((0xC0, 0xC1))
 _ALONE: Final = frozenset((0x01, *range(0xD0, 0xDA)))  # markers without a length
 _PLAIN: Final = frozenset((*range(0xC0, 0xD0), *range(0xDA, 0xF0), 0xFE)) - {0xC8}
@@ -33,18 +34,19 @@ _MAX_STEPS: Final = 100_000
 class Outline:
     """What stands before the first scan; `scan` is its offset, -1 if there is none.
 
-    `one_scan` tells that decoders stop after the first scan; `has_app1` that there may be EXIF or
-    XMP data, in doubt too.
+    `pixels` are claimed by the frame's header, 0 if there is none. `one_scan` tells that decoders
+    stop after the first scan; `has_app1` that there may be EXIF or XMP data, in doubt too.
     """
 
     scan: int
+    pixels: int
     one_scan: bool
     has_app1: bool
 
 
 def outline(data: bytes) -> Outline:
     """Return the outline of a JPEG; raises `ImageError` if it has too many segments or fill."""
-    at, fill, components, has_app1 = 2, 0, -1, False
+    at, fill, pixels, components, has_app1 = 2, 0, 0, 0, False
     for _ in range(MAX_SEGMENTS):
         found = _MARKER.search(data, at, at + MAX_FILL + 2)
         start = found.start() if found else len(data)
@@ -54,12 +56,14 @@ def outline(data: bytes) -> Outline:
                 f"{MAX_FILL:,}"
             )
         if found is None:
-            return Outline(-1, False, has_app1=True)
+            return Outline(-1, pixels, False, has_app1=True)
         at, marker = start + 2, data[start + 1]
         if marker == _SOS:
-            return Outline(start, data[at + 2 : at + 3] == b"%c" % max(0, components), has_app1)
-        if marker in _SEQUENTIAL:
-            components = (data[at + 7 : at + 8] or b"\0")[0]
+            one_scan = components > 0 and data[at + 2 : at + 3] == bytes([components])
+            return Outline(start, pixels, one_scan, has_app1)
+        if marker in _FRAMES:
+            pixels = int.from_bytes(data[at + 3 : at + 5]) * int.from_bytes(data[at + 5 : at + 7])
+            components = int.from_bytes(data[at + 7 : at + 8]) if marker in _SEQUENTIAL else 0
         has_app1 = has_app1 or marker == _EXIF or fill > 0 or marker not in _PLAIN
         if marker not in _ALONE:
             at += max(2, int.from_bytes(data[at : at + 2]))

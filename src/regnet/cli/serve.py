@@ -66,6 +66,12 @@ def serve(
     max_pixels: Annotated[
         float, typer.Option(min=0.001, help="Millions of pixels of one image, else 422")
     ] = 50,
+    max_request_pixels: Annotated[
+        float, typer.Option(min=0.001, help="Millions of pixels of one request, else 413")
+    ] = 200,
+    max_decode: Annotated[
+        float, typer.Option(min=0.01, help="Seconds for decoding one image, else 422")
+    ] = 10,
     max_batch: Annotated[int, typer.Option(min=1, help="Images in one request, else 413")] = 64,
     queue: Annotated[
         int, typer.Option(min=1, help="Images of a model waiting or running, else 429")
@@ -102,6 +108,8 @@ def serve(
     limits = Limits(
         body=max_body << 20,
         pixels=round(max_pixels * 1e6),
+        request_pixels=round(max_request_pixels * 1e6),
+        decode_seconds=max_decode,
         batch=max_batch,
         queue=queue,
         queue_bytes=queue_mib << 20,

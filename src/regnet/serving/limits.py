@@ -16,6 +16,10 @@ class Limits:
     """Bytes of one request."""
     pixels: int = 50_000_000
     """Of one image, by its header, before it is decoded."""
+    request_pixels: int = 200_000_000
+    """Of all images of one request, by their headers."""
+    decode_seconds: float = 10.0
+    """For decoding one image that may take long; then its decoder is ended."""
     batch: int = 64
     """Images in one request."""
     queue: int = 128

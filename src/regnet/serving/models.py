@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from regnet.conversion import InferencePrecision
 from regnet.library import Library
+from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotFound, NotReady
 from regnet.serving.served_model import Observer, ServedModel
@@ -43,6 +44,7 @@ class Models:
         self._library, self._precision = library, precision
         self.limits = limits or Limits()
         self._observer = observer
+        self._decoders = Decoders(self.limits)
         self._models: dict[str, ServedModel] = {}
         self._sources: dict[str, str] = {}
         self._states: dict[str, ModelState] = {}
@@ -114,6 +116,7 @@ class Models:
         self._closed = True
         await asyncio.gather(*self._tasks, return_exceptions=True)  # each tells its own caller
         await asyncio.gather(*(model.close() for model in self._models.values()))
+        await self._decoders.close()
 
     async def _load(self, name: str, source: str) -> ServedModel:
         async with self._turns[name]:
@@ -148,6 +151,7 @@ class Models:
             limits=self.limits,
             compiled_cache=self._library.compiled,
             observer=self._observer,
+            decoders=self._decoders,
         )
 
     def _put(self, name: str, model: ServedModel) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from regnet.result import Prediction, Wanted
 from regnet.serving.batching import Batcher, Done
 from regnet.serving.batching import Observer as Observer
 from regnet.serving.batching import Timing as Timing
+from regnet.serving.decoders import TOO_LONG, Decoders
 from regnet.serving.limits import Limits
-from regnet.serving.refusals import BadRequest, Unprocessable
+from regnet.serving.photo_cost import Cost, cost_of
+from regnet.serving.refusals import BadRequest, TooLarge, Unprocessable
 
 if TYPE_CHECKING:
     from regnet.explanation import Explainer, Explanation
@@ -31,12 +33,14 @@ Row = NDArray[np.float32]
 Given = bytes | NDArray[Any]
 """An encoded photo, or what a model takes of one: see `Engine.pixels`."""
 
+_QUICK: Final = Cost(None, quick=True)
+
 
 @dataclass(frozen=True, eq=False)
 class _Job:
     """An image, and what makes the result of its probabilities or of why there are none."""
 
-    given: Given
+    given: Given | ImageError
     result: Callable[[Row | ImageError], Any]
 
 
@@ -55,9 +59,12 @@ class ServedModel:
         limits: Limits | None = None,
         compiled_cache: Path | None = None,
         observer: Observer | None = None,
+        decoders: Decoders | None = None,
     ) -> None:
         self.path, self.name, self.precision = path, name, precision
         self._limits = limits or Limits()
+        self._decoders = decoders or Decoders(self._limits)
+        self._owns_decoders = decoders is None
         self._compiled_cache, self._observer = compiled_cache, observer
         model = read_model(path)
         self.metadata: ModelMetadata = model.metadata
@@ -103,9 +110,10 @@ class ServedModel:
             )
         self._require_sensible(wanted)
         answer = Answer(self.metadata, wanted)
+        given = await self._given(photos, deadline)
         jobs = [
             _Job(photo, partial(_prediction, answer, source))
-            for photo, source in zip(photos, sources, strict=True)
+            for photo, source in zip(given, sources, strict=True)
         ]
         return await self._batcher.submit(jobs, sizes=list(map(len, photos)), deadline=deadline)
 
@@ -122,7 +130,8 @@ class ServedModel:
         for number, given in enumerate(inputs):
             if isinstance(given, np.ndarray):
                 self._require_pixels(given, number)
-        jobs = [_Job(given, partial(_row, number)) for number, given in enumerate(inputs)]
+        given = await self._given(inputs, deadline)
+        jobs = [_Job(each, partial(_row, number)) for number, each in enumerate(given)]
         sizes = [g.nbytes if isinstance(g, np.ndarray) else len(g) for g in inputs]
         rows, timing = await self._batcher.submit(jobs, sizes=sizes, deadline=deadline)
         if unread := [row for row in rows if isinstance(row, Unprocessable)]:
@@ -142,7 +151,8 @@ class ServedModel:
             return await self._successor.explain(photo, prediction, deadline=deadline)
         if prediction.error is not None:
             raise Unprocessable(prediction.error, limit=limit_of(prediction))
-        job = (photo, prediction.top.index)
+        given = photo if cost_of(photo).quick else await self._decoded(photo, deadline, whole=True)
+        job = (given, prediction.top.index)
         (found,), _ = await self._explaining.submit([job], sizes=[len(photo)], deadline=deadline)
         return found
 
@@ -151,10 +161,46 @@ class ServedModel:
         await self._batcher.close()
         if "_explaining" in vars(self):
             await self._explaining.close()
+        if self._owns_decoders:
+            await self._decoders.close()
 
     def succeeded_by(self, successor: "ServedModel") -> None:
         """Pass what comes from now on to the model that takes this one's place."""
         self._successor = successor
+
+    async def _given(
+        self, inputs: Sequence[Given] | NDArray[Any], deadline: float
+    ) -> Sequence[Given | ImageError] | NDArray[Any]:
+        """Return the inputs, with those photos decoded that may take long."""
+        if isinstance(inputs, np.ndarray):
+            return inputs
+        costs = [cost_of(each) if isinstance(each, bytes) else _QUICK for each in inputs]
+        self._require_few_pixels(costs)
+        if all(cost.quick for cost in costs):
+            return inputs
+        self.require_room(len(inputs))
+        return [
+            each
+            if cost.quick or not isinstance(each, bytes)
+            else await self._decoded(each, deadline)
+            for each, cost in zip(inputs, costs, strict=True)
+        ]
+
+    async def _decoded(
+        self, photo: bytes, deadline: float, *, whole: bool = False
+    ) -> NDArray[Any] | ImageError:
+        """Return what the model takes of a photo, or the `whole` photo, decoded elsewhere."""
+        whole = whole or self.metadata.preprocessing == "graph"
+        preprocess = None if whole else self.metadata.preprocess
+        return await self._decoders.pixels(photo, preprocess, deadline=deadline)
+
+    def _require_few_pixels(self, costs: Sequence[Cost]) -> None:
+        pixels, most = sum(cost.pixels or 0 for cost in costs), self._limits.request_pixels
+        if len(costs) > 1 and pixels > most:
+            raise TooLarge(
+                f"{pixels:,} pixels in one request are over the limit of {most:,} (request_pixels)",
+                limit="request_pixels",
+            )
 
     def _require_sensible(self, wanted: Wanted) -> None:
         if wanted.top_k < 1:
@@ -216,8 +262,8 @@ class ServedModel:
         ]
         return Done(results, decode, infer)
 
-    def _pixels(self, given: Given) -> NDArray[Any] | ImageError:
-        if isinstance(given, np.ndarray):
+    def _pixels(self, given: Given | ImageError) -> NDArray[Any] | ImageError:
+        if not isinstance(given, bytes):
             return given
         most = self._limits.pixels
         try:
@@ -228,7 +274,7 @@ class ServedModel:
             return exc
 
     @cached_property
-    def _explaining(self) -> "Batcher[tuple[bytes, int], list[Explanation]]":
+    def _explaining(self) -> "Batcher[tuple[Given | ImageError, int], list[Explanation]]":
         """One at a time: maps are for people, who are few, and each takes all cores."""
         return Batcher(
             self._explain,
@@ -245,10 +291,14 @@ class ServedModel:
 
         return Explainer(self.path, precision=self.precision, compiled_cache=self._compiled_cache)
 
-    def _explain(self, jobs: list[tuple[bytes, int]], alone: bool) -> "Done[list[Explanation]]":
+    def _explain(
+        self, jobs: list[tuple[Given | ImageError, int]], alone: bool
+    ) -> "Done[list[Explanation]]":
         ((photo, index),) = jobs
         start = time.perf_counter()
         try:
+            if isinstance(photo, ImageError):
+                raise photo
             found = self._explainer.explain(photo, classes=[index])
         except ImageError as exc:
             raise Unprocessable(str(exc), limit=_limit(str(exc))) from exc
@@ -261,6 +311,8 @@ def limit_of(prediction: Prediction) -> str | None:
 
 
 def _limit(error: str) -> str | None:
+    if error.startswith(TOO_LONG):
+        return "decode_seconds"
     return "pixels" if error.startswith("too many pixels") else None
 
 

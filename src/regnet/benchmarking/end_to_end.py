@@ -29,7 +29,7 @@ from regnet.benchmarking.plain_loops import (
 from regnet.benchmarking.timing import Contestant, Timing, Watch, measure, ratio
 from regnet.classify import Classifier
 from regnet.conversion import InferencePrecision
-from regnet.data.sources import image_files
+from regnet.data.photo_files import image_files
 from regnet.engine import Engine, read_model
 from regnet.errors import DatasetError, ImageError
 from regnet.metadata import ModelMetadata

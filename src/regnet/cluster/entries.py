@@ -9,14 +9,16 @@ from itertools import groupby
 from typing import Final, Literal
 
 from regnet.addresses import without_secrets
-from regnet.data.archives import failing, tar_members
+from regnet.data.archives import MAX_BYTES, failing, photos_in, reader
 from regnet.data.object_store import open_file, read_object
 from regnet.data.parquet_images import images_from
 from regnet.data.remote import Fetcher
-from regnet.data.sources import MAX_BYTES, read_file
+from regnet.data.sources import read_file
 from regnet.data.spool import SharedFile, Span
+from regnet.data.tars import tar_files
 from regnet.data.zip_stream import ZipEntry, read_entry
 from regnet.errors import ClusterError, DatasetError, ImageError
+from regnet.formats import checked_read
 
 Kind = Literal["file", "object", "url", "zip", "tar", "packed", "row", "failed"]
 Read = Callable[[], bytes]
@@ -90,9 +92,9 @@ def _together(entry: Entry) -> tuple[Kind, str]:
 def _single(entry: Entry, fetcher: Fetcher) -> Job:
     place = entry.place
     if entry.kind == "file":
-        return place, partial(read_file, place, MAX_BYTES)
+        return place, checked_read(place, partial(read_file, place, MAX_BYTES))
     if entry.kind == "object":
-        return without_secrets(place), partial(read_object, place, MAX_BYTES)
+        return without_secrets(place), checked_read(place, partial(read_object, place, MAX_BYTES))
     if entry.kind == "url":
         return without_secrets(place), partial(fetcher.fetch, place)
     return place, failing(str(entry.values[0]))
@@ -116,25 +118,25 @@ def _zip_jobs(place: str, name: str, entries: list[Entry]) -> Iterator[Job]:
     file = SharedFile(open_file(place))
     for entry in entries:
         member = ZipEntry(*entry.values)  # type: ignore[arg-type]
-        yield f"{name}/{member.name}", partial(read_entry, file, member, MAX_BYTES)
+        read = partial(read_entry, file, member, MAX_BYTES)
+        yield f"{name}/{member.name}", checked_read(member.name, read)
 
 
 def _tar_jobs(place: str, name: str, entries: list[Entry]) -> Iterator[Job]:
     file = SharedFile(open_file(place))
     for entry in entries:
         member, offset, size = str(entry.values[0]), int(entry.values[1]), int(entry.values[2])
-        yield f"{name}/{member}", Span(file, offset, size)
+        yield f"{name}/{member}", checked_read(member, Span(file, offset, size))
 
 
 def _packed_jobs(place: str, name: str, entries: list[Entry]) -> Iterator[Job]:
     """Yield images of a compressed tar: it can only be unpacked from its beginning."""
     wanted = {entry.values[0] for entry in entries}
     last = int(entries[-1].values[0])
-    for number, (member, read) in enumerate(
-        tar_members(SharedFile(open_file(place)), max_bytes=MAX_BYTES)
-    ):
+    photos = photos_in(tar_files(SharedFile(open_file(place))), place, None)
+    for number, photo in enumerate(photos):
         if number in wanted:
-            yield f"{name}/{member}", read
+            yield f"{name}/{photo.name}", reader(photo, MAX_BYTES)
         if number == last:
             return
 

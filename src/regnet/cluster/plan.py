@@ -4,19 +4,13 @@ import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from regnet.addresses import without_secrets
 from regnet.cluster.entries import Entry, Kind, Partition, pack, squeeze
-from regnet.data.archives import (
-    IMAGE_SUFFIXES,
-    PACKED_MAGIC,
-    archive_kind,
-    failing,
-    is_image_name,
-    tar_members,
-)
+from regnet.data.archives import MAX_BYTES, archive_kind, failing, photos_in
 from regnet.data.object_store import (
     ObjectStore,
     file_size,
@@ -25,26 +19,28 @@ from regnet.data.object_store import (
 )
 from regnet.data.parquet_images import image_rows
 from regnet.data.remote import Fetcher
-from regnet.data.sources import MAX_BYTES, STDIN, Item, Walk
+from regnet.data.skipped import SkipTally, sort_of
+from regnet.data.sources import PARQUET, STDIN, Item, Walk, or_reason
 from regnet.data.spool import SharedFile, Span
-from regnet.data.zip_stream import zip_entries
-from regnet.errors import ClusterError, DatasetError, ImageError
+from regnet.data.tars import tar_files
+from regnet.data.zip_stream import entry_head, zip_entries
+from regnet.errors import ClusterError, ImageError
+from regnet.formats import HEAD, has_picture_suffix, suffix_of
 from regnet.video.names import is_live, is_video
 
-_HEAD: Final = 512  # bytes that tell what a file is
-_PARQUET: Final = ".parquet"
-_MAGIC: Final = 6
 _GLOB: Final = "*?["
 
 
-def partitions(sources: Sequence[str], images: int) -> Iterator[Partition]:
+def partitions(
+    sources: Sequence[str], images: int, *, offline: bool = False
+) -> Iterator[Partition]:
     """Yield the images of the sources in their order, so many in a partition, listed as they come.
 
-    Sources are those of `regnet classify`, but for standard input and videos, and Parquet files
-    (also folders of them) and addresses of object stores. Raises `ClusterError`,
+    Sources are those of `regnet classify`, but for standard input and videos, and addresses of
+    object stores. With `offline` addresses are entries that fail. Raises `ClusterError`,
     `MissingExtraError`.
     """
-    entries = iter(_entries(sources))
+    entries = iter(_entries(sources, offline))
     for number in itertools.count():
         batch = list(itertools.islice(entries, images))
         if not batch:
@@ -60,13 +56,15 @@ def local_places(sources: Iterable[str]) -> tuple[str, ...]:
     return tuple(place for place in here if Path(place).exists())
 
 
-def _entries(sources: Sequence[str]) -> Iterator[Entry]:
-    walk = _Listing(stdin=None, max_bytes=MAX_BYTES, fetcher=Fetcher(max_bytes=MAX_BYTES))
+def _entries(sources: Sequence[str], offline: bool) -> Iterator[Entry]:
+    tally, fetcher = SkipTally(), Fetcher(max_bytes=MAX_BYTES)
+    walk = _Listing(stdin=None, max_bytes=MAX_BYTES, fetcher=fetcher, tally=tally, offline=offline)
     for source in sources:
         if source == STDIN or is_live(source) or is_video(source):
             raise ClusterError(f"{without_secrets(source)}: only one machine can read this")
         for item in walk.items(source):
             yield item.entry if isinstance(item, _Listed) else _failed(item)
+    tally.result().report()
 
 
 def _sizes(entries: Iterable[Entry]) -> bytes:
@@ -105,26 +103,21 @@ class _Listing(Walk):
         if scheme in ("http", "https"):
             yield _listed("url", url)
         else:
-            yield from _or_reason(self._objects(url), without_secrets(url))
+            yield from or_reason(self._objects(url), without_secrets(url))
 
-    def _file(self, name: str) -> Iterator[Item]:
-        if Path(name).suffix.lower() == _PARQUET:
-            return _or_reason(_rows(name), name)
-        return super()._file(name)
+    def _rows(self, name: str) -> Iterator[Item]:
+        column, rows = image_rows(name)
+        for row in range(rows):
+            yield _listed("row", name, column, row)
 
-    def _below(self, top: str) -> Iterator[Item]:
-        """Yield the images below a folder or, where there are none, those in Parquet files."""
-        items = super()._below(top)
-        if (first := next(items, None)) is not None:
-            return itertools.chain([first], items)
-        return itertools.chain.from_iterable(
-            _or_reason(_rows(str(file)), str(file)) for file in sorted(Path(top).rglob("*.parquet"))
-        )
-
-    def _zip(self, name: str, file: Path | BinaryIO) -> Iterator[Item]:
+    def _zip(self, name: str, file: SharedFile) -> Iterator[Item]:
+        found = []
         try:
-            shared = SharedFile(file.open("rb") if isinstance(file, Path) else file)
-            found = [entry for entry in zip_entries(shared) if is_image_name(entry.name)]
+            for entry in zip_entries(file):
+                if sort_of(entry.name, partial(entry_head, file, entry)) == "photo":
+                    found.append(entry)
+                elif self._tally is not None:
+                    self._tally.add(name, entry.name)
         except (ImageError, OSError, ValueError) as exc:
             yield Item(name, failing(reason_of(exc)))
             return
@@ -135,12 +128,13 @@ class _Listing(Walk):
             yield _listed("zip", name, *values, entry.method, entry.flags, entry.crc)
 
     def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
-        is_plain = not file.read_at(0, _MAGIC).startswith(PACKED_MAGIC)
         number = -1
         try:
-            for number, (member, read) in enumerate(tar_members(file, max_bytes=MAX_BYTES)):
-                if is_plain and isinstance(read, Span):
-                    yield _listed("tar", name, member, read.offset, read.size)
+            photos = photos_in(tar_files(file), name, self._tally)
+            for number, photo in enumerate(photos):
+                read = photo.keep(MAX_BYTES)
+                if isinstance(read, Span) and read.lies_in(file):
+                    yield _listed("tar", name, photo.name, read.offset, read.size)
                 else:
                     yield _listed("packed", name, number)
         except ImageError as exc:
@@ -168,56 +162,41 @@ class _Listing(Walk):
         any_suffix = bool(Path(store.path).suffix)
         paths = store.matches()
         for path in paths:
-            name = store.address_of(path)
             if store.info(path)["type"] == "directory":
                 yield from () if "**" in store.path else self._object_folder(store, path)
-            elif any_suffix or is_image_name(Path(path).name):
-                yield from self._object(name)
+            elif any_suffix or next(store.photos([path], address, self._tally), None):
+                yield from self._object(store.address_of(path))
         if not paths:
             yield Item(without_secrets(address), failing("no image matches this pattern"))
 
     def _object_folder(self, store: ObjectStore, top: str) -> Iterator[Item]:
         """Yield the images below a folder or, where there are none, those in Parquet files."""
-        images = store.images_below(top)
-        if (first := next(images, None)) is not None:
-            for path in itertools.chain([first], images):
-                yield _listed("object", store.address_of(path))
-            return
-        files = [path for path in store.below(top) if path.lower().endswith(_PARQUET)]
+        found, tally = False, SkipTally()
+        for path in store.photos(store.below(top), without_secrets(store.address_of(top)), tally):
+            found = True
+            yield _listed("object", store.address_of(path))
+        files = [] if found else [p for p in store.below(top) if suffix_of(p) == PARQUET]
         for path in files:
-            yield from _or_reason(_rows(store.address_of(path)), store.address_of(path))
-        if not files:
+            yield from or_reason(self._rows(store.address_of(path)), store.address_of(path))
+        if self._tally is not None:
+            self._tally.add_all(tally.result(), used="" if found else PARQUET)
+        if not found and not files:
             yield Item(store.address_of(top), failing("no images in this folder"))
 
     def _object(self, address: str) -> Iterator[Item]:
         """Yield the images of one object: itself, or those of an archive or a Parquet file."""
-        suffix = Path(address).suffix.lower()
-        if suffix == _PARQUET:
-            yield from _rows(address)
+        if suffix_of(address) == PARQUET:
+            yield from self._rows(address)
             return
-        if suffix in IMAGE_SUFFIXES:
+        if has_picture_suffix(address):
             yield _listed("object", address)
             return
         file = open_file(address)
-        kind = archive_kind(file.read(_HEAD), address)
+        kind = archive_kind(file.read(HEAD), address)
         if kind == "tar":
             yield from self._tar(address, SharedFile(file))
         elif kind == "zip":
-            yield from self._zip(address, file)
+            yield from self._zip(address, SharedFile(file))
         else:
             file.close()
             yield _listed("object", address)
-
-
-def _rows(name: str) -> Iterator[Item]:
-    column, rows = image_rows(name)
-    for row in range(rows):
-        yield _listed("row", name, column, row)
-
-
-def _or_reason(items: Iterator[Item], name: str) -> Iterator[Item]:
-    """Yield the items; where they cannot be listed, one more with the reason."""
-    try:
-        yield from items
-    except (DatasetError, OSError, ValueError) as exc:
-        yield Item(name, failing(f"cannot be opened: {reason_of(exc)}"))

@@ -12,7 +12,7 @@ from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
 from regnet.data.layout import Listing, below, mark, truths_of
 from regnet.data.members import open_members
 from regnet.data.parquet_dataset import open_parquet
-from regnet.data.sources import image_files
+from regnet.data.photo_files import image_files
 from regnet.data.truth_files import SIDE_NAMES
 from regnet.errors import DatasetError
 from regnet.labels import Labels

@@ -6,21 +6,29 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-from regnet.data.archives import archive_kind, is_image_name, tar_files, tar_members
-from regnet.data.sources import MAX_BYTES, Item, image_files, read_file
+from regnet.data.archives import MAX_BYTES, ArchiveFile, archive_kind, photos_in, reader
+from regnet.data.photo_files import image_files
+from regnet.data.skipped import Skipped, SkipTally, joined
+from regnet.data.sources import Item, file_item
 from regnet.data.spool import SharedFile
-from regnet.data.zip_stream import read_entry, zip_entries
+from regnet.data.tars import tar_files
+from regnet.data.zip_stream import zip_files
 from regnet.errors import DatasetError, ImageError
+from regnet.formats import HEAD
 
-_HEAD: Final = 512  # bytes that tell what a file is
 _MAX_SIDE: Final = 64 << 20  # bytes of a file of labels
 
 
 class Members(Protocol):
     """Images under one path; their names are relative to it. The order never changes.
 
-    Everything raises `DatasetError` where the folder or archive cannot be read.
+    `skipped` counts the other files, once `sizes` was read to its end. Everything raises
+    `DatasetError` where the folder or archive cannot be read.
     """
+
+    @property
+    def skipped(self) -> Skipped:
+        """What was skipped beside the images."""
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield each image's name and bytes without reading it."""
@@ -44,36 +52,40 @@ def open_members(paths: Sequence[Path], *, side_names: frozenset[str]) -> Member
 def _opened(path: Path, side_names: frozenset[str]) -> Members:
     try:
         if path.is_dir():
-            return FolderMembers(path)
+            return FolderMembers(path, side_names)
         file = SharedFile(path.open("rb"))
-        kind = archive_kind(file.read_at(0, _HEAD), path.name)
+        kind = archive_kind(file.read_at(0, HEAD), path.name)
     except (OSError, ValueError) as exc:
         raise DatasetError(f"cannot open {path}: {exc}") from exc
     if kind == "zip":
-        return ZipMembers(path, file, side_names)
+        return ArchiveMembers(path, partial(zip_files, file), side_names)
     if kind == "tar":
-        return TarMembers(path, file, side_names)
+        return ArchiveMembers(path, partial(tar_files, file), side_names)
     raise DatasetError(f"{path} is no data set: expected a folder, a zip or tar, or Parquet")
 
 
 class FolderMembers:
     """The images below a folder, sorted folder by folder."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, side_names: frozenset[str]) -> None:
         self._path = path
+        self._tally: SkipTally | None = SkipTally(side_names)
+        self.skipped = Skipped()
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield each image's name and bytes."""
-        for name, path in self._files():
+        for name, path in self._files(self._tally):
             try:
                 yield name, Path(path).stat().st_size
             except OSError:  # a broken link is an image that cannot be read
                 yield name, -1
+        if self._tally is not None:
+            self.skipped, self._tally = self._tally.result(), None
 
     def images(self) -> Iterator[tuple[str, Item]]:
         """Yield each image's name and the image."""
-        for name, path in self._files():
-            yield name, Item(path, partial(read_file, path, MAX_BYTES))
+        for name, path in self._files(None):
+            yield name, file_item(path)
 
     def beside(self, name: str) -> tuple[str, bytes] | None:
         """Return a file's path and bytes."""
@@ -83,77 +95,61 @@ class FolderMembers:
         except OSError as exc:
             raise DatasetError(f"cannot read {path}: {exc.strerror or exc}") from exc
 
-    def _files(self) -> Iterator[tuple[str, str]]:
+    def _files(self, tally: SkipTally | None) -> Iterator[tuple[str, str]]:
         start = len(str(self._path / "_")) - 1
-        for path, problem in image_files(str(self._path)):
+        for path, problem in image_files(str(self._path), tally):
             if problem is not None:
                 raise DatasetError(f"cannot look into {path}: {problem.strerror or problem}")
             yield path[start:].replace(os.sep, "/"), path
 
 
-class ZipMembers:
-    """The images in a zip, in its own order."""
+class ArchiveMembers:
+    """The images in a zip or tar, in its own order.
 
-    def __init__(self, path: Path, file: SharedFile, side_names: frozenset[str]) -> None:
-        self._path, self._file = path, file
+    A compressed tar is read front to back each time.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        files: Callable[[], Iterator[ArchiveFile]],
+        side_names: frozenset[str],
+    ) -> None:
+        self._path, self._files = path, files
         self._beside = _Beside(path, side_names)
+        self._tally: SkipTally | None = SkipTally()
+        self.skipped = Skipped()
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield each image's name and bytes."""
-        try:
-            for entry in zip_entries(self._file):
-                if is_image_name(entry.name):
-                    yield entry.name, entry.size
-                else:
-                    read = partial(read_entry, self._file, entry, _MAX_SIDE)
-                    self._beside.note(entry.name, entry.size, read)
-        except ImageError as exc:
-            raise DatasetError(f"{self._path}: {exc}") from exc
+        for file in self._photos(self._tally, self._beside.note):
+            yield file.name, file.size
+        if self._tally is not None:
+            self.skipped, self._tally = self._tally.result(), None
 
     def images(self) -> Iterator[tuple[str, Item]]:
         """Yield each image's name and the image."""
-        try:
-            for entry in zip_entries(self._file):
-                if is_image_name(entry.name):
-                    read = partial(read_entry, self._file, entry, MAX_BYTES)
-                    yield entry.name, Item(f"{self._path}/{entry.name}", read)
-        except ImageError as exc:
-            raise DatasetError(f"{self._path}: {exc}") from exc
+        for file in self._photos(None, lambda file: False):
+            try:
+                read = reader(file, MAX_BYTES)
+            except ImageError as exc:
+                raise DatasetError(f"{self._path}: {exc}") from exc
+            yield file.name, Item(f"{self._path}/{file.name}", read)
 
     def beside(self, name: str) -> tuple[str, bytes] | None:
         """Return a member's source and bytes."""
         return self._beside.get(name)
 
-
-class TarMembers:
-    """The images in a tar, in its own order; a compressed one is read front to back each time."""
-
-    def __init__(self, path: Path, file: SharedFile, side_names: frozenset[str]) -> None:
-        self._path, self._file = path, file
-        self._beside = _Beside(path, side_names)
-
-    def sizes(self) -> Iterator[tuple[str, int]]:
-        """Yield each image's name and bytes."""
+    def _photos(
+        self, tally: SkipTally | None, other: Callable[[ArchiveFile], bool]
+    ) -> Iterator[ArchiveFile]:
         try:
-            for name, size, read in tar_files(self._file):
-                if is_image_name(name):
-                    yield name, size
-                else:
-                    self._beside.note(name, size, read)
+            for file in photos_in(self._files(), str(self._path), tally, other):
+                if file.error is not None:
+                    raise DatasetError(f"{self._path}/{file.name}: {file.error}")
+                yield file
         except ImageError as exc:
             raise DatasetError(f"{self._path}: {exc}") from exc
-
-    def images(self) -> Iterator[tuple[str, Item]]:
-        """Yield each image's name and the image."""
-        try:
-            for name, read in tar_members(self._file, max_bytes=MAX_BYTES):
-                yield name, Item(f"{self._path}/{name}", read)
-        except ImageError as exc:
-            raise DatasetError(f"{self._path}: {exc}") from exc
-
-    def beside(self, name: str) -> tuple[str, bytes] | None:
-        """Return a member's source and bytes."""
-        return self._beside.get(name)
 
 
 class JoinedMembers:
@@ -161,6 +157,11 @@ class JoinedMembers:
 
     def __init__(self, parts: Sequence[Members]) -> None:
         self._parts = parts
+
+    @property
+    def skipped(self) -> Skipped:
+        """What was skipped in all parts."""
+        return joined(part.skipped for part in self._parts)
 
     def sizes(self) -> Iterator[tuple[str, int]]:
         """Yield each image's name and bytes."""
@@ -184,12 +185,15 @@ class _Beside:
         self._path, self._wanted = path, wanted
         self._files: dict[str, tuple[str, bytes]] = {}
 
-    def note(self, name: str, size: int, read: Callable[[], bytes]) -> None:
-        path = PurePosixPath(name)
-        if path.name in self._wanted:
-            if size > _MAX_SIDE:
-                raise ImageError(f"{name} is too large for a list of labels")
-            self._files[str(path)] = f"{self._path}/{name}", read()
+    def note(self, file: ArchiveFile) -> bool:
+        """Keep a file if it is one of labels, and return whether it is."""
+        path = PurePosixPath(file.name)
+        if path.name not in self._wanted:
+            return False
+        if file.size > _MAX_SIDE:
+            raise ImageError(f"{file.name} is too large for a list of labels")
+        self._files[str(path)] = f"{self._path}/{file.name}", file.keep(_MAX_SIDE)()
+        return True
 
     def get(self, name: str) -> tuple[str, bytes] | None:
         return self._files.get(name)

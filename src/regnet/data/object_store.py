@@ -2,18 +2,28 @@
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from regnet.addresses import without_secrets
-from regnet.data.archives import check_size, is_image_name
+from regnet.data.archives import check_size
+from regnet.data.clutter import is_clutter
+from regnet.data.skipped import SkipTally, sort_of
 from regnet.errors import DatasetError, ImageError, MissingExtraError
+from regnet.formats import HEAD, has_picture_suffix, suffix_of
+from regnet.video.names import VIDEO_SUFFIXES
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _OTHERS: Final = frozenset(("http", "https", "rtsp", "rtsps"))
 _ATTEMPTS: Final = 3
 _BACKOFF: Final = 0.5  # seconds after the first attempt, then doubled
+_SNIFFED: Final = 256  # objects whose first bytes are asked for at once
+_NO_PICTURES: Final = VIDEO_SUFFIXES | frozenset(
+    (".csv", ".gz", ".htm", ".html", ".json", ".jsonl", ".log", ".md", ".parquet", ".pdf", ".py")
+) | {".tar", ".tgz", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip"}  # fmt: skip
 # What other attempts do not change.
 _SETTLED: Final = (FileNotFoundError, IsADirectoryError, PermissionError)
 
@@ -114,9 +124,30 @@ class ObjectStore:
             self._fs.invalidate_cache(path)  # fsspec would keep every listing
             todo += sorted(_entries(entries, path), reverse=True)
 
-    def images_below(self, top: str) -> Iterator[str]:
-        """Yield the images below a folder, sorted folder by folder."""
-        return (path for path in self.below(top) if is_image_name(Path(path).name))
+    def photos(self, paths: Iterable[str], place: str, tally: SkipTally | None) -> Iterator[str]:
+        """Yield those of these paths that are photos; count the others as skipped.
+
+        Objects of suffixes that say nothing are told by their first bytes, many at a time; those
+        of the suffixes of common texts, archives and videos are not opened.
+        """
+        left = iter(paths)
+        while batch := list(islice(left, _SNIFFED)):
+            unknown = [path for path in batch if not _is_known(path)]
+            heads = dict(zip(unknown, self._heads(unknown), strict=True))
+            for path in batch:
+                name = path.rpartition("/")[2]
+                if sort_of(name, partial(_head_of, heads, path)) == "photo":
+                    yield path
+                elif tally is not None:
+                    tally.add(place, name)
+
+    def _heads(self, paths: list[str]) -> list[bytes]:
+        """Return the first bytes of each object, none of those that cannot be read."""
+        if not paths:
+            return []
+        ends = [HEAD] * len(paths)
+        heads = self._fs.cat_ranges(paths, [0] * len(paths), ends, on_error="return")
+        return [head if isinstance(head, bytes) else b"" for head in heads]
 
     def write(self, path: str, data: bytes) -> None:
         """Write a file; in an object store it appears whole."""
@@ -142,9 +173,17 @@ class ObjectStore:
 def _entries(entries: list[dict[str, Any]], folder: str) -> Iterator[tuple[str, bool]]:
     for entry in entries:
         path = str(entry["name"])
-        if path.rstrip("/") == folder.rstrip("/") or Path(path).name.startswith("."):
+        if path.rstrip("/") == folder.rstrip("/") or is_clutter(Path(path).name):
             continue  # stores may keep an empty object that stands for the folder
         yield path, entry["type"] == "directory"
+
+
+def _head_of(heads: dict[str, bytes], path: str) -> bytes:
+    return heads.get(path, b"")
+
+
+def _is_known(path: str) -> bool:
+    return has_picture_suffix(path) or suffix_of(path) in _NO_PICTURES
 
 
 def _filesystem(address: str, scheme: str) -> tuple[Any, str]:

@@ -9,6 +9,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
+from regnet.data.archives import MAX_BYTES
 from regnet.data.class_names import ClassNames, listed
 from regnet.data.labelled import LabelledItem, present_and_missing
 from regnet.data.parquet_images import (
@@ -20,7 +21,6 @@ from regnet.data.parquet_images import (
     inner_column,
     opened_parquet,
 )
-from regnet.data.sources import MAX_BYTES
 from regnet.data.split_names import role_of
 from regnet.errors import DatasetError
 

@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 import tempfile
-import weakref
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,25 +15,31 @@ from typing import BinaryIO, Final, cast
 
 from regnet.addresses import without_secrets
 from regnet.data.archives import (
-    IMAGE_SUFFIXES,
-    Member,
+    MAX_BYTES,
+    ArchiveFile,
     archive_kind,
     check_size,
     failing,
-    open_zip,
-    tar_members,
-    zip_members,
+    photos_in,
+    reader,
 )
+from regnet.data.clutter import first_clutter
+from regnet.data.parquet_images import image_rows, images_from
+from regnet.data.photo_files import image_files, is_picture_file
 from regnet.data.remote import Fetcher
+from regnet.data.skipped import SkipTally
 from regnet.data.spool import SharedFile
-from regnet.errors import ImageError
-from regnet.video.names import is_live, is_video
+from regnet.data.tars import tar_files
+from regnet.data.zip_stream import zip_files
+from regnet.errors import DatasetError, ImageError
+from regnet.formats import HEAD, checked_read, has_picture_suffix, suffix_of
+from regnet.video.names import is_live, is_stream, is_video
 
-MAX_BYTES: Final = 256 << 20
 STDIN: Final = "-"
 
+PARQUET: Final = ".parquet"
+
 _CHUNK: Final = 1 << 20
-_HEAD: Final = 512  # bytes that tell what a file is
 
 
 @dataclass(frozen=True)
@@ -61,20 +66,24 @@ def iter_items(
     stdin: BinaryIO | None = None,
     max_bytes: int = MAX_BYTES,
     timeout: float = 20.0,
+    offline: bool = False,
 ) -> Iterator[Item]:
     """Yield every image in the sources, in their order; nothing is read before it is wanted.
 
     A source is a file, a folder (all images below it, sorted), a pattern such as `photos/*.jpg` or
-    `photos/**/*.png`, a zip or tar archive, an http(s) URL, or `-` for standard input (one image,
-    or an archive). Whatever cannot be opened is an item whose `read` raises the reason; so does
-    that of a `Video`, which is what a file with the suffix of one, a camera or an rtsp:// address
-    gives. `timeout` is in seconds without a byte from a server. For one thread; the items' `read`
-    for any.
+    `photos/**/*.png`, a zip or tar archive, a Parquet file with a column of images, an http(s) URL,
+    or `-` for standard input (one image, or an archive). Whatever cannot be opened is an item whose
+    `read` raises the reason; so does that of a `Video`, which is what a file with the suffix of
+    one, a camera or an rtsp:// address gives. With `offline` so does every address. `timeout` is in
+    seconds without a byte from a server. At the end a `SkippedFilesWarning` counts the files that
+    were skipped. For one thread; the items' `read` for any.
     """
     fetcher = Fetcher(max_bytes=max_bytes, timeout=timeout)
-    walk = Walk(stdin=stdin, max_bytes=max_bytes, fetcher=fetcher)
+    tally = SkipTally()
+    walk = Walk(stdin=stdin, max_bytes=max_bytes, fetcher=fetcher, tally=tally, offline=offline)
     for source in sources:
         yield from walk.items(source)
+    tally.result().report()
 
 
 def count_items(sources: Iterable[str | Path]) -> int | None:
@@ -86,44 +95,40 @@ def count_items(sources: Iterable[str | Path]) -> int | None:
         return None
 
 
-def image_files(top: str) -> Iterator[tuple[str, OSError | None]]:
-    """Yield the images below a folder, sorted; a folder reached twice by links counts once.
-
-    A folder that cannot be looked into comes with the reason.
-    """
-    seen: set[tuple[int, int]] = set()
-    todo = [(top, True)]
-    while todo:
-        name, is_folder = todo.pop()
-        if not is_folder:
-            yield name, None
-            continue
-        try:
-            status = Path(name).stat()
-            if (status.st_dev, status.st_ino) not in seen:
-                seen.add((status.st_dev, status.st_ino))
-                todo += sorted(_wanted(name), reverse=True)
-        except OSError as exc:
-            yield name, exc
-
-
 class Walk:
-    """One walk over sources: what their kinds share; `items` gives those of one source."""
+    """One walk over sources: what their kinds share; `items` gives those of one source.
 
-    def __init__(self, *, stdin: BinaryIO | None, max_bytes: int, fetcher: Fetcher) -> None:
+    `tally` counts what is skipped; with `offline` no address is opened.
+    """
+
+    def __init__(
+        self,
+        *,
+        stdin: BinaryIO | None,
+        max_bytes: int,
+        fetcher: Fetcher,
+        tally: SkipTally | None = None,
+        offline: bool = False,
+    ) -> None:
         self._stdin = stdin
         self._stdin_used = False
         self._max_bytes = max_bytes
         self._fetcher = fetcher
+        self._tally = tally
+        self._offline = offline
 
     def items(self, source: str | Path) -> Iterator[Item]:
         """Yield the items of one source."""
         name = str(source)
         if name == STDIN:
             return self._from_stdin()
+        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", name)
+        is_url = isinstance(source, str) and scheme is not None
+        if self._offline and (is_stream(name) or (is_url and not _is_local(name))):
+            return iter([_failed(without_secrets(name), "not opened, because of --offline")])
         if is_live(name):
             return iter([_video(name)])
-        if isinstance(source, str) and (scheme := re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", name)):
+        if is_url and scheme:
             return self._url(name, scheme[1].lower())
         return self._local(name)
 
@@ -131,7 +136,11 @@ class Walk:
         if scheme in ("http", "https"):
             yield Item(without_secrets(url), partial(self._fetcher.fetch, url))
         else:
-            yield _failed(without_secrets(url), f"{scheme}:// is not supported: http and https are")
+            yield _failed(
+                without_secrets(url),
+                f"{scheme}:// is read by `regnet classify --ray` alone (extra `cluster`); without "
+                "it, only http:// and https:// are: copy the files here first",
+            )
 
     def _local(self, name: str) -> Iterator[Item]:
         try:
@@ -150,36 +159,45 @@ class Walk:
         return iter([_failed(name, "no such file or folder")])
 
     def _file(self, name: str) -> Iterator[Item]:
-        if Path(name).suffix.lower() in IMAGE_SUFFIXES:
+        if has_picture_suffix(name):
             yield self._item(name)
             return
         if is_video(name):
             yield _video(name)
             return
+        if suffix_of(name) == PARQUET:
+            yield from or_reason(self._rows(name), name)
+            return
         try:
             with Path(name).open("rb") as file:
-                kind = archive_kind(file.read(_HEAD), name)
-            tar = SharedFile(Path(name).open("rb")) if kind == "tar" else None  # noqa: SIM115
+                kind = archive_kind(file.read(HEAD), name)
+            archive = SharedFile(Path(name).open("rb")) if kind else None  # noqa: SIM115
         except (OSError, ValueError) as exc:
             yield _failed(name, f"cannot be opened: {_why(exc)}")
             return
-        if tar:
-            yield from self._tar(name, tar)
-        elif kind == "zip":
-            yield from self._zip(name, Path(name))
-        else:
+        if archive is None:
             yield self._item(name)
+        elif kind == "tar":
+            yield from self._tar(name, archive)
+        else:
+            yield from self._zip(name, archive)
 
     def _item(self, name: str) -> Item:
-        return Item(name, partial(read_file, name, self._max_bytes))
+        return file_item(name, self._max_bytes)
 
     def _below(self, top: str) -> Iterator[Item]:
-        """Yield the images below a folder, sorted."""
-        for name, problem in image_files(top):
+        """Yield the images below a folder, sorted, or if there are none those in Parquet files."""
+        found, tally = False, SkipTally()
+        for name, problem in image_files(top, None if self._tally is None else tally):
+            found = True
             if problem is None:
                 yield self._item(name)
             else:
                 yield _failed(name, f"cannot be opened: {_why(problem)}")
+        for file in () if found else sorted(Path(top).rglob(f"*{PARQUET}")):
+            yield from or_reason(self._rows(str(file)), str(file))
+        if self._tally is not None:
+            self._tally.add_all(tally.result(), used="" if found else PARQUET)
 
     def _matches(self, pattern: str) -> Iterator[Item]:
         """Yield what a pattern matches: images, or any file where the pattern spells its suffix.
@@ -187,33 +205,41 @@ class Walk:
         A folder gives the images below it, unless `**` goes there by itself.
         """
         any_suffix = bool(re.search(r"\.\w+$", pattern))
+        literal = set(Path(pattern).parts)
         try:
             names = sorted(glob.iglob(pattern, recursive=True))  # noqa: PTH207
         except (OSError, ValueError, RecursionError) as exc:
             yield _failed(pattern, f"cannot be looked for: {_why(exc)}")
             return
         for name in names:
+            path = "/".join(part for part in Path(name).parts if part not in literal)
+            clutter = first_clutter(path)
             if os.path.isdir(name):  # noqa: PTH112  (a Path's raises where it may not look)
-                yield from () if "**" in pattern else self._below(name)
-            elif any_suffix or Path(name).suffix.lower() in IMAGE_SUFFIXES:
+                yield from () if "**" in pattern or clutter else self._below(name)
+            elif clutter is None and (any_suffix or is_picture_file(name)):
                 yield from self._file(name)
+            elif self._tally is not None:
+                self._tally.add(pattern, path if clutter else name.replace(os.sep, "/"))
 
-    def _zip(self, name: str, file: Path | BinaryIO) -> Iterator[Item]:
+    def _rows(self, name: str) -> Iterator[Item]:
+        """Yield the images in a Parquet file. Raises `DatasetError`, `MissingExtraError`."""
+        column, _ = image_rows(name)
+        for row, read in images_from(name, column, 0, self._max_bytes):
+            yield Item(f"{name}#{row}", read)
+
+    def _zip(self, name: str, file: SharedFile) -> Iterator[Item]:
+        photos = photos_in(zip_files(file), name, self._tally)
         try:
-            archive = open_zip(file)
+            found = sorted(photos, key=lambda photo: photo.name)
         except ImageError as exc:
-            if not isinstance(file, Path):
-                file.close()
             return iter([_failed(name, str(exc))])
-        if not isinstance(file, Path):
-            weakref.finalize(archive, file.close)
-        return self._members(name, zip_members(archive, max_bytes=self._max_bytes))
+        return self._members(name, found)
 
     def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
-        return self._members(name, tar_members(file, max_bytes=self._max_bytes))
+        return self._members(name, photos_in(tar_files(file), name, self._tally))
 
-    def _members(self, name: str, members: Iterator[Member]) -> Iterator[Item]:
-        items = (Item(f"{name}/{member}", read) for member, read in members)
+    def _members(self, name: str, photos: Iterable[ArchiveFile]) -> Iterator[Item]:
+        items = (Item(f"{name}/{photo.name}", reader(photo, self._max_bytes)) for photo in photos)
         try:
             yield from _or_failed(items, name, "no images in this archive")
         except ImageError as exc:
@@ -226,7 +252,7 @@ class Walk:
         self._stdin_used = True
         try:
             stream = self._stdin or sys.stdin.buffer
-            head = _read_bounded(stream, _HEAD)
+            head = _read_bounded(stream, HEAD)
             if (kind := archive_kind(head)) is None:
                 yield self._stdin_image(head, stream)
                 return
@@ -235,7 +261,7 @@ class Walk:
             yield _failed(STDIN, f"cannot be read: {_why(exc)}")
             return
         if kind == "zip":
-            yield from self._zip(STDIN, spool)
+            yield from self._zip(STDIN, SharedFile(spool))
         else:
             yield from self._tar(STDIN, SharedFile(spool))
 
@@ -262,6 +288,9 @@ class _Counting(Walk):
     def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
         raise _UncountableError
 
+    def _rows(self, name: str) -> Iterator[Item]:
+        return (_failed(name, "counted") for _ in range(image_rows(name)[1]))
+
     def _from_stdin(self) -> Iterator[Item]:
         raise _UncountableError
 
@@ -284,31 +313,21 @@ def _or_failed(items: Iterable[Item], name: str, reason: str) -> Iterator[Item]:
         yield _failed(name, reason)
 
 
-def _wanted(folder: str) -> Iterator[tuple[str, bool]]:
-    """Yield the images and folders (True) in a folder that are not hidden, in no order."""
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.name.startswith("."):
-                continue
-            if _is_folder(entry):
-                yield entry.path, True
-            elif Path(entry.name).suffix.lower() in IMAGE_SUFFIXES and _is_regular(entry):
-                yield entry.path, False
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def or_reason(items: Iterator[Item], name: str) -> Iterator[Item]:
+    """Yield the items; where they cannot be listed, one more with the reason."""
     try:
-        return entry.is_dir()
-    except OSError:  # a link in a circle, say
-        return False
+        yield from items
+    except (DatasetError, OSError, ValueError) as exc:
+        yield _failed(name, f"cannot be opened: {_why(exc)}")
 
 
-def _is_regular(entry: os.DirEntry[str]) -> bool:
-    """Tell files, and links that lead nowhere (worth an error), from pipes and devices."""
-    try:
-        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
-    except OSError:
-        return True
+def file_item(path: str, max_bytes: int = MAX_BYTES) -> Item:
+    """Return the image in a file."""
+    return Item(path, checked_read(path, partial(read_file, path, max_bytes)))
+
+
+def _is_local(url: str) -> bool:
+    return url.lower().startswith(("file://", "memory://", "local://"))
 
 
 def read_file(name: str, max_bytes: int) -> bytes:

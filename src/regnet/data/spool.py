@@ -36,11 +36,34 @@ class SharedFile:
                 rest = rest[self._file.write(rest) :]
             self.size += len(data)
 
+    def span(self, offset: int, size: int) -> "Span":
+        """Return a run of its bytes, to be read later."""
+        return Span(self, offset, size)
+
+
+class Window:
+    """A part of a shared file, such as an archive inside of another, as a file of its own."""
+
+    def __init__(self, file: SharedFile, offset: int, size: int) -> None:
+        self._file, self._offset = file, offset
+        self.size = max(0, min(size, file.size - offset))
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return the bytes from an offset on, fewer where the part ends before."""
+        return self._file.read_at(self._offset + offset, max(0, min(size, self.size - offset)))
+
+    def span(self, offset: int, size: int) -> "Span":
+        """Return a run of its bytes, by its place in the whole file."""
+        return Span(self._file, self._offset + offset, size)
+
+
+Readable = SharedFile | Window
+
 
 class Cursor:
     """A place in a shared file, with what readers of archives ask of a stream."""
 
-    def __init__(self, file: SharedFile) -> None:
+    def __init__(self, file: Readable) -> None:
         self._file, self._at = file, 0
 
     def read(self, size: int = -1) -> bytes:
@@ -79,6 +102,18 @@ class Span:
         if len(data) != self.size:
             raise ImageError("the archive was cut short while it was read")
         return data
+
+    def first(self, count: int) -> bytes:
+        """Return its first bytes, at most `count`."""
+        return Span(self._file, self.offset, min(count, self.size))()
+
+    def lies_in(self, file: SharedFile) -> bool:
+        """Tell whether its bytes are those of this file."""
+        return self._file is file
+
+    def window(self) -> Window:
+        """Return it as a file of its own."""
+        return Window(self._file, self.offset, self.size)
 
 
 class Spool:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any, Final
 
-from regnet.data.archives import IMAGE_SUFFIXES
 from regnet.data.class_names import listed
 from regnet.errors import DatasetError, MissingExtraError
+from regnet.formats import has_picture_suffix
 
 TRUTH_NAMES: Final = (
     "val.txt",
@@ -104,7 +104,7 @@ def _fields(lines: list[str]) -> list[list[str]]:
 def key_of(name: str) -> str:
     """Return what names of one image have in common: no folder, no suffix, no wnid at its end."""
     path = PurePosixPath(name)
-    stem = path.stem if path.suffix.lower() in IMAGE_SUFFIXES else path.name
+    stem = path.stem if has_picture_suffix(name) else path.name
     numbered = _NUMBERED.fullmatch(stem)
     return numbered[1] if numbered else stem
 

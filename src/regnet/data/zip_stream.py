@@ -7,11 +7,13 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
-from regnet.data.archives import check_packing
+from regnet.data.archives import ArchiveFile, check_packing
 from regnet.data.spool import SharedFile
 from regnet.errors import ImageError
+from regnet.formats import HEAD
 
 _END: Final = struct.Struct("<4s4H2LH")
 _END64: Final = struct.Struct("<4sQ2H2L4Q")
@@ -49,6 +51,28 @@ def zip_entries(file: SharedFile) -> Iterator[ZipEntry]:
             yield entry
 
 
+def zip_files(file: SharedFile) -> Iterator[ArchiveFile]:
+    """Yield the files in a zip in its own order; raises `ImageError` where it is damaged."""
+    for entry in zip_entries(file):
+        yield entry_file(file, entry)
+
+
+def entry_file(file: SharedFile, entry: ZipEntry) -> ArchiveFile:
+    """Return an entry of a zip as a file that can be read."""
+    head, keep = partial(entry_head, file, entry), partial(partial, read_entry, file, entry)
+    return ArchiveFile(entry.name, entry.size, head, keep)
+
+
+def entry_head(file: SharedFile, entry: ZipEntry) -> bytes:
+    """Return the first bytes of a file in a zip, none where they cannot be unpacked."""
+    try:
+        check_packing(entry.flags, entry.method, 0, 0, 0)
+        packed = _packed(file, entry, min(entry.packed, 2 * HEAD))
+        return _unpacked(packed, entry.method, HEAD)[:HEAD]
+    except (ImageError, OSError, OverflowError, struct.error, zlib.error):
+        return b""
+
+
 def read_entry(file: SharedFile, entry: ZipEntry, max_bytes: int) -> bytes:
     """Return the bytes of a file in a zip; raises `ImageError` where they are damaged. Thread-safe.
 
@@ -56,19 +80,29 @@ def read_entry(file: SharedFile, entry: ZipEntry, max_bytes: int) -> bytes:
     """
     check_packing(entry.flags, entry.method, entry.size, entry.packed, max_bytes)
     try:
-        head = file.read_at(entry.offset, _LOCAL.size)
-        signature, *_, name, extra = _LOCAL.unpack(head)
-        packed = file.read_at(entry.offset + _LOCAL.size + name + extra, entry.packed)
-        if signature != b"PK\x03\x04" or len(packed) != entry.packed:
-            raise ImageError("this member of the zip is truncated")
-        data = packed
-        if entry.method:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, max(1, entry.size))
+        packed = _packed(file, entry, entry.packed)
+        data = _unpacked(packed, entry.method, entry.size)
     except (OSError, OverflowError, struct.error, zlib.error) as exc:
         raise ImageError(f"this member of the zip is corrupt ({exc})") from exc
     if len(data) != entry.size or zlib.crc32(data) != entry.crc:
         raise ImageError("this member of the zip is corrupt (its checksum differs)")
     return data
+
+
+def _packed(file: SharedFile, entry: ZipEntry, size: int) -> bytes:
+    """Return the first bytes of a file as they are packed."""
+    signature, *_, name, extra = _LOCAL.unpack(file.read_at(entry.offset, _LOCAL.size))
+    packed = file.read_at(entry.offset + _LOCAL.size + name + extra, size)
+    if signature != b"PK\x03\x04" or len(packed) != size:
+        raise ImageError("this member of the zip is truncated")
+    return packed
+
+
+def _unpacked(packed: bytes, method: int, size: int) -> bytes:
+    """Return what the packed bytes hold, at most `size` bytes where they are deflated."""
+    if not method:
+        return packed
+    return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, max(1, size))
 
 
 def _directory(file: SharedFile) -> tuple[int, int, int]:
@@ -77,14 +111,16 @@ def _directory(file: SharedFile) -> tuple[int, int, int]:
     tail = file.read_at(tail_at, file.size - tail_at)
     found = tail.rfind(b"PK\x05\x06")
     if found < 0 or len(tail) - found < _END.size:
-        raise ImageError("this zip archive is truncated: it has no directory")
+        raise ImageError("this zip archive is corrupt or truncated: it has no directory")
     *_, size, offset, _ = _END.unpack_from(tail, found)
     end = tail_at + found
     if (end64 := _end64(file, end)) is not None:
         size, offset, end = end64
     begin = end - size
     if begin < 0 or offset > begin:
-        raise ImageError("this zip archive is corrupt: its directory is not where it says")
+        raise ImageError(
+            "this zip archive is corrupt or truncated: its directory is not where it says"
+        )
     return begin, end, begin - offset
 
 
@@ -118,8 +154,10 @@ def _entry(buffer: bytes, at: int, shift: int) -> tuple[ZipEntry, int]:
 
 
 def _name(raw: bytes, flags: int) -> str:
+    """Return a name with / between folders; some programs write backslashes there."""
     try:
-        return raw.split(b"\0")[0].decode("utf-8" if flags & _UTF8 else "cp437")
+        name = raw.split(b"\0")[0].decode("utf-8" if flags & _UTF8 else "cp437")
+        return name if "/" in name else name.replace("\\", "/")
     except UnicodeDecodeError as exc:
         raise ImageError(f"this zip archive is corrupt: a name is not UTF-8 ({exc})") from exc
 

@@ -1,0 +1,141 @@
+"""What counts as a photo in folders and archives, and what was skipped there."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from regnet.data.clutter import first_clutter
+from regnet.formats import has_picture_suffix, is_picture, suffix_of
+from regnet.notices import SkippedFilesWarning, give
+
+Sort = Literal["photo", "other", "clutter"]
+
+MAX_COUNTED: Final = 10_000
+"""Files that are counted in one clutter folder: snapshots may hold millions."""
+
+_SHOWN: Final = 8  # suffixes or folders in a line
+_KEPT: Final = 1000  # different suffixes or folders that are counted one by one
+_SUFFIX: Final = re.compile(r"\.\w{1,12}", re.ASCII)
+_NO_SUFFIX: Final = "without suffix"
+_OTHERS: Final = "others"
+
+
+def sort_of(path: str, head: Callable[[], bytes]) -> Sort:
+    """Return what a file at a path with `/`, below the place the user named, counts as.
+
+    Anything hidden or made by a system is clutter. Files of a picture's suffix are photos; of
+    others the first bytes, from `head`, decide. `head` may raise `ImageError`.
+    """
+    if first_clutter(path) is not None:
+        return "clutter"
+    return "photo" if has_picture_suffix(path) or is_picture(head()) else "other"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """What was skipped in some places: how many files of each suffix, and in clutter folders.
+
+    Both are sorted by count. Single files that are hidden or made by a system are not counted.
+    """
+
+    places: tuple[str, ...] = ()
+    suffixes: tuple[tuple[str, int], ...] = ()
+    folders: tuple[tuple[str, int], ...] = ()
+
+    def line(self) -> str:
+        """Return one line for people, "" if nothing was skipped."""
+        files = sum(count for _, count in self.suffixes)
+        plural = "files that are no pictures" if files > 1 else "file that is no picture"
+        by_suffix = f"{files:,} {plural}: {_listed(f'{n:,} {name}' for name, n in self.suffixes)}"
+        inside = _listed(f"{name} ({_files(n)})" for name, n in self.folders)
+        parts = [by_suffix] if files else []
+        parts += [f"folders that hold no photos: {inside}"] if self.folders else []
+        where = self.places[0] if len(self.places) == 1 else f"{len(self.places)} sources"
+        return f"{where}: skipped {'; and '.join(parts)}" if parts else ""
+
+    def to_dict(self) -> dict[str, int]:
+        """Return how many files of each suffix, and in each clutter folder (with a / behind)."""
+        return dict(self.suffixes) | {f"{name}/": count for name, count in self.folders}
+
+    def report(self) -> None:
+        """Warn of what was skipped, if anything was."""
+        if line := self.line():
+            give(SkippedFilesWarning(line))
+
+
+@dataclass
+class SkipTally:
+    """Counts what a walk skips, but for files of these names, which are used."""
+
+    used: frozenset[str] = frozenset()
+    _places: dict[str, None] = field(default_factory=dict)
+    _suffixes: Counter[str] = field(default_factory=Counter)
+    _folders: Counter[str] = field(default_factory=Counter)
+
+    def add(self, place: str, path: str, what: str = "") -> None:
+        """Count a file that is no photo, at a path with `/` below a place the user named.
+
+        It is counted by its suffix unless `what` says what it is.
+        """
+        clutter, name = first_clutter(path), path.rpartition("/")[2]
+        if name in self.used:
+            return
+        if clutter is None:
+            self._count(place, self._suffixes, what or _suffix(path), 1)
+        elif name != clutter:
+            self.add_folder(place, clutter, 1)
+
+    def add_folder(self, place: str, name: str, files: int) -> None:
+        """Count the files in a clutter folder."""
+        self._count(place, self._folders, name, files)
+
+    def add_all(self, skipped: "Skipped", *, used: str = "") -> None:
+        """Add what was counted elsewhere, but for files of a suffix that were used."""
+        for place in skipped.places:
+            for suffix, count in skipped.suffixes:
+                if suffix != used:
+                    self._count(place, self._suffixes, suffix, count)
+            for name, count in skipped.folders:
+                self._count(place, self._folders, name, count)
+
+    def _count(self, place: str, counts: Counter[str], key: str, files: int) -> None:
+        self._places[place] = None
+        counts[key if key in counts or len(counts) < _KEPT else _OTHERS] += files
+
+    def result(self) -> Skipped:
+        """Return what was counted so far."""
+        return Skipped(
+            tuple(self._places),
+            tuple(self._suffixes.most_common()),
+            tuple(self._folders.most_common()),
+        )
+
+
+def joined(parts: Iterable[Skipped]) -> Skipped:
+    """Return several counts as one."""
+    parts = list(parts)
+    suffixes: Counter[str] = Counter()
+    folders: Counter[str] = Counter()
+    for part in parts:
+        suffixes.update(dict(part.suffixes))
+        folders.update(dict(part.folders))
+    places = dict.fromkeys(place for part in parts for place in part.places)
+    return Skipped(tuple(places), tuple(suffixes.most_common()), tuple(folders.most_common()))
+
+
+def _suffix(path: str) -> str:
+    suffix = suffix_of(path)
+    return suffix if _SUFFIX.fullmatch(suffix) else _NO_SUFFIX
+
+
+def _files(count: int) -> str:
+    more = "+" if count >= MAX_COUNTED else ""
+    return f"{count:,}{more} file{'s' if count > 1 else ''}"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    shown = list(texts)
+    more = [f"{len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
+    return ", ".join(shown[:_SHOWN] + more)

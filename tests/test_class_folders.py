@@ -25,17 +25,22 @@ def png():
 PNG = png()
 
 
+def content(name):
+    """Return a picture, for whatever holds one is a photo, or text."""
+    return PNG if name.endswith(".png") else b"no picture"
+
+
 def folder(path, *names):
     for name in names:
         (path / name).parent.mkdir(parents=True, exist_ok=True)
-        (path / name).write_bytes(PNG)
+        (path / name).write_bytes(content(name))
     return path
 
 
 def zipped(path, *names):
     with zipfile.ZipFile(path, "w") as archive:
         for name in names:
-            archive.writestr(name, PNG)
+            archive.writestr(name, content(name))
     return path
 
 
@@ -43,8 +48,8 @@ def tarred(path, *names):
     with tarfile.open(path, "w:gz") as archive:
         for name in names:
             info = tarfile.TarInfo(name)
-            info.size = len(PNG)
-            archive.addfile(info, io.BytesIO(PNG))
+            info.size = len(content(name))
+            archive.addfile(info, io.BytesIO(content(name)))
     return path
 
 

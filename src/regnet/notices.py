@@ -1,12 +1,6 @@
 """What is worth saying but is no error: warnings of our own, which the command line shows."""
 
-import threading
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import Final
-
-_lock: Final = threading.Lock()
 
 
 class RegNetWarning(UserWarning):
@@ -22,17 +16,5 @@ class DarkPhotoWarning(RegNetWarning):
 
 
 def give(warning: RegNetWarning) -> None:
-    """Warn from any thread, also while another keeps Pillow's warnings back."""
-    with _lock:
-        warnings.warn(warning, stacklevel=3)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Keep all warnings from the user, such as Pillow's: its errors are all that counts.
-
-    Filters are global to the process, so one thread at a time: do little in here.
-    """
-    with _lock, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Warn where the caller's caller is."""
+    warnings.warn(warning, stacklevel=3)

@@ -171,6 +171,7 @@ def _found(listing: Listing, root: str) -> TruthFile | None:
 
 def _by_file(listing: Listing, file: TruthFile, names: ClassNames, *, subset: bool) -> "array[int]":
     """Return the class of each image from a file of labels; its lines and the images must fit."""
+    file = _of_one_split(file, listing)
     classes = _classes(file, names)
     rows, key = _rows_by_key(file, next(listing.paths()))
     truths, unlisted, twice = array("i"), [], []
@@ -188,6 +189,20 @@ def _by_file(listing: Listing, file: TruthFile, names: ClassNames, *, subset: bo
     return truths
 
 
+def _of_one_split(file: TruthFile, listing: Listing) -> TruthFile:
+    """Return the rows of the one split that the images are of; raises `DatasetError` if several."""
+    if len(set(file.splits)) < 2:
+        return file
+    rows, key = _rows_by_key(file, next(listing.paths()))
+    splits = {file.splits[rows[key(path)]] for path in listing.paths() if key(path) in rows}
+    if len(splits) == 1:
+        return file.of_split(*splits)
+    raise DatasetError(
+        f"{file.source} lists these images in several splits: {listed(sorted(splits))}. Put the "
+        "images of each split into a folder of its own, or keep the lines of one split"
+    )
+
+
 def _rows_by_key(file: TruthFile, path: str) -> tuple[dict[str, int], Callable[[str], str]]:
     """Return each line's row by the key of its image, and the key of an image's path.
 
@@ -198,6 +213,9 @@ def _rows_by_key(file: TruthFile, path: str) -> tuple[dict[str, int], Callable[[
     for skipped in range(len(parts)):
         if "/".join(parts[skipped:]) in by_path:
             return _each_once(file, by_path), partial(_inner, skipped=skipped)
+    prefix = next((name[: -len(path)] for name in by_path if name.endswith(f"/{path}")), None)
+    if prefix:
+        return _each_once(file, {n.removeprefix(prefix): r for n, r in by_path.items()}), str
     by_name = {key_of(name): row for row, (name, _) in enumerate(file.rows)}
     return _each_once(file, by_name), key_of
 
@@ -217,6 +235,11 @@ def _each_once(file: TruthFile, rows: dict[str, int]) -> dict[str, int]:
 
 def _classes(file: TruthFile, names: ClassNames) -> list[int]:
     """Return the class of each line, by name or index."""
+    if file.one_hot and file.one_hot != len(names.labels):
+        raise DatasetError(
+            f"{file.source} has {file.one_hot} columns of 0 and 1 without names, but the model has "
+            f"{len(names.labels)} classes: write a first line with the classes' names"
+        )
     tokens = sorted({token for _, token in file.rows})
     if all(token.isdecimal() for token in tokens) and not all(map(names.candidates, tokens)):
         return _by_index(file, names)

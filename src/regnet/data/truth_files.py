@@ -9,6 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from regnet.data.class_names import listed
+from regnet.data.truth_table import read_table
 from regnet.errors import DatasetError, MissingExtraError
 from regnet.formats import has_picture_suffix
 
@@ -18,13 +19,14 @@ TRUTH_NAMES: Final = (
     "LOC_val_solution.csv",
     "ILSVRC2012_validation_ground_truth.txt",
     "imagenet_2012_validation_synset_labels.txt",
+    "metadata.csv",
+    "metadata.jsonl",
 )
 """Names by which files of labels are found beside images."""
 
 _ORDERS: Final = ("map_clsloc.txt", "meta.mat")
 SIDE_NAMES: Final = frozenset((*TRUTH_NAMES, *_ORDERS))
 
-_HEADERS: Final = frozenset(("file", "filename", "id", "image", "imageid", "name", "path"))
 _NUMBERED: Final = re.compile(r"(ILSVRC2012_val_\d{8})(?:_n\d{8})?")
 _LEAVES: Final = 1000  # of ILSVRC 2012; higher ids are inner nodes of its tree
 
@@ -35,25 +37,33 @@ Beside = Callable[[str], bytes | None]
 class TruthFile:
     """What a file of labels says: each image's name as written, and its class as written.
 
-    The images of a file with a class a line and no names are those of ILSVRC 2012.
+    The images of a file with a class a line and no names are those of ILSVRC 2012. `splits` and
+    `one_hot` are as of a `Table`.
     """
 
     source: str
     rows: tuple[tuple[str, str], ...]
+    splits: tuple[str, ...] = ()
+    one_hot: int = 0
+
+    def of_split(self, split: str) -> "TruthFile":
+        """Return the rows of one split."""
+        rows = (row for row, word in zip(self.rows, self.splits, strict=True) if word == split)
+        return TruthFile(self.source, tuple(rows))
 
 
 def read_truth(data: bytes, source: str, *, beside: Beside) -> TruthFile:
     """Return what a file of labels says; `beside` reads the files next to it by name.
 
-    Understood are lines `NAME CLASS` (split at white space or tabs; what follows in a line with
-    tabs is ignored), CSV with name and class first, Kaggle's `ImageId,PredictionString`, and a
-    class a line for the images ILSVRC2012_val_00000001 on: wnids, or the devkit's numbers 1..1000,
-    whose order is read from map_clsloc.txt or meta.mat. Raises `DatasetError`.
+    Understood are the tables of `read_table`, Kaggle's `ImageId,PredictionString`, and a class a
+    line for the images ILSVRC2012_val_00000001 on: wnids, or the devkit's numbers 1..1000, whose
+    order is read from map_clsloc.txt or meta.mat. Raises `DatasetError`.
     """
     try:
-        lines = [line for line in data.decode("utf-8-sig").splitlines() if line.strip()]
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
         raise DatasetError(f"{source} is no UTF-8 text: {exc}") from exc
+    lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise DatasetError(f"{source} has no lines")
     if lines[0].replace(" ", "").lower().startswith("imageid,predictionstring"):
@@ -62,7 +72,8 @@ def read_truth(data: bytes, source: str, *, beside: Beside) -> TruthFile:
         classes = _in_devkit_order([line.strip() for line in lines], source, beside)
         rows = ((f"ILSVRC2012_val_{i:08}", name) for i, name in enumerate(classes, 1))
         return TruthFile(source, tuple(rows))
-    return TruthFile(source, tuple(_named(lines, source)))
+    table = read_table(text, source)
+    return TruthFile(source, table.rows, table.splits, table.one_hot)
 
 
 def _kaggle(lines: list[str], source: str) -> list[tuple[str, str]]:
@@ -77,28 +88,6 @@ def _kaggle(lines: list[str], source: str) -> list[tuple[str, str]]:
     if wrong:
         raise DatasetError(f"{source}: lines without one class: {listed(wrong)}")
     return rows
-
-
-def _named(lines: list[str], source: str) -> list[tuple[str, str]]:
-    rows, wrong = [], []
-    for number, row in enumerate(_fields(lines)):
-        if number == 0 and row and row[0].strip().lower() in _HEADERS:
-            continue
-        if len(row) >= 2 and row[0].strip() and row[1].strip():
-            rows.append((row[0].strip(), row[1].strip()))
-        else:
-            wrong.append(" ".join(row))
-    if wrong:
-        raise DatasetError(f"{source}: lines that are not NAME and CLASS: {listed(wrong)}")
-    return rows
-
-
-def _fields(lines: list[str]) -> list[list[str]]:
-    if all("\t" in line for line in lines):
-        return [line.split("\t") for line in lines]
-    if all("," in line for line in lines):
-        return list(csv.reader(lines))
-    return [line.rsplit(maxsplit=1) for line in lines]
 
 
 def key_of(name: str) -> str:

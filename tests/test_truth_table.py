@@ -1,0 +1,142 @@
+"""Files of labels as people have them: columns are understood, or an error names them."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from regnet.data.dataset import open_dataset
+from regnet.data.truth_table import read_table
+from regnet.errors import DatasetError
+from regnet.labels import Label
+
+TREES = tuple(Label("", name) for name in ("ash", "beech", "elm"))
+ROWS = (("a.jpg", "ash"), ("b.jpg", "beech"), ("c.jpg", "elm"))
+NUMBERS = tuple((name, str(index)) for index, (name, _) in enumerate(ROWS))
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "rows"),
+    [
+        ("t.csv", "file_name,label\na.jpg,ash\nb.jpg,beech\nc.jpg,elm\n", ROWS),
+        ("t.csv", "id,breed\na.jpg,ash\nb.jpg,beech\nc.jpg,elm\n", ROWS),
+        ("t.csv", "image,level\na.jpg,ash\nb.jpg,beech\nc.jpg,elm\n", ROWS),
+        ("t.csv", "label,filepaths\nash,a.jpg\nbeech,b.jpg\nelm,c.jpg\n", ROWS),
+        ("t.csv", ",Filename,Class\n0,a.jpg,ash\n1,b.jpg,beech\n2,c.jpg,elm\n", ROWS),
+        ("t.csv", "Unnamed: 0,img_path,category\n0,a.jpg,ash\n1,b.jpg,beech\n2,c.jpg,elm", ROWS),
+        ("t.csv", "a,y\nb,n\nc,y\n", (("a", "y"), ("b", "n"), ("c", "y"))),
+        ("t.csv", "foto,soort\na.jpg,ash\nb.jpg,beech\nc.jpg,elm\n", ROWS),
+        ("t.csv", "file_name;label\na.jpg;ash\nb.jpg;beech\nc.jpg;elm\n", ROWS),
+        ("t.csv", 'ImageId,width,class\n"a.jpg",5,"ash"\nb.jpg,5,beech\nc.jpg,5,elm\n', ROWS),
+        ("t.csv", "filename,target,class_name\na.jpg,2,ash\nb.jpg,0,beech\nc.jpg,1,elm\n", ROWS),
+        ("t.csv", "ash,a.jpg\nbeech,b.jpg\nelm,c.jpg\n", ROWS),
+        ("t.csv", "image,ash,beech,elm\na.jpg,1,0,0\nb.jpg,0,1,0\nc.jpg,0,0,1\n", ROWS),
+        ("t.csv", "image,ash,beech,elm\na.jpg,1.0,0.0,0.0\nb.jpg,0.0,1.0,0.0\nc.jpg,0.0,0.0,1.0",
+         ROWS),
+        ("t.csv", "a.jpg,1,0,0\nb.jpg,0,1,0\nc.jpg,0,0,1\n", NUMBERS),
+        ("t.csv", "a.jpg,0.0\nb.jpg,1.0\nc.jpg,2.0\n", NUMBERS),
+        ("t.txt", "a.jpg 0\nb.jpg 1\nc.jpg 2\n", NUMBERS),
+        ("t.txt", "filename label\na.jpg ash\nb.jpg beech\nc.jpg elm\n", ROWS),
+        ("t.tsv", "a.jpg\tash\t0\t9\nb.jpg\tbeech\t0\t9\nc.jpg\telm\t0\t9\n", ROWS),
+        ("t.txt", "\n".join(json.dumps({"file_name": n, "label": c}) for n, c in ROWS), ROWS),
+        ("t.json", json.dumps(dict(ROWS)), ROWS),
+        ("t.json", json.dumps([{"image": n, "label": int(c), "x": None} for n, c in NUMBERS]),
+         NUMBERS),
+        ("t.csv", 'file_name,label,text\na.jpg,ash,"two\nlines, and"\nb.jpg,beech,x\nc.jpg,elm,y\n',
+         ROWS),
+    ],
+)  # fmt: skip
+def test_columns_are_told_by_their_names_or_by_what_is_in_them(
+    name: str, text: str, rows: tuple[tuple[str, str], ...]
+) -> None:
+    assert read_table(text, name).rows == rows
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        (
+            "file_name,height,width\na.jpg,3,4\n",
+            "There are file_name, height, width; call it label",
+        ),
+        ("file_name,label,class\na.jpg,x,1\nb.jpg,x,2\n", "There are file_name, label, class"),
+        ("image,ash,elm\na.jpg,1,1\nb.jpg,0,1\n", "which column is the class"),
+        ("image,ash,elm\na.jpg,0,0\nb.jpg,0,1\n", "which column is the class"),
+        ("size,label\n3,ash\n4,elm\n", "which column names the images"),
+        ("a.jpg,3,10,20\nb.jpg,4,10,20\n", "which of its 4 columns is the class"),
+        ("a.jpg,ash,oak\nb.jpg,elm,fir\n", "which of its 3 columns is the class"),
+        ("a,ash,oak\nb,elm,fir\n", "has 3 columns without names"),
+        ("file_name,label\na.jpg,\n", r"not NAME and CLASS: a\.jpg"),
+        ("file_name,label\na.jpg,ash\nb.jpg\n", r"not NAME and CLASS: b\.jpg"),
+        ("file_name,label\n", "has a header and no lines"),
+        ('{"file_name": "a.jpg"', "is not JSON"),
+        ("[1]", "lines that are not NAME and CLASS"),
+    ],
+)
+def test_what_is_not_clear_is_an_error_that_lists_the_columns(text: str, reason: str) -> None:
+    with pytest.raises(DatasetError, match=reason):
+        read_table(text, "t.csv" if "," in text else "t.txt")
+
+
+def images(folder: Path, *names: str) -> Path:
+    for name in names or ("a.jpg", "b.jpg", "c.jpg"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def truths(folder: Path, truth: Path | None = None) -> dict[str, int]:
+    dataset = open_dataset(folder, TREES, truth=truth, subset=True)
+    return {item.read().decode(): item.truth for item in dataset.items()}
+
+
+EXPECTED = {"a.jpg": 0, "b.jpg": 1, "c.jpg": 2}
+
+
+@pytest.mark.parametrize("before", ["", "val/", "C:/data/val/", "/home/me/val/"])
+@pytest.mark.parametrize("windows", [False, True])
+def test_paths_from_elsewhere(before: str, windows: bool, tmp_path: Path) -> None:
+    names = [f"{before}{name}" for name in EXPECTED]
+    names = [name.replace("/", "\\") for name in names] if windows else names
+    truth = tmp_path / "t.txt"
+    truth.write_text("".join(f"{name} {n}\n" for n, name in enumerate(names)))
+    assert truths(images(tmp_path / "x"), truth) == EXPECTED
+
+
+def test_paths_from_elsewhere_tell_images_of_one_name_apart(tmp_path: Path) -> None:
+    folder = images(tmp_path / "x", "1/a.jpg", "2/a.jpg")
+    (tmp_path / "t.txt").write_text("D:\\x\\1\\a.jpg 0\nD:\\x\\2\\a.jpg 2\n")
+    assert truths(folder, tmp_path / "t.txt") == {"1/a.jpg": 0, "2/a.jpg": 2}
+
+
+def test_one_hot_columns_without_names_are_the_model_s_classes_or_an_error(tmp_path: Path) -> None:
+    folder, truth = images(tmp_path / "x"), tmp_path / "t.csv"
+    truth.write_text("a.jpg,1,0,0\nb.jpg,0,1,0\nc.jpg,0,0,1\n")
+    assert truths(folder, truth) == EXPECTED
+    truth.write_text("a.jpg,1,0\nb.jpg,0,1\nc.jpg,0,1\n")
+    with pytest.raises(DatasetError, match=r"2 columns of 0 and 1 without names, .* 3 classes"):
+        truths(folder, truth)
+
+
+def test_lines_of_the_images_split_count(tmp_path: Path) -> None:
+    lines = ["filename,split,label", "a.jpg,val,ash", "b.jpg,val,beech", "c.jpg,val,elm"]
+    truth = tmp_path / "t.csv"
+    truth.write_text("\n".join(lines))
+    assert truths(images(tmp_path / "x"), truth) == EXPECTED
+    truth.write_text("\n".join([*lines, "d.jpg,train,ash"]))
+    assert open_dataset(tmp_path / "x", TREES, truth=truth).count == 3  # d.jpg is elsewhere
+    images(tmp_path / "x", "d.jpg")
+    with pytest.raises(DatasetError, match="in several splits: train, val"):
+        truths(tmp_path / "x", truth)
+
+
+@pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
+@pytest.mark.parametrize("inside", ["", "images/", "deep/er/"])
+def test_metadata_of_hugging_face_is_found(name: str, inside: str, tmp_path: Path) -> None:
+    folder = images(tmp_path / "x", *(f"{inside}{image}" for image in EXPECTED))
+    rows = [(f"{inside}{image}", label) for image, label in ROWS]
+    text = "".join(json.dumps({"file_name": n, "label": c}) + "\n" for n, c in rows)
+    if name.endswith(".csv"):
+        text = "file_name,label\n" + "".join(f"{n},{c}\n" for n, c in rows)
+    (folder / name).write_text(text)
+    assert truths(folder) == {f"{inside}{image}": n for image, n in EXPECTED.items()}

@@ -10,13 +10,13 @@ import json
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePath, PurePosixPath
+from pathlib import PurePath
 from typing import Any, Final
 
-from regnet.data.archives import IMAGE_SUFFIXES
 from regnet.data.class_names import listed
 from regnet.data.split_names import role_of
 from regnet.errors import DatasetError
+from regnet.formats import has_picture_suffix
 
 _FILES: Final = (  # the first that is there is the image's name
     ("filename", "filenames", "filepath", "filepaths", "imagefile", "imagefilename", "fname"),
@@ -106,7 +106,7 @@ def _word(cell: str) -> str:
 
 
 def _is_image(cell: str) -> bool:
-    return PurePosixPath(cell.replace("\\", "/")).suffix.lower() in IMAGE_SUFFIXES
+    return has_picture_suffix(cell.replace("\\", "/"))
 
 
 def _has_header(rows: Sequence[Sequence[str]]) -> bool:

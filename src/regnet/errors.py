@@ -21,6 +21,7 @@ RegNetError
 ├── ConversionError      a conversion failed or disagrees with the network
 ├── QuantizationError    an INT8 model cannot be made
 │   └── AgreementError   ... because it would not agree with the original
+├── NoGainError          the result would be no better than the original; --force writes it
 ├── SpaceError           a design space has (almost) no networks of that kind
 ├── RecipeError          a training recipe is impossible (also a ValueError)
 ├── TrainingError        a training run cannot start or go on
@@ -130,6 +131,17 @@ class QuantizationError(RegNetError):
 
 class AgreementError(QuantizationError):
     """An INT8 model does not agree with the original as often as asked."""
+
+
+class NoGainError(RegNetError):
+    """The result would be no better than the original, so nothing was written without `force`.
+
+    `reason` says what was measured, without the remedy.
+    """
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}. Nothing was written: {remedy}, or write it with --force")
+        self.reason = reason
 
 
 class SpaceError(RegNetError):

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from regnet.cli.console import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, EXIT_SOME_FAILED, say
-from regnet.errors import RegNetError
+from regnet.errors import NoGainError, RegNetError
 
 COMMANDS = (
     "classify",
@@ -60,6 +60,9 @@ def main() -> None:
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
         build_app(asked or COMMANDS)(prog_name="regnet")
+    except NoGainError as exc:
+        say(f"regnet: {exc}")
+        sys.exit(EXIT_SOME_FAILED)
     except RegNetError as exc:
         say(f"regnet: {exc}")
         sys.exit(EXIT_COULD_NOT_RUN)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, print_json, track
+from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, print_json, say, track
 from regnet.cli.options import (
     AsJson,
     CacheDir,
@@ -35,16 +35,16 @@ HELP = """Make an INT8 model of a converted one, and measure how far they agree.
 
 MODEL is a card's name, `bundled`, an IR (.xml) or a checkpoint. --calibration is any folder, \
 archive or pattern of photos, without labels, like those the model will see: 300 of them set the \
-ranges, up to 2,000 others (of --agreement, if given) tell how often INT8 has the top class of f32.
-
-Where that is less often than --min-agreement, the most sensitive layers go back to floating \
-point until it is not; the output says which, and what that costs in speed.
+ranges. Up to 2,000 others (of --agreement, if given) are split in two: one half chooses how many \
+of the most sensitive layers stay in FP32 so that the top class is that of FP32 on \
+--min-agreement of photos, the other half certifies that choice, once.
 
 Writes NAME-int8.xml and .bin; `--precision int8` then finds it beside the model. Needs the extra \
 `quantize`.
 
-Exit status: 0 done, 1 done but some photos could not be read, 2 could not run (nothing is \
-written), 130 interrupted.
+Exit status: 0 done; 1 some photos could not be read, or the model is no gain (most of it stays in \
+FP32, or it is slower than bf16) and nothing was written without --force; 2 could not run (nothing \
+is written); 130 interrupted.
 
 Examples:
 
@@ -78,6 +78,10 @@ def quantize(
         float,
         typer.Option(min=0.0, max=1.0, help="How often the top class must be that of f32"),
     ] = 0.99,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Write the model even if it is slower or mostly FP32"),
+    ] = False,
     output: OutputFolder = Path(),
     as_json: AsJson = False,
     html: HtmlReport = None,
@@ -102,12 +106,15 @@ def quantize(
             checks=checks,
             min_agreement=min_agreement,
             folder=output,
+            force=force,
             watch=_watch,
         )
         if html is not None:
             from regnet.report.quantization import quantization_page
 
             write_html(html, quantization_page(found, agreement or calibration))
+    for reason in found.no_gain:
+        say(f"{reason}. Written because of --force")
     if as_json:
         print_json(found.to_dict())
     else:
@@ -125,7 +132,7 @@ def _lines(found: "Quantization") -> Iterator[str]:
     yield str(found.path)
     yield (
         f"  photos     {certificate.calibration_photos:,} set the ranges, "
-        f"{agreed.images:,} others checked{_skipped(found)}"
+        f"{found.chosen_on:,} chose the layers, {agreed.images:,} certify{_skipped(found)}"
     )
     for failure in found.unreadable[:SHOWN]:
         yield f"    unreadable: {failure.source!r}: {failure.error}"
@@ -159,8 +166,8 @@ def _restored(found: "Quantization") -> Iterator[str]:
         return
     before = found.agreement_before.top1.value
     yield (
-        f"  restored   {len(found.restored)} of {found.layers} layers are back in floating point, "
-        f"chosen on as many photos more; all in INT8 agree on {_percent(before)}:"
+        f"  restored   {len(found.restored)} of {found.layers} layers stay in FP32; with all in "
+        f"INT8 it agrees on {_percent(before)}:"
     )
     yield f"             {', '.join(found.restored)}"
     yield f"  all INT8   {_speed(found.speed_before)}"

@@ -45,9 +45,9 @@ class Photos:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def first(self, count: int) -> "Photos":
-        """Return the first of them."""
-        return Photos(self.sources[:count], self.crops[:count])
+    def part(self, part: slice) -> "Photos":
+        """Return some of them."""
+        return Photos(self.sources[part], self.crops[part])
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,31 +8,35 @@ from regnet.agreement import Agreement
 from regnet.cache import cache_dir as default_cache_dir
 from regnet.certificate import Certificate
 from regnet.engine import Engine, read_model
-from regnet.errors import ModelError, OutputError, QuantizationError
+from regnet.errors import ModelError, NoGainError, OutputError, QuantizationError
 from regnet.evaluation.scoring import Failure
 from regnet.files import new_folder_beside, replace_all
 from regnet.graph import read_graph
 from regnet.library import Library
 from regnet.metadata import ModelMetadata
 from regnet.parallel import cores
-from regnet.quantization.int8_graph import int8_graph
+from regnet.quantization.int8_graph import Int8Graph, int8_graph
 from regnet.quantization.photo_sets import Watch, draw_photos, unwatched
-from regnet.quantization.trial import Speed, Trial
+from regnet.quantization.trial import Layers, Speed, Trial
 from regnet.result import readable
 
 SAMPLES: Final = 300
 CHECKS: Final = 2000
 MIN_AGREEMENT: Final = 0.99
 
+_MAX_RESTORED: Final = 0.5  # of the multiplications: with more it is hardly an INT8 model
+_MAX_LAYERS: Final = 0.9
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quantization:
     """An INT8 model and what was measured of it.
 
-    `agreement` is with the original in f32, `agreement_before` and `speed_before` those of the
-    model with every layer in INT8, None where that held already. `layers` are all that could be
-    INT8, `restored` those back in floating point, the most sensitive first. `unreadable` photos
-    and `duplicates` were skipped.
+    `agreement` is with the original in f32, on the photos that certify; `chosen_on` others chose
+    the layers. `agreement_before` and `speed_before` are those of the model with every layer in
+    INT8, None if no layer is restored. `layers` could be INT8; `restored` are in FP32, the most
+    sensitive first. `unreadable` photos and `duplicates` were skipped. `no_gain` says why the model
+    is not worth using, if it was written by `force`.
     """
 
     path: Path
@@ -43,12 +47,14 @@ class Quantization:
     agreement_before: Agreement | None
     speed_before: Speed | None
     layers: int
+    chosen_on: int
+    no_gain: tuple[str, ...]
     unreadable: tuple[Failure, ...]
     duplicates: int
 
     @property
     def restored(self) -> tuple[str, ...]:
-        """The layers that are back in floating point."""
+        """The layers that are in FP32."""
         return self.certificate.restored
 
     def to_dict(self) -> dict[str, Any]:
@@ -62,6 +68,8 @@ class Quantization:
             "agreement_before": self.agreement_before and _agreement_values(self.agreement_before),
             "speed_before": self.speed_before and asdict(self.speed_before),
             "layers": self.layers,
+            "chosen_on": self.chosen_on,
+            "no_gain": list(self.no_gain),
             "restored": list(self.restored),
             "unreadable": [asdict(f) | {"source": readable(f.source)} for f in self.unreadable],
             "duplicates": self.duplicates,
@@ -84,6 +92,7 @@ def quantize(
     folder: str | Path = ".",
     seconds: float = 6.0,
     entry: str | None = None,
+    force: bool = False,
     cache_dir: str | Path | None = None,
     offline: bool = False,
     watch: Watch = unwatched,
@@ -91,15 +100,15 @@ def quantize(
     """Write the INT8 model of another to `<folder>/<name>-int8.xml`; return what was measured.
 
     `model` is a card's name, `bundled`, an IR or a checkpoint. `samples` photos of `calibration`
-    (a folder or archive of unlabelled photos) set the ranges; up to `checks` others, of `agreement`
-    if given, tell how often its top class is that of f32. Where that is less than `min_agreement`,
-    the most sensitive layers go back to floating point until it holds: half of those photos choose
-    how many, and what is reported is of the other half. `seconds` go into measuring speed. The same
-    photos give the same file.
+    (a folder or archive of unlabelled photos) set the ranges. Up to `checks` others, of `agreement`
+    if given, are split in two: one half chooses how many of the most sensitive layers stay in FP32
+    so that the top class is that of f32 on `min_agreement` of photos; the other half certifies
+    that choice, once. `seconds` go into measuring speed. The same photos give the same file.
 
-    Raises `QuantizationError` where there are too few photos, `AgreementError` where it holds for
-    no number of layers, `ModelError`, `UnknownModelError`, `DownloadError`,
-    `MissingExtraError`, `OutputError`. Nothing is written then.
+    Raises `QuantizationError` if there are too few photos, `AgreementError` if the agreement is out
+    of reach or not certified, `NoGainError` unless `force` if most of the model stays in FP32 or it
+    is slower than bf16, `ModelError`, `UnknownModelError`, `DownloadError`, `MissingExtraError`,
+    `OutputError`. Nothing is written then.
     """
     _require_values(samples, checks, min_agreement)
     source = Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry).ir(model)
@@ -116,10 +125,14 @@ def quantize(
             trial = Trial(graphs, engine, photos, scratch=scratch, watch=watch)
             chosen = trial.search(min_agreement)
             restored = chosen.restored
+            no_gain = _barely_int8(restored, graphs, engine.metadata.name, min_agreement)
+            _require_gain(no_gain, "lower --min-agreement", force)
             certificate = trial.certificate(chosen, min_agreement)
             trial.write(restored, path.stem, certificate=certificate)
             for _ in watch(range(1), "measuring speed", 1):
                 speeds = trial.speeds(source, [restored, ()] if restored else [()], seconds)
+            slow = _slower(speeds[0], engine.metadata.name)
+            _require_gain(slow, "use --precision bf16 or f32", force)
             files = (path.with_suffix(".bin").name, path.name)
             replace_all(scratch, path.parent, files)
     except OSError as exc:
@@ -133,8 +146,40 @@ def quantize(
         agreement_before=chosen.before,
         speed_before=speeds[1] if restored else None,
         layers=len(graphs.multiplications),
+        chosen_on=len(photos.agreement) // 2,
+        no_gain=(*no_gain, *slow),
         unreadable=photos.unreadable,
         duplicates=photos.duplicates,
+    )
+
+
+def _require_gain(no_gain: tuple[str, ...], remedy: str, force: bool) -> None:
+    """Raise `NoGainError` if there is a reason not to use the model, unless forced."""
+    if no_gain and not force:
+        raise NoGainError(no_gain[0], remedy)
+
+
+def _barely_int8(
+    restored: Layers, graphs: Int8Graph, name: str, min_agreement: float
+) -> tuple[str, ...]:
+    """Return a sentence if most of the model had to stay in FP32."""
+    products = graphs.multiplications
+    share = sum(products[layer] for layer in restored) / sum(products.values())
+    if share <= _MAX_RESTORED and len(restored) <= _MAX_LAYERS * len(products):
+        return ()
+    return (
+        f"{name}: to agree with FP32 on {min_agreement:.2%} of photos, {len(restored)} of its "
+        f"{len(products)} layers ({share:.0%} of the multiplications) must stay in FP32",
+    )
+
+
+def _slower(speed: Speed, name: str) -> tuple[str, ...]:
+    """Return a sentence if the model is slower than the original in bf16, or f32 without bf16."""
+    kind, ratio = ("f32", speed.vs_f32) if speed.vs_bf16 is None else ("bf16", speed.vs_bf16)
+    if ratio >= 1:
+        return ()
+    return (
+        f"{name}: INT8 is slower than {kind}: {ratio:.2f} x {kind}, {speed.int8:,.0f} images/s",
     )
 
 

@@ -6,6 +6,7 @@ its error, as far as the inputs allow. Source: Frantar et al. 2022 (GPTQ, arXiv 
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from regnet.errors import QuantizationError
 from regnet.graph_constants import (
     Crop,
     channel_statistics,
@@ -54,13 +56,12 @@ def rounded(weights: Matrix, steps: Matrix, covariance: Matrix) -> Matrix:
     """Return whole levels (outputs, inputs) in -127..127 for weights, of a step (outputs,) each.
 
     They are those that change the outputs little where the inputs vary by `covariance`
-    (inputs, inputs), not those that change the weights least.
+    (inputs, inputs), not those that change the weights least. Raises `QuantizationError` if the
+    covariance is not finite.
     """
     inputs = len(covariance)
-    damping = _DAMPING * max(float(np.trace(covariance)) / inputs, 1e-12)
     order = np.argsort(-np.diag(covariance), kind="stable")  # what varies most has most to follow
-    damped = covariance[np.ix_(order, order)] + damping * np.eye(inputs)
-    upper = np.linalg.cholesky(np.linalg.inv(damped)).T
+    upper = _factor(covariance[np.ix_(order, order)])
     left, levels = weights[:, order], np.empty_like(weights)
     for place in range(inputs):
         level = np.clip(np.round(left[:, place] / steps), -_LARGEST, _LARGEST)
@@ -68,6 +69,25 @@ def rounded(weights: Matrix, steps: Matrix, covariance: Matrix) -> Matrix:
         left[:, place + 1 :] -= np.outer(error, upper[place, place + 1 :])
         levels[:, order[place]] = level
     return levels
+
+
+def _factor(covariance: Matrix) -> Matrix:
+    """Return the upper Cholesky factor of the inverse of the damped covariance.
+
+    The covariance of inputs that hardly vary, as of a single photo, is mostly rounding errors and
+    may not be positive definite: it is then damped more.
+    """
+    if not np.isfinite(covariance).all():
+        raise QuantizationError(
+            "a layer's inputs are not finite on the calibration photos: the model's weights may "
+            "hold NaN, or overflow"
+        )
+    damping = _DAMPING * max(float(np.trace(covariance)) / len(covariance), 1e-12)
+    while True:
+        damped = covariance + damping * np.eye(len(covariance))
+        with suppress(np.linalg.LinAlgError):
+            return np.linalg.cholesky(np.linalg.inv(damped)).T
+        damping *= 2
 
 
 @dataclass

@@ -1,9 +1,9 @@
-"""An INT8 model in the making: variants with layers restored, how they agree, how fast they are."""
+"""Variants of an INT8 model: which layers stay in FP32, how they agree, how fast they are."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Final
 
@@ -19,9 +19,10 @@ from regnet.engine import Engine, read_model
 from regnet.errors import AgreementError
 from regnet.graph import set_graph_metadata
 from regnet.parallel import BATCH_SIZE, cores
+from regnet.quantization.certification import Halves, certify
 from regnet.quantization.int8_graph import Int8Graph
 from regnet.quantization.photo_sets import Photos, PhotoSets, Watch
-from regnet.quantization.sensitivity import fewest, ranked
+from regnet.quantization.sensitivity import ranked
 from regnet.runtime import ov
 from regnet.version import TOOL_VERSION
 
@@ -46,10 +47,10 @@ class Speed:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The layers of a variant that are restored, and its agreement with f32.
+    """The layers of a variant that are in FP32, and its agreement with the original.
 
-    Where layers are restored, `agreement` is on photos that had no say in which, and `before` is
-    that of every layer in INT8 on the same photos; else `before` is None.
+    `agreement` is on the photos that certify, which were not used to choose the layers. `before`
+    is that of every layer in INT8 on the same photos; None if no layer is restored.
     """
 
     restored: Layers
@@ -57,17 +58,8 @@ class Chosen:
     before: Agreement | None = None
 
 
-@dataclass(frozen=True)
-class _Found:
-    """How a variant agrees with f32 on all photos to check with, and on each half of them."""
-
-    whole: Agreement
-    first: Agreement
-    second: Agreement
-
-
 class Trial:
-    """A model in INT8, of which layers can be restored; `engine` runs the original in f32.
+    """Chooses which layers of an INT8 model to keep in FP32; `engine` runs the original in f32.
 
     Variants are written to the folder `scratch` and read back: what is measured is what users run.
     """
@@ -84,26 +76,31 @@ class Trial:
             calibration=None,
         )
         self._expected = self._predict(engine, photos.agreement, "running f32")
-        self._known: dict[Layers, _Found] = {}
-        self._few = photos.calibration.first(_RANKING)
+        self._halves = Halves.of(len(photos.agreement))
+        self._known: dict[tuple[Layers, int], Agreement] = {}
+        self._few = photos.calibration.part(slice(_RANKING))
         self._expected_of_few = np.concatenate(list(_rows(engine, self._few)))
 
-    def search(self, least: float) -> Chosen:
-        """Return the fewest layers to restore so that agreement is `least` or more.
+    def search(self, min_agreement: float) -> Chosen:
+        """Return the fewest layers to restore for this agreement, certified on other photos.
 
-        Half of the photos to check with choose them; then more are added until it holds on the
-        other half, too. Raises `AgreementError` where it does not even with all of them.
+        See `certification` for the rule. Raises `AgreementError` if no number of layers is enough
+        on the photos that choose, or the choice misses `min_agreement` on those that certify.
         """
-        plain = self._agreement(())
-        if plain.whole.top1.value >= least:
-            return Chosen((), plain.whole)
-        order = self._most_sensitive_first()
-        chosen = fewest(len(order), lambda n: self._agreement(order[:n]).first.top1.value >= least)
-        for count in range(chosen, len(order) + 1) if chosen else ():
-            found = self._agreement(order[:count]).second
-            if found.top1.value >= least:
-                return Chosen(order[:count], found, plain.second)
-        raise AgreementError(self._refusal(order, least))
+        verdict = certify(
+            len(self._graphs.multiplications),
+            len(self._photos.agreement),
+            lambda count, part: self._agreement(self._ranked(count), part).top1.hits,
+            min_agreement,
+        )
+        if verdict is None:
+            raise AgreementError(self._out_of_reach(min_agreement))
+        restored = self._ranked(verdict.restored)
+        certified = self._agreement(restored, self._halves.certifying)
+        if not verdict.passed:
+            raise AgreementError(self._missed(restored, certified, min_agreement))
+        before = self._agreement((), self._halves.certifying) if restored else None
+        return Chosen(restored, certified, before)
 
     def certificate(self, chosen: Chosen, least: float) -> Certificate:
         """Return what travels inside a variant."""
@@ -141,28 +138,30 @@ class Trial:
             for kind in kinds[: 2 if this_machine().has_bf16 else 1]
         }
         engines |= {str(number): self._engine(v) for number, v in enumerate(variants)}
-        batch = np.stack(self._photos.calibration.first(BATCH_SIZE).crops)
+        batch = np.stack(self._photos.calibration.part(slice(BATCH_SIZE)).crops)
         calls = {
             name: side_by_side(partial(engine.infer, batch), workers=cores())
             for name, engine in engines.items()
         }
         return [Contestant(name, c.run, c.work * len(batch)) for name, c in calls.items()]
 
-    def _agreement(self, restored: Layers) -> _Found:
-        if restored not in self._known:
-            what = f"running INT8, {len(restored)} layers restored" if restored else "running INT8"
-            rows = self._predict(self._engine(restored), self._photos.agreement, what)
-            half = len(rows) // 2
-            parts = (slice(None), slice(half), slice(half, None))
-            self._known[restored] = _Found(*(self._agreement_on(part, rows) for part in parts))
-        return self._known[restored]
+    def _agreement(self, restored: Layers, part: slice) -> Agreement:
+        """Return how a variant agrees with the original on some of the check photos."""
+        key = (restored, part.start or 0)
+        if key not in self._known:
+            what = f"running INT8, {len(restored)} layers in FP32" if restored else "running INT8"
+            photos = self._photos.agreement.part(part)
+            rows = self._predict(self._engine(restored), photos, what)
+            self._known[key] = agreement(self._expected[part], rows, list(photos.sources))
+        return self._known[key]
 
-    def _agreement_on(self, part: slice, rows: NDArray[np.float32]) -> Agreement:
-        sources = list(self._photos.agreement.sources[part])
-        return agreement(self._expected[part], rows[part], sources)
+    def _ranked(self, count: int) -> Layers:
+        """Return the `count` most sensitive layers; ranking them takes a while."""
+        return self._ranking[:count] if count else ()
 
-    def _most_sensitive_first(self) -> Layers:
-        """Return the layers ranked by what each does alone in INT8."""
+    @cached_property
+    def _ranking(self) -> Layers:
+        """The layers ranked by the damage that each does alone in INT8."""
         layers = list(self._graphs.multiplications)
         damage = {}
         for layer in self._watch(layers, "ranking layers", len(layers)):
@@ -179,13 +178,24 @@ class Trial:
         count = -(-len(photos) // BATCH_SIZE)
         return np.concatenate(list(self._watch(_rows(engine, photos), what, count)))
 
-    def _refusal(self, restored: Layers, least: float) -> str:
-        before, best = self._agreement(()).whole, self._agreement(restored).whole
+    def _out_of_reach(self, min_agreement: float) -> str:
+        photos, layers = self._halves.choosing, len(self._graphs.multiplications)
+        before = self._agreement((), photos)
+        best = self._agreement(self._ranked(layers), photos)
         return (
-            f"{self._metadata.name}: in INT8 it has the top class of f32 on "
-            f"{before.top1.value:.2%} of {before.images:,} photos, and on {best.top1.value:.2%} "
-            f"with all its {len(restored)} layers back in floating point; {least:.2%} is asked "
-            "for. Nothing was written: ask for less with --min-agreement"
+            f"{self._metadata.name}: INT8 agrees with FP32 on {before.top1.value:.2%} of "
+            f"{before.images:,} photos, and on {best.top1.value:.2%} with all {layers} layers in "
+            f"FP32; {min_agreement:.2%} is asked. Nothing was written: lower --min-agreement"
+        )
+
+    def _missed(self, restored: Layers, certified: Agreement, min_agreement: float) -> str:
+        return (
+            f"{self._metadata.name}: INT8 with {len(restored)} of "
+            f"{len(self._graphs.multiplications)} layers in FP32 agrees with FP32 on "
+            f"{certified.top1.value:.2%} of the {certified.images:,} photos kept to certify it (at "
+            f"least {certified.top1_at_least:.2%} with 95 % confidence); {min_agreement:.2%} is "
+            "asked. Nothing was written. These photos cannot certify another try: check on more or "
+            "other photos (--checks, --agreement), or lower --min-agreement"
         )
 
 

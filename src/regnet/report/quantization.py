@@ -64,7 +64,7 @@ def quantization_page(found: Quantization, photos: str | Path) -> str:
     return page(
         f"{model.name} in INT8",
         sections,
-        subtitle=f"checked against f32 on {found.agreement.images:,} photos that it was not "
+        subtitle=f"certified against f32 on {found.agreement.images:,} photos that it was not "
         "made with",
         foot=f"regnet {TOOL_VERSION}, regnet quantize",
     )
@@ -137,9 +137,11 @@ def _comparison(found: Quantization) -> Section:
         ),
         table(columns, [_row(*variant) for variant in variants]),
     ]
-    if found.restored:
-        text = "The layers were chosen on these photos, so the agreement is slightly optimistic."
-        parts.append(note(text))
+    text = (
+        f"{found.chosen_on:,} other photos chose the layers; these certify that choice, and were "
+        "used once."
+    )
+    parts.extend(map(note, (text, *(f"{reason}." for reason in found.no_gain))))
     return Section("Agreement, and what it costs", tuple(parts))
 
 
@@ -278,8 +280,8 @@ def _facts(found: Quantization, model: ModelMetadata, photos: str | Path) -> lis
         ("File", str(found.path)),
         (
             "Photos",
-            f"{certificate.calibration_photos:,} set the ranges, {certificate.photos:,} others "
-            f"checked{copies}",
+            f"{certificate.calibration_photos:,} set the ranges, {found.chosen_on:,} chose the "
+            f"layers, {certificate.photos:,} certify{copies}",
         ),
         ("Checked with", readable(str(photos))),
         ("Agreement", f"{_asked(found)}; the bound is one-sided, 95 %, by Clopper and Pearson"),

@@ -136,11 +136,11 @@ def test_an_address_may_be_classified(classifier: Classifier) -> None:
         assert classifier.classify(server.url("cup.png")).top.label == "espresso"
 
 
-def test_results_that_are_no_probabilities_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_results_that_are_no_probabilities_are_an_error(tmp_path: Path) -> None:
     """As a damaged compiled model gives them."""
-    engine = Engine(read_model(BUNDLED))
+    engine = Engine(read_model(BUNDLED), compiled_cache=tmp_path)
     for rows in (np.full((1, 200), np.nan), np.full((1, 200), 0.1), np.zeros((1, 200))):
-        with pytest.raises(ModelError, match=r"no probabilities.*remove"):
+        with pytest.raises(ModelError, match=rf"no probabilities.*remove {tmp_path}"):
             engine._require_probabilities(rows.astype(np.float32))
 
 

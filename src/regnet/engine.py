@@ -161,11 +161,13 @@ class Engine:
         return [request.get_output_tensor(port).data.copy() for port in ports]
 
     def _require_probabilities(self, rows: NDArray[np.float32]) -> None:
-        """Refuse what is none, as a damaged file in the folder of compiled models gives."""
+        """Refuse other rows, as a damaged model or a damaged compiled copy gives."""
         if not np.all(np.abs(rows.sum(axis=1) - 1) < 1e-2):  # NaN fails too
+            cache = self._compiled_cache
+            remedy = f"remove {cache} and try again, or " if cache else ""
             raise ModelError(
                 f"{self.metadata.name}: its results are no probabilities; the model or its "
-                f"compiled copy is damaged: remove {self._compiled_cache or 'it'} and try again"
+                f"compiled copy is damaged: {remedy}convert the model again"
             )
 
     @contextlib.contextmanager

@@ -116,10 +116,12 @@ def _write_and_run(
 ) -> _Written:
     if metadata.preprocessing == "graph":
         return _write_and_run_whole(path, weights, metadata, images)
+    from regnet.ir_file import write_ir
+
     pixels = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)
     if path.suffix == ".onnx":
         return _Written(_write_onnx(path, weights, metadata), pixels, _run_onnx(path, pixels))
-    names = _write_ir(path, _ir(path, weights, metadata), metadata)
+    names = write_ir(_ir(path, weights, metadata), metadata, path)
     return _Written(names, pixels, _run_ir(path, pixels))
 
 
@@ -131,12 +133,13 @@ def _write_and_run_whole(
 ) -> _Written:
     """Write an IR that makes its crops itself, with what was measured of their pixels."""
     from regnet.graph_preprocess import embed_preprocessing
+    from regnet.ir_file import write_ir
     from regnet.pixel_check import pixel_bound, run_whole
     from regnet.runtime import core
 
     model = embed_preprocessing(_ir(path, weights, metadata), metadata.preprocess)
     bound = pixel_bound(model, metadata.preprocess, images)
-    names = _write_ir(path, model, replace(metadata, pixel_bound=bound))
+    names = write_ir(model, replace(metadata, pixel_bound=bound), path)
     pixels, found = zip(*run_whole(core.read_model(path), images), strict=True)
     return _Written(names, np.stack(pixels), np.stack(found), bound)
 
@@ -168,21 +171,7 @@ def _ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> Any:
     passes.run_passes(model)
     if metadata.precision == "fp16":
         _store_weights_in_fp16(model)
-    model.set_friendly_name(metadata.name)
     return model
-
-
-def _write_ir(path: Path, model: Any, metadata: ModelMetadata) -> list[str]:
-    """Write the .xml and .bin with the metadata in rt_info; return their names."""
-    from regnet.graph import set_graph_metadata
-    from regnet.runtime import ov
-
-    set_graph_metadata(model, metadata)
-    try:
-        ov.save_model(model, path, compress_to_fp16=False)
-    except RuntimeError as exc:
-        raise ConversionError(f"cannot write {path.name}: {exc}") from exc
-    return [path.with_suffix(".bin").name, path.name]
 
 
 def _store_weights_in_fp16(model: Any) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from regnet.checksum import require_intact
 from regnet.errors import ModelError
 from regnet.metadata import ModelMetadata, metadata_from_strings
 from regnet.runtime import core, ov
@@ -16,13 +17,18 @@ PREPROCESSING = "preprocessing/"
 
 
 def read_graph(path: Path) -> ov.Model:
-    """Return the model in an IR (.xml beside its .bin); raises `ModelError`."""
+    """Return the model in an IR (.xml beside its .bin) or ONNX file.
+
+    Raises `ModelError` if it is none, or if the .bin is not the one that was written with the .xml.
+    """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
     if path.suffix == ".xml" and not path.with_suffix(".bin").is_file():
         raise ModelError(f"{path}: its weights {path.with_suffix('.bin').name} are missing")
     if path.suffix == ".xml" and b"<net" not in _head(path):
         raise ModelError(f"{path}: not an OpenVINO model")
+    if path.suffix == ".xml":
+        require_intact(path)
     try:
         return core.read_model(path)
     except RuntimeError as exc:

@@ -18,7 +18,8 @@ from regnet.data.labelled import Dataset
 from regnet.engine import Engine, read_model
 from regnet.errors import ConversionError, ImageError, OutputError
 from regnet.files import new_folder_beside, replace_all
-from regnet.graph import read_graph, set_graph_metadata
+from regnet.graph import read_graph
+from regnet.ir_file import write_ir
 from regnet.metadata import ModelMetadata
 from regnet.parallel import BATCH_SIZE, cores
 from regnet.predictors import Predictor
@@ -76,16 +77,14 @@ def write_calibrated(
         raise ValueError("metadata without a calibration")
     graph = read_graph(path)
     _set_temperature(graph, metadata.calibration.temperature)
-    set_graph_metadata(graph, metadata)
-    names = (target.with_suffix(".bin").name, target.name)
     try:
         with new_folder_beside(target) as scratch:
-            _save(graph, scratch / target.name)
+            names = write_ir(graph, metadata, scratch / target.name)
             delta, photos = _checked(scratch / target.name, predictor, metadata, step, dataset)
             replace_all(scratch, to, names)
     except OSError as exc:
         raise OutputError(f"cannot write to {to}: {exc.strerror or exc}") from exc
-    return Written(target, names, delta, photos)
+    return Written(target, tuple(names), delta, photos)
 
 
 def graph_temperature(graph: ov.Model) -> float:
@@ -113,13 +112,6 @@ def _set_temperature(graph: ov.Model, temperature: float) -> None:
         logits = logits.get_node().input_value(0)
     divided = opset.divide(logits, np.float32(temperature), name=_NODE)
     last.input(0).replace_source_output(divided.output(0))
-
-
-def _save(graph: ov.Model, path: Path) -> None:
-    try:
-        ov.save_model(graph, path, compress_to_fp16=False)
-    except RuntimeError as exc:
-        raise ConversionError(f"cannot write {path.name}: {exc}") from exc
 
 
 def _checked(

@@ -17,13 +17,12 @@ from regnet.certificate import Certificate
 from regnet.conversion import InferencePrecision
 from regnet.engine import Engine, read_model
 from regnet.errors import AgreementError
-from regnet.graph import set_graph_metadata
+from regnet.ir_file import write_ir
 from regnet.parallel import BATCH_SIZE, cores
 from regnet.quantization.certification import Halves, certify
 from regnet.quantization.int8_graph import Int8Graph
 from regnet.quantization.photo_sets import Photos, PhotoSets, Watch
 from regnet.quantization.sensitivity import ranked
-from regnet.runtime import ov
 from regnet.version import TOOL_VERSION
 
 _RANKING: Final = 64  # calibration photos: a mean KL is a smooth figure, so a few tell
@@ -119,11 +118,9 @@ class Trial:
         """Write a variant to the scratch folder as `<name>.xml` and .bin; return its .xml."""
         graph = self._graphs.restored(restored)
         metadata = replace(self._metadata, certificate=certificate)
-        set_graph_metadata(graph, metadata)
-        graph.set_friendly_name(metadata.name)
         path = self._scratch / f"{name}.xml"
         path.with_suffix(".bin").unlink(missing_ok=True)  # one that is in use stays as it is
-        ov.save_model(graph, path, compress_to_fp16=False)
+        write_ir(graph, metadata, path)
         return path
 
     def speeds(self, original: Path, variants: Sequence[Layers], seconds: float) -> list[Speed]:

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.conversion import InferencePrecision
-from regnet.graph import set_graph_metadata
 from regnet.graph_constants import ops_by_name, set_values, values
+from regnet.ir_file import write_ir
 from regnet.labels import Label, imagenet_labels
 from regnet.metadata import ModelMetadata, StoredPrecision
 from regnet.onnx_graph import onnx_graph
@@ -48,9 +48,7 @@ def write_random_ir(
     graph = _float_graph(spec, metadata.preprocess, seed)
     if stored == "int8":
         _to_int8(graph)
-    set_graph_metadata(graph, metadata)
-    graph.set_friendly_name(metadata.name)
-    ov.save_model(graph, path, compress_to_fp16=False)
+    write_ir(graph, metadata, path)
 
 
 def protocol(image_size: int) -> Preprocess:

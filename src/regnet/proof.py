@@ -1,0 +1,135 @@
+"""How far a network's float32 outputs are from its float64 outputs: what a conversion may differ by.
+
+Rounding moves the outputs of any float32 program, and how far depends on the network. So the
+converted model and torch's own float32 are both compared with torch's float64. float32's distance
+is the largest of three forwards, whose inputs differ by one unit in the last place: a single one
+may be right by luck.
+"""
+
+import math
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from regnet.errors import ConversionError
+from regnet.network import RegNet
+from regnet.protocol import Preprocess
+
+FLOOR: Final = 1e-5
+FACTOR: Final = 4
+_ULP: Final = 2**-23
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Outputs for N images: `logits` and `probabilities`, both (N, classes)."""
+
+    logits: NDArray[np.floating[Any]]
+    probabilities: NDArray[np.floating[Any]]
+
+
+@dataclass(frozen=True)
+class Distance:
+    """The largest difference of a probability, and of a logit relative to the logits' range."""
+
+    probabilities: float
+    logits: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Distances from float64: of the converted model (`delta`) and of torch's `float32`."""
+
+    delta: Distance
+    float32: Distance
+
+    @property
+    def allowed(self) -> Distance:
+        """The largest allowed `delta`: 4 times the distance of float32, at least 1e-5."""
+        return Distance(
+            max(FLOOR, FACTOR * self.float32.probabilities),
+            max(FLOOR, FACTOR * self.float32.logits),
+        )
+
+
+class Reference:
+    """A network's float64 outputs for raw pixels (N, 3, H, W), and the distance of its float32.
+
+    Images are run one by one. Batch norm is not folded unless it is in `network`.
+    """
+
+    def __init__(
+        self, network: RegNet, preprocess: Preprocess, pixels: NDArray[np.float32]
+    ) -> None:
+        self.rows = forward(deepcopy(network).double(), preprocess, pixels)
+        near = [
+            self.distance(forward(network, preprocess, pixels, input_scale=1 + ulps * _ULP))
+            for ulps in (0, 1, -1)
+        ]
+        self.float32 = Distance(
+            max(distance.probabilities for distance in near),
+            max(distance.logits for distance in near),
+        )
+
+    def distance(self, rows: Rows) -> Distance:
+        """Return how far other outputs of the same images are from these; NaN counts as infinite."""
+        logits = self.rows.logits
+        scale = float(logits.max() - logits.min()) or 1.0
+        return Distance(
+            _largest(rows.probabilities - self.rows.probabilities),
+            _largest((rows.logits - logits) / scale),
+        )
+
+    def proof(self, rows: Rows) -> Proof:
+        """Return the measured distances of a converted model's outputs.
+
+        Raises `ConversionError` if they exceed what is allowed, or if rows do not sum to 1.
+        """
+        proof = Proof(self.distance(rows), self.float32)
+        sums = _largest(rows.probabilities.sum(axis=1, dtype=np.float64) - 1)
+        delta, allowed = proof.delta, proof.allowed
+        if (
+            delta.probabilities <= allowed.probabilities
+            and delta.logits <= allowed.logits
+            and sums <= FLOOR
+        ):
+            return proof
+        raise ConversionError(
+            f"the converted model disagrees with the network: probabilities differ by "
+            f"{delta.probabilities:.3g} ({allowed.probabilities:.3g} is allowed) and sum to 1 "
+            f"within {sums:.3g} ({FLOOR:g}), logits differ by {delta.logits:.3g} of their range "
+            f"({allowed.logits:.3g}); nothing was written"
+        )
+
+
+def forward(
+    network: RegNet,
+    preprocess: Preprocess,
+    pixels: NDArray[np.float32],
+    *,
+    input_scale: float = 1.0,
+) -> Rows:
+    """Return a network's outputs for raw pixels (N, 3, H, W), one by one, in its own precision.
+
+    Normalised pixels are multiplied by `input_scale`: next to 1 it gives other roundings.
+    """
+    network = network.eval()
+    precision = network.head.fc.weight.dtype
+    mean, scale = (
+        torch.tensor(values, dtype=precision).view(1, 3, 1, 1)
+        for values in (preprocess.mean, preprocess.scale)
+    )
+    with torch.inference_mode():
+        images = (torch.from_numpy(image[None]).to(precision) for image in pixels)
+        logits = torch.cat([network((image - mean) / scale * input_scale) for image in images])
+        return Rows(logits.numpy(), torch.softmax(logits, 1).numpy())
+
+
+def _largest(differences: NDArray[np.floating[Any]]) -> float:
+    """Return the largest absolute value; infinity if any is not a number."""
+    largest = float(np.abs(differences).max())
+    return math.inf if math.isnan(largest) else largest

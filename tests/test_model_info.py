@@ -1,0 +1,81 @@
+"""What OpenVINO Model API reads of a converted model."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from regnet.graph import graph_metadata, read_graph
+from regnet.ir_file import write_ir
+from regnet.labels import Label, imagenet_labels
+from regnet.metadata import ModelMetadata
+from regnet.model_info import label_words, model_info
+from regnet.runtime import core
+from regnet.zoo.catalogue import bundled_path, card_by_name
+
+BUNDLED = bundled_path(card_by_name("bundled"))
+
+
+def bundled() -> ModelMetadata:
+    return graph_metadata(read_graph(BUNDLED), source="m")
+
+
+def written_info(path: Path) -> dict[str, str]:
+    model = core.read_model(path)
+    keys = model.get_rt_info(["model_info"]).value
+    return {key: model.get_rt_info(["model_info", key]).astype(str) for key in keys}
+
+
+@pytest.mark.parametrize("name", ["bundled-fp16.xml", "bundled-int8.xml"])
+def test_the_bundled_models_carry_it(name: str) -> None:
+    found = written_info(BUNDLED.with_name(name))
+    assert found == model_info(bundled())
+    assert found["model_type"] == "Classification"
+    assert (found["resize_type"], found["reverse_input_channels"]) == ("crop", "False")
+    words = found["labels"].split()
+    assert len(words) == 200
+    assert {"Egyptian_cat", "espresso", "European_fire_salamander"} <= set(words)
+
+
+def test_models_that_take_rgb_have_the_channels_reversed() -> None:
+    """Model API's photos are BGR."""
+    rgb = replace(bundled(), preprocess=replace(bundled().preprocess, channels="RGB"))
+    assert model_info(rgb)["reverse_input_channels"] == "True"
+
+
+def test_whole_photos_are_rgb_whatever_the_network_takes() -> None:
+    whole = replace(bundled(), preprocessing="graph")
+    assert whole.preprocess.channels == "BGR"
+    assert model_info(whole)["reverse_input_channels"] == "True"
+    assert model_info(whole)["embedded_processing"] == "False"
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["tench, Tinca tinca", "great white shark"], ["tench", "great_white_shark"]),
+        (["maillot", "maillot, tank suit"], ["maillot", "maillot,_tank_suit"]),
+        (["crane", "crane"], ["crane", "crane"]),
+        (["a\u00a0b\u2028c\td", "e", ""], ["a_b_c_d", "e", "_"]),
+        ([", x", ", y"], [",_x", ",_y"]),
+    ],
+)
+def test_each_class_is_one_word(names: list[str], words: list[str]) -> None:
+    found = label_words(tuple(Label("", name) for name in names))
+    assert found == words
+    assert " ".join(found).split() == found
+
+
+def test_imagenets_classes_are_a_thousand_words() -> None:
+    words = " ".join(label_words(imagenet_labels())).split()
+    assert len(words) == 1000
+    assert len(set(words)) >= 998  # two cranes
+    assert words[:2] == ["tench", "goldfish"]
+
+
+def test_writing_replaces_what_was_there(tmp_path: Path) -> None:
+    graph = read_graph(BUNDLED)
+    graph.set_rt_info("Segmentation", ["model_info", "model_type"])
+    graph.set_rt_info("0.5", ["model_info", "confidence_threshold"])
+    write_ir(graph, bundled(), tmp_path / "m.xml")
+    assert written_info(tmp_path / "m.xml") == model_info(bundled())

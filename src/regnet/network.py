@@ -6,6 +6,7 @@ of the paper's training code.
 
 import math
 from collections import OrderedDict
+from collections.abc import Iterator
 from copy import deepcopy
 
 from regnet.errors import MissingExtraError
@@ -178,14 +179,26 @@ def fold_batch_norm(network: RegNet) -> RegNet:
     The logits are the same up to rounding. Weights are folded in float64 and stored in float32.
     """
     folded = deepcopy(network).eval()
-    for module in list(folded.modules()):
-        for conv_name, bn_name in (("conv", "bn"), ("a", "a_bn"), ("b", "b_bn"), ("c", "c_bn"),
-                                   ("proj", "bn")):  # fmt: skip
-            conv, bn = getattr(module, conv_name, None), getattr(module, bn_name, None)
-            if isinstance(conv, nn.Conv2d) and isinstance(bn, nn.BatchNorm2d):
-                setattr(module, conv_name, _folded(conv, bn))
-                setattr(module, bn_name, nn.Identity())
+    for name, conv, norm in list(layers(folded)):
+        if norm is not None and isinstance(conv, nn.Conv2d):
+            parent, _, own = name.rpartition(".")
+            setattr(folded.get_submodule(parent), own, _folded(conv, norm))
+            setattr(folded.get_submodule(parent), _NORMS[own], nn.Identity())
     return folded
+
+
+_NORMS = {"conv": "bn", "proj": "bn", "a": "a_bn", "b": "b_bn", "c": "c_bn"}
+
+
+def layers(
+    network: RegNet,
+) -> Iterator[tuple[str, nn.Conv2d | nn.Linear, nn.BatchNorm2d | None]]:
+    """Yield each layer with weights: its name, the module and the batch norm after it, if any."""
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            parent, _, own = name.rpartition(".")
+            norm = getattr(network.get_submodule(parent), _NORMS.get(own, ""), None)
+            yield name, module, norm if isinstance(norm, nn.BatchNorm2d) else None
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""How far a network's float32 outputs are from its float64 outputs: what a conversion may differ by.
+"""What a converted model may differ by from its network: judged against float64.
 
 Rounding moves the outputs of any float32 program, and how far depends on the network. So the
 converted model and torch's own float32 are both compared with torch's float64. float32's distance
@@ -76,7 +76,7 @@ class Reference:
         )
 
     def distance(self, rows: Rows) -> Distance:
-        """Return how far other outputs of the same images are from these; NaN counts as infinite."""
+        """Return how far other outputs of the same images are; NaN is infinitely far."""
         logits = self.rows.logits
         scale = float(logits.max() - logits.min()) or 1.0
         return Distance(

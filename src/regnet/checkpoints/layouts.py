@@ -5,10 +5,12 @@ here reads a file or knows a tensor. Sources: the model definitions of pycls, ti
 (`timm/models/regnet.py`), torchvision (`models/regnet.py`) and transformers (`models/regnet`).
 """
 
+import itertools
 import re
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal
 
 from regnet.errors import MismatchError
@@ -35,12 +37,10 @@ _BLOCK_PARTS = {
     "f.c_bn": _BN,
 }
 
-# What wrappers put before every key: DDP, torch.compile, Lightning and the like.
-_WRAPPERS = ("module.", "_orig_mod.", "model.")
-# How all keys of transformers' network without a head begin.
-_HEADLESS = ("embedder.embedder.", "encoder.stages.")
 # Counters of wrappers (torch's AveragedModel) that are no part of the network.
-_NOT_WEIGHTS = frozenset({"n_averaged"})
+NOT_WEIGHTS = frozenset({"n_averaged"})
+# What transformers' network without a head (RegNetModel) lacks before all its keys.
+_WITH_HEAD = "regnet."
 
 
 @dataclass(frozen=True)
@@ -70,6 +70,35 @@ class Layout:
         """Return our name -> theirs of every tensor inside a block, without the block's prefix."""
         parts = {**self.parts, **self.parts_with_squeeze} if squeeze else self.parts
         return _tensor_names(_BLOCK_PARTS, parts)
+
+    def block_prefix(self, key: str) -> str | None:
+        """Return what stands before the whole network's names in the key of a block's tensor.
+
+        None where the key is of no block in this layout.
+        """
+        match = _key_pattern(self.block.removeprefix(_WITH_HEAD)).fullmatch(key)
+        if match is None or match["rest"] not in self._block_rests:
+            return None
+        prefix = match["prefix"]
+        whole = f".{prefix}".endswith(f".{_WITH_HEAD}") and self.block.startswith(_WITH_HEAD)
+        return prefix.removesuffix(_WITH_HEAD) if whole else prefix
+
+    @cached_property
+    def _block_rests(self) -> frozenset[str]:
+        names = (self.block_names(squeeze=squeeze) for squeeze in (False, True))
+        return frozenset(rest for group in names for rest in group.values())
+
+    def plain_key(self, key: str, prefix: str) -> str:
+        """Return a key of a network under a prefix as a network of its own has it."""
+        rest = key.removeprefix(prefix)
+        if self.block.startswith(_WITH_HEAD) and rest.startswith(("embedder.", "encoder.")):
+            return _WITH_HEAD + rest
+        return rest
+
+    @property
+    def head_base(self) -> str:
+        """The first part of the names of the classifier's tensors."""
+        return self.frame["head.fc"].partition(".")[0]
 
     def has_squeeze(self, keys: Iterable[str]) -> bool:
         """Tell whether keys of this layout include squeeze-excite."""
@@ -102,14 +131,20 @@ def _tensor_names(kinds: Mapping[str, tuple[str, ...]], parts: Mapping[str, str]
 
 
 @cache
-def _block_pattern(prefix: str) -> re.Pattern[str]:
+def _block_pattern(block: str) -> re.Pattern[str]:
     """Return the pattern of a key inside a block; a stage named twice must be the same stage."""
     number = "(?P<{}>0|[1-9][0-9]{{0,3}})"
-    pattern = re.escape(prefix)
+    pattern = re.escape(block)
     pattern = pattern.replace(r"\{stage\}", number.format("stage"), 1)
     pattern = pattern.replace(r"\{stage\}", "(?P=stage)")
     pattern = pattern.replace(r"\{block\}", number.format("block"))
     return re.compile(pattern + "(?P<rest>.+)")
+
+
+@cache
+def _key_pattern(block: str) -> re.Pattern[str]:
+    """Return the pattern of a key inside a block of a network under any prefix."""
+    return re.compile(r"(?P<prefix>(?:.*\.)?)" + _block_pattern(block).pattern)
 
 
 PYCLS = Layout(
@@ -194,59 +229,89 @@ TRANSFORMERS = Layout(
 LAYOUTS: tuple[Layout, ...] = (PYCLS, TIMM, TORCHVISION, TRANSFORMERS)
 
 
-def detect_layout(keys: Iterable[str]) -> Layout:
-    """Return the layout whose blocks the keys name, wrappers' prefixes aside.
+def find_prefixes(keys: Iterable[str]) -> dict[str, Layout]:
+    """Return each prefix under which blocks of a RegNet lie ("" for none), and their layout.
 
-    Raises `MismatchError` where no layout knows any of them, or two know as many.
+    Raises `MismatchError` if two layouts name as many tensors under a prefix.
     """
-    plain = list(strip_wrappers(keys).values())
-    counts = {layout.name: _known_in_blocks(plain, layout) for layout in LAYOUTS}
-    best = max(LAYOUTS, key=lambda layout: counts[layout.name])
-    if not counts[best.name]:
-        some = ", ".join(plain[:3]) or "none"
-        raise MismatchError(
-            f"these are not a RegNet's weights: no tensor is named as pycls, timm, torchvision or "
-            f"transformers name a RegNet's blocks (the names here: {some}{', ...' * bool(some)})"
-        )
-    if sorted(counts.values())[-2] == counts[best.name]:
+    counts: dict[str, Counter[LayoutName]] = {}
+    for key in keys:
+        for layout in LAYOUTS:
+            if (prefix := layout.block_prefix(key)) is not None:
+                counts.setdefault(prefix, Counter())[layout.name] += 1
+    return {prefix: _most_named(names) for prefix, names in counts.items()}
+
+
+def _most_named(names: Counter[LayoutName]) -> Layout:
+    (best, most), *others = names.most_common()
+    if others and others[0][1] == most:
         raise MismatchError("the tensors are named half by one project, half by another")
-    return best
+    return next(layout for layout in LAYOUTS if layout.name == best)
 
 
-def _known_in_blocks(keys: list[str], layout: Layout) -> int:
-    names = set(layout.block_names(squeeze=layout.has_squeeze(keys)).values())
-    return sum(parts is not None and parts[2] in names for parts in map(layout.split, keys))
+def detect_layout(keys: Iterable[str]) -> Layout:
+    """Return the layout whose blocks the keys name, under whatever prefix.
 
-
-def strip_wrappers(keys: Iterable[str]) -> dict[str, str]:
-    """Return key -> key without the prefixes that wrappers put before every key.
-
-    `module.` (DDP, EMA), `_orig_mod.` (torch.compile) and `model.`, in any order and number;
-    wrappers' own counters are left out. A RegNetModel of transformers, which is a network without
-    its head, gets the `regnet.` that the whole network has.
+    Raises `MismatchError` where no layout knows any of them, two know as many, or there are
+    several networks.
     """
-    plain = {key: key for key in keys if key not in _NOT_WEIGHTS}
-    while plain and (prefix := _common_wrapper(plain.values())):
-        plain = {key: rest.removeprefix(prefix) for key, rest in plain.items()}
-    if all(key.startswith(_HEADLESS) for key in plain.values()):
-        plain = {key: f"regnet.{rest}" for key, rest in plain.items()}
-    return plain
+    return _only_network(list(keys))[1]
 
 
-def _common_wrapper(keys: Iterable[str]) -> str | None:
-    keys = list(keys)
-    return next((p for p in _WRAPPERS if all(key.startswith(p) for key in keys)), None)
+def _only_network(keys: list[str]) -> tuple[str, Layout]:
+    prefixes = find_prefixes(keys)
+    if not prefixes:
+        raise not_a_regnet(keys)
+    if len(prefixes) > 1:
+        raise MismatchError(f"these are {len(prefixes)} networks: {', '.join(prefixes)}")
+    return next(iter(prefixes.items()))
+
+
+def not_a_regnet(keys: Iterable[str]) -> MismatchError:
+    """Return the error for tensors of which none is named as a RegNet's."""
+    some = ", ".join(itertools.islice(keys, 4))
+    return MismatchError(
+        f"these are not a RegNet's weights: no tensor is named as pycls, timm, torchvision or "
+        f"transformers name a RegNet's blocks (the names here: {some or 'none'})"
+    )
 
 
 def to_pycls(keys: Iterable[str]) -> dict[str, str]:
-    """Return their key -> our key (pycls's), one to one, whatever the layout and the wrappers.
+    """Return their key -> our key (pycls's), one to one, whatever the layout and the prefix.
 
-    Raises `MismatchError` that lists the keys which a RegNet in this layout does not have.
+    A classifier inside a Sequential is taken where it is one linear layer. Raises `MismatchError`
+    that lists the keys which a RegNet in this layout does not have.
     """
-    plain = strip_wrappers(keys)
-    layout = detect_layout(plain.values())
-    ours = _translate(plain.values(), layout, PYCLS)
-    return {key: ours[rest] for key, rest in plain.items()}
+    keys = [key for key in keys if key not in NOT_WEIGHTS]
+    prefix, layout = _only_network(keys)
+    if outside := [key for key in keys if not key.startswith(prefix)]:
+        raise MismatchError(_unknown_message(outside, layout))
+    plain = [layout.plain_key(key, prefix) for key in keys]
+    heads = _plain_heads(plain, layout)
+    names = [heads.get(key, key) for key in plain]
+    ours = _translate(names, layout, PYCLS)
+    return {key: ours[name] for key, name in zip(keys, names, strict=True)}
+
+
+def _plain_heads(keys: Iterable[str], layout: Layout) -> dict[str, str]:
+    """Return the keys of a classifier inside a Sequential -> its usual keys; none for the usual.
+
+    Raises `MismatchError` where it has more than one linear layer.
+    """
+    usual = layout.frame["head.fc"]
+    heads = [key for key in keys if key.partition(".")[0] == layout.head_base]
+    if not heads or any(key in (f"{usual}.weight", f"{usual}.bias") for key in heads):
+        return {}
+    layers = list(dict.fromkeys(key.rpartition(".")[0] for key in heads))
+    whole = {f"{layers[0]}.{name}" for name in ("weight", "bias")}
+    if len(layers) == 1 and set(heads) == whole:
+        return {f"{layers[0]}.{name}": f"{usual}.{name}" for name in ("weight", "bias")}
+    if len(layers) == 1:
+        return {}
+    raise MismatchError(
+        f"its classifier is not the one linear layer of a RegNet but {len(layers)} layers: "
+        f"{', '.join(layers[:6])}{', ...' * (len(layers) > 6)}"
+    )
 
 
 def from_pycls(keys: Iterable[str], layout: Layout) -> dict[str, str]:

@@ -1,54 +1,41 @@
-"""Named tensors out of files that nobody vouches for: PyTorch's two formats, and safetensors.
+"""What is in files that nobody vouches for: PyTorch's two formats, and safetensors.
 
-A pickle is read by torch's restricted unpickler alone, which knows tensors and plain values; numpy
-scalars, which old training code stored as errors and learning rates, become Python numbers by
-stand-ins of our own. Anything else that a pickle asks for is refused and named.
+A pickle is read by a machine of our own that imports and runs nothing; plain values become Python's
+or inert records. Anything else that a pickle asks for is refused and named.
 """
 
-import contextlib
-import io
-import itertools
-import math
-import pickle
-import pickletools
-import re
-import struct
-import warnings
 import zipfile
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, Literal
 
+from regnet.checkpoints.pickles import RefusedError
 from regnet.errors import MissingExtraError, UnsafeError, WeightsError
 
 try:
     import torch
     from safetensors import SafetensorError, safe_open
+
+    from regnet.checkpoints.torch_file import read_archive, read_pickles
 except ImportError as exc:
     raise MissingExtraError("reading and writing checkpoints", "torch") from exc
 
 Kind = Literal["zip", "pickle", "safetensors"]
 
-# Averaged weights come first where a file holds both, as in timm and torchvision.
-_CONTAINERS = ("state_dict_ema", "model_ema", "state_dict", "model")
-_MAX_NESTING = 4
-
 
 @dataclass(frozen=True)
-class TensorFile:
-    """The named tensors in a file; `entry` is the path inside it to where they were found.
+class Content:
+    """What a file holds: nested containers with tensors, and the metadata of safetensors.
 
     The tensors may be backed by the file: copy what must outlive it.
     """
 
-    tensors: dict[str, torch.Tensor]
-    entry: tuple[str, ...] = ()
+    value: Any
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def read_tensors(path: Path, *, entry: str | None = None) -> TensorFile:
-    """Return the named tensors in a file, whichever of the three formats it has.
+def read_content(path: Path) -> Content:
+    """Return what is in a file, whichever of the three formats it has.
 
     Raises `UnsafeError` where reading would run code, `WeightsError` where the file is missing,
     truncated, corrupt or something else than a checkpoint.
@@ -58,11 +45,7 @@ def read_tensors(path: Path, *, entry: str | None = None) -> TensorFile:
         return _read_safetensors(path)
     if kind == "zip":
         _check_zip(path)
-    content = _load_pickle(path, mmap=kind == "zip")
-    try:
-        return _find_state(*_chosen(content, entry))
-    except WeightsError as exc:
-        raise WeightsError(f"{path}: {exc}") from exc
+    return Content(_load_pickle(path, is_zip=kind == "zip"))
 
 
 def _kind(path: Path) -> Kind:
@@ -99,7 +82,7 @@ def _what_instead(head: bytes) -> str:
     return f"it is neither a PyTorch nor a safetensors file (it begins with {head[:8]!r})"
 
 
-def _read_safetensors(path: Path) -> TensorFile:
+def _read_safetensors(path: Path) -> Content:
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
@@ -108,7 +91,7 @@ def _read_safetensors(path: Path) -> TensorFile:
         raise WeightsError(f"{path} is a truncated or corrupt safetensors file: {exc}") from exc
     if not tensors:
         raise WeightsError(f"{path} holds no named tensors")
-    return TensorFile(tensors, metadata=metadata)
+    return Content(tensors, metadata)
 
 
 def _check_zip(path: Path) -> None:
@@ -148,154 +131,20 @@ _REMEDY = (
 )
 
 
-def _load_pickle(path: Path, *, mmap: bool) -> Any:
+def _load_pickle(path: Path, *, is_zip: bool) -> Any:
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(_NUMPY_SCALARS):
-            warnings.simplefilter("ignore")
-            return torch.load(str(path), map_location="cpu", weights_only=True, mmap=mmap)
-    # A broken file makes torch raise almost anything: this is the boundary where it gets a name.
+        if is_zip:
+            return read_archive(path)
+        with path.open("rb") as file:
+            return read_pickles(file)
+    except RefusedError as exc:
+        raise UnsafeError(
+            f"{path} is refused: reading it would run code (it asks for {exc}). {_REMEDY}"
+        ) from exc
+    # A broken file makes the readers raise almost anything: this is where it gets a name.
     except Exception as exc:
-        if asked := _asked_for(exc, path, is_zip=mmap):
-            raise UnsafeError(
-                f"{path} is refused: reading it would run code (it asks for {', '.join(asked)}). "
-                f"{_REMEDY}"
-            ) from exc
-        raise WeightsError(f"{path} {_fault(exc)}") from exc
-
-
-def _fault(exc: Exception) -> str:
-    if "Unsupported operand" in str(exc):
-        return "is corrupt, or pickled in a way that cannot be read safely: save it as .safetensors"
-    # torch's own text for a pickle that fails is advice to read it unsafely.
-    if isinstance(exc, pickle.UnpicklingError):
-        return "is truncated or corrupt"
-    lines = str(exc).strip().splitlines()
-    return f"is truncated or corrupt: {lines[0][:200] if lines else type(exc).__name__}"
-
-
-def _asked_for(exc: Exception, path: Path, *, is_zip: bool) -> list[str]:
-    """Return the functions or classes for which torch refused a pickle; none for other faults."""
-    if not isinstance(exc, pickle.UnpicklingError):
-        return []
-    if named := re.search(r"GLOBAL ([\w.<>]+\w)", str(exc)):
-        return [named[1]]
-    # Newer pickle protocols fail before torch comes to the name: look for it, executing nothing.
-    # In a damaged file there may be none to find.
-    with contextlib.suppress(Exception), path.open("rb") as file:
-        return _globals_in(_first_pickle(file) if is_zip else file)
-    return []
-
-
-def _first_pickle(file: BinaryIO) -> BinaryIO:
-    with zipfile.ZipFile(file) as archive:
-        member = next(name for name in archive.namelist() if name.endswith("data.pkl"))
-        return io.BytesIO(archive.read(member))
-
-
-def _globals_in(stream: BinaryIO) -> list[str]:
-    """Return what the pickles in a stream would import, at most 5 names, without running them.
-
-    torch's own names are left out. PyTorch's older format is five pickles in a row.
-    """
-    names: dict[str, None] = {}
-    strings: list[str] = []
-    # A broken pickle has the names that it has.
-    with contextlib.suppress(Exception):
-        for opcode, argument, _ in itertools.chain(*(pickletools.genops(stream) for _ in range(5))):
-            if opcode.name in ("GLOBAL", "INST"):
-                names[str(argument).replace(" ", ".")] = None
-            elif opcode.name == "STACK_GLOBAL":
-                names[".".join(strings[-2:])] = None
-            elif isinstance(argument, str):
-                strings.append(argument)
-    harmless = ("torch.", "collections.OrderedDict", "_codecs.encode", "numpy.dtype")
-    return [name for name in names if not name.startswith(harmless)][:5]
-
-
-class _NumpyDtype:
-    """Stands in for numpy.dtype inside a pickle: a kind such as "f8" and a byte order."""
-
-    def __init__(self, kind: str, align: bool = False, copy: bool = False) -> None:
-        self.kind = kind
-        self.order = "<"
-
-    def __setstate__(self, state: tuple[Any, ...]) -> None:
-        self.order = ">" if state[1] == ">" else "<"
-
-
-_STRUCT_CODES = {"f8": "d", "f4": "f", "f2": "e", "i8": "q", "i4": "i", "u1": "B", "b1": "?"}
-
-
-def _numpy_scalar(dtype: _NumpyDtype, data: bytes) -> float | int | bool:
-    """Stand in for numpy's scalar constructor inside a pickle: bytes -> a Python number."""
-    value: float | int | bool
-    (value,) = struct.unpack(dtype.order + _STRUCT_CODES[dtype.kind], data)
-    return value
-
-
-_NUMPY_SCALARS: list[Any] = [
-    (_NumpyDtype, "numpy.dtype"),
-    (_numpy_scalar, "numpy.core.multiarray.scalar"),
-    (_numpy_scalar, "numpy._core.multiarray.scalar"),
-]
-
-
-def _chosen(content: Any, entry: str | None) -> tuple[Any, tuple[str, ...]]:
-    """Return the entry that is asked for and the path to it; all of the file where none is."""
-    path = tuple(entry.split("/")) if entry else ()
-    for name in path:
-        if not isinstance(content, Mapping) or name not in content:
-            raise WeightsError(f"there is no entry {entry}")
-        content = content[name]
-    return content, path
-
-
-def _find_state(content: Any, entry: tuple[str, ...] = ()) -> TensorFile:
-    """Return the state dict inside what a pickle held: itself, or in a known container."""
-    where = f"entry {'/'.join(entry)}" if entry else "the file"
-    if not isinstance(content, Mapping) or not content:
-        raise WeightsError(f"{where} holds no named tensors (but {type(content).__name__})")
-    if len(entry) >= _MAX_NESTING:
-        raise WeightsError(f"{where} is nested too deep for a checkpoint")
-    if (name := _container(content)) is not None:
-        return _find_state(content[name], (*entry, name))
-    if strange := [key for key in content if not isinstance(key, str)]:
-        raise WeightsError(f"{where} has a name that is no text: {strange[0]!r:.80}")
-    if strange := [key for key, value in content.items() if not isinstance(value, torch.Tensor)]:
-        raise WeightsError(
-            f"{where} has entries that are neither tensors nor a known container of them "
-            f"(model_state, {', '.join(_CONTAINERS)}): {', '.join(strange[:8])}"
-        )
-    for key, tensor in content.items():
-        _require_plain(key, tensor)
-    return TensorFile(dict(content), entry)
-
-
-def _container(content: Mapping[Any, Any]) -> str | None:
-    """Return the name of the entry with the best weights; None where `content` is plain."""
-    states = [k for k in ("model_state", "ema_state") if _is_filled(content.get(k))]
-    if len(states) == 2:
-        better = _error(content, "test_err") <= _error(content, "ema_err")
-        return "model_state" if better else "ema_state"
-    if states:
-        return states[0]
-    return next((k for k in _CONTAINERS if _is_filled(content.get(k))), None)
-
-
-def _is_filled(value: Any) -> bool:
-    return isinstance(value, Mapping) and bool(value)
-
-
-def _error(content: Mapping[Any, Any], name: str) -> float:
-    """Return an error in percent as pycls compares it; missing or undefined counts as 100."""
-    value = content.get(name)
-    if value is None:
-        return 100.0
-    try:
-        error = float(value)
-    except (TypeError, ValueError, RuntimeError) as exc:
-        raise WeightsError(f"{name} is no number: {value!r:.80}") from exc
-    return 100.0 if math.isnan(error) else error
+        reason = str(exc).strip().split("\n", 1)[0][:200] or type(exc).__name__
+        raise WeightsError(f"{path} is truncated or corrupt: {reason}") from exc
 
 
 def _require_plain(key: str, tensor: torch.Tensor) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regnet.checkpoints.layouts import LayoutName, detect_layout, to_pycls
+from regnet.checkpoints.layouts import LayoutName, to_pycls
 from regnet.checkpoints.provenance import Provenance, provenance_from_json, provenance_to_json
 from regnet.checkpoints.shapes import (
     Shape,
@@ -20,7 +20,7 @@ from regnet.checkpoints.shapes import (
     network_shapes,
     same_architecture,
 )
-from regnet.checkpoints.tensorfile import TensorFile, plain_tensor, read_tensors
+from regnet.checkpoints.tensorfile import Content, plain_tensor, read_content
 from regnet.errors import MismatchError, MissingExtraError, OutputError, WeightsError
 from regnet.files import new_folder_beside, sha384_of
 from regnet.labels import Labels
@@ -30,6 +30,8 @@ from regnet.spec import Spec, published_name, spec_by_name
 try:
     import torch
     from safetensors.torch import save
+
+    from regnet.checkpoints.entries import Network, entry_name, find_network
 except ImportError as exc:
     raise MissingExtraError("reading and writing checkpoints", "torch") from exc
 
@@ -45,7 +47,8 @@ class Checkpoint:
     """Weights ready for `load_into`, and all that their file says about them.
 
     `state` has pycls's names, float32 on the CPU, the stem's input channels in BGR. `layout` and
-    `channels` are the file's own; `entry` is where in it the weights were (as `("ema_state",)`).
+    `channels` are the file's own; `entry` is where in it the weights were (as `("ema_state",)`),
+    `prefix` what was before each of their names, `beside` what else in the file has tensors.
     `labels`, `preprocess`, `name` and `extra` come from our own metadata; `name` is otherwise that
     of the published network with this architecture, None where there is none.
     """
@@ -57,10 +60,17 @@ class Checkpoint:
     source: Path
     sha384: str
     entry: tuple[str, ...] = ()
+    prefix: str = ""
+    beside: tuple[str, ...] = ()
     name: str | None = None
     labels: Labels | None = None
     preprocess: Preprocess | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def entry_name(self) -> str:
+        """The name by which `entry` chooses these weights in their file; "." for all of it."""
+        return entry_name(self.entry, self.prefix)
 
     @property
     def classes(self) -> int:
@@ -88,19 +98,22 @@ def read_checkpoint(
     RegNet's or not the one asked for, `WeightsError` where the file cannot be used otherwise.
     """
     path = Path(path)
-    file = read_tensors(path, entry=entry)
+    content = read_content(path)
     with _naming(path):
-        recorded = _recorded(file)
-        names = to_pycls(file.tensors)
-        tensors = {ours: file.tensors[theirs] for theirs, ours in names.items()}
+        recorded = _recorded(content)
+        network = find_network(content.value, entry)
+        taken = network.entry
+        names = to_pycls(network.tensors)
+        tensors = {ours: network.tensors[theirs] for theirs, ours in names.items()}
+        if new_head is None:
+            _require_head(network)
         if new_head is not None:
             tensors = {key: t for key, t in tensors.items() if key not in _HEAD}
         found = infer_spec(_shapes(tensors), classes=new_head)
         spec = _agreed_spec(spec, recorded.spec, found, new_head)
         _check_tensors(spec, tensors, head=new_head is None)
         state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
-    layout = detect_layout(file.tensors)
-    order = channels or recorded.channels or layout.channels
+    order = channels or recorded.channels or taken.layout.channels
     if order == "RGB":
         state[_STEM] = state[_STEM].flip(1)
     if new_head is not None:
@@ -108,11 +121,13 @@ def read_checkpoint(
     return Checkpoint(
         spec=spec,
         state=state,
-        layout=layout.name,
+        layout=taken.layout.name,
         channels=order,
         source=path,
         sha384=sha384_of(path),
-        entry=file.entry,
+        entry=taken.path,
+        prefix=taken.prefix,
+        beside=network.beside,
         name=recorded.name or published_name(spec),
         labels=recorded.labels if new_head is None else None,
         preprocess=recorded.preprocess,
@@ -129,9 +144,21 @@ def _naming(path: Path) -> Iterator[None]:
         raise type(exc)(f"{path}: {exc}") from exc
 
 
-def _recorded(file: TensorFile) -> Provenance:
-    text = file.metadata.get(_METADATA_KEY)
+def _recorded(content: Content) -> Provenance:
+    text = content.metadata.get(_METADATA_KEY)
     return Provenance() if text is None else provenance_from_json(text)
+
+
+def _require_head(network: Network) -> None:
+    """Refuse a network that is whole but for its classifier; say what lies beside it."""
+    if network.entry.spec is None or network.entry.has_head:
+        return
+    where = f" under {network.entry.name}" if network.entry.name != "." else ""
+    beside = f" (beside it: {', '.join(network.beside[:5])})" if network.beside else ""
+    raise MismatchError(
+        f"the network{where} has no classifier{beside}: ask for a new head, or train one with "
+        "`regnet train --weights`"
+    )
 
 
 def _shapes(state: State) -> dict[str, Shape]:

@@ -108,6 +108,8 @@ def _checkpoint(path: Path, image_size: int | None, entry: str | None) -> dict[s
         "layout": found.layout,
         "channels": found.channels,
         "sha384": found.sha384,
+        "entry": found.entry_name if found.entry_name != "." else None,
+        "beside": list(found.beside),
         "name": found.name,
         **_network(found.spec, size),
     }

@@ -1,0 +1,277 @@
+"""The RegNet in what a file holds: the one dictionary, and the one prefix of its keys.
+
+Training scripts put weights in entries and under prefixes of their own choice. Every dictionary of
+tensors in the file, and every prefix of its keys, under which a whole RegNet lies is an `Entry`.
+If there is one, it is taken; a plain and an averaged version of the same network are chosen from by
+the rules of the projects that write both; otherwise the error names all of them.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from regnet.checkpoints.families import foreign_network
+from regnet.checkpoints.layouts import (
+    NOT_WEIGHTS,
+    Layout,
+    find_prefixes,
+    not_a_regnet,
+    to_pycls,
+)
+from regnet.checkpoints.plain_types import Record
+from regnet.checkpoints.pycls_errors import better_state
+from regnet.checkpoints.shapes import Shape, difference, infer_spec, network_shapes
+from regnet.checkpoints.torch_file import NotPlain
+from regnet.errors import MismatchError, WeightsError
+from regnet.spec import Spec
+
+MAX_DEPTH = 6
+_NESTED = (dict, list, tuple, Record, torch.Tensor, NotPlain)
+_AVERAGED = ("state_dict_ema", "model_ema")
+_PLAIN = ("state_dict", "model")
+_HEAD = ("head.fc.weight", "head.fc.bias")
+
+Path = tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """Tensors in a file that are named as a RegNet's.
+
+    `path` leads to their dictionary, `prefix` is before each key there; the keys of `tensors` are
+    without it. `spec` is the network where nothing is missing, the head aside, and nothing is left
+    over; `has_head` tells whether there is a classifier.
+    """
+
+    path: Path
+    prefix: str
+    layout: Layout
+    tensors: dict[str, torch.Tensor | NotPlain]
+    spec: Spec | None = None
+    has_head: bool = False
+
+    @property
+    def name(self) -> str:
+        """The name by which `--entry` chooses it, as "state_dict/ema_model"."""
+        return entry_name(self.path, self.prefix)
+
+
+def entry_name(path: Path, prefix: str) -> str:
+    """Return the name of a path and a prefix of keys: "state_dict/ema_model"; "." for the whole."""
+    return "/".join([*path, *filter(None, [prefix.rstrip(".")])]) or "."
+
+
+@dataclass(frozen=True)
+class Network:
+    """The entry that was chosen, its tensors, and the names of what else in the file has some."""
+
+    entry: Entry
+    tensors: dict[str, torch.Tensor]
+    beside: tuple[str, ...]
+
+
+def find_network(content: Any, name: str | None = None) -> Network:
+    """Return the one RegNet in a file's content, or that in the entry called `name`.
+
+    Raises `MismatchError` if there is no RegNet, or if there are several to choose from;
+    `WeightsError` if there are no tensors at all.
+    """
+    entries = list(_entries(content))
+    if not entries:
+        raise _no_network(content)
+    if name is not None:
+        entries = _called(entries, name)
+    whole = [entry for entry in entries if entry.spec and entry.has_head]
+    headless = [entry for entry in entries if entry.spec and not entry.has_head]
+    if candidates := whole or headless:
+        entry = _only(_preferred(_distinct(candidates), content))
+    else:
+        entry = max(entries, key=lambda entry: len(entry.tensors))
+        _require_known_kind(entry)
+    return Network(entry, _plain_tensors(entry), tuple(_beside(content, entry)))
+
+
+def _entries(content: Any) -> Iterator[Entry]:
+    """Yield what is named as a RegNet's in every dictionary of the content."""
+    for path, tensors in _dictionaries(content):
+        prefixes = find_prefixes(tensors)
+        groups: dict[str, dict[str, Any]] = {prefix: {} for prefix in prefixes}
+        for key, tensor in tensors.items():
+            inside = [prefix for prefix in prefixes if key.startswith(prefix)]
+            if inside and key not in NOT_WEIGHTS:
+                longest = max(inside, key=len)
+                groups[longest][prefixes[longest].plain_key(key, longest)] = tensor
+        for prefix, group in groups.items():
+            yield _measured(Entry(path, prefix, prefixes[prefix], group))
+
+
+def _dictionaries(content: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Yield the path and the tensors of every dictionary that has any, each once."""
+    seen: set[int] = set()
+    waiting: deque[tuple[Path, Any]] = deque([((), content)])
+    while waiting:
+        path, value = waiting.popleft()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        children = _children(value)
+        if tensors := {key: child for key, child in children.items() if _is_tensor(child)}:
+            yield path, tensors
+        if len(path) < MAX_DEPTH:
+            waiting.extend(((*path, k), c) for k, c in children.items() if not _is_tensor(c))
+
+
+def _children(value: Any) -> Mapping[str, Any]:
+    """Return what a container holds by name; a list's items are named by their numbers."""
+    value = value.items if isinstance(value, Record) else value
+    if isinstance(value, Mapping):
+        return {str(key): child for key, child in value.items() if isinstance(key, str | int)}
+    if isinstance(value, list | tuple):
+        return {str(n): child for n, child in enumerate(value) if isinstance(child, _NESTED)}
+    return {}
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, torch.Tensor | NotPlain)
+
+
+def _shape(tensor: torch.Tensor | NotPlain) -> Shape:
+    return tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else ()
+
+
+def _shapes(tensors: Mapping[str, Any]) -> dict[str, Shape]:
+    return {key: _shape(tensor) for key, tensor in tensors.items()}
+
+
+def _measured(entry: Entry) -> Entry:
+    """Return an entry with its spec where it is a whole network, with or without a head."""
+    shapes = _shapes(entry.tensors)
+    try:
+        ours = {name: shapes[key] for key, name in to_pycls(entry.tensors).items()}
+        has_head = _HEAD[0] in ours
+        spec = infer_spec(ours, classes=None if has_head else 1)
+    except MismatchError:
+        return entry
+    network = {k: s for k, s in network_shapes(spec).items() if has_head or k not in _HEAD}
+    whole = difference(network, ours) is None
+    return replace(entry, spec=spec if whole else None, has_head=has_head)
+
+
+def _called(entries: Sequence[Entry], name: str) -> list[Entry]:
+    """Return the entries with this name or, where none has it, with it as a part of the name."""
+    wanted = _parts(name)
+    exact = [entry for entry in entries if entry.name == name or _parts(entry.name) == wanted]
+    if found := exact or [entry for entry in entries if _contains(_parts(entry.name), wanted)]:
+        return found
+    raise MismatchError(f"no RegNet is in an entry called {name}; there are: {_names(entries)}")
+
+
+def _parts(name: str) -> list[str]:
+    return name.replace(".", "/").strip("/").split("/")
+
+
+def _contains(whole: list[str], part: list[str]) -> bool:
+    return any(whole[n : n + len(part)] == part for n in range(len(whole)))
+
+
+def _names(entries: Sequence[Entry]) -> str:
+    return ", ".join(entry.name for entry in entries)
+
+
+def _distinct(entries: Sequence[Entry]) -> list[Entry]:
+    """Return the entries without those that repeat an earlier one, number for number."""
+    kept: list[Entry] = []
+    for entry in entries:
+        if not any(_equal(entry, other) for other in kept):
+            kept.append(entry)
+    return kept
+
+
+def _equal(a: Entry, b: Entry) -> bool:
+    return a.tensors.keys() == b.tensors.keys() and all(
+        _same_numbers(tensor, b.tensors[key]) for key, tensor in a.tensors.items()
+    )
+
+
+def _same_numbers(a: torch.Tensor | NotPlain, b: torch.Tensor | NotPlain) -> bool:
+    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
+        return False
+    return (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(a, b)
+
+
+def _preferred(entries: Sequence[Entry], content: Any) -> list[Entry]:
+    """Return the entries without those of which a better version of the same network is there."""
+    return [b for b in entries if not any(_is_better(a, b, content) for a in entries)]
+
+
+def _is_better(a: Entry, b: Entry, content: Any) -> bool:
+    """Tell whether A is the version to take of B: averaged, or for pycls of the lower error."""
+    depth = next((n for n, (x, y) in enumerate(zip(a.path, b.path, strict=False)) if x != y), None)
+    if depth is None or a.spec != b.spec:
+        return False
+    ours, other = a.path[depth], b.path[depth]
+    if {ours, other} == {"model_state", "ema_state"}:
+        for name in a.path[:depth]:
+            content = _children(content)[name]
+        return ours == better_state(_children(content))
+    return ours in _AVERAGED and other in _PLAIN
+
+
+def _only(entries: Sequence[Entry]) -> Entry:
+    if len(entries) == 1:
+        return entries[0]
+    raise MismatchError(
+        f"it holds {len(entries)} networks: {_names(entries)}. Choose one with --entry NAME"
+    )
+
+
+def _plain_tensors(entry: Entry) -> dict[str, torch.Tensor]:
+    """Return an entry's tensors; raises `WeightsError` where one cannot be a weight."""
+    tensors: dict[str, torch.Tensor] = {}
+    for key, tensor in entry.tensors.items():
+        if isinstance(tensor, NotPlain):
+            raise WeightsError(f"{entry.prefix}{key} {tensor.reason}")
+        tensors[key] = tensor
+    return tensors
+
+
+def _require_known_kind(entry: Entry) -> None:
+    """Refuse variants of a RegNet by their kind, before all their strange names are listed."""
+    if kind := foreign_network(_shapes(entry.tensors)):
+        raise _foreign(kind)
+
+
+def _foreign(kind: str) -> MismatchError:
+    return MismatchError(
+        f"these are not a RegNet's weights but those of {kind}; regnet knows RegNetX and RegNetY"
+    )
+
+
+def _no_network(content: Any) -> WeightsError:
+    """Return the error that says what the content is instead."""
+    groups = [tensors for _, tensors in _dictionaries(content)]
+    if not groups:
+        return WeightsError(f"the file holds no named tensors (but {type(content).__name__})")
+    largest = max(groups, key=len)
+    kind = foreign_network(_shapes(largest))
+    return _foreign(kind) if kind else not_a_regnet(largest)
+
+
+def _beside(content: Any, entry: Entry) -> Iterator[str]:
+    """Yield the names of what holds tensors in the file and is not in the entry."""
+    value = content
+    for name in entry.path:
+        for other, child in _children(value).items():
+            if other != name and (_is_tensor(child) or any(_dictionaries(child))):
+                yield other
+        value = _children(value)[name]
+    others = [k for k, t in _children(value).items() if _is_tensor(t) or any(_dictionaries(t))]
+    outside = [key for key in others if not key.startswith(entry.prefix)]
+    groups: dict[str, list[str]] = {}
+    for key in outside:
+        groups.setdefault(key.partition(".")[0], []).append(key)
+    for first, keys in groups.items():
+        yield keys[0] if len(keys) == 1 else f"{first} ({len(keys)} tensors)"

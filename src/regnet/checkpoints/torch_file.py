@@ -1,0 +1,286 @@
+"""PyTorch's two formats without its unpickler: the zip archive, and the older row of pickles.
+
+The pickles are read by `read_pickle`, so nothing in a file is run; tensors are views of the file's
+storages, which an archive keeps apart and the older format appends.
+"""
+
+import math
+import struct
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from regnet.checkpoints.pickles import Calls, read_pickle
+from regnet.checkpoints.plain_types import Record, require
+
+_MAGIC = 0x1950A86A20F9469CFC6C  # how PyTorch's older format begins, as a pickled number
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The bytes of a storage, and the type of its numbers."""
+
+    dtype: torch.dtype
+    data: torch.UntypedStorage
+
+
+@dataclass(frozen=True)
+class NotPlain:
+    """A tensor that cannot be a weight; `reason` goes on from its name."""
+
+    reason: str
+
+
+def read_archive(path: Path) -> Any:
+    """Return the content of a zip archive that `torch.save` wrote; tensors are views of the file.
+
+    Raises `RefusedError`; a damaged file raises almost any other exception.
+    """
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        storages = _ArchiveStorages(archive, file, folder=name.removesuffix("data.pkl"), path=path)
+        pickled = BytesIO(storages.member(name))
+        return read_pickle(
+            pickled, calls=_TENSOR_CALLS, values=_TYPES, persistent=storages.persistent
+        )
+
+
+class _ArchiveStorages:
+    """The storages of an archive, mapped into memory when they are first asked for."""
+
+    def __init__(
+        self, archive: zipfile.ZipFile, file: BinaryIO, *, folder: str, path: Path
+    ) -> None:
+        self._archive, self._file, self._folder = archive, file, folder
+        self._whole = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
+        self._known: dict[str, torch.UntypedStorage] = {}
+        order = f"{folder}byteorder"
+        self._swapped = order in archive.namelist() and self.member(order) == b"big"
+
+    def persistent(self, reference: Any) -> Any:
+        """Return the storage that a persistent id (kind, type, key, device, count) names."""
+        kind, dtype, key, _, count = reference
+        _require_storage(kind, dtype, key)
+        if key not in self._known:
+            data = self._mapped(key)
+            if self._swapped:
+                _swap_bytes(data, dtype)
+            self._known[key] = data
+        if count * dtype.itemsize > self._known[key].nbytes():
+            raise EOFError(f"the storage {key!r:.40} is too short")
+        return Storage(dtype, self._known[key])
+
+    def member(self, name: str) -> bytes:
+        """Return the content of a member; its checksum is not looked at (it may be left out)."""
+        start, end = self._place(name)
+        self._file.seek(start)
+        return self._file.read(end - start)
+
+    def _mapped(self, key: str) -> torch.UntypedStorage:
+        start, end = self._place(f"{self._folder}data/{key}")
+        data: torch.UntypedStorage = self._whole[start:end]
+        return data
+
+    def _place(self, name: str) -> tuple[int, int]:
+        """Return where the content of an uncompressed member begins and ends in the file."""
+        info = self._archive.getinfo(name)
+        self._file.seek(info.header_offset)
+        header = self._file.read(30)
+        start = info.header_offset + 30 + sum(struct.unpack("<26xHH", header))
+        if not header.startswith(b"PK\3\4") or start + info.file_size > self._whole.nbytes():
+            raise EOFError(f"{name!r:.60} is not whole")
+        return start, start + info.file_size
+
+
+def read_pickles(stream: BinaryIO) -> Any:
+    """Return the content of PyTorch's older format, or of a bare pickle, at a stream's position.
+
+    Raises `RefusedError`; a damaged file raises almost any other exception.
+    """
+    first = read_pickle(stream, calls=_TENSOR_CALLS, values=_TYPES)
+    if first != _MAGIC:
+        return first
+    _version, system = read_pickle(stream), read_pickle(stream)
+    storages = _LaterStorages(stream)
+    content = read_pickle(
+        stream, calls=_TENSOR_CALLS, values=_TYPES, persistent=storages.persistent
+    )
+    storages.fill(read_pickle(stream), swapped=system.get("little_endian") is False)
+    return content
+
+
+class _LaterStorages:
+    """The storages of the older format: made when named, filled at the end."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        self._stream = stream
+        here = stream.tell()
+        self._left = stream.seek(0, 2) - here
+        stream.seek(here)
+        self._known: dict[str, Storage] = {}
+
+    def persistent(self, reference: Any) -> Any:
+        """Return the storage that a persistent id (kind, type, key, device, count, view) names."""
+        if reference[0] == "module":  # (kind, class, file, source): a whole network
+            return reference[1]
+        kind, dtype, key, _, count, view = reference
+        _require_storage(kind, dtype, key)
+        if view is not None:
+            raise ValueError("a view of a storage")
+        if key not in self._known:
+            self._left -= count * dtype.itemsize
+            if count < 0 or self._left < 0:
+                raise EOFError("the storages are longer than the file")
+            self._known[key] = Storage(dtype, _new_storage(count * dtype.itemsize))
+        return self._known[key]
+
+    def fill(self, keys: Sequence[str], *, swapped: bool) -> None:
+        """Read the storages in the order of their keys, each after its count of numbers."""
+        for key in keys:
+            storage = self._known[key]
+            (count,) = struct.unpack("<q", self._stream.read(8))
+            size = storage.data.nbytes()
+            data = self._stream.read(size)
+            if count * storage.dtype.itemsize != size or len(data) != size:
+                raise EOFError(f"the storage {key!r:.40} is too short")
+            if size:
+                _bytes_of(storage).copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+            if swapped:
+                _swap_bytes(storage.data, storage.dtype)
+
+
+def _new_storage(size: int) -> torch.UntypedStorage:
+    return torch.empty(size, dtype=torch.uint8).untyped_storage()
+
+
+def _swap_bytes(data: torch.UntypedStorage, dtype: torch.dtype) -> None:
+    """Turn numbers of a big-endian machine into ours, in place."""
+    if dtype.itemsize > 1:
+        numbers = torch.empty(0, dtype=torch.uint8).set_(data).view(-1, dtype.itemsize)
+        numbers.copy_(numbers.flip(1))
+
+
+def _require_storage(kind: Any, dtype: Any, key: Any) -> None:
+    require(dtype, torch.dtype)
+    require(key, str)
+    if kind != "storage":
+        raise ValueError("a persistent id of another kind")
+
+
+def _bytes_of(storage: Storage) -> torch.Tensor:
+    return torch.empty(0, dtype=torch.uint8).set_(storage.data)
+
+
+def _nested(data: Any) -> Any:
+    """Return the storage in a file of the older format inside a bare pickle."""
+    require(data, bytes)
+    return read_pickles(BytesIO(data))
+
+
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+    """Return a tensor as a view of a storage; everything in it has to be inside the storage."""
+    require(storage, Storage)
+    return _view(storage, storage.dtype, offset, size, stride)
+
+
+def _tensor_of_type(
+    storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any
+) -> torch.Tensor:
+    require(storage, Storage)
+    require(dtype, torch.dtype)
+    return _view(storage, dtype, offset, size, stride)
+
+
+def _view(
+    storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride: Any
+) -> torch.Tensor:
+    size, stride = tuple(size), tuple(stride)
+    for number in (offset, *size, *stride):
+        require(number, int)
+        if number < 0:
+            raise ValueError("a negative size")
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if math.prod(size) and (last + 1) * dtype.itemsize > storage.data.nbytes():
+        raise EOFError("a tensor is longer than its storage")
+    empty = torch.empty(0, dtype=dtype)
+    return empty.set_(storage.data, offset, size, stride) if math.prod(size) else empty.view(size)
+
+
+def _same(tensor: Any, *_: Any) -> Any:
+    require(tensor, torch.Tensor, NotPlain)
+    return tensor
+
+
+def _not_plain(reason: str) -> Callable[..., NotPlain]:
+    return lambda *_: NotPlain(reason)
+
+
+_UTILS = "torch._utils._rebuild_"
+_ODD = "is not a plain tensor but sparse, nested or quantized"
+
+_TENSOR_CALLS: Calls = {
+    f"{_UTILS}tensor": _tensor,
+    f"{_UTILS}tensor_v2": _tensor,
+    f"{_UTILS}tensor_v3": _tensor_of_type,
+    f"{_UTILS}parameter": _same,
+    f"{_UTILS}parameter_with_state": _same,
+    f"{_UTILS}device_tensor_from_cpu_tensor": _same,
+    **{f"{_UTILS}{kind}": _not_plain(_ODD) for kind in ("sparse_tensor", "qtensor")},
+    **{f"{_UTILS}{kind}": _not_plain(_ODD) for kind in ("nested_tensor", "wrapper_subclass")},
+    f"{_UTILS}meta_tensor_no_storage": _not_plain("has no data (device meta)"),
+    "torch.storage._load_from_bytes": _nested,
+    "torch.Size": lambda size: size,
+    "torch.device": lambda *arguments: Record("torch.device", *arguments),
+    "torch.serialization._get_layout": lambda name: Record("torch.layout", name),
+    "torch.torch_version.TorchVersion": lambda *text: Record("TorchVersion", *text),
+    "torch.nn.parameter.Parameter": _same,
+    "torch.Tensor": _not_plain(_ODD),
+}
+
+_STORAGES = {
+    "Double": torch.float64,
+    "Float": torch.float32,
+    "Half": torch.float16,
+    "BFloat16": torch.bfloat16,
+    "Long": torch.int64,
+    "Int": torch.int32,
+    "Short": torch.int16,
+    "Char": torch.int8,
+    "Byte": torch.uint8,
+    "Bool": torch.bool,
+    "ComplexFloat": torch.complex64,
+    "ComplexDouble": torch.complex128,
+    "QInt8": torch.qint8,
+    "QUInt8": torch.quint8,
+    "QInt32": torch.qint32,
+    "Untyped": torch.uint8,
+}
+
+# What a pickle may mention of torch: the types of numbers, and of storages by their numbers' type.
+_TYPES: dict[str, Any] = {
+    **{str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)},
+    **{
+        f"{module}.{name}Storage": dtype
+        for module in ("torch", "torch.cuda", "torch.storage")
+        for name, dtype in _STORAGES.items()
+    },
+    **{
+        f"torch.{name}": name
+        for name in ("strided", "contiguous_format", "channels_last", "preserve_format")
+    },
+    **{
+        f"torch.{name}": name
+        for name in (
+            "per_tensor_affine",
+            "per_channel_affine",
+            "per_tensor_symmetric",
+            "per_channel_symmetric",
+            "per_channel_affine_float_qparams",
+        )
+    },
+}

@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from regnet.cli.console import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, EXIT_SOME_FAILED, say
+from regnet.cli.notices import notices_said
 from regnet.errors import NoGainError, RegNetError
 
 COMMANDS = (
@@ -59,7 +60,8 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
-        build_app(asked or COMMANDS)(prog_name="regnet")
+        with notices_said():
+            build_app(asked or COMMANDS)(prog_name="regnet")
     except NoGainError as exc:
         say(f"regnet: {exc}")
         sys.exit(EXIT_SOME_FAILED)

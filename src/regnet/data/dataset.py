@@ -109,6 +109,7 @@ def _of_members(
         raise DatasetError(f"{path} has no images")
     labels = Path(truth).expanduser() if truth is not None else None
     truths = truths_of(listing, names, path=path, truth=labels, subset=subset)
+    listing.members.skipped.report()
     return MemberDataset(listing, truths, path=path, classes=len(names.labels))
 
 

@@ -15,6 +15,7 @@ from regnet.data.layout import Listing, below, mark
 from regnet.data.members import open_members
 from regnet.data.sources import Item
 from regnet.data.split_names import ROLES
+from regnet.data.truth_files import SIDE_NAMES
 from regnet.errors import DatasetError
 
 
@@ -135,7 +136,8 @@ def _moved(part: _Part, splits: Mapping[str, str]) -> _Part:
 def _opened(path: str | Path) -> tuple[_Part, list[Place]]:
     """Return the photos at a path, and its class folders that have none."""
     paths, inner = located(path)
-    listing = Listing(open_members(paths, side_names=frozenset()), inner)
+    listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
+    listing.members.skipped.report()
     layout = read_layout(listing.directories)
     place_of = {folder: Place(*layout.place(folder)) for folder in listing.directories}
     index = {place: code for code, place in enumerate(dict.fromkeys(place_of.values()))}

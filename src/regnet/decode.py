@@ -2,23 +2,27 @@
 
 The reference is `ImageOps.exif_transpose(Image.open(f)).convert("RGB")`. JPEGs that libjpeg-turbo
 reads without a single warning go through simplejpeg, which gives the same pixels faster; Pillow
-decides about all others. Two things differ from the reference, on purpose: grey of 16 bits keeps
-its upper byte (Pillow clips it at 255), and EXIF data that cannot be read is ignored.
+decides about all others. Some things differ from the reference, on purpose: grey of 16 bits keeps
+its upper byte (Pillow clips it at 255), values of no known range are refused, and EXIF data that
+cannot be read is ignored.
 """
 
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import Any, Final
+from types import ModuleType
+from typing import Any, Final, cast
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from regnet.bit_depth import eight_bits, is_deep, warn_if_dark
 from regnet.errors import ImageError
+from regnet.formats import HEIC, format_of, unread_error
 from regnet.jpeg_markers import Outline, outline, require_few_scans
 from regnet.protocol import Channels
 
@@ -29,29 +33,6 @@ MAX_PIXELS: Final = 2 * 89_478_485
 
 MAX_SIDE: Final = 100_000
 """So are images with a longer side."""
-
-# Format, offset and value of its magic number, Pillow plugin. Formats without a magic number (TGA),
-# that run other programs (EPS) or that are documents are left out.
-_MAGIC: Final = (
-    ("JPEG", 0, b"\xff\xd8\xff", "Jpeg"),
-    ("PNG", 0, b"\x89PNG\r\n\x1a\n", "Png"),
-    ("GIF", 0, b"GIF8", "Gif"),
-    ("WEBP", 8, b"WEBP", "WebP"),
-    ("BMP", 0, b"BM", "Bmp"),
-    ("TIFF", 0, b"II*\0", "Tiff"),
-    ("TIFF", 0, b"MM\0*", "Tiff"),
-    ("TIFF", 0, b"II+\0", "Tiff"),
-    ("TIFF", 0, b"MM\0+", "Tiff"),
-    ("JPEG2000", 0, b"\xff\x4f\xff\x51", "Jpeg2K"),
-    ("JPEG2000", 0, b"\0\0\0\x0cjP  \r\n\x87\n", "Jpeg2K"),
-    ("AVIF", 4, b"ftypavif", "Avif"),
-    ("AVIF", 4, b"ftypavis", "Avif"),
-    ("AVIF", 4, b"ftypmif1", "Avif"),
-    ("ICO", 0, b"\0\0\1\0", "Ico"),
-    *(("PPM", 0, b"P%d" % n + space, "Ppm") for n in range(1, 7) for space in (b" ", b"\n", b"\r")),
-    *(("PPM", 0, b"P%d\t" % n, "Ppm") for n in range(1, 7)),
-)
-FORMATS: Final = tuple(dict.fromkeys(name for name, *_ in _MAGIC))
 
 
 def decode_pixels(data: bytes, channels: Channels, *, max_pixels: int = MAX_PIXELS) -> Pixels:
@@ -80,7 +61,9 @@ def upright_pixels(image: Image.Image, channels: Channels) -> Pixels:
     _require_pixels(*image.size)
     with _quiet():
         _load(image, f"image of mode {image.mode}")
-        return _pixels(image, f"image of mode {image.mode}", channels)
+        pixels = _pixels(image, f"image of mode {image.mode}", channels)
+    warn_if_dark(image, pixels)
+    return pixels
 
 
 def _decode_jpeg(data: bytes, channels: Channels, max_pixels: int, found: Outline) -> Pixels | None:
@@ -109,7 +92,7 @@ def jpeg_orientation(data: bytes, found: Outline) -> object:
 
 
 def _open_pixels(data: bytes, channels: Channels, max_pixels: int, found: Outline | None) -> Pixels:
-    name, plugin = _format_of(data)
+    name, plugin = format_of(data)
     with _quiet():
         image = _open(data, name, plugin)
         _check_size(*image.size, max_pixels)
@@ -117,33 +100,37 @@ def _open_pixels(data: bytes, channels: Channels, max_pixels: int, found: Outlin
             require_few_scans(data, found, image.width * image.height)
         _load(image, name)
         _check_size(*image.size, max_pixels)  # an icon may hold more than its header says
-        return _pixels(image, name, channels)
+        pixels = _pixels(image, name, channels, data)
+    warn_if_dark(image, pixels, data)
+    return pixels
 
 
-def _pixels(image: Image.Image, name: str, channels: Channels) -> Pixels:
-    """Return the pixels of a loaded image upright."""
+def _pixels(image: Image.Image, name: str, channels: Channels, data: bytes = b"") -> Pixels:
+    """Return the pixels of a loaded image upright; `data` are its file's bytes, if known."""
     orientation = _orientation(image)
     with _readable(name):
-        pixels = np.asarray(_to_rgb(image))
+        pixels = np.asarray(_to_rgb(image, data))
     return upright(pixels if channels == "RGB" else pixels[..., ::-1], orientation)
-
-
-def _format_of(data: bytes) -> tuple[str, str]:
-    if not data:
-        raise ImageError("the file is empty")
-    for name, at, magic, plugin in _MAGIC:
-        if data[at : at + len(magic)] == magic:
-            return name, plugin
-    raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})")
 
 
 def _open(data: bytes, name: str, plugin: str) -> Image.Image:
     """Return the image with its header read and its pixels not yet decoded."""
-    import_module(f"PIL.{plugin}ImagePlugin")
     from io import BytesIO
 
+    if name == "HEIC":
+        with _readable(name):
+            return cast(Image.Image, _heic_plugin().HeifImageFile(BytesIO(data)))
+    import_module(f"PIL.{plugin}ImagePlugin")
     with _readable(name):
         return Image.open(BytesIO(data), formats=[name])
+
+
+def _heic_plugin() -> ModuleType:
+    """Return what reads HEIC; raises `ImageError` where neither package is installed."""
+    for package in ("pi_heif", "pillow_heif"):
+        with suppress(ImportError):
+            return import_module(f"{package}.as_plugin")
+    raise unread_error(HEIC)
 
 
 def _load(image: Image.Image, name: str) -> None:
@@ -188,12 +175,11 @@ def upright(pixels: Pixels, orientation: object) -> Pixels:
     return pixels
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
     if image.mode == "RGB":
         return image
-    # A PPM of 16 bits comes as mode I, scaled to 0..65535; other images of mode I have no range.
-    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
-        return Image.fromarray((np.asarray(image) >> 8).astype(np.uint8)).convert("RGB")
+    if is_deep(image):
+        return eight_bits(image, data).convert("RGB")
     if image.mode == "P" and "transparency" in image.info:
         image = image.copy()  # alpha is dropped, but Pillow would warn about it
         del image.info["transparency"]

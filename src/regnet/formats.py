@@ -99,6 +99,14 @@ _UNREAD_MAGIC: Final = (
     (128, b"DICM", _UNREAD_SUFFIXES[".dcm"]),
     (0, b"<svg", _UNREAD_SUFFIXES[".svg"]),
 )
+# Tags of TIFF and a type of their values.
+_SUBFILE_TYPE: Final = 254
+_PHOTOMETRIC: Final = 262
+_SUB_IFDS: Final = 330
+_DNG_VERSION: Final = 50706
+_FILTERED: Final = (32803, 34892)
+_SHORT: Final = 3
+
 _SVG: Final = re.compile(rb"\s*<\?xml[^>]*>.*<svg[\s>]", re.DOTALL)
 _EPS: Final = re.compile(rb"%!PS-Adobe-\d\.\d EPSF")
 
@@ -140,7 +148,7 @@ def unread_picture(head: bytes) -> Unread | None:
 
 
 def format_of(data: bytes) -> tuple[str, str]:
-    """Return a picture's format, one of `FORMATS` or HEIC, and the Pillow plugin that reads it.
+    """Return a picture's format (of `FORMATS`, or DIB or HEIC) and the Pillow plugin that reads it.
 
     Raises `ImageError` for other files; it names kinds of pictures that are not read.
     """
@@ -153,17 +161,14 @@ def format_of(data: bytes) -> tuple[str, str]:
         raise unread_error(unread)
     if (found := _format_of(data)) is None:
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})")
+    if found[0] == "TIFF" and _is_raw(data):
+        raise unread_error(_RAW)
     return found
 
 
 def unread_error(kind: Unread) -> ImageError:
     """Return the error of a picture of a kind that is not read."""
     return ImageError(f"{kind.name}, which is not read: {kind.advice}")
-
-
-def raw_error() -> ImageError:
-    """Return the error of a camera RAW file."""
-    return unread_error(_RAW)
 
 
 def checked_read(name: str, read: Callable[[], bytes]) -> Callable[[], bytes]:
@@ -188,7 +193,7 @@ def _format_of(data: bytes) -> tuple[str, str] | None:
     for name, at, magic, plugin in _MAGIC:
         if data[at : at + len(magic)] == magic:
             return name, plugin
-    return ("BMP", "Bmp") if is_bare_bitmap(data) else None
+    return ("DIB", "Bmp") if is_bare_bitmap(data) else None
 
 
 def _brands(data: bytes) -> set[bytes]:
@@ -197,6 +202,33 @@ def _brands(data: bytes) -> set[bytes]:
         return set()
     size = min(int.from_bytes(data[:4]), HEAD)
     return {data[8:12], *(data[at : at + 4] for at in range(16, size - 3, 4))}
+
+
+def _is_raw(data: bytes) -> bool:
+    """Tell a camera RAW file in the guise of TIFF: what is read of it is a thumbnail or nothing.
+
+    It has the version of DNG, or a colour filter as its kind of pixels, or a thumbnail in front of
+    pictures in other places.
+    """
+    tags = _first_tags(data)
+    thumbnail = tags.get(_SUBFILE_TYPE, 0) & 1 == 1 and _SUB_IFDS in tags
+    return _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _FILTERED or thumbnail
+
+
+def _first_tags(data: bytes) -> dict[int, int]:
+    """Return the tags of a TIFF's first directory, each with its first 2 or 4 bytes as a number."""
+    order = "<" if data[:1] == b"I" else ">"
+    try:
+        (at,) = struct.unpack_from(f"{order}I", data, 4)
+        (count,) = struct.unpack_from(f"{order}H", data, at)
+        entries = [(at + 2 + 12 * i) for i in range(count)]
+        kinds = {at: struct.unpack_from(f"{order}HH", data, at) for at in entries}
+        return {
+            tag: struct.unpack_from(f"{order}{'H' if kind == _SHORT else 'I'}", data, at + 8)[0]
+            for at, (tag, kind) in kinds.items()
+        }
+    except struct.error:
+        return {}
 
 
 def is_bare_bitmap(data: bytes) -> bool:

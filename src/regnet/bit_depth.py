@@ -76,7 +76,7 @@ def _no_range(image: Image.Image) -> ImageError:
     low, high = image.getextrema()
     kind = "32-bit floats" if image.mode == "F" else "32-bit or signed integers"
     return ImageError(
-        f"pixels are {kind} from {low:g} to {high:g}, a range that says nothing of black and "  # type: ignore[str-bytes-safe]
+        f"pixels are {kind} from {low:g} to {high:g}, a range that says nothing of black and "
         f"white: {_SCALE}"
     )
 

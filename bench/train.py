@@ -73,7 +73,6 @@ def trainer(recipe: Recipe, network: RegNet, fabric: Any, photos: Photos, folder
         validation=None,
         classes=CLASSES,
         folder=folder,
-        fingerprint="bench",
         checkpoint_seconds=float("inf"),
     )
     return Trainer(job, network, fabric)

@@ -2,7 +2,6 @@
 
 import multiprocessing
 import os
-import re
 import signal
 import time
 from pathlib import Path
@@ -205,22 +204,6 @@ def test_parts_of_a_batch_give_the_gradient_of_the_whole(tmp_path: Path) -> None
     start = trainer(job(tmp_path / "0", head_alone)).weights["head.fc.weight"]
     assert (a - start).norm() > 0.01
     torch.testing.assert_close(a, b)  # BN does not see the parts: its layers are frozen
-
-
-@pytest.mark.parametrize(
-    ("change", "how"),
-    [({"schedule": {"epochs": 4}}, "with another recipe"), ({}, "on other photos")],
-)
-def test_a_checkpoint_of_another_run_is_refused(
-    tmp_path: Path, change: dict[str, dict[str, object]], how: str
-) -> None:
-    run(job(tmp_path, recipe()), Recorder(stop_after=1))
-    made = trainer(job(tmp_path, recipe(**change)))
-    values = read_run(tmp_path / LAST)
-    if not change:
-        values["fingerprint"] = "others"
-    with pytest.raises(TrainingError, match=re.escape(how)):
-        made.load(values)
 
 
 def test_frozen_parts_stay_as_they_are(tmp_path: Path) -> None:

@@ -209,7 +209,7 @@ def test_other_files_are_refused_and_run_no_code(tmp_path, data, monkeypatch):
 @pytest.mark.parametrize(
     "values",
     [
-        *({}, {"format": 2}, {"format": "1"}, {"format": torch.ones(3)}, {"format": None}),
+        *({}, {"format": FORMAT + 1}, {"format": "1"}, {"format": torch.ones(3)}, {"format": None}),
         *([1], torch.ones(3), {"model_state": {}}),
     ],
     ids=repr,

@@ -33,6 +33,7 @@ from regnet.training.photo_sets import open_photo_sets
 from regnet.training.photos import Unreadable
 from regnet.training.recipe import read_recipe, recipe_from_toml
 from regnet.training.resolve import resolved
+from regnet.training.run_checkpoint import read_run, write_checkpoint
 from regnet.training.start import begin, open_start
 from regnet.training.train import Changes, Training, train
 from regnet.training.watching import Unseen
@@ -186,7 +187,7 @@ def test_a_run_that_ended_can_be_resumed_to_the_same_end(photos: Path, tmp_path:
     first = a_run(photos, tmp_path / "run", recipe=patient)
     assert first.finished
     assert 2 <= len(first.records) < 30
-    best = max(first.records, key=lambda record: record.val_top1)
+    best = min(first.records, key=lambda record: (-record.val_top1, record.val_loss))
     assert (first.epoch, first.top1) == (best.epoch, best.val_top1)
     before = weights(first)
     again = a_run(photos, tmp_path / "run", recipe=patient, resume=True)
@@ -200,12 +201,25 @@ def test_a_run_is_resumed_only_as_it_was_started(
     def resumed(dataset: Path, **options: Any) -> Training:
         return a_run(dataset, learnt.folder, resume=True, **options)
 
-    with pytest.raises(TrainingError, match="with another recipe"):
-        resumed(photos, lr=0.1)
-    with pytest.raises(TrainingError, match="on other photos"):
+    with pytest.raises(
+        TrainingError, match=r"with another recipe \(optimizer.momentum 0.9, now 0.8"
+    ):
+        resumed(photos, recipe=RECIPE.changed("optimizer", momentum=0.8))
+    with pytest.raises(
+        TrainingError, match=r"on other photos \(90 of .*train and 30 .*; now 81 of"
+    ):
         resumed(photos / "train")
-    with pytest.raises(TrainingError, match=r"of another network .*name the same --model"):
+    with pytest.raises(TrainingError, match=r"another network \(stem_width 16; now 24\)") as caught:
         resumed(photos, model=replace(SPEC, stem_width=24))
+    run = learnt.folder
+    assert f"To resume it as it was: regnet train -o {run} --resume." in str(caught.value)
+    assert f"give --weights {run}/weights.safetensors instead of --model" in str(caught.value)
+    with pytest.raises(TrainingError, match=r"with other teachers \(none; now bundled:bf16 \["):
+        resumed(photos, teacher="bundled:bf16")
+    with pytest.raises(
+        TrainingError, match=r"from other weights \(none; now .*weights.safetensors"
+    ):
+        resumed(photos, model=None, weights=learnt.weights)
     with pytest.raises(TrainingError, match="holds a run already: go on with it"):
         a_run(photos, learnt.folder)
     with pytest.raises(TrainingError, match="no run to go on with; leave out --resume"):
@@ -572,3 +586,132 @@ def test_nothing_stays_of_a_run_that_could_not_begin(photos: Path, tmp_path: Pat
     with pytest.raises(UnknownModelError):
         a_run(photos, tmp_path / "run", model="nonsense")
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_is_resumed_by_its_folder_alone(
+    learnt: Training, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped = a_run(photos, tmp_path / "run", watcher=Recorder(5))
+    assert not stopped.finished
+    monkeypatch.chdir(learnt.folder)
+    resumed = train(folder=tmp_path / "run", resume=True)
+    assert resumed.finished
+    assert (resumed.train_photos, resumed.val_photos) == (90, 30)
+    assert all(torch.equal(a, weights(resumed)[name]) for name, a in weights(learnt).items())
+    with pytest.raises(TrainingError, match=r"name the folder of the run to resume"):
+        train(resume=True)
+    with pytest.raises(TrainingError, match=r"name the photos to train on, or a run to resume"):
+        train(model=SPEC)
+
+
+def test_options_of_the_run_are_found_again_however_it_was_started(
+    learnt: Training, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Relative paths, classes of a list, a start with weights, teachers, a name."""
+    monkeypatch.chdir(photos.parent)
+    (tmp_path / "classes.txt").write_text("red\ngreen\nblue\n")
+    options = {
+        "val": f"{photos.name}/val",
+        "labels": tmp_path / "classes.txt",
+        "model": None,
+        "weights": learnt.weights,
+        "teacher": str(learnt.model),
+        "name": "mine",
+        "accumulate": 2,
+        "epochs": 2,
+    }
+    whole = a_run(Path(photos.name, "train"), tmp_path / "whole", **options)
+    a_run(Path(photos.name, "train"), tmp_path / "parts", watcher=Recorder(2), **options)
+    monkeypatch.chdir(tmp_path)
+    found = train(folder=tmp_path / "parts", resume=True)
+    assert found.model == tmp_path / "parts" / "mine.xml"
+    assert [label.name for label in found.classifier().metadata.labels] == ["red", "green", "blue"]
+    assert all(torch.equal(a, weights(found)[name]) for name, a in weights(whole).items())
+    text = (tmp_path / "parts" / "recipe.toml").read_text()
+    assert f'teachers = ["{learnt.model}"]' in text
+
+
+def test_the_recipe_of_a_run_names_its_teachers(
+    learnt: Training, photos: Path, tmp_path: Path
+) -> None:
+    first = a_run(photos, tmp_path / "a", teacher=str(learnt.model), epochs=1)
+    assert read_recipe(tmp_path / "a" / "recipe.toml").teachers == (str(learnt.model),)
+    again = a_run(photos, tmp_path / "b", recipe=tmp_path / "a" / "recipe.toml")
+    assert all(torch.equal(a, weights(again)[name]) for name, a in weights(first).items())
+
+
+def test_a_run_is_not_resumed_with_other_teachers(
+    learnt: Training, photos: Path, tmp_path: Path
+) -> None:
+    teacher = tmp_path / "teacher.safetensors"
+    teacher.write_bytes(learnt.weights.read_bytes())  # type: ignore[union-attr]
+    a_run(photos, tmp_path / "run", teacher=str(teacher), watcher=Recorder(1))
+
+    def resumed(**options: Any) -> Training:
+        return a_run(photos, tmp_path / "run", resume=True, watcher=Recorder(1), **options)
+
+    with pytest.raises(
+        TrainingError, match=r"other teachers \(.*teacher.safetensors \[.*; now none"
+    ):
+        resumed()
+    with pytest.raises(TrainingError, match=r"with other teachers"):
+        resumed(teacher=f"{teacher}:bf16")
+    with pytest.raises(TrainingError, match=r"let it end, then give --weights"):
+        resumed(teacher=[str(teacher), str(teacher)])
+    moved = teacher.rename(tmp_path / "moved.safetensors")  # the same teacher
+    assert not resumed(teacher=str(moved)).finished
+    moved.write_bytes(moved.read_bytes()[:-4] + b"\0\0\0\0")
+    with pytest.raises(TrainingError, match=r"with other teachers"):
+        resumed(teacher=str(moved))
+
+
+def test_a_resumed_run_may_have_more_epochs_and_another_rate(
+    learnt: Training, photos: Path, tmp_path: Path
+) -> None:
+    said: list[str] = []
+    a_run(photos, tmp_path / "run", watcher=Recorder(7))
+    more = train(folder=tmp_path / "run", resume=True, epochs=6, lr=0.1, say=said.append)
+    assert more.finished
+    assert [record.epoch for record in more.records] == [1, 2, 3, 4, 5, 6]
+    assert more.recipe == RECIPE.changed("schedule", epochs=6).changed("optimizer", lr=0.1)
+    assert said[-1].startswith(
+        "warning: From epoch 2 on: optimizer.lr 0.4 -> 0.1, schedule.epochs 4 -> 6; the learning"
+    )
+    assert said[-1].removeprefix("warning: ") in more.remarks
+    assert (tmp_path / "run" / "recipe.toml").read_text().startswith("# From epoch 2 on: ")
+    assert read_recipe(tmp_path / "run" / "recipe.toml") == more.recipe
+    longer = train(folder=tmp_path / "run", resume=True, epochs=7)  # it had ended
+    assert len(longer.records) == 7
+    assert longer.remarks[: len(more.remarks) - 1] == more.remarks[:-1]
+    same = a_run(photos, tmp_path / "run", resume=True, epochs=7, lr=0.1)
+    assert len(same.records) == 7
+
+
+def test_changes_that_would_have_no_effect_are_refused(photos: Path, tmp_path: Path) -> None:
+    patient = RECIPE.changed("schedule", patience=1, epochs=30)
+    done = len(a_run(photos, tmp_path / "run", recipe=patient).records)
+
+    def resumed(**options: Any) -> Training:
+        return train(folder=tmp_path / "run", resume=True, **options)
+
+    with pytest.raises(TrainingError, match=r"1 epochs without a better validation.*--recipe"):
+        resumed(epochs=40)
+    with pytest.raises(TrainingError, match=rf"--epochs must be at least {done}"):
+        resumed(epochs=done - 1)
+    with pytest.raises(
+        TrainingError, match=rf"optimizer.lr would change nothing, as all {done} ep"
+    ):
+        resumed(epochs=done, lr=0.01)
+    patience = RECIPE.changed("schedule", patience=30, epochs=done + 1)
+    assert len(resumed(recipe=patience).records) == done + 1
+
+
+def test_checkpoints_of_other_versions_are_refused(photos: Path, tmp_path: Path) -> None:
+    a_run(photos, tmp_path / "run", watcher=Recorder(1))
+    values = read_run(tmp_path / "run" / "last.ckpt")
+    for key in ("command", "about", "notes"):
+        write_checkpoint(
+            tmp_path / "run" / "last.ckpt", {k: v for k, v in values.items() if k != key}
+        )
+        with pytest.raises(TrainingError, match=r"was written by another version"):
+            train(folder=tmp_path / "run", resume=True)

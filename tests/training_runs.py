@@ -87,7 +87,6 @@ def job(
         validation=CentreCrops(items(33, seed=1), protocol, batch=16),
         classes=CLASSES,
         folder=folder,
-        fingerprint="photos",
         **values,  # type: ignore[arg-type]
     )
 

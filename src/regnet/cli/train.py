@@ -1,8 +1,6 @@
 """`regnet train`: from a folder of photos to a model, measured and reported on."""
 
 import logging
-import shlex
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -22,7 +20,6 @@ from regnet.cli.options import (
     AsJson,
     CacheDir,
     CheckpointEntry,
-    LabelledPhotos,
     Mirrors,
     Offline,
     library,
@@ -74,20 +71,30 @@ def register(app: typer.Typer) -> None:
 
 
 def train(
-    dataset: LabelledPhotos,
+    dataset: Annotated[
+        str | None,
+        typer.Argument(help="Labelled photos, see above; with --resume the run's own by default"),
+    ] = None,
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="The network, see above", show_default=False)
     ] = None,
     recipe: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="paper, modern, finetune, or a TOML file")
-    ] = "modern",
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE",
+            help="paper, modern, finetune, or a TOML file \\[default: modern]",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
             "--output", "-o", metavar="DIR", help="Folder of the run [default: runs/DATASET-RECIPE]"
         ),
     ] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run there")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Continue the run in DIR, which is enough to name")
+    ] = False,
     val: Annotated[
         str | None, typer.Option(metavar="PATH", help="Photos to validate with", show_default=False)
     ] = None,
@@ -126,8 +133,9 @@ def train(
         int | None, typer.Option(min=0, help="First parts that do not learn: stem, stages")
     ] = None,
     accumulate: Annotated[
-        int, typer.Option(min=1, help="Parts in which a batch is computed, to save memory")
-    ] = 1,
+        int | None,
+        typer.Option(min=1, help="Parts in which a batch is computed, to save memory"),
+    ] = None,
     compile: Annotated[
         bool | None, typer.Option(help="Compile the network [default: on a GPU]")
     ] = None,
@@ -139,11 +147,13 @@ def train(
         str, typer.Option(help="32-true, bf16-mixed, 16-mixed, ...; auto: bf16 where it is fast")
     ] = "auto",
     memory: Annotated[
-        float, typer.Option(min=0, metavar="GiB", help="Memory for decoded photos")
-    ] = 4.0,
+        float | None,
+        typer.Option(min=0, metavar="GiB", help="Memory for decoded photos \\[default: 4]"),
+    ] = None,
     checkpoint_minutes: Annotated[
-        float, typer.Option(min=0, help="Between checkpoints; each epoch ends with one")
-    ] = 10.0,
+        float | None,
+        typer.Option(min=0, help="Between checkpoints; each epoch ends with one \\[default: 10]"),
+    ] = None,
     as_json: AsJson = False,
     entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
@@ -155,6 +165,7 @@ def train(
     stopping = Stopping()
     display = Display(stopping)
     with interruptible(), stopping.listening():
+        from regnet.training.command import resuming
         from regnet.training.devices import Devices
         from regnet.training.train import train as run
 
@@ -190,8 +201,8 @@ def train(
                         strategy=strategy,
                         precision=precision,
                     ),
-                    memory=int(memory * 2**30),
-                    checkpoint_seconds=60 * checkpoint_minutes,
+                    memory=None if memory is None else int(memory * 2**30),
+                    checkpoint_seconds=checkpoint_minutes and 60 * checkpoint_minutes,
                     library=replace(models, on_event=on_event),
                     watcher=display,
                     watch=display.watch,
@@ -202,20 +213,13 @@ def train(
     if training.rank:
         raise typer.Exit(EXIT_OK if training.finished else EXIT_INTERRUPTED)
     if not training.finished:
-        say(f"regnet: stopped; go on with: {_resuming(training.folder, named=output is not None)}")
+        say(f"regnet: stopped; go on with: {resuming(training.folder)}")
         raise typer.Exit(EXIT_INTERRUPTED)
     if as_json:
         print_json(training.to_dict())
     else:
         typer.echo("\n".join(_lines(training)))
     raise typer.Exit(EXIT_SOME_FAILED if training.unreadable else EXIT_OK)
-
-
-def _resuming(folder: Path, *, named: bool) -> str:
-    """Return the command that goes on with this run."""
-    words = [word for word in sys.argv[1:] if word != "--resume"]
-    words += [] if named else ["-o", str(folder)]
-    return shlex.join(["regnet", *words, "--resume"])
 
 
 def _lines(training: "Training") -> Iterator[str]:

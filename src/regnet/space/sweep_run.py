@@ -174,7 +174,6 @@ def _train(run: Run, course: Course, watcher: Watcher) -> None:
             validation=course.photos.validation,
             classes=len(course.photos.labels),
             folder=Path(folder),
-            fingerprint=course.photos.data,
         )
         history = History(job.folder, tensorboard=False, on_disk=False)
         _Unsaved(job, network, devices.fabric()).run(history, watcher)

@@ -58,7 +58,7 @@ class _Deployment:
         best = self._trainer.best if recipe.schedule.patience else None
         chosen = best if best and best.epoch else None
         epoch = chosen.epoch if chosen else len(self.training.records)
-        name = self._task.name or folder.resolve().name
+        name = self._task.command.name or folder.resolve().name
         weights = folder / WEIGHTS
         write_safetensors(
             weights,
@@ -130,14 +130,14 @@ class _Deployment:
                 spec=self._trainer.bare.spec,
                 recipe=training.recipe,
                 records=training.records,
-                dataset=str(self._task.dataset),
+                dataset=str(self._task.command.dataset),
                 train_photos=training.train_photos,
                 val_photos=training.val_photos,
-                machine=self._task.devices.described,
+                machine=self._task.command.devices.described,
                 finished=True,
                 epoch=training.epoch,
                 started_from=self._started_from,
-                teacher=", ".join(self._task.teachers),
+                teacher=", ".join(training.recipe.teachers),
                 remarks=training.remarks,
             )
             html = training_page(

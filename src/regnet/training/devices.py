@@ -1,6 +1,6 @@
 """Where a run trains: the devices, as Lightning Fabric names them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from regnet.benchmarking.machine import this_machine
@@ -33,7 +33,7 @@ class Devices:
 
     def fabric(self) -> Fabric:
         """Return Fabric on these devices. Raises `TrainingError` where they are not there."""
-        computed_in: Any = self._computed_in
+        computed_in: Any = self.computed_in
         try:
             return Fabric(
                 accelerator=self.accelerator,
@@ -52,7 +52,7 @@ class Devices:
         Its gradients of a first convolution with fewer than 16 outputs write outside their memory:
         wrong weights, or a crash.
         """
-        bf16 = self._computed_in.startswith("bf16")
+        bf16 = self.computed_in.startswith("bf16")
         if self._on_cpu and bf16 and spec.stem_width < _LEAST_STEM:
             raise TrainingError(
                 f"a stem of {spec.stem_width} channels cannot be trained in bf16 on a CPU, torch's "
@@ -70,8 +70,16 @@ class Devices:
         device = machine.cpu if self._on_cpu else torch.cuda.get_device_name()
         return f"{device}, {machine.cores} cores"
 
+    def completed(self, before: "Devices") -> "Devices":
+        """Return these devices, with the values of `before` for those that are the defaults."""
+        default = Devices()
+        chosen = {
+            name: value for name, value in vars(self).items() if value != getattr(default, name)
+        }
+        return replace(before, **chosen)
+
     @property
-    def _computed_in(self) -> str:
+    def computed_in(self) -> str:
         """The precision; "auto" is the fastest. Fabric scales gradients in 16-mixed."""
         if self.precision != "auto":
             return self.precision

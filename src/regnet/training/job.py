@@ -1,9 +1,10 @@
 """What a run is given, where it stands, and what it tells: the values around the loop."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,9 +21,10 @@ from regnet.training.validation import Score
 class Job:
     """What is trained on what: values that do not change during a run.
 
-    `fingerprint` tells the data from other data. A batch goes through the network in `accumulate`
-    parts. A checkpoint is written after every epoch, and `checkpoint_seconds` after the last.
-    `compile` has torch compile the network; None does on a GPU, where it pays.
+    A batch goes through the network in `accumulate` parts. A checkpoint is written after every
+    epoch, and `checkpoint_seconds` after the last. `compile` has torch compile the network; None
+    does on a GPU, where it pays. `about` are plain values that checkpoints keep beside the state:
+    what the run is.
     """
 
     recipe: Recipe
@@ -30,11 +32,11 @@ class Job:
     validation: CentreCrops | None
     classes: int
     folder: Path
-    fingerprint: str
     teachers: tuple[Teacher, ...] = ()
     accumulate: int = 1
     checkpoint_seconds: float = 600.0
     compile: bool | None = None
+    about: Mapping[str, Any] = field(default_factory=dict)
 
     def class_weights(self) -> Tensor | None:
         """Return weights (classes,) by which all classes count alike, their mean over photos 1."""

@@ -296,16 +296,15 @@ class Trainer:
 
     def save(self, history: History) -> None:
         """Write the checkpoint of the run as it stands; all processes must call this at once."""
-        values = self.state() | {"records": [record.to_dict() for record in history.records]}
+        records = [record.to_dict() for record in history.records]
+        values = self.state() | {"records": records} | dict(self.job.about)
         if self.fabric.is_global_zero:
             write_checkpoint(self.job.folder / LAST, values)
         self._saved, self._saved_at = time.monotonic(), self._where()
 
     def state(self) -> dict[str, Any]:
-        """Return all that a checkpoint keeps, besides the records."""
+        """Return what a checkpoint keeps, besides the records and what the run is."""
         return {
-            "recipe": self.job.recipe.to_toml(),
-            "fingerprint": self.job.fingerprint,
             "network": whole(dict(self.bare.state_dict())),
             "average": self.average and whole(self.average.state_dict()),
             "optimizer": whole(self.optimizer.state_dict()),
@@ -316,16 +315,7 @@ class Trainer:
         }
 
     def load(self, state: dict[str, Any]) -> None:
-        """Take up what `state` returned, of the same job. Raises `TrainingError`."""
-        differs = {
-            "started with another recipe": state["recipe"] != self.job.recipe.to_toml(),
-            "started on other photos": state["fingerprint"] != self.job.fingerprint,
-        }
-        for how in (how for how, other in differs.items() if other):
-            raise TrainingError(
-                f"{self.job.folder / LAST}: that run was {how}; go on with it as it was, or start "
-                "another in a new folder"
-            )
+        """Take up what `state` returned, of a job on the same photos with the same network."""
         self.bare.load_state_dict(sharded_like(state["network"], self.bare.state_dict()))
         load_optimizer(self.optimizer, state["optimizer"])
         if self.average:

@@ -230,7 +230,8 @@ class Transfer:
 class Recipe:
     """A recipe: a value for each part, and the seed of all that is random.
 
-    Raises `RecipeError` that names what is impossible and what is allowed.
+    `teachers` are models to learn from as well, as `--teacher` names them. Raises `RecipeError`
+    that names what is impossible and what is allowed.
     """
 
     name: str = "recipe"
@@ -242,6 +243,7 @@ class Recipe:
     loss: Loss = field(default_factory=Loss)
     averages: Averages = field(default_factory=Averages)
     transfer: Transfer = field(default_factory=Transfer)
+    teachers: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         _require_types(self)
@@ -268,7 +270,10 @@ class Recipe:
     def to_toml(self) -> str:
         """Return the recipe as the text of a file, all values written out."""
         values = asdict(self)
-        lines = [f"{key} = {_toml(values.pop(key))}" for key in ("name", "seed")]
+        if not self.teachers:
+            del values["teachers"]
+        plain = [key for key, value in values.items() if not isinstance(value, dict)]
+        lines = [f"{key} = {_toml(values.pop(key))}" for key in plain]
         for part, table in values.items():
             lines += ["", f"[{part}]", *(f"{k} = {_toml(v)}" for k, v in table.items())]
         return "\n".join(lines) + "\n"
@@ -309,10 +314,14 @@ def recipe_from_toml(text: str, *, source: str) -> Recipe:
         raise RecipeError(f"{source}: {exc}") from exc
 
 
-def write_recipe(path: Path, recipe: Recipe) -> None:
-    """Write a recipe to a file, whole or not at all; raises `OutputError`."""
+def write_recipe(path: Path, recipe: Recipe, notes: Iterable[str] = ()) -> None:
+    """Write a recipe to a file, whole or not at all, with `notes` as comments on top.
+
+    Raises `OutputError`.
+    """
+    comments = "".join(f"# {note}\n" for note in notes)
     try:
-        write_whole(path, recipe.to_toml().encode())
+        write_whole(path, (comments + recipe.to_toml()).encode())
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc
 

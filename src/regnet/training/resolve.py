@@ -21,7 +21,9 @@ def resolved(recipe: Recipe, changes: Changes, protocol: Preprocess | None) -> R
         recipe = replace(recipe, input=_input(protocol))
     if changes.crop is not None:
         recipe = replace(recipe, input=_scaled(recipe.input, changes.crop))
-    if changes.epochs is not None:
+    if changes.teachers:
+        recipe = replace(recipe, teachers=changes.teachers)
+    if changes.epochs not in (None, recipe.schedule.epochs):
         share = recipe.schedule.warmup_epochs / recipe.schedule.epochs
         recipe = recipe.changed(
             "schedule", epochs=changes.epochs, warmup_epochs=share * changes.epochs

@@ -11,7 +11,7 @@ import torch
 from regnet.errors import OutputError, TrainingError
 from regnet.files import new_folder_beside
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 LAST: Final = "last.ckpt"
 
 

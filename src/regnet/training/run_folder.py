@@ -39,6 +39,20 @@ def run_folder(
     return path
 
 
+def folder_to_resume(folder: str | Path | None, *, resume: bool) -> Path:
+    """Return the folder of a run that is resumed by its folder alone. Raises `TrainingError`."""
+    if not resume:
+        raise TrainingError("name the photos to train on, or a run to resume: -o DIR --resume")
+    if folder is None:
+        raise TrainingError("name the folder of the run to resume: -o DIR --resume")
+    path = Path(folder).expanduser()
+    if not (path / LAST).exists():
+        raise TrainingError(
+            f"{path}: there is no run to resume. Name its folder (-o DIR), or photos to train on"
+        )
+    return path
+
+
 def _candidates(dataset: str | Path, recipe: str) -> Iterator[Path]:
     path = Path(dataset).expanduser()
     data = path.name or path.resolve().name

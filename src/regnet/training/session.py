@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -13,18 +13,22 @@ from torch import Tensor
 
 from regnet.data.dataset import sample
 from regnet.data.labelled import Dataset
-from regnet.errors import OutputError, RegNetError, TrainingError
+from regnet.errors import DatasetError, OutputError, RegNetError, TrainingError
 from regnet.network import RegNet
+from regnet.predictors import parse_choice
+from regnet.training.about import About, about
 from regnet.training.batch_size import batch_by_photos, fitting, one_step
+from regnet.training.command import absolute
 from regnet.training.deploy import deploy
 from regnet.training.history import EpochRecord, History
 from regnet.training.job import Job
 from regnet.training.loop import Trainer
 from regnet.training.malloc import keep_freed_memory
 from regnet.training.normalise import Normalise
+from regnet.training.past import Past, read_past
 from regnet.training.photo_sets import PhotoSets, open_photo_sets
 from regnet.training.photos import CentreCrops, Photos
-from regnet.training.recipe import Recipe, read_recipe, write_recipe
+from regnet.training.recipe import Recipe, write_recipe
 from regnet.training.resolve import require_size, resolved
 from regnet.training.run_checkpoint import LAST, read_run
 from regnet.training.run_folder import RECIPE, in_use, run_folder
@@ -40,13 +44,12 @@ _DEFAULT: Final = "bundled"
 
 def run(task: Task) -> Training:
     """Train as the task says; errors as of `train`."""
-    fabric = task.devices.fabric()
+    fabric = task.command.devices.fabric()
     keep_freed_memory()
     fabric.launch()
     if not fabric.is_global_zero:
         task = replace(task, say=lambda message: None, watch=lambda items, what, count: items)
-    seed = task.recipe.seed if task.changes.seed is None else task.changes.seed
-    sets = open_photo_sets(task.dataset, task.val, task.labels, seed=seed)
+    sets = _photo_sets(task)
     with ExitStack() as stack:
         folder = _folder(task, fabric, stack)
         for finding in sets.findings:
@@ -54,12 +57,26 @@ def run(task: Task) -> Training:
         return _run(task, folder, sets, fabric)
 
 
+def _photo_sets(task: Task) -> PhotoSets:
+    command = task.command
+    seed = task.recipe.seed if task.changes.seed is None else task.changes.seed
+    try:
+        return open_photo_sets(command.dataset, command.val, command.labels, seed=seed)
+    except DatasetError as exc:
+        if not task.recalled or Path(command.dataset).exists():
+            raise
+        moved = f"If the photos have moved: regnet train DATASET -o {task.folder} --resume"
+        raise DatasetError(f"{exc}. {moved}") from exc
+
+
 def _folder(task: Task, fabric: Any, stack: ExitStack) -> Path:
     """Return the folder of the run; the first process finds it for all, and locks it."""
     found: Path | RegNetError | None = None
     if fabric.is_global_zero:
         try:
-            found = run_folder(task.folder, task.dataset, task.recipe.name, resume=task.resume)
+            found = run_folder(
+                task.folder, task.command.dataset, task.recipe.name, resume=task.resume
+            )
             stack.enter_context(in_use(found))
         except (TrainingError, OutputError) as exc:
             found = exc
@@ -70,17 +87,18 @@ def _folder(task: Task, fabric: Any, stack: ExitStack) -> Path:
 
 
 def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
-    start = _start(task)
-    recipe = resolved(task.recipe, task.changes, start.protocol)
-    require_size(start.spec, recipe.input)
-    task.devices.require_sound(start.spec)
-    network = _network(start, recipe, sets, resume=task.resume)
-    recipe = _with_batch(recipe, network, sets, fabric, folder, resume=task.resume)
-    job = _job(task, recipe, sets, folder, fabric)
+    past = read_past(folder) if task.resume else None
+    start = _start(task, past)
+    plan = _plan(task, start, sets, past)
+    require_size(start.spec, plan.recipe.input)
+    task.command.devices.require_sound(start.spec)
+    network = _network(start, plan.recipe, sets, resume=task.resume)
+    recipe = _with_batch(plan.recipe, network, sets, fabric)
+    job = _job(task, replace(plan, recipe=recipe), sets, folder, fabric)
     trainer = Trainer(job, network, fabric)
     history = _history(trainer, folder, fabric, resume=task.resume)
     if fabric.is_global_zero:
-        write_recipe(folder / RECIPE, recipe)
+        write_recipe(folder / RECIPE, recipe, plan.notes)
     watcher = FirstSpeaks(task.watcher, first=fabric.is_global_zero)
     _require_readable(job.photos)
     for photo in job.photos.unreadable:
@@ -95,7 +113,7 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
         train_photos=len(sets.train),
         val_photos=0 if sets.validation is None else sets.validation.count,
         unreadable=tuple(watcher.unreadable.values()),
-        remarks=tuple(finding.text for finding in sets.findings),
+        remarks=(*(finding.text for finding in sets.findings), *plan.notes),
         rank=fabric.global_rank,
     )
     if training.finished and fabric.is_global_zero:
@@ -103,8 +121,50 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
     return training
 
 
-def _start(task: Task) -> Start:
-    """Return the network to begin with."""
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """The recipe of a run, what else it depends on, and what was changed when it was resumed."""
+
+    recipe: Recipe
+    about: About
+    notes: tuple[str, ...] = ()
+
+
+def _plan(task: Task, start: Start, sets: PhotoSets, past: Past | None) -> _Plan:
+    """Return what to follow; raises `TrainingError` if the run to resume was another one."""
+    recipe = resolved(task.recipe, task.changes, start.protocol)
+    recipe = replace(recipe, teachers=tuple(map(_absolute_model, recipe.teachers)))
+    now = about(
+        start,
+        sets,
+        recipe.teachers,
+        accumulate=task.command.accumulate,
+        precision=task.command.devices.computed_in,
+        library=task.library,
+    )
+    if past is None:
+        return _Plan(recipe=recipe, about=now)
+    if _keeps_start(task):
+        now = replace(now, start=past.about.start)
+    recipe, note = past.continued(recipe, now, epochs_given=task.changes.epochs is not None)
+    if note:
+        task.say(f"warning: {note}")
+    notes = (*past.notes, note) if note else past.notes
+    return _Plan(recipe=recipe, about=now, notes=notes)
+
+
+def _absolute_model(teacher: str) -> str:
+    """Return the name of a teacher that means the same in every folder."""
+    choice = parse_choice(teacher)
+    if not Path(choice.model).exists():
+        return teacher
+    return absolute(choice.model) + teacher.removeprefix(choice.model)
+
+
+def _start(task: Task, past: Past | None) -> Start:
+    """Return the network to begin with; a run that is resumed as it was has its own."""
+    if past and _keeps_start(task):
+        return Start(spec=past.about.spec, source=past.about.start.name if past.about.start else "")
     pretrained = task.recipe.transfer.pretrained and not task.from_scratch
     model = task.model
     if model is None and task.weights is None and task.recipe.transfer.pretrained:
@@ -120,6 +180,11 @@ def _start(task: Task) -> Start:
             "random (--from-scratch)"
         )
     return replace(start, spec=start.spec.with_small_stem())
+
+
+def _keeps_start(task: Task) -> bool:
+    """Return whether a run is resumed without naming its model: no weights are read again."""
+    return task.recalled and not (task.from_scratch or task.small_stem)
 
 
 def _network(start: Start, recipe: Recipe, sets: PhotoSets, *, resume: bool) -> RegNet:
@@ -145,14 +210,10 @@ def _images(recipe: Recipe, sets: PhotoSets) -> Iterator[Tensor]:
             yield normalise(normalise.on_device(batch)[0])
 
 
-def _with_batch(
-    recipe: Recipe, network: RegNet, sets: PhotoSets, fabric: Any, folder: Path, *, resume: bool
-) -> Recipe:
+def _with_batch(recipe: Recipe, network: RegNet, sets: PhotoSets, fabric: Any) -> Recipe:
     """Return the recipe with a batch, chosen here where it is 0."""
     if recipe.schedule.batch:
         return recipe
-    if resume:
-        return recipe.changed("schedule", batch=read_recipe(folder / RECIPE).schedule.batch)
     gpu, processes = fabric.device.type == "cuda", fabric.world_size
     batch = batch_by_photos(len(sets.train), gpu=gpu, processes=processes)
     if gpu:
@@ -163,24 +224,30 @@ def _with_batch(
     return recipe.changed("schedule", batch=batch)
 
 
-def _job(task: Task, recipe: Recipe, sets: PhotoSets, folder: Path, fabric: Any) -> Job:
+def _job(task: Task, plan: _Plan, sets: PhotoSets, folder: Path, fabric: Any) -> Job:
+    recipe, command = plan.recipe, task.command
     largest = max([recipe.input.crop, *(size for _, size in recipe.input.progressive)])
     return Job(
         recipe=recipe,
         photos=Photos(
-            sets.train, short_side=2 * largest, memory=task.memory // 2, watch=task.watch
+            sets.train, short_side=2 * largest, memory=command.memory // 2, watch=task.watch
         ),
-        validation=_validation(sets.validation, recipe, task.memory // 2),
+        validation=_validation(sets.validation, recipe, command.memory // 2),
         classes=len(sets.labels),
         folder=folder,
-        fingerprint=sets.fingerprint,
         teachers=tuple(
             open_teacher(model, sets.labels, library=task.library, device=fabric.device)
-            for model in task.teachers
+            for model in recipe.teachers
         ),
-        accumulate=task.accumulate,
-        checkpoint_seconds=task.checkpoint_seconds,
-        compile=task.compile,
+        accumulate=command.accumulate,
+        checkpoint_seconds=command.checkpoint_seconds,
+        compile=command.compile,
+        about={
+            "recipe": recipe.to_toml(),
+            "about": plan.about.to_dict(),
+            "command": command.to_dict(),
+            "notes": list(plan.notes),
+        },
     )
 
 
@@ -208,8 +275,8 @@ def _history(trainer: Trainer, folder: Path, fabric: Any, *, resume: bool) -> Hi
             trainer.load(values)
         except (RuntimeError, LookupError, TypeError, ValueError) as exc:
             raise TrainingError(
-                f"{folder / LAST}: is of a run of another network ({_first_line(exc)}); name the "
-                "same --model as then, or another folder"
+                f"{folder / LAST}: does not fit the network that it names ({_first_line(exc)}). "
+                "Start the run again in another folder"
             ) from exc
         records = [EpochRecord.from_dict(record) for record in values["records"]]
     done = trainer.position.epoch * trainer.order.steps + trainer.position.step

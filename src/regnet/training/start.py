@@ -101,7 +101,7 @@ def _spec(model: str | Path | Spec | None, *, pretrained: bool) -> Spec | None:
 
 def _learnt(source: str | Path, library: Library) -> Start:
     """Return the weights of a card, an IR or a checkpoint file."""
-    if path := _converted(source, library):
+    if path := converted(source, library):
         found = read_ir_weights(path)
         return Start(
             spec=found.metadata.spec,
@@ -133,8 +133,8 @@ def _learnt(source: str | Path, library: Library) -> Start:
     )
 
 
-def _converted(source: str | Path, library: Library) -> Path | None:
-    """Return the .xml where a name stands for an IR."""
+def converted(source: str | Path, library: Library) -> Path | None:
+    """Return the .xml of a name or path that stands for an IR, else None."""
     if Path(source).suffix == ".xml":
         return Path(source)
     if Path(source).exists():

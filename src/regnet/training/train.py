@@ -1,7 +1,7 @@
 """`regnet.train`: a folder of photos and a recipe -> a trained, converted model."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -12,8 +12,9 @@ from regnet.labels import Labels, read_labels
 from regnet.library import Library
 from regnet.result import readable
 from regnet.spec import Spec
+from regnet.training.command import Command
 from regnet.training.history import EpochRecord
-from regnet.training.photos import MEMORY, Unreadable
+from regnet.training.photos import Unreadable
 from regnet.training.recipe import Recipe, read_recipe
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 SHOWN: Final = 50
 """Unreadable photos that the JSON values name."""
 
+_RECIPE: Final = "modern"
+
 
 def _silent(message: str) -> None:
     """Say nothing."""
@@ -31,7 +34,7 @@ def _silent(message: str) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Changes:
-    """What is to be different from the recipe; None leaves it as it is.
+    """What is to be different from the recipe; None, or no teachers, leaves it as it is.
 
     `lr` is for `per` images a step, as in the recipe; the warm-up keeps its share of the `epochs`.
     """
@@ -42,29 +45,25 @@ class Changes:
     seed: int | None = None
     crop: int | None = None
     freeze: int | None = None
+    teachers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A run as it was asked for, its options as those of `train`."""
+    """A run as it was asked for, its options as those of `train`.
 
-    dataset: str | Path
+    `recalled` says that the command is that of the run to resume, whose network goes on.
+    """
+
+    command: Command
     model: str | Path | Spec | None
     recipe: Recipe
-    val: str | Path | None
-    labels: Labels | None
     weights: str | Path | None
-    teachers: tuple[str, ...]
     folder: str | Path | None
-    name: str | None
     resume: bool
+    recalled: bool
     from_scratch: bool
     small_stem: bool
-    accumulate: int
-    compile: bool | None
-    devices: "Devices"
-    memory: int
-    checkpoint_seconds: float
     changes: Changes
     library: Library
     watcher: "Watcher"
@@ -137,10 +136,10 @@ class Training:
 
 
 def train(
-    dataset: str | Path,
+    dataset: str | Path | None = None,
     *,
     model: str | Path | Spec | None = None,
-    recipe: str | Path | Recipe = "modern",
+    recipe: str | Path | Recipe | None = None,
     val: str | Path | None = None,
     labels: Labels | str | Path | None = None,
     weights: str | Path | None = None,
@@ -156,11 +155,11 @@ def train(
     seed: int | None = None,
     crop: int | None = None,
     freeze: int | None = None,
-    accumulate: int = 1,
+    accumulate: int | None = None,
     compile: bool | None = None,
     devices: "Devices | None" = None,
-    memory: int = MEMORY,
-    checkpoint_seconds: float = 600.0,
+    memory: int | None = None,
+    checkpoint_seconds: float | None = None,
     cache_dir: str | Path | None = None,
     library: Library | None = None,
     watcher: "Watcher | None" = None,
@@ -171,39 +170,66 @@ def train(
 
     `dataset` is a folder, archive or pattern as for `regnet.evaluate`; with splits in it, or `val`,
     those validate, else a tenth of each class. Classes are its folders, or `labels` (a file of).
-    `model` is a network by name or spec, which starts at random, or `bundled`, an IR or a
-    checkpoint, which goes on learning; a card's name does where the recipe says `pretrained`, and
-    is then `bundled` by default. `weights` are those of another file or card, `from_scratch` takes
-    none. `teacher` is a model to learn from as well, or several. `epochs` to `freeze`
-    replace the recipe's values. `folder` gets everything; `resume` goes on with the run in it.
-    Raises `TrainingError`, `RecipeError`, `DatasetError`, `WeightsError`, `UnknownModelError`,
-    `OutputError`, `MissingExtraError`.
+    `recipe` is "modern" by default. `model` is a network by name or spec, which starts at random,
+    or `bundled`, an IR or a checkpoint, which goes on learning; a card's name does where the recipe
+    says `pretrained`, and is then `bundled` by default. `weights` are those of another file or
+    card, `from_scratch` takes none. `teacher` is a model to learn from as well, or several.
+    `epochs` to `freeze` replace the recipe's values. `folder` gets everything.
+
+    `resume` continues the run in `folder`. Without `dataset`, or without `model`, `recipe` and
+    `weights`, the run's own options are taken for those not given. They may differ in `epochs`,
+    `lr`, `accumulate`, and in where and in which precision it computes. Raises `TrainingError`,
+    `RecipeError`, `DatasetError`, `WeightsError`, `UnknownModelError`, `OutputError`,
+    `MissingExtraError`.
     """
     from regnet.training.devices import Devices  # says which extra is missing, before others do
+    from regnet.training.past import read_past
+    from regnet.training.run_folder import folder_to_resume
     from regnet.training.session import run
     from regnet.training.watching import Unseen, unwatched
 
+    options = {
+        "dataset": dataset,
+        "val": val,
+        "labels": read_labels(labels) if isinstance(labels, str | Path) else labels,
+        "name": name,
+        "accumulate": accumulate,
+        "compile": compile,
+        "memory": memory,
+        "checkpoint_seconds": checkpoint_seconds,
+        "entry": library.entry if library else None,
+        "devices": devices,
+    }
+    unnamed = model is None and weights is None and recipe is None
+    recalled = dataset is None or (resume and unnamed and folder is not None)
+    if recalled:
+        past = read_past(folder_to_resume(folder, resume=resume))
+        command, recipe = past.command, past.recipe if recipe is None else recipe
+    else:
+        command = Command(dataset=dataset or "", devices=Devices())
+    command = command.changed(options)
+    library = library or Library(folder=default_cache_dir(cache_dir))
     return run(
         Task(
-            dataset=dataset,
+            command=command,
             model=model,
-            recipe=recipe if isinstance(recipe, Recipe) else read_recipe(recipe),
-            val=val,
-            labels=read_labels(labels) if isinstance(labels, str | Path) else labels,
+            recipe=recipe if isinstance(recipe, Recipe) else read_recipe(recipe or _RECIPE),
             weights=weights,
-            teachers=(teacher,) if isinstance(teacher, str) else tuple(teacher or ()),
             folder=folder,
-            name=name,
             resume=resume,
+            recalled=recalled and model is None and weights is None,
             from_scratch=from_scratch,
             small_stem=small_stem,
-            accumulate=accumulate,
-            compile=compile,
-            devices=devices or Devices(),
-            memory=memory,
-            checkpoint_seconds=checkpoint_seconds,
-            changes=Changes(epochs=epochs, batch=batch, lr=lr, seed=seed, crop=crop, freeze=freeze),
-            library=library or Library(folder=default_cache_dir(cache_dir)),
+            changes=Changes(
+                epochs=epochs,
+                batch=batch,
+                lr=lr,
+                seed=seed,
+                crop=crop,
+                freeze=freeze,
+                teachers=(teacher,) if isinstance(teacher, str) else tuple(teacher or ()),
+            ),
+            library=replace(library, entry=command.entry),
             watcher=watcher or Unseen(),
             watch=watch or unwatched,
             say=say,

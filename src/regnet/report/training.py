@@ -339,7 +339,7 @@ def _recipe(recipe: Recipe) -> Section:
     """Return every value of a recipe, a line a part."""
     values: dict[str, Any] = asdict(recipe)
     pairs = [("name", values.pop("name")), ("seed", str(values.pop("seed")))]
-    pairs += [("teacher", teacher) for teacher in values.pop("teachers")]
+    pairs.append(("teachers", ", ".join(values.pop("teachers")) or "none"))
     for part, table_ in values.items():
         pairs.append((part, ", ".join(f"{k} {json_text(v)}" for k, v in table_.items())))
     batch = recipe.schedule.batch

@@ -179,6 +179,15 @@ def test_an_evaluation_names_the_splits(case: str, tmp_path: Path) -> None:
         assert dataset.count == 2 * PHOTOS
 
 
+def test_what_systems_put_beside_photos_is_no_class(tmp_path: Path) -> None:
+    clutter = ("@eaDir/x", "lost+found", "$RECYCLE.BIN", ".Trash-1000", "System Volume Information")
+    write(tmp_path, *CLASSES, "Trash", *clutter, "cat/@eaDir/0.jpg/SYNOPHOTO_THUMB_M")
+    sets = open_photo_sets(tmp_path, None, None, seed=0)
+    assert [label.name for label in sets.labels] == ["Trash", "cat", "dog"]
+    assert open_tree(tmp_path).classes == ("Trash", "cat", "dog")
+    assert len(open_tree(tmp_path)) == 3 * PHOTOS
+
+
 def test_places_of_photos() -> None:
     layout = read_layout(["x/train/a", "x/train/b/deep", "x/val/w/a", "x/val/w/b", "x/docs"])
     assert layout.place("x/train/b/deep") == ("train", "b")

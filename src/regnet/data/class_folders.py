@@ -10,8 +10,10 @@ from regnet.data.class_names import listed, normal
 from regnet.data.clutter import is_clutter
 from regnet.data.dataset import located
 from regnet.data.folders import Layout, read_layout
-from regnet.data.layout import Listing
+from regnet.data.image_labels import ImageLabels, image_labels
+from regnet.data.listing import Listing
 from regnet.data.members import open_members
+from regnet.data.truth_files import SIDE_NAMES
 from regnet.errors import DatasetError
 from regnet.labels import Label, Labels, label_of
 
@@ -22,15 +24,21 @@ _PARQUET: Final = ".parquet"
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of photos at `paths`, and how they are laid out; none of Parquet files."""
+    """The folders of photos at `paths`, and how they are laid out; none of Parquet files.
+
+    `labels` are the photos' classes where they are not their folders.
+    """
 
     paths: Sequence[Path]
     names: tuple[str, ...]
     layout: Layout
+    labels: ImageLabels | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The class folders, sorted."""
+        """The classes, sorted."""
+        if self.labels is not None:
+            return self.labels.classes
         return tuple(sorted({self.layout.place(name)[1] for name in self.names} - {""}))
 
 
@@ -42,7 +50,7 @@ def folder_labels(path: str | Path) -> Labels:
     """
     folders = open_folders(path)
     layout = folders.layout
-    if layout.doubt:
+    if layout.doubt and folders.labels is None:
         raise DatasetError(f"{path}: {layout.doubt.text} {layout.doubt.remedy}")
     if len(layout.splits) > 1 or (layout.splits and layout.stray):
         raise _with_splits(path, layout)
@@ -93,6 +101,8 @@ def training_folders(path: str | Path) -> TrainingFolders:
 
 def _empty(folders: Folders) -> tuple[str, ...]:
     """Return the class folders that have no photo in any split."""
+    if folders.labels is not None:
+        return ()
     known = {name for _, name in class_folders(folders.paths, folders.layout)}
     return tuple(sorted(known - set(folders.classes)))
 
@@ -102,8 +112,10 @@ def open_folders(path: str | Path) -> Folders:
     paths, inner = located(path)
     if any(file.suffix.lower() == _PARQUET for file in paths):
         return Folders(paths, (), read_layout(()))
-    names = tuple(Listing(open_members(paths, side_names=frozenset()), inner).directories)
-    return Folders(paths, names, read_layout(names))
+    listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
+    layout = read_layout(listing.directories)
+    labels = image_labels(listing, layout, paths)
+    return Folders(paths, tuple(listing.directories), layout, labels)
 
 
 def class_folders(paths: Sequence[Path], layout: Layout) -> list[tuple[str, str]]:

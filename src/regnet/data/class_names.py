@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
 from regnet.errors import DatasetError
@@ -84,6 +84,22 @@ class ClassNames:
         self._refuse_unknown([name for name in names if not found[name]], what)
         self._refuse_ambiguous({n: c for n, c in found.items() if len(c) > 1}, what)
         return {name: min(found[name]) for name in names}
+
+    def are_indices(self, labels: Collection[str]) -> bool:
+        """Tell whether labels are numbers that are not the names of classes."""
+        numbers = all(label.isdecimal() for label in labels)
+        return numbers and not all(map(self.candidates, labels))
+
+    def match_labels(self, labels: Collection[str], *, what: str) -> dict[str, int]:
+        """Return the class of each label: a wnid, a name, or 0-based indices. As of `match`."""
+        if not self.are_indices(labels):
+            return self.match(labels, what=what)
+        count = len(self.labels)
+        if wrong := [label for label in labels if int(label) >= count]:
+            raise DatasetError(
+                f"{what} are 0 to {count - 1}, so these are out of range: {listed(wrong)}"
+            )
+        return {label: int(label) for label in labels}
 
     def match_list(self, names: Sequence[str], used: Sequence[int], *, what: str) -> list[int]:
         """Return the model's class of each index into a data set's own class list.

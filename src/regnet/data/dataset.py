@@ -2,14 +2,17 @@
 
 import glob
 import random
+import re
 from array import array
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
 from regnet.data.class_names import ClassNames, listed
+from regnet.data.image_labels import report_skipped, webdataset_labels
 from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
-from regnet.data.layout import Listing, below, mark, truths_of
+from regnet.data.layout import truths_of
+from regnet.data.listing import Listing, below, mark
 from regnet.data.members import open_members
 from regnet.data.parquet_dataset import open_parquet
 from regnet.data.photo_files import image_files
@@ -22,6 +25,8 @@ __all__ = ["Dataset", "LabelledItem", "open_dataset", "sample"]
 T = TypeVar("T")
 
 _PARQUET: Final = ".parquet"
+_BRACES: Final = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]+(?:,[^{},]+)+))\}")
+_MOST_SHARDS: Final = 1_000_000
 
 
 class MemberDataset:
@@ -108,8 +113,12 @@ def _of_members(
     if not len(listing):
         raise DatasetError(f"{path} has no images")
     labels = Path(truth).expanduser() if truth is not None else None
-    truths = truths_of(listing, names, path=path, truth=labels, subset=subset)
-    listing.members.skipped.report()
+    samples = webdataset_labels(listing, paths) if truth is None else None
+    if samples is not None:
+        truths = samples.truths(names)
+    else:
+        truths = truths_of(listing, names, path=path, truth=labels, subset=subset)
+    report_skipped(listing, samples)
     return MemberDataset(listing, truths, path=path, classes=len(names.labels))
 
 
@@ -122,11 +131,33 @@ def located(path: str | Path) -> tuple[Sequence[Path], str]:
         for top in place.parents:
             if top.is_file():
                 return [top], place.relative_to(top).as_posix()
-        if found := sorted(glob.glob(str(place), recursive=True)):  # noqa: PTH207
-            return [Path(name) for name in found], ""
+        return [found for name in _expanded(str(place)) for found in _matching(name)], ""
     except (OSError, ValueError) as exc:
         raise DatasetError(f"cannot open {path}: {exc}") from exc
-    raise DatasetError(f"no such file or folder: {path}")
+
+
+def _matching(pattern: str) -> list[Path]:
+    """Return the paths that match a pattern, sorted; raises `DatasetError` if there are none."""
+    if found := sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
+        return [Path(name) for name in found]
+    raise DatasetError(f"no such file or folder: {pattern}")
+
+
+def _expanded(pattern: str) -> list[str]:
+    """Return the patterns that one with braces means: `{000..012}` or `{train,val}`, as webdataset.
+
+    Raises `DatasetError` for too many.
+    """
+    found = _BRACES.search(pattern)
+    if found is None:
+        return [pattern]
+    first, last, names = found.groups()
+    if names is None and int(last) - int(first) >= _MOST_SHARDS:
+        raise DatasetError(f"{pattern} names more than {_MOST_SHARDS:,} files")
+    numbers = () if names is not None else range(int(first), int(last) + 1)
+    choices = names.split(",") if names else [f"{n:0{len(first)}}" for n in numbers]
+    head, tail = pattern[: found.start()], _expanded(pattern[found.end() :])
+    return [f"{head}{choice}{rest}" for choice in choices for rest in tail]
 
 
 def _incomplete(dataset: Dataset, names: ClassNames) -> DatasetError:

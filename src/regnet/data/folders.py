@@ -60,6 +60,10 @@ class Layout:
         """Return the split of a role."""
         return next((split for split in self.splits if split.role == role), None)
 
+    def role(self, folder: str) -> str:
+        """Return the role of a folder's photos, "" outside of the splits."""
+        return next((s.role for s in self.splits if _is_below(folder, s.top)), "")
+
     def place(self, folder: str) -> tuple[str, str]:
         """Return the role ("" without splits) and the class ("" for none) of a folder's photos."""
         if self.kind != "splits":

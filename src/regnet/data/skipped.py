@@ -2,8 +2,8 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from regnet.data.clutter import first_clutter
@@ -43,6 +43,11 @@ class Skipped:
     places: tuple[str, ...] = ()
     suffixes: tuple[tuple[str, int], ...] = ()
     folders: tuple[tuple[str, int], ...] = ()
+
+    def without(self, used: Collection[str]) -> "Skipped":
+        """Return the counts without files of suffixes that were used after all."""
+        suffixes = tuple((name, count) for name, count in self.suffixes if name not in used)
+        return replace(self, suffixes=suffixes)
 
     def line(self) -> str:
         """Return one line for people, "" if nothing was skipped."""

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from regnet.data.class_folders import class_folders
 from regnet.data.dataset import located
-from regnet.data.folders import Layout, read_layout
-from regnet.data.layout import Listing, below, mark
+from regnet.data.folders import Kind, Layout, read_layout
+from regnet.data.image_labels import ImageLabels, image_labels, report_skipped
+from regnet.data.listing import Listing, below, mark
 from regnet.data.members import open_members
 from regnet.data.sources import Item
 from regnet.data.split_names import ROLES
@@ -137,10 +138,25 @@ def _opened(path: str | Path) -> tuple[_Part, list[Place]]:
     """Return the photos at a path, and its class folders that have none."""
     paths, inner = located(path)
     listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
-    listing.members.skipped.report()
     layout = read_layout(listing.directories)
+    labels = image_labels(listing, layout, paths)
+    report_skipped(listing, labels)
+    if labels is not None:
+        return _labelled(listing, layout, labels), []
     place_of = {folder: Place(*layout.place(folder)) for folder in listing.directories}
     index = {place: code for code, place in enumerate(dict.fromkeys(place_of.values()))}
     codes = listing.by_directory(lambda folder: index[place_of[folder]])
     known = [Place(*place) for place in class_folders(paths, layout)]
     return _Part(listing, layout, tuple(index), codes), [p for p in known if p not in index]
+
+
+def _labelled(listing: Listing, layout: Layout, labels: ImageLabels) -> _Part:
+    """Return photos whose classes are not their folders', but their splits may be."""
+    roles = tuple(dict.fromkeys(map(layout.role, listing.directories)))
+    role_of = listing.by_directory(lambda folder: roles.index(layout.role(folder)))
+    places = tuple(Place(role, name) for role in roles for name in labels.classes)
+    index = {place: code for code, place in enumerate(places)}
+    pairs = zip(role_of, labels.codes, strict=True)
+    codes = array("i", (index[Place(roles[role], labels.names[code])] for role, code in pairs))
+    kind: Kind = "splits" if layout.splits else "classes"
+    return _Part(listing, replace(layout, kind=kind, doubt=None), places, codes)

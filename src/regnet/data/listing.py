@@ -1,0 +1,62 @@
+"""The images of a data set: where each lies, in a few bytes an image."""
+
+import hashlib
+import zlib
+from array import array
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+
+from regnet.data.members import Members
+
+
+class Listing:
+    """The images below a folder of members: which directory each is in, 8 bytes an image."""
+
+    def __init__(self, members: Members, inner: str) -> None:
+        self.members, self.inner = members, inner
+        self.directories: dict[str, int] = {}
+        self.marks = array("I")
+        self._places = array("I")
+        self._hash = hashlib.sha256()
+        for name, size in members.sizes():
+            if (path := below(name, inner)) is not None:
+                self._add(name, path, size)
+
+    def _add(self, name: str, path: str, size: int) -> None:
+        directory = path.rpartition("/")[0]
+        self._places.append(self.directories.setdefault(directory, len(self.directories)))
+        self.marks.append(mark(name))
+        self._hash.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))
+
+    def __len__(self) -> int:
+        return len(self.marks)
+
+    def paths(self) -> Iterator[str]:
+        """Yield each image's path below the folder, again."""
+        for name, _ in self.members.sizes():
+            if (path := below(name, self.inner)) is not None:
+                yield path
+
+    def by_directory(self, class_of: Callable[[str], int]) -> "array[int]":
+        """Return the class of each image from that of its directory."""
+        classes = [class_of(directory) for directory in self.directories]
+        return array("i", (classes[place] for place in self._places))
+
+    def fingerprint(self, truths: "array[int]") -> str:
+        """Return a hash of the images' paths, sizes and classes."""
+        whole = self._hash.copy()
+        whole.update(truths.tobytes())
+        return whole.hexdigest()
+
+
+def below(name: str, folder: str) -> str | None:
+    """Return a member's path below a folder, None for one elsewhere; "" is the folder of all."""
+    path = str(PurePosixPath(name)) if "./" in name or "//" in name else name
+    if not folder:
+        return path
+    return path[len(folder) + 1 :] if path.startswith(f"{folder}/") else None
+
+
+def mark(name: str) -> int:
+    """Return 32 bits that tell a name from the others at its place."""
+    return zlib.crc32(name.encode("utf-8", "surrogateescape"))

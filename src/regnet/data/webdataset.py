@@ -1,0 +1,89 @@
+"""The labels in webdataset shards: tars where `000.jpg` has its class in `000.cls` beside it.
+
+A sample's files have one name up to its first dot. Its class is what `.cls` says, else the
+`.json`, else the `.txt`: https://github.com/webdataset/webdataset
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from regnet.data.archives import ArchiveFile
+from regnet.data.skipped import Skipped, sort_of
+from regnet.data.spool import SharedFile
+from regnet.data.tars import tar_files
+from regnet.errors import DatasetError, ImageError
+
+SUFFIXES: Final = (".cls", ".json", ".txt")
+"""The files of a sample that say its class: the first that there is."""
+
+_KEYS: Final = ("label", "cls", "class", "class_name", "label_name", "class_id", "target", "wnid")
+_MAX_BYTES: Final = 1 << 20
+
+
+def holds_samples(skipped: Skipped, images: int, *, folders: int) -> bool:
+    """Tell whether files that were skipped beside so many images are their labels.
+
+    `.cls` files are; `.json` and `.txt` only where the images lie in one folder, with a file each.
+    """
+    counts = dict(skipped.suffixes)
+    beside = max(counts.get(".json", 0), counts.get(".txt", 0))
+    return bool(counts.get(".cls")) or (folders == 1 and images > 0 and 2 * beside > images)
+
+
+def sample_labels(paths: Sequence[Path]) -> Iterator[tuple[str, str | None]]:
+    """Yield name and class of each image in tars, in their order; None for an image without one.
+
+    Raises `DatasetError` where a shard or a label cannot be read.
+    """
+    for path in paths:
+        try:
+            yield from _of_shard(path)
+        except (OSError, ImageError) as exc:
+            raise DatasetError(f"{path}: {exc}") from exc
+
+
+def _of_shard(path: Path) -> Iterator[tuple[str, str | None]]:
+    names: list[str] = []
+    found: list[dict[str, str]] = [{} for _ in SUFFIXES]
+    with path.open("rb") as opened:
+        for file in tar_files(SharedFile(opened)):
+            suffix = _label_suffix(file.name)
+            if suffix is not None:
+                if (label := _label(file, suffix)) is not None:
+                    found[SUFFIXES.index(suffix)][_key(file.name)] = label
+            elif file.error is not None or sort_of(file.name, file.head) == "photo":
+                names.append(file.name)
+    for name in names:
+        yield name, next((labels[_key(name)] for labels in found if _key(name) in labels), None)
+
+
+def _label_suffix(name: str) -> str | None:
+    return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
+
+
+def _key(name: str) -> str:
+    """Return what the names of a sample's files have in common."""
+    folder, slash, file = name.rpartition("/")
+    return f"{folder}{slash}{file.partition('.')[0]}"
+
+
+def _label(file: ArchiveFile, suffix: str) -> str | None:
+    """Return the class that a file of a sample says; None of JSON without one."""
+    try:
+        text = file.keep(_MAX_BYTES)().decode("utf-8-sig").strip()
+        if suffix == ".json":
+            return _of_json(json.loads(text))
+    except ValueError as exc:  # no UTF-8, or no JSON
+        raise DatasetError(f"the label {file.name} cannot be read: {exc}") from exc
+    return text or None
+
+
+def _of_json(value: Any) -> str | None:
+    if isinstance(value, str | int) and not isinstance(value, bool):
+        return str(value)
+    if not isinstance(value, Mapping):
+        return None
+    found = (value[key] for key in _KEYS if key in value)
+    return next((str(v) for v in found if isinstance(v, str | int) and v != ""), None)

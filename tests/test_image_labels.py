@@ -1,0 +1,180 @@
+"""Images whose classes are not their folders': webdataset shards, and Hugging Face's metadata."""
+
+import io
+import json
+import tarfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from regnet.data.class_folders import folder_labels
+from regnet.data.dataset import open_dataset
+from regnet.doctor.findings import errors_of
+from regnet.doctor.layout_findings import layout_findings
+from regnet.doctor.tree import open_tree
+from regnet.errors import DatasetError
+from regnet.labels import Label, Labels
+from regnet.training.photo_sets import open_photo_sets
+
+PETS: Labels = (Label("", "cat"), Label("", "dog"), Label("", "emu"))
+NAMES = [label.name for label in PETS]
+NUMBERED: Labels = tuple(Label("", str(number)) for number in range(3))
+IMAGES = 36
+
+
+def tar(path: Path, files: Mapping[str, str]) -> Path:
+    with tarfile.open(path, "w:gz" if path.suffix == ".tgz" else "w") as archive:
+        for name, text in files.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(text.encode())
+            archive.addfile(info, io.BytesIO(text.encode()))
+    return path
+
+
+def shard(path: Path, suffix: str, *, first: int = 0, images: int = IMAGES, top: str = "") -> Path:
+    """Write a shard of images with labels beside them; an image holds the number of its class."""
+    files = {}
+    for number in range(first, first + images):
+        label = number % 3
+        said = {"cls": str(label), "txt": NAMES[label], "json": json.dumps({"label": label})}
+        files[f"{top}{number:06}.{suffix}"] = said[suffix]  # the label may come first
+        files[f"{top}{number:06}.jpg"] = str(label)
+    return tar(path, files)
+
+
+def truths(dataset: object, labels: Labels, **options: bool) -> list[tuple[str, int]]:
+    items = open_dataset(str(dataset), labels, **options).items()
+    return [(item.read().decode(), item.truth) for item in items]
+
+
+@pytest.mark.parametrize("suffix", ["cls", "txt", "json"])
+@pytest.mark.parametrize("name", ["a.tar", "a.tgz"])
+@pytest.mark.parametrize("top", ["", "./", "data/x/"])
+def test_the_labels_of_a_shard_are_an_evaluation_s(
+    suffix: str, name: str, top: str, tmp_path: Path
+) -> None:
+    path = shard(tmp_path / name, suffix, top=top)
+    found = truths(path, PETS)
+    assert len(found) == IMAGES
+    assert all(text == str(truth) for text, truth in found)
+    assert open_dataset(path, PETS).classes == (0, 1, 2)
+
+
+@pytest.mark.parametrize("suffix", ["cls", "txt", "json"])
+def test_and_a_training_s_and_the_doctor_s(suffix: str, tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.tar", suffix)
+    sets = open_photo_sets(path, None, None, seed=0)
+    assert [label.name for label in sets.labels] == (NAMES if suffix == "txt" else ["0", "1", "2"])
+    assert {(item.read().decode(), item.truth) for item in sets.train} == {
+        ("0", 0), ("1", 1), ("2", 2)
+    }  # fmt: skip
+    tree = open_tree(path)
+    assert tree.classes == tuple(label.name for label in sets.labels)
+    assert set(tree.counts[""].values()) == {IMAGES // 3}
+    assert not errors_of(layout_findings(tree))
+    for item, code in zip(tree.items(), tree.codes, strict=True):
+        assert tree.classes.index(tree.places[code].label) == int(item.read())
+
+
+@pytest.mark.parametrize("pattern", ["train-*.tar", "train-{000..002}.tar", "train-00{0,1,2}.tar"])
+def test_shards_count_as_one(pattern: str, tmp_path: Path) -> None:
+    for number in range(3):
+        shard(tmp_path / f"train-00{number}.tar", "cls", first=10 * number, images=10)
+    found = truths(tmp_path / pattern, PETS)
+    assert found == [(str(number % 3), number % 3) for number in range(30)]
+    assert len(open_tree(tmp_path / pattern)) == 30
+
+
+def test_a_shard_of_braces_that_is_missing_is_an_error(tmp_path: Path) -> None:
+    shard(tmp_path / "train-000.tar", "cls")
+    with pytest.raises(DatasetError, match=r"no such file or folder: .*train-001\.tar"):
+        open_dataset(tmp_path / "train-{000..001}.tar", PETS)
+
+
+def test_numbers_are_given_names_by_the_model(tmp_path: Path) -> None:
+    path = shard(tmp_path / "a.tar", "cls")
+    sets = open_photo_sets(path, None, PETS, seed=0)
+    assert sets.labels == PETS
+    assert all(item.read().decode() == str(item.truth) for item in sets.train)
+
+
+def test_what_a_shard_says_first_counts(tmp_path: Path) -> None:
+    files = {"1.jpg": "1", "1.txt": "a dog on a lawn", "1.json": '{"label": 0}', "1.cls": "1\n"}
+    path = tar(tmp_path / "a.tar", files)
+    assert truths(path, PETS, subset=True) == [("1", 1)]
+    del files["1.cls"]
+    assert truths(tar(path, files), PETS, subset=True) == [("1", 0)]
+
+
+@pytest.mark.parametrize(
+    ("files", "reason"),
+    [
+        ({"1.jpg": "x", "1.cls": "0", "2.jpg": "x"}, r"1 images have no label: 2\.jpg"),
+        ({"1.jpg": "x", "1.cls": "3"}, "labels in .* are 0 to 2, .*out of range: 3"),
+        ({"1.jpg": "x", "1.cls": "cow"}, "not know 1 of the labels in .*: cow"),
+        ({"1.jpg": "x", "1.json": "{"}, r"1\.json cannot be read"),
+        ({"1.jpg": "x", "1.json": '{"width": 3}'}, "neither class folders nor a file of labels"),
+    ],
+)
+def test_labels_that_do_not_fit(files: dict[str, str], reason: str, tmp_path: Path) -> None:
+    with pytest.raises(DatasetError, match=reason):
+        open_dataset(tar(tmp_path / "a.tar", files), PETS, subset=True)
+
+
+def test_captions_are_no_classes(tmp_path: Path) -> None:
+    files = {}
+    for number in range(30):
+        files |= {f"{number}.jpg": "x", f"{number}.txt": f"photo {number} of a cat"}
+    path = tar(tmp_path / "a.tar", files)
+    for look in (folder_labels, open_tree):
+        with pytest.raises(DatasetError, match=r"30 different labels for 30 images.*captions"):
+            look(path)
+
+
+def test_class_folders_with_text_beside_the_images_are_class_folders(tmp_path: Path) -> None:
+    files = {}
+    for number in range(IMAGES):
+        top = f"{NAMES[number % 3]}/{number}"
+        files |= {f"{top}.jpg": str(number % 3), f"{top}.txt": "a caption"}
+    path = tar(tmp_path / "a.tar", files)
+    assert set(truths(path, PETS)) == {("0", 0), ("1", 1), ("2", 2)}
+    assert [label.name for label in folder_labels(path)] == NAMES
+
+
+# Hugging Face's metadata
+
+
+def metadata(folder: Path, *, inside: str = "", label: str = "label") -> Path:
+    """Write images and a metadata.csv that says the class of each."""
+    rows = []
+    for number in range(IMAGES):
+        path = folder / inside / f"{folder.name}-{number}.jpg"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(str(number % 3))
+        rows.append(f"{path.relative_to(folder).as_posix()},{NAMES[number % 3]}")
+    (folder / "metadata.csv").write_text("\n".join([f"file_name,{label}", *rows]))
+    return folder
+
+
+@pytest.mark.parametrize("inside", ["", "images"])
+def test_metadata_is_what_a_training_and_the_doctor_go_by(inside: str, tmp_path: Path) -> None:
+    metadata(tmp_path, inside=inside)
+    sets = open_photo_sets(tmp_path, None, None, seed=0)
+    assert [label.name for label in sets.labels] == NAMES
+    assert all(item.read().decode() == str(item.truth) for item in sets.train)
+    tree = open_tree(tmp_path)
+    assert tree.counts == {"": dict.fromkeys(NAMES, IMAGES // 3)}
+    assert not errors_of(layout_findings(tree))
+
+
+def test_metadata_of_each_split(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        metadata(tmp_path / split)
+    sets = open_photo_sets(tmp_path, None, None, seed=0)
+    assert (len(sets.train), sets.held_out) == (IMAGES, False)
+    assert sets.validation is not None
+    assert sets.validation.count == IMAGES
+    tree = open_tree(tmp_path)
+    assert tree.counts == {name: dict.fromkeys(NAMES, IMAGES // 3) for name in ("train", "val")}
+    assert truths(tmp_path / "validation", PETS)[0] == ("0", 0)

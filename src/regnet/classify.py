@@ -30,7 +30,7 @@ class Classifier:
 
     `path` is the .xml of an IR from `regnet convert`; `precision` what it computes in: "f32" is
     exact, "bf16" faster where the CPU has it. `compiled_cache` is a folder that makes later
-    starts faster. Raises `ModelError`.
+    starts faster. With `offline` images at addresses are errors. Raises `ModelError`.
     """
 
     def __init__(
@@ -39,8 +39,10 @@ class Classifier:
         *,
         precision: InferencePrecision = "f32",
         compiled_cache: Path | None = None,
+        offline: bool = False,
     ) -> None:
         self._model = read_model(path)
+        self._offline = offline
         self._precision = precision
         self._compiled_cache = compiled_cache
 
@@ -91,9 +93,9 @@ class Classifier:
         """
         wanted = Wanted(top_k, sets, unknown)
         if isinstance(images, list):
-            jobs = [_job(image, number) for number, image in enumerate(images)]
+            jobs = [self._job(image, number) for number, image in enumerate(images)]
             return list(self._stream(jobs, wanted, BATCH_SIZE))
-        return next(self._stream([_job(images, 0)], wanted, BATCH_SIZE))
+        return next(self._stream([self._job(images, 0)], wanted, BATCH_SIZE))
 
     def stream(
         self,
@@ -120,7 +122,7 @@ class Classifier:
         sampling = Sampling(every=every, smooth=smooth, realtime=realtime)
         wanted = Wanted(top_k, sets, unknown)
         self.require_possible(wanted, batch_size)
-        return self._items(iter_items(sources), wanted, batch_size, sampling)
+        return self._items(iter_items(sources, offline=self._offline), wanted, batch_size, sampling)
 
     def _items(
         self, items: Iterable[Item], wanted: Wanted, batch_size: int, sampling: Sampling
@@ -159,6 +161,14 @@ class Classifier:
             batch_size=1,  # decoded frames are large, and batches would come late
         )
 
+    def _job(self, image: ImageLike, number: int) -> "Job":
+        """Return an image given in Python with a name for it."""
+        if isinstance(image, str) and image.startswith(("http://", "https://")):
+            item = next(iter_items([image], offline=self._offline))
+            return item.source, item.read
+        source = str(image) if isinstance(image, str | Path) else f"image {number}"
+        return source, lambda: image
+
     def _stream(
         self, jobs: "Iterable[Job]", wanted: Wanted, batch_size: int
     ) -> Iterator[Prediction]:
@@ -191,15 +201,6 @@ class Classifier:
 
 Job = tuple[str, Callable[[], ImageLike]]
 FrameRow = tuple[float | None, NDArray[np.float32] | str]
-
-
-def _job(image: ImageLike, number: int) -> Job:
-    """Return an image given in Python with a name for it."""
-    if isinstance(image, str) and image.startswith(("http://", "https://")):
-        item = next(iter_items([image]))
-        return item.source, item.read
-    source = str(image) if isinstance(image, str | Path) else f"image {number}"
-    return source, lambda: image
 
 
 def predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Prediction]:

@@ -55,15 +55,17 @@ def explain_sources(
     top_k: int = 1,
     folder: Path | None = None,
     opacity: float = OPACITY,
+    offline: bool = False,
 ) -> Iterator[ExplainedPhoto]:
     """Yield the explanations of all photos in the sources, in their order.
 
-    Sources are those of `regnet classify`; `classes` and `top_k` those of `Explainer.explain`.
+    Sources are those of `regnet classify`; `classes` and `top_k` those of `Explainer.explain`. With `offline`
+    photos at addresses are errors.
     Overlays go to `folder`, none where it is None. A photo that cannot be read has its error.
     Raises `OutputError` where an overlay cannot be written.
     """
     taken: set[str] = set()
-    for item in iter_items(sources):
+    for item in iter_items(sources, offline=offline):
         source, model = readable(item.source), explainer.metadata.name
         try:
             photo = rgb_pixels(item.read())

@@ -22,7 +22,7 @@ def load(
     Weights are downloaded, verified and converted once (that needs the extra `torch`) and kept in
     `cache_dir`. `precision` is what the CPU computes in: "f32" exactly, "bf16" faster where it
     can, "int8" a model that `regnet quantize` made. `mirrors` are base addresses
-    tried first; `offline` never uses the network. `entry` names one of several networks in a
+    tried first; `offline` never uses the network, for images neither. `entry` names one of several networks in a
     checkpoint file, as the error about them does.
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
     """
@@ -31,4 +31,4 @@ def load(
         folder=default_cache_dir(cache_dir), offline=offline, mirrors=mirrors, entry=entry
     )
     path = library.ir(model, precision=precision)
-    return Classifier(path, precision=precision, compiled_cache=library.compiled)
+    return Classifier(path, precision=precision, compiled_cache=library.compiled, offline=offline)

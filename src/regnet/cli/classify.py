@@ -190,6 +190,7 @@ def classify(
                 cpus_per_worker=cpus_per_worker,
                 workers=workers,
                 price=price,
+                offline=offline,
             )
         raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
     file = Path(output) if output is not None else None
@@ -207,7 +208,9 @@ def classify(
         from regnet.classify import Classifier
         from regnet.data.sources import count_items
 
-        classifier = Classifier(path, precision=precision, compiled_cache=models.compiled)
+        classifier = Classifier(
+            path, precision=precision, compiled_cache=models.compiled, offline=offline
+        )
         results = classifier.stream(
             sources,
             top_k=top_k,

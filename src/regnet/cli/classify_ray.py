@@ -32,6 +32,7 @@ def classify_on_ray(
     cpus_per_worker: int,
     workers: int | None,
     price: float | None,
+    offline: bool,
 ) -> int:
     """Classify the sources into the folder, say what came of it, and return how many failed."""
     from regnet.classify import Classifier
@@ -49,6 +50,7 @@ def classify_on_ray(
         partition_images=partition_images,
         cpus_per_worker=cpus_per_worker,
         workers=workers,
+        offline=offline,
     )
     with connected(address) as cluster, ExitStack() as stack:
         bar = _Bar(stack)

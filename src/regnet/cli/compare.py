@@ -90,7 +90,8 @@ def compare(
         models = library(cache_dir, offline, mirror, entry)
         with download_display() as on_event:
             pair = open_pair(a, b, library=replace(models, on_event=on_event))
-        photos = open_photos(dataset, pair.labels, truth=str(truth) if truth else None)
+        given = str(truth) if truth else None
+        photos = open_photos(dataset, pair.labels, truth=given, offline=offline)
         gates = Gates(max_flips=max_flips, max_delta=max_delta)
         record = _compared(pair, photos, gates, partial(_report, as_json=as_json, html=html))
     failed = record.exceeded or record.comparison.unreadable

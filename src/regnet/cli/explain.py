@@ -96,7 +96,13 @@ def explain(
             explainer = Explainer.load(model, precision=precision, library=found)
         numbers = [explainer.class_index(name) for name in classes] if classes else None
         results = explain_sources(
-            explainer, photos, classes=numbers, top_k=top_k, folder=folder, opacity=opacity
+            explainer,
+            photos,
+            classes=numbers,
+            top_k=top_k,
+            folder=folder,
+            opacity=opacity,
+            offline=offline,
         )
         failed = (_print_json if as_json else _print_text)(_tracked(results, photos))
     raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)

@@ -107,6 +107,7 @@ def quantize(
             min_agreement=min_agreement,
             folder=output,
             force=force,
+            offline=offline,
             watch=_watch,
         )
         if html is not None:

@@ -27,7 +27,10 @@ _TRIES: Final = 5  # more often than that a partition is not given to a new work
 
 @dataclass(frozen=True, kw_only=True)
 class Batch:
-    """What to classify, with which model (the .xml of an IR), and how the work is cut."""
+    """What to classify, with which model (the .xml of an IR), and how the work is cut.
+
+    With `offline` images at addresses are rows with an error.
+    """
 
     model: Path
     sources: tuple[str, ...]
@@ -37,6 +40,7 @@ class Batch:
     partition_images: int = PARTITION_IMAGES
     cpus_per_worker: int = 1
     workers: int | None = None
+    offline: bool = False
 
     def workers_of(self, cluster: Cluster) -> int:
         """Return how many workers there are to be. Raises `ClusterError` where none has room."""
@@ -125,7 +129,9 @@ def classify_batch(
     with open_output(folder, _identity(batch, metadata, model.sha256)) as output:
         found = output.finished()
         todo = _Todo()
-        parts = todo.add_all(partitions(batch.sources, batch.partition_images), found, folder)
+        parts = todo.add_all(
+            partitions(batch.sources, batch.partition_images, offline=batch.offline), found, folder
+        )
         on_listed(todo.images + sum(part.rows for part in parts), todo.images)
         done = []
         workers = min(batch.workers_of(cluster), len(todo.refs))

@@ -120,7 +120,8 @@ def compare(
     """
     library = Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry)
     pair = open_pair(a, b, library=library)
-    photos = open_photos(str(dataset), pair.labels, truth=str(truth) if truth else None)
+    given = str(truth) if truth else None
+    photos = open_photos(str(dataset), pair.labels, truth=given, offline=offline)
     tally = ComparisonTally(pair)
     tally.run(photos.items())
     return ComparisonRecord(

@@ -60,20 +60,24 @@ class Photos:
         return dict(islice(found, len(set(sources))))
 
 
-def open_photos(path: str, labels: Labels, *, truth: str | None = None) -> Photos:
+def open_photos(
+    path: str, labels: Labels, *, truth: str | None = None, offline: bool = False
+) -> Photos:
     """Return the photos at a path: a data set whose classes are among the labels, or any photos.
 
     What `open_dataset` takes is labelled; anything else that `regnet classify` takes is not, unless
-    `truth` names a file of labels, which then has to fit. Raises `DatasetError`.
+    `truth` names a file of labels, which then has to fit. With `offline` photos at addresses are errors. Raises `DatasetError`.
     """
     if "://" in path or path == STDIN:
-        return _unlabelled(path, "photos at an address or on standard input have no classes")
+        return _unlabelled(
+            path, "photos at an address or on standard input have no classes", offline
+        )
     try:
         dataset = open_dataset(path, labels, truth=truth, subset=True)
     except DatasetError as exc:
         if truth is not None:
             raise
-        return _unlabelled(path, str(exc))
+        return _unlabelled(path, str(exc), offline)
     return Photos(
         path=path,
         items=lambda: (Photo(item.source, item.truth, item.read) for item in dataset.items()),
@@ -82,10 +86,14 @@ def open_photos(path: str, labels: Labels, *, truth: str | None = None) -> Photo
     )
 
 
-def _unlabelled(path: str, reason: str) -> Photos:
+def _unlabelled(path: str, reason: str, offline: bool) -> Photos:
+    def items() -> Iterator[Photo]:
+        found = iter_items([path], offline=offline)
+        return (Photo(item.source, None, item.read) for item in found)
+
     return Photos(
         path=path,
-        items=lambda: (Photo(item.source, None, item.read) for item in iter_items([path])),
+        items=items,
         count=lambda: count_items([path]),
         unlabelled=reason,
     )

@@ -189,10 +189,19 @@ def _nested(member: _Member) -> Iterator[ArchiveFile]:
     folder = _without_suffix(member.name)
     try:
         for file in tar_files(member.window(), nested=False):
-            yield replace(file, name=f"{folder}/{file.name.removeprefix('./')}")
+            name = f"{folder}/{file.name.removeprefix('./')}"
+            yield replace(file, name=name, keep=partial(_kept_alone, file))
     except ImageError as exc:
         reason = str(exc)
         yield ArchiveFile(member.name, -1, lambda: b"", lambda _: failing(reason), error=reason)
+
+
+def _kept_alone(file: ArchiveFile, max_bytes: int) -> Read:
+    """Return a reader that fails alone where the tar inside is broken, for others go on."""
+    try:
+        return file.keep(max_bytes)
+    except ImageError as exc:
+        return failing(str(exc))
 
 
 def _without_suffix(name: str) -> str:
@@ -232,7 +241,7 @@ def _linked(file: Readable, links: dict[str, _Link], spool: Spool) -> Iterator[A
                 found[path] = _kept(_Member(opened, info, spool), info.size)
     for name, end in ends.items():
         target = found.get(end or "")
-        what = "links to folders" if end in folders else ""
+        what = "as a link to a folder" if end in folders else ""
         yield _link_file(name, links[name].path, target, what)
 
 

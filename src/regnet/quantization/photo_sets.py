@@ -71,13 +71,15 @@ def draw_photos(
     samples: int,
     checks: int,
     watch: Watch = unwatched,
+    offline: bool = False,
 ) -> PhotoSets:
     """Return `samples` photos of `calibration`, and up to `checks` of `agreement`.
 
     Where `agreement` is None the others of `calibration` are drawn from. The same files give the
-    same photos, spread over the whole source. Raises `QuantizationError` where there are too few.
+    same photos, spread over the whole source. With `offline` photos at addresses
+    are unreadable. Raises `QuantizationError` where there are too few.
     """
-    draw = _Draw(pixels, watch)
+    draw = _Draw(pixels, watch, offline)
     items = draw.shuffled(calibration)
     chosen = draw.take(items, samples, "reading calibration photos")
     if len(chosen) < samples:
@@ -97,12 +99,13 @@ class _Draw:
 
     pixels: Pixels
     watch: Watch
+    offline: bool = False
     unreadable: list[Failure] = field(default_factory=list)
     duplicates: int = 0
     _seen: set[bytes] = field(default_factory=set)
 
     def shuffled(self, source: str | Path) -> Iterator[Item]:
-        items = list(iter_items([source]))
+        items = list(iter_items([source], offline=self.offline))
         random.Random(0).shuffle(items)  # folders are a class each: a photo of every kind
         return iter(items)
 

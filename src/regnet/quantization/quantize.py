@@ -116,7 +116,13 @@ def quantize(
     _require_quantizable(original.metadata, source)
     engine = Engine(original, streams=cores())
     photos = draw_photos(
-        calibration, agreement, engine.pixels, samples=samples, checks=checks, watch=watch
+        calibration,
+        agreement,
+        engine.pixels,
+        samples=samples,
+        checks=checks,
+        watch=watch,
+        offline=offline,
     )
     graphs = int8_graph(read_graph(source), photos.calibration.crops, watch=watch)
     path = Path(folder) / f"{source.stem.removesuffix('-fp16')}-int8.xml"

@@ -83,10 +83,9 @@ def _no_range(image: Image.Image) -> ImageError:
 
 def _warn_dark(highest: int) -> None:
     give(
-        DarkPhotoWarning(
-            f"16-bit values end at {highest:,}, as if they had 12 bits or fewer, so the photo is "
-            f"nearly black: {_SCALE}"
-        )
+        DarkPhotoWarning,
+        f"16-bit values end at {highest:,}, as if they had 12 bits or fewer, so the photo is "
+        f"nearly black: {_SCALE}",
     )
 
 

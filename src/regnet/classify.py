@@ -15,6 +15,7 @@ from regnet.data.sources import Item, Video, iter_items
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError, ModelError
 from regnet.metadata import ModelMetadata
+from regnet.notices import about
 from regnet.parallel import BATCH_SIZE, cores, in_order
 from regnet.preprocess import ImageLike
 from regnet.result import Prediction, Wanted
@@ -207,9 +208,10 @@ def predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Predicti
     """Return the predictions of a batch; images that cannot be read have their error."""
     pixels: list[NDArray[Any]] = []
     errors: list[str | None] = []
-    for _, read in jobs:
+    for source, read in jobs:
         try:
-            pixels.append(engine.pixels(read()))
+            with about(source):
+                pixels.append(engine.pixels(read()))
             errors.append(None)
         except ImageError as exc:
             errors.append(str(exc))

@@ -11,6 +11,7 @@ from regnet.errors import ImageError, OutputError
 from regnet.explanation import Explainer, Explanation
 from regnet.files import write_whole
 from regnet.labels import first_name
+from regnet.notices import about
 from regnet.overlay import OPACITY, overlay_png
 from regnet.preprocess import rgb_pixels
 from regnet.result import readable
@@ -59,16 +60,17 @@ def explain_sources(
 ) -> Iterator[ExplainedPhoto]:
     """Yield the explanations of all photos in the sources, in their order.
 
-    Sources are those of `regnet classify`; `classes` and `top_k` those of `Explainer.explain`. With `offline`
-    photos at addresses are errors.
-    Overlays go to `folder`, none where it is None. A photo that cannot be read has its error.
+    Sources are those of `regnet classify`; `classes` and `top_k` those of `Explainer.explain`.
+    Overlays go to `folder`, none where it is None. A photo that cannot be read has its error; with
+    `offline` so have those at addresses.
     Raises `OutputError` where an overlay cannot be written.
     """
     taken: set[str] = set()
     for item in iter_items(sources, offline=offline):
         source, model = readable(item.source), explainer.metadata.name
         try:
-            photo = rgb_pixels(item.read())
+            with about(item.source):
+                photo = rgb_pixels(item.read())
         except ImageError as exc:
             yield ExplainedPhoto(source, model, (), (), str(exc))
             continue

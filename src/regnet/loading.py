@@ -22,8 +22,8 @@ def load(
     Weights are downloaded, verified and converted once (that needs the extra `torch`) and kept in
     `cache_dir`. `precision` is what the CPU computes in: "f32" exactly, "bf16" faster where it
     can, "int8" a model that `regnet quantize` made. `mirrors` are base addresses
-    tried first; `offline` never uses the network, for images neither. `entry` names one of several networks in a
-    checkpoint file, as the error about them does.
+    tried first; `offline` never uses the network, for images neither. `entry` names one of several
+    networks in a checkpoint file, as the error about them does.
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
     """
     mirrors = (mirrors,) if isinstance(mirrors, str) else mirrors

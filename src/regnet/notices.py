@@ -1,6 +1,12 @@
 """What is worth saying but is no error: warnings of our own, which the command line shows."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Final
+
+_source: Final = ContextVar("source", default="")
 
 
 class RegNetWarning(UserWarning):
@@ -15,6 +21,17 @@ class DarkPhotoWarning(RegNetWarning):
     """A photo of 16 bits has values of 12 bits or fewer, so it is nearly black."""
 
 
-def give(warning: RegNetWarning) -> None:
-    """Warn where the caller's caller is."""
-    warnings.warn(warning, stacklevel=3)
+def give(kind: type[RegNetWarning], text: str) -> None:
+    """Warn where the caller's caller is; the text begins with what the block is `about`."""
+    source = _source.get()
+    warnings.warn(f"{source}: {text}" if source else text, kind, stacklevel=3)
+
+
+@contextmanager
+def about(source: str) -> Iterator[None]:
+    """Let warnings of this thread, in the block, name a photo."""
+    token = _source.set(source)
+    try:
+        yield
+    finally:
+        _source.reset(token)

@@ -3,16 +3,22 @@
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TextIO
+from typing import Final, TextIO
 
 from regnet.cli.console import say
-from regnet.notices import RegNetWarning
+from regnet.notices import DarkPhotoWarning, RegNetWarning
+
+_SHOWN: Final = 3  # photos that are warned of one by one
 
 
 @contextmanager
 def notices_said() -> Iterator[None]:
-    """Print each `RegNetWarning` of the block once; other warnings are shown as before."""
+    """Print each `RegNetWarning` of the block once; other warnings are shown as before.
+
+    Of dark photos the first three are named, and the others are counted at the end.
+    """
     said: set[str] = set()
+    dark: set[str] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", RegNetWarning)
         others = warnings.showwarning
@@ -27,9 +33,16 @@ def notices_said() -> Iterator[None]:
         ) -> None:
             if not isinstance(message, RegNetWarning):
                 others(message, category, filename, lineno, file, line)
-            elif (text := str(message)) not in said:
-                said.add(text)
-                say(f"regnet: {text}")
+                return
+            texts = dark if isinstance(message, DarkPhotoWarning) else said
+            if (text := str(message)) not in texts:
+                texts.add(text)
+                if texts is said or len(dark) <= _SHOWN:
+                    say(f"regnet: {text}")
 
         warnings.showwarning = show
-        yield
+        try:
+            yield
+        finally:
+            if (more := len(dark) - _SHOWN) > 0:
+                say(f"regnet: {more:,} more 16-bit photos are nearly black")

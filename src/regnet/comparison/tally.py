@@ -26,6 +26,7 @@ from regnet.data.sources import STDIN, count_items, iter_items
 from regnet.errors import DatasetError, ImageError, ModelError
 from regnet.labels import Labels
 from regnet.metrics import Share
+from regnet.notices import about
 from regnet.parallel import cores, in_order
 from regnet.result import ClassScore, top_classes
 
@@ -66,7 +67,8 @@ def open_photos(
     """Return the photos at a path: a data set whose classes are among the labels, or any photos.
 
     What `open_dataset` takes is labelled; anything else that `regnet classify` takes is not, unless
-    `truth` names a file of labels, which then has to fit. With `offline` photos at addresses are errors. Raises `DatasetError`.
+    `truth` names a file of labels, which then has to fit. With `offline` photos at addresses are
+    errors. Raises `DatasetError`.
     """
     if "://" in path or path == STDIN:
         return _unlabelled(
@@ -283,7 +285,8 @@ def _compared(pair: Pair, photos: list[Photo]) -> list[_Batch]:
     for photo in photos:
         try:
             data = photo.read()
-            read.append((photo, pair.a.trace(data), pair.b.trace(data)))
+            with about(photo.source):
+                read.append((photo, pair.a.trace(data), pair.b.trace(data)))
         except ImageError as exc:
             errors.append((photo.source, str(exc)))
     return [*_answered(pair, read), _Batch([], [], None, None, errors)]

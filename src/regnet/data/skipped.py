@@ -67,7 +67,7 @@ class Skipped:
     def report(self) -> None:
         """Warn of what was skipped, if anything was."""
         if line := self.line():
-            give(SkippedFilesWarning(line))
+            give(SkippedFilesWarning, line)
 
 
 @dataclass

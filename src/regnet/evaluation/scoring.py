@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from regnet.data.labelled import Dataset, LabelledItem
 from regnet.errors import DatasetError, ImageError
 from regnet.metrics import Metrics, Tally
+from regnet.notices import about
 from regnet.parallel import BATCH_SIZE, cores, in_order
 from regnet.predictors import Predictor
 
@@ -184,7 +185,8 @@ def _scored(predictor: Predictor, items: list[LabelledItem]) -> Scored:
     errors: list[str | None] = []
     for item in items:
         try:
-            pixels.append(predictor.pixels(item.read()))
+            with about(item.source):
+                pixels.append(predictor.pixels(item.read()))
             errors.append(None)
         except ImageError as exc:
             errors.append(str(exc))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from regnet.data.sources import Item, iter_items
 from regnet.errors import ImageError, QuantizationError
 from regnet.evaluation.scoring import Failure
+from regnet.notices import about
 from regnet.parallel import cores, in_order
 from regnet.preprocess import ImageLike
 
@@ -140,7 +141,8 @@ class _Draw:
         try:
             data = item.read()
             digest = hashlib.sha256(data).digest()
-            return digest, self.pixels(data)
+            with about(item.source):
+                return digest, self.pixels(data)
         except ImageError as exc:
             return digest, str(exc)
 

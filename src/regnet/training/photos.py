@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from regnet.data.labelled import LabelledItem
 from regnet.decode import decode_pixels
 from regnet.errors import ImageError
+from regnet.notices import about
 from regnet.parallel import cores, in_order
 from regnet.preprocess import crop_pixels
 from regnet.protocol import Interpolation, Preprocess
@@ -86,7 +87,8 @@ class Photos:
             return self._held[number]
         item = self.items[number]
         try:
-            return _shrunk(decode_pixels(item.read(), "BGR"), self._short_side)
+            with about(item.source):
+                return _shrunk(decode_pixels(item.read(), "BGR"), self._short_side)
         except ImageError as exc:
             return Unreadable(item.source, str(exc))
 

@@ -16,11 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regnet.data.class_folders import folder_labels
 from regnet.data.dataset import Dataset, open_dataset, sample
 from regnet.data.spool import SharedFile
 from regnet.data.zip_stream import read_entry, zip_entries
+from regnet.doctor.tree import open_tree
 from regnet.errors import DatasetError, ImageError
 from regnet.labels import Label, Labels, imagenet_labels, read_labels
+from regnet.training.photo_sets import open_photo_sets
 
 PETS: Labels = (
     Label("n00000001", "tabby, tabby cat"),
@@ -673,7 +676,7 @@ def test_parquet_that_is_none(tmp_path: Path) -> None:
     (tmp_path / "x.parquet").write_bytes(b"PAR1 and so on PAR1")
     with pytest.raises(DatasetError, match="cannot read"):
         open_dataset(tmp_path / "x.parquet", PETS)
-    path = write_parquet(tmp_path / "y.parquet", ["a.jpg"], [0])
+    path = write_parquet(tmp_path / "y.parquet", [1.5], [0])
     with pytest.raises(DatasetError, match=r"which column is the image\? There are image, label"):
         open_dataset(path, PETS)
     path = write_parquet(tmp_path / "z.parquet", [b"x"], [0])
@@ -686,9 +689,75 @@ def test_parquet_rows_without_bytes_fail_alone(tmp_path: Path) -> None:
     path = write_parquet(tmp_path / "x.parquet", images, [0, 1, 2])
     items = list(open_dataset(path, PETS, subset=True).items())
     assert items[0].read() == b"x"
-    for item in items[1:]:
-        with pytest.raises(ImageError, match="no bytes"):
+    for item, reason in zip(
+        items[1:], ("b: cannot be read: No such file", "no bytes"), strict=True
+    ):
+        with pytest.raises(ImageError, match=reason):
             item.read()
+
+
+@pytest.mark.parametrize("column", ["file_name", "image", "image_path"])
+@pytest.mark.parametrize("kind", ["text", "structs", "structs without bytes"])
+def test_parquet_rows_with_paths(column: str, kind: str, tmp_path: Path) -> None:
+    names = [
+        "a.jpg",
+        "in/b.jpg",
+        "gone.jpg",
+        str(tmp_path / "c.jpg"),
+        "in\\b.jpg",
+        "http://x/a.jpg",
+    ]
+    as_folder({"a.jpg": b"a", "in/b.jpg": b"b"}, tmp_path / "data")
+    as_folder({"c.jpg": b"c"}, tmp_path)
+    images: list[Any] = {
+        "text": names,
+        "structs": [{"bytes": b"own" if n == 0 else None, "path": p} for n, p in enumerate(names)],
+        "structs without bytes": [{"path": name} for name in names],
+    }[kind]
+    labels = ["tabby", "red fox", WNIDS[2], WNIDS[3], "tabby", "tabby"]
+    path = write_parquet(tmp_path / "data" / "x.parquet", images, labels, columns=(column, "label"))
+    a, b, gone, c, windows, address = open_dataset(path, PETS).items()
+    assert a.read() == (b"own" if kind == "structs" else b"a")
+    assert (b.read(), c.read(), windows.read()) == (b"b", b"c", b"b")
+    assert (b.truth, b.source) == (1, f"{path}#1")
+    with pytest.raises(ImageError, match=r"gone\.jpg: cannot be read: No such file"):
+        gone.read()
+    with pytest.raises(ImageError, match="addresses in a Parquet file are not opened"):
+        address.read()
+
+
+def test_parquet_that_numbers_the_names_of_classes(tmp_path: Path) -> None:
+    path = write_parquet(tmp_path / "x.parquet", structs(3), [2, 5, 7])
+    labels = folder_labels(path)
+    assert [label.name for label in labels] == ["2", "5", "7"]
+    assert contents(open_dataset(path, labels)) == {"image 0": 0, "image 1": 1, "image 2": 2}
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_a_training_and_the_doctor_read_parquet(named: bool, tmp_path: Path) -> None:
+    names = ["tabby", "red fox", "crane"]
+    for split, first in (("train", 0), ("validation", 100), ("test", 200)):
+        for shard in range(2):
+            numbers = [n % 3 for n in range(30)]
+            write_parquet(
+                tmp_path / "data" / f"{split}-{shard:05}-of-00002.parquet",
+                structs(30, first=first + 30 * shard),
+                numbers if named else [names[n] for n in numbers],
+                names=names if named else None,
+            )
+    sets = open_photo_sets(tmp_path, None, None, seed=0)
+    assert [label.name for label in sets.labels] == (names if named else sorted(names))
+    assert (len(sets.train), sets.held_out) == (60, False)
+    assert sets.train[0].read() == b"image 0"
+    assert sets.validation is not None
+    assert next(sets.validation.items()).read() == b"image 100"
+    assert "test is not used" in " ".join(finding.text for finding in sets.findings)
+    tree = open_tree(tmp_path)
+    assert tree.counts == {s: dict.fromkeys(tree.classes, 20) for s in ("train", "val", "test")}
+    places = {
+        (i.read(), tree.places[c].label) for i, c in zip(tree.items(), tree.codes, strict=True)
+    }
+    assert {(b"image 0", "tabby"), (b"image 101", "red fox"), (b"image 202", "crane")} <= places
 
 
 # Zips in constant memory

@@ -13,26 +13,28 @@ from regnet.data.folders import Layout, read_layout
 from regnet.data.image_labels import ImageLabels, image_labels
 from regnet.data.listing import Listing
 from regnet.data.members import open_members
+from regnet.data.parquet_dataset import parquet_class_names, parquet_files, parquet_splits
 from regnet.data.truth_files import SIDE_NAMES
 from regnet.errors import DatasetError
 from regnet.labels import Label, Labels, label_of
 
 _WNID: Final = re.compile(r"(n\d{8})(?:[-_ ](.+))?")  # alone, or as in n02085620-Chihuahua
 _NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, undecoded bytes
-_PARQUET: Final = ".parquet"
 
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of photos at `paths`, and how they are laid out; none of Parquet files.
+    """The folders of photos at `paths`, and how they are laid out.
 
-    `labels` are the photos' classes where they are not their folders.
+    `labels` are the photos' classes where they are not their folders. Of `parquet` files there are
+    no folders.
     """
 
     paths: Sequence[Path]
     names: tuple[str, ...]
     layout: Layout
     labels: ImageLabels | None = None
+    parquet: tuple[Path, ...] = ()
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -50,6 +52,8 @@ def folder_labels(path: str | Path) -> Labels:
     """
     folders = open_folders(path)
     layout = folders.layout
+    if folders.parquet:
+        return tuple(map(_label, parquet_class_names(folders.parquet, str(path))))
     if layout.doubt and folders.labels is None:
         raise DatasetError(f"{path}: {layout.doubt.text} {layout.doubt.remedy}")
     if len(layout.splits) > 1 or (layout.splits and layout.stray):
@@ -80,6 +84,8 @@ def training_folders(path: str | Path) -> TrainingFolders:
     Raises `DatasetError` where it cannot be looked into.
     """
     folders = open_folders(path)
+    if folders.parquet:
+        return _parquet_folders(folders.parquet, str(path))
     layout = folders.layout
     train, val = layout.split("train"), layout.split("val")
     if train is None or (len(layout.splits) == 1 and not layout.stray and not layout.beside):
@@ -99,6 +105,24 @@ def training_folders(path: str | Path) -> TrainingFolders:
     )
 
 
+def _parquet_folders(files: Sequence[Path], path: str) -> TrainingFolders:
+    """Return the splits of Parquet files; raises `DatasetError` where two have one role."""
+    splits = parquet_splits(files)
+    places: dict[str, str] = {}
+    for split in splits:
+        if split.role in ("train", "val") and split.role in places:
+            raise DatasetError(
+                f"{path}: {places[split.role]} and {split.place} could each be the "
+                f"{'training' if split.role == 'train' else 'validation'} split: name the files to "
+                "train on, and with --val those to validate with"
+            )
+        places[split.role] = split.place
+    if len(splits) < 2 or "train" not in places:
+        return TrainingFolders(path)
+    unused = tuple(split.name for split in splits if split.role not in ("train", "val"))
+    return TrainingFolders(places["train"], places.get("val"), unused)
+
+
 def _empty(folders: Folders) -> tuple[str, ...]:
     """Return the class folders that have no photo in any split."""
     if folders.labels is not None:
@@ -110,8 +134,8 @@ def _empty(folders: Folders) -> tuple[str, ...]:
 def open_folders(path: str | Path) -> Folders:
     """Return the folders of a data set. Raises `DatasetError`."""
     paths, inner = located(path)
-    if any(file.suffix.lower() == _PARQUET for file in paths):
-        return Folders(paths, (), read_layout(()))
+    if files := parquet_files(paths, str(path)):
+        return Folders(paths, (), read_layout(()), parquet=tuple(files))
     listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
     layout = read_layout(listing.directories)
     labels = image_labels(listing, layout, paths)
@@ -156,11 +180,6 @@ def _without_folders(path: str | Path, folders: Folders) -> DatasetError:
     if folders.layout.stray:
         return DatasetError(
             f"{path} has no class folders: {how}, or give the classes with --labels FILE"
-        )
-    folder = folders.paths[0]
-    if folder.suffix.lower() == _PARQUET or next(folder.rglob(f"*{_PARQUET}"), None) is not None:
-        return DatasetError(
-            f"{path} is Parquet, which has no class folders: give the classes with --labels FILE"
         )
     return DatasetError(
         f"{path} has no class folders: {how}; there is no image in it now (archives inside of it "

@@ -12,10 +12,9 @@ from regnet.data.class_names import ClassNames, listed
 from regnet.data.image_labels import report_skipped, webdataset_labels
 from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
 from regnet.data.layout import truths_of
-from regnet.data.listing import Listing, below, mark
+from regnet.data.listing import Listing
 from regnet.data.members import open_members
-from regnet.data.parquet_dataset import open_parquet
-from regnet.data.photo_files import image_files
+from regnet.data.parquet_dataset import open_parquet, parquet_files
 from regnet.data.truth_files import SIDE_NAMES
 from regnet.errors import DatasetError
 from regnet.labels import Labels
@@ -24,7 +23,6 @@ __all__ = ["Dataset", "LabelledItem", "open_dataset", "sample"]
 
 T = TypeVar("T")
 
-_PARQUET: Final = ".parquet"
 _BRACES: Final = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]+(?:,[^{},]+)+))\}")
 _MOST_SHARDS: Final = 1_000_000
 
@@ -41,26 +39,14 @@ class MemberDataset:
 
     def items(self, start: int = 0) -> Iterator[LabelledItem]:
         """Yield the images from a position on; raises `DatasetError` where the files changed."""
-        members, marks = self._listing.members, self._listing.marks
-        position = 0
-        for name, item in members.images():
-            if below(name, self._listing.inner) is None:
-                continue
-            if position >= self.count or marks[position] != mark(name):
-                raise self._changed()
+        for position, item in enumerate(self._listing.images(self.path)):
             if position >= start:
                 yield LabelledItem(item.source, self._truths[position], item.read)
-            position += 1
-        if position != self.count:
-            raise self._changed()
 
     def find(self, sources: Collection[str]) -> dict[str, LabelledItem]:
         """Return the images of these names, in one pass; unknown names are left out."""
         wanted = set(sources)
         return {item.source: item for item in self.items() if item.source in wanted}
-
-    def _changed(self) -> DatasetError:
-        return DatasetError(f"{self.path} changed while it was in use: start again")
 
 
 def open_dataset(
@@ -88,13 +74,9 @@ def _of_parquet(
     paths: Sequence[Path], names: ClassNames, *, path: str, truth: str | Path | None
 ) -> Dataset | None:
     """Return the data set of Parquet files; None where there are others, or images."""
-    if len(paths) == 1 and paths[0].is_dir() and next(image_files(str(paths[0])), None) is None:
-        paths = sorted(paths[0].rglob(f"*{_PARQUET}"))
-    files = [file for file in paths if file.suffix.lower() == _PARQUET]
+    files = parquet_files(paths, path)
     if not files:
         return None
-    if len(files) < len(paths):
-        raise DatasetError(f"{path} matches Parquet files and others: name one kind")
     if truth is not None:
         raise DatasetError(f"{path} has its labels in itself: leave out {truth}")
     return open_parquet(files, names, path=path)

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from pathlib import PurePosixPath
 
 from regnet.data.members import Members
+from regnet.data.sources import Item
+from regnet.errors import DatasetError
 
 
 class Listing:
@@ -36,6 +38,21 @@ class Listing:
         for name, _ in self.members.sizes():
             if (path := below(name, self.inner)) is not None:
                 yield path
+
+    def images(self, place: str) -> Iterator[Item]:
+        """Yield the images; raises `DatasetError` where the files at `place` changed."""
+        position = 0
+        for name, item in self.members.images():
+            if below(name, self.inner) is None:
+                continue
+            if position >= len(self) or self.marks[position] != mark(name):
+                break
+            yield item
+            position += 1
+        else:
+            if position == len(self):
+                return
+        raise DatasetError(f"{place} changed while it was in use: start again")
 
     def by_directory(self, class_of: Callable[[str], int]) -> "array[int]":
         """Return the class of each image from that of its directory."""

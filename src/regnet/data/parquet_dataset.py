@@ -13,18 +13,18 @@ from regnet.data.archives import MAX_BYTES
 from regnet.data.class_names import ClassNames, listed
 from regnet.data.labelled import LabelledItem, present_and_missing
 from regnet.data.parquet_images import (
-    IMAGE_NAMES,
     described_columns,
     find_column,
-    holds_images,
+    image_column,
     images_from,
-    inner_column,
     opened_parquet,
 )
+from regnet.data.photo_files import image_files
 from regnet.data.split_names import role_of
 from regnet.errors import DatasetError
 
-_LABEL_NAMES: Final = ("label", "labels", "class", "wnid", "target")
+_LABEL_NAMES: Final = ("label", "labels", "class", "wnid", "target", "category", "class_name")
+_PARQUET: Final = ".parquet"
 _SHARD: Final = re.compile(r"(.+?)[-_.]\d+(?:-of-\d+)?")
 
 
@@ -38,7 +38,10 @@ class _Columns:
 
 
 class ParquetDataset:
-    """The labelled images of Parquet files; read a few rows at a time, 4 bytes a row are kept."""
+    """The labelled images of Parquet files; read a few rows at a time, 4 bytes a row are kept.
+
+    `truths` are the classes of the rows.
+    """
 
     def __init__(
         self,
@@ -53,7 +56,8 @@ class ParquetDataset:
         self.path = path
         self.count = len(truths)
         self.classes, self.missing = present_and_missing(truths, classes)
-        self._files, self._columns, self._truths = files, columns, truths
+        self.truths = truths
+        self._files, self._columns = files, columns
         self._starts = (0, *accumulate(rows))
         whole = hashlib.sha256(truths.tobytes())
         for file, count in zip(files, rows, strict=True):
@@ -71,7 +75,7 @@ class ParquetDataset:
             ):
                 if first + row >= self._starts[number + 1]:
                     break
-                yield LabelledItem(f"{file}#{row}", self._truths[first + row], read)
+                yield LabelledItem(f"{file}#{row}", self.truths[first + row], read)
 
     def find(self, sources: Collection[str]) -> dict[str, LabelledItem]:
         """Return the images of these names; unknown names are left out."""
@@ -85,6 +89,61 @@ class ParquetDataset:
                 if item is not None and item.source == source:
                     found[source] = item
         return found
+
+
+@dataclass(frozen=True)
+class ParquetSplit:
+    """The files of one split by its name, and a pattern or folder that names them all."""
+
+    name: str
+    files: tuple[Path, ...]
+    place: str
+
+    @property
+    def role(self) -> str:
+        """Its role: train, val or test."""
+        return role_of(self.name) or ""
+
+
+def parquet_files(paths: Sequence[Path], path: str) -> list[Path]:
+    """Return the Parquet files at the paths, or in the one folder that holds no images; or [].
+
+    Raises `DatasetError` where there are others beside them.
+    """
+    if len(paths) == 1 and paths[0].is_dir() and next(image_files(str(paths[0])), None) is None:
+        paths = sorted(paths[0].rglob(f"*{_PARQUET}"))
+    files = [file for file in paths if file.suffix.lower() == _PARQUET]
+    if files and len(files) < len(paths):
+        raise DatasetError(f"{path} matches Parquet files and others: name one kind")
+    return files
+
+
+def parquet_splits(files: Sequence[Path]) -> tuple[ParquetSplit, ...]:
+    """Return the splits of Parquet files, told by their names or folders; () if there are none."""
+    found: dict[str, list[Path]] = {}
+    places: dict[str, str] = {}
+    for file in files:
+        shard = _SHARD.fullmatch(file.stem)
+        stem = shard[1] if shard else file.stem
+        in_name = role_of(stem) is not None
+        name = stem.lower() if in_name else file.parent.name.lower()
+        if role_of(name):
+            found.setdefault(name, []).append(file)
+            places[name] = str(file.with_name(f"{stem}*{_PARQUET}") if in_name else file.parent)
+    return tuple(ParquetSplit(name, tuple(found[name]), places[name]) for name in found)
+
+
+def parquet_class_names(files: Sequence[Path], path: str) -> tuple[str, ...]:
+    """Return the classes that Parquet files name: their own class list, or the labels sorted.
+
+    Raises `DatasetError` for files that cannot be read, and images without a label.
+    """
+    columns = _columns(files[0])
+    if columns.names is not None:
+        return columns.names
+    tokens = {token for file in files for token in _labels(file, columns.label)}
+    _refuse_unlabelled(tokens, path)
+    return tuple(map(str, sorted(tokens)))
 
 
 def open_parquet(files: Sequence[Path], names: ClassNames, *, path: str) -> ParquetDataset:
@@ -113,14 +172,13 @@ def open_parquet(files: Sequence[Path], names: ClassNames, *, path: str) -> Parq
 def _classes(tokens: list[Any], columns: _Columns, names: ClassNames, path: str) -> list[int]:
     """Return the model's class of each distinct label."""
     what = f"labels in {path}"
-    empty = [token for token in tokens if token is None or token == -1]
-    if empty:
-        raise DatasetError(
-            f"{path} has images without a label (null or -1): this may be a test set"
-        )
+    _refuse_unlabelled(tokens, path)
     if isinstance(tokens[0], str):
         classes = names.match(tokens, what=what)
         return [classes[token] for token in tokens]
+    if columns.names is None and not names.are_indices(texts := list(map(str, tokens))):
+        classes = names.match(texts, what=what)  # numbers that are the classes' names
+        return [classes[text] for text in texts]
     count = len(columns.names or names.labels)
     wrong = [str(token) for token in sorted(tokens) if not 0 <= token < count]
     if wrong:
@@ -130,19 +188,20 @@ def _classes(tokens: list[Any], columns: _Columns, names: ClassNames, path: str)
     return names.match_list(columns.names, tokens, what=what)
 
 
-def _refuse_splits(files: Sequence[Path], path: str) -> None:
-    """Refuse files of several splits, told by their names or folders."""
-    splits: dict[str, str] = {}
-    for file in files:
-        shard = _SHARD.fullmatch(file.stem)
-        stem = shard[1] if shard else file.stem
-        if role_of(stem):
-            splits[stem.lower()] = str(file.with_name(f"{stem}*.parquet"))
-        elif role_of(file.parent.name):
-            splits[file.parent.name.lower()] = str(file.parent)
-    if len(splits) > 1:
+def _refuse_unlabelled(tokens: Collection[Any], path: str) -> None:
+    if any(token is None or token == -1 for token in tokens):
         raise DatasetError(
-            f"{path} holds the splits {', '.join(splits)}: name one, {' or '.join(splits.values())}"
+            f"{path} has images without a label (null or -1): this may be a test set"
+        )
+
+
+def _refuse_splits(files: Sequence[Path], path: str) -> None:
+    """Refuse files of several splits."""
+    splits = parquet_splits(files)
+    if len(splits) > 1:
+        names, places = [one.name for one in splits], [one.place for one in splits]
+        raise DatasetError(
+            f"{path} holds the splits {', '.join(names)}: name one, {' or '.join(places)}"
         )
 
 
@@ -150,12 +209,12 @@ def _columns(path: Path) -> _Columns:
     with opened_parquet(str(path)) as file:
         schema = file.schema_arrow
         features = described_columns(schema.metadata)
-        image = find_column(str(path), schema, features, "Image", IMAGE_NAMES, holds_images)
+        image = image_column(str(path), schema, features)
+        if image in schema.names:
+            schema = schema.remove(schema.names.index(image))  # paths are text, as labels are
         label = find_column(str(path), schema, features, "ClassLabel", _LABEL_NAMES, _holds_labels)
         names = features.get(label, {}).get("names")
-        return _Columns(
-            inner_column(schema, image), label, tuple(map(str, names)) if names else None
-        )
+        return _Columns(image, label, tuple(map(str, names)) if names else None)
 
 
 def _holds_labels(kind: Any) -> bool:

@@ -1,18 +1,24 @@
-"""The images in a Parquet file: a column of their encoded bytes, or of structs with `bytes`."""
+"""The images in a Parquet file: a column of their encoded bytes, of paths, or structs of both."""
 
 import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import accumulate
 from typing import Any, Final
 
 from regnet.data.archives import check_size, failing
 from regnet.data.class_names import listed
-from regnet.data.object_store import open_file
+from regnet.data.object_store import is_object_address, open_file, read_object, reason_of
 from regnet.errors import DatasetError, ImageError, MissingExtraError
+from regnet.formats import checked_read
 
-IMAGE_NAMES: Final = ("image", "img", "picture", "photo", "bytes")
+_IMAGE_NAMES: Final = ("image", "img", "picture", "photo", "bytes")
+_PATH_NAMES: Final = (
+    *("file_name", "filename", "image_path", "file_path", "filepath", "path", "file", "image"),
+    *("img_path", "img", "picture", "photo", "image_file", "image_name", "image_id"),
+)
 _ROWS: Final = 16  # images read at a time
 _BUFFER: Final = 1 << 20  # bytes read at a time
 
@@ -41,38 +47,59 @@ def opened_parquet(name: str) -> Iterator[Any]:
 def image_rows(name: str) -> tuple[str, int]:
     """Return the column of images in a Parquet file, and how many rows it has."""
     with opened_parquet(name) as file:
-        schema = file.schema_arrow
-        features = described_columns(schema.metadata)
-        column = find_column(name, schema, features, "Image", IMAGE_NAMES, holds_images)
-        return inner_column(schema, column), file.metadata.num_rows
+        features = described_columns(file.schema_arrow.metadata)
+        return image_column(name, file.schema_arrow, features), file.metadata.num_rows
 
 
-def inner_column(schema: Any, image: str) -> str:
-    """Return the path of the bytes in a column of images."""
-    import pyarrow
+def image_column(path: str, schema: Any, features: dict[str, dict[str, Any]]) -> str:
+    """Return the column of images, or of their paths: of structs the field that is there.
 
-    return f"{image}.bytes" if pyarrow.types.is_struct(schema.field(image).type) else image
+    Raises `DatasetError` where it is not clear.
+    """
+    if any(_holds_bytes(field.type) for field in schema) or not any(
+        _holds_paths(field.type) for field in schema
+    ):
+        image = find_column(path, schema, features, "Image", _IMAGE_NAMES, _holds_bytes)
+        return f"{image}.bytes" if _field(schema.field(image).type, "bytes") else image
+    labels = [name for name, about in features.items() if about.get("_type") == "ClassLabel"]
+    named = [name for name in _PATH_NAMES if name in schema.names and name not in labels]
+    for name in named:
+        kind = schema.field(name).type
+        if _holds_paths(kind):
+            return f"{name}.path" if _field(kind, "path") else name
+    raise DatasetError(
+        f"{path}: which column has the images, or their paths? There are {listed(schema.names)}; "
+        "call it 'image' or 'file_name'"
+    )
 
 
 def images_from(
     name: str, column: str, start: int, max_bytes: int
 ) -> Iterator[tuple[int, Callable[[], bytes]]]:
-    """Yield row and reader of each image from a row on, reading only row groups that are needed."""
-    import pyarrow
+    """Yield row and reader of each image from a row on, reading only row groups that are needed.
 
+    Where a row has a path instead of bytes, it is relative to the folder of the Parquet file.
+    """
     with opened_parquet(name) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         starts = [0, *accumulate(sizes)]
         group = bisect_right(starts, start) - 1
         row = starts[group]
         groups = list(range(group, file.num_row_groups))
-        for batch in file.iter_batches(batch_size=_ROWS, row_groups=groups, columns=[column]):
-            values = batch.column(0)
-            is_struct = pyarrow.types.is_struct(values.type)
-            for data in values.field("bytes") if is_struct else values:
+        columns = _with_path(file.schema_arrow, column)
+        for batch in file.iter_batches(batch_size=_ROWS, row_groups=groups, columns=columns):
+            for value in batch.column(0):
                 if row >= start:
-                    yield row, _reader(data.as_py(), max_bytes)
+                    yield row, _reader(value.as_py(), name, max_bytes)
                 row += 1
+
+
+def _with_path(schema: Any, column: str) -> list[str]:
+    """Return the fields to read of a column of images: bytes, and the paths beside them."""
+    image = column.removesuffix(".bytes")
+    if image == column or image not in schema.names:
+        return [column]
+    return [column, f"{image}.path"] if _field(schema.field(image).type, "path") else [column]
 
 
 def described_columns(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
@@ -105,16 +132,42 @@ def find_column(
     )
 
 
-def holds_images(kind: Any) -> bool:
+def _holds_bytes(kind: Any) -> bool:
     """Tell whether a column of this type can hold images."""
     from pyarrow import types
 
-    if types.is_struct(kind):
-        return any(field.name == "bytes" and holds_images(field.type) for field in kind)
+    if (field := _field(kind, "bytes")) is not None:
+        return _holds_bytes(field)
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def _reader(data: bytes | None, max_bytes: int) -> Callable[[], bytes]:
+def _holds_paths(kind: Any) -> bool:
+    """Tell whether a column of this type can hold paths."""
+    from pyarrow import types
+
+    if (field := _field(kind, "path")) is not None:
+        return _holds_paths(field)
+    return bool(types.is_string(kind) or types.is_large_string(kind))
+
+
+def _field(kind: Any, name: str) -> Any:
+    """Return the type of a field of structs; None where there is none."""
+    from pyarrow import types
+
+    if not types.is_struct(kind):
+        return None
+    return next((field.type for field in kind if field.name == name), None)
+
+
+def _reader(value: Any, name: str, max_bytes: int) -> Callable[[], bytes]:
+    """Return the reader of a cell of the Parquet file `name`."""
+    data, path = (
+        (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
+    )
+    if isinstance(data, str):
+        data, path = None, data
+    if data is None and path:
+        return checked_read(path, partial(_read_beside, name, path, max_bytes))
     if data is None:
         return failing("this row holds no bytes of an image")
     try:
@@ -122,3 +175,21 @@ def _reader(data: bytes | None, max_bytes: int) -> Callable[[], bytes]:
     except ImageError as exc:
         return failing(str(exc))
     return lambda: data
+
+
+def _read_beside(name: str, path: str, max_bytes: int) -> bytes:
+    """Return the bytes of a file at a path relative to the folder of another file."""
+    folder, slash, _ = name.replace("\\", "/").rpartition("/")
+    path = path.replace("\\", "/")
+    if "://" in path:
+        raise ImageError(f"{path}: addresses in a Parquet file are not opened")
+    place = path if path.startswith("/") else f"{folder}{slash}{path}"
+    if is_object_address(place):
+        return read_object(place, max_bytes)
+    try:
+        with open_file(place) as file:
+            data = file.read(max_bytes + 1)
+    except (OSError, ValueError) as exc:
+        raise ImageError(f"{path}: cannot be read: {reason_of(exc)}") from exc
+    check_size(len(data), max_bytes)
+    return data

@@ -4,20 +4,29 @@ Other modules refuse what does not fit a model; here everything is taken in, to 
 """
 
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from regnet.data.class_folders import class_folders
+from regnet.data.class_names import ClassNames
 from regnet.data.dataset import located
 from regnet.data.folders import Kind, Layout, read_layout
 from regnet.data.image_labels import ImageLabels, image_labels, report_skipped
-from regnet.data.listing import Listing, below, mark
+from regnet.data.listing import Listing
 from regnet.data.members import open_members
+from regnet.data.parquet_dataset import (
+    ParquetDataset,
+    open_parquet,
+    parquet_class_names,
+    parquet_files,
+    parquet_splits,
+)
 from regnet.data.sources import Item
 from regnet.data.split_names import ROLES
 from regnet.data.truth_files import SIDE_NAMES
-from regnet.errors import DatasetError
+from regnet.labels import Label
 
 
 @dataclass(frozen=True, order=True)
@@ -30,9 +39,9 @@ class Place:
 
 @dataclass(frozen=True)
 class _Part:
-    """The photos of one path: the place of each as an index into `places`."""
+    """The photos of one path, `items()`: the place of each as an index into `places`."""
 
-    listing: Listing
+    items: Callable[[], Iterator[Item]]
     layout: Layout
     places: tuple[Place, ...]
     codes: "array[int]"
@@ -83,21 +92,7 @@ class Tree:
     def items(self) -> Iterator[Item]:
         """Yield the photos in their order; raises `DatasetError` where the files changed."""
         for part in self._parts:
-            yield from self._items(part)
-
-    def _items(self, part: _Part) -> Iterator[Item]:
-        position = 0
-        for name, item in part.listing.members.images():
-            if below(name, part.listing.inner) is None:
-                continue
-            if position >= len(part.codes) or part.listing.marks[position] != mark(name):
-                break
-            yield item
-            position += 1
-        else:
-            if position == len(part.codes):
-                return
-        raise DatasetError(f"{self.path} changed while it was looked at: start again")
+            yield from part.items()
 
     def _counts(self) -> dict[str, dict[str, int]]:
         counts: dict[str, dict[str, int]] = {}
@@ -137,20 +132,23 @@ def _moved(part: _Part, splits: Mapping[str, str]) -> _Part:
 def _opened(path: str | Path) -> tuple[_Part, list[Place]]:
     """Return the photos at a path, and its class folders that have none."""
     paths, inner = located(path)
+    if files := parquet_files(paths, str(path)):
+        return _of_parquet(files, str(path)), []
     listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
     layout = read_layout(listing.directories)
     labels = image_labels(listing, layout, paths)
     report_skipped(listing, labels)
     if labels is not None:
-        return _labelled(listing, layout, labels), []
+        return _labelled(listing, layout, labels, str(path)), []
     place_of = {folder: Place(*layout.place(folder)) for folder in listing.directories}
     index = {place: code for code, place in enumerate(dict.fromkeys(place_of.values()))}
     codes = listing.by_directory(lambda folder: index[place_of[folder]])
     known = [Place(*place) for place in class_folders(paths, layout)]
-    return _Part(listing, layout, tuple(index), codes), [p for p in known if p not in index]
+    part = _Part(partial(listing.images, str(path)), layout, tuple(index), codes)
+    return part, [p for p in known if p not in index]
 
 
-def _labelled(listing: Listing, layout: Layout, labels: ImageLabels) -> _Part:
+def _labelled(listing: Listing, layout: Layout, labels: ImageLabels, path: str) -> _Part:
     """Return photos whose classes are not their folders', but their splits may be."""
     roles = tuple(dict.fromkeys(map(layout.role, listing.directories)))
     role_of = listing.by_directory(lambda folder: roles.index(layout.role(folder)))
@@ -159,4 +157,27 @@ def _labelled(listing: Listing, layout: Layout, labels: ImageLabels) -> _Part:
     pairs = zip(role_of, labels.codes, strict=True)
     codes = array("i", (index[Place(roles[role], labels.names[code])] for role, code in pairs))
     kind: Kind = "splits" if layout.splits else "classes"
-    return _Part(listing, replace(layout, kind=kind, doubt=None), places, codes)
+    items = partial(listing.images, path)
+    return _Part(items, replace(layout, kind=kind, doubt=None), places, codes)
+
+
+def _of_parquet(files: Sequence[Path], path: str) -> _Part:
+    """Return the photos of Parquet files, in splits where the files' names say so."""
+    splits = {split.role: split.files for split in parquet_splits(files)}
+    if len(splits) < 2:
+        splits = {"": tuple(files)}
+    names = parquet_class_names(files, path)
+    labels = ClassNames(tuple(Label("", name) for name in names))
+    datasets = {role: open_parquet(part, labels, path=path) for role, part in splits.items()}
+    places = tuple(Place(role, name) for role in datasets for name in names)
+    codes = array("i")
+    for number, dataset in enumerate(datasets.values()):
+        codes.extend(number * len(names) + truth for truth in dataset.truths)
+    layout = replace(read_layout(()), kind="classes" if "" in splits else "splits")
+    return _Part(partial(_rows, tuple(datasets.values())), layout, places, codes)
+
+
+def _rows(datasets: Sequence[ParquetDataset]) -> Iterator[Item]:
+    for dataset in datasets:
+        for item in dataset.items():
+            yield Item(item.source, item.read)

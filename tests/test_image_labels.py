@@ -178,3 +178,50 @@ def test_metadata_of_each_split(tmp_path: Path) -> None:
     tree = open_tree(tmp_path)
     assert tree.counts == {name: dict.fromkeys(NAMES, IMAGES // 3) for name in ("train", "val")}
     assert truths(tmp_path / "validation", PETS)[0] == ("0", 0)
+
+
+# Data sets that are not read
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        *(("data.mdb", "LMDB"), ("train_lmdb/data.mdb", "LMDB"), ("x.lmdb", "LMDB")),
+        *(("a.tfrecord", "TFRecord"), ("a.tfrecord-00000-of-00002", "TFRecord")),
+        *(("train-00000-of-01024", "TFRecord"), ("x.tfrecords", "TFRecord")),
+        *(("train/data-00000-of-00001.arrow", "save_to_disk"), ("x.arrow", "save_to_disk")),
+        *(("x.h5", "HDF5"), ("x.npz", "NumPy"), ("x.rec", "RecordIO"), ("x.7z", "an archive")),
+    ],
+)
+def test_data_sets_of_other_tools_are_named_with_what_to_do(
+    name: str, what: str, tmp_path: Path
+) -> None:
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"\x12\0\0\0\0\0\0\0 no archive")
+    for place in (tmp_path, path):
+        for look in (folder_labels, open_tree, lambda p: open_dataset(p, PETS)):
+            with pytest.raises(DatasetError, match=f"{what}.*, which is not read: (write|unpack)"):
+                look(place)
+
+
+def test_other_files_beside_photos_are_no_data_set(tmp_path: Path) -> None:
+    for name in NAMES:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "1.jpg").write_text(name)
+    (tmp_path / "features.npz").write_text("x")
+    assert open_dataset(tmp_path, PETS).count == 3
+
+
+def test_a_tar_of_a_tar_per_class(tmp_path: Path) -> None:
+    """As ILSVRC2012_img_train.tar is."""
+    wnids = ("n01440764", "n01443537")
+    with tarfile.open(tmp_path / "train.tar", "w") as archive:
+        for wnid in wnids:
+            images = {f"{wnid}_{number}.JPEG": wnid for number in range(IMAGES)}
+            archive.add(tar(tmp_path / f"{wnid}.tar", images), f"{wnid}.tar")
+    labels = folder_labels(tmp_path / "train.tar")
+    assert [label.wnid for label in labels] == list(wnids)
+    for item in open_dataset(tmp_path / "train.tar", labels).items():
+        assert item.read().decode() == labels[item.truth].wnid
+    assert open_tree(tmp_path / "train.tar").counts == {"": dict.fromkeys(wnids, IMAGES)}

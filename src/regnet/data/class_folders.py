@@ -10,6 +10,7 @@ from regnet.data.class_names import listed, normal
 from regnet.data.clutter import is_clutter
 from regnet.data.dataset import located
 from regnet.data.folders import Layout, read_layout
+from regnet.data.foreign import refuse_foreign
 from regnet.data.image_labels import ImageLabels, image_labels
 from regnet.data.listing import Listing
 from regnet.data.members import open_members
@@ -181,6 +182,7 @@ def _without_folders(path: str | Path, folders: Folders) -> DatasetError:
         return DatasetError(
             f"{path} has no class folders: {how}, or give the classes with --labels FILE"
         )
+    refuse_foreign(str(path), folders.paths)
     return DatasetError(
         f"{path} has no class folders: {how}; there is no image in it now (archives inside of it "
         "are not looked into: name them)"

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from regnet.data.class_names import ClassNames, listed
+from regnet.data.foreign import refuse_foreign
 from regnet.data.image_labels import report_skipped, webdataset_labels
 from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
 from regnet.data.layout import truths_of
@@ -93,6 +94,7 @@ def _of_members(
 ) -> Dataset:
     listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
     if not len(listing):
+        refuse_foreign(path, paths)
         raise DatasetError(f"{path} has no images")
     labels = Path(truth).expanduser() if truth is not None else None
     samples = webdataset_labels(listing, paths) if truth is None else None

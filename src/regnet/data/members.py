@@ -7,6 +7,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
 from regnet.data.archives import MAX_BYTES, ArchiveFile, archive_kind, photos_in, reader
+from regnet.data.foreign import refuse_foreign
 from regnet.data.photo_files import image_files
 from regnet.data.skipped import Skipped, SkipTally, joined
 from regnet.data.sources import Item, file_item
@@ -61,6 +62,7 @@ def _opened(path: Path, side_names: frozenset[str]) -> Members:
         return ArchiveMembers(path, partial(zip_files, file), side_names)
     if kind == "tar":
         return ArchiveMembers(path, partial(tar_files, file), side_names)
+    refuse_foreign(str(path), [path])
     raise DatasetError(f"{path} is no data set: expected a folder, a zip or tar, or Parquet")
 
 

@@ -68,8 +68,8 @@ def image_column(path: str, schema: Any, features: dict[str, dict[str, Any]]) ->
         if _holds_paths(kind):
             return f"{name}.path" if _field(kind, "path") else name
     raise DatasetError(
-        f"{path}: which column has the images, or their paths? There are {listed(schema.names)}; "
-        "call it 'image' or 'file_name'"
+        f"{path}: which column is the image? There are {listed(schema.names)}; call it 'image', or "
+        "'file_name' if it holds paths"
     )
 
 

@@ -13,6 +13,7 @@ from regnet.data.class_folders import class_folders
 from regnet.data.class_names import ClassNames
 from regnet.data.dataset import located
 from regnet.data.folders import Kind, Layout, read_layout
+from regnet.data.foreign import refuse_foreign
 from regnet.data.image_labels import ImageLabels, image_labels, report_skipped
 from regnet.data.listing import Listing
 from regnet.data.members import open_members
@@ -108,7 +109,8 @@ def open_tree(path: str | Path, val: str | Path | None = None) -> Tree:
     """Return the photos at a path: a folder, zip or tar, a folder in one, a pattern for several.
 
     Their folders are classes, or splits with class folders in them. With `val` the validation
-    photos are those of another such path. Raises `DatasetError` where nothing can be opened.
+    photos are those of another such path. Raises `DatasetError` where nothing can be opened, and
+    for data sets of other tools.
     """
     part, empty = _opened(path)
     if val is None:
@@ -135,6 +137,8 @@ def _opened(path: str | Path) -> tuple[_Part, list[Place]]:
     if files := parquet_files(paths, str(path)):
         return _of_parquet(files, str(path)), []
     listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
+    if not len(listing):
+        refuse_foreign(str(path), paths)
     layout = read_layout(listing.directories)
     labels = image_labels(listing, layout, paths)
     report_skipped(listing, labels)

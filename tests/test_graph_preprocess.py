@@ -29,6 +29,7 @@ from regnet.samples import sample_crops, sample_photos
 Pixels = NDArray[Any]
 
 CEIL = replace(OMZ, name="ceil", interpolation="bilinear", offset="ceil", channels="RGB")
+FLOOR = replace(OMZ, name="floor", offset="floor")
 UNEVEN = replace(OMZ, name="uneven", resize=233, crop=177)  # no multiple of a block
 SINGLE = replace(OMZ, name="single", resize=9, crop=1)
 
@@ -47,7 +48,9 @@ def noise(*size: int) -> Pixels:
     return np.random.default_rng(sum(size)).integers(0, 256, (*size, 3), np.uint8)
 
 
-@pytest.mark.parametrize("preprocess", [OMZ, CEIL, UNEVEN, SINGLE, TINY], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "preprocess", [OMZ, CEIL, FLOOR, UNEVEN, SINGLE, TINY], ids=lambda p: p.name
+)
 def test_pixels_are_the_protocols(preprocess: Preprocess) -> None:
     run = compiled(preprocessing_model(preprocess))
     photos = [rgb_pixels(photo) for photo in sample_photos()]

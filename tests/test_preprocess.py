@@ -56,6 +56,8 @@ def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
 
 
 def offsets(size: tuple[int, ...], protocol: Preprocess) -> list[int]:
+    if protocol.offset == "floor":
+        return [int((side - protocol.crop) / 2) for side in size]
     if protocol.offset == "ceil":
         return [int(math.ceil((side - protocol.crop) / 2)) for side in size]  # noqa: RUF046
     return [int(round((side - protocol.crop) / 2)) for side in size]  # noqa: RUF046
@@ -89,7 +91,7 @@ def reference_crop(image: Image.Image, protocol: Preprocess) -> np.ndarray:
         ("crop", "224"),
         ("interpolation", "nearest"),
         ("interpolation", None),
-        ("offset", "floor"),
+        ("offset", "down"),
         ("channels", "GBR"),
         ("channels", ["BGR"]),
         ("mean", (1.0, 2.0)),

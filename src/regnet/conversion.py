@@ -55,7 +55,7 @@ class Request:
     def model_name(self) -> str:
         """The name of the model: the one asked for, its card's, or its file's."""
         card_name = self.card.name if self.card else None
-        return _file_name(self.name or card_name or self.weights.stem)
+        return _file_name(self.name or card_name or _stem(self.weights))
 
     @property
     def file_name(self) -> str:
@@ -87,6 +87,12 @@ def require_format(format: Format, preprocessing: Preprocessing) -> None:
             f"--preprocessing graph is for OpenVINO IR: leave out --format {format}, or leave out "
             "--preprocessing and give the model crops"
         )
+
+
+def _stem(weights: Path) -> str:
+    """Return a file's name without its suffix; a folder's may have a dot of its own."""
+    known = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".tar", ".ckpt", ".json")
+    return weights.stem if weights.suffix in known else weights.name
 
 
 def _file_name(name: str) -> str:

@@ -146,10 +146,13 @@ def _axes(image: Node, preprocess: Preprocess) -> _Axes:
     rest = opset.subtract(target, _int(preprocess.crop))
     start = opset.bitwise_right_shift(rest, _int(1))
     odd = opset.bitwise_and(rest, _int(1))
-    up = odd if preprocess.offset == "ceil" else opset.bitwise_and(odd, start)  # half to even
+    # Of a half: up, half to even, or down.
+    up = {"ceil": odd, "round": opset.bitwise_and(odd, start), "floor": _int([0])}
     shrink = opset.split(opset.subtract(source, target), _int(0), 2).outputs()
     wide = opset.maximum(_int([0]), opset.multiply(shrink[1], _int([2])))
-    return _Axes(source, target, opset.add(start, up), opset.greater(shrink[0], wide))
+    return _Axes(
+        source, target, opset.add(start, up[preprocess.offset]), opset.greater(shrink[0], wide)
+    )
 
 
 def _divide(number: Node, by: Node) -> Node:

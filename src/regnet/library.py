@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from regnet.cache import cache_dir
+from regnet.checkpoints.model_files import is_model_folder, model_files
 from regnet.conversion import Conversion, InferencePrecision, Request, read_conversion
 from regnet.errors import ConversionError, MissingExtraError, UnknownModelError
 from regnet.files import sha384_of
@@ -167,8 +168,18 @@ def int8_beside(path: Path) -> Path:
 
 
 def _names_a_file(model: str | Path) -> bool:
+    """Tell whether a model is a path; a folder of a card's name is one if it holds a model."""
     path = Path(model)
+    if path.is_dir():
+        return is_model_folder(path) or not _is_a_card(str(model))
     return path.suffix in (*CHECKPOINT_SUFFIXES, *CONVERTED_SUFFIXES) or os.path.exists(path)
+
+
+def _is_a_card(name: str) -> bool:
+    try:
+        return bool(card_by_name(name))
+    except UnknownModelError:
+        return False
 
 
 def _checkpoint(path: Path) -> Path:
@@ -177,8 +188,11 @@ def _checkpoint(path: Path) -> Path:
         raise UnknownModelError(f"{path}: no such file")
     if path.suffix in CONVERTED_SUFFIXES:
         raise UnknownModelError(f"{path}: is a converted model; a checkpoint is wanted here")
-    if not path.is_file():
-        raise UnknownModelError(f"{path}: is not a file; name a checkpoint or a card")
+    if not path.is_file() and not is_model_folder(path):
+        raise UnknownModelError(
+            f"{path}: is not a file, nor a folder with the config.json of a model; name a "
+            "checkpoint, a folder of Hugging Face's, or a card"
+        )
     return path
 
 
@@ -186,7 +200,7 @@ def _key(request: Request) -> str:
     """Return a short hash of all that a conversion depends on, the weights' content above all."""
     parts = {
         **request.key_parts(),
-        "weights": request.sha384 or sha384_of(request.weights),
+        "weights": request.sha384 or model_files(request.weights).digest,
         "version": TOOL_VERSION,
     }
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

@@ -11,7 +11,7 @@ from regnet.errors import ProtocolError, shown
 
 Channels = Literal["BGR", "RGB"]
 Interpolation = Literal["bicubic", "bilinear", "opencv-linear"]
-Offset = Literal["round", "ceil"]
+Offset = Literal["round", "ceil", "floor"]
 Triple = tuple[float, float, float]
 Size = tuple[int, int]
 Box = tuple[int, int, int, int]
@@ -25,7 +25,7 @@ class Preprocess:
 
     `interpolation` is Pillow's on uint8 (bicubic, bilinear), or OpenCV's INTER_LINEAR on float32.
     `offset` says where a crop begins that cannot be centred: a half is rounded to the even
-    neighbour, or up. `mean` and `scale` are on 0..255 pixels in the order of `channels`:
+    neighbour, up, or down. `mean` and `scale` are on 0..255 pixels in the order of `channels`:
     (pixel - mean) / scale. Raises `ProtocolError` where a value is impossible.
     """
 
@@ -65,11 +65,17 @@ class Preprocess:
     def crop_box(self, width: int, height: int) -> Box:
         """Return (left, top, right, bottom) of the centre crop in a resized image.
 
-        An offset is int(round((side - crop) / 2)), half to even, or ceil((side - crop) / 2).
+        An offset is (side - crop) / 2, rounded half to even, up or down.
         """
-        whole = math.ceil if self.offset == "ceil" else round
-        left, top = whole((width - self.crop) / 2), whole((height - self.crop) / 2)
+        left = _whole((width - self.crop) / 2, self.offset)
+        top = _whole((height - self.crop) / 2, self.offset)
         return left, top, left + self.crop, top + self.crop
+
+
+def _whole(number: float, rule: Offset) -> int:
+    if rule == "round":
+        return round(number)
+    return math.ceil(number) if rule == "ceil" else math.floor(number)
 
 
 def preprocess_from_dict(values: object) -> Preprocess:

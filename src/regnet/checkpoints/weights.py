@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from regnet.checkpoints.hub_settings import Settings, read_settings
 from regnet.checkpoints.layouts import LayoutName, to_pycls
+from regnet.checkpoints.model_files import ModelFiles, model_files
 from regnet.checkpoints.provenance import Provenance, provenance_from_json, provenance_to_json
 from regnet.checkpoints.shapes import (
     Shape,
@@ -22,7 +24,7 @@ from regnet.checkpoints.shapes import (
 )
 from regnet.checkpoints.tensorfile import Content, plain_tensor, read_content
 from regnet.errors import MismatchError, MissingExtraError, OutputError, WeightsError
-from regnet.files import new_folder_beside, sha384_of
+from regnet.files import new_folder_beside
 from regnet.labels import Labels
 from regnet.protocol import Channels, Preprocess
 from regnet.spec import Spec, published_name, spec_by_name
@@ -89,6 +91,9 @@ def read_checkpoint(
 ) -> Checkpoint:
     """Read a checkpoint in any known layout from .pyth, .pth, .pt, .bin or .safetensors.
 
+    `path` is a file, or a folder that transformers or timm wrote, of which classes and
+    preprocessing are taken too.
+
     The architecture is found from the tensors' shapes. `spec` insists on one: a name on the
     architecture, a spec on the number of classes as well. `new_head` replaces the classifier by a
     fresh one of so many classes (normal with deviation 0.01 from `seed`, bias 0). `channels` is the
@@ -98,7 +103,9 @@ def read_checkpoint(
     RegNet's or not the one asked for, `WeightsError` where the file cannot be used otherwise.
     """
     path = Path(path)
-    content = read_content(path)
+    files = model_files(path)
+    settings = read_settings(files)
+    content = _content(files)
     with _naming(path):
         recorded = _recorded(content)
         network = find_network(content.value, entry)
@@ -113,6 +120,7 @@ def read_checkpoint(
         spec = _agreed_spec(spec, recorded.spec, found, new_head)
         _check_tensors(spec, tensors, head=new_head is None)
         state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
+        labels = recorded.labels or _labels(settings, spec, new_head)
     order = channels or recorded.channels or taken.layout.channels
     if order == "RGB":
         state[_STEM] = state[_STEM].flip(1)
@@ -124,15 +132,36 @@ def read_checkpoint(
         layout=taken.layout.name,
         channels=order,
         source=path,
-        sha384=sha384_of(path),
+        sha384=files.weights_sha384,
         entry=taken.path,
         prefix=taken.prefix,
         beside=network.beside,
         name=recorded.name or published_name(spec),
-        labels=recorded.labels if new_head is None else None,
-        preprocess=recorded.preprocess,
+        labels=labels if new_head is None else None,
+        preprocess=recorded.preprocess or settings.preprocess,
         extra=recorded.extra,
     )
+
+
+def _content(files: ModelFiles) -> Content:
+    """Return what is in the weights, all parts together if they are sharded."""
+    if len(files.weights) == 1:
+        return read_content(files.weights[0])
+    tensors: dict[str, Any] = {}
+    for path in files.weights:
+        part = read_content(path).value
+        if not isinstance(part, Mapping):
+            raise WeightsError(f"{path}: is not a part of a model")
+        tensors |= part
+    return Content(tensors)
+
+
+def _labels(settings: Settings, spec: Spec, new_head: int | None) -> Labels | None:
+    """Return the classes beside the weights; raises `MismatchError` if they are not as many."""
+    labels = settings.labels
+    if labels is not None and new_head is None and len(labels) != spec.classes:
+        raise MismatchError(f"{len(labels)} labels in config.json, {spec.classes} in the weights")
+    return labels
 
 
 @contextlib.contextmanager

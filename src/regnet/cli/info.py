@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regnet.checkpoints.model_files import is_model_folder
 from regnet.cli.console import print_json
 from regnet.cli.options import CheckpointEntry
 from regnet.complexity import complexity
@@ -63,7 +64,7 @@ def _report(model: str, image_size: int | None, entry: str | None) -> dict[str, 
     path = Path(model)
     if path.suffix in (".xml", ".onnx"):
         return _converted(path, image_size)
-    if path.suffix in CHECKPOINT_SUFFIXES or path.is_file():
+    if path.suffix in CHECKPOINT_SUFFIXES or path.is_file() or is_model_folder(path):
         return _checkpoint(path, image_size, entry)
     return _named(model, image_size)
 
@@ -97,7 +98,7 @@ def _bare_network(name: str, image_size: int) -> dict[str, Any]:
 
 
 def _checkpoint(path: Path, image_size: int | None, entry: str | None) -> dict[str, Any]:
-    if not path.is_file():
+    if not path.exists():
         raise UnknownModelError(f"{path}: no such file")
     from regnet.checkpoints.weights import read_checkpoint
 

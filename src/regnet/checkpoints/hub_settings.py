@@ -1,0 +1,213 @@
+"""Classes and preprocessing out of the JSON files of transformers and timm."""
+
+import json
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from regnet.checkpoints.model_files import ModelFiles, read_json
+from regnet.class_list import WNID, parse_classes
+from regnet.errors import ProtocolError, WeightsError, shown
+from regnet.labels import Labels, first_name, imagenet_labels, label_of
+from regnet.protocol import Interpolation, Offset, Preprocess, Triple
+
+_KINDS = ("regnet", "timm_wrapper")
+_UNNAMED = re.compile(r"LABEL_\d+")
+# Pillow's filters by their numbers, as transformers writes them.
+_FILTERS: Mapping[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
+_SQUASHED_FROM = 384  # the side from which ConvNextImageProcessor stretches instead of cropping
+_HALF: Triple = (0.5, 0.5, 0.5)
+_MEAN: Triple = (0.485, 0.456, 0.406)
+_STD: Triple = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the JSON files say; None where they are silent. `assumed`: a sentence for each guess."""
+
+    labels: Labels | None = None
+    preprocess: Preprocess | None = None
+    assumed: tuple[str, ...] = ()
+
+
+def read_settings(files: ModelFiles) -> Settings:
+    """Return the classes and the preprocessing beside a checkpoint's weights.
+
+    Raises `WeightsError` where a file is damaged, or describes another network than a RegNet.
+    """
+    if files.config is None:
+        return Settings()
+    config = read_json(files.config)
+    try:
+        return _settings(config, files)
+    except (TypeError, ValueError, KeyError, AttributeError, ProtocolError) as exc:
+        raise WeightsError(f"{files.config.parent}: {exc}") from exc
+
+
+def _settings(config: Mapping[str, Any], files: ModelFiles) -> Settings:
+    if "architecture" in config or "pretrained_cfg" in config:
+        known = {**config, **config.get("pretrained_cfg", {})}
+        labels = _timm_labels(known) or _transformers_labels(config)
+        if not known.get("input_size"):
+            return Settings(labels)
+        return Settings(labels, *_timm_protocol(known))
+    kind = config.get("model_type")
+    if kind not in _KINDS:
+        named = f"model_type {shown(kind)}" if kind else "no model_type"
+        raise WeightsError(f"{files.config}: has {named}; regnet reads 'regnet'")
+    labels = _transformers_labels(config)
+    if files.preprocessor is None:
+        return Settings(labels)
+    return Settings(labels, *_transformers_protocol(read_json(files.preprocessor)))
+
+
+def _transformers_labels(config: Mapping[str, Any]) -> Labels | None:
+    names = config.get("id2label")
+    if not names or all(_UNNAMED.fullmatch(str(name)) for name in names.values()):
+        return None
+    return _labels(names, "id2label")
+
+
+def _timm_labels(config: Mapping[str, Any]) -> Labels | None:
+    names = config.get("label_names") or config.get("labels")
+    if not names:
+        return None
+    descriptions = config.get("label_descriptions")
+    if isinstance(descriptions, dict) and all(WNID.fullmatch(str(name)) for name in names):
+        return tuple(label_of((name, str(descriptions.get(name, "")))) for name in names)
+    return _labels(list(names), "label_names")
+
+
+def _labels(names: Any, field: str) -> Labels:
+    """Return the classes of a list, or of an object by their numbers; ImageNet's as they are."""
+    try:
+        labels = tuple(map(label_of, parse_classes(json.dumps(names), ".json")))
+    except ValueError as exc:
+        raise ValueError(f"{field}: {exc}") from exc
+    known = imagenet_labels()
+    same = [first_name(a.name) == first_name(b.name) for a, b in zip(labels, known, strict=False)]
+    return known if len(labels) == len(known) and all(same) else labels
+
+
+def _timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]]:
+    """Return timm's transform for evaluation: a short side of crop / crop_pct, a centre crop."""
+    _, height, width = config["input_size"]
+    crop = min(height, width)
+    strange = [] if height == width else [f"crops of {width} x {height}"]
+    mode = config.get("crop_mode") or "center"
+    strange += [] if mode == "center" else [f"crop_mode {mode}"]
+    asked = config.get("interpolation") or "bicubic"
+    strange += [] if asked in _FILTERS.values() else [f"interpolation {asked}"]
+    preprocess = _protocol(
+        "timm",
+        resize=math.floor(crop / (config.get("crop_pct") or 0.875)),
+        crop=crop,
+        interpolation="bilinear" if asked == "bilinear" else "bicubic",
+        mean=_triple(config.get("mean") or _MEAN),
+        std=_triple(config.get("std") or _STD),
+    )
+    return preprocess, _said(preprocess, strange)
+
+
+def _transformers_protocol(values: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]]:
+    """Return the protocol of an image processor of transformers, of ConvNeXt's kind or a plain one.
+
+    ConvNeXt's, which RegNet has, shrinks the short side to size / crop_pct and crops the size.
+    """
+    kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "")
+    convnext = "crop_pct" in values or kind.startswith("ConvNext")
+    strange = [] if values.get("do_resize", True) else ["no resize"]
+    side, is_square = _side(values.get("size", 384 if convnext else 224), convnext=convnext)
+    resize = crop = side
+    if is_square:
+        strange.append(f"photos stretched to {side} x {side}")
+    elif convnext:
+        resize = int(side / (values.get("crop_pct") or 224 / 256))
+    if not convnext and values.get("do_center_crop", False):
+        crop, _ = _side(values.get("crop_size", side), convnext=False)
+    elif not convnext and not is_square:
+        strange.append("photos that are not cropped")
+    number = values.get("resample", 3 if convnext else 2)
+    strange += [] if number in _FILTERS else [f"resample {shown(number)}"]
+    mean, std = _normalisation(values, standard=convnext)
+    preprocess = _protocol(
+        "transformers",
+        resize=resize,
+        crop=min(crop, resize),
+        interpolation=_FILTERS.get(number, "bicubic"),
+        offset="floor",
+        mean=mean,
+        std=std,
+    )
+    strange += [] if crop <= resize else [f"a crop of {crop} padded with black"]
+    return preprocess, _said(preprocess, strange)
+
+
+def _side(size: Any, *, convnext: bool) -> tuple[int, bool]:
+    """Return the pixels of a size, and whether photos are stretched to a square of them."""
+    if isinstance(size, int):
+        return size, convnext and size >= _SQUASHED_FROM
+    if side := size.get("shortest_edge"):
+        return int(side), convnext and side >= _SQUASHED_FROM
+    return min(int(size["height"]), int(size["width"])), True
+
+
+def _normalisation(values: Mapping[str, Any], *, standard: bool) -> tuple[Triple, Triple]:
+    """Return mean and standard deviation of pixels that are rescaled to 0..1."""
+    unit = values.get("rescale_factor", 1 / 255) * 255 if values.get("do_rescale", True) else 255
+    if not values.get("do_normalize", True):
+        return (0.0, 0.0, 0.0), _triple(1 / unit)
+    mean = _triple(values.get("image_mean") or (_HALF if standard else _MEAN))
+    std = _triple(values.get("image_std") or (_HALF if standard else _STD))
+    return _divided(mean, unit), _divided(std, unit)
+
+
+def _divided(values: Triple, by: float) -> Triple:
+    a, b, c = (value if math.isclose(by, 1) else value / by for value in values)
+    return a, b, c
+
+
+def _triple(values: Any) -> Triple:
+    if isinstance(values, int | float):
+        return float(values), float(values), float(values)
+    a, b, c = map(float, values)
+    return a, b, c
+
+
+def _protocol(
+    name: str,
+    *,
+    resize: int,
+    crop: int,
+    interpolation: Interpolation,
+    mean: Triple,
+    std: Triple,
+    offset: Offset = "round",
+) -> Preprocess:
+    """Return the protocol of RGB mean and deviation in 0..1 for the stem's BGR in 0..255."""
+    return Preprocess(
+        name=name,
+        resize=resize,
+        crop=crop,
+        interpolation=interpolation,
+        offset=offset,
+        mean=_levels(mean),
+        scale=_levels(std),
+    )
+
+
+def _levels(rgb: Triple) -> Triple:
+    r, g, b = (round(255 * value, 6) for value in rgb)
+    return b, g, r
+
+
+def _said(preprocess: Preprocess, strange: list[str]) -> tuple[str, ...]:
+    """Return the sentence about what a protocol of ours cannot express."""
+    if not strange:
+        return ()
+    return (
+        f"protocol: {' and '.join(strange)} cannot be reproduced; instead short side "
+        f"{preprocess.resize}, centre crop {preprocess.crop}, {preprocess.interpolation}",
+    )

@@ -1,0 +1,122 @@
+"""Which files a checkpoint consists of: one, or the folder that Hugging Face's tools write."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from regnet.errors import WeightsError
+from regnet.files import sha384_of
+
+CONFIG = "config.json"
+_PREPROCESSOR = "preprocessor_config.json"
+# In the order in which they are taken.
+_WEIGHTS = (
+    "model.safetensors",
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "pytorch_model.pth",
+    "model.pth",
+)
+_SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}(\.safetensors|\.bin)")
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """The files of a checkpoint: its weights (several if sharded), and JSON files beside them."""
+
+    weights: tuple[Path, ...]
+    config: Path | None = None
+    preprocessor: Path | None = None
+
+    @property
+    def weights_sha384(self) -> str:
+        """The SHA-384 of the weights: of their file or, if sharded, of all files' hashes."""
+        return _combined(self.weights)
+
+    @property
+    def digest(self) -> str:
+        """A hash of all files; without JSON files that of the weights."""
+        settings = (path for path in (self.config, self.preprocessor) if path)
+        return _combined((*self.weights, *settings))
+
+
+def _combined(paths: tuple[Path, ...]) -> str:
+    hashes = [sha384_of(path) for path in paths]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha384("\n".join(hashes).encode()).hexdigest()
+
+
+def is_model_folder(path: Path) -> bool:
+    """Tell whether a path is a folder with the description of a model."""
+    return (path / CONFIG).is_file()
+
+
+def model_files(path: Path) -> ModelFiles:
+    """Return the files of a checkpoint: a file, a folder of Hugging Face's, or a file in one.
+
+    A file that has another name than those of Hugging Face is a checkpoint of its own. Raises
+    `WeightsError` where a folder has no description or no weights, or a shard is missing.
+    """
+    if path.is_dir():
+        return _in_folder(path, _weights_in(path))
+    if is_model_folder(path.parent) and (path.name in _WEIGHTS or _SHARD.fullmatch(path.name)):
+        return _in_folder(path.parent, _whole(path))
+    return ModelFiles((path,))
+
+
+def _weights_in(folder: Path) -> Path:
+    present = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+    if present and is_model_folder(folder):
+        return present[0]
+    missing = [] if is_model_folder(folder) else [CONFIG]
+    missing += [] if present else ["weights (model.safetensors or pytorch_model.bin)"]
+    raise WeightsError(
+        f"{folder}: a folder is a model if it is one of Hugging Face's: it lacks "
+        f"{' and '.join(missing)}. Name a checkpoint file"
+    )
+
+
+def _whole(path: Path) -> Path:
+    """Return the index of a shard, any other file as it is."""
+    if (match := _SHARD.fullmatch(path.name)) is None:
+        return path
+    index = path.with_name(f"{match[1]}{match[2]}.index.json")
+    if not index.is_file():
+        raise WeightsError(f"{path}: is one of several parts, and their {index.name} is missing")
+    return index
+
+
+def _in_folder(folder: Path, weights: Path) -> ModelFiles:
+    preprocessor = folder / _PREPROCESSOR
+    return ModelFiles(
+        _shards(weights) if weights.suffix == ".json" else (weights,),
+        folder / CONFIG,
+        preprocessor if preprocessor.is_file() else None,
+    )
+
+
+def _shards(index: Path) -> tuple[Path, ...]:
+    places = read_json(index).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise WeightsError(f"{index}: has no weight_map")
+    names = sorted({str(name) for name in places.values()})
+    if strange := [name for name in names if Path(name).name != name]:
+        raise WeightsError(f"{index}: {strange[0]!r:.80} is not a file of its folder")
+    if missing := [name for name in names if not index.with_name(name).is_file()]:
+        raise WeightsError(f"{index}: {missing[0]} is missing")
+    return tuple(index.with_name(name) for name in names)
+
+
+def read_json(path: Path) -> Mapping[str, Any]:
+    """Return the object in a JSON file; raises `WeightsError`."""
+    try:
+        value = json.loads(path.read_text("utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as exc:
+        raise WeightsError(f"{path}: cannot be read as JSON ({exc})") from exc
+    if not isinstance(value, dict):
+        raise WeightsError(f"{path}: is not a JSON object")
+    return value

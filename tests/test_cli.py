@@ -13,8 +13,10 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from local_server import LocalServer, stalls_after
+from PIL import Image
 
 from regnet.cli.info import _layers_text
 from regnet.library import Library
@@ -52,6 +54,38 @@ def test_the_table_shows_labels_and_percents() -> None:
     assert re.search(r"cat\.png\n +5\d\.\d %  █+ +Egyptian cat\n", text)
     assert re.search(r"espresso\.png\n +9\d\.\d %  █+ +espresso\n", text)
     assert len(text.splitlines()) == 6
+
+
+def test_skipped_files_and_dark_photos_are_lines_on_standard_error(tmp_path: Path) -> None:
+    (tmp_path / "@eaDir").mkdir()
+    for name in ("a.png", "b", "@eaDir/a.png"):
+        (tmp_path / name).write_bytes(CAT.read_bytes())
+    for name in ("a.json", "b.json", "README"):
+        (tmp_path / name).write_text("text")
+    for number in range(5):
+        dark = np.full((8, 8), number, np.uint16)
+        Image.fromarray(dark).save(tmp_path / f"dark{number}.png")
+    done = regnet("classify", "-m", "bundled", "-f", "jsonl", tmp_path)
+    assert len(done.stdout.splitlines()) == 7
+    lines = done.stderr.decode().splitlines()
+    assert [line for line in lines if ": skipped " in line] == [
+        f"regnet: {tmp_path}: skipped 3 files that are no pictures: 2 .json, 1 without suffix; "
+        "and folders that hold no photos: @eaDir (1 file)"
+    ]
+    named = [line for line in lines if "as if they had 12 bits" in line]
+    assert len(named) == 3
+    assert all(line.startswith(f"regnet: {tmp_path}/dark") for line in named)
+    assert "regnet: 2 more 16-bit photos are nearly black" in lines
+
+
+def test_addresses_are_not_opened_offline() -> None:
+    with LocalServer() as server:
+        server.files["/cat.png"] = CAT.read_bytes()
+        url = f"{server.base}/cat.png"
+        (found,) = classify("--offline", url, code=1)
+        assert found["error"] == "not opened, because of --offline"
+        regnet("explain", "-m", "bundled", "--json", "--offline", url, code=1)
+        assert server.log == []
 
 
 def test_a_folder_is_searched_with_its_subfolders(tmp_path: Path) -> None:

@@ -10,14 +10,17 @@ from pathlib import Path
 
 import pytest
 from local_server import LocalServer
+from tars import Content, Link, Mode, tar
 
 from regnet.cluster.entries import Partition, jobs, unpack
 from regnet.cluster.plan import local_places, partitions
 from regnet.data.sources import iter_items
 from regnet.errors import ClusterError, ImageError
+from regnet.notices import SkippedFilesWarning
 from regnet.samples import sample_photos
 
 CAT, ESPRESSO, HOPPER = sample_photos()
+MODES: dict[str, Mode] = {"": "w", ".gz": "w:gz"}
 Found = list[tuple[str, bytes | str]]
 
 
@@ -87,6 +90,37 @@ def test_partitions_hold_what_one_machine_classifies(folder: Path, size: int) ->
     assert list(images(parts)) == expected
     assert [part.images for part in parts[:-1]] == [size] * (len(parts) - 1)
     assert [part.number for part in parts] == list(range(len(parts)))
+
+
+def test_partitions_hold_links_tars_in_tars_and_odd_names(tmp_path: Path) -> None:
+    cat, hopper = CAT.read_bytes(), HOPPER.read_bytes()
+    for name, content in (("p", cat), ("q.jpg.1", hopper), ("n.txt", b"text"), ("r.nef", b"II*\0")):
+        (tmp_path / name).write_bytes(content)
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        for name in ("p", "q.jpg.1", "n.txt", "r.nef"):
+            archive.write(tmp_path / name, f"photos\\{name}")
+    members: dict[str, Content] = {
+        "d/p": cat,
+        "l.jpg": Link("d/p"),
+        "gone.jpg": Link("d/q"),
+        "plain.tar": tar({"h": hopper, "l.jpg": Link("h", hard=True), "n.txt": b"text"}),
+        "packed.tgz": tar({"h": hopper, "i.jpg": cat}, "w:gz"),
+        "d/last.jpg": hopper,
+    }
+    for suffix, mode in MODES.items():
+        (tmp_path / f"t.tar{suffix}").write_bytes(tar(members, mode))
+    sources = [tmp_path, *(tmp_path / f"t.tar{suffix}" for suffix in MODES), tmp_path / "z.zip"]
+    expected = on_one_machine(*sources)
+    with pytest.warns(SkippedFilesWarning, match=r"4 sources: skipped 7 files.*: 4 \.txt, 1 \.gz"):
+        parts = planned(*sources)
+    assert list(images(parts)) == expected
+    assert len(expected) == 3 + 2 * 8 + 3
+
+
+def test_addresses_are_not_opened_offline() -> None:
+    sources = ["http://127.0.0.1:9/a.jpg", "s3://bucket/photos"]
+    rows = list(images(partitions(sources, 10, offline=True)))
+    assert rows == [(source, "not opened, because of --offline") for source in sources]
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.6, 0.9])
@@ -179,6 +213,23 @@ def test_object_stores(store: str, folder: Path) -> None:
         ("memory:///bucket/rows.parquet#0", CAT.read_bytes()),
         ("memory:///bucket/rows.parquet#1", b"none"),
     ]
+
+
+def test_objects_of_odd_names_are_told_by_their_content() -> None:
+    fs = pytest.importorskip("fsspec").filesystem("memory")
+    objects = {"0a1b": HOPPER, "c.jfif": CAT, "d/e.jpg_large": ESPRESSO, "d/f.psd": CAT}
+    for name, path in objects.items():
+        fs.pipe_file(f"/odd/{name}", path.read_bytes())
+    for name in ("0a1b.json", "notes", "d/g.bin", "@eaDir/x.jpg", ".h/y.jpg"):
+        fs.pipe_file(f"/odd/{name}", b"no picture")
+    with pytest.warns(
+        SkippedFilesWarning, match=r"odd: skipped 3 files .*: 1 \.bin, 1 \.json, 1 wi"
+    ):
+        found = dict(images(planned("memory://odd")))
+    expected = {f"memory:///odd/{name}": path.read_bytes() for name, path in objects.items()}
+    assert found == expected
+    matches = [name for name, _ in images(planned("memory://odd/*"))]
+    assert sorted(matches) == sorted(expected)
 
 
 def test_what_is_not_in_the_store_has_the_reason(store: str) -> None:

@@ -30,6 +30,7 @@ from regnet.data.remote import Fetcher
 from regnet.data.sources import Item, count_items, iter_items
 from regnet.errors import ImageError
 from regnet.formats import IMAGE_SUFFIXES
+from regnet.notices import SkippedFilesWarning
 
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
@@ -644,6 +645,43 @@ def test_archives_are_told_by_content_or_name() -> None:
     assert ".zip" not in IMAGE_SUFFIXES
 
 
+def test_backslashes_part_the_folders_of_a_zip(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    make_zip(path, {"photos\\cats\\1.jpg": b"one", "photos\\@eaDir\\1.jpg": b"thumb"})
+    item = only(iter_items([path]))
+    assert (item.source, item.read()) == (f"{path}/photos/cats/1.jpg", b"one")
+
+
+def test_a_parquet_file_gives_its_rows(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    photos = [b"\xff\xd8\xffone", None, b"\xff\xd8\xfftwo"]
+    (tmp_path / "rows").mkdir()
+    for name in ("b", "a"):
+        pq.write_table(pa.table({"image": photos}), tmp_path / "rows" / f"{name}.parquet")
+    (tmp_path / "rows" / "README.md").write_text("text")
+    for source, files in ((tmp_path / "rows", "ab"), (f"{tmp_path}/rows/*.parquet", "ab")):
+        items = list(iter_items([source]))
+        expected = [f"{tmp_path}/rows/{file}.parquet#{row}" for file in files for row in range(3)]
+        assert [item.source for item in items] == expected
+        assert [items[0].read(), items[5].read()] == [photos[0], photos[2]]
+        assert "no bytes of an image" in reason(items[1])
+        assert count_items([source]) == 6
+    with pytest.warns(SkippedFilesWarning, match=r"skipped 1 file that is no picture: 1 \.md$"):
+        list(iter_items([tmp_path / "rows"]))
+
+
+def test_a_parquet_file_without_images_is_an_error(tmp_path: Path) -> None:
+    pa = pytest.importorskip("pyarrow")
+    import pyarrow.parquet as pq
+
+    pq.write_table(pa.table({"n": [1, 2]}), tmp_path / "a.parquet")
+    (tmp_path / "b.parquet").write_bytes(b"none")
+    assert "which column is the image" in reason(only(iter_items([tmp_path / "a.parquet"])))
+    assert "cannot" in reason(only(iter_items([tmp_path / "b.parquet"])))
+
+
 # Standard input
 
 
@@ -926,6 +964,17 @@ def test_a_server_that_is_not_there_is_an_error() -> None:
 @pytest.mark.parametrize("url", ["ftp://host/a.jpg", "file:///etc/passwd", "s3://bucket/a.jpg"])
 def test_other_schemes_are_errors(url: str) -> None:
     assert "is read by `regnet classify --ray` alone" in reason(only(iter_items([url])))
+
+
+ADDRESSES = ["http://127.0.0.1:9/a.jpg", "HTTPS://host/a.jpg", "rtsp://host/x", "s3://bucket/a"]
+
+
+@pytest.mark.parametrize("url", ADDRESSES)
+def test_no_address_is_opened_offline(url: str, tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"x")
+    away, here = iter_items([url, tmp_path / "a.jpg"], offline=True)
+    assert "not opened, because of --offline" in reason(away)
+    assert here.read() == b"x"
 
 
 def test_naming_files_imports_no_http(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def _wanted(folder: str, top: str, tally: SkipTally | None) -> Iterator[Found]:
         for entry in entries:
             if is_clutter(entry.name):
                 if tally is not None and _is_folder(entry):
-                    tally.add_folder(top, entry.name, _count_files(entry.path))
+                    tally.add_folder(top, entry.name, count_files(entry.path))
             elif _is_folder(entry):
                 yield entry.path, True
             elif _is_regular(entry):
@@ -78,7 +78,7 @@ def _head(path: str) -> bytes:
         return b""
 
 
-def _count_files(folder: str) -> int:
+def count_files(folder: str) -> int:
     """Return how many files are below a folder, at most `MAX_COUNTED`; links are not followed."""
     names = (name for _, _, files in os.walk(folder) for name in files)
     return sum(1 for _ in islice(names, MAX_COUNTED))

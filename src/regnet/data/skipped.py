@@ -113,8 +113,8 @@ class SkipTally:
         """Return what was counted so far."""
         return Skipped(
             tuple(self._places),
-            tuple(self._suffixes.most_common()),
-            tuple(self._folders.most_common()),
+            _by_count(self._suffixes),
+            _by_count(self._folders),
         )
 
 
@@ -127,7 +127,11 @@ def joined(parts: Iterable[Skipped]) -> Skipped:
         suffixes.update(dict(part.suffixes))
         folders.update(dict(part.folders))
     places = dict.fromkeys(place for part in parts for place in part.places)
-    return Skipped(tuple(places), tuple(suffixes.most_common()), tuple(folders.most_common()))
+    return Skipped(tuple(places), _by_count(suffixes), _by_count(folders))
+
+
+def _by_count(counts: Counter[str]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(counts.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _suffix(path: str) -> str:

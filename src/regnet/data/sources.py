@@ -23,9 +23,9 @@ from regnet.data.archives import (
     photos_in,
     reader,
 )
-from regnet.data.clutter import first_clutter
+from regnet.data.clutter import is_clutter
 from regnet.data.parquet_images import image_rows, images_from
-from regnet.data.photo_files import image_files, is_picture_file
+from regnet.data.photo_files import count_files, image_files, is_picture_file
 from regnet.data.remote import Fetcher
 from regnet.data.skipped import SkipTally
 from regnet.data.spool import SharedFile
@@ -212,14 +212,19 @@ class Walk:
             yield _failed(pattern, f"cannot be looked for: {_why(exc)}")
             return
         for name in names:
-            path = "/".join(part for part in Path(name).parts if part not in literal)
-            clutter = first_clutter(path)
+            clutter = next((p for p in Path(name).parts if p not in literal and is_clutter(p)), "")
             if os.path.isdir(name):  # noqa: PTH112  (a Path's raises where it may not look)
-                yield from () if "**" in pattern or clutter else self._below(name)
-            elif clutter is None and (any_suffix or is_picture_file(name)):
+                yield from () if "**" in pattern else self._folder_matched(pattern, name, clutter)
+            elif not clutter and (any_suffix or is_picture_file(name)):
                 yield from self._file(name)
             elif self._tally is not None:
-                self._tally.add(pattern, path if clutter else name.replace(os.sep, "/"))
+                self._tally.add(pattern, f"{clutter}/{Path(name).name}".lstrip("/"))
+
+    def _folder_matched(self, pattern: str, name: str, clutter: str) -> Iterator[Item]:
+        if not clutter:
+            yield from self._below(name)
+        elif self._tally is not None:
+            self._tally.add_folder(pattern, clutter, count_files(name))
 
     def _rows(self, name: str) -> Iterator[Item]:
         """Yield the images in a Parquet file. Raises `DatasetError`, `MissingExtraError`."""

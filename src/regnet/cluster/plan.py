@@ -11,6 +11,7 @@ from typing import Final
 from regnet.addresses import without_secrets
 from regnet.cluster.entries import Entry, Kind, Partition, pack, squeeze
 from regnet.data.archives import MAX_BYTES, archive_kind, failing, photos_in
+from regnet.data.clutter import is_clutter
 from regnet.data.object_store import (
     ObjectStore,
     file_size,
@@ -161,7 +162,10 @@ class _Listing(Walk):
     def _object_matches(self, store: ObjectStore, address: str) -> Iterator[Item]:
         any_suffix = bool(Path(store.path).suffix)
         paths = store.matches()
+        literal = set(store.path.split("/"))
         for path in paths:
+            if any(is_clutter(part) for part in path.split("/") if part not in literal):
+                continue
             if store.info(path)["type"] == "directory":
                 yield from () if "**" in store.path else self._object_folder(store, path)
             elif any_suffix or next(store.photos([path], address, self._tally), None):

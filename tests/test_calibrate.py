@@ -3,7 +3,10 @@
 import csv
 import io
 import json
+import re
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,12 +17,19 @@ from typer.testing import CliRunner, Result
 
 from regnet.calibration import temperature
 from regnet.calibration.calibrate import CalibrationReport, calibrate, learn
-from regnet.calibration.conformal import set_sizes, softmax
+from regnet.calibration.conformal import fit_temperature, photos_wanted, set_sizes, softmax
 from regnet.calibration.temperature import calibrated_name
 from regnet.classify import Classifier
 from regnet.cli import build_app
 from regnet.engine import Engine, read_model
-from regnet.errors import ConversionError, DatasetError, ModelError, RegNetError, UnknownModelError
+from regnet.errors import (
+    ConversionError,
+    DatasetError,
+    ModelError,
+    NoGainError,
+    RegNetError,
+    UnknownModelError,
+)
 from regnet.graph import graph_metadata, read_graph, set_graph_metadata
 from regnet.graph_preprocess import embed_preprocessing
 from regnet.labels import Label
@@ -41,7 +51,9 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> CalibrationReport:
-    return calibrate("bundled", photos, subset=True, folder=tmp_path_factory.mktemp("out"))
+    # So few photos make held-out ones less likely.
+    folder = tmp_path_factory.mktemp("out")
+    return calibrate("bundled", photos, subset=True, folder=folder, force=True)
 
 
 def logits_and_probabilities(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -83,6 +95,38 @@ def test_the_seed_alone_splits_the_photos() -> None:
         learn(rows, truths, coverage=0.8, method="lac", seed=seed) for seed in (0, 0, 1)
     )
     assert first == again != other
+
+
+def test_a_temperature_of_chance_is_left_out_where_photos_are_enough() -> None:
+    rows, truths = drawn(600, temperature=1.0)
+    assert fit_temperature(np.log(rows), truths) != 1
+    found = learn(rows, truths, coverage=0.9, method="aps", seed=0)
+    assert len(truths) >= photos_wanted(0.9) == 576
+    assert found.step == found.calibration.temperature == 1
+    assert found.held_out.after.nll == pytest.approx(found.held_out.before.nll, abs=1e-6)
+    few = learn(rows[:500], truths[:500], coverage=0.9, method="aps", seed=0)
+    assert few.step != 1
+    certain = learn(*drawn(600, temperature=2.0), coverage=0.9, method="aps", seed=0)
+    assert certain.step == pytest.approx(2, rel=0.3)
+
+
+def test_a_temperature_that_makes_photos_less_likely_is_not_written(
+    photos: Path, empty: Path
+) -> None:
+    with pytest.raises(NoGainError) as refused:
+        calibrate("bundled", photos, subset=True, folder=empty)
+    assert re.fullmatch(
+        r"bundled: a temperature of 0\.\d+, fitted on 12 photos, makes 24 held-out photos less "
+        r"likely: .* is \d\.\d+ before and \d\.\d+ after\. Nothing was written: calibrate with "
+        r"more labelled photos \(576 are enough as a rule, here are 48\), or write it with --force",
+        str(refused.value),
+    )
+    assert list(empty.iterdir()) == []
+    command = [sys.executable, "-m", "regnet", "calibrate", "bundled", str(photos), "--subset"]
+    done = subprocess.run(command, cwd=empty, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"regnet: {refused.value}\n"
+    assert list(empty.iterdir()) == []
 
 
 def test_sets_that_hold_too_little_are_called_so() -> None:
@@ -150,7 +194,7 @@ def test_a_temperature_whose_record_was_dropped_still_counts(
     del graph.get_rt_info()["regnet"]
     path = saved(graph, tmp_path / "m.xml", precision="fp16")
     assert Classifier(path).metadata.calibration is None
-    again = calibrate(path, photos, subset=True, folder=tmp_path)
+    again = calibrate(path, photos, subset=True, force=True, folder=tmp_path)
     expected = report.learnt.calibration.temperature
     assert again.learnt.calibration.temperature == pytest.approx(expected, abs=1e-3)
 
@@ -161,7 +205,7 @@ def test_a_model_may_be_calibrated_in_its_own_folder(
     for name in report.written.files:
         shutil.copy(report.path.with_name(name), tmp_path)
     path = tmp_path / report.path.name
-    again = calibrate(path, photos, subset=True, folder=tmp_path, coverage=0.8)
+    again = calibrate(path, photos, subset=True, force=True, folder=tmp_path, coverage=0.8)
     assert Classifier(path).metadata.calibration == again.learnt.calibration
 
 
@@ -176,7 +220,7 @@ def test_a_graph_that_makes_the_crop_is_calibrated_too(photos: Path, tmp_path: P
     preprocess = Classifier(BUNDLED).metadata.preprocess
     graph = embed_preprocessing(read_graph(BUNDLED), preprocess)
     path = saved(graph, tmp_path / "m.xml", preprocessing="graph")
-    found = calibrate(path, photos, subset=True, coverage=0.8, folder=tmp_path)
+    found = calibrate(path, photos, subset=True, force=True, coverage=0.8, folder=tmp_path)
     assert found.metadata.preprocessing == "graph"
     top = Classifier(found.path).classify(sample_photos()[1]).top
     assert top.probability > Classifier(path).classify(sample_photos()[1]).top.probability
@@ -185,7 +229,9 @@ def test_a_graph_that_makes_the_crop_is_calibrated_too(photos: Path, tmp_path: P
 def test_the_int8_model_beside_is_found_and_stays_findable(photos: Path, tmp_path: Path) -> None:
     saved(read_graph(BUNDLED), tmp_path / "m.xml")
     saved(read_graph(BUNDLED), tmp_path / "m-int8.xml", precision="int8")
-    found = calibrate(tmp_path / "m.xml", photos, subset=True, precision="int8", folder=tmp_path)
+    found = calibrate(
+        tmp_path / "m.xml", photos, subset=True, force=True, precision="int8", folder=tmp_path
+    )
     assert found.path == tmp_path / "m-calibrated-int8.xml"
     assert Classifier(found.path, precision="int8").metadata.precision == "int8"
 
@@ -214,7 +260,7 @@ def test_unreadable_photos_do_not_count(photos: Path, tmp_path: Path, empty: Pat
     shutil.copytree(photos, tmp_path / "photos")
     for path in sorted((tmp_path / "photos" / CLASSES[0]).iterdir())[:3]:
         path.write_bytes(b"")
-    found = calibrate("bundled", tmp_path / "photos", subset=True, folder=empty)
+    found = calibrate("bundled", tmp_path / "photos", subset=True, force=True, folder=empty)
     assert (found.images, found.unreadable, len(found.failures)) == (48, 3, 3)
     assert found.learnt.calibration.photos + found.learnt.calibration.held_out == 45
     for path in sorted((tmp_path / "photos" / CLASSES[1]).iterdir())[:10]:
@@ -272,7 +318,7 @@ def test_nothing_is_written_unless_the_copy_does_what_it_should(
         lambda graph, t: right(graph, 1.1 * t),
     )
     with pytest.raises(ConversionError, match=r"softmax\(logits / T\).*nothing was written"):
-        calibrate("bundled", photos, subset=True, folder=empty)
+        calibrate("bundled", photos, subset=True, folder=empty, force=True)
     assert list(empty.iterdir()) == []
 
 
@@ -283,13 +329,13 @@ def run(*arguments: object, command: str = "calibrate") -> Result:
 def test_the_command_prints_what_was_measured(
     photos: Path, report: CalibrationReport, empty: Path
 ) -> None:
-    text = run("bundled", photos, "--subset", "-o", empty)
+    text = run("bundled", photos, "--subset", "--force", "-o", empty)
     assert text.exit_code == 0, text.output
     held = report.learnt.held_out
     assert str(empty / "bundled-calibrated-fp16.xml") in text.stdout
     assert f"{report.learnt.calibration.temperature:.4f}" in text.stdout
     assert f"{100 * held.coverage.value:.2f} % of photos" in text.stdout
-    values = json.loads(run("bundled", photos, "--subset", "-o", empty, "--json").stdout)
+    values = json.loads(run("bundled", photos, "--subset", "--force", "-o", empty, "--json").stdout)
     expected = report.to_dict()
     for name in set(expected) - {"path", "files", "max_delta"}:
         assert values[name] == expected[name], name
@@ -298,7 +344,7 @@ def test_the_command_prints_what_was_measured(
 def test_unreadable_photos_show_in_the_exit_status(photos: Path, tmp_path: Path) -> None:
     shutil.copytree(photos, tmp_path / "photos")
     (tmp_path / "photos" / CLASSES[0] / "00.png").write_bytes(b"")
-    found = run("bundled", tmp_path / "photos", "--subset", "-o", tmp_path)
+    found = run("bundled", tmp_path / "photos", "--subset", "--force", "-o", tmp_path)
     assert found.exit_code == 1
     assert "1, left out" in found.stdout
     assert "the file is empty" in found.stdout
@@ -312,7 +358,7 @@ def test_options_that_make_no_sense(photos: Path, empty: Path) -> None:
 
 def test_the_page_shows_both_diagrams(photos: Path, tmp_path: Path) -> None:
     page = tmp_path / "page.html"
-    done = run("bundled", photos, "--subset", "-o", tmp_path, "--html", page)
+    done = run("bundled", photos, "--subset", "--force", "-o", tmp_path, "--html", page)
     assert done.exit_code == 0, done.output
     html = page.read_text()
     assert html.count("<svg") == 3

@@ -48,7 +48,13 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("calibrated")
     write_labelled_photos(folder / "labelled")
     report = calibrate(
-        "bundled", folder / "labelled", subset=True, folder=folder, cache_dir=folder, offline=True
+        "bundled",
+        folder / "labelled",
+        subset=True,
+        folder=folder,
+        force=True,
+        cache_dir=folder,
+        offline=True,
     )
     return report.written.path
 

@@ -17,19 +17,21 @@ from regnet.cache import cache_dir as default_cache_dir
 from regnet.calibration.conformal import (
     Method,
     coverage_range,
-    fit_temperature,
     learn_threshold,
     photos_needed,
+    photos_wanted,
     set_sizes,
     softmax,
+    supported_temperature,
     truth_scores,
 )
+from regnet.calibration.rows import Rows
 from regnet.calibration.temperature import Written, graph_temperature, write_calibrated
 from regnet.certificate import Calibration
 from regnet.data.dataset import open_dataset, sample
 from regnet.data.labelled import Dataset
-from regnet.errors import DatasetError, UnknownModelError
-from regnet.evaluation.scoring import Batch, Failure, Listener, Scores, score
+from regnet.errors import DatasetError, NoGainError, UnknownModelError
+from regnet.evaluation.scoring import Failure, Listener, Scores, score
 from regnet.graph import read_graph
 from regnet.library import Library
 from regnet.metadata import ModelMetadata
@@ -124,6 +126,7 @@ class CalibrationReport:
             "seed": self.seed,
             "temperature_photos": learnt.temperature_photos,
             "threshold_photos": learnt.threshold_photos,
+            "photos_wanted": photos_wanted(learnt.calibration.coverage),
             "calibration": learnt.calibration.to_dict(),
             "held_out": _held_out_values(learnt.held_out),
             "max_delta": self.written.max_delta,
@@ -164,6 +167,7 @@ def calibrate(
     truth: str | Path | None = None,
     subset: bool = False,
     folder: str | Path = ".",
+    force: bool = False,
     entry: str | None = None,
     cache_dir: str | Path | None = None,
     offline: bool = False,
@@ -172,9 +176,10 @@ def calibrate(
 
     `dataset` holds labelled photos that the model was not trained on, like those it will see;
     `coverage` is the probability with which a set shall hold the truth; `precision` "int8" takes
-    the INT8 model. Raises `DatasetError` where the photos are too few or do not fit,
-    `ConversionError` where what was written is not the model asked for (nothing stays then),
-    `OutputError`, `UnknownModelError`, `ModelError`, `DownloadError`.
+    the INT8 model. Raises `DatasetError` if the photos are too few or do not fit; `NoGainError`,
+    unless `force`, if the temperature makes held-out photos less likely; `ConversionError` if what
+    was written is not the model asked for; `OutputError`, `UnknownModelError`, `ModelError`,
+    `DownloadError`. Nothing is written then.
     """
     run = open_run(
         Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry),
@@ -184,7 +189,9 @@ def calibrate(
         truth=truth,
         subset=subset,
     )
-    return run.calibrate(coverage=coverage, method=method, seed=seed, folder=Path(folder))
+    return run.calibrate(
+        coverage=coverage, method=method, seed=seed, folder=Path(folder), force=force
+    )
 
 
 def open_run(
@@ -220,17 +227,18 @@ class Run:
         method: Method = "aps",
         seed: int = 0,
         folder: Path,
+        force: bool = False,
         listeners: Sequence[Listener] = (),
     ) -> CalibrationReport:
-        """Learn, check and write; `listeners` hear of every batch of photos."""
+        """Fit, check and write; `listeners` are called with every batch of photos."""
         _require_coverage(coverage)
         _require_photos(self.dataset.count, coverage, self.dataset.path)
         rows, scores = self._score(listeners)
         _require_photos(len(rows.truths), coverage, self.dataset.path)
-        learnt = _composed(
-            learn(rows.probabilities, rows.truths, coverage=coverage, method=method, seed=seed),
-            graph_temperature(read_graph(self.path)),
-        )
+        fitted = learn(rows.probabilities, rows.truths, coverage=coverage, method=method, seed=seed)
+        if not force:
+            _require_gain(fitted, self.predictor.metadata.name)
+        learnt = _composed(fitted, graph_temperature(read_graph(self.path)))
         metadata = replace(self.predictor.metadata, calibration=learnt.calibration)
         written = write_calibrated(
             self.path, self.predictor, metadata, step=learnt.step, dataset=self.dataset, to=folder
@@ -247,34 +255,9 @@ class Run:
             seed=seed,
         )
 
-    def _score(self, listeners: Sequence[Listener]) -> tuple["_Rows", Scores]:
-        rows = _Rows(self.dataset.count, len(self.predictor.metadata.labels))
+    def _score(self, listeners: Sequence[Listener]) -> tuple[Rows, Scores]:
+        rows = Rows(self.dataset.count, len(self.predictor.metadata.labels))
         return rows, score(self.predictor, self.dataset, listeners=(rows, *listeners))
-
-
-class _Rows:
-    """Listens to all batches and keeps their probabilities: 4 bytes a photo and class."""
-
-    def __init__(self, photos: int, classes: int) -> None:
-        self._probabilities = np.empty((photos, classes), np.float32)
-        self._truths = np.empty(photos, np.int64)
-        self._count = 0
-
-    def __call__(self, batch: Batch) -> None:
-        part = slice(self._count, self._count + len(batch.readable))
-        self._probabilities[part] = batch.scored.probabilities
-        self._truths[part] = batch.readable_truths
-        self._count = part.stop
-
-    @property
-    def probabilities(self) -> NDArray[np.float32]:
-        """Those of the readable photos (readable, classes)."""
-        return self._probabilities[: self._count]
-
-    @property
-    def truths(self) -> NDArray[np.int64]:
-        """Their true classes (readable,)."""
-        return self._truths[: self._count]
 
 
 def _require_coverage(coverage: float) -> None:
@@ -287,9 +270,26 @@ def _require_photos(count: int, coverage: float, path: str) -> None:
     if count < max(needed, 4):
         raise DatasetError(
             f"{path} has {count} readable photos: a coverage of {coverage:g} needs at least "
-            f"{max(needed, 4)}, and hundreds to be of use (a quarter of them sets the threshold); "
-            "give more, or ask for less with --coverage"
+            f"{max(needed, 4)}, and {photos_wanted(coverage):,} to be of use (a quarter of them "
+            "sets the threshold); give more, or ask for less with --coverage"
         )
+
+
+def _require_gain(learnt: Learnt, name: str) -> None:
+    """Raise `NoGainError` if the temperature makes held-out photos less likely."""
+    held, calibration = learnt.held_out, learnt.calibration
+    before, after = held.before.nll or 0.0, held.after.nll or 0.0
+    if after <= before:
+        return
+    wanted = photos_wanted(calibration.coverage)
+    photos = calibration.photos + calibration.held_out
+    raise NoGainError(
+        f"{name}: a temperature of {learnt.step:.3f}, fitted on {learnt.temperature_photos:,} "
+        f"photos, makes {calibration.held_out:,} held-out photos less likely: their negative "
+        f"log-likelihood is {before:.4f} before and {after:.4f} after",
+        f"calibrate with more labelled photos ({wanted:,} are enough as a rule, here are "
+        f"{photos:,})",
+    )
 
 
 def learn(
@@ -306,7 +306,8 @@ def learn(
     """
     fit, rest, held = _split(len(truths), seed)
     logits = np.log(np.maximum(probabilities, _LEAST))
-    step = fit_temperature(logits[fit], truths[fit])
+    enough = len(truths) >= photos_wanted(coverage)
+    step = supported_temperature(logits[fit], truths[fit], enough=enough)
     scores = truth_scores(softmax(logits[rest], step), truths[rest], method)
     threshold = learn_threshold(scores, coverage)
     checked = _check(

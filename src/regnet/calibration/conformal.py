@@ -27,6 +27,10 @@ Truths = NDArray[np.integer[Any]]
 LEAST_TEMPERATURE: Final = 0.02
 MOST_TEMPERATURE: Final = 50.0
 
+_AS_ONE: Final = 0.005  # a temperature this close to 1 is 1
+_CHI_SQUARED: Final = 3.841  # 95 % quantile, one degree of freedom
+_FIT_PHOTOS: Final = 100  # they tell a temperature to within about 10 %
+
 _CHUNK: Final = 2048  # rows in float64 at a time
 _STEPS: Final = 100
 _CLOSE: Final = 1e-10  # relative, of 1 / temperature
@@ -73,6 +77,32 @@ def fit_temperature(logits: Rows, truths: Truths) -> float:
             return 1 / following
         inverse = following
     return 1 / inverse
+
+
+def supported_temperature(logits: Rows, truths: Truths, *, enough: bool) -> float:
+    """Return the temperature of `fit_temperature`, or 1 if the photos do not show that it is not 1.
+
+    That is one within 0.5 % of 1. Of `enough` photos it is also one that the likelihood-ratio test
+    does not tell from 1 with 95 % confidence: it would fit chance alone.
+    """
+    temperature = fit_temperature(logits, truths)
+    if abs(temperature - 1) < _AS_ONE:
+        return 1.0
+    gain = _loss(logits, truths, 1.0) - _loss(logits, truths, temperature)
+    if enough and 2 * len(truths) * gain < _CHI_SQUARED:
+        return 1.0
+    return temperature
+
+
+def _loss(logits: Rows, truths: Truths, temperature: float) -> float:
+    """Return the mean -log p(truth) of softmax(logits / temperature)."""
+    total = 0.0
+    for part in _parts(len(logits)):
+        z = logits[part].astype(np.float64) / temperature
+        z -= z[np.arange(len(z)), truths[part]][:, None]
+        most = z.max(axis=1)
+        total += float((most + np.log(np.exp(z - most[:, None]).sum(axis=1))).sum())
+    return total / len(logits)
 
 
 def _slope(logits: Rows, truths: Truths, inverse: float) -> tuple[float, float]:
@@ -148,6 +178,16 @@ def photos_needed(coverage: float) -> int:
     """Return how many photos a threshold of this coverage in (0, 1) needs at least."""
     share = _exact(coverage)
     return math.ceil(share / (1 - share))
+
+
+def photos_wanted(coverage: float) -> int:
+    """Return how many labelled photos make a calibration worth having, in all.
+
+    A quarter sets the threshold: with n photos the true coverage is within 2 sqrt(c (1 - c) / n)
+    of c, and that is to be no more than half of 1 - c. Another quarter sets the temperature.
+    """
+    share = _exact(coverage)
+    return 4 * max(_FIT_PHOTOS, math.ceil(16 * share / (1 - share)))
 
 
 def _exact(coverage: float) -> "Fraction":

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from regnet.checkpoints.weights import write_safetensors
 from regnet.conversion import Request
 from regnet.convert import convert
-from regnet.errors import DatasetError, MissingExtraError
+from regnet.errors import DatasetError, MissingExtraError, NoGainError
 from regnet.evaluation.evaluate import Evaluation
 from regnet.evaluation.evaluate import Run as EvaluationRun
 from regnet.predictors import Choice, open_predictor
@@ -113,6 +113,9 @@ class _Deployment:
             found = self._calibration = run.calibrate(folder=self._model.parent)
         except DatasetError as exc:  # such as photos that it gets all right
             self._remark(f"Its probabilities are not calibrated: {exc}.")
+            return
+        except NoGainError as exc:
+            self._remark(f"Its probabilities are not calibrated: {exc.reason}.")
             return
         figures = self.training.figures | {"calibration": _learnt(found)}
         self.training = replace(self.training, model=found.path, calibrated=True, figures=figures)

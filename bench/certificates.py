@@ -2,10 +2,10 @@
 
     python bench/certificates.py [--runs 2000] [--seed 0]
 
-Each run draws which photos agree with FP32 for the numbers of restored layers that are looked at, and
-applies the rule of `regnet quantize` to them. A run claims too much if the lower bound (95 % confidence) is
-above the true agreement of the model that was chosen. The last line is one JSON object; the exit
-status is 1 if a bound is too high in more than 5.5 % of the runs of any world.
+Each run draws which photos agree with FP32, for the numbers of restored layers that are looked at,
+and applies the rule of `regnet quantize` to them. A run claims too much if the lower bound (95 %
+confidence) is above the true agreement of the model that was chosen. The last line is one JSON
+object; the exit status is 1 if a bound is too high in more than 5.5 % of the runs of any world.
 """
 
 import argparse

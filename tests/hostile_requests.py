@@ -4,6 +4,7 @@ A corpus written by hand, and an endless supply of good requests with something 
 """
 
 import base64
+import gzip
 import http.client
 import io
 import json
@@ -168,11 +169,7 @@ def _http() -> Iterator[Hostile]:
         400,
     )
     yield _case("http 2", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400, 405, 404, None)
-    packed = zlib.compress(bytes(50 << 20))
-    for kind in ("gzip", "deflate", "br"):
-        yield _case(
-            f"{kind} bomb", message("POST", "/v1/classify", packed, ("Content-Encoding", kind)), 400
-        )
+    yield from _compressed()
     for method in ("TRACE", "CONNECT", "DELETE", "PATCH", "OPTIONS", "PUT", "FOO"):
         yield _case(
             f"method {method}",
@@ -183,6 +180,28 @@ def _http() -> Iterator[Hostile]:
             None,
             closes=True,
         )
+
+
+def _compressed() -> Iterator[Hostile]:
+    zlib_bomb, gzip_bomb = zlib.compress(bytes(50 << 20)), gzip.compress(bytes(50 << 20))
+    bodies = {
+        "deflate bomb": ("deflate", zlib_bomb, 413),
+        "raw deflate bomb": ("deflate", zlib_bomb[2:-4], 413),
+        "gzip bomb": ("gzip", gzip_bomb, 413),
+        "gzip of many bombs": ("gzip", gzip.compress(bytes(1 << 20)) * 100, 413),
+        "gzip of many empty members": ("gzip", gzip.compress(b"") * 100_000, 400),
+        "gzip in gzip": ("gzip", gzip.compress(gzip_bomb), 422),
+        "deflate as gzip": ("gzip", zlib_bomb, 400),
+        "gzip cut off": ("gzip", gzip.compress(PHOTO)[:-9], 400),
+        "gzip with a wrong checksum": ("gzip", gzip.compress(PHOTO)[:-8] + bytes(8), 400),
+        "deflate and more": ("deflate", zlib.compress(PHOTO) + b"x", 400),
+        "br": ("br", zlib_bomb, 415),
+        "gzip twice": ("gzip, gzip", gzip_bomb, 415),
+        "gzip, as it should be": ("X-GZIP", gzip.compress(PHOTO), 200),
+    }
+    for name, (coding, body, status) in bodies.items():
+        packed = message("POST", "/v1/classify", body, ("Content-Encoding", coding))
+        yield _case(name, packed, status)
 
 
 def _paths() -> Iterator[Hostile]:

@@ -24,7 +24,8 @@ pytest.importorskip("tritonclient.grpc")
 
 import tritonclient.grpc as triton  # noqa: E402
 from google.protobuf.message import DecodeError  # noqa: E402
-from tritonclient.grpc import service_pb2  # noqa: E402
+from tritonclient.grpc import model_config_pb2, service_pb2  # noqa: E402
+from tritonclient.grpc.model_config_pb2 import DataType, ModelInstanceGroup  # noqa: E402
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
 from regnet.classify import Classifier  # noqa: E402
@@ -175,6 +176,53 @@ def test_health_and_metadata(client: Any) -> None:
     assert described["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": ["-1"]}]
     assert described["outputs"] == [{"name": "prob", "datatype": "FP32", "shape": ["-1", "200"]}]
     assert described["versions"] == ["1"]
+
+
+def test_configuration(client: Any) -> None:
+    config = client.get_model_config("bundled").config
+    assert (config.name, config.platform, config.backend) == ("bundled", "openvino", "openvino")
+    assert config.max_batch_size == Limits().batch
+    (image,), (prob,) = config.input, config.output
+    assert (image.name, image.data_type, list(image.dims)) == ("image", DataType.TYPE_STRING, [])
+    assert (prob.name, prob.data_type, list(prob.dims)) == ("prob", DataType.TYPE_FP32, [200])
+    assert list(config.dynamic_batching.preferred_batch_size) == [8]
+    assert [group.kind for group in config.instance_group] == [ModelInstanceGroup.KIND_CPU]
+    labels = json.loads(config.parameters["labels"].string_value)
+    assert labels == [label.name for label in ENGINE.metadata.labels]
+    assert client.get_model_config("bundled", "1").config == config
+
+
+def test_statistics(cache: Path) -> None:
+    with running(cache) as server, client_of(server) as client:
+        (before,) = client.get_inference_statistics().model_stats
+        assert (before.name, before.inference_count, before.last_inference) == ("bundled", 0, 0)
+        started = time.perf_counter()
+        for count in (1, 3):
+            client.infer("bundled", photos(*PHOTOS[:count]))
+        took = 1e9 * (time.perf_counter() - started)
+        with pytest.raises(InferenceServerException):
+            client.infer("bundled", photos(b"no photo"))
+        (after,) = client.get_inference_statistics("bundled", "1").model_stats
+        assert after.inference_count == 4
+        stats = after.inference_stats
+        assert (stats.success.count, stats.fail.count) == (2, 1)
+        parts = (stats.queue, stats.compute_input, stats.compute_infer, stats.compute_output)
+        assert [part.count for part in parts] == [2] * 4
+        assert 0 < stats.compute_infer.ns < stats.success.ns < took
+        batches = after.batch_stats
+        assert sum(one.batch_size * one.compute_infer.count for one in batches) == 4
+        assert sum(one.compute_infer.count for one in batches) == after.execution_count
+        assert abs(after.last_inference / 1e3 - time.time()) < 60
+
+
+def test_messages_may_be_compressed_within_the_limit(cache: Path) -> None:
+    with running(cache, limits=Limits(body=1 << 20)) as server, client_of(server) as client:
+        for algorithm in ("gzip", "deflate"):
+            answer = client.infer("bundled", photos(PHOTOS[0]), compression_algorithm=algorithm)
+            np.testing.assert_allclose(answer.as_numpy("prob"), expected(PHOTOS[:1]), atol=1e-5)
+            with pytest.raises(InferenceServerException) as error:
+                client.infer("bundled", photos(bytes(1 << 20)), compression_algorithm=algorithm)
+            assert code_of(error) == "RESOURCE_EXHAUSTED"
 
 
 def test_photos(client: Any) -> None:
@@ -399,7 +447,7 @@ def test_no_such_model_or_version(client: Any, server: Running) -> None:
 
 
 def test_a_call_that_there_is_not(server: Running) -> None:
-    assert refused(server, b"", "ModelConfig").code() == grpc.StatusCode.UNIMPLEMENTED
+    assert refused(server, b"", "TraceSetting").code() == grpc.StatusCode.UNIMPLEMENTED
 
 
 def test_limits(cache: Path) -> None:
@@ -603,13 +651,31 @@ FLAT = {
     "TensorContents": "InferTensorContents",
     "Parameter": "ModelInferRequest.ParametersEntry",
     "ParameterValue": "InferParameter",
+    "BatchStatistics": "InferBatchStatistics",
+    "Duration": "StatisticDuration",
     "ModelIndex": "RepositoryIndexResponse.ModelIndex",
     "RepositoryParameter": "RepositoryModelLoadRequest.ParametersEntry",
 }
 
 
+CONFIG = {
+    "ModelConfig": "ModelConfig",
+    "VersionPolicy": "ModelVersionPolicy",
+    "LatestVersions": "ModelVersionPolicy.Latest",
+    "ConfigTensor": "ModelInput",
+    "ConfigOutput": "ModelOutput",
+    "InstanceGroup": "ModelInstanceGroup",
+    "DynamicBatching": "ModelDynamicBatching",
+    "ConfigParameter": "ModelConfig.ParametersEntry",
+    "ConfigValue": "ModelParameter",
+}
+
+
 def theirs(name: str) -> Any:
-    found = service_pb2
+    if name in CONFIG:
+        found, name = model_config_pb2, CONFIG[name]
+    else:
+        found = service_pb2
     for part in FLAT.get(name, name).split("."):
         found = getattr(found, part)
     return found
@@ -617,10 +683,12 @@ def theirs(name: str) -> Any:
 
 @pytest.mark.parametrize("name", _MESSAGES)
 def test_messages_are_those_of_the_published_interface(name: str) -> None:
-    kinds = {1: "double", 3: "int64", 4: "int64", 8: "bool", 9: "string", 11: "", 12: "bytes"}
+    kinds = {1: "double", 8: "bool", 9: "string", 11: "", 12: "bytes"}
+    kinds |= dict.fromkeys((3, 4, 5, 13, 14), "int64")  # numbers of all sizes, and enums
     described = {field.number: field for field in theirs(name).DESCRIPTOR.fields}
     ours = _fields(name)
-    assert set(described) - set(ours) <= {5}  # what an answer never has: contents
+    # What an answer never has: contents, and most of what a configuration may have.
+    assert name in CONFIG or set(described) - set(ours) <= {5, 8}
     for number, field in ours.items():
         other = described[number]
         assert field.name == other.name

@@ -76,7 +76,13 @@ def test_triton_asks_how_it_is(triton: Any) -> None:
     assert triton.get_server_metadata() == {
         "name": "regnet",
         "version": TOOL_VERSION,
-        "extensions": ["classification", "binary_tensor_data", "model_repository"],
+        "extensions": [
+            "classification",
+            "binary_tensor_data",
+            "model_configuration",
+            "statistics",
+            "model_repository",
+        ],
     }
     assert triton.get_model_metadata("bundled") == {
         "name": "bundled",
@@ -85,6 +91,62 @@ def test_triton_asks_how_it_is(triton: Any) -> None:
         "inputs": [{"name": "image", "datatype": "BYTES", "shape": [-1]}],
         "outputs": [{"name": "prob", "datatype": "FP32", "shape": [-1, 200]}],
     }
+
+
+def test_triton_reads_the_configuration(triton: Any) -> None:
+    config = triton.get_model_config("again")
+    assert config["name"] == "again"
+    assert config["max_batch_size"] == 64
+    assert config["input"] == [{"name": "image", "data_type": "TYPE_STRING", "dims": []}]
+    assert config["output"] == [{"name": "prob", "data_type": "TYPE_FP32", "dims": [200]}]
+    labels = json.loads(config["parameters"]["labels"]["string_value"])
+    assert labels == [label.name for label in LABELS]
+    assert triton.get_model_config("again", "1") == config
+
+
+def test_triton_reads_what_a_model_has_done(triton: Any, served: Served) -> None:
+    from tritonclient.utils import InferenceServerException
+
+    def figures() -> dict[str, Any]:
+        (found,) = triton.get_inference_statistics("again")["model_stats"]
+        return found
+
+    before = figures()
+    triton.infer("again", [photos_tensor()])
+    post(served, "/v1/classify?model=again", content=PHOTOS[0])
+    with pytest.raises(InferenceServerException):
+        triton.infer("again", [photos_tensor([b"no photo"])])
+    after = figures()
+    assert (after["name"], after["version"]) == ("again", "1")
+    assert after["inference_count"] - before["inference_count"] == len(PHOTOS) + 1
+    stats = after["inference_stats"]
+    assert stats["success"]["count"] - before["inference_stats"]["success"]["count"] == 2
+    assert stats["fail"]["count"] - before["inference_stats"]["fail"]["count"] == 1
+    assert stats["success"]["ns"] > stats["compute_infer"]["ns"] > 0
+    assert stats["cache_hit"] == {"count": 0, "ns": 0}
+    images = [one["batch_size"] * one["compute_infer"]["count"] for one in after["batch_stats"]]
+    assert sum(images) == after["inference_count"]
+    every = triton.get_inference_statistics()["model_stats"]
+    assert [one["name"] for one in every] == ["bundled", "again"]
+    with pytest.raises(InferenceServerException, match="no model 'other'"):
+        triton.get_inference_statistics("other")
+
+
+@pytest.mark.parametrize("algorithm", ["gzip", "deflate"])
+def test_triton_compresses_requests(triton: Any, algorithm: str) -> None:
+    answer = triton.infer(
+        "bundled",
+        [photos_tensor()],
+        request_compression_algorithm=algorithm,
+        response_compression_algorithm=algorithm,
+    )
+    np.testing.assert_allclose(answer.as_numpy("prob"), ROWS, atol=1e-5)
+
+
+def test_a_model_answers_with_the_name_it_is_served_under(served: Served) -> None:
+    answer = post(served, "/v1/classify?model=again", content=PHOTOS[0]).json()
+    assert answer["model"] == "again"
+    assert [one["model"] for one in answer["predictions"]] == ["again"]
 
 
 def test_triton_sends_photos_as_bytes_and_gets_bytes(triton: Any) -> None:
@@ -304,7 +366,8 @@ def test_photos_are_the_files_of_a_form(served: Served) -> None:
     found = post(served, "/v1/classify?model=again", files=files).json()
     assert found["model"] == "again"
     for prediction, path in zip(found["predictions"], PATHS, strict=True):
-        same(prediction, path, path.name)
+        assert prediction["model"] == "again"
+        same(prediction | {"model": "bundled"}, path, path.name)
 
 
 def test_photos_are_a_list_in_json(served: Served) -> None:

@@ -39,6 +39,7 @@ Examples:
 
 _DEFAULT = "bundled"
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_TAKEN = ("stats",)  # /v2/models/stats has the figures of all models
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -145,7 +146,7 @@ def named_models(models: list[str]) -> dict[str, str]:
         name, equals, source = text.partition("=")
         if not equals or "/" in name or Path(text).exists():
             name, source = _own_name(text), text
-        if not _NAME.fullmatch(name) or not source:
+        if not _NAME.fullmatch(name) or name in _TAKEN or not source:
             raise ServeError(f"{text}: {name!r} is no name for a model; NAME=MODEL gives another")
         if name in found:
             raise ServeError(f"{text}: there is a model {name} already; NAME=MODEL gives another")

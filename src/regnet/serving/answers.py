@@ -16,12 +16,6 @@ class Forbidden(Refused):
     status: ClassVar[int] = 403
 
 
-class Unsupported(Refused):
-    """Its body is of a kind that is not taken."""
-
-    status: ClassVar[int] = 415
-
-
 def short_json(value: Any) -> bytes:
     """Return JSON in UTF-8, as short as it gets."""
     return json_bytes(value, separators=(",", ":"), allow_nan=False)

@@ -59,23 +59,26 @@ class Unobserved:
 class Timing:
     """Where the time of a request went: of each part the longest of its images, in ms.
 
-    `queue_ms` is from its arrival until a worker took it, `infer_ms` that of its whole batch;
-    `batch` is the largest batch that it went in, in images.
+    `queue_ms` is from its arrival until a worker took it, `infer_ms` that of its whole batch,
+    `output_ms` that of making the batch's results; `batch` is the largest batch that it went in, in
+    images.
     """
 
     decode_ms: float = 0.0
     queue_ms: float = 0.0
     infer_ms: float = 0.0
     batch: int = 0
+    output_ms: float = 0.0
 
 
 @dataclass(frozen=True)
 class Done(Generic[Result]):
-    """Results of a batch in order; seconds of each item's decoding, and of inference."""
+    """Results of a batch in order; seconds of decoding each item, of inference, of the results."""
 
     results: Sequence[Result]
     decode: Sequence[float]
     infer: float
+    output: float = 0.0
 
 
 class _Request(Generic[Result]):
@@ -86,7 +89,7 @@ class _Request(Generic[Result]):
         self.expires = expires  # by time.monotonic
         self.results: list[Any] = [None] * items
         self.missing = items
-        self.decode = self.queue = self.infer = 0.0
+        self.decode = self.queue = self.infer = self.output = 0.0
         self.batch = 0
         self.over = False
         self._error: Exception | None = None
@@ -121,7 +124,9 @@ class _Request(Generic[Result]):
 
     @property
     def timing(self) -> Timing:
-        return Timing(1e3 * self.decode, 1e3 * self.queue, 1e3 * self.infer, self.batch)
+        seconds = (self.decode, self.queue, self.infer, self.output)
+        decode, queue, infer, output = (1e3 * value for value in seconds)
+        return Timing(decode, queue, infer, self.batch, output)
 
 
 @dataclass(eq=False, slots=True)
@@ -266,6 +271,7 @@ class Batcher(Generic[Item, Result]):
         for ticket, result, decode in zip(tickets, done.results, done.decode, strict=True):
             request = ticket.request
             request.infer = max(request.infer, done.infer)
+            request.output = max(request.output, done.output)
             request.batch = max(request.batch, size)
             request.take(ticket.place, result, decode, started - ticket.arrived)
         wait = started - min(ticket.arrived for ticket in tickets)

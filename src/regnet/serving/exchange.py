@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final
 
-from regnet.serving.refusals import BadRequest, Refused, TooLarge, TooMany
+from regnet.serving.content_coding import unpacker
+from regnet.serving.refusals import Refused, TooLarge, TooMany
 from regnet.serving.served_model import Timing
 
 Scope = MutableMapping[str, Any]
@@ -18,6 +19,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _KEY: Final = "regnet.exchange"
+_PIECES_AT_ONCE: Final = 8
 
 
 class TooSlow(Refused):
@@ -53,8 +55,8 @@ class Held:
 class Exchange:
     """A request under way; it came at `started` by `perf_counter`, in seconds.
 
-    Its answer is due at `deadline` by the loop's clock, which is a coarse one. What handlers set
-    here goes into the log line.
+    Its answer is due at `deadline` by the loop's clock, which is a coarse one. `bytes_in` came over
+    the network, `bytes_held` are in memory. What handlers set here goes into the log line.
     """
 
     scope: Scope
@@ -65,6 +67,7 @@ class Exchange:
     body_limit: int
     held: Held
     bytes_in: int = 0
+    bytes_held: int = 0
     bytes_out: int = 0
     status: int = 0
     model: str | None = None
@@ -90,19 +93,19 @@ class Exchange:
     def require_small_body(self) -> None:
         """Refuse a body that says it is too large, before any of it is read.
 
-        Raises `TooLarge`, and `BadRequest` where it comes compressed.
+        Raises `TooLarge`, and `Unsupported` for a compression that is not known.
         """
         length = self.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > self.body_limit:
             raise self._too_large()
-        if self.headers.get(b"content-encoding", b"identity").lower() != b"identity":
-            raise BadRequest("a compressed body (Content-Encoding) is not taken; send it as it is")
+        unpacker(self.header("content-encoding"))
 
     async def body(self) -> bytes:
-        """Return the whole body of the request.
+        """Return the whole body of the request, unpacked if it comes compressed.
 
         Raises `TooLarge` as soon as it is over the limit, `TooMany` where all bodies together are,
-        `TooSlow` where it is not whole in time, `ClientGoneError`.
+        `TooSlow` where it is not whole in time, `BadRequest` where its compression is damaged,
+        `Unsupported` for one that is not known, `ClientGoneError`.
         """
         try:
             async with asyncio.timeout_at(self.deadline):
@@ -113,7 +116,8 @@ class Exchange:
             ) from exc
 
     async def _whole_body(self) -> bytes:
-        chunks: list[bytes] = []
+        pieces: list[bytes] = []
+        unpacking = unpacker(self.header("content-encoding"))
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
@@ -121,19 +125,30 @@ class Exchange:
             chunk: bytes = message.get("body", b"")
             if self.bytes_in + len(chunk) > self.body_limit:
                 raise self._too_large()
-            self.held.take(len(chunk))
             self.bytes_in += len(chunk)
-            chunks.append(chunk)
+            for piece in unpacking.pieces(chunk):
+                self.hold(len(piece))
+                pieces.append(piece)
+                if len(pieces) % _PIECES_AT_ONCE == 0:
+                    await asyncio.sleep(0)  # others have their turn
             if not message.get("more_body", False):
-                return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+                unpacking.end()
+                return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def age(self) -> float:
         """Return the seconds since it came."""
         return perf_counter() - self.started
 
+    def hold(self, count: int) -> None:
+        """Count bytes of the body in memory; raises `TooLarge`, `TooMany`."""
+        if self.bytes_held + count > self.body_limit:
+            raise self._too_large()
+        self.held.take(count)
+        self.bytes_held += count
+
     def release(self) -> None:
         """Give the bytes of the body back."""
-        self.held.now -= self.bytes_in
+        self.held.now -= self.bytes_held
 
     def _too_large(self) -> TooLarge:
         return TooLarge(

@@ -139,7 +139,7 @@ class Gate:
         return error_answer(exchange, 500, "the server failed; its log says why, under this id")
 
     def _record(self, exchange: Exchange) -> None:
-        self._freed.add(exchange.bytes_in)
+        self._freed.add(exchange.bytes_held)
         seconds = exchange.age()
         scope, metrics = exchange.scope, self._service.metrics
         unrouted = _CLASSIFY if scope["path"] == _CLASSIFY else "none"

@@ -14,7 +14,8 @@ from regnet.serving.grpc_tensors import (
     infer_inputs,
     wanted_names,
 )
-from regnet.serving.models import VERSION
+from regnet.serving.model_config import config_fields, model_config
+from regnet.serving.models import VERSION, statistics
 from regnet.serving.refusals import BadRequest, NotFound, NotReady, Refused
 from regnet.serving.service import Service
 from regnet.version import TOOL_VERSION
@@ -32,6 +33,8 @@ def calls(service: Service) -> Mapping[str, Call]:
         "ModelReady": found.model_ready,
         "ServerMetadata": found.server,
         "ModelMetadata": found.model,
+        "ModelConfig": found.config,
+        "ModelStatistics": found.statistics,
         "ModelInfer": found.infer,
         "RepositoryIndex": found.index,
         "RepositoryModelLoad": found.load,
@@ -60,7 +63,7 @@ class _Calls:
         return {"ready": ready}
 
     async def server(self, request: dict[str, Any], exchange: Exchange) -> Fields:
-        extensions = ["classification"]
+        extensions = ["classification", "model_configuration", "statistics"]
         if self._service.model_control:
             extensions.append("model_repository")
         return {"name": "regnet", "version": TOOL_VERSION, "extensions": extensions}
@@ -68,6 +71,14 @@ class _Calls:
     async def model(self, request: dict[str, Any], exchange: Exchange) -> Fields:
         served = self._models.get(request["name"], request["version"])
         return description(served.metadata, model=served.name, version=VERSION)
+
+    async def config(self, request: dict[str, Any], exchange: Exchange) -> Fields:
+        served = self._models.get(request["name"], request["version"])
+        return {"config": config_fields(model_config(served))}
+
+    async def statistics(self, request: dict[str, Any], exchange: Exchange) -> Fields:
+        names = [request["name"]] if request["name"] else self._models.names
+        return statistics([self._models.get(name, request["version"]) for name in names])
 
     async def infer(self, request: dict[str, Any], exchange: Exchange) -> Fields:
         served = self._models.get(request["model_name"], request["model_version"])

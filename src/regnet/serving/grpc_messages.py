@@ -17,9 +17,9 @@ SERVICE: Final = "inference.GRPCInferenceService"
 
 _ONE_OF: Final = "one of"
 
-# Fields in the order of their numbers, from 1 on; a star marks a list. Nested types are written
-# flat, maps as the lists of keys and values that they are. What is `ignored` is never read;
-# `packed` numbers stay as they are.
+# Fields in the order of their numbers, from 1 on or from a number that is given; a star marks a
+# list. Nested types are written flat, maps as the lists of keys and values that they are. What is
+# `ignored` is never read; `packed` numbers stay as they are.
 _MESSAGES: Final = {
     "ServerLiveRequest": "",
     "ServerLiveResponse": "bool live",
@@ -48,6 +48,30 @@ _MESSAGES: Final = {
     "Parameter": "string key, ParameterValue value",
     "ParameterValue": f"{_ONE_OF} bool bool_param, int64 int64_param, string string_param, "
     "double double_param, int64 uint64_param",
+    "ModelConfigRequest": "string name, string version",
+    "ModelConfigResponse": "ModelConfig config",
+    "ModelConfig": "string name, string platform, VersionPolicy version_policy, "
+    "int64 max_batch_size, ConfigTensor* input, ConfigOutput* output, "
+    "InstanceGroup* instance_group, 11 DynamicBatching dynamic_batching, "
+    "14 ConfigParameter* parameters, 17 string backend",
+    "VersionPolicy": "LatestVersions latest",
+    "LatestVersions": "int64 num_versions",
+    "ConfigTensor": "string name, int64 data_type, 4 int64* dims",
+    "ConfigOutput": "string name, int64 data_type, int64* dims",
+    "InstanceGroup": "string name, int64 count, 4 int64 kind",
+    "DynamicBatching": "int64* preferred_batch_size, int64 max_queue_delay_microseconds",
+    "ConfigParameter": "string key, ConfigValue value",
+    "ConfigValue": "string string_value",
+    "ModelStatisticsRequest": "string name, string version",
+    "ModelStatisticsResponse": "ModelStatistics* model_stats",
+    "ModelStatistics": "string name, string version, int64 last_inference, "
+    "int64 inference_count, int64 execution_count, InferStatistics inference_stats, "
+    "BatchStatistics* batch_stats",
+    "InferStatistics": "Duration success, Duration fail, Duration queue, Duration compute_input, "
+    "Duration compute_infer, Duration compute_output, Duration cache_hit, Duration cache_miss",
+    "BatchStatistics": "int64 batch_size, Duration compute_input, Duration compute_infer, "
+    "Duration compute_output",
+    "Duration": "int64 count, int64 ns",
     "RepositoryIndexRequest": "string repository_name, bool ready",
     "RepositoryIndexResponse": "ModelIndex* models",
     "ModelIndex": "string name, string version, string state, string reason",
@@ -80,11 +104,13 @@ class _Field:
 def _fields(name: str) -> dict[int, _Field]:
     """Return the fields of a message by their numbers."""
     parts = [part for part in _MESSAGES[name].removeprefix(_ONE_OF).split(",") if part]
-    pairs = [part.split() for part in parts]
-    return {
-        number: _Field(number, field, kind.rstrip("*"), kind.endswith("*"))
-        for number, (kind, field) in enumerate(pairs, 1)
-    }
+    fields: dict[int, _Field] = {}
+    number = 0
+    for part in parts:
+        *given, kind, field = part.split()
+        number = int(given[0]) if given else number + 1
+        fields[number] = _Field(number, field, kind.rstrip("*"), kind.endswith("*"))
+    return fields
 
 
 def decode(name: str, data: bytes, *, most: int) -> dict[str, Any]:

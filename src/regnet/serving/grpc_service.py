@@ -200,7 +200,7 @@ class GrpcService:
                 "this server asks for a token: send the metadata `authorization: Bearer TOKEN`"
             )
         message = await self._message(context, exchange)
-        exchange.held.take(len(message))
+        exchange.hold(len(message))
         exchange.bytes_in = len(message)
         try:
             return decode(f"{name}Request", message, most=_FIELDS + 2 * self._service.limits.batch)
@@ -239,7 +239,7 @@ class GrpcService:
     def _record(self, name: str, exchange: Exchange) -> None:
         """Log and count a request, as HTTP's gate does."""
         exchange.release()
-        self._freed.add(exchange.bytes_in)
+        self._freed.add(exchange.bytes_held)
         metrics, seconds = self._service.metrics, exchange.age()
         exchange.status = exchange.status or _GONE
         metrics.answered("POST", f"/{SERVICE}/{name}", exchange.status, seconds)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -173,3 +173,13 @@ class Models:
     def _unknown(self, name: str) -> NotFound:
         known = ", ".join(self._models) or "none"
         return NotFound(f"there is no model {name[:100]!r}; there are: {known}")
+
+
+def statistics(models: Sequence[ServedModel]) -> dict[str, Any]:
+    """Return what models have done since they were loaded, as JSON values."""
+    return {
+        "model_stats": [
+            {"name": model.name, "version": VERSION, **model.statistics.to_dict()}
+            for model in models
+        ]
+    }

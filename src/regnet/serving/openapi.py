@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from regnet.serving.schemas import SCHEMAS
+from regnet.serving.schemas import PHOTO, schemas
 from regnet.serving.service import Service
+from regnet.serving.v1 import MOST_TOP_K
 from regnet.version import TOOL_VERSION
 
 Json = dict[str, Any]
@@ -23,8 +24,8 @@ _STATUSES = {
 }
 _READING = (401,)
 _FINDING = (401, 404, 503)
-_WORKING = (400, 401, 403, 404, 408, 413, 422, 429, 503, 504)
-_CONTROLLING = (400, 401, 403, 404, 408, 413, 429, 503, 504)
+_WORKING = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)
+_CONTROLLING = (400, 401, 403, 404, 408, 413, 415, 429, 503, 504)
 
 
 def openapi(service: Service) -> Json:
@@ -35,10 +36,11 @@ def openapi(service: Service) -> Json:
             "title": "regnet",
             "version": TOOL_VERSION,
             "description": "Names what is in photos. The paths under /v2 are the Open Inference "
-            "Protocol (KServe v2, REST) with its extensions binary_tensor_data and classification.",
+            "Protocol (KServe v2, REST) with its extensions binary_tensor_data, classification, "
+            "model_configuration and statistics.",
         },
-        "paths": {**_v1_paths(), **_v2_paths(), **_repository_paths(), **_own_paths()},
-        "components": {"schemas": SCHEMAS},
+        "paths": {**_v1_paths(service), **_v2_paths(), **_repository_paths(), **_own_paths()},
+        "components": {"schemas": schemas(service.limits.batch, urls=service.remote is not None)},
     }
     if service.token is not None:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -46,12 +48,14 @@ def openapi(service: Service) -> Json:
     return document
 
 
-def _v1_paths() -> Json:
+def _v1_paths(service: Service) -> Json:
+    models = [service.models.get(name) for name in service.models.names]
+    calibrated = any(model.metadata.calibration is not None for model in models)
     body = {
         "required": True,
         "content": {
-            "image/*": {"schema": {}},
-            "application/octet-stream": {"schema": {}},
+            "image/*": {"schema": PHOTO},
+            "application/octet-stream": {"schema": PHOTO},
             "multipart/form-data": {"schema": {"$ref": "#/components/schemas/Files"}},
             "application/json": {"schema": {"$ref": "#/components/schemas/Images"}},
         },
@@ -61,29 +65,28 @@ def _v1_paths() -> Json:
         "One photo as the body, the files of a form, or a list in JSON. A photo that cannot be "
         "read has an error in its place; where none can, the status is 422.",
         "Predictions",
-        (*_WORKING, 415),
-        parameters=_options(),
+        _WORKING,
+        parameters=_options(calibrated=calibrated),
         body=body,
     )
     unread = {"schema": {"$ref": "#/components/schemas/Unread"}}
     classify["responses"]["422"]["content"] = {"application/json": unread}
-    models = _operation("The models served, the default first", "", "Models", _READING)
-    return {"/v1/classify": {"post": classify}, "/v1/models": {"get": models}}
+    listed = _operation("The models served, the default first", "", "Models", _READING)
+    return {"/v1/classify": {"post": classify}, "/v1/models": {"get": listed}}
 
 
-def _options() -> list[Json]:
-    flags = {
-        "sets": "Also the classes that hold the true one with the model's `coverage`; "
-        "422 for a model that is not calibrated",
-        "explain": "Also where on the photo the best class was seen",
-    }
+def _options(*, calibrated: bool) -> list[Json]:
+    sets = (
+        "Also the classes that hold the true one with the model's `coverage`; for calibrated "
+        "models only"
+    )
+    top_k = {"type": "integer", "minimum": 1, "maximum": MOST_TOP_K, "default": 5}
+    flag = {"type": "boolean", "default": False}
     return [
         _query("model", "A model's name; the default one without", {"type": "string"}),
-        _query("top_k", "Classes a photo", {"type": "integer", "minimum": 1, "default": 5}),
-        *(
-            _query(name, text, {"type": "boolean", "default": False})
-            for name, text in flags.items()
-        ),
+        _query("top_k", "Classes a photo", top_k),
+        _query("sets", sets, flag if calibrated else flag | {"enum": [False]}),
+        _query("explain", "Also where on the photo the best class was seen", flag),
     ]
 
 
@@ -95,42 +98,43 @@ def _v2_paths() -> Json:
             "get": _operation("Whether it takes requests", "", "Ready", (503,), free=True)
         },
     }
+    all_stats = _operation("What all models have done", "", "Statistics", _FINDING)
+    paths["/v2/models/stats"] = {"get": all_stats}
     for path in ("/v2/models/{name}", "/v2/models/{name}/versions/{version}"):
         parameters = [_in_path(name) for name in ("name", "version") if f"{{{name}}}" in path]
         about = _operation("A model", "", "Model", _FINDING, parameters=parameters)
         ready = _operation(
             "Whether a model takes requests", "", "ModelReady", _FINDING, parameters=parameters
         )
+        config = _operation(
+            "A model's configuration, as Triton has it", "", "Config", _FINDING,
+            parameters=parameters,
+        )  # fmt: skip
+        stats = _operation(
+            "What a model has done since it was loaded, durations in nanoseconds", "",
+            "Statistics", _FINDING, parameters=parameters,
+        )  # fmt: skip
         paths |= {
             path: {"get": about},
             f"{path}/ready": {"get": ready},
+            f"{path}/config": {"get": config},
+            f"{path}/stats": {"get": stats},
             f"{path}/infer": {"post": _infer(parameters)},
         }
     return paths
 
 
 def _infer(parameters: list[Json]) -> Json:
-    length = {
-        "name": "Inference-Header-Content-Length",
-        "in": "header",
-        "description": "Bytes of the body that are JSON, where binary data follow it; 0: the body "
-        "is one photo",
-        "schema": {"type": "integer", "minimum": 0},
-    }
-    body = {
-        "required": True,
-        "content": {
-            "application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}},
-            "application/octet-stream": {"schema": {}},
-        },
-    }
+    body = {"required": True, "content": _json("InferRequest")}
     infer = _operation(
         "The probabilities of all classes, or the best ones by name",
         "The input is `image`, BYTES: encoded photos, in JSON as base64; or `data`, UINT8 or FP32: "
-        "the model's crop, raw 0..255, in its order of channels.",
+        "the model's crop, raw 0..255, in its order of channels. Binary data may follow the JSON, "
+        "whose bytes the header Inference-Header-Content-Length counts then; 0 there says that the "
+        "body is one photo.",
         "InferAnswer",
         _WORKING,
-        parameters=[*parameters, length],
+        parameters=parameters,
         body=body,
     )
     infer["responses"]["200"]["content"]["application/octet-stream"] = {"schema": {}}
@@ -144,7 +148,7 @@ def _repository_paths() -> Json:
         "All models and their state",
         "",
         "Index",
-        (400, 401, 403, 408, 413, 429),
+        (400, 401, 403, 408, 413, 415, 429),
         body=_optional("IndexRequest"),
     )
     paths: Json = {"/v2/repository/index": {"post": index}}

@@ -5,7 +5,8 @@ from typing import Any, Final
 
 from regnet.addresses import without_secrets
 from regnet.errors import ImageError, shown
-from regnet.serving.answers import Forbidden, Unsupported
+from regnet.serving.answers import Forbidden
+from regnet.serving.content_coding import Unsupported
 from regnet.serving.exchange import Exchange
 from regnet.serving.kserve import from_base64, json_object
 from regnet.serving.multipart import parse_multipart

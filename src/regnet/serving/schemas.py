@@ -36,6 +36,16 @@ _PREDICTIONS: Final[Json] = {
     "model": _TEXT,
     "timing_ms": _TIMES,
 }
+PHOTO: Final[Json] = {"type": "string", "format": "photo", "contentMediaType": "image/*"}
+"""An encoded photo, JPEG and the like. No schema can say more of it."""
+
+_BASE64_PHOTO: Final[Json] = {
+    "type": "string",
+    "format": "photo-base64",
+    "pattern": "^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
+    "contentEncoding": "base64",
+    "contentMediaType": "image/*",
+}
 _TENSOR: Final[Json] = {
     "name": _TEXT,
     "datatype": {"enum": ["BYTES", "UINT8", "FP32"]},
@@ -44,7 +54,7 @@ _TENSOR: Final[Json] = {
     "data": {"type": "array"},
 }
 
-SCHEMAS: Final[Json] = {
+_ANSWERS: Final[Json] = {
     "ClassScore": _object(
         ("index", "wnid", "label", "probability"),
         index=_WHOLE,
@@ -69,17 +79,6 @@ SCHEMAS: Final[Json] = {
     ),
     "Predictions": _object(("predictions", "model", "timing_ms"), **_PREDICTIONS),
     "Unread": _object(("error", "id"), **_ERROR, **_PREDICTIONS),
-    "Images": _object(
-        (),
-        images=_list(_TEXT | {"contentEncoding": "base64"}),
-        urls=_list(_TEXT | {"format": "uri"}) | {"description": "Only with --allow-url"},
-    )
-    | {"additionalProperties": False, "minProperties": 1},
-    "Files": {
-        "type": "object",
-        "minProperties": 1,
-        "additionalProperties": {"type": "string", "format": "binary"},
-    },
     "ServedModel": _object(
         ("name", "classes", "crop", "protocol", "precision", "calibrated", "explainable"),
         name=_TEXT,
@@ -112,15 +111,42 @@ SCHEMAS: Final[Json] = {
         inputs=_list(_ref("Port")),
         outputs=_list(_ref("Port")),
     ),
-    "InferRequest": _object(
-        ("inputs",),
-        id=_TEXT,
+    "Config": _object(
+        ("name", "platform", "backend", "max_batch_size", "input", "output"),
+        name=_TEXT,
+        platform=_TEXT,
+        backend=_TEXT,
+        version_policy={"type": "object"},
+        max_batch_size=_WHOLE,
+        input=_list(_ref("ConfigTensor")),
+        output=_list(_ref("ConfigTensor")),
+        instance_group={"type": "array"},
+        dynamic_batching={"type": "object"},
         parameters={"type": "object"},
-        inputs=_list(_object(("name", "datatype", "shape"), **_TENSOR))
-        | {"minItems": 1, "maxItems": 1},
-        outputs=_list(_object(("name",), name={"const": "prob"}, parameters={"type": "object"}))
-        | {"maxItems": 1},
     ),
+    "ConfigTensor": _object(
+        ("name", "data_type", "dims"), name=_TEXT, data_type=_TEXT, dims=_SHAPE
+    ),
+    "Statistics": _object(("model_stats",), model_stats=_list(_ref("ModelStatistics"))),
+    "ModelStatistics": _object(
+        (
+            "name",
+            "version",
+            "last_inference",
+            "inference_count",
+            "execution_count",
+            "inference_stats",
+            "batch_stats",
+        ),
+        name=_TEXT,
+        version=_TEXT,
+        last_inference=_WHOLE | {"description": "Milliseconds since 1970, 0 before the first"},
+        inference_count=_WHOLE,
+        execution_count=_WHOLE,
+        inference_stats={"type": "object", "additionalProperties": _ref("Duration")},
+        batch_stats=_list({"type": "object", "required": ["batch_size"]}),
+    ),
+    "Duration": _object(("count", "ns"), count=_WHOLE, ns=_WHOLE),
     "InferAnswer": _object(
         ("model_name", "model_version", "outputs"),
         id=_TEXT,
@@ -142,3 +168,59 @@ SCHEMAS: Final[Json] = {
     "Nothing": {"type": "object", "maxProperties": 0},
     "Error": _object(("error", "id"), **_ERROR),
 }
+
+
+def schemas(batch: int, *, urls: bool) -> Json:
+    """Return all schemas of a server that takes `batch` images in a request, and `urls` of them."""
+    return {
+        **_ANSWERS,
+        "Images": _images(batch, urls=urls),
+        "Files": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": batch,
+            "additionalProperties": PHOTO,
+        },
+        "InferRequest": _object(
+            ("inputs",),
+            id=_TEXT,
+            parameters=_options(binary_data_output=_FLAG),
+            inputs=_list(_photos(batch)) | {"minItems": 1, "maxItems": 1},
+            outputs=_list(_OUTPUT) | {"maxItems": 1},
+        ),
+    }
+
+
+def _images(batch: int, *, urls: bool) -> Json:
+    listed: Json = {"images": _list(_BASE64_PHOTO) | {"minItems": 1, "maxItems": batch}}
+    if urls:
+        listed["urls"] = _list(_TEXT | {"format": "uri"}) | {"minItems": 1, "maxItems": batch}
+    return _object((), **listed) | {"additionalProperties": False, "minProperties": 1}
+
+
+def _photos(batch: int) -> Json:
+    """Return the input `image`: its shape says how many photos its data has."""
+    counts = [
+        {"properties": {"shape": {"const": [n]}, "data": {"minItems": n, "maxItems": n}}}
+        for n in range(1, batch + 1)
+    ]
+    photos = _object(
+        ("name", "datatype", "shape", "data"),
+        name={"const": "image"},
+        datatype={"const": "BYTES"},
+        shape=_SHAPE,
+        parameters={"type": "object"},
+        data=_list(_BASE64_PHOTO),
+    )
+    return photos | {"anyOf": counts}
+
+
+def _options(**properties: Json) -> Json:
+    return {"type": "object", "properties": properties}
+
+
+_OUTPUT: Final = _object(
+    ("name",),
+    name={"const": "prob"},
+    parameters=_options(classification=_WHOLE | {"minimum": 0}, binary_data=_FLAG),
+)

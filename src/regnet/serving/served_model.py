@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -25,6 +25,7 @@ from regnet.serving.decoders import TOO_LONG, Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.photo_cost import Cost, cost_of
 from regnet.serving.refusals import BadRequest, TooLarge, Unprocessable
+from regnet.serving.statistics import Statistics
 
 if TYPE_CHECKING:
     from regnet.explanation import Explainer, Explanation
@@ -62,11 +63,13 @@ class ServedModel:
         decoders: Decoders | None = None,
     ) -> None:
         self.path, self.name, self.precision = path, name, precision
-        self._limits = limits or Limits()
-        self._decoders = decoders or Decoders(self._limits)
+        self.limits = limits or Limits()
+        self._decoders = decoders or Decoders(self.limits)
         self._owns_decoders = decoders is None
+        self.statistics = Statistics()
         self._compiled_cache, self._observer = compiled_cache, observer
-        model = read_model(path)
+        found = read_model(path)
+        model = replace(found, metadata=replace(found.metadata, name=name))
         self.metadata: ModelMetadata = model.metadata
         make = partial(Engine, model, precision=precision, compiled_cache=compiled_cache)
         self._side_by_side = make(streams=cores())
@@ -76,16 +79,26 @@ class ServedModel:
         self._batcher: Batcher[_Job, Any] = Batcher(
             self._work,
             name=name,
-            workers=cores(),
-            most=1 if self.metadata.preprocessing == "graph" else BATCH_SIZE,
-            limits=self._limits,
+            workers=self.workers,
+            most=self.largest_batch,
+            limits=self.limits,
             observer=observer,
         )
 
     @property
+    def workers(self) -> int:
+        """How many batches are worked on side by side."""
+        return cores()
+
+    @property
+    def largest_batch(self) -> int:
+        """How many images at most are inferred together."""
+        return 1 if self.metadata.preprocessing == "graph" else BATCH_SIZE
+
+    @property
     def full(self) -> bool:
         """Whether there is no room for a single image."""
-        return (self._successor or self)._batcher.images >= self._limits.queue
+        return (self._successor or self)._batcher.images >= self.limits.queue
 
     def require_room(self, images: int = 1) -> None:
         """Refuse at once, before a body is read, what the queue has no room for.
@@ -110,12 +123,16 @@ class ServedModel:
             )
         self._require_sensible(wanted)
         answer = Answer(self.metadata, wanted)
-        given = await self._given(photos, deadline)
-        jobs = [
-            _Job(photo, partial(_prediction, answer, source))
-            for photo, source in zip(given, sources, strict=True)
-        ]
-        return await self._batcher.submit(jobs, sizes=list(map(len, photos)), deadline=deadline)
+        sizes = list(map(len, photos))
+        with self.statistics.request() as succeeded:
+            given = await self._given(photos, deadline)
+            jobs = [
+                _Job(photo, partial(_prediction, answer, source))
+                for photo, source in zip(given, sources, strict=True)
+            ]
+            found, timing = await self._batcher.submit(jobs, sizes=sizes, deadline=deadline)
+            succeeded(timing)
+        return found, timing
 
     async def probabilities(
         self, inputs: Sequence[Given] | NDArray[Any], *, deadline: float
@@ -130,13 +147,15 @@ class ServedModel:
         for number, given in enumerate(inputs):
             if isinstance(given, np.ndarray):
                 self._require_pixels(given, number)
-        given = await self._given(inputs, deadline)
-        jobs = [_Job(each, partial(_row, number)) for number, each in enumerate(given)]
         sizes = [g.nbytes if isinstance(g, np.ndarray) else len(g) for g in inputs]
-        rows, timing = await self._batcher.submit(jobs, sizes=sizes, deadline=deadline)
-        if unread := [row for row in rows if isinstance(row, Unprocessable)]:
-            # Another one: an error that its own frame holds would keep the images until gc runs.
-            raise Unprocessable(str(unread[0]), limit=unread[0].limit)
+        with self.statistics.request() as succeeded:
+            given = await self._given(inputs, deadline)
+            jobs = [_Job(each, partial(_row, number)) for number, each in enumerate(given)]
+            rows, timing = await self._batcher.submit(jobs, sizes=sizes, deadline=deadline)
+            if unread := [row for row in rows if isinstance(row, Unprocessable)]:
+                # Another one: an error that its own frame holds keeps the images until gc runs.
+                raise Unprocessable(str(unread[0]), limit=unread[0].limit)
+            succeeded(timing)
         shape = (len(rows), self.metadata.spec.classes)
         return np.array(rows, np.float32).reshape(shape), timing
 
@@ -195,7 +214,7 @@ class ServedModel:
         return await self._decoders.pixels(photo, preprocess, deadline=deadline)
 
     def _require_few_pixels(self, costs: Sequence[Cost]) -> None:
-        pixels, most = sum(cost.pixels or 0 for cost in costs), self._limits.request_pixels
+        pixels, most = sum(cost.pixels or 0 for cost in costs), self.limits.request_pixels
         if len(costs) > 1 and pixels > most:
             raise TooLarge(
                 f"{pixels:,} pixels in one request are over the limit of {most:,} (request_pixels)",
@@ -226,10 +245,10 @@ class ServedModel:
                 f"image {number}: {pixels.dtype} {pixels.shape} is not what {self.name} takes: "
                 f"{np.dtype(kind)} {takes}"
             )
-        if height * width > self._limits.pixels:
+        if height * width > self.limits.pixels:
             raise Unprocessable(
                 f"image {number}: {width} x {height} pixels are over the limit of "
-                f"{self._limits.pixels}",
+                f"{self.limits.pixels}",
                 limit="pixels",
             )
         # An interpolation may be a little over 255; the network makes NaN of huge numbers.
@@ -255,17 +274,22 @@ class ServedModel:
         start = time.perf_counter()
         engine = self._one_at_a_time if alone else self._side_by_side
         rows = iter(engine.infer(pixels) if pixels else ())
-        infer = time.perf_counter() - start
+        inferred = time.perf_counter()
         results = [
             job.result(found if isinstance(found, ImageError) else next(rows))
             for job, found in zip(jobs, given, strict=True)
         ]
-        return Done(results, decode, infer)
+        done = Done(results, decode, inferred - start, time.perf_counter() - inferred)
+        if pixels:
+            self.statistics.executed(
+                len(pixels), decode=sum(decode), infer=done.infer, output=done.output
+            )
+        return done
 
     def _pixels(self, given: Given | ImageError) -> NDArray[Any] | ImageError:
         if not isinstance(given, bytes):
             return given
-        most = self._limits.pixels
+        most = self.limits.pixels
         try:
             if self.metadata.preprocessing == "graph":
                 return rgb_pixels(given, max_pixels=most)
@@ -281,7 +305,7 @@ class ServedModel:
             name=self.name,
             workers=1,
             most=1,
-            limits=self._limits,
+            limits=self.limits,
             observer=None,
         )
 

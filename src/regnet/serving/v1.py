@@ -1,7 +1,7 @@
 """The plain way in: photos in a request, the same predictions as the command line's back."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from starlette.datastructures import QueryParams
 from starlette.requests import Request
@@ -17,6 +17,8 @@ from regnet.serving.photos import Photos, read_photos
 from regnet.serving.refusals import BadRequest, Unprocessable
 from regnet.serving.served_model import ServedModel, Timing, limit_of
 from regnet.serving.service import Service
+
+MOST_TOP_K: Final = 999_999_999
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,8 @@ def options_of(query: QueryParams) -> Options:
     if unknown := [name for name in query if name not in known]:
         raise BadRequest(f"unknown option {shown(unknown[0])}; there are {', '.join(known)}")
     top_k = query.get("top_k", "5")
-    if not (top_k.isascii() and top_k.isdecimal() and len(top_k) < 10 and int(top_k) > 0):
+    whole = top_k.isascii() and top_k.isdecimal() and len(top_k) <= len(str(MOST_TOP_K))
+    if not (whole and int(top_k) > 0):
         raise BadRequest(f"top_k={shown(top_k)} must be a whole number of at least 1")
     return Options(query.get("model"), int(top_k), _flag(query, "sets"), _flag(query, "explain"))
 

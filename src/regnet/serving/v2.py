@@ -9,7 +9,8 @@ from regnet.errors import RegNetError, shown
 from regnet.serving.answers import Forbidden, error_answer, json_answer
 from regnet.serving.exchange import exchange_of
 from regnet.serving.kserve import HEADER_LENGTH, description, infer_answer, infer_request
-from regnet.serving.models import VERSION, ModelState
+from regnet.serving.model_config import model_config
+from regnet.serving.models import VERSION, ModelState, statistics
 from regnet.serving.refusals import BadRequest, Refused, TooLarge
 from regnet.serving.service import Service
 from regnet.version import TOOL_VERSION
@@ -19,13 +20,14 @@ def v2_routes(service: Service) -> APIRouter:
     """Return the routes of a server under /v2."""
     router = APIRouter(include_in_schema=False)
     _add_health(router, service)
+    _add_statistics(router, service)  # before the models: `stats` is none
     _add_models(router, service)
     _add_repository(router, service)
     return router
 
 
 def _add_health(router: APIRouter, service: Service) -> None:
-    extensions = ["classification", "binary_tensor_data"]
+    extensions = ["classification", "binary_tensor_data", "model_configuration", "statistics"]
     if service.model_control:
         extensions.append("model_repository")
     about = {"name": "regnet", "version": TOOL_VERSION, "extensions": extensions}
@@ -46,6 +48,18 @@ def _add_health(router: APIRouter, service: Service) -> None:
         return error_answer(exchange_of(request.scope), 503, reason, more={"ready": False})
 
 
+def _add_statistics(router: APIRouter, service: Service) -> None:
+    @router.get("/v2/models/stats")
+    async def all_models(request: Request) -> Response:
+        models = [service.models.get(name) for name in service.models.names]
+        return json_answer(statistics(models))
+
+    @router.get("/v2/models/{name}/stats")
+    @router.get("/v2/models/{name}/versions/{version}/stats")
+    async def one_model(request: Request) -> Response:
+        return json_answer(statistics([service.models.get(*_named(request))]))
+
+
 def _add_models(router: APIRouter, service: Service) -> None:
     @router.get("/v2/models/{name}")
     @router.get("/v2/models/{name}/versions/{version}")
@@ -58,6 +72,11 @@ def _add_models(router: APIRouter, service: Service) -> None:
     async def model_ready(request: Request) -> Response:
         served = service.models.get(*_named(request))
         return json_answer({"name": served.name, "ready": True})
+
+    @router.get("/v2/models/{name}/config")
+    @router.get("/v2/models/{name}/versions/{version}/config")
+    async def config(request: Request) -> Response:
+        return json_answer(model_config(service.models.get(*_named(request))))
 
     @router.post("/v2/models/{name}/infer")
     @router.post("/v2/models/{name}/versions/{version}/infer")

@@ -1,0 +1,63 @@
+"""A model's configuration as Triton describes models, for clients that read it.
+
+Source: Triton's model_config.proto and its extension "model configuration".
+"""
+
+from typing import Any, Final
+
+from regnet.json_text import json_text
+from regnet.serving.inputs import PHOTOS, Port
+from regnet.serving.outputs import output_port
+from regnet.serving.served_model import ServedModel
+
+_NUMBERS: Final = {
+    "data_type": {"TYPE_UINT8": 2, "TYPE_FP32": 11, "TYPE_STRING": 13},
+    "kind": {"KIND_CPU": 2},
+}
+_TYPES: Final = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32"}
+
+
+def model_config(model: ServedModel) -> dict[str, Any]:
+    """Return the configuration of a model as JSON values.
+
+    A request has up to `max_batch_size` images, which `dims` leave out; `dynamic_batching` has the
+    most images that are inferred together. The parameter `labels` is a JSON list of the classes'
+    names.
+    """
+    labels = json_text([label.name for label in model.metadata.labels])
+    batching = {"preferred_batch_size": [model.largest_batch], "max_queue_delay_microseconds": 0}
+    return {
+        "name": model.name,
+        "platform": "openvino",
+        "backend": "openvino",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": model.limits.batch,
+        "input": [_tensor(PHOTOS)],
+        "output": [_tensor(output_port(model.metadata))],
+        "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": model.workers}],
+        "dynamic_batching": batching,
+        "parameters": {"labels": {"string_value": labels}},
+    }
+
+
+def _tensor(port: Port) -> dict[str, Any]:
+    """Return a port's configuration; its first dimension is the batch."""
+    return {
+        "name": port.name,
+        "data_type": _TYPES[port.datatype],
+        "dims": list(port.shape[1:]),
+    }
+
+
+def config_fields(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a configuration as the fields of gRPC's message: numbers for enums, lists for maps."""
+    numbered = {
+        name: [_numbered(one) for one in config[name]]
+        for name in ("input", "output", "instance_group")
+    }
+    parameters = [{"key": key, "value": value} for key, value in config["parameters"].items()]
+    return {**config, **numbered, "parameters": parameters}
+
+
+def _numbered(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: _NUMBERS[key][v] if key in _NUMBERS else v for key, v in values.items()}

@@ -129,6 +129,15 @@ def test_photos_that_cannot_be_read(data: Path) -> None:
     assert "all of val/dog" in found["unreadable"].text
 
 
+def test_pictures_of_kinds_that_are_not_read_are_named(data: Path) -> None:
+    (data / "train/cat/layers.psd").write_bytes(b"8BPS\0\1" + bytes(600))
+    shutil.copy(data / "train/cat/000.jpg", data / "train/cat/new.jfif")
+    found = findings(data)
+    (file,) = found["unreadable"].files
+    assert file.detail == "a Photoshop document, which is not read: export it as PNG or JPEG"
+    assert names(found["duplicates"]) == {"cat/000.jpg", "cat/new.jfif"}  # so JFIF is read
+
+
 def test_tiny_blank_and_cut_photos(data: Path) -> None:
     picture(90, width=40, height=30).save(data / "train/cat/icon.png")
     Image.new("RGB", (300, 300), "white").save(data / "train/cat/white.png")

@@ -145,8 +145,6 @@ def many(*places: str) -> list[str]:
         ([*many("a", "b"), "x.jpg"], {"stray": "error", "no-validation": "note"}),
         ([*many("train/a", "train/b", "val/a", "val/b"), "x.jpg"], {"stray": "warning"}),
         ([*many("train/a", "train/b", "val/a", "val/b"), "val/x.jpg"], {"stray": "error"}),
-        ([*many("train/a", "train/b", "val/a", "val/b"), "train/a/1.HEIC"],
-         {"not-read": "warning"}),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_folders(names: list[str], expected: dict, tmp_path: Path) -> None:

@@ -1,28 +1,19 @@
-"""What is wrong with the folders of a data set: splits, classes, strays, files left out."""
+"""What is wrong with the folders of a data set: splits, classes, strays."""
 
-import os
 from collections.abc import Iterator
-from pathlib import Path, PurePath
-from typing import Final
 
 from regnet.doctor.findings import File, Finding, counted, quoted
 from regnet.doctor.quick import no_photos, quick_findings, split_gaps
 from regnet.doctor.tree import Tree
 
-_NOT_READ: Final = frozenset(
-    (".heic", ".heif", ".jfif", ".jxl", ".svg", ".psd", ".tga", ".exr")
-) | {".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf"}
-"""Suffixes of pictures that are not read."""
-
 
 def layout_findings(tree: Tree) -> list[Finding]:
     """Return what the names and numbers of folders and files tell; no photo is read."""
-    found = list(_left_out(tree.path))
     if not len(tree):
-        return [no_photos(), *found]
+        return [no_photos()]
     if not tree.classes:
-        return [_no_classes(tree), *found]
-    return [*_counts(tree), *_doubt(tree), *_strays(tree), *found]
+        return [_no_classes(tree)]
+    return [*_counts(tree), *_doubt(tree), *_strays(tree)]
 
 
 def _counts(tree: Tree) -> Iterator[Finding]:
@@ -119,24 +110,3 @@ def _files(tree: Tree, indices: set[int]) -> Iterator[File]:
     for index, item in enumerate(tree.items()):
         if index in indices:
             yield File(item.source, tree.places[tree.codes[index]].split)
-
-
-def _left_out(path: str) -> Iterator[Finding]:
-    """Yield the pictures on disk of kinds that are not read."""
-    found = [
-        str(Path(folder, name))
-        for folder, _, names in os.walk(Path(path).expanduser())
-        for name in names
-        if PurePath(name).suffix.lower() in _NOT_READ and not name.startswith(".")
-    ]
-    if found:
-        suffixes = sorted({PurePath(name).suffix.lower() for name in found})
-        yield Finding(
-            "not-read",
-            "warning",
-            f"{counted(len(found), 'picture')} of a kind that is not read ({quoted(suffixes)}) "
-            f"{'is' if len(found) == 1 else 'are'} left out.",
-            "Convert them to JPEG or PNG.",
-            count=len(found),
-            files=tuple(File(name) for name in sorted(found)),
-        )

@@ -33,7 +33,7 @@ _PHOTOS: Final = 12  # of a finding
 _GROUPS: Final = 8  # of copies, of a finding
 _MEMBERS: Final = 3  # of a group
 _NAMES: Final = 200  # of a finding without photos to show
-_NO_PHOTOS: Final = ("unreadable", "not-read", "empty-files", "same-files")
+_NO_PHOTOS: Final = ("unreadable", "empty-files", "same-files")
 _FRAMED: Final = "cropped"
 
 Shots = dict[str, Shot]

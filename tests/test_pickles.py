@@ -124,7 +124,7 @@ VALUES: dict[str, Any] = {
     "complex": 1 + 2j,
     "range": range(5),
     "slice": slice(1, 2),
-    "types": [int, float, str, bool],
+    "types": [int, float, str, bool, Any, np.float32],
     "array": np.arange(6).reshape(2, 3),
     "objects": np.array([None, "x"], dtype=object),
     "state of a generator": np.random.RandomState(0).get_state(),

@@ -145,6 +145,7 @@ PLAIN_TYPES = frozenset(
     (
         *(f"builtins.{name}" for name in ("int", "long", "float", "bool", "str", "unicode")),
         *(f"builtins.{name}" for name in ("list", "tuple", "set", "frozenset", "dict", "bytes")),
+        *(f"typing.{name}" for name in ("Any", "Union", "Optional", "List", "Dict", "Tuple")),
         *("builtins.object", "numpy.ndarray", "numpy.generic", "numpy.bool", "numpy.bool_"),
         *(f"numpy.{kind}{bits}" for kind in ("int", "uint", "float") for bits in _BITS),
     )

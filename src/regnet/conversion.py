@@ -5,7 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from regnet.certificate import PixelBound
 from regnet.errors import ConversionError
@@ -22,6 +22,9 @@ Precision = Literal["fp32", "fp16"]
 InferencePrecision = Literal["f32", "bf16", "int8"]
 
 CONVERSION_FILE = "conversion.json"
+
+FLOOR: Final = 1e-5
+FACTOR: Final = 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,22 +103,64 @@ def _file_name(name: str) -> str:
 
 
 @dataclass(frozen=True)
+class Distance:
+    """The largest difference of a probability, and of a logit relative to the logits' range."""
+
+    probabilities: float
+    logits: float
+
+
+@dataclass(frozen=True)
+class Proof:
+    """Distances from the network in float64: of the converted model (`delta`), of torch's float32.
+
+    Both networks have the weights as they are stored.
+    """
+
+    delta: Distance
+    float32: Distance
+
+    @property
+    def allowed(self) -> Distance:
+        """The largest allowed `delta`: 4 times the distance of float32, at least 1e-5."""
+        return Distance(
+            max(FLOOR, FACTOR * self.float32.probabilities),
+            max(FLOOR, FACTOR * self.float32.logits),
+        )
+
+    def to_dict(self) -> dict[str, float]:
+        """Return the measured and allowed distances as JSON values."""
+        return {
+            "max_delta": self.delta.probabilities,
+            "allowed": self.allowed.probabilities,
+            "float32_delta": self.float32.probabilities,
+            "max_logit_delta": self.delta.logits,
+            "allowed_logit": self.allowed.logits,
+            "float32_logit_delta": self.float32.logits,
+        }
+
+
+@dataclass(frozen=True)
 class Conversion:
     """A converted model: its main file, all its files, and what the conversion measured.
 
-    `max_delta` is the largest difference of any probability from the network with the weights as
-    stored (at most 1e-5), `rounding` from the original one: what storing them in FP16 changed, 0
-    for FP32; `photos` is how many it was measured on. `notes` say what was assumed. `pixel_bound`
-    is of the pixels where the graph makes the crop.
+    `proof` compares it with its network on as many sample photos as `photos` says. `rounding` is
+    the largest change of a probability by storing the weights in FP16, 0 for FP32. `notes` say what
+    was assumed. `pixel_bound` is of the pixels where the graph makes the crop.
     """
 
     path: Path
     files: tuple[str, ...]
-    max_delta: float
+    proof: Proof
     rounding: float
     photos: int
     notes: tuple[str, ...] = ()
     pixel_bound: PixelBound | None = None
+
+    @property
+    def max_delta(self) -> float:
+        """The largest difference of a probability from the network in float64."""
+        return self.proof.delta.probabilities
 
 
 def write_conversion(folder: Path, conversion: Conversion) -> None:
@@ -141,7 +186,7 @@ def read_conversion(folder: Path) -> Conversion | None:
         return Conversion(
             folder / record["path"],
             tuple(record["files"]),
-            record["max_delta"],
+            _proof(record["proof"]),
             record["rounding"],
             record["photos"],
             tuple(record["notes"]),
@@ -149,3 +194,7 @@ def read_conversion(folder: Path) -> Conversion | None:
         )
     except (OSError, ValueError, FieldError, LookupError, TypeError, AttributeError):
         return None
+
+
+def _proof(record: dict[str, Any]) -> Proof:
+    return Proof(Distance(**record["delta"]), Distance(**record["float32"]))

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from regnet.conversion import InferencePrecision
 from regnet.errors import ModelError, ProtocolError
-from regnet.graph import graph_metadata, read_graph
+from regnet.graph import add_logits, graph_metadata, read_graph
 from regnet.metadata import ModelMetadata
 from regnet.preprocess import ImageLike, crop_pixels, rgb_pixels
 from regnet.protocol import Preprocess, by_protocol
@@ -46,7 +46,7 @@ def read_model(path: Path, *, protocol: str | None = None, logits: bool = False)
     if protocol is not None:
         metadata = with_protocol(metadata, protocol)
     if logits:
-        _add_logits(graph, path)
+        add_logits(graph, source=str(path))
     if metadata.preprocessing == "caller":
         graph = _from_pixels(graph, metadata.preprocess)
     return ConvertedModel(path, graph, metadata)
@@ -191,14 +191,6 @@ def _require_contract(model: ov.Model, metadata: ModelMetadata, path: Path) -> N
     ).replace(" ", "").replace("->", " -> ")  # fmt: skip
     if found != expected:
         raise ModelError(f"{path}: its graph is {found}, its metadata says {expected}")
-
-
-def _add_logits(model: ov.Model, path: Path) -> None:
-    """Make what goes into the final softmax a second output."""
-    softmax = model.output(0).get_node().input_value(0).get_node()
-    if softmax.get_type_name() != "Softmax":
-        raise ModelError(f"{path}: its graph does not end in a softmax; convert it again")
-    model.add_outputs([softmax.input_value(0)])
 
 
 def _from_pixels(model: ov.Model, preprocess: Preprocess) -> ov.Model:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +11,13 @@ from numpy.typing import NDArray
 
 from regnet.certificate import PixelBound
 from regnet.conversion import Conversion
-from regnet.errors import ConversionError
 from regnet.files import new_folder_beside, replace_all
 from regnet.metadata import ModelMetadata
 from regnet.network import RegNet, fold_batch_norm
-from regnet.onnx_graph import OUTPUT, onnx_graph
+from regnet.onnx_graph import onnx_graph
+from regnet.proof import Reference, forward
 
 Pixels = NDArray[np.float32]
-
-MAX_DELTA = 1e-5
 
 
 def export_network(
@@ -35,39 +33,32 @@ def export_network(
     `images` are what the converted model and the network are compared on: crops (crop, crop, 3) by
     the metadata's protocol or, where `metadata.preprocessing` is "graph", whole images (H, W, 3),
     RGB; `metadata.precision` says how weights are stored. Nothing appears at the path unless the
-    comparison holds; raises `ConversionError` where it does not, `ProtocolError` where the protocol
-    cannot be put into the graph.
+    outputs and the layers of the written file are the network's; raises `ConversionError` if they
+    are not, `ProtocolError` if the protocol cannot be put into the graph.
     """
+    from regnet.layer_check import require_layers
+    from regnet.written_model import read_written, run_written
+
     half = metadata.precision == "fp16"
     folded = fold_batch_norm(network)
-    stored = _rounded_to_fp16(folded) if half else folded
-    weights = {name: value.numpy() for name, value in stored.state_dict().items()}
+    stored = _rounded_to_fp16(folded) if half else network
+    weights = {
+        name: value.numpy() for name, value in (stored if half else folded).state_dict().items()
+    }
     with new_folder_beside(path) as scratch:
-        written = _write_and_run(scratch / path.name, weights, metadata, images)
-        reference = probabilities(network, metadata, written.pixels)
-        expected = probabilities(stored, metadata, written.pixels) if half else reference
-        delta = _checked(written.found, expected)
-        replace_all(scratch, path.parent, written.names)
-    rounding = _difference(expected, reference)
-    names = tuple(written.names)
-    return Conversion(path, names, delta, rounding, len(images), notes, written.bound)
+        names, bound = _write(scratch / path.name, weights, metadata, images)
+        pixels, rows = run_written(scratch / path.name, metadata, images)
+        reference = Reference(stored, metadata.preprocess, pixels)
+        proof = reference.proof(rows)
+        require_layers(read_written(scratch / path.name), network, metadata.preprocess, half=half)
+        replace_all(scratch, path.parent, names)
+    rounding = _rounding(reference, network, metadata, pixels) if half else 0.0
+    return Conversion(path, tuple(names), proof, rounding, len(images), notes, bound)
 
 
 def probabilities(network: RegNet, metadata: ModelMetadata, pixels: Pixels) -> Pixels:
     """Return the network's probabilities (N, classes) for raw pixels (N, 3, H, W), one by one."""
-    import torch
-
-    mean, scale = (
-        torch.tensor(values).view(1, 3, 1, 1)
-        for values in (metadata.preprocess.mean, metadata.preprocess.scale)
-    )
-    network = network.eval()
-    with torch.inference_mode():
-        rows = [
-            torch.softmax(network((torch.from_numpy(image[None]) - mean) / scale), 1)
-            for image in pixels
-        ]
-    return torch.cat(rows).numpy()
+    return forward(network, metadata.preprocess, pixels).probabilities.astype(np.float32)
 
 
 def _rounded_to_fp16(folded: RegNet) -> RegNet:
@@ -79,69 +70,31 @@ def _rounded_to_fp16(folded: RegNet) -> RegNet:
     return rounded
 
 
-def _difference(a: Pixels, b: Pixels) -> float:
-    return float(np.abs(a - b).max())
+def _rounding(stored: Reference, network: RegNet, metadata: ModelMetadata, pixels: Pixels) -> float:
+    """Return the largest change of a probability by storing the weights in FP16."""
+    original = forward(deepcopy(network).double(), metadata.preprocess, pixels)
+    return stored.distance(original).probabilities
 
 
-def _checked(found: Pixels, expected: Pixels) -> float:
-    """Return the largest difference; raises `ConversionError` where it is over the bound."""
-    delta = _difference(found, expected)
-    sums = float(np.abs(found.sum(axis=1, dtype=np.float64) - 1).max())
-    if not (delta <= MAX_DELTA and sums <= MAX_DELTA):
-        raise ConversionError(
-            f"the converted model disagrees with the network: probabilities differ by {delta:.3g} "
-            f"and sum to 1 within {sums:.3g}, where {MAX_DELTA:g} is allowed; nothing was written"
-        )
-    return delta
-
-
-@dataclass(frozen=True)
-class _Written:
-    """The files written, the `pixels` (N, 3, crop, crop) their network got and what they `found`.
-
-    `bound` is of the pixels where the graph makes them.
-    """
-
-    names: list[str]
-    pixels: Pixels
-    found: Pixels
-    bound: PixelBound | None = None
-
-
-def _write_and_run(
+def _write(
     path: Path,
     weights: dict[str, Any],
     metadata: ModelMetadata,
     images: Sequence[NDArray[np.uint8]],
-) -> _Written:
-    if metadata.preprocessing == "graph":
-        return _write_and_run_whole(path, weights, metadata, images)
-    from regnet.ir_file import write_ir
-
-    pixels = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)
-    if path.suffix == ".onnx":
-        return _Written(_write_onnx(path, weights, metadata), pixels, _run_onnx(path, pixels))
-    names = write_ir(_ir(path, weights, metadata), metadata, path)
-    return _Written(names, pixels, _run_ir(path, pixels))
-
-
-def _write_and_run_whole(
-    path: Path,
-    weights: dict[str, Any],
-    metadata: ModelMetadata,
-    images: Sequence[NDArray[np.uint8]],
-) -> _Written:
-    """Write an IR that makes its crops itself, with what was measured of their pixels."""
+) -> tuple[list[str], PixelBound | None]:
+    """Write the model; return its files' names and the bound of the pixels its graph makes."""
     from regnet.graph_preprocess import embed_preprocessing
     from regnet.ir_file import write_ir
-    from regnet.pixel_check import pixel_bound, run_whole
-    from regnet.runtime import core
+    from regnet.pixel_check import pixel_bound
 
-    model = embed_preprocessing(_ir(path, weights, metadata), metadata.preprocess)
+    if path.suffix == ".onnx":
+        return _write_onnx(path, weights, metadata), None
+    model = _ir(path, weights, metadata)
+    if metadata.preprocessing == "caller":
+        return write_ir(model, metadata, path), None
+    model = embed_preprocessing(model, metadata.preprocess)
     bound = pixel_bound(model, metadata.preprocess, images)
-    names = write_ir(model, replace(metadata, pixel_bound=bound), path)
-    pixels, found = zip(*run_whole(core.read_model(path), images), strict=True)
-    return _Written(names, np.stack(pixels), np.stack(found), bound)
+    return write_ir(model, replace(metadata, pixel_bound=bound), path), bound
 
 
 def _write_onnx(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> list[str]:
@@ -159,16 +112,11 @@ def _write_onnx(path: Path, weights: dict[str, Any], metadata: ModelMetadata) ->
 
 def _ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> Any:
     """Return the OpenVINO model; an ONNX file is written on the way, beside `path`."""
-    from openvino.passes import ConstantFolding, Manager
-
-    from regnet.runtime import core
+    from regnet.written_model import read_written
 
     onnx_path = path.with_suffix(".onnx")
     _write_onnx(onnx_path, weights, replace(metadata, precision="fp32"))
-    model = core.read_model(onnx_path)
-    passes = Manager()
-    passes.register_pass(ConstantFolding())
-    passes.run_passes(model)
+    model = read_written(onnx_path)
     if metadata.precision == "fp16":
         _store_weights_in_fp16(model)
     return model
@@ -183,22 +131,3 @@ def _store_weights_in_fp16(model: Any) -> None:
             weight = op.input_value(1).get_node()
             half = opset.constant(weight.data.astype(np.float16))
             op.input(1).replace_source_output(opset.convert(half, "f32").output(0))
-
-
-def _run_ir(path: Path, pixels: Pixels) -> Pixels:
-    """Return the probabilities that OpenVINO computes in FP32."""
-    from regnet.runtime import core
-
-    hints = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(path, "CPU", hints)
-    return np.concatenate([compiled(image[None])[OUTPUT] for image in pixels])
-
-
-def _run_onnx(path: Path, pixels: Pixels) -> Pixels:
-    """Return the probabilities that ONNX Runtime computes, or OpenVINO where it is not there."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return _run_ir(path, pixels)
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    return np.concatenate([session.run([OUTPUT], {"data": image[None]})[0] for image in pixels])

@@ -86,6 +86,14 @@ def set_graph_metadata(model: ov.Model, metadata: ModelMetadata) -> None:
     model.set_rt_info(metadata.to_strings(), [RT_INFO])
 
 
+def add_logits(model: ov.Model, *, source: str) -> None:
+    """Make the input of the final softmax a second output. Raises `ModelError` if there is none."""
+    softmax = model.output(0).get_node().input_value(0).get_node()
+    if softmax.get_type_name() != "Softmax":
+        raise ModelError(f"{source}: its graph does not end in a softmax; convert it again")
+    model.add_outputs([softmax.input_value(0)])
+
+
 @dataclass(frozen=True)
 class GraphCost:
     """Cost of one image in a converted graph: floating-point operations and parameters."""

@@ -45,6 +45,19 @@ def onnx_graph(
     return graph.model(preprocess.crop, spec.classes)
 
 
+def with_logits(model: ModelProto) -> tuple[ModelProto, str]:
+    """Add the input of the final softmax to a model's outputs; return the model and its name.
+
+    Raises `ValueError` if the model does not end in a softmax.
+    """
+    last = next((node for node in model.graph.node if OUTPUT in node.output), None)
+    if last is None or last.op_type != "Softmax":
+        raise ValueError(f"{OUTPUT} does not come from a softmax")
+    name = str(last.input[0])
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return model, name
+
+
 class _Graph:
     """A graph under construction; each method adds nodes and returns the name of their output."""
 

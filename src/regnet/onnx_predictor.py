@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from regnet.engine import Batch, Outputs, with_protocol
 from regnet.errors import ModelError
 from regnet.metadata import metadata_from_strings
-from regnet.onnx_graph import INPUT, OUTPUT
+from regnet.onnx_graph import INPUT, OUTPUT, with_logits
 from regnet.preprocess import ImageLike, crop_pixels
 
 
@@ -22,8 +22,10 @@ class OnnxPredictor:
         if not path.is_file():
             raise ModelError(f"{path}: no such file")
         try:
-            self._logits = _logits_name(path)
-            self._session = _session(path, self._logits)
+            model, self._logits = with_logits(onnx.load(path))
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), providers=["CPUExecutionProvider"]
+            )
         except Exception as exc:  # protobuf's and the runtime's errors share no base
             raise ModelError(f"{path}: not a model that ONNX Runtime can run ({exc})") from exc
         values = self._session.get_modelmeta().custom_metadata_map
@@ -39,23 +41,3 @@ class OnnxPredictor:
         batch = np.ascontiguousarray(np.asarray(pixels).transpose(0, 3, 1, 2), np.float32)
         logits, probabilities = self._session.run([self._logits, OUTPUT], {INPUT: batch})
         return Outputs(logits, probabilities)
-
-
-def _logits_name(path: Path) -> str:
-    """Return the name of what goes into the final softmax."""
-    graph = onnx.load(path, load_external_data=False).graph
-    last = next(node for node in graph.node if OUTPUT in node.output)
-    if last.op_type != "Softmax":
-        raise ValueError(f"{OUTPUT} does not come from a softmax")
-    return str(last.input[0])
-
-
-def _session(path: Path, logits: str) -> Any:
-    """Return a session whose outputs are the logits too."""
-    model = onnx.load(path)
-    model.graph.output.append(
-        onnx.helper.make_tensor_value_info(logits, onnx.TensorProto.FLOAT, None)
-    )
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), providers=["CPUExecutionProvider"]
-    )

@@ -26,7 +26,7 @@ def pixel_bound(model: ov.Model, preprocess: Preprocess, photos: Images) -> Pixe
     """
     images = [*photos, *odd_images(preprocess)]
     equal = total = levels = 0
-    for image, (found, _) in zip(images, run_whole(model, images), strict=True):
+    for image, (found, *_) in zip(images, run_whole(model, images), strict=True):
         wanted = crop_pixels(image, preprocess).transpose(2, 0, 1)
         apart = np.abs(found - wanted)
         equal += int((apart == 0).sum())
@@ -42,16 +42,15 @@ def pixel_bound(model: ov.Model, preprocess: Preprocess, photos: Images) -> Pixe
     return bound
 
 
-def run_whole(
-    model: ov.Model, images: Images
-) -> Iterator[tuple[NDArray[np.float32], NDArray[np.float32]]]:
-    """Yield the pixels (3, crop, crop) and probabilities (classes) of each image, in float32."""
+def run_whole(model: ov.Model, images: Images) -> Iterator[list[NDArray[np.float32]]]:
+    """Yield the pixels (3, crop, crop) and each output (classes) for each image, in float32."""
     model = model.clone()
+    outputs = range(len(model.outputs))
     model.add_outputs(PIXELS)
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for image in images:
         found = compiled(image[None])
-        yield found[PIXELS][0].copy(), found[0][0].copy()
+        yield [found[PIXELS][0].copy(), *(found[place][0].copy() for place in outputs)]
 
 
 def odd_images(preprocess: Preprocess) -> list[NDArray[np.uint8]]:

@@ -15,12 +15,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regnet.conversion import FLOOR, Distance, Proof
 from regnet.errors import ConversionError
 from regnet.network import RegNet
 from regnet.protocol import Preprocess
 
-FLOOR: Final = 1e-5
-FACTOR: Final = 4
 _ULP: Final = 2**-23
 
 
@@ -32,40 +31,22 @@ class Rows:
     probabilities: NDArray[np.floating[Any]]
 
 
-@dataclass(frozen=True)
-class Distance:
-    """The largest difference of a probability, and of a logit relative to the logits' range."""
-
-    probabilities: float
-    logits: float
-
-
-@dataclass(frozen=True)
-class Proof:
-    """Distances from float64: of the converted model (`delta`) and of torch's `float32`."""
-
-    delta: Distance
-    float32: Distance
-
-    @property
-    def allowed(self) -> Distance:
-        """The largest allowed `delta`: 4 times the distance of float32, at least 1e-5."""
-        return Distance(
-            max(FLOOR, FACTOR * self.float32.probabilities),
-            max(FLOOR, FACTOR * self.float32.logits),
-        )
-
-
 class Reference:
     """A network's float64 outputs for raw pixels (N, 3, H, W), and the distance of its float32.
 
-    Images are run one by one. Batch norm is not folded unless it is in `network`.
+    Images are run one by one. Batch norm is not folded unless it is in `network`. Raises
+    `ConversionError` if the outputs are not finite.
     """
 
     def __init__(
         self, network: RegNet, preprocess: Preprocess, pixels: NDArray[np.float32]
     ) -> None:
         self.rows = forward(deepcopy(network).double(), preprocess, pixels)
+        if not np.isfinite(self.rows.logits).all():
+            raise ConversionError(
+                "the network's outputs are not numbers on the sample photos: its weights hold NaN "
+                "or infinity, or are too large to be stored; nothing was written"
+            )
         near = [
             self.distance(forward(network, preprocess, pixels, input_scale=1 + ulps * _ULP))
             for ulps in (0, 1, -1)

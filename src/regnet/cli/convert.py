@@ -200,7 +200,7 @@ def _as_json(conversion: Conversion, path: Path) -> dict[str, Any]:
 
 def _values(conversion: Conversion) -> dict[str, Any]:
     return {
-        "max_delta": conversion.max_delta,
+        **conversion.proof.to_dict(),
         "rounding": conversion.rounding,
         "pixel_bound": conversion.pixel_bound and conversion.pixel_bound.to_dict(),
         "notes": list(conversion.notes),
@@ -213,9 +213,14 @@ def _as_text(conversion: Conversion, path: Path) -> str:
 
 def _text_lines(conversion: Conversion) -> list[str]:
     """Return what was measured and assumed, a line each."""
+    delta, float32 = conversion.proof.delta, conversion.proof.float32
+    allowed = conversion.proof.allowed
     lines = [
-        f"  checked on {conversion.photos} photos: probabilities differ from the network's "
-        f"by at most {conversion.max_delta:.1e} (1e-05 is allowed)",
+        f"  checked against float64 on {conversion.photos} photos, and layer by layer",
+        f"  probabilities differ by at most {delta.probabilities:.1e} (torch in float32: "
+        f"{float32.probabilities:.1e}; allowed: {allowed.probabilities:.1e})",
+        f"  logits differ by at most {delta.logits:.1e} of their range (torch in float32: "
+        f"{float32.logits:.1e}; allowed: {allowed.logits:.1e})",
     ]
     if conversion.rounding:
         lines.append(

@@ -1,5 +1,6 @@
 """One reading of a data set's folders, for the doctor, a training and an evaluation alike."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -156,6 +157,24 @@ def test_what_is_unclear_is_an_error_of_both(case: str, tmp_path: Path) -> None:
         )
         or errors[0].code in ("splits-in-classes", "splits-as-classes", "no-images")
     )
+
+
+@pytest.mark.parametrize("suffix", ["zip", "tar", "gztar"])
+def test_empty_classes_and_splits_of_archives(suffix: str, tmp_path: Path) -> None:
+    write(tmp_path / "a" / "top", *CLASSES)
+    (tmp_path / "a" / "top" / "bird").mkdir()
+    archive = shutil.make_archive(str(tmp_path / "a"), suffix, tmp_path / "a")
+    with pytest.raises(RegNetError, match="1 class has no photos: bird"):
+        open_photo_sets(archive, None, None, seed=0)
+    assert "empty-classes" in {f.code for f in layout_findings(open_tree(archive))}
+    write(tmp_path / "b", *under("train"))
+    (tmp_path / "b" / "val" / "cat").mkdir(parents=True)
+    (tmp_path / "b" / "docs").mkdir()
+    archive = shutil.make_archive(str(tmp_path / "b"), suffix, tmp_path / "b")
+    for path in (archive, tmp_path / "b"):
+        with pytest.raises(RegNetError, match="the val split has no photos"):
+            open_photo_sets(path, None, None, seed=0)
+        assert "empty-split" in {f.code for f in layout_findings(open_tree(path))}
 
 
 def test_known_classes_settle_a_doubt(tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 """The classes and splits of a data set that no model knows yet, by the names of its folders."""
 
+import contextlib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from regnet.data.class_names import listed, normal
@@ -13,8 +14,9 @@ from regnet.data.folders import Layout, read_layout
 from regnet.data.foreign import refuse_foreign
 from regnet.data.image_labels import ImageLabels, image_labels
 from regnet.data.listing import Listing
-from regnet.data.members import open_members
+from regnet.data.members import all_folders, open_members
 from regnet.data.parquet_dataset import parquet_class_names, parquet_files, parquet_splits
+from regnet.data.split_names import roles_of
 from regnet.data.truth_files import SIDE_NAMES
 from regnet.errors import DatasetError
 from regnet.labels import Label, Labels, label_of
@@ -25,7 +27,7 @@ _NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, 
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of photos at `paths`, and how they are laid out.
+    """The folders of photos at `paths`, in archives at `inner`, and how they are laid out.
 
     `labels` are the photos' classes where they are not their folders. Of `parquet` files there are
     no folders.
@@ -36,6 +38,7 @@ class Folders:
     layout: Layout
     labels: ImageLabels | None = None
     parquet: tuple[Path, ...] = ()
+    inner: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -70,7 +73,7 @@ class TrainingFolders:
     """The photos to train on and, None without a split for it, to validate with.
 
     `unused` are the other splits, and folders beside them; `empty` are class folders without a
-    photo, known only of folders on disk.
+    photo.
     """
 
     train: str
@@ -88,9 +91,10 @@ def training_folders(path: str | Path) -> TrainingFolders:
     if folders.parquet:
         return _parquet_folders(folders.parquet, str(path))
     layout = folders.layout
+    empty = _empty(folders, str(path))
     train, val = layout.split("train"), layout.split("val")
     if train is None or (len(layout.splits) == 1 and not layout.stray and not layout.beside):
-        return TrainingFolders(str(path), empty=_empty(folders))
+        return TrainingFolders(str(path), empty=empty)
     if len(folders.paths) > 1:
         raise DatasetError(
             f"{path} has splits inside of each: name the photos of one split, and with --val those "
@@ -102,7 +106,7 @@ def training_folders(path: str | Path) -> TrainingFolders:
         str(Path(path, train.root)),
         str(Path(path, val.root)) if val else None,
         (*others, *layout.beside),
-        _empty(folders),
+        empty,
     )
 
 
@@ -124,12 +128,20 @@ def _parquet_folders(files: Sequence[Path], path: str) -> TrainingFolders:
     return TrainingFolders(places["train"], places.get("val"), unused)
 
 
-def _empty(folders: Folders) -> tuple[str, ...]:
-    """Return the class folders that have no photo in any split."""
+def _empty(folders: Folders, path: str) -> tuple[str, ...]:
+    """Return the class folders that have no photo in any split.
+
+    Raises `DatasetError` where a split has none.
+    """
     if folders.labels is not None:
         return ()
-    known = {name for _, name in class_folders(folders.paths, folders.layout)}
-    return tuple(sorted(known - set(folders.classes)))
+    known = class_folders(folders.paths, folders.inner, folders.layout)
+    if empty := [role for role, name in known if not name]:
+        raise DatasetError(
+            f"{path}: the {' and the '.join(empty)} split has no photos: add photos, or remove its "
+            "folder"
+        )
+    return tuple(sorted({name for _, name in known} - set(folders.classes)))
 
 
 def open_folders(path: str | Path) -> Folders:
@@ -140,31 +152,42 @@ def open_folders(path: str | Path) -> Folders:
     listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
     layout = read_layout(listing.directories)
     labels = image_labels(listing, layout, paths)
-    return Folders(paths, tuple(listing.directories), layout, labels)
+    return Folders(paths, tuple(listing.directories), layout, labels, inner=inner)
 
 
-def class_folders(paths: Sequence[Path], layout: Layout) -> list[tuple[str, str]]:
-    """Return role ("" without splits) and name of every class folder on disk, photos or not.
+def class_folders(paths: Sequence[Path], inner: str, layout: Layout) -> list[tuple[str, str]]:
+    """Return role ("" without splits) and name of every class folder, with photos or without.
 
-    What a system makes beside photos is none.
+    Of a training or validation split without a photo the name is "". What a system makes beside
+    photos is none. `inner` is the place in archives.
     """
     roots: list[tuple[str, str]] = [(split.role, split.root) for split in layout.splits]
     if layout.kind == "classes":
         roots = [("", layout.root)]
-    return [
-        (role, folder.name)
-        for top in paths
-        for role, root in roots
-        for folder in _folders(top / root)
-    ]
+    found = [(role, name) for role, root in roots for name in _folders(paths, inner, root)]
+    if layout.kind == "splits":
+        tops = {split.top for split in layout.splits}
+        parent = str(PurePosixPath(layout.splits[0].top).parent)
+        roles = roles_of(_folders(paths, inner, parent))
+        known = {PurePosixPath(top).name for top in tops}
+        found += [(r, "") for n, r in roles.items() if n not in known and r in ("train", "val")]
+    return found
 
 
-def _folders(path: Path) -> list[Path]:
-    """Return the folders in a folder that may hold photos, sorted; none if it cannot be read."""
-    try:
-        return sorted(f for f in path.iterdir() if f.is_dir() and not is_clutter(f.name))
-    except OSError:
-        return []
+def _folders(paths: Sequence[Path], inner: str, root: str) -> list[str]:
+    """Return the names of the folders in a folder that may hold photos, sorted."""
+    names = {name for path in paths for name in _folders_of(path, inner, root)}
+    return sorted(name for name in names if not is_clutter(name))
+
+
+def _folders_of(path: Path, inner: str, root: str) -> Iterator[str]:
+    if not path.is_dir():
+        top = PurePosixPath(inner, root)
+        places = map(PurePosixPath, all_folders(path))
+        yield from (place.name for place in places if place.parent == top)
+        return
+    with contextlib.suppress(OSError):
+        yield from (folder.name for folder in (path / root).iterdir() if folder.is_dir())
 
 
 def _label(name: str) -> Label:

@@ -12,8 +12,8 @@ from regnet.data.photo_files import image_files
 from regnet.data.skipped import Skipped, SkipTally, joined
 from regnet.data.sources import Item, file_item
 from regnet.data.spool import SharedFile
-from regnet.data.tars import tar_files
-from regnet.data.zip_stream import zip_files
+from regnet.data.tars import tar_files, tar_folders
+from regnet.data.zip_stream import zip_files, zip_folders
 from regnet.errors import DatasetError, ImageError
 from regnet.formats import HEAD
 
@@ -64,6 +64,18 @@ def _opened(path: Path, side_names: frozenset[str]) -> Members:
         return ArchiveMembers(path, partial(tar_files, file), side_names)
     refuse_foreign(str(path), [path])
     raise DatasetError(f"{path} is no data set: expected a folder, a zip or tar, or Parquet")
+
+
+def all_folders(path: Path) -> set[str]:
+    """Return the folders in a zip or tar, with images or without. Raises `DatasetError`."""
+    try:
+        file = SharedFile(path.open("rb"))
+        is_zip = archive_kind(file.read_at(0, HEAD), path.name) == "zip"
+        found = set(zip_folders(file) if is_zip else tar_folders(file))
+    except (OSError, ImageError) as exc:
+        raise DatasetError(f"cannot open {path}: {exc}") from exc
+    paths = [PurePosixPath(name) for name in found]
+    return {str(folder) for path in paths for folder in (path, *path.parents)} - {"."}
 
 
 class FolderMembers:

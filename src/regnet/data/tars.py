@@ -60,6 +60,13 @@ def tar_files(file: Readable, *, nested: bool = True) -> Iterator[ArchiveFile]:
         yield from _linked(file, links, spool)
 
 
+def tar_folders(file: Readable) -> Iterator[str]:
+    """Yield the path of each file's folder in a tar, and of each folder, again and again."""
+    with _opened_tar(file) as opened:
+        for member in opened.members():
+            yield member.name if member.isdir() else posixpath.dirname(member.name)
+
+
 @dataclass(frozen=True)
 class _Opened:
     """An open tar; `lies_in` is the file where its members lie as they are, None if compressed."""

@@ -40,6 +40,16 @@ class ZipEntry:
 
 def zip_entries(file: SharedFile) -> Iterator[ZipEntry]:
     """Yield the files in a zip in its own order; raises `ImageError` where it is damaged."""
+    return (entry for entry in _entries(file) if not entry.name.endswith("/"))
+
+
+def zip_folders(file: SharedFile) -> Iterator[str]:
+    """Yield the path of each file's folder in a zip, and of each folder, again and again."""
+    return (entry.name.rpartition("/")[0] for entry in _entries(file))
+
+
+def _entries(file: SharedFile) -> Iterator[ZipEntry]:
+    """Yield the files and folders in a zip, these with a / at their end."""
     position, end, shift = _directory(file)
     buffer, at = b"", 0
     while position < end:
@@ -47,8 +57,7 @@ def zip_entries(file: SharedFile) -> Iterator[ZipEntry]:
             buffer, at = file.read_at(position, min(_CHUNK, end - position)), 0
         entry, length = _entry(buffer, at, shift)
         position, at = position + length, at + length
-        if not entry.name.endswith("/"):
-            yield entry
+        yield entry
 
 
 def zip_files(file: SharedFile) -> Iterator[ArchiveFile]:

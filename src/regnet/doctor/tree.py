@@ -53,8 +53,7 @@ class Tree:
 
     `places` are the distinct ones, `codes` says by index which of them each photo is in, `counts`
     the photos by split and class; `layout` is the kind of the first path's, and `doubt` says why
-    its folders may be no classes. `empty` are class folders without photos, known only of folders
-    on disk.
+    its folders may be no classes. `empty` are class folders, and splits, without photos.
     """
 
     def __init__(self, path: str, parts: Sequence[_Part], empty: Sequence[Place]) -> None:
@@ -147,7 +146,7 @@ def _opened(path: str | Path) -> tuple[_Part, list[Place]]:
     place_of = {folder: Place(*layout.place(folder)) for folder in listing.directories}
     index = {place: code for code, place in enumerate(dict.fromkeys(place_of.values()))}
     codes = listing.by_directory(lambda folder: index[place_of[folder]])
-    known = [Place(*place) for place in class_folders(paths, layout)]
+    known = [Place(*place) for place in class_folders(paths, inner, layout)]
     part = _Part(partial(listing.images, str(path)), layout, tuple(index), codes)
     return part, [p for p in known if p not in index]
 

@@ -12,7 +12,14 @@ from PIL import Image
 
 from regnet.decode import decode_pixels
 from regnet.errors import ImageError
-from regnet.formats import HEAD, checked_read, has_picture_suffix, is_picture, suffix_of
+from regnet.formats import (
+    HEAD,
+    checked_read,
+    has_picture_suffix,
+    has_unread_suffix,
+    is_picture,
+    suffix_of,
+)
 
 FORMS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "JPEG2000", "AVIF", "DIB"]
 
@@ -117,6 +124,8 @@ def test_a_suffix_tells_what_is_not_read(name: str, kind: str) -> None:
         with pytest.raises(ImageError, match=f"{kind}.*, which is not read"):
             checked_read(name, lambda data=data: data)()  # type: ignore[misc]
     assert checked_read(name, lambda: encoded("JPEG"))() == encoded("JPEG")
+    assert has_unread_suffix(name)
+    assert not has_unread_suffix("a.jpg")
 
 
 def test_common_tiffs_are_no_camera_raw() -> None:
@@ -143,8 +152,8 @@ BRANDS = [(b"heic", b"mif1"), (b"mif1", b"heic"), (b"msf1", b"hevc"), (b"heix", 
 def test_heic_is_named_whatever_its_brand(
     major: bytes, other: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for package in ("pi_heif", "pillow_heif"):
-        monkeypatch.setitem(sys.modules, f"{package}.as_plugin", None)
+    monkeypatch.setattr("regnet.formats.find_spec", lambda name: None)
+    assert has_unread_suffix("a.HEIC")
     head = HEIF % (major, major + other)
     assert is_picture(head)
     assert "a HEIC photo, which is not read: install the extra 'heif'" in reason(head)

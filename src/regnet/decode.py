@@ -10,7 +10,7 @@ cannot be read is ignored.
 import threading
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
 from typing import Any, Final, cast
@@ -22,7 +22,7 @@ from PIL import Image, UnidentifiedImageError
 
 from regnet.bit_depth import eight_bits, is_deep, warn_if_dark
 from regnet.errors import ImageError
-from regnet.formats import HEIC, format_of, unread_error
+from regnet.formats import HEIC, format_of, heic_package, unread_error
 from regnet.jpeg_markers import Outline, outline, require_few_scans
 from regnet.protocol import Channels
 
@@ -126,11 +126,10 @@ def _open(data: bytes, name: str, plugin: str) -> Image.Image:
 
 
 def _heic_plugin() -> ModuleType:
-    """Return what reads HEIC; raises `ImageError` where neither package is installed."""
-    for package in ("pi_heif", "pillow_heif"):
-        with suppress(ImportError):
-            return import_module(f"{package}.as_plugin")
-    raise unread_error(HEIC)
+    """Return what reads HEIC; raises `ImageError` where it is not installed."""
+    if (package := heic_package()) is None:
+        raise unread_error(HEIC)
+    return import_module(f"{package}.as_plugin")
 
 
 def _load(image: Image.Image, name: str) -> None:

@@ -3,6 +3,7 @@
 import re
 import struct
 from collections.abc import Callable
+from importlib.util import find_spec
 from typing import Final, Literal, NamedTuple
 
 from regnet.errors import ImageError
@@ -40,6 +41,10 @@ _HEIC_BRANDS: Final = {
 }
 FORMATS: Final = (*dict.fromkeys(name for name, *_ in _MAGIC), "AVIF")
 """The formats that are read without an extra."""
+
+
+NOT_READ: Final = "which is not read"
+"""Words in the errors of pictures of kinds that are not read."""
 
 
 class Unread(NamedTuple):
@@ -166,9 +171,20 @@ def format_of(data: bytes) -> tuple[str, str]:
     return found
 
 
+def has_unread_suffix(name: str) -> bool:
+    """Tell whether a name has the suffix of a picture of a kind that is not read here."""
+    kind = _UNREAD_SUFFIXES.get(suffix_of(name))
+    return kind is not None and (kind is not HEIC or heic_package() is None)
+
+
+def heic_package() -> str | None:
+    """Return the installed package that reads HEIC, None without one; imports nothing."""
+    return next((name for name in ("pi_heif", "pillow_heif") if find_spec(name)), None)
+
+
 def unread_error(kind: Unread) -> ImageError:
     """Return the error of a picture of a kind that is not read."""
-    return ImageError(f"{kind.name}, which is not read: {kind.advice}")
+    return ImageError(f"{kind.name}, {NOT_READ}: {kind.advice}")
 
 
 def checked_read(name: str, read: Callable[[], bytes]) -> Callable[[], bytes]:

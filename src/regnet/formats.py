@@ -43,10 +43,6 @@ FORMATS: Final = (*dict.fromkeys(name for name, *_ in _MAGIC), "AVIF")
 """The formats that are read without an extra."""
 
 
-NOT_READ: Final = "which is not read"
-"""Words in the errors of pictures of kinds that are not read."""
-
-
 class Unread(NamedTuple):
     """A kind of picture that is not read: its name, and what to do instead."""
 
@@ -171,12 +167,6 @@ def format_of(data: bytes) -> tuple[str, str]:
     return found
 
 
-def has_unread_suffix(name: str) -> bool:
-    """Tell whether a name has the suffix of a picture of a kind that is not read here."""
-    kind = _UNREAD_SUFFIXES.get(suffix_of(name))
-    return kind is not None and (kind is not HEIC or heic_package() is None)
-
-
 def heic_package() -> str | None:
     """Return the installed package that reads HEIC, None without one; imports nothing."""
     return next((name for name in ("pi_heif", "pillow_heif") if find_spec(name)), None)
@@ -184,7 +174,7 @@ def heic_package() -> str | None:
 
 def unread_error(kind: Unread) -> ImageError:
     """Return the error of a picture of a kind that is not read."""
-    return ImageError(f"{kind.name}, {NOT_READ}: {kind.advice}")
+    return ImageError(f"{kind.name}, which is not read: {kind.advice}")
 
 
 def checked_read(name: str, read: Callable[[], bytes]) -> Callable[[], bytes]:

@@ -12,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from regnet.assumptions import AssumptionWarning as AssumptionWarning
     from regnet.calibration.calibrate import calibrate as calibrate
     from regnet.classify import Classifier as Classifier
     from regnet.comparison.compare import compare as compare
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "AnyNetSpec": "spec",
+    "AssumptionWarning": "assumptions",
     "Card": "zoo.card",
     "ClassScore": "result",
     "Classifier": "classify",

@@ -22,7 +22,7 @@ class Answer:
     ) -> Prediction:
         """Return what the probabilities (classes,) of an image say."""
         top = top_classes(row, self.model.labels, self.wanted.top_k)
-        found = Prediction(readable(source), top, None, self.model.name, timestamp=timestamp)
+        found = self._made(source, top, None, timestamp)
         calibration = self.model.calibration
         if calibration is None or not self.wanted.calibrated:
             return found
@@ -32,8 +32,24 @@ class Answer:
 
     def error(self, source: str, error: str, timestamp: float | None = None) -> Prediction:
         """Return that an image could not be read: nothing is known of it."""
-        found = Prediction(readable(source), (), error, self.model.name, timestamp=timestamp)
+        found = self._made(source, (), error, timestamp)
         return self._with(found, (), unknown=True) if self.wanted.calibrated else found
+
+    def _made(
+        self,
+        source: str,
+        predictions: tuple[ClassScore, ...],
+        error: str | None,
+        timestamp: float | None,
+    ) -> Prediction:
+        return Prediction(
+            readable(source),
+            predictions,
+            error,
+            self.model.name,
+            timestamp=timestamp,
+            assumed=self.model.assumed,
+        )
 
     def _with(
         self, found: Prediction, classes: tuple[ClassScore, ...], *, unknown: bool

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.answer import Answer
+from regnet.assumptions import warn_assumed
 from regnet.conversion import InferencePrecision
 from regnet.data.sources import Item, Video, iter_items
 from regnet.engine import Engine, read_model
@@ -31,7 +32,8 @@ class Classifier:
 
     `path` is the .xml of an IR from `regnet convert`; `precision` what it computes in: "f32" is
     exact, "bf16" faster where the CPU has it. `compiled_cache` is a folder that makes later
-    starts faster. With `offline` images at addresses are errors. Raises `ModelError`.
+    starts faster. With `offline` images at addresses are errors. `name` is what warnings call the
+    model, None its file. Raises `ModelError`.
     """
 
     def __init__(
@@ -41,8 +43,10 @@ class Classifier:
         precision: InferencePrecision = "f32",
         compiled_cache: Path | None = None,
         offline: bool = False,
+        name: str | None = None,
     ) -> None:
         self._model = read_model(path)
+        warn_assumed(name or path, self.metadata)
         self._offline = offline
         self._precision = precision
         self._compiled_cache = compiled_cache

@@ -15,6 +15,7 @@ from regnet.json_text import json_bytes
 from regnet.labels import Labels
 from regnet.metadata import Preprocessing
 from regnet.protocol import Channels
+from regnet.spec import Spec, spec_to_dict
 from regnet.zoo.card import Card
 
 Format = Literal["ir", "onnx"]
@@ -32,7 +33,7 @@ class Request:
     """A weights file, what its card or the user says of it, and the format wanted.
 
     `sha384` is the file's where it is known already, `card` what was published of the file. `spec`
-    insists on a network by name; `name`, `labels`, `channels` (of the file's stem) and the fields
+    insists on a network; `name`, `labels`, `channels` (of the file's stem) and the fields
     of `Preprocess` in `protocol` go before what card and file say. `entry` chooses among several
     networks in the file. `preprocessing` "graph" puts resize and crop into an IR. Raises
     `ConversionError` where the format cannot hold them.
@@ -41,7 +42,7 @@ class Request:
     weights: Path
     sha384: str | None = None
     card: Card | None = None
-    spec: str | None = None
+    spec: Spec | str | None = None
     name: str | None = None
     labels: Labels | None = None
     protocol: Mapping[str, Any] = field(default_factory=dict)
@@ -71,7 +72,7 @@ class Request:
         """Return all but the weights that the result depends on, as plain JSON values."""
         return {
             "card": self.card and self.card.name,
-            "spec": self.spec,
+            "spec": self.spec if isinstance(self.spec, str | None) else spec_to_dict(self.spec),
             "name": self.model_name,
             "labels": self.labels and labels_to_rows(self.labels),
             "protocol": dict(self.protocol),
@@ -145,8 +146,8 @@ class Conversion:
     """A converted model: its main file, all its files, and what the conversion measured.
 
     `proof` compares it with its network on as many sample photos as `photos` says. `rounding` is
-    the largest change of a probability by storing the weights in FP16, 0 for FP32. `notes` say what
-    was assumed. `pixel_bound` is of the pixels where the graph makes the crop.
+    the largest change of a probability by storing the weights in FP16, 0 for FP32. `assumed` has
+    the sentences of the model's metadata. `pixel_bound` is of the pixels where the graph makes the crop.
     """
 
     path: Path
@@ -154,7 +155,7 @@ class Conversion:
     proof: Proof
     rounding: float
     photos: int
-    notes: tuple[str, ...] = ()
+    assumed: tuple[str, ...] = ()
     pixel_bound: PixelBound | None = None
 
     @property
@@ -189,7 +190,7 @@ def read_conversion(folder: Path) -> Conversion | None:
             _proof(record["proof"]),
             record["rounding"],
             record["photos"],
-            tuple(record["notes"]),
+            tuple(record["assumed"]),
             PixelBound.from_dict("pixel_bound", bound) if bound else None,
         )
     except (OSError, ValueError, FieldError, LookupError, TypeError, AttributeError):

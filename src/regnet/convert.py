@@ -1,7 +1,9 @@
 """A checkpoint file -> a converted model: weights, network, metadata and export put together."""
 
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +15,7 @@ from regnet.labels import Label, Labels, imagenet_labels
 from regnet.metadata import ModelMetadata
 from regnet.network import RegNet
 from regnet.preprocess import rgb_pixels
-from regnet.protocol import OMZ, Preprocess
+from regnet.protocol import OMZ, Preprocess, by_protocol
 from regnet.samples import sample_crops, sample_photos
 from regnet.version import TOOL_VERSION
 
@@ -25,20 +27,16 @@ def convert(request: Request, folder: Path) -> Conversion:
     Raises `WeightsError` where the checkpoint cannot be used, `ProtocolError` where its protocol
     cannot be put into the graph, `ConversionError`.
     """
-    network, metadata, notes = read_network(request)
+    network, metadata = read_network(request)
     conversion = export_network(
-        network,
-        metadata,
-        folder / request.file_name,
-        _sample_images(metadata),
-        notes=notes,
+        network, metadata, folder / request.file_name, _sample_images(metadata)
     )
     write_conversion(folder, conversion)
     return conversion
 
 
-def read_network(request: Request) -> tuple[RegNet, ModelMetadata, tuple[str, ...]]:
-    """Return the network in a checkpoint, its description, and notes on what was assumed.
+def read_network(request: Request) -> tuple[RegNet, ModelMetadata]:
+    """Return the network in a checkpoint and its description.
 
     Raises `WeightsError` where the checkpoint cannot be used.
     """
@@ -46,10 +44,9 @@ def read_network(request: Request) -> tuple[RegNet, ModelMetadata, tuple[str, ..
     checkpoint = read_checkpoint(
         request.weights, spec=spec, channels=request.channels, entry=request.entry
     )
-    metadata, notes = _metadata(request, checkpoint)
     network = RegNet(checkpoint.spec)
     load_into(network, checkpoint.state)
-    return network, metadata, notes
+    return network, describe(request, checkpoint)
 
 
 def _sample_images(metadata: ModelMetadata) -> list[NDArray[np.uint8]]:
@@ -59,10 +56,12 @@ def _sample_images(metadata: ModelMetadata) -> list[NDArray[np.uint8]]:
     return sample_crops(metadata.preprocess)
 
 
-def _metadata(request: Request, checkpoint: Checkpoint) -> tuple[ModelMetadata, tuple[str, ...]]:
-    labels, labels_note = _labels(request, checkpoint)
-    preprocess, protocol_note = _preprocess(request, checkpoint)
-    metadata = ModelMetadata(
+def describe(request: Request, checkpoint: Checkpoint) -> ModelMetadata:
+    """Return the description of the model that a checkpoint becomes, with all that is assumed."""
+    labels, about_names = _labels(request, checkpoint)
+    preprocess, about_protocol = _preprocess(request, checkpoint)
+    assumed = (*about_names, *about_protocol, *checkpoint.assumed)
+    return ModelMetadata(
         name=request.model_name,
         card=request.card.name if request.card else "",
         spec=checkpoint.spec,
@@ -73,29 +72,42 @@ def _metadata(request: Request, checkpoint: Checkpoint) -> tuple[ModelMetadata, 
         preprocessing=request.preprocessing,
         licence=request.card.licence.id if request.card else "unknown",
         version=TOOL_VERSION,
+        assumed=() if request.card else assumed,
     )
-    return metadata, tuple(note for note in (labels_note, protocol_note) if note)
 
 
-def _labels(request: Request, checkpoint: Checkpoint) -> tuple[Labels, str | None]:
-    """Return the class list, and a note where it had to be assumed."""
+Sentences = tuple[str, ...]
+
+
+def _labels(request: Request, checkpoint: Checkpoint) -> tuple[Labels, Sentences]:
+    """Return the class list, and a sentence if it had to be assumed."""
     if known := request.labels or checkpoint.labels:
-        return known, None
+        return known, ()
     if checkpoint.classes == len(imagenet_labels()):
-        note = None if request.card else "its 1,000 classes are taken to be ImageNet-1k's"
-        return imagenet_labels(), note
+        return imagenet_labels(), ("names: its 1,000 classes are taken to be ImageNet-1k's",)
     numbered = tuple(Label("", f"class {i}") for i in range(checkpoint.classes))
-    return numbered, "it names no classes: they are numbered (give a list with --labels FILE)"
+    return numbered, ("names: its classes are numbered",)
 
 
-def _preprocess(request: Request, checkpoint: Checkpoint) -> tuple[Preprocess, str | None]:
-    """Return the protocol with the changes asked for, and a note where it had to be assumed."""
-    card_protocol = request.card.preprocess if request.card else None
-    known = card_protocol or checkpoint.preprocess
+def _preprocess(request: Request, checkpoint: Checkpoint) -> tuple[Preprocess, Sentences]:
+    """Return the protocol with the changes asked for, and a sentence if parts are assumed."""
+    changes = dict(request.protocol)
+    known = request.card.preprocess if request.card else checkpoint.preprocess
+    named = changes.pop("name", None)
     base = known or OMZ
-    chosen = replace(base, **({"name": "custom"} | dict(request.protocol)))
-    note = (
-        f"it names no protocol: omz is taken (short side {OMZ.resize}, Pillow's bicubic, crop "
-        f"{OMZ.crop}) but for --resize, --crop, --interpolation"
-    )
-    return (chosen if request.protocol else base), (None if known else note)
+    if named is not None:
+        base = by_protocol(base, named)
+    chosen = replace(base, **({"name": "custom"} | changes)) if changes else base
+    return chosen, () if known or named else _assumed_protocol(chosen, changes)
+
+
+def _assumed_protocol(chosen: Preprocess, given: Mapping[str, Any]) -> Sentences:
+    """Return the sentence about the parts of a protocol that were not given."""
+    parts = {
+        "resize": f"short side {chosen.resize}",
+        "crop": f"crop {chosen.crop}",
+        "interpolation": f"{chosen.interpolation} interpolation",
+    }
+    texts = [text for name, text in parts.items() if name not in given]
+    listed = ", ".join([*texts, "ImageNet's mean and scale"])
+    return (f"protocol: {listed if given else f'{OMZ.name} ({listed})'}",)

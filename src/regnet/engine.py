@@ -10,6 +10,7 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.assumptions import without
 from regnet.conversion import InferencePrecision
 from regnet.errors import ModelError, ProtocolError
 from regnet.graph import add_logits, graph_metadata, read_graph
@@ -53,7 +54,10 @@ def read_model(path: Path, *, protocol: str | None = None, logits: bool = False)
 
 
 def with_protocol(metadata: ModelMetadata, protocol: str) -> ModelMetadata:
-    """Return the metadata with a named protocol's rules; raises `ProtocolError`."""
+    """Return the metadata with a named protocol's rules, which are then not assumed.
+
+    Raises `ProtocolError`.
+    """
     preprocess = by_protocol(metadata.preprocess, protocol)
     own = metadata.preprocess
     if metadata.preprocessing == "graph" and replace(preprocess, name=own.name) != own:
@@ -62,7 +66,8 @@ def with_protocol(metadata: ModelMetadata, protocol: str) -> ModelMetadata:
             f"{protocol} contradicts that: leave --protocol out, or convert it without "
             "--preprocessing graph"
         )
-    return replace(metadata, preprocess=preprocess)
+    assumed = without(metadata.assumed, "protocol")
+    return replace(metadata, preprocess=preprocess, assumed=assumed)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from regnet.result import readable
 class ExplainedPhoto:
     """The explanations of one photo, one a class, and their overlays where they were written.
 
-    Exactly one of `explanations` and `error` is there.
+    Exactly one of `explanations` and `error` is there; `assumed` is the model's.
     """
 
     source: str
@@ -29,9 +29,10 @@ class ExplainedPhoto:
     explanations: tuple[Explanation, ...]
     overlays: tuple[Path, ...]
     error: str | None
+    assumed: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        """Return `{"source", "model", "explanations", "error"}` as plain JSON values.
+        """Return `{"source", "model", "explanations", "error", "assumed"}` as plain JSON values.
 
         Each explanation has the name of its `overlay`, null where none was written.
         """
@@ -45,6 +46,7 @@ class ExplainedPhoto:
                 for explanation, overlay in zip(self.explanations, overlays, strict=True)
             ],
             "error": self.error,
+            "assumed": list(self.assumed),
         }
 
 
@@ -68,11 +70,12 @@ def explain_sources(
     taken: set[str] = set()
     for item in iter_items(sources, offline=offline):
         source, model = readable(item.source), explainer.metadata.name
+        assumed = explainer.metadata.assumed
         try:
             with about(item.source):
                 photo = rgb_pixels(item.read())
         except ImageError as exc:
-            yield ExplainedPhoto(source, model, (), (), str(exc))
+            yield ExplainedPhoto(source, model, (), (), str(exc), assumed)
             continue
         found = explainer.explain(photo, classes=classes, top_k=top_k)
         overlays = []
@@ -80,7 +83,7 @@ def explain_sources(
             path = (folder or Path()) / _free_name(item, explanation, taken)
             _write(path, overlay_png(photo, explanation, opacity=opacity))
             overlays.append(path)
-        yield ExplainedPhoto(source, model, tuple(found), tuple(overlays), None)
+        yield ExplainedPhoto(source, model, tuple(found), tuple(overlays), None, assumed)
 
 
 def _free_name(item: Item, explanation: Explanation, taken: set[str]) -> str:

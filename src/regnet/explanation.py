@@ -14,6 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.assumptions import warn_assumed
 from regnet.conversion import InferencePrecision
 from regnet.engine import Engine, read_model
 from regnet.errors import ModelError
@@ -63,8 +64,8 @@ class Explanation:
 class Explainer:
     """A converted model that says where in a photo it sees a class. Thread-safe.
 
-    `path`, `precision` and `compiled_cache` are those of `Classifier`. Raises `ModelError`, also
-    where the graph does not end in mean, linear layer and softmax.
+    The arguments are those of `Classifier`. Raises `ModelError`, also where the graph does not end
+    in mean, linear layer and softmax.
     """
 
     def __init__(
@@ -73,8 +74,10 @@ class Explainer:
         *,
         precision: InferencePrecision = "f32",
         compiled_cache: Path | None = None,
+        name: str | None = None,
     ) -> None:
         model = read_model(path, logits=True)
+        warn_assumed(name or path, model.metadata)
         self._head = read_head(model.graph, source=str(path))
         model.graph.add_outputs([self._head.features])
         self._engine = Engine(model, precision=precision, compiled_cache=compiled_cache)
@@ -93,7 +96,7 @@ class Explainer:
         """
         models = library or Library()
         path = models.ir(model, precision=precision)
-        return cls(path, precision=precision, compiled_cache=models.compiled)
+        return cls(path, precision=precision, compiled_cache=models.compiled, name=str(model))
 
     @property
     def metadata(self) -> ModelMetadata:

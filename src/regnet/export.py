@@ -25,8 +25,6 @@ def export_network(
     metadata: ModelMetadata,
     path: Path,
     images: Sequence[NDArray[np.uint8]],
-    *,
-    notes: tuple[str, ...] = (),
 ) -> Conversion:
     """Write an IR (`path` ends in .xml, its .bin beside it) or ONNX (.onnx); say what was measured.
 
@@ -53,7 +51,7 @@ def export_network(
         require_layers(read_written(scratch / path.name), network, metadata.preprocess, half=half)
         replace_all(scratch, path.parent, names)
     rounding = _rounding(reference, network, metadata, pixels) if half else 0.0
-    return Conversion(path, tuple(names), proof, rounding, len(images), notes, bound)
+    return Conversion(path, tuple(names), proof, rounding, len(images), metadata.assumed, bound)
 
 
 def probabilities(network: RegNet, metadata: ModelMetadata, pixels: Pixels) -> Pixels:

@@ -64,6 +64,13 @@ def name_field(value: object) -> str:
     return value
 
 
+def assumed_field(value: object) -> tuple[str, ...]:
+    """Return the sentences about what was assumed."""
+    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
+        raise bad("assumed", value, "a list of sentences")
+    return tuple(value)
+
+
 def labels_field(value: object) -> Labels:
     """Return the labels that `labels_to_rows` wrote."""
     if not isinstance(value, list):

@@ -24,6 +24,7 @@ def load(
     can, "int8" a model that `regnet quantize` made. `mirrors` are base addresses
     tried first; `offline` never uses the network, for images neither. `entry` names one of several
     networks in a checkpoint file, as the error about them does.
+    Warns with `AssumptionWarning` of what the checkpoint does not say and had to be assumed.
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
     """
     mirrors = (mirrors,) if isinstance(mirrors, str) else mirrors
@@ -31,4 +32,10 @@ def load(
         folder=default_cache_dir(cache_dir), offline=offline, mirrors=mirrors, entry=entry
     )
     path = library.ir(model, precision=precision)
-    return Classifier(path, precision=precision, compiled_cache=library.compiled, offline=offline)
+    return Classifier(
+        path,
+        precision=precision,
+        compiled_cache=library.compiled,
+        offline=offline,
+        name=str(model),
+    )

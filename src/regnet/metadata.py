@@ -8,6 +8,7 @@ from regnet.certificate import Calibration, Certificate, PixelBound
 from regnet.errors import ModelError
 from regnet.fields import (
     FieldError,
+    assumed_field,
     bad,
     json_value,
     labels_field,
@@ -34,7 +35,8 @@ class ModelMetadata:
     `precision` of the stored weights, `licence` of the weights, `version` of regnet.
     `preprocessing` says who makes the crop: the caller, or the graph, which then takes whole
     images, RGB; `pixel_bound`, `certificate` and `calibration` what was measured of that, of
-    INT8 and of probabilities, None where it was not.
+    INT8 and of probabilities, None where it was not. `assumed` has a sentence for each thing that
+    the checkpoint does not say, as in `regnet.assumptions`.
     """
 
     name: str
@@ -50,6 +52,7 @@ class ModelMetadata:
     pixel_bound: PixelBound | None = None
     certificate: Certificate | None = None
     calibration: Calibration | None = None
+    assumed: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.labels) != self.spec.classes:
@@ -81,7 +84,8 @@ class ModelMetadata:
 
     def _records(self) -> dict[str, str]:
         records = {name: getattr(self, name) for name in _RECORDS}
-        return {name: json_text(r.to_dict()) for name, r in records.items() if r is not None}
+        texts = {name: json_text(r.to_dict()) for name, r in records.items() if r is not None}
+        return texts | ({"assumed": json_text(self.assumed)} if self.assumed else {})
 
 
 def metadata_from_strings(values: Mapping[str, str], *, source: str) -> ModelMetadata:
@@ -104,6 +108,7 @@ def metadata_from_strings(values: Mapping[str, str], *, source: str) -> ModelMet
             pixel_bound=_record(values, "pixel_bound", PixelBound),
             certificate=_record(values, "certificate", Certificate),
             calibration=_record(values, "calibration", Calibration),
+            assumed=assumed_field(json_value("assumed", values.get("assumed", "[]"))),
         )
     except KeyError as exc:
         raise ModelError(f"{source}: its regnet metadata lacks {exc}; convert it again") from exc

@@ -14,7 +14,7 @@ https://github.com/triton-inference-server/openvino_backend, its README and src/
 import filecmp
 import re
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -39,12 +39,14 @@ class Entry:
     """A model in a repository: its folder, whose name is the model's, and the version in it.
 
     `files` are all of them relative to the folder; `new` is False where the same was there.
+    `assumed` is the model's.
     """
 
     folder: Path
     version: int
     files: tuple[str, ...]
     new: bool
+    assumed: tuple[str, ...] = ()
 
 
 def converted_file(model: str) -> Path | None:
@@ -67,12 +69,12 @@ def add_to_repository(path: Path, repository: Path, *, name: str | None = None) 
     repository cannot be written to.
     """
     graph = read_graph(path)
-    labels = graph_metadata(graph, source=str(path)).labels
+    metadata = graph_metadata(graph, source=str(path))
     plain = _plain(name or path.stem)
-    texts = {CONFIG: config_text(graph, plain), LABELS: labels_text(labels)}
+    texts = {CONFIG: config_text(graph, plain), LABELS: labels_text(metadata.labels)}
     folder = repository / plain
     try:
-        return _add(path, folder, texts)
+        return replace(_add(path, folder, texts), assumed=metadata.assumed)
     except OSError as exc:
         raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
 

@@ -37,7 +37,8 @@ class Prediction:
     Where it was asked for: `set` has the classes, best first, that hold the true one with
     probability `coverage`; `unknown` says that this is not just one, so that no class is sure
     enough to be the answer. Of an image with an error the set is empty, and it is unknown.
-    `timestamp` is that of a frame of a video, in seconds since its first.
+    `timestamp` is that of a frame of a video, in seconds since its first. `assumed` has the
+    sentences about what the model's checkpoint does not say.
     """
 
     source: str
@@ -48,6 +49,7 @@ class Prediction:
     coverage: float | None = None
     unknown: bool | None = None
     timestamp: float | None = None
+    assumed: tuple[str, ...] = ()
 
     @property
     def top(self) -> ClassScore:
@@ -60,7 +62,7 @@ class Prediction:
         """Return `{"source", "predictions", "error", "model"}` as plain JSON values.
 
         `timestamp` follows where there is one, `set`, `coverage` and `unknown` where they were
-        asked for.
+        asked for, `assumed` if anything was.
         """
         return {
             "source": self.source,
@@ -76,6 +78,7 @@ class Prediction:
             "set": None if self.set is None else [score.to_dict() for score in self.set],
             "coverage": self.coverage,
             "unknown": self.unknown,
+            "assumed": list(self.assumed) or None,
         }
         return {name: value for name, value in values.items() if value is not None}
 

@@ -24,7 +24,7 @@ class TorchPredictor:
         precision: InferencePrecision = "f32",
         protocol: str | None = None,
     ) -> None:
-        network, metadata, _ = read_network(request)
+        network, metadata = read_network(request)
         self._network = network.eval()
         self._bf16 = precision == "bf16"
         self.metadata: ModelMetadata = (

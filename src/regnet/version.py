@@ -1,3 +1,3 @@
 """The version of this package; converted models record it."""
 
-TOOL_VERSION = "0.4.0"
+TOOL_VERSION = "0.5.0"

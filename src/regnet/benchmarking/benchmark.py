@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from regnet.assumptions import warn_assumed
 from regnet.benchmarking.ceiling import Gemm, gemm
 from regnet.benchmarking.competitors import NAMES, TORCH, Competitor, Competitors, find_competitors
 from regnet.benchmarking.end_to_end import EndToEnd, Setup, end_to_end
@@ -84,7 +85,8 @@ class Benchmark:
 
     `input` is (H, W, 3) of the image that was inferred; `gflops` those of one. `own_weights` is
     False where the competitors ran random weights, which are as fast. `other_work` is the share of
-    the machine that other processes took meanwhile, None where that is not known.
+    the machine that other processes took meanwhile, None where that is not known. `assumed` is the
+    model's.
     """
 
     model: str
@@ -98,6 +100,7 @@ class Benchmark:
     absent: dict[str, str]
     own_weights: bool
     other_work: float | None
+    assumed: tuple[str, ...] = ()
     end_to_end: EndToEnd | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -151,6 +154,7 @@ def benchmark(
     paths = find_paths(plan, library=library, machine=machine)
     models = {p: read_model(path) for p, path in paths.items()}
     metadata = next(iter(models.values())).metadata
+    warn_assumed(plan.model, metadata)
     rivals = find_competitors(
         plan.model,
         metadata,
@@ -187,6 +191,7 @@ def benchmark(
         absent=rivals.absent,
         own_weights=rivals.own_weights,
         other_work=others(),
+        assumed=metadata.assumed,
     )
     if not plan.photos:
         return result

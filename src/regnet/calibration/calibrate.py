@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.assumptions import warn_assumed
 from regnet.cache import cache_dir as default_cache_dir
 from regnet.calibration.conformal import (
     Method,
@@ -117,6 +118,7 @@ class CalibrationReport:
             "path": str(self.path),
             "files": [str(self.path.parent / name) for name in self.written.files],
             "model": self.metadata.name,
+            "assumed": list(self.metadata.assumed),
             "dataset": {"path": readable(self.dataset), "fingerprint": self.fingerprint},
             "images": self.images,
             "unreadable": self.unreadable,
@@ -208,6 +210,7 @@ def open_run(
         raise UnknownModelError(f"{model}: name an IR or a card; ONNX files are not calibrated")
     path = library.ir(model, precision=precision)
     predictor = open_predictor(Choice(model=str(path), precision=precision), library=library)
+    warn_assumed(model, predictor.metadata)
     photos = open_dataset(dataset, predictor.metadata.labels, truth=truth, subset=subset)
     return Run(path=path, predictor=predictor, dataset=photos)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from regnet.checkpoints.hub_settings import Settings, read_settings
-from regnet.checkpoints.layouts import LayoutName, to_pycls
+from regnet.checkpoints.layouts import Layout, LayoutName, to_pycls
 from regnet.checkpoints.model_files import ModelFiles, model_files
 from regnet.checkpoints.provenance import Provenance, provenance_from_json, provenance_to_json
 from regnet.checkpoints.shapes import (
@@ -52,7 +52,8 @@ class Checkpoint:
     `channels` are the file's own; `entry` is where in it the weights were (as `("ema_state",)`),
     `prefix` what was before each of their names, `beside` what else in the file has tensors.
     `labels`, `preprocess`, `name` and `extra` come from our own metadata; `name` is otherwise that
-    of the published network with this architecture, None where there is none.
+    of the published network with this architecture, None where there is none. `assumed` has a
+    sentence each if neither the file nor the caller says the channels' order or the stem's stride.
     """
 
     spec: Spec
@@ -68,6 +69,7 @@ class Checkpoint:
     labels: Labels | None = None
     preprocess: Preprocess | None = None
     extra: dict[str, Any] = field(default_factory=dict)
+    assumed: tuple[str, ...] = ()
 
     @property
     def entry_name(self) -> str:
@@ -117,11 +119,13 @@ def read_checkpoint(
         if new_head is not None:
             tensors = {key: t for key, t in tensors.items() if key not in _HEAD}
         found = infer_spec(_shapes(tensors), classes=new_head)
+        stride_known = spec is not None or recorded.spec is not None
         spec = _agreed_spec(spec, recorded.spec, found, new_head)
         _check_tensors(spec, tensors, head=new_head is None)
         state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
         labels = recorded.labels or _labels(settings, spec, new_head)
-    order = channels or recorded.channels or taken.layout.channels
+    known_order = channels or recorded.channels
+    order = known_order or taken.layout.channels
     if order == "RGB":
         state[_STEM] = state[_STEM].flip(1)
     if new_head is not None:
@@ -140,7 +144,17 @@ def read_checkpoint(
         labels=labels if new_head is None else None,
         preprocess=recorded.preprocess or settings.preprocess,
         extra=recorded.extra,
+        assumed=_assumed(taken.layout, spec, order=known_order is None, stride=not stride_known),
     )
+
+
+def _assumed(layout: Layout, spec: Spec, *, order: bool, stride: bool) -> tuple[str, ...]:
+    """Return a sentence for the input order and the stem's stride, where they were assumed."""
+    sentences = {
+        f"channels: {layout.channels}, the order of {layout.name}": order,
+        f"stem stride: {spec.stem_stride}": stride,
+    }
+    return tuple(sentence for sentence, assumed in sentences.items() if assumed)
 
 
 def _content(files: ModelFiles) -> Content:

@@ -13,6 +13,7 @@ from typing import Annotated
 
 import typer
 
+from regnet.cli.assumptions import assumptions_said
 from regnet.cli.console import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, EXIT_SOME_FAILED, say
 from regnet.cli.notices import notices_said
 from regnet.errors import NoGainError, RegNetError
@@ -88,6 +89,7 @@ def _print_version(wanted: bool) -> None:
 
 
 def _options(
+    context: typer.Context,
     version: Annotated[
         bool,
         typer.Option(
@@ -96,3 +98,4 @@ def _options(
     ] = False,
 ) -> None:
     """Take the options that come before a command."""
+    context.with_resource(assumptions_said())

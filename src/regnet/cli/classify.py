@@ -183,6 +183,7 @@ def classify(
                 address=ray,
                 folder=folder,
                 model=path,
+                name=model,
                 wanted=Wanted(top_k, sets, unknown),
                 precision=precision,
                 batch_size=batch_size,
@@ -209,7 +210,11 @@ def classify(
         from regnet.data.sources import count_items
 
         classifier = Classifier(
-            path, precision=precision, compiled_cache=models.compiled, offline=offline
+            path,
+            precision=precision,
+            compiled_cache=models.compiled,
+            offline=offline,
+            name=model,
         )
         results = classifier.stream(
             sources,

@@ -25,6 +25,7 @@ def classify_on_ray(
     address: str,
     folder: str,
     model: Path,
+    name: str,
     wanted: Wanted,
     precision: InferencePrecision,
     batch_size: int,
@@ -39,7 +40,7 @@ def classify_on_ray(
     from regnet.cluster.batch import Batch, classify_batch
     from regnet.cluster.session import connected
 
-    classifier = Classifier(model, precision=precision)
+    classifier = Classifier(model, precision=precision, name=name)
     classifier.require_possible(wanted, batch_size)
     batch = Batch(
         model=model,

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from regnet.assumptions import AssumptionWarning, warn
 from regnet.certificate import PixelBound
 from regnet.cli.console import interruptible, print_json
 from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
@@ -16,6 +17,9 @@ from regnet.labels import read_labels
 from regnet.library import Library
 from regnet.metadata import Preprocessing
 from regnet.protocol import Channels, Interpolation
+from regnet.spec import Spec
+from regnet.spec_file import SUFFIX as SPEC_SUFFIX
+from regnet.spec_file import read_spec
 from regnet.zoo.catalogue import card_by_name
 
 if TYPE_CHECKING:
@@ -81,11 +85,18 @@ def convert(
         str | None, typer.Option(help="The card whose weights the file holds, where it is renamed")
     ] = None,
     spec: Annotated[
-        str | None, typer.Option(help="Insist on this network, such as regnetx-3.2gf")
+        str | None,
+        typer.Option(
+            metavar="NAME|FILE", help="Insist on this network: its name, or its spec (.json)"
+        ),
     ] = None,
     labels: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Class list, a line each: NAME or WNID<tab>NAME"),
+    ] = None,
+    protocol: Annotated[
+        Literal["omz", "pycls"] | None,
+        typer.Option(help="Protocol that it was trained for; the next options change it"),
     ] = None,
     resize: Annotated[int | None, typer.Option(help="Protocol: short side, pixels")] = None,
     crop: Annotated[int | None, typer.Option(help="Protocol: centre crop, pixels")] = None,
@@ -101,14 +112,14 @@ def convert(
 ) -> None:
     """Convert and say what was measured."""
     models = library(cache_dir, offline, mirror, entry)
-    protocol = {"resize": resize, "crop": crop, "interpolation": interpolation}
+    rules = {"name": protocol, "resize": resize, "crop": crop, "interpolation": interpolation}
     changes: dict[str, Any] = {
         "name": name,
         "card": card_by_name(card) if card else None,
-        "spec": spec,
+        "spec": _spec(spec),
         "labels": read_labels(labels) if labels else None,
         "channels": channels,
-        "protocol": {key: value for key, value in protocol.items() if value is not None},
+        "protocol": {key: value for key, value in rules.items() if value is not None},
         "format": format,
         "precision": precision,
         "preprocessing": preprocessing,
@@ -131,12 +142,26 @@ def _print(values: dict[str, Any], text: str, *, as_json: bool) -> None:
         typer.echo(text)
 
 
+def _spec(text: str | None) -> Spec | str | None:
+    """Return the spec in a file, or the network's name."""
+    if text is None or Path(text).suffix != SPEC_SUFFIX:
+        return text
+    return read_spec(Path(text))
+
+
 def _convert(models: Library, model: str, changes: dict[str, Any]) -> Conversion:
     """Return the conversion, from the cache where it was made before."""
     with download_display() as on_event:
         request = replace(models, on_event=on_event).request(model)
     changes = changes | {"card": changes["card"] or request.card}
-    return models.convert(replace(request, **changes))
+    conversion = models.convert(replace(request, **changes))
+    _warn(model, conversion.assumed)
+    return conversion
+
+
+def _warn(model: str, assumed: tuple[str, ...]) -> None:
+    if assumed:
+        warn(AssumptionWarning(model, assumed))
 
 
 def _into_repository(
@@ -150,6 +175,7 @@ def _into_repository(
     if path := converted_file(model):
         _require_unchanged(model, changes)
         entry = add_to_repository(path, folder, name=changes["name"])
+        _warn(model, entry.assumed)
         return _entry_values(entry), _entry_text(entry)
     conversion = _convert(models, model, changes)
     entry = add_to_repository(conversion.path, folder)
@@ -174,6 +200,7 @@ def _entry_values(entry: "Entry") -> dict[str, Any]:
         "version": entry.version,
         "new": entry.new,
         "files": [str(entry.folder / name) for name in entry.files],
+        "assumed": list(entry.assumed),
     }
 
 
@@ -203,7 +230,8 @@ def _values(conversion: Conversion) -> dict[str, Any]:
         **conversion.proof.to_dict(),
         "rounding": conversion.rounding,
         "pixel_bound": conversion.pixel_bound and conversion.pixel_bound.to_dict(),
-        "notes": list(conversion.notes),
+        "notes": list(conversion.assumed),
+        "assumed": list(conversion.assumed),
     }
 
 
@@ -212,7 +240,7 @@ def _as_text(conversion: Conversion, path: Path) -> str:
 
 
 def _text_lines(conversion: Conversion) -> list[str]:
-    """Return what was measured and assumed, a line each."""
+    """Return what was measured, a line each."""
     delta, float32 = conversion.proof.delta, conversion.proof.float32
     allowed = conversion.proof.allowed
     lines = [
@@ -229,7 +257,7 @@ def _text_lines(conversion: Conversion) -> list[str]:
         )
     if conversion.pixel_bound:
         lines.append(f"  resizes and crops by itself: {_of_pixels(conversion.pixel_bound)}")
-    return [*lines, *(f"  note: {note}" for note in conversion.notes)]
+    return lines
 
 
 def _of_pixels(bound: PixelBound) -> str:

@@ -6,12 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from regnet.assumptions import warn_assumed
 from regnet.checkpoints.model_files import is_model_folder
 from regnet.cli.console import print_json
 from regnet.cli.options import CheckpointEntry
 from regnet.complexity import complexity
 from regnet.errors import UnknownModelError
-from regnet.library import CHECKPOINT_SUFFIXES
+from regnet.library import CHECKPOINT_SUFFIXES, Library
 from regnet.spec import (
     Spec,
     canonical_name,
@@ -87,22 +88,35 @@ def _named(name: str, image_size: int | None) -> dict[str, Any]:
     if card.bundled is not None:
         return _converted(bundled_path(card), image_size)
     size = _size(image_size, card.preprocess.crop)
-    about = {"name": card.name, "aliases": list(card.aliases), "licence": card.licence.id}
+    about = {
+        "name": card.name,
+        "aliases": list(card.aliases),
+        "licence": card.licence.id,
+        "assumed": [],
+    }
     return about | _network(card.build_spec(), size)
 
 
 def _bare_network(name: str, image_size: int) -> dict[str, Any]:
     known = canonical_name(name)
     aliases = list(spec_aliases(known))
-    return {"name": known, "aliases": aliases, **_network(spec_by_name(name), image_size)}
+    return {
+        "name": known,
+        "aliases": aliases,
+        "assumed": [],
+        **_network(spec_by_name(name), image_size),
+    }
 
 
 def _checkpoint(path: Path, image_size: int | None, entry: str | None) -> dict[str, Any]:
     if not path.exists():
         raise UnknownModelError(f"{path}: no such file")
     from regnet.checkpoints.weights import read_checkpoint
+    from regnet.convert import describe
 
     found = read_checkpoint(path, entry=entry)
+    metadata = describe(Library(entry=entry).request(path), found)
+    warn_assumed(path, metadata)
     size = _size(image_size, found.preprocess.crop if found.preprocess else 224)
     return {
         "file": str(path),
@@ -112,6 +126,7 @@ def _checkpoint(path: Path, image_size: int | None, entry: str | None) -> dict[s
         "entry": found.entry_name if found.entry_name != "." else None,
         "beside": list(found.beside),
         "name": found.name,
+        "assumed": list(metadata.assumed),
         **_network(found.spec, size),
     }
 
@@ -124,7 +139,8 @@ def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
     graph = {"gflops": round(cost.gflops, 4), "mparams": round(cost.mparams, 4)}
     metadata = file_metadata(path, model)
     if metadata is None:
-        return {"file": str(path), "graph": graph}
+        return {"file": str(path), "assumed": [], "graph": graph}
+    warn_assumed(path, metadata)
     return {
         "file": str(path),
         "name": metadata.name,
@@ -136,6 +152,7 @@ def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
         **_measured(metadata),
         "preprocessing": metadata.preprocessing,
         "protocol": metadata.preprocess.to_dict(),
+        "assumed": list(metadata.assumed),
         "graph": graph,
         **_network(metadata.spec, _size(image_size, metadata.preprocess.crop)),
     }

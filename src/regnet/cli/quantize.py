@@ -95,11 +95,12 @@ def quantize(
     models = library(cache_dir, offline, mirror, entry)
     with interruptible():
         with download_display() as on_event:
-            path = replace(models, on_event=on_event).ir(model)
+            models = replace(models, on_event=on_event)
+            models.ir(model)
         from regnet.quantization.quantize import quantize as make
 
         found = make(
-            path,
+            model,
             calibration,
             agreement=agreement,
             samples=samples,
@@ -107,7 +108,7 @@ def quantize(
             min_agreement=min_agreement,
             folder=output,
             force=force,
-            offline=offline,
+            library=models,
             watch=_watch,
         )
         if html is not None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.assumptions import warn_assumed
 from regnet.comparison.differences import PIXEL_STAGES, Array, Stage
 from regnet.data.class_names import ClassNames
 from regnet.errors import DatasetError, ModelError, UnknownModelError
@@ -126,7 +127,7 @@ class ServerSide:
     def __init__(self, server: ServerPredictor) -> None:
         self._server = server
         self.title = server.title
-        self.about = {"engine": "server", "takes": server.takes}
+        self.about = {"engine": "server", "takes": server.takes, "assumed": []}
         self.hidden: dict[Stage, str] = dict.fromkeys(PIXEL_STAGES, _HIDDEN[server.takes])
 
     def trace(self, photo: bytes) -> Trace:
@@ -240,6 +241,7 @@ def open_pair(a: str, b: str, *, library: Library) -> Pair:
 def _open(text: str, library: Library) -> PredictorSide:
     choice = parse_choice(text)
     predictor = open_predictor(choice, library=library)
+    warn_assumed(choice.model, predictor.metadata)
     about = _about(predictor.metadata, choice)
     if predictor.metadata.preprocessing == "caller":
         return PredictorSide(predictor, title=str(choice), about=about)
@@ -264,6 +266,7 @@ def _about(metadata: ModelMetadata, choice: Choice) -> dict[str, Any]:
         "preprocessing": metadata.preprocessing,
         "protocol": metadata.preprocess.to_dict(),
         "weights_sha384": metadata.weights_sha384,
+        "assumed": list(metadata.assumed),
     }
 
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from regnet.assumptions import warn_assumed
 from regnet.cache import cache_dir as default_cache_dir
 from regnet.conversion import InferencePrecision
 from regnet.data.dataset import open_dataset
@@ -63,6 +64,7 @@ class Evaluation:
             "engine": self.choice.runs_on,
             "precision": self.choice.precision,
             "protocol": self.model.preprocess.to_dict(),
+            "assumed": list(self.model.assumed),
             "dataset": self._dataset(),
             "images": metrics.images,
             "unreadable": scores.unreadable,
@@ -148,6 +150,7 @@ def open_run(
 ) -> "Run":
     """Return a model and images, opened and found to fit; raises as `evaluate` does."""
     predictor = open_predictor(choice, library=library)
+    warn_assumed(choice.model, predictor.metadata)
     images = open_dataset(dataset, predictor.metadata.labels, truth=truth, subset=subset)
     return Run(choice=choice, predictor=predictor, dataset=images, library=library)
 

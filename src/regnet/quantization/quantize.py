@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from regnet.agreement import Agreement
+from regnet.assumptions import warn_assumed
 from regnet.cache import cache_dir as default_cache_dir
 from regnet.certificate import Certificate
 from regnet.engine import Engine, read_model
@@ -36,7 +37,7 @@ class Quantization:
     the layers. `agreement_before` and `speed_before` are those of the model with every layer in
     INT8, None if no layer is restored. `layers` could be INT8; `restored` are in FP32, the most
     sensitive first. `unreadable` photos and `duplicates` were skipped. `no_gain` says why the model
-    is not worth using, if it was written by `force`.
+    is not worth using, if it was written by `force`; `assumed` is the original's.
     """
 
     path: Path
@@ -51,6 +52,7 @@ class Quantization:
     no_gain: tuple[str, ...]
     unreadable: tuple[Failure, ...]
     duplicates: int
+    assumed: tuple[str, ...] = ()
 
     @property
     def restored(self) -> tuple[str, ...]:
@@ -73,6 +75,7 @@ class Quantization:
             "restored": list(self.restored),
             "unreadable": [asdict(f) | {"source": readable(f.source)} for f in self.unreadable],
             "duplicates": self.duplicates,
+            "assumed": list(self.assumed),
         }
 
 
@@ -95,6 +98,7 @@ def quantize(
     force: bool = False,
     cache_dir: str | Path | None = None,
     offline: bool = False,
+    library: Library | None = None,
     watch: Watch = unwatched,
 ) -> Quantization:
     """Write the INT8 model of another to `<folder>/<name>-int8.xml`; return what was measured.
@@ -111,8 +115,10 @@ def quantize(
     `OutputError`. Nothing is written then.
     """
     _require_values(samples, checks, min_agreement)
-    source = Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry).ir(model)
+    library = library or Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry)
+    source = library.ir(model)
     original = read_model(source)
+    warn_assumed(model, original.metadata)
     _require_quantizable(original.metadata, source)
     engine = Engine(original, streams=cores())
     photos = draw_photos(
@@ -122,7 +128,7 @@ def quantize(
         samples=samples,
         checks=checks,
         watch=watch,
-        offline=offline,
+        offline=library.offline,
     )
     graphs = int8_graph(read_graph(source), photos.calibration.crops, watch=watch)
     path = Path(folder) / f"{source.stem.removesuffix('-fp16')}-int8.xml"
@@ -156,6 +162,7 @@ def quantize(
         no_gain=(*no_gain, *slow),
         unreadable=photos.unreadable,
         duplicates=photos.duplicates,
+        assumed=original.metadata.assumed,
     )
 
 

@@ -231,10 +231,11 @@ def infer_answer(
 
 def description(metadata: ModelMetadata, *, model: str, version: str) -> dict[str, Any]:
     """Return what the protocol says of a model."""
-    return {
+    about: dict[str, Any] = {
         "name": model,
         "versions": [version],
         "platform": "openvino",
         "inputs": [PHOTOS.to_dict()],
         "outputs": [output_port(metadata).to_dict()],
     }
+    return about | ({"assumed": list(metadata.assumed)} if metadata.assumed else {})

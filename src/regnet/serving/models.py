@@ -6,6 +6,7 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from regnet.assumptions import warn_assumed
 from regnet.conversion import InferencePrecision
 from regnet.library import Library
 from regnet.serving.decoders import Decoders
@@ -144,7 +145,7 @@ class Models:
 
     def _open(self, name: str, source: str) -> ServedModel:
         """Return a model ready to serve; takes seconds, and minutes where it is downloaded."""
-        return ServedModel(
+        model = ServedModel(
             self._library.ir(source, precision=self._precision),
             name=name,
             precision=self._precision,
@@ -153,6 +154,8 @@ class Models:
             observer=self._observer,
             decoders=self._decoders,
         )
+        warn_assumed(source, model.metadata)
+        return model
 
     def _put(self, name: str, model: ServedModel) -> None:
         """Make a model the one of its name; the one it replaces finishes in the background."""

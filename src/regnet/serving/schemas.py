@@ -31,10 +31,14 @@ _TIMES: Final = _object(
     ("decode", "queue", "infer", "total"), decode=_NUMBER, queue=_NUMBER, infer=_NUMBER,
     total=_NUMBER,
 )  # fmt: skip
+_ASSUMED: Final[Json] = _list(_TEXT) | {
+    "description": "What the model's checkpoint does not say and was assumed, if anything was"
+}
 _PREDICTIONS: Final[Json] = {
     "predictions": _list(_ref("Prediction")),
     "model": _TEXT,
     "timing_ms": _TIMES,
+    "assumed": _ASSUMED,
 }
 PHOTO: Final[Json] = {"type": "string", "format": "photo", "contentMediaType": "image/*"}
 """An encoded photo, JPEG and the like. No schema can say more of it."""
@@ -75,6 +79,7 @@ _ANSWERS: Final[Json] = {
         model=_TEXT,
         set=_list(_ref("ClassScore")),
         coverage=_NUMBER,
+        assumed=_ASSUMED,
         explanation=_ref("Explanation"),
     ),
     "Predictions": _object(("predictions", "model", "timing_ms"), **_PREDICTIONS),
@@ -89,6 +94,7 @@ _ANSWERS: Final[Json] = {
         calibrated=_FLAG,
         coverage={"type": ["number", "null"]},
         explainable=_FLAG,
+        assumed=_ASSUMED,
     ),
     "Models": _object(
         ("models", "default"),
@@ -110,6 +116,7 @@ _ANSWERS: Final[Json] = {
         platform=_TEXT,
         inputs=_list(_ref("Port")),
         outputs=_list(_ref("Port")),
+        assumed=_ASSUMED,
     ),
     "Config": _object(
         ("name", "platform", "backend", "max_batch_size", "input", "output"),

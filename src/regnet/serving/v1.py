@@ -71,7 +71,7 @@ def v1_routes(service: Service) -> list[BaseRoute]:
         if options.explain:
             await _explain(model, photos, predictions, rows, exchange.deadline)
         times = _times(timing, exchange)
-        answer = {"predictions": rows, "model": model.name, "timing_ms": times}
+        answer = {"predictions": rows, "model": model.name, "timing_ms": times, **assumed(model)}
         if all(prediction.error is not None for prediction in predictions):
             return _all_failed(exchange, predictions, answer)
         return json_answer(answer)
@@ -99,7 +99,14 @@ def described(model: ServedModel) -> dict[str, Any]:
         "calibrated": calibration is not None,
         "coverage": None if calibration is None else calibration.coverage,
         "explainable": True,  # exactly, as all models of this package end in mean and layer
+        **assumed(model),
     }
+
+
+def assumed(model: ServedModel) -> dict[str, Any]:
+    """Return the field that says what was assumed about a model, if anything was."""
+    sentences = list(model.metadata.assumed)
+    return {"assumed": sentences} if sentences else {}
 
 
 def _require_offered(model: ServedModel, options: Options) -> None:

@@ -71,7 +71,7 @@ def open_teacher(
         _require_crops(choice, predictor.metadata)
         places = matched_classes(predictor.metadata.labels, labels, teacher=str(choice))
         return Teacher(EngineLogits(predictor), predictor.metadata, places)
-    network, metadata, _ = read_network(request)
+    network, metadata = read_network(request)
     places = matched_classes(metadata.labels, labels, teacher=str(choice))
     run = NetworkLogits(network, metadata.preprocess, precision=choice.precision, device=device)
     return Teacher(run, metadata, places)

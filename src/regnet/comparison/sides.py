@@ -127,7 +127,7 @@ class ServerSide:
     def __init__(self, server: ServerPredictor) -> None:
         self._server = server
         self.title = server.title
-        self.about = {"engine": "server", "takes": server.takes, "assumed": []}
+        self.about: dict[str, Any] = {"engine": "server", "takes": server.takes, "assumed": []}
         self.hidden: dict[Stage, str] = dict.fromkeys(PIXEL_STAGES, _HIDDEN[server.takes])
 
     def trace(self, photo: bytes) -> Trace:

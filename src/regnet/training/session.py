@@ -11,6 +11,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
+from regnet.assumptions import AssumptionWarning, warn, warn_assumed
 from regnet.data.dataset import sample
 from regnet.data.labelled import Dataset
 from regnet.errors import DatasetError, OutputError, RegNetError, TrainingError
@@ -33,7 +34,7 @@ from regnet.training.resolve import require_size, resolved
 from regnet.training.run_checkpoint import LAST, read_run
 from regnet.training.run_folder import RECIPE, in_use, run_folder
 from regnet.training.start import Start, begin, open_start
-from regnet.training.teacher import open_teacher
+from regnet.training.teacher import Teacher, open_teacher
 from regnet.training.train import Task, Training
 from regnet.training.watching import FirstSpeaks
 
@@ -95,6 +96,9 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
     network = _network(start, plan.recipe, sets, resume=task.resume)
     recipe = _with_batch(plan.recipe, network, sets, fabric)
     job = _job(task, replace(plan, recipe=recipe), sets, folder, fabric)
+    assumed = _Assumed(start, tuple(zip(recipe.teachers, job.teachers, strict=True)))
+    if fabric.is_global_zero:
+        assumed.warn()
     trainer = Trainer(job, network, fabric)
     history = _history(trainer, folder, fabric, resume=task.resume)
     if fabric.is_global_zero:
@@ -115,10 +119,34 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
         unreadable=tuple(watcher.unreadable.values()),
         remarks=(*(finding.text for finding in sets.findings), *plan.notes),
         rank=fabric.global_rank,
+        assumed=assumed.sentences,
     )
     if training.finished and fabric.is_global_zero:
         training = deploy(training, trainer, sets, task, started_from=start.source)
     return training
+
+
+@dataclass(frozen=True)
+class _Assumed:
+    """What is assumed about the model to begin with, and about the teachers by their names."""
+
+    start: Start
+    teachers: tuple[tuple[str, Teacher], ...]
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        of_teachers = (
+            f"{sentence} (teacher {name})"
+            for name, teacher in self.teachers
+            for sentence in teacher.metadata.assumed
+        )
+        return (*self.start.assumed, *of_teachers)
+
+    def warn(self) -> None:
+        if self.start.assumed:
+            warn(AssumptionWarning(self.start.source, self.start.assumed))
+        for name, teacher in self.teachers:
+            warn_assumed(name, teacher.metadata)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,12 +7,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from regnet.assumptions import without
 from regnet.checkpoints.ir_weights import read_ir_weights
 from regnet.checkpoints.shapes import describe_spec, same_architecture
 from regnet.checkpoints.weights import read_checkpoint
+from regnet.convert import describe
 from regnet.errors import MismatchError, TrainingError, UnknownModelError
 from regnet.labels import Labels, imagenet_labels
 from regnet.library import Library
+from regnet.metadata import ModelMetadata
 from regnet.network import RegNet
 from regnet.protocol import Preprocess
 from regnet.spec import Spec, canonical_name, spec_by_name
@@ -34,7 +37,8 @@ class Start:
     """A network, and what it has learnt before: nothing where `state` is None.
 
     `state` has pycls's names, with BN inside the convolutions where it is `folded`; `labels` are
-    its classes, `protocol` its input with channels in BGR, None where its file is silent.
+    its classes, `protocol` its input with channels in BGR, None if its file does not say them;
+    `assumed` has a sentence for each such thing.
     """
 
     spec: Spec
@@ -43,10 +47,11 @@ class Start:
     folded: bool = False
     labels: Labels | None = None
     protocol: Preprocess | None = None
+    assumed: tuple[str, ...] = ()
 
     def at_random(self) -> "Start":
         """Return the same network with nothing learnt."""
-        return replace(self, source="", state=None, folded=False, labels=None)
+        return replace(self, source="", state=None, folded=False, labels=None, assumed=())
 
 
 def open_start(
@@ -110,6 +115,7 @@ def _learnt(source: str | Path, library: Library) -> Start:
             folded=True,
             labels=found.metadata.labels,
             protocol=_in_bgr(found.metadata.preprocess),
+            assumed=found.metadata.assumed,
         )
     if Path(source).name == LAST:
         raise TrainingError(
@@ -130,7 +136,14 @@ def _learnt(source: str | Path, library: Library) -> Start:
         state=checkpoint.state,
         labels=labels,
         protocol=protocol and _in_bgr(protocol),
+        assumed=_assumed(describe(request, checkpoint)),
     )
+
+
+def _assumed(metadata: ModelMetadata) -> tuple[str, ...]:
+    """Return what is assumed about a checkpoint: its input, if unknown, is the recipe's."""
+    others = without(metadata.assumed, "protocol")
+    return others if others == metadata.assumed else (*others, "protocol: the recipe's input")
 
 
 def converted(source: str | Path, library: Library) -> Path | None:

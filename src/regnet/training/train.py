@@ -80,6 +80,7 @@ class Training:
     the `val_photos` photos that it was validated with, None without any. `calibrated` says whether
     its probabilities are. `report` is an HTML page, `unreadable` the photos left out. `figures` has
     the evaluation's and the calibration's. `rank` is the process, of several, that returns this.
+    `assumed` is what had to be assumed about the model that training began with, and its teachers.
     """
 
     folder: Path
@@ -99,6 +100,7 @@ class Training:
     remarks: tuple[str, ...] = ()
     figures: dict[str, Any] = field(default_factory=dict)
     rank: int = 0
+    assumed: tuple[str, ...] = ()
 
     def classifier(self, **options: Any) -> Classifier:
         """Return the model as `regnet.load` does; raises `TrainingError` before the run's end."""
@@ -123,6 +125,7 @@ class Training:
             "calibrated": self.calibrated,
             "train_photos": self.train_photos,
             "val_photos": self.val_photos,
+            "assumed": list(self.assumed),
             "unreadable": len(self.unreadable),
             "unreadable_images": [
                 {"source": readable(photo.source), "error": photo.error}

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.assumptions import warn_assumed
+from regnet.assumptions import AssumptionWarning, warn
 from regnet.comparison.differences import PIXEL_STAGES, Array, Stage
 from regnet.data.class_names import ClassNames
 from regnet.errors import DatasetError, ModelError, UnknownModelError
@@ -233,15 +233,29 @@ def open_pair(a: str, b: str, *, library: Library) -> Pair:
         )
     first = None if is_address(a) else _open(a, library)
     second = None if is_address(b) else _open(b, library)
+    _warn_assumed((a, first), (b, second))
     known = first or second
     assert known is not None
     return pair_up(first or _server(a, known.metadata), second or _server(b, known.metadata))
 
 
+def _warn_assumed(*sides: tuple[str, PredictorSide | None]) -> None:
+    """Warn once per model, which may be on both sides, of what is assumed about it."""
+    found: dict[str, AssumptionWarning] = {}
+    for text, side in sides:
+        if side is None or not side.metadata.assumed:
+            continue
+        weights = side.metadata.weights_sha384
+        before = found[weights].assumed if weights in found else ()
+        assumed = tuple(dict.fromkeys((*before, *side.metadata.assumed)))
+        found[weights] = AssumptionWarning(parse_choice(text).model, assumed, weights)
+    for warning in found.values():
+        warn(warning)
+
+
 def _open(text: str, library: Library) -> PredictorSide:
     choice = parse_choice(text)
     predictor = open_predictor(choice, library=library)
-    warn_assumed(choice.model, predictor.metadata)
     about = _about(predictor.metadata, choice)
     if predictor.metadata.preprocessing == "caller":
         return PredictorSide(predictor, title=str(choice), about=about)

@@ -9,6 +9,7 @@ import regnet
 
 PUBLIC = [
     "AnyNetSpec",
+    "AssumptionWarning",
     "Card",
     "ClassScore",
     "Classifier",

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from regnet.assumptions import AssumptionWarning
 from regnet.checkpoints.weights import write_safetensors
 from regnet.classify import Classifier
 from regnet.conversion import CONVERSION_FILE, InferencePrecision, Request, read_conversion
@@ -134,11 +135,11 @@ def test_published_files_are_known_by_name_and_hash(library: Library, tmp_path: 
 def test_what_is_not_known_is_assumed_and_said(library: Library, tmp_path: Path) -> None:
     torch.save(RegNet(SPEC).state_dict(), tmp_path / "bare.pth")
     conversion = library.convert(Request(weights=tmp_path / "bare.pth"))
-    notes = " ".join(conversion.notes)
-    assert "--labels FILE" in notes
-    assert "omz is taken" in notes
+    assert conversion.assumed[0] == "names: its classes are numbered"
+    assert conversion.assumed[1].startswith("protocol: omz (short side 256, crop 224, ")
     assert read_conversion(conversion.path.parent) == conversion
-    labels = Classifier(conversion.path).metadata.labels
+    with pytest.warns(AssumptionWarning, match="names: its classes are numbered; protocol: omz"):
+        labels = Classifier(conversion.path).metadata.labels
     assert [label.name for label in labels] == ["class 0", "class 1", "class 2"]
 
 
@@ -156,7 +157,7 @@ def test_a_change_to_the_protocol_keeps_the_rest_of_the_files_own(
     conversion = library.convert(replace(library.request(weights), protocol={"crop": 24}))
     found = Classifier(conversion.path).metadata.preprocess
     assert found == replace(SMALL, name="custom", crop=24)
-    assert conversion.notes == ()
+    assert conversion.assumed == ()
 
 
 def test_a_card_whose_conversion_is_here_needs_neither_weights_nor_network(

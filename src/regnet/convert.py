@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.assumptions import without
 from regnet.checkpoints.weights import Checkpoint, load_into, read_checkpoint
 from regnet.conversion import Conversion, Request, write_conversion
 from regnet.export import export_network
@@ -60,7 +61,10 @@ def describe(request: Request, checkpoint: Checkpoint) -> ModelMetadata:
     """Return the description of the model that a checkpoint becomes, with all that is assumed."""
     labels, about_names = _labels(request, checkpoint)
     preprocess, about_protocol = _preprocess(request, checkpoint)
-    assumed = (*about_names, *about_protocol, *checkpoint.assumed)
+    others = checkpoint.assumed
+    if request.protocol:
+        others = without(others, "protocol")
+    assumed = (*about_names, *about_protocol, *others)
     return ModelMetadata(
         name=request.model_name,
         card=request.card.name if request.card else "",

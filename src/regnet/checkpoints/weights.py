@@ -53,7 +53,8 @@ class Checkpoint:
     `prefix` what was before each of their names, `beside` what else in the file has tensors.
     `labels`, `preprocess`, `name` and `extra` come from our own metadata; `name` is otherwise that
     of the published network with this architecture, None where there is none. `assumed` has a
-    sentence each if neither the file nor the caller says the channels' order or the stem's stride.
+    sentence each if neither the file nor the caller says the channels' order or the stem's stride,
+    or a JSON file describes a protocol that can only be approximated.
     """
 
     spec: Spec
@@ -119,13 +120,14 @@ def read_checkpoint(
         if new_head is not None:
             tensors = {key: t for key, t in tensors.items() if key not in _HEAD}
         found = infer_spec(_shapes(tensors), classes=new_head)
-        stride_known = spec is not None or recorded.spec is not None
+        described = files.config is not None  # by projects of one order and stride
+        stride_known = described or spec is not None or recorded.spec is not None
         spec = _agreed_spec(spec, recorded.spec, found, new_head)
         _check_tensors(spec, tensors, head=new_head is None)
         state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
         labels = recorded.labels or _labels(settings, spec, new_head)
-    known_order = channels or recorded.channels
-    order = known_order or taken.layout.channels
+    order_known = described or channels is not None or recorded.channels is not None
+    order = channels or recorded.channels or taken.layout.channels
     if order == "RGB":
         state[_STEM] = state[_STEM].flip(1)
     if new_head is not None:
@@ -144,7 +146,10 @@ def read_checkpoint(
         labels=labels if new_head is None else None,
         preprocess=recorded.preprocess or settings.preprocess,
         extra=recorded.extra,
-        assumed=_assumed(taken.layout, spec, order=known_order is None, stride=not stride_known),
+        assumed=(
+            *(() if recorded.preprocess else settings.assumed),
+            *_assumed(taken.layout, spec, order=not order_known, stride=not stride_known),
+        ),
     )
 
 

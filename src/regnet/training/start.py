@@ -10,7 +10,7 @@ from torch import Tensor
 from regnet.assumptions import without
 from regnet.checkpoints.ir_weights import read_ir_weights
 from regnet.checkpoints.shapes import describe_spec, same_architecture
-from regnet.checkpoints.weights import read_checkpoint
+from regnet.checkpoints.weights import Checkpoint, read_checkpoint
 from regnet.convert import describe
 from regnet.errors import MismatchError, TrainingError, UnknownModelError
 from regnet.labels import Labels, imagenet_labels
@@ -136,14 +136,15 @@ def _learnt(source: str | Path, library: Library) -> Start:
         state=checkpoint.state,
         labels=labels,
         protocol=protocol and _in_bgr(protocol),
-        assumed=_assumed(describe(request, checkpoint)),
+        assumed=_assumed(describe(request, checkpoint), checkpoint),
     )
 
 
-def _assumed(metadata: ModelMetadata) -> tuple[str, ...]:
+def _assumed(metadata: ModelMetadata, checkpoint: Checkpoint) -> tuple[str, ...]:
     """Return what is assumed about a checkpoint: its input, if unknown, is the recipe's."""
-    others = without(metadata.assumed, "protocol")
-    return others if others == metadata.assumed else (*others, "protocol: the recipe's input")
+    if metadata.card or checkpoint.preprocess:
+        return metadata.assumed
+    return (*without(metadata.assumed, "protocol"), "protocol: the recipe's input")
 
 
 def converted(source: str | Path, library: Library) -> Path | None:

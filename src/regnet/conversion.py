@@ -147,7 +147,8 @@ class Conversion:
 
     `proof` compares it with its network on as many sample photos as `photos` says. `rounding` is
     the largest change of a probability by storing the weights in FP16, 0 for FP32. `assumed` has
-    the sentences of the model's metadata. `pixel_bound` is of the pixels where the graph makes the crop.
+    the sentences of the model's metadata. `pixel_bound` is of the pixels where the graph makes the
+    crop.
     """
 
     path: Path

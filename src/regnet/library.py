@@ -170,9 +170,10 @@ def int8_beside(path: Path) -> Path:
 def _names_a_file(model: str | Path) -> bool:
     """Tell whether a model is a path; a folder of a card's name is one if it holds a model."""
     path = Path(model)
-    if path.is_dir():
+    exists = os.path.exists(path)  # False, not an error, if the name is too long
+    if exists and path.is_dir():
         return is_model_folder(path) or not _is_a_card(str(model))
-    return path.suffix in (*CHECKPOINT_SUFFIXES, *CONVERTED_SUFFIXES) or os.path.exists(path)
+    return path.suffix in (*CHECKPOINT_SUFFIXES, *CONVERTED_SUFFIXES) or exists
 
 
 def _is_a_card(name: str) -> bool:

@@ -5,30 +5,31 @@ from collections.abc import Iterable, Mapping
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-_GROUPS = "without running statistics, as group norm and EvoNorm are"
-
 # Network -> the end of a key that it alone has, under whatever prefix; the first match counts.
 _FAMILIES: tuple[tuple[str, str], ...] = (
-    ("timm's regnetv (pre-activation blocks)", r"s1\.b1\.norm1\.weight"),
-    ("timm's regnetz (another kind of block)", r"stages\.0\.0\.conv1_1x1\.conv\.weight"),
-    ("timm's regnetz (a convolution before the head)", r"final_conv\.conv\.weight"),
+    ("timm's regnetv, of pre-activation blocks", r"s1\.b1\.norm1\.weight"),
+    ("timm's regnetz, of another kind of block", r"stages\.0\.0\.conv1_1x1\.conv\.weight"),
+    ("timm's regnetz, with a convolution before the head", r"final_conv\.conv\.weight"),
     ("a ResNet", r"layer1\.0\.conv1\.(0\.)?weight"),
     ("a ResNet of transformers", r"resnet\.embedder\.embedder\.convolution\.weight"),
+    ("a Swin Transformer", r"attn\.relative_position_bias_table"),
     ("a Vision Transformer", r"blocks\.0\.attn\.qkv\.weight"),
     ("a Vision Transformer", r"encoder_layer_0\.self_attention\.in_proj_weight"),
     ("a Vision Transformer of transformers", r"encoder\.layer\.0\.attention\..*query\.weight"),
-    ("a Swin Transformer", r"relative_position_bias_table"),
     ("a ConvNeXt", r"stages\.0\.(blocks\.|layers\.)?0\.(conv_dw|dwconv)\.weight"),
     ("a ConvNeXt", r"features\.1\.0\.layer_scale"),
     ("an EfficientNet", r"features\.1\.0\.block\.0\.0\.weight"),
     ("an EfficientNet", r"_blocks\.0\._depthwise_conv\.weight"),
-    ("an EfficientNet or MobileNet", r"blocks\.0\.0\.conv_(dw|pw|exp)\.weight"),
+    ("an EfficientNet, MobileNet or GhostNet", r"conv_stem\.weight"),
     ("a MobileNet", r"features\.1\.(conv|block)\.0\.0\.weight"),
+    ("a MNASNet", r"layers\.8\.0\.layers\.0\.weight"),
     ("a DenseNet", r"denseblock1\.denselayer1\.norm1\.weight"),
+    ("a GoogLeNet", r"inception3a\.branch1\.conv\.weight"),
     ("an Inception network", r"Mixed_5b\.branch1x1\.conv\.weight"),
     ("a ShuffleNet", r"stage2\.0\.branch1\.0\.weight"),
+    ("a SqueezeNet", r"features\.3\.squeeze\.weight"),
     ("a YOLO detector", r"model\.0\.conv\.weight"),
-    ("a VGG network", r"features\.0\.weight"),
+    ("an AlexNet or VGG network", r"features\.0\.weight"),
 )
 
 
@@ -53,8 +54,8 @@ def _variant(shapes: Shapes) -> str | None:
     if (key := _first_ending(shapes, r"s1\.b1\.conv3\.conv\.weight")) is not None:
         width, inner, *_ = shapes[key] if len(shapes[key]) > 1 else (0, 0)
         if width < inner:
-            return f"timm's regnetz (blocks that widen inside: {key} {shapes[key]})"
+            return f"timm's regnetz, of blocks that widen inside ({key} {shapes[key]})"
     norm = _first_ending(shapes, r"(stem\.(bn|1)|embedder\.normalization)\.weight")
     if norm and not any(key.endswith("running_mean") for key in shapes):
-        return f"a RegNet with normalisation {_GROUPS} ({norm})"
+        return f"a variant with group norm, or another norm without running statistics ({norm})"
     return None

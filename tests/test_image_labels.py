@@ -105,6 +105,8 @@ def test_what_a_shard_says_first_counts(tmp_path: Path) -> None:
     assert truths(path, PETS, subset=True) == [("1", 1)]
     del files["1.cls"]
     assert truths(tar(path, files), PETS, subset=True) == [("1", 0)]
+    files["1.json"] = '{"label": 0, "class_name": "dog"}'  # another list's number
+    assert truths(tar(path, files), PETS, subset=True) == [("1", 1)]
 
 
 @pytest.mark.parametrize(
@@ -178,6 +180,24 @@ def test_metadata_of_each_split(tmp_path: Path) -> None:
     tree = open_tree(tmp_path)
     assert tree.counts == {name: dict.fromkeys(NAMES, IMAGES // 3) for name in ("train", "val")}
     assert truths(tmp_path / "validation", PETS)[0] == ("0", 0)
+
+
+def test_folders_and_metadata_must_not_disagree(tmp_path: Path) -> None:
+    rows = ["file_name,label"]
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        for number in range(IMAGES):
+            (tmp_path / name / f"{number}.jpg").write_text("x")
+            rows.append(f"{name}/{number}.jpg,{NAMES[number % 3]}")
+    (tmp_path / "metadata.csv").write_text("\n".join(rows))
+    for look in (folder_labels, open_tree):
+        with pytest.raises(DatasetError, match=r"metadata\.csv says other classes than"):
+            look(tmp_path)
+    same = [row.rpartition(",")[0] + f",{row.partition('/')[0]}" for row in rows[1:]]
+    (tmp_path / "metadata.csv").write_text("\n".join(rows[:1] + same))
+    assert [label.name for label in folder_labels(tmp_path)] == ["one", "two"]
+    (tmp_path / "metadata.csv").write_text("file_name,width,height\none/0.jpg,3,4\n")
+    assert [label.name for label in folder_labels(tmp_path)] == ["one", "two"]
 
 
 # Data sets that are not read

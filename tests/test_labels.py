@@ -88,6 +88,8 @@ def read(tmp_path: Path, text: str, name: str = "classes.txt") -> list[Label]:
         ("a.json", '["ash", "beech", "elm", "oak", "yew"]'),
         ("a.json", '{"4": "yew", "0": "ash", "1": "beech", "3": "oak", "2": "elm"}'),
         ("a.json", '{"id2label": {"0": "ash", "1": "beech", "2": "elm", "3": "oak", "4": "yew"}}'),
+        ("a.txt", "{4: 'yew',\n 0: 'ash', 1: 'beech', 3: 'oak', 2: 'elm'}\n"),
+        ("a.txt", "['ash', 'beech', 'elm', 'oak', 'yew']"),
         ("a.txt", '{"yew": 4, "ash": 0, "beech": 1, "oak": 3, "elm": 2}'),
         ("a.json", '[{"id": 1, "name": "beech"}, {"id": 0, "name": "ash"}, {"id": 2, "name": "elm"}'
          ', {"id": 3, "name": "oak"}, {"id": 4, "name": "yew"}]'),
@@ -101,6 +103,7 @@ def test_an_index_gives_the_order(name: str, text: str, tmp_path: Path) -> None:
     ("name", "text"),
     [
         ("a.txt", "n01440764 tench, Tinca tinca\nn01443537 goldfish"),
+        ("a.txt", "n01443537 1 goldfish\nn01440764 0 tench, Tinca tinca"),
         ("a.txt", "0 n01440764 tench, Tinca tinca\n1 n01443537 goldfish"),
         ("a.tsv", "index\twnid\tname\n1\tn01443537\tgoldfish\n0\tn01440764\ttench, Tinca tinca"),
         ("a.tsv", "goldfish\tn01443537\t1\ntench, Tinca tinca\tn01440764\t0"),
@@ -151,11 +154,13 @@ def test_numbers_in_names_are_no_index(names: list[str], tmp_path: Path) -> None
         ("a.tsv", "index\tname\n0\tash\nx\toak\n", "no whole numbers in: 'x'"),
         ("a.csv", "dog, large\nsmall\n", "line 1 has 2 columns"),
         ("a.csv", "index,name\n", "has no classes"),
-        ("a.yaml", "names: [a, b]\n", "YAML is not read"),
+        ("a.yaml", "names: [a, b]\n", r"\.yaml is not read"),
         ("a.json", '{"0": "a", "2": "b"}', "missing: '1'"),
         ("a.json", '{"a": "b"}', "neither names by index nor indices by name"),
         ("a.json", "[1, 2]", "no name of a class: 1"),
         ("a.json", "[", "is not JSON"),
+        ("a.pbtxt", "item { id: 1 }", r"\.pbtxt is not read"),
+        ("a.txt", "n02119789 1 kit_fox\nn02100735 2 English_setter", "counts from 1 to 2"),
         ("a.json", "[]", "has no list of names"),
     ],
 )

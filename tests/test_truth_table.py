@@ -36,6 +36,12 @@ NUMBERS = tuple((name, str(index)) for index, (name, _) in enumerate(ROWS))
         ("t.csv", "a.jpg,1,0,0\nb.jpg,0,1,0\nc.jpg,0,0,1\n", NUMBERS),
         ("t.csv", "a.jpg,0.0\nb.jpg,1.0\nc.jpg,2.0\n", NUMBERS),
         ("t.txt", "a.jpg 0\nb.jpg 1\nc.jpg 2\n", NUMBERS),
+        ("t.txt", "a.jpg great white shark\nb.jpg elm\n",
+         (("a.jpg", "great white shark"), ("b.jpg", "elm"))),
+        ("t.txt", "my photo.jpg 3\nb.jpg 4\n", (("my photo.jpg", "3"), ("b.jpg", "4"))),
+        ("t.csv", "Width,ClassId,Path\n9,0,a.jpg\n9,1,b.jpg\n9,2,c.jpg\n", NUMBERS),
+        ("_classes.csv", "filename, ash, beech, elm\na.jpg, 1, 0, 0\nb.jpg, 0, 1, 0\n"
+         "c.jpg, 0, 0, 1\n", ROWS),
         ("t.txt", "filename label\na.jpg ash\nb.jpg beech\nc.jpg elm\n", ROWS),
         ("t.tsv", "a.jpg\tash\t0\t9\nb.jpg\tbeech\t0\t9\nc.jpg\telm\t0\t9\n", ROWS),
         ("t.txt", "\n".join(json.dumps({"file_name": n, "label": c}) for n, c in ROWS), ROWS),
@@ -70,6 +76,7 @@ def test_columns_are_told_by_their_names_or_by_what_is_in_them(
         ("file_name,label\na.jpg,ash\nb.jpg\n", r"not NAME and CLASS: b\.jpg"),
         ("file_name,label\n", "has a header and no lines"),
         ('{"file_name": "a.jpg"', "is not JSON"),
+        ('{"images": [], "annotations": []}', "an object of image names and classes"),
         ("[1]", "lines that are not NAME and CLASS"),
     ],
 )

@@ -4,6 +4,7 @@ A column that is not understood is an error, never ignored: a wrong order of cla
 but in wrong answers.
 """
 
+import ast
 import csv
 import json
 import re
@@ -29,6 +30,7 @@ _HEADERS: Final[dict[Kind, frozenset[str]]] = {
     "name": frozenset(("name", "class_name", "classname", "label_name", "label", "labels", "class"))
     | {"classes", "category", "category_name", "words", "names"},
 }
+_UNREAD: Final = (".yaml", ".yml", ".pbtxt", ".xml", ".toml", ".npy", ".pkl")
 _SHOWN: Final = 5
 
 
@@ -37,14 +39,14 @@ def parse_classes(text: str, suffix: str = "") -> list[Pair]:
 
     Raises `ValueError` with the reason for what cannot be understood.
     """
-    if suffix in (".yaml", ".yml"):
-        raise ValueError("YAML is not read: write one name per line, or a JSON list of names")
+    if suffix in _UNREAD:
+        raise ValueError(f"{suffix} is not read: write one name per line, or a JSON list of names")
     if suffix == ".json" or text.lstrip()[:1] in ("[", "{"):
-        try:
-            return _of_json(json.loads(text))
-        except json.JSONDecodeError as exc:
-            if suffix == ".json":
-                raise ValueError(f"is not JSON: {exc}") from exc
+        value = _literal(text)
+        if value is not None:
+            return _of_json(value)
+        if suffix == ".json":
+            raise ValueError("is not JSON")
     # Only newlines end a line: str.splitlines would also split at U+0085 and U+2028.
     lines = [line.strip("\r\n") for line in text.split("\n") if line.strip()]
     if not lines:
@@ -56,6 +58,22 @@ def parse_classes(text: str, suffix: str = "") -> list[Pair]:
         rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
         return _of_columns([[cell.strip() for cell in row] for row in rows], csv_file=True)
     return _of_lines([line.strip() for line in lines])
+
+
+def _literal(text: str) -> Any:
+    """Return the value of JSON, or of a list or dictionary as Python prints it; None of others."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        pass
+    try:
+        return _as_json(ast.literal_eval(text.strip()))
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        return None
+
+
+def _as_json(value: Any) -> Any:
+    return {str(key): entry for key, entry in value.items()} if isinstance(value, dict) else value
 
 
 def _unquoted(text: str) -> str:
@@ -81,6 +99,8 @@ def _numbered(lines: list[str], *, certain: bool) -> list[Pair]:
 
     With `certain` there must be one.
     """
+    if (found := _numbered_after_wnids(lines)) is not None:
+        return found
     leading = [match for line in lines if (match := _LEADING.fullmatch(line))]
     if _is_index(leading, certain=certain) and (certain or 2 * len(leading) > len(lines)):
         if len(leading) < len(lines):
@@ -93,6 +113,17 @@ def _numbered(lines: list[str], *, certain: bool) -> list[Pair]:
     if certain:
         raise ValueError("its first line names an index, which not every line has")
     return [_line(line) for line in lines]
+
+
+def _numbered_after_wnids(lines: list[str]) -> list[Pair] | None:
+    """Return the classes of lines `WNID INDEX NAME`, as of map_clsloc.txt; None of others."""
+    pairs = [_line(line) for line in lines]
+    numbers = [_LEADING.fullmatch(name) for wnid, name in pairs if wnid]
+    found = [match for match in numbers if match]
+    if len(found) < len(lines) or not _is_index(found, certain=False):
+        return None
+    named = [(wnid, match[3]) for (wnid, _), match in zip(pairs, found, strict=True)]
+    return _by_index([int(match[1]) for match in found], named)
 
 
 def _line(line: str) -> Pair:

@@ -12,8 +12,9 @@ from typing import Final
 from regnet.data.archives import archive_kind
 from regnet.data.class_names import ClassNames, listed
 from regnet.data.folders import Layout
-from regnet.data.listed_truths import found_above, rows_of_images
+from regnet.data.listed_truths import found_above, found_in, rows_of_images
 from regnet.data.listing import Listing, below
+from regnet.data.truth_files import METADATA_NAMES
 from regnet.data.webdataset import SUFFIXES, holds_samples, sample_labels
 from regnet.errors import DatasetError
 from regnet.formats import HEAD
@@ -58,6 +59,7 @@ def image_labels(listing: Listing, layout: Layout, paths: Sequence[Path]) -> Ima
     if (labels := webdataset_labels(listing, paths)) is not None or not len(listing):
         return labels
     if layout.kind == "splits" or (len(layout.children) > 1 and not layout.splits):
+        _refuse_other_classes(listing, layout)
         return None
     tops = [split.top for split in layout.splits] or [""]
     found = [found_above(listing, layout, top) for top in tops]
@@ -70,6 +72,22 @@ def image_labels(listing: Listing, layout: Layout, paths: Sequence[Path]) -> Ima
             texts |= rows_of_images(file, images)
     source = next(file.source for file in found if file is not None)
     return _coded(source, ((path, texts.get(path)) for path in listing.paths()))
+
+
+def _refuse_other_classes(listing: Listing, layout: Layout) -> None:
+    """Raise `DatasetError` where metadata beside class folders says other classes than they do."""
+    try:
+        file = found_in(listing, layout.root, METADATA_NAMES)
+        texts = rows_of_images(file, list(listing.paths())) if file is not None else {}
+    except DatasetError:  # of other columns, such as captions, or of other images
+        return
+    pairs = {(layout.place(path.rpartition("/")[0])[1], text) for path, text in texts.items()}
+    folders, classes = {folder for folder, _ in pairs}, {text for _, text in pairs}
+    if file is not None and not len(pairs) == len(folders) == len(classes):
+        raise DatasetError(
+            f"{file.source} says other classes than the folders do: {listed(sorted(classes))}, not "
+            f"{listed(sorted(folders))}. Move the file away, or the images into one folder"
+        )
 
 
 def webdataset_labels(listing: Listing, paths: Sequence[Path]) -> ImageLabels | None:

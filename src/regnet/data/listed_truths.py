@@ -26,7 +26,7 @@ def found_above(listing: Listing, layout: Layout, top: str = "") -> TruthFile | 
         return None
     deepest = PurePosixPath(*filter(None, (layout.root, *layout.children)))
     for folder in (*reversed(deepest.parents), deepest):
-        if (file := _found(listing, str(PurePosixPath(top, folder)))) is not None:
+        if (file := found_in(listing, str(PurePosixPath(top, folder)))) is not None:
             return file
     return None
 
@@ -44,7 +44,7 @@ def given_truth(truth: Path) -> TruthFile:
         raise DatasetError(f"cannot read the labels {truth}: {exc.strerror or exc}") from exc
 
 
-def _found(listing: Listing, root: str) -> TruthFile | None:
+def found_in(listing: Listing, root: str, names: Sequence[str] = TRUTH_NAMES) -> TruthFile | None:
     """Return the file of labels of a known name in a folder of the images."""
 
     def look(name: str) -> tuple[str, bytes] | None:
@@ -53,7 +53,7 @@ def _found(listing: Listing, root: str) -> TruthFile | None:
     def beside(name: str) -> bytes | None:
         return file[1] if (file := look(name)) else None
 
-    for name in TRUTH_NAMES:
+    for name in names:
         if found := look(name):
             return read_truth(found[1], found[0], beside=beside)
     return None

@@ -13,14 +13,16 @@ from regnet.data.truth_table import read_table
 from regnet.errors import DatasetError, MissingExtraError
 from regnet.formats import has_picture_suffix
 
+METADATA_NAMES: Final = ("metadata.csv", "metadata.jsonl")
+"""Names of Hugging Face's files of labels."""
+
 TRUTH_NAMES: Final = (
     "val.txt",
     "val_annotations.txt",
     "LOC_val_solution.csv",
     "ILSVRC2012_validation_ground_truth.txt",
     "imagenet_2012_validation_synset_labels.txt",
-    "metadata.csv",
-    "metadata.jsonl",
+    *METADATA_NAMES,
 )
 """Names by which files of labels are found beside images."""
 

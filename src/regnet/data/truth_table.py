@@ -76,7 +76,10 @@ def _cells(text: str, suffix: str) -> Iterable[list[str]]:
             suffix in suffixes and delimiter in lines[0]
         ):
             return csv.reader(io.StringIO(text), delimiter=delimiter, skipinitialspace=True)
-    return [[cell.strip('"') for cell in line.rsplit(maxsplit=1)] for line in lines]
+    rows = [line.split(maxsplit=1) for line in lines]
+    if not all(_is_image(row[0].strip('"')) for row in rows):
+        rows = [line.rsplit(maxsplit=1) for line in lines]  # names of files may have spaces
+    return [[cell.strip('"') for cell in row] for row in rows]
 
 
 def _json_rows(text: str, source: str) -> list[list[str]]:
@@ -88,6 +91,8 @@ def _json_rows(text: str, source: str) -> list[list[str]]:
     except ValueError as exc:
         raise DatasetError(f"{source} is not JSON: {exc}") from exc
     if isinstance(value, dict) and not {_word(key) for key in value} & set(_FILES[0]):
+        if not all(isinstance(label, str | int) for label in value.values()):
+            raise DatasetError(f"{source}: expected an object of image names and classes")
         value = [{"file_name": name, "label": label} for name, label in value.items()]
     records = [value] if isinstance(value, dict) else value
     if not isinstance(records, list) or not all(isinstance(entry, dict) for entry in records):

@@ -81,9 +81,11 @@ def _label(file: ArchiveFile, suffix: str) -> str | None:
 
 
 def _of_json(value: Any) -> str | None:
+    """Return the class in a JSON value; of an object the first that is a name, else a number."""
     if isinstance(value, str | int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, Mapping):
         return None
-    found = (value[key] for key in _KEYS if key in value)
-    return next((str(v) for v in found if isinstance(v, str | int) and v != ""), None)
+    found = [value[key] for key in _KEYS if isinstance(value.get(key), str | int)]
+    names = [label for label in found if isinstance(label, str) and label]
+    return next((str(label) for label in names or found if label != ""), None)

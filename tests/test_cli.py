@@ -391,3 +391,29 @@ def test_a_card_from_a_mirror_to_labels(checkpoint: Path, tmp_path: Path) -> Non
     converted = regnet("classify", "-m", tmp_path / "regnetx-200mf.xml", "-f", "jsonl", CAT)
     assert json.loads(named) == json.loads(converted.stdout)
     assert json.loads(named)["model"] == "regnetx-200mf"
+
+
+def test_offline_results_do_not_go_elsewhere() -> None:
+    words = ("classify", CAT, "--offline", "--ray", "local", "-o", "s3://bucket/labels")
+    assert b"s3://bucket/labels: not written to" in regnet(*words, code=2).stderr
+
+
+def test_json_and_csv_are_utf8_whatever_the_terminal(tmp_path: Path) -> None:
+    names = ["bad\udcff.png", "a\rb.png", "日本.png"]
+    for name in names:
+        (tmp_path / name).write_bytes(CAT.read_bytes())
+    expected = [str(tmp_path / name).replace("\udcff", "\\udcff") for name in names]
+    words = ("classify", "-m", "bundled", "-k", "1", *(tmp_path / name for name in names))
+    environ = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    text = regnet(*words, "-f", "jsonl", env=environ).stdout.decode()
+    assert [json.loads(line)["source"] for line in text.splitlines()] == expected
+    assert "日本.png" in text
+    text = regnet(*words, "-f", "csv", env=environ).stdout.decode()
+    assert [r["source"] for r in csv.DictReader(io.StringIO(text, newline=""))] == expected
+
+
+@pytest.mark.parametrize("format", ["json", "csv", "parquet"])
+def test_results_go_to_standard_output_by_its_name(format: str, tmp_path: Path) -> None:
+    words = ("classify", "-m", "bundled", CAT, "-f", format, "-o")
+    regnet(*words, tmp_path / "file")
+    assert regnet(*words, "/dev/stdout").stdout == (tmp_path / "file").read_bytes()

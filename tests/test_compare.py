@@ -614,3 +614,11 @@ def test_photos_are_read_as_they_are_wanted() -> None:
     tally.run(watched())
     assert tally.photos == 2000
     assert most < 500
+
+
+def test_offline_no_server_of_another_machine_is_asked(samples: Path) -> None:
+    for url in ("https://example.org/v2/models/m", "http://10.0.0.1:8000/v2/models/m"):
+        for sides in (("bundled", url), (url, "bundled")):
+            done = run(*sides, str(samples))
+            assert isinstance(done.exception, RegNetError)
+            assert str(done.exception) == f"{url}: not asked, because of --offline"

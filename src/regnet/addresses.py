@@ -1,7 +1,9 @@
 """Network addresses as texts, and the client that goes to them."""
 
 import re
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from regnet.errors import DownloadError
 
@@ -12,6 +14,20 @@ if TYPE_CHECKING:
 def without_secrets(url: str) -> str:
     """Return an address without user name and password, fit to be shown and recorded."""
     return re.sub(r"^([^/?#]*//)?[^/?#]*@", r"\1", url)
+
+
+def is_local_address(url: str) -> bool:
+    """Return whether an address is of files of this machine, or in memory."""
+    return url.lower().startswith(("file://", "memory://", "local://"))
+
+
+def is_loopback(url: str) -> bool:
+    """Return whether an address is one of this machine, which needs no network."""
+    try:
+        host = urlsplit(url).hostname or ""
+        return host == "localhost" or ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def new_client(*, follow_redirects: bool, timeout: float = 5.0) -> "httpx.Client":

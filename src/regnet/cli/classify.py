@@ -174,7 +174,7 @@ def classify(
     """Classify the sources and exit with 0, or 1 if some failed."""
     models = library(cache_dir, offline, mirror, entry)
     if ray is not None:
-        folder = require_folder(output, format)
+        folder = require_folder(output, format, offline=offline)
         with interruptible():
             with download_display() as on_event:
                 path = _ir(replace(models, on_event=on_event), model, precision)

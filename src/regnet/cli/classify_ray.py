@@ -3,6 +3,7 @@
 from contextlib import ExitStack
 from pathlib import Path
 
+from regnet.addresses import is_local_address, without_secrets
 from regnet.cli.console import Advance, counter, say
 from regnet.conversion import InferencePrecision
 from regnet.errors import OutputError
@@ -10,13 +11,25 @@ from regnet.result import Wanted
 from regnet.writers import OutputFormat
 
 
-def require_folder(output: str | None, format: OutputFormat | None) -> str:
-    """Return the folder to write to. Raises `OutputError` without one, or for another format."""
+def require_folder(output: str | None, format: OutputFormat | None, *, offline: bool) -> str:
+    """Return the folder to write to.
+
+    Raises `OutputError` without one, for another format, and if `offline` for one elsewhere.
+    """
     if output is None:
         raise OutputError("--ray writes a folder of Parquet files: name it with -o FOLDER")
     if format not in (None, "parquet"):
         raise OutputError(f"--ray writes Parquet, not {format}: leave out --format")
+    if offline:
+        _require_local(output)
     return output
+
+
+def _require_local(folder: str) -> None:
+    from regnet.data.object_store import is_object_address
+
+    if is_object_address(folder) and not is_local_address(folder):
+        raise OutputError(f"{without_secrets(folder)}: not written to, because of --offline")
 
 
 def classify_on_ray(

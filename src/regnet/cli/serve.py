@@ -105,6 +105,8 @@ def serve(
     mirror: Mirrors = None,
 ) -> None:
     """Serve until a signal, then exit with 0."""
+    if offline and allow_url:
+        raise ServeError("--allow-url opens addresses and --offline none: leave one of them out")
     token, sources = read_token(token_file), named_models(models or [_DEFAULT])
     limits = Limits(
         body=max_body << 20,

@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.addresses import is_loopback, without_secrets
 from regnet.assumptions import AssumptionWarning, warn
 from regnet.comparison.differences import PIXEL_STAGES, Array, Stage
 from regnet.data.class_names import ClassNames
-from regnet.errors import DatasetError, ModelError, UnknownModelError
+from regnet.errors import DatasetError, ModelError, ServerError, UnknownModelError
 from regnet.labels import Labels
 from regnet.library import Library
 from regnet.metadata import ModelMetadata
@@ -225,12 +226,15 @@ def _reordered(a: Side, b: Side, labels_a: Labels, labels_b: Labels) -> Pair:
 def open_pair(a: str, b: str, *, library: Library) -> Pair:
     """Return the two sides named: `MODEL[:engine][:precision][:protocol]`, or a server's address.
 
-    Raises what `open_predictor` does, `ServerError`, and `ModelError` where the classes differ.
+    Raises what `open_predictor` does, `ServerError`, and `ModelError` where the classes differ. An
+    offline library refuses servers on other machines.
     """
     if is_address(a) and is_address(b):
         raise UnknownModelError(
             "both sides are servers, and neither tells its classes: name a model for one of them"
         )
+    if library.offline:
+        _require_here(a, b)
     first = None if is_address(a) else _open(a, library)
     second = None if is_address(b) else _open(b, library)
     _warn_assumed((a, first), (b, second))
@@ -251,6 +255,13 @@ def _warn_assumed(*sides: tuple[str, PredictorSide | None]) -> None:
         found[weights] = AssumptionWarning(parse_choice(text).model, assumed, weights)
     for warning in found.values():
         warn(warning)
+
+
+def _require_here(*sides: str) -> None:
+    """Raise `ServerError` for a server that is not on this machine."""
+    for side in filter(is_address, sides):
+        if not is_loopback(side):
+            raise ServerError(f"{without_secrets(side)}: not asked, because of --offline")
 
 
 def _open(text: str, library: Library) -> PredictorSide:

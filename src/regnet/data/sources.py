@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from regnet.addresses import without_secrets
+from regnet.addresses import is_local_address, without_secrets
 from regnet.data.archives import (
     MAX_BYTES,
     ArchiveFile,
@@ -124,7 +124,7 @@ class Walk:
             return self._from_stdin()
         scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", name)
         is_url = isinstance(source, str) and scheme is not None
-        if self._offline and (is_stream(name) or (is_url and not _is_local(name))):
+        if self._offline and (is_stream(name) or (is_url and not is_local_address(name))):
             return iter([_failed(without_secrets(name), "not opened, because of --offline")])
         if is_live(name):
             return iter([_video(name)])
@@ -329,10 +329,6 @@ def or_reason(items: Iterator[Item], name: str) -> Iterator[Item]:
 def file_item(path: str, max_bytes: int = MAX_BYTES) -> Item:
     """Return the image in a file."""
     return Item(path, checked_read(path, partial(read_file, path, max_bytes)))
-
-
-def _is_local(url: str) -> bool:
-    return url.lower().startswith(("file://", "memory://", "local://"))
 
 
 def read_file(name: str, max_bytes: int) -> bytes:

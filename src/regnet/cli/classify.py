@@ -28,12 +28,13 @@ DEFAULT_MODEL = "regnetx-3.2gf"
 HELP = """Name what is in photos and videos.
 
 A SOURCE is a file, a folder (with its subfolders), a glob in quotes, an http(s) address, a zip or \
-tar archive, or - for standard input; with the extra `video` also a video file, a camera \
-(camera:0) or an rtsp:// address. Results come in the order of the sources.
+tar archive, a Parquet file with a column of images, or - for standard input; with the extra \
+`video` also a video file, a camera (camera:0) or an rtsp:// address. Results come in the order of \
+the sources. Files that are no pictures are skipped and counted on standard error.
 
-With --ray, which needs the extra `cluster`, a SOURCE is also a Parquet file with a column of \
-images, a folder of them, or an address of an object store (s3://, gs://, hf:// ...); the results \
-are a folder of Parquet files, and the same command again goes on where it was ended.
+With --ray, which needs the extra `cluster`, a SOURCE is also an address of an object store \
+(s3://, gs://, hf:// ...); the results are a folder of Parquet files, and the same command again \
+goes on where it was ended.
 
 The model is downloaded and converted once, on first use; `--model bundled` needs neither.
 

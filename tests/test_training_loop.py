@@ -14,6 +14,7 @@ from training_runs import Recorder, items, job, recipe, resume, run, trainer
 
 from regnet.errors import OutputError, TrainingError
 from regnet.training.history import History
+from regnet.training.job import News
 from regnet.training.loop import Trainer
 from regnet.training.run_checkpoint import LAST, read_run
 from regnet.training.schedule import learning_rate
@@ -174,8 +175,8 @@ def test_patience_ends_a_run_that_gets_no_better(tmp_path: Path) -> None:
 def test_of_epochs_that_tie_the_best_has_the_lowest_validation_loss(tmp_path: Path) -> None:
     scores = [(0.5, 1.0), (1.0, 0.9), (1.0, 0.4), (1.0, 0.6), (1.0, 0.5)]
     made = trainer(job(tmp_path, recipe(schedule={"epochs": 9, "patience": 2})))
-    made._validate = lambda: Score(loss=scores[made.position.epoch - 1][1],  # type: ignore[method-assign]
-                                   top1=scores[made.position.epoch - 1][0], top5=1.0)  # fmt: skip
+    made._validate = lambda: Score(loss=scores[made.position.epoch][1],  # type: ignore[method-assign]
+                                   top1=scores[made.position.epoch][0], top5=1.0)  # fmt: skip
     history = History(tmp_path, tensorboard=False)
     made.run(history, Recorder())
     assert made.best.epoch == 3
@@ -221,3 +222,40 @@ def test_an_unwritable_folder_is_an_error_at_the_start(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="cannot write to"):
         trainer(job(tmp_path / "file", recipe()))
+
+
+def test_weights_that_are_not_finite_are_seen_before_a_checkpoint(tmp_path: Path) -> None:
+    """The last step of an epoch spoils the weights: no loss has told of it yet."""
+
+    class Spoils(Recorder):
+        def news(self, news: News) -> None:
+            super().news(news)
+            if (news.epoch, news.step) == (2, STEPS):
+                made.bare.head.fc.bias.data[1] = float("inf")
+
+    made = trainer(job(tmp_path, recipe(averages={"ema": 0.0})))
+    with pytest.raises(TrainingError) as caught:
+        made.run(History(tmp_path, tensorboard=False), Spoils())
+    message = str(caught.value)
+    assert "weights are not finite any more, in epoch 2, step 3 of 3" in message
+    assert message.endswith(f"rate: regnet train -o {tmp_path} --resume --lr 0.04")
+    values = read_run(tmp_path / LAST)
+    assert values["position"] == {"epoch": 1, "step": 0}
+    assert all(torch.isfinite(t).all() for t in values["network"].values())
+
+
+def test_a_validation_loss_that_is_no_number_is_seen_before_a_checkpoint(tmp_path: Path) -> None:
+    made = trainer(job(tmp_path, recipe()))
+    losses = iter([1.0, float("nan")])
+    made._validate = lambda: Score(next(losses), 0.5, 1.0)  # type: ignore[method-assign]
+    with pytest.raises(TrainingError, match="the validation loss is nan, in epoch 2"):
+        made.run(History(tmp_path, tensorboard=False), Recorder())
+    assert read_run(tmp_path / LAST)["position"] == {"epoch": 1, "step": 0}
+
+
+def test_a_loss_that_explodes_is_seen_before_a_checkpoint(tmp_path: Path) -> None:
+    made = trainer(job(tmp_path, recipe(optimizer={"lr": 40.0}, averages={"ema": 0.0})))
+    made.bare.head.fc.weight.data *= 1e6
+    with pytest.raises(TrainingError, match=r"the loss has grown to \S+, in .* No checkpoint was"):
+        made.run(History(tmp_path, tensorboard=False), Recorder(stop_after=2))
+    assert not (tmp_path / LAST).exists()

@@ -1,6 +1,7 @@
 """Runs from a folder of photos to a model: what they leave, go on from, refuse and skip."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -715,3 +716,107 @@ def test_checkpoints_of_other_versions_are_refused(photos: Path, tmp_path: Path)
         )
         with pytest.raises(TrainingError, match=r"was written by another version"):
             train(folder=tmp_path / "run", resume=True)
+
+
+def test_a_run_that_diverges_goes_on_at_the_rate_that_it_advises(
+    photos: Path, tmp_path: Path
+) -> None:
+    a_run(photos, tmp_path / "run", watcher=Recorder(12))
+    rates = [1000.0]
+    while rates[-1] > 1:
+        try:
+            found = train(folder=tmp_path / "run", resume=True, lr=rates[-1])
+            break
+        except TrainingError as exc:
+            advised = re.search(rf"regnet train -o {tmp_path}/run --resume --lr (\S+)$", str(exc))
+            rates.append(float(advised[1]) if advised else 0.0)
+    assert len(rates) > 1
+    assert found.finished
+    assert found.records[-1].val_loss < 10  # type: ignore[operator]
+
+
+@pytest.mark.parametrize(
+    ("options", "how"),
+    [
+        ({"batch": 1}, "--batch 2 or more"),
+        ({"batch": 4, "accumulate": 4}, "--accumulate 2 or less"),
+        ({"batch": 5, "accumulate": 3}, "--accumulate 2 or less"),
+    ],
+)
+def test_one_image_at_a_time_at_a_small_crop(
+    options: dict[str, int], how: str, photos: Path, tmp_path: Path
+) -> None:
+    one_pixel = {"model": replace(SPEC, stages=SPEC.stages * 2), "crop": 32}
+    with pytest.raises(TrainingError, match=rf"one value per channel: take {how}, or crops of 33"):
+        a_run(photos, tmp_path / "run", **one_pixel, **options)
+    spec = replace(SPEC, stages=SPEC.stages * 2)
+    few = {"batch": 30, "accumulate": 15} if "accumulate" in options else {"batch": 45}
+    assert a_run(photos, tmp_path / "run", model=spec, crop=32, epochs=1, **few).finished
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError("out"), RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried")],
+)
+def test_memory_that_is_refused(
+    error: Exception, photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Refuses(Recorder):
+        def __init__(self, after: int) -> None:
+            super().__init__()
+            self._after = after
+
+        def news(self, news: News) -> None:
+            super().news(news)
+            if self.steps > self._after:
+                raise error
+
+    first = r"too little memory for a batch of 16\. Start again with --accumulate 2 or --batch 8"
+    with pytest.raises(TrainingError, match=first):
+        a_run(photos, tmp_path / "run", watcher=Refuses(1))
+    later = r"too little memory .* parts: regnet train -o \S+ --resume --accumulate 2$"
+    with pytest.raises(TrainingError, match=later):
+        a_run(photos, tmp_path / "run", watcher=Refuses(6))
+    assert train(folder=tmp_path / "run", resume=True, accumulate=2, epochs=2).finished
+
+    def refuse(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("regnet.training.session.Photos", refuse)
+    with pytest.raises(
+        TrainingError, match=r"too little memory .*lower --memory, then: regnet train"
+    ):
+        train(folder=tmp_path / "run", resume=True)
+
+
+def test_other_errors_of_torch_stay_as_they_are(photos: Path, tmp_path: Path) -> None:
+    class Fails(Recorder):
+        def news(self, news: News) -> None:
+            raise RuntimeError("a fault of ours")
+
+    with pytest.raises(RuntimeError, match="a fault of ours"):
+        a_run(photos, tmp_path / "run", watcher=Fails())
+
+
+@pytest.mark.parametrize("limit", [100, 21_000])
+def test_a_disk_that_fills_while_the_model_is_written(
+    limit: int, photos: Path, tmp_path: Path
+) -> None:
+    resource = pytest.importorskip("resource")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(items: Any, what: str, count: int) -> Any:
+        if what.startswith("converting"):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        return items
+
+    try:
+        with pytest.raises(regnet.RegNetError) as caught:
+            a_run(photos, tmp_path / "run", epochs=1, watch=fill)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert "cannot write" in str(caught.value)
+    assert str(caught.value).endswith(f"mended: regnet train -o {tmp_path / 'run'} --resume")
+    assert "\n" not in str(caught.value)
+    found = train(folder=tmp_path / "run", resume=True)
+    assert (found.finished, len(found.records)) == (True, 1)

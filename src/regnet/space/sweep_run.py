@@ -185,9 +185,9 @@ class _Unsaved(Trainer):
     def save(self, history: History) -> None:
         """Keep nothing."""
 
-    def _diverged(self) -> str:
+    def _diverged(self, what: str) -> str:
         rate = f"at a learning rate of {self._last_rate:.3g}"
-        return f"diverged: the loss is not a number any more, in {self._where()}, {rate}"
+        return f"diverged: {what}, in {self._where()}, {rate}"
 
 
 class _Listener:

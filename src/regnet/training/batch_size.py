@@ -1,5 +1,6 @@
 """The size of a batch where the recipe leaves it open: by the photos, and what memory holds."""
 
+import re
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -15,6 +16,7 @@ STEPS: Final = 30
 
 _LEAST: Final = 16  # below, the statistics of batch normalisation are mostly chance
 _MOST_CPU, _MOST_GPU = 64, 256
+_REFUSED: Final = re.compile("can.t allocate memory|bad_alloc|not enough memory|start new thread")
 
 
 def batch_by_photos(photos: int, *, gpu: bool, processes: int = 1) -> int:
@@ -57,3 +59,10 @@ def one_step(network: RegNet, recipe: Recipe, fabric: Any, images: int) -> None:
         )
     loss.backward()  # type: ignore[no-untyped-call]
     network.zero_grad(set_to_none=True)
+
+
+def is_shortage(error: Exception) -> bool:
+    """Return whether an error says that memory was refused: torch has no class for that on CPUs."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_REFUSED.search(str(error)))

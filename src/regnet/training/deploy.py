@@ -8,10 +8,17 @@ from typing import TYPE_CHECKING, Any, Final
 from regnet.checkpoints.weights import write_safetensors
 from regnet.conversion import Request
 from regnet.convert import convert
-from regnet.errors import DatasetError, MissingExtraError, NoGainError
+from regnet.errors import (
+    ConversionError,
+    DatasetError,
+    MissingExtraError,
+    NoGainError,
+    OutputError,
+)
 from regnet.evaluation.evaluate import Evaluation
 from regnet.evaluation.evaluate import Run as EvaluationRun
 from regnet.predictors import Choice, open_predictor
+from regnet.training.command import resuming
 from regnet.training.loop import Trainer
 from regnet.training.photo_sets import PhotoSets
 from regnet.training.photos import Unreadable
@@ -35,7 +42,11 @@ def deploy(
     work = _Deployment(training, trainer, sets, task, started_from)
     stages = (work.convert, work.evaluate, work.calibrate, work.report)
     for stage in task.watch(stages, "converting and measuring", len(stages)):
-        stage()
+        try:
+            stage()
+        except (OutputError, ConversionError) as exc:
+            kept = f"The training is kept; once that is mended: {resuming(training.folder)}"
+            raise type(exc)(f"{exc}. {kept}") from exc
     return work.training
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final, TypeVar
 
 import numpy as np
@@ -14,9 +15,11 @@ from torch import Tensor
 
 from regnet.errors import TrainingError
 from regnet.parallel import cores
+from regnet.training.command import resuming
 from regnet.training.job import Job
 from regnet.training.photos import Batch, Cropping, Order, Unreadable, training_batch
 from regnet.training.processes import Processes
+from regnet.training.run_checkpoint import LAST
 from regnet.training.schedule import crop_side
 
 _AHEAD: Final = 2  # steps
@@ -92,7 +95,9 @@ class Feed:
             found = training_batch(
                 self._job.photos, numbers[step], cropping, random, part=run, pool=pool
             )
-            parts.append(self._part(_filled(found, run.stop - run.start), run.start))
+            parts.append(
+                self._part(_filled(found, run.stop - run.start, self._job.folder), run.start)
+            )
             unreadable += found.unreadable
         return Step(step, tuple(parts), tuple(unreadable))
 
@@ -117,7 +122,7 @@ def runs(batch: int, parts: int, processes: Processes) -> tuple[slice, ...]:
     return tuple(slice(int(run[0]), int(run[-1]) + 1) for run in own)
 
 
-def _filled(batch: Batch, count: int) -> Batch:
+def _filled(batch: Batch, count: int, folder: Path) -> Batch:
     """Return `count` photos: those that could be read, some of them again for those that could not.
 
     So processes and parts count alike. Raises `TrainingError` where none could be read.
@@ -128,11 +133,18 @@ def _filled(batch: Batch, count: int) -> Batch:
     if not readable:
         photo = batch.unreadable[0]
         raise TrainingError(
-            f"none of {count} photos that were to be learnt from together could be read, such as "
-            f"{photo.source}: {photo.error}; make them readable and go on with --resume"
+            f"none of {count} photos of a step could be read, such as {photo.source}: "
+            f"{photo.error}. {_mended(folder)}"
         )
     chosen = np.arange(count) % readable
     return Batch(batch.crops[chosen], batch.truths[chosen], batch.unreadable)
+
+
+def _mended(folder: Path) -> str:
+    """Return how a run in a folder continues once its photos are readable."""
+    if (folder / LAST).exists():  # without them it would be a run on other photos
+        return f"Make them readable, then: {resuming(folder)}"
+    return "Make them readable or remove them, and start again"
 
 
 def ahead(make: Callable[[T], U], items: Iterable[T]) -> Iterator[U]:

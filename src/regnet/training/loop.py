@@ -14,6 +14,7 @@ from regnet.network import RegNet
 from regnet.training.activation_noise import ActivationNoise
 from regnet.training.augment import Augment
 from regnet.training.averages import WeightAverage, precise_batch_norm
+from regnet.training.command import resuming
 from regnet.training.feed import Feed, Part, Step
 from regnet.training.history import EpochRecord, History
 from regnet.training.job import Best, Job, News, Position, Sums, Watcher, no_sums
@@ -24,7 +25,13 @@ from regnet.training.processes import Processes
 from regnet.training.recipe import Augmentation
 from regnet.training.run_checkpoint import LAST, require_room, write_checkpoint
 from regnet.training.schedule import learning_rate
-from regnet.training.sharding import is_sharded, load_optimizer, sharded_like, whole
+from regnet.training.sharding import (
+    is_sharded,
+    load_optimizer,
+    own_part,
+    sharded_like,
+    whole,
+)
 from regnet.training.stochastic_depth import StochasticDepth
 from regnet.training.sync_batch_norm import synchronise_batch_norm
 from regnet.training.teacher import mean_targets
@@ -35,11 +42,14 @@ CHUNK: Final = 32
 
 _NOISE: Final = 1 << 32  # the streams of random numbers of what disturbs the network
 _NEWS_EVERY: Final = 20  # steps: to look at the loss makes a GPU wait
+_EXPLODED: Final = 30  # times the loss of chance: no network comes back from there
+_LOWER: Final = 10  # times lower a rate is advised after that
 
 
 class Trainer:
     """A network in training: `run` trains it, `weights` are those to evaluate and deploy.
 
+    `saved_at` says where the run was at its last checkpoint, "" without one.
     Raises `TrainingError` where it cannot go on, `OutputError` where a checkpoint cannot be kept.
     """
 
@@ -64,8 +74,9 @@ class Trainer:
         self._class_weights = None if weights is None else weights.to(fabric.device)
         share = self.processes.rank, self.processes.count
         self._validation = job.validation and job.validation.shared(*share)
-        self._saved, self._saved_at = time.monotonic(), ""
+        self._saved, self.saved_at = time.monotonic(), ""
         self._result: dict[str, Tensor] | None = None
+        self._last_loss = torch.zeros((), device=fabric.device)  # of the step just done
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -94,6 +105,7 @@ class Trainer:
             if self._out_of_patience():
                 return
             if not self.run_epoch(history, watcher):
+                self._require_sound()
                 self.save(history)
                 return
             history.add(self._end_epoch())
@@ -119,10 +131,11 @@ class Trainer:
                 not self._tell(history, watcher), watcher.stop(), late
             )
             if diverged:
-                raise TrainingError(self._diverged())
+                raise TrainingError(self._diverged("the loss is not a number any more"))
             if stop:
                 return False
             if save:
+                self._require_sound()
                 self.save(history)
             start = time.perf_counter()
         return True
@@ -131,6 +144,7 @@ class Trainer:
         """Do one step of the optimizer on a batch."""
         set_rate(self.optimizer, self._rate(self.position.step))
         self.optimizer.zero_grad(set_to_none=True)
+        own = torch.zeros((), device=self.fabric.device)
         for part in step.parts:
             images, targets = self._augmented(part, step.number)
             more = part is not step.parts[-1]
@@ -139,6 +153,8 @@ class Trainer:
                 # gradients are averaged over the processes
                 share = len(images) * self.processes.count / self.feed.batch
                 self.fabric.backward(loss * share)
+                own += loss.detach() * share
+        self._last_loss = own
         if limit := self.job.recipe.optimizer.clip_norm:
             self.fabric.clip_gradients(
                 self.network, self.optimizer, max_norm=limit, error_if_nonfinite=False
@@ -214,20 +230,52 @@ class Trainer:
     def _images_per_s(self) -> float:
         return self.sums.images * self.processes.count / max(self.sums.seconds, 1e-9)
 
-    def _diverged(self) -> str:
+    def _diverged(self, what: str) -> str:
+        lower = f"{self.job.recipe.optimizer.lr / _LOWER:g}"
+        where = f"{what}, in {self._where()}, at a learning rate of {self._last_rate:.3g}"
+        if not self.saved_at:
+            return f"{where}. No checkpoint was written: start again with --lr {lower}"
         return (
-            f"the loss is not a number any more, in {self._where()}, at a learning rate of "
-            f"{self._last_rate:.3g}. {self.job.folder / LAST} is from before: try a lower lr or "
-            "clip_norm in the recipe, or --precision 32-true"
+            f"{where}. {self.job.folder / LAST} is from before, of {self.saved_at}. Resume at a "
+            f"lower rate: {resuming(self.job.folder, '--lr', lower)}"
         )
 
+    def _require_sound(self, score: Score | None = None) -> None:
+        """Raise `TrainingError` where the state is not one to go on from; all must ask at once."""
+        loss = float(self._last_loss)
+        most = _EXPLODED * (1 + math.log(self.job.classes))
+        flags = (not self._is_finite(), not loss <= most, score is not None and self._is_off(score))
+        broken, exploded, off = self.processes.any(*flags)
+        if broken:
+            raise TrainingError(self._diverged("the weights are not finite any more"))
+        if exploded:
+            raise TrainingError(self._diverged(f"the loss has grown to {loss:.3g}"))
+        if off and score:
+            raise TrainingError(self._diverged(f"the validation loss is {score.loss:.3g}"))
+
+    def _is_off(self, score: Score) -> bool:
+        """Return whether a validation loss is no number, or far above the best one and chance.
+
+        Statistics of BN that are young yet may give a large one, too: so the first sets no limit.
+        """
+        best = self.best.loss if self.best.epoch else math.inf
+        most = _EXPLODED * max(best, 1 + math.log(self.job.classes))
+        return not math.isfinite(score.loss) or score.loss > most
+
+    def _is_finite(self) -> bool:
+        """Return whether all weights and statistics of this process are finite."""
+        kept = list(self.bare.state_dict().values())
+        kept += self.average.weights.values() if self.average else []
+        floats = (own_part(tensor) for tensor in kept if tensor.is_floating_point())
+        return bool(torch.stack([torch.isfinite(tensor).all() for tensor in floats]).all())
+
     def _alone(self, reason: str) -> str:
-        saved = f"{self.job.folder / LAST} is whole, of {self._saved_at}: start all again with"
+        saved = f"{self.job.folder / LAST} is whole, of {self.saved_at}: start all again with"
         none = "no checkpoint had been written yet: start all again"
         return (
             f"process {self.processes.rank} of {self.processes.count} has lost another one, in "
             f"{self._where()} ({reason}). What that one printed last says why it ended. "
-            + (f"{saved} --resume" if self._saved_at else none)
+            + (f"{saved} --resume" if self.saved_at else none)
         )
 
     def _where(self) -> str:
@@ -235,10 +283,11 @@ class Trainer:
 
     def _end_epoch(self) -> EpochRecord:
         """Validate, keep what is best, and go on to the next epoch."""
+        score = self._validate()
+        self._require_sound(score)
         totals, speed = self._totals(), self._images_per_s()
         lr, crop = self._last_rate, self.feed.side(self.position.epoch)
         self.position, self.sums = Position(self.position.epoch + 1), no_sums(self.fabric.device)
-        score = self._validate()
         if score and self.best.is_beaten_by(score):
             kept = {name: t.detach().cpu().clone() for name, t in self.weights.items()}
             self.best = Best(score.top1, score.loss, self.position.epoch, kept)
@@ -300,7 +349,7 @@ class Trainer:
         values = self.state() | {"records": records} | dict(self.job.about)
         if self.fabric.is_global_zero:
             write_checkpoint(self.job.folder / LAST, values)
-        self._saved, self._saved_at = time.monotonic(), self._where()
+        self._saved, self.saved_at = time.monotonic(), self._where()
 
     def state(self) -> dict[str, Any]:
         """Return what a checkpoint keeps, besides the records and what the run is."""
@@ -325,7 +374,7 @@ class Trainer:
             self.fabric.strategy.precision.load_state_dict(state["precision"])
         self.position, self.best = Position(**state["position"]), Best(**state["best"])
         self.sums = self._share_of(Sums(**state["sums"]))
-        self._saved_at = self._where()
+        self.saved_at = self._where()
 
     def _share_of(self, totals: Sums) -> Sums:
         """Return this process's sums such that those of all are these."""
@@ -364,6 +413,9 @@ def _prepared(network: RegNet, job: Job, fabric: Fabric) -> Any:
 
 
 def _checkpoint_bytes(network: RegNet) -> int:
-    """Return about what two checkpoints take: weights, their mean, momentum, the best, each."""
+    """Return about what two checkpoints and the model take.
+
+    Weights, their mean, momentum and the best in each checkpoint; the weights' file and the IR.
+    """
     size: int = sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    return 2 * 4 * size
+    return (2 * 4 + 2) * size

@@ -60,6 +60,25 @@ def require_size(spec: Spec, input: Input) -> None:
         )
 
 
+def require_statistics(spec: Spec, recipe: Recipe, accumulate: int, photos: int) -> None:
+    """Raise `TrainingError` where BN of the last stage would get one value per channel.
+
+    That is one image at a time, and crops that are one pixel after the last stage.
+    """
+    batch = min(recipe.schedule.batch, photos)
+    largest_bad = spec.stem_stride * 2 ** len(spec.stages)
+    smallest = min([recipe.input.crop, *(size for _, size in recipe.input.progressive)])
+    frozen = recipe.transfer.freeze > len(spec.stages)
+    if frozen or batch // accumulate > 1 or smallest > largest_bad:
+        return
+    how = "--batch 2 or more" if batch < 2 else f"--accumulate {max(batch // 2, 1)} or less"
+    raise TrainingError(
+        f"one image at a time, with crops of {smallest} pixels, leaves batch normalisation of the "
+        f"last stage one value per channel: take {how}, or crops of {largest_bad + 1} or more "
+        "(--crop, [input] progressive)"
+    )
+
+
 def _scaled(input: Input, crop: int) -> Input:
     """Return the input with this crop; other sizes keep their ratio to it, down to 32 pixels."""
     ratio, least = crop / input.crop, min(crop, _SMALLEST)

@@ -10,6 +10,7 @@ import torch
 
 from regnet.errors import OutputError, TrainingError
 from regnet.files import new_folder_beside
+from regnet.training.command import resuming
 
 FORMAT: Final = 2
 LAST: Final = "last.ckpt"
@@ -31,8 +32,7 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
             part.replace(path)
     except (OSError, RuntimeError) as exc:  # torch's writer turns the first into the second
         raise OutputError(
-            f"cannot write the checkpoint {path}: {_reason(exc)}; the one before is as it was: "
-            "make room and go on with --resume"
+            f"cannot write the checkpoint {path}: {_reason(exc)}; {_then(path)}"
         ) from exc
 
 
@@ -65,8 +65,9 @@ def require_room(folder: Path, bytes_needed: int) -> None:
     except OSError as exc:
         raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
     if free < bytes_needed:
+        needed = -(-bytes_needed >> 20)
         raise OutputError(
-            f"{folder}: {free >> 20:,} MiB are free, checkpoints need {bytes_needed >> 20:,} MiB: "
+            f"{folder}: {free >> 20:,} MiB are free, checkpoints need {needed:,} MiB: "
             "make room, or name a folder on another disk"
         )
 
@@ -75,6 +76,13 @@ def _remove_leftovers(path: Path) -> None:
     """Remove what a run that was killed in the middle of a write has left beside a checkpoint."""
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*/"):
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _then(path: Path) -> str:
+    """Return what to do after a write that failed."""
+    if path.is_file():
+        return f"the one before is as it was. Make room, then: {resuming(path.parent)}"
+    return "there is none yet. Make room and start again"
 
 
 def _reason(error: BaseException) -> object:

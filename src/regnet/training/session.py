@@ -18,8 +18,8 @@ from regnet.errors import DatasetError, OutputError, RegNetError, TrainingError
 from regnet.network import RegNet
 from regnet.predictors import parse_choice
 from regnet.training.about import About, about
-from regnet.training.batch_size import batch_by_photos, fitting, one_step
-from regnet.training.command import absolute
+from regnet.training.batch_size import batch_by_photos, fitting, is_shortage, one_step
+from regnet.training.command import absolute, resuming
 from regnet.training.deploy import deploy
 from regnet.training.history import EpochRecord, History
 from regnet.training.job import Job
@@ -30,7 +30,7 @@ from regnet.training.past import Past, read_past
 from regnet.training.photo_sets import PhotoSets, open_photo_sets
 from regnet.training.photos import CentreCrops, Photos
 from regnet.training.recipe import Recipe, write_recipe
-from regnet.training.resolve import require_size, resolved
+from regnet.training.resolve import require_size, require_statistics, resolved
 from regnet.training.run_checkpoint import LAST, read_run
 from regnet.training.run_folder import RECIPE, in_use, run_folder
 from regnet.training.start import Start, begin, open_start
@@ -55,7 +55,16 @@ def run(task: Task) -> Training:
         folder = _folder(task, fabric, stack)
         for finding in sets.findings:
             task.say(f"{finding.severity}: {finding.text} {finding.remedy}")
-        return _run(task, folder, sets, fabric)
+        try:
+            return _run(task, folder, sets, fabric)
+        except (RuntimeError, MemoryError) as exc:
+            if not is_shortage(exc):
+                raise
+            kept = f", then: {resuming(folder)}" if (folder / LAST).exists() else ""
+            raise TrainingError(
+                f"this machine has too little memory ({_first_line(exc)}). Free some, or lower "
+                f"--memory{kept}"
+            ) from exc
 
 
 def _photo_sets(task: Task) -> PhotoSets:
@@ -95,6 +104,7 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
     task.command.devices.require_sound(start.spec)
     network = _network(start, plan.recipe, sets, resume=task.resume)
     recipe = _with_batch(plan.recipe, network, sets, fabric)
+    require_statistics(start.spec, recipe, task.command.accumulate, len(sets.train))
     job = _job(task, replace(plan, recipe=recipe), sets, folder, fabric)
     assumed = _Assumed(start, tuple(zip(recipe.teachers, job.teachers, strict=True)))
     if fabric.is_global_zero:
@@ -315,12 +325,28 @@ def _train(trainer: Trainer, history: History, watcher: FirstSpeaks) -> None:
     """Train; raises `TrainingError` that says what to do where memory is short."""
     try:
         trainer.run(history, watcher)
-    except torch.OutOfMemoryError as exc:
-        batch = trainer.job.recipe.schedule.batch
-        raise TrainingError(
-            f"the GPU's memory does not hold a batch of {batch}: give it in parts (--accumulate "
-            f"{2 * trainer.job.accumulate}), or take fewer (--batch {max(batch // 2, 1)})"
-        ) from exc
+    except (RuntimeError, MemoryError) as exc:
+        if not is_shortage(exc):
+            raise
+        raise TrainingError(_shortage(trainer)) from exc
+
+
+def _shortage(trainer: Trainer) -> str:
+    """Return what to do where memory does not hold a batch."""
+    job = trainer.job
+    batch = min(job.recipe.schedule.batch, len(job.photos))
+    gpu = trainer.fabric.device.type == "cuda"
+    what = f"{'the GPU' if gpu else 'this machine'} has too little memory for a batch of {batch}"
+    parts = 2 * job.accumulate
+    in_parts = ("--accumulate", str(parts)) if batch >= 2 * parts * trainer.processes.count else ()
+    if trainer.saved_at:
+        if in_parts:
+            return f"{what}. Compute it in parts: {resuming(job.folder, *in_parts)}"
+        return f"{what}. Free memory, then: {resuming(job.folder)}"
+    ways = [" ".join(in_parts)] if in_parts else []
+    ways += [f"--batch {batch // 2}"] if batch > 2 else []
+    ways += ["--crop with fewer pixels"]
+    return f"{what}. Start again with {' or '.join(ways)}"
 
 
 def _first_line(error: Exception) -> str:

@@ -41,8 +41,9 @@ if TYPE_CHECKING:
 HELP = """Measure a model's accuracy on labelled photos.
 
 MODEL is a card's name, `bundled`, an IR (.xml), an ONNX file or a checkpoint. DATASET is a \
-folder, a zip or tar archive, a folder in one (data.zip/val) or Parquet: a folder a class, named \
-by wnid or label, or flat with a file of labels beside the photos or given with --truth.
+folder, a zip or tar archive, a folder in one (data.zip/val), webdataset shards or Parquet: one \
+folder per class, named by wnid or label, or flat with a file of labels beside the photos or given \
+with --truth.
 
 Reports top-1 and top-5 with 95 % intervals, figures of each class, confused classes and \
 calibration, and compares with the card. An interrupted run goes on where it was.

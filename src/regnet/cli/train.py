@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 
 HELP = """Train a classifier on labelled photos, or a pretrained one further.
 
-DATASET is a folder with a folder of photos a class, or an archive or pattern as for `regnet \
-evaluate`; splits in it (train/, val/) are found, without them a tenth of each class validates. \
+DATASET is a folder with one folder of photos per class, or whatever `regnet evaluate` takes; \
+splits in it (train/, val/) are found, without them a tenth of each class validates. \
 --recipe is `paper` (the RegNet paper's), `modern`, `finetune`, or a TOML file of your own.
 
 --model is a network, such as regnetx-400mf or a spec's file (.json), which starts at random, or \

@@ -26,14 +26,14 @@ def record_checksum(path: Path) -> None:
     path.write_bytes(known)
 
 
-def require_intact(path: Path) -> None:
+def require_intact(path: Path) -> bool:
     """Raise `ModelError` if the .bin is not the one recorded in the .xml at `path`.
 
-    IRs without a record, as of earlier versions, pass.
+    Return False if nothing is recorded, as in IRs of earlier versions.
     """
     recorded = _ENTRY.search(path.read_bytes())
     if recorded is None or recorded[1].decode() == _checksum(path):
-        return
+        return recorded is not None
     converted_by_regnet = (path.parent / CONVERSION_FILE).is_file()
     remedy = f"remove {path.parent} and " if converted_by_regnet else ""
     raise ModelError(

@@ -167,13 +167,13 @@ class Engine:
 
     def _require_probabilities(self, rows: NDArray[np.float32]) -> None:
         """Refuse other rows, as a damaged model or a damaged compiled copy gives."""
-        if not np.all(np.abs(rows.sum(axis=1) - 1) < 1e-2):  # NaN fails too
-            cache = self._compiled_cache
-            remedy = f"remove {cache} and try again, or " if cache else ""
-            raise ModelError(
-                f"{self.metadata.name}: its results are no probabilities; the model or its "
-                f"compiled copy is damaged: {remedy}convert the model again"
-            )
+        cache = self._compiled_cache
+        remedy = f"remove {cache} and try again, or " if cache else ""
+        require_probabilities(
+            rows,
+            self.metadata.name,
+            f"the model or its compiled copy is damaged: {remedy}convert the model again",
+        )
 
     @contextlib.contextmanager
     def _request(self) -> Iterator[Any]:
@@ -182,6 +182,12 @@ class Engine:
             yield request
         finally:
             self._requests.put(request)
+
+
+def require_probabilities(rows: NDArray[np.float32], name: str, reason: str) -> None:
+    """Raise `ModelError` if the rows (N, classes) of a model do not sum to 1, or hold NaN."""
+    if not np.all(np.abs(rows.sum(axis=1) - 1) < 1e-2):  # NaN fails too
+        raise ModelError(f"{name}: its results are no probabilities; {reason}")
 
 
 def _require_contract(model: ov.Model, metadata: ModelMetadata, path: Path) -> None:

@@ -1,10 +1,13 @@
 """OpenVINO models as files: reading them with their metadata, and what their graph costs."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from regnet.checksum import require_intact
 from regnet.errors import ModelError
@@ -19,7 +22,8 @@ PREPROCESSING = "preprocessing/"
 def read_graph(path: Path) -> ov.Model:
     """Return the model in an IR (.xml beside its .bin) or ONNX file.
 
-    Raises `ModelError` if it is none, or if the .bin is not the one that was written with the .xml.
+    Raises `ModelError` if it is none, or if the .bin is not the one that was written with the .xml;
+    if that is not known, also if weights are NaN or infinite.
     """
     if not path.is_file():
         raise ModelError(f"{path}: no such file")
@@ -27,13 +31,34 @@ def read_graph(path: Path) -> ov.Model:
         raise ModelError(f"{path}: its weights {path.with_suffix('.bin').name} are missing")
     if path.suffix == ".xml" and b"<net" not in _head(path):
         raise ModelError(f"{path}: not an OpenVINO model")
-    if path.suffix == ".xml":
-        require_intact(path)
+    proved = path.suffix == ".xml" and require_intact(path)
     try:
-        return core.read_model(path)
+        model = core.read_model(path)
     except RuntimeError as exc:
         reason = str(exc).strip().splitlines()[-1]
         raise ModelError(f"{path}: not a model that OpenVINO can read ({reason})") from exc
+    if not proved:
+        require_finite(_floats(model), source=str(path))
+    return model
+
+
+def require_finite(weights: Iterable[tuple[str, NDArray[Any]]], *, source: str) -> None:
+    """Raise `ModelError` if one of the named constants holds NaN or infinity.
+
+    The graph itself may not show it: OpenVINO's ReLU makes 0 of NaN.
+    """
+    for name, values in weights:
+        if not np.isfinite(values).all():
+            raise ModelError(
+                f"{source}: its weights hold NaN or infinity (in {name}); convert it again from a "
+                "sound checkpoint"
+            )
+
+
+def _floats(model: ov.Model) -> Iterator[tuple[str, NDArray[Any]]]:
+    for op in model.get_ops():
+        if op.get_type_name() == "Constant" and op.get_element_type() in (ov.Type.f32, ov.Type.f16):
+            yield op.get_friendly_name(), op.data
 
 
 def _head(path: Path) -> bytes:

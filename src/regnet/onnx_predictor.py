@@ -1,5 +1,6 @@
 """ONNX files from `regnet convert`, run by ONNX Runtime."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,15 +9,19 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from regnet.engine import Batch, Outputs, with_protocol
+from regnet.engine import Batch, Outputs, require_probabilities, with_protocol
 from regnet.errors import ModelError
+from regnet.graph import require_finite
 from regnet.metadata import metadata_from_strings
 from regnet.onnx_graph import INPUT, OUTPUT, with_logits
 from regnet.preprocess import ImageLike, crop_pixels
 
 
 class OnnxPredictor:
-    """An ONNX model on the CPU, in FP32. Raises `ModelError` where regnet did not write it."""
+    """An ONNX model on the CPU, in FP32.
+
+    Raises `ModelError` if regnet did not write it, or its weights hold NaN or infinity.
+    """
 
     def __init__(self, path: Path, *, protocol: str | None = None) -> None:
         if not path.is_file():
@@ -28,6 +33,7 @@ class OnnxPredictor:
             )
         except Exception as exc:  # protobuf's and the runtime's errors share no base
             raise ModelError(f"{path}: not a model that ONNX Runtime can run ({exc})") from exc
+        require_finite(_weights(model), source=str(path))
         values = self._session.get_modelmeta().custom_metadata_map
         metadata = metadata_from_strings(values, source=str(path))
         self.metadata = metadata if protocol is None else with_protocol(metadata, protocol)
@@ -40,4 +46,11 @@ class OnnxPredictor:
         """Return logits and probabilities (N, classes) of crops (N, crop, crop, 3)."""
         batch = np.ascontiguousarray(np.asarray(pixels).transpose(0, 3, 1, 2), np.float32)
         logits, probabilities = self._session.run([self._logits, OUTPUT], {INPUT: batch})
+        require_probabilities(probabilities, self.metadata.name, "its weights are damaged")
         return Outputs(logits, probabilities)
+
+
+def _weights(model: onnx.ModelProto) -> Iterator[tuple[str, NDArray[Any]]]:
+    for tensor in model.graph.initializer:
+        if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
+            yield tensor.name, onnx.numpy_helper.to_array(tensor)

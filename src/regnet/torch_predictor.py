@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from regnet.conversion import InferencePrecision, Request
 from regnet.convert import read_network
-from regnet.engine import Batch, Outputs, with_protocol
+from regnet.engine import Batch, Outputs, require_probabilities, with_protocol
 from regnet.metadata import ModelMetadata
 from regnet.preprocess import ImageLike, crop_pixels
 
@@ -42,7 +42,9 @@ class TorchPredictor:
         batch = torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).float()
         with torch.inference_mode(), self._computing():
             logits = self._network((batch - self._mean) / self._scale).float()
-        return Outputs(logits.numpy(), torch.softmax(logits, 1).numpy())
+        probabilities = torch.softmax(logits, 1).numpy()
+        require_probabilities(probabilities, self.metadata.name, "the checkpoint is damaged")
+        return Outputs(logits.numpy(), probabilities)
 
     def _computing(self) -> Any:
         return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()

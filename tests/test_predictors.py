@@ -10,8 +10,12 @@ from test_export import SMALL, TINY, confident, convert
 from regnet.checkpoints.weights import write_safetensors
 from regnet.engine import Outputs
 from regnet.errors import ModelError, UnknownModelError
+from regnet.graph import graph_metadata, read_graph, set_graph_metadata
+from regnet.graph_constants import ops_by_name, set_values
+from regnet.graph_constants import values as values_of
 from regnet.library import Library
 from regnet.predictors import Choice, open_predictor, parse_choice
+from regnet.runtime import ov
 from regnet.samples import sample_photos
 
 
@@ -98,3 +102,38 @@ def test_any_model_takes_the_rules_that_are_asked_for(tmp_path: Path, library: L
     path = write_checkpoint(tmp_path / "b.safetensors", interpolation="bilinear")
     predictor = open_predictor(parse_choice(f"{path}:pycls"), library=library)
     assert predictor.metadata.preprocess.interpolation == "opencv-linear"
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_an_onnx_file_whose_weights_are_not_numbers_is_a_sentence(
+    bad: float, tmp_path: Path, library: Library
+) -> None:
+    import onnx
+
+    path = tmp_path / "m.onnx"
+    convert(SMALL, path)
+    model = onnx.load(path)
+    weight = next(t for t in model.graph.initializer if t.name == "s2.b1.f.b.weight")
+    values = onnx.numpy_helper.to_array(weight).copy()
+    values.flat[7] = bad
+    weight.CopyFrom(onnx.numpy_helper.from_array(values, weight.name))
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"m\.onnx: its weights hold NaN or infinity.*convert it"):
+        _run(str(path), library)
+
+
+def test_an_ir_of_another_version_whose_weights_are_nan_is_refused(
+    tmp_path: Path, library: Library
+) -> None:
+    """Its outputs would be numbers: OpenVINO's ReLU makes 0 of NaN."""
+    path = tmp_path / "m.xml"
+    convert(SMALL, path)
+    graph = read_graph(path)
+    op = ops_by_name(graph)["s2.b1.f.b.conv"]
+    weight = values_of(op.input_value(1)).copy()
+    weight.flat[7] = np.nan
+    set_values(op, 1, weight)
+    set_graph_metadata(graph, graph_metadata(graph, source="m"))
+    ov.save_model(graph, tmp_path / "old.xml", compress_to_fp16=False)
+    with pytest.raises(ModelError, match="its weights hold NaN or infinity"):
+        _run(str(tmp_path / "old.xml"), library)

@@ -179,9 +179,10 @@ def test_the_figures_are_recorded_with_the_conversion(tmp_path: Path) -> None:
     assert record["proof"]["delta"]["probabilities"] == conversion.max_delta
 
 
-def test_allowed_is_four_times_float32_or_1e_5() -> None:
+def test_allowed_is_a_multiple_of_float32_or_1e_5() -> None:
     proof = Proof(Distance(0.0, 0.0), Distance(2e-5, 1e-6))
-    assert proof.allowed == Distance(8e-5, 1e-5)
+    assert proof.allowed == Distance(8e-5, pytest.approx(1.6e-5))
+    assert Proof(proof.delta, Distance(1e-6, 1e-8)).allowed == Distance(1e-5, 1e-5)
     assert proof.to_dict()["allowed"] == 8e-5
 
 

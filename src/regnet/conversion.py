@@ -25,7 +25,7 @@ InferencePrecision = Literal["f32", "bf16", "int8"]
 CONVERSION_FILE = "conversion.json"
 
 FLOOR: Final = 1e-5
-FACTOR: Final = 4
+"""What is always allowed: no distance this small is refused."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,10 +123,14 @@ class Proof:
 
     @property
     def allowed(self) -> Distance:
-        """The largest allowed `delta`: 4 times the distance of float32, at least 1e-5."""
+        """The largest allowed `delta`, at least 1e-5.
+
+        For probabilities 4 times the distance of float32; for logits 16 times, because where gates
+        (squeeze-excite) amplify rounding, one engine's may be several times another's.
+        """
         return Distance(
-            max(FLOOR, FACTOR * self.float32.probabilities),
-            max(FLOOR, FACTOR * self.float32.logits),
+            max(FLOOR, 4 * self.float32.probabilities),
+            max(FLOOR, 16 * self.float32.logits),
         )
 
     def to_dict(self) -> dict[str, float]:

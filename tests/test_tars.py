@@ -86,6 +86,17 @@ def test_long_chains_of_links_end(tmp_path: Path) -> None:
     assert sum(content == SMALL for content in found.values()) == 41
 
 
+def test_links_of_endless_paths_end_soon(tmp_path: Path) -> None:
+    members: dict[str, Content] = {
+        "grows.jpg": Link("grows.jpg/" + "x/" * 2000),
+        "long.jpg": Link("x/" * 200_000),
+        "y/" * 100_000 + "z.jpg": SMALL,
+        "far.jpg": Link("y/" * 100_000 + "z.jpg"),
+    }
+    found = read(tmp_path / "a.tar", members, "w")
+    assert [len(content) < 300 for content in found.values() if content != SMALL] == [True] * 3
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_links_count_in_data_sets(tmp_path: Path, mode: Mode) -> None:
     members: dict[str, Content] = {

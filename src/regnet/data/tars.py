@@ -33,6 +33,8 @@ _IN_MEMORY: Final = 64 << 10  # bytes of a member of a compressed tar
 _PART: Final = 1 << 20  # bytes put aside at a time
 _MAX_READ: Final = 16 << 20  # bytes of a header of a tar, and at least a part
 _MAX_LINKS: Final = 40  # links that lead from one to the next
+_SHOWN: Final = 200  # characters of a path in a message
+_MAX_PATH: Final = 4096  # characters of a path that links lead along
 
 
 def tar_files(file: Readable, *, nested: bool = True) -> Iterator[ArchiveFile]:
@@ -242,6 +244,8 @@ def _linked(file: Readable, links: dict[str, _Link], spool: Spool) -> Iterator[A
     folders: set[str] = set()
     with _opened_tar(file) as opened:
         for info in opened.members():
+            if len(info.name) > _MAX_PATH:
+                continue
             path = _plain(info.name)
             folders.update(wanted & set(_parents(path)), wanted & {path} if info.isdir() else ())
             if info.isreg() and path in wanted:
@@ -263,7 +267,8 @@ def _kept(member: _Member, size: int) -> Span | Held | str:
 
 def _link_file(name: str, path: str, target: Span | Held | str | None, what: str) -> ArchiveFile:
     if target is None or isinstance(target, str):
-        reason = target or f"a link to {path}, which is no file in the archive"
+        shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+        reason = target or f"a link to {shown}, which is no file in the archive"
         return ArchiveFile(name, -1, lambda: b"", lambda _: failing(reason), what=what)
     return ArchiveFile(name, target.size, partial(target.first, HEAD), partial(_within, target))
 
@@ -278,11 +283,13 @@ def _within(target: Span | Held, max_bytes: int) -> Read:
 
 def _end(path: str, links: dict[str, _Link]) -> str | None:
     """Return where a chain of links ends, also through links to folders; None if it does not."""
-    for _ in range(_MAX_LINKS):
+    for _ in range(_MAX_LINKS if len(path) <= _MAX_PATH else 0):
         step = next((p for p in (path, *_parents(path)) if p in links), None)
         if step is None:
             return path
         path = _plain(posixpath.join(links[step].path, path[len(step) :].lstrip("/")))
+        if len(path) > _MAX_PATH:
+            break
     return None
 
 

@@ -298,3 +298,18 @@ def test_group_norm_is_named(tmp_path: Path) -> None:
     state = {k: t for k, t in NET.items() if "running" not in k and "num_batches" not in k}
     with pytest.raises(MismatchError, match=r"a variant with group norm.*stem.bn.weight"):
         find_network(state)
+
+
+def test_counters_of_tools_are_no_weights(tmp_path: Path) -> None:
+    counters = {"total_ops": torch.zeros(1), "s1.b1.conv1.total_params": torch.zeros(1)}
+    torch.save({**NET, **counters}, tmp_path / "profiled.pth")
+    assert read_checkpoint(tmp_path / "profiled.pth").beside == ()
+
+
+def test_names_beside_the_weights_are_the_classes(tmp_path: Path) -> None:
+    names = ["ash", "beech", "elm", "oak", "yew"]
+    torch.save({"net": NET, "args": argparse.Namespace(class_names=names)}, tmp_path / "a.pth")
+    labels = read_checkpoint(tmp_path / "a.pth").labels
+    assert labels is not None
+    assert [label.name for label in labels] == names
+    assert read_checkpoint(tmp_path / "a.pth", new_head=5).labels is None

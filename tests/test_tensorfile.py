@@ -91,6 +91,33 @@ def test_tensors_of_every_type_and_protocol(zipped: bool, protocol: int, tmp_pat
         assert torch.equal(value[key].double(), tensor.detach().double())
 
 
+def test_numbers_of_a_big_endian_machine(tmp_path: Path) -> None:
+    path = tmp_path / "big.pth"
+    tensor = torch.tensor([1.5, -2.0, 3.25])
+    little, big = tensor.numpy().tobytes(), tensor.numpy().astype(">f4").tobytes()
+    torch.save({"a": tensor}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, member in members.items():
+            content = b"big" if name.endswith("byteorder") else member.replace(little, big)
+            archive.writestr(name, content)
+    assert read_content(path).value["a"].tolist() == tensor.tolist()
+
+
+def test_the_older_format_of_a_big_endian_machine(tmp_path: Path) -> None:
+    path = tmp_path / "big.pth"
+    tensor = torch.tensor([1.5, -2.0, 3.25])
+    save_legacy({"a": tensor}, path)
+    data = path.read_bytes()
+    place = data.index(b"little_endian") + len(b"little_endian")
+    flag = data.index(b"\x88", place)
+    data = data[:flag] + b"\x89" + data[flag + 1 :]
+    little, big = tensor.numpy().tobytes(), tensor.numpy().astype(">f4").tobytes()
+    path.write_bytes(data.replace(little, big))
+    assert read_content(path).value["a"].tolist() == tensor.tolist()
+
+
 def test_a_bare_pickle_of_tensors(tmp_path: Path) -> None:
     path = tmp_path / "pickled.pkl"
     path.write_bytes(pickle.dumps({"epoch": 3, "model": tensors()}, 4))

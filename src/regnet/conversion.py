@@ -93,10 +93,15 @@ def require_format(format: Format, preprocessing: Preprocessing) -> None:
         )
 
 
+_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".pkl", ".json")
+
+
 def _stem(weights: Path) -> str:
-    """Return a file's name without its suffix; a folder's may have a dot of its own."""
-    known = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".tar", ".ckpt", ".json")
-    return weights.stem if weights.suffix in known else weights.name
+    """Return a file's name without its suffixes; a folder's may have a dot of its own."""
+    name = weights
+    while name.suffix in _SUFFIXES and name.stem:
+        name = name.with_suffix("")
+    return name.name
 
 
 def _file_name(name: str) -> str:
@@ -151,8 +156,8 @@ class Conversion:
 
     `proof` compares it with its network on as many sample photos as `photos` says. `rounding` is
     the largest change of a probability by storing the weights in FP16, 0 for FP32. `assumed` has
-    the sentences of the model's metadata. `pixel_bound` is of the pixels where the graph makes the
-    crop.
+    the sentences of the model's metadata, `notes` others of the user's interest. `pixel_bound` is
+    of the pixels where the graph makes the crop.
     """
 
     path: Path
@@ -162,6 +167,7 @@ class Conversion:
     photos: int
     assumed: tuple[str, ...] = ()
     pixel_bound: PixelBound | None = None
+    notes: tuple[str, ...] = ()
 
     @property
     def max_delta(self) -> float:
@@ -197,6 +203,7 @@ def read_conversion(folder: Path) -> Conversion | None:
             record["photos"],
             tuple(record["assumed"]),
             PixelBound.from_dict("pixel_bound", bound) if bound else None,
+            tuple(record["notes"]),
         )
     except (OSError, ValueError, FieldError, LookupError, TypeError, AttributeError):
         return None

@@ -28,10 +28,12 @@ def convert(request: Request, folder: Path) -> Conversion:
     Raises `WeightsError` where the checkpoint cannot be used, `ProtocolError` where its protocol
     cannot be put into the graph, `ConversionError`.
     """
-    network, metadata = read_network(request)
+    checkpoint = _read(request)
+    metadata = describe(request, checkpoint)
     conversion = export_network(
-        network, metadata, folder / request.file_name, _sample_images(metadata)
+        _network(checkpoint), metadata, folder / request.file_name, _sample_images(metadata)
     )
+    conversion = replace(conversion, notes=_left_out(checkpoint))
     write_conversion(folder, conversion)
     return conversion
 
@@ -41,13 +43,28 @@ def read_network(request: Request) -> tuple[RegNet, ModelMetadata]:
 
     Raises `WeightsError` where the checkpoint cannot be used.
     """
+    checkpoint = _read(request)
+    return _network(checkpoint), describe(request, checkpoint)
+
+
+def _read(request: Request) -> Checkpoint:
     spec = request.card.build_spec() if request.card and not request.spec else request.spec
-    checkpoint = read_checkpoint(
+    return read_checkpoint(
         request.weights, spec=spec, channels=request.channels, entry=request.entry
     )
+
+
+def _network(checkpoint: Checkpoint) -> RegNet:
     network = RegNet(checkpoint.spec)
     load_into(network, checkpoint.state)
-    return network, describe(request, checkpoint)
+    return network
+
+
+def _left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
+    """Return a sentence about the tensors in the file that are not the network's, if any."""
+    if not checkpoint.beside:
+        return ()
+    return (f"taken from {checkpoint.entry_name}; not used: {', '.join(checkpoint.beside)}",)
 
 
 def _sample_images(metadata: ModelMetadata) -> list[NDArray[np.uint8]]:

@@ -20,7 +20,7 @@ from regnet.zoo.events import OnEvent, ignore
 from regnet.zoo.record import SeenHashes, read_record
 
 CONVERTED_SUFFIXES = (".xml", ".onnx")
-CHECKPOINT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors")
+CHECKPOINT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".pkl")
 
 
 def _silent(message: str) -> None:

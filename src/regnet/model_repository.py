@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from regnet.checkpoints.model_files import is_model_folder
 from regnet.errors import ModelError, OutputError
 from regnet.files import new_folder_beside
 from regnet.graph import graph_metadata, read_graph
@@ -54,7 +55,7 @@ def converted_file(model: str) -> Path | None:
     path = Path(model)
     if path.suffix == ".xml":
         return path
-    if path.suffix in CHECKPOINT_SUFFIXES or path.exists():
+    if path.suffix in CHECKPOINT_SUFFIXES or path.is_file() or is_model_folder(path):
         return None
     card = card_by_name(model)
     return None if card.bundled is None else bundled_path(card)

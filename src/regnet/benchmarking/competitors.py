@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.checkpoints.model_files import is_model_folder
 from regnet.errors import RegNetError, UnknownModelError
 from regnet.library import CHECKPOINT_SUFFIXES, Library
 from regnet.metadata import ModelMetadata
@@ -132,7 +133,9 @@ def _network(model: str, metadata: ModelMetadata, library: Library) -> tuple["Re
 def _has_weights(model: str) -> bool:
     if Path(model).suffix == ".xml":
         return False
-    return Path(model).suffix in CHECKPOINT_SUFFIXES or card_by_name(model).bundled is None
+    if Path(model).suffix in CHECKPOINT_SUFFIXES or is_model_folder(Path(model)):
+        return True
+    return Path(model).is_file() or card_by_name(model).bundled is None
 
 
 def _torch(network: "RegNet", preprocess: Preprocess) -> Competitor:

@@ -15,9 +15,9 @@ import torch
 
 from regnet.checkpoints.families import foreign_network
 from regnet.checkpoints.layouts import (
-    NOT_WEIGHTS,
     Layout,
     find_prefixes,
+    is_counter,
     not_a_regnet,
     to_pycls,
 )
@@ -101,7 +101,7 @@ def _entries(content: Any) -> Iterator[Entry]:
         groups: dict[str, dict[str, Any]] = {prefix: {} for prefix in prefixes}
         for key, tensor in tensors.items():
             inside = [prefix for prefix in prefixes if key.startswith(prefix)]
-            if inside and key not in NOT_WEIGHTS:
+            if inside and not is_counter(key):
                 longest = max(inside, key=len)
                 groups[longest][prefixes[longest].plain_key(key, longest)] = tensor
         for prefix, group in groups.items():
@@ -269,7 +269,7 @@ def _beside(content: Any, entry: Entry) -> Iterator[str]:
                 yield other
         value = _children(value)[name]
     others = [k for k, t in _children(value).items() if _is_tensor(t) or any(_dictionaries(t))]
-    outside = [key for key in others if not key.startswith(entry.prefix)]
+    outside = [key for key in others if not key.startswith(entry.prefix) and not is_counter(key)]
     groups: dict[str, list[str]] = {}
     for key in outside:
         groups.setdefault(key.partition(".")[0], []).append(key)

@@ -37,8 +37,8 @@ _BLOCK_PARTS = {
     "f.c_bn": _BN,
 }
 
-# Counters of wrappers (torch's AveragedModel) that are no part of the network.
-NOT_WEIGHTS = frozenset({"n_averaged"})
+# Counters of wrappers (torch's AveragedModel) and profilers (thop), no part of the network.
+_COUNTERS = frozenset({"n_averaged", "total_ops", "total_params"})
 # What transformers' network without a head (RegNetModel) lacks before all its keys.
 _WITH_HEAD = "regnet."
 
@@ -229,6 +229,11 @@ TRANSFORMERS = Layout(
 LAYOUTS: tuple[Layout, ...] = (PYCLS, TIMM, TORCHVISION, TRANSFORMERS)
 
 
+def is_counter(key: str) -> bool:
+    """Tell whether a tensor is a counter that tools add to a network."""
+    return key.rpartition(".")[2] in _COUNTERS
+
+
 def find_prefixes(keys: Iterable[str]) -> dict[str, Layout]:
     """Return each prefix under which blocks of a RegNet lie ("" for none), and their layout.
 
@@ -282,7 +287,7 @@ def to_pycls(keys: Iterable[str]) -> dict[str, str]:
     A classifier inside a Sequential is taken where it is one linear layer. Raises `MismatchError`
     that lists the keys which a RegNet in this layout does not have.
     """
-    keys = [key for key in keys if key not in NOT_WEIGHTS]
+    keys = [key for key in keys if not is_counter(key)]
     prefix, layout = _only_network(keys)
     if outside := [key for key in keys if not key.startswith(prefix)]:
         raise MismatchError(_unknown_message(outside, layout))

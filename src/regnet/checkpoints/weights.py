@@ -14,6 +14,7 @@ from regnet.checkpoints.hub_settings import Settings, read_settings
 from regnet.checkpoints.layouts import Layout, LayoutName, to_pycls
 from regnet.checkpoints.model_files import ModelFiles, model_files
 from regnet.checkpoints.provenance import Provenance, provenance_from_json, provenance_to_json
+from regnet.checkpoints.recorded_names import recorded_names
 from regnet.checkpoints.shapes import (
     Shape,
     describe_spec,
@@ -112,22 +113,18 @@ def read_checkpoint(
     with _naming(path):
         recorded = _recorded(content)
         network = find_network(content.value, entry)
-        taken = network.entry
-        names = to_pycls(network.tensors)
-        tensors = {ours: network.tensors[theirs] for theirs, ours in names.items()}
-        if new_head is None:
-            _require_head(network)
-        if new_head is not None:
-            tensors = {key: t for key, t in tensors.items() if key not in _HEAD}
+        tensors = _named_tensors(network, head=new_head is None)
         found = infer_spec(_shapes(tensors), classes=new_head)
         described = files.config is not None  # by projects of one order and stride
         stride_known = described or spec is not None or recorded.spec is not None
         spec = _agreed_spec(spec, recorded.spec, found, new_head)
         _check_tensors(spec, tensors, head=new_head is None)
         state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
-        labels = recorded.labels or _labels(settings, spec, new_head)
+        known = recorded.labels or _labels(settings, spec, new_head)
+        labels = known or recorded_names(content.value, spec.classes)
+    layout = network.entry.layout
     order_known = described or channels is not None or recorded.channels is not None
-    order = channels or recorded.channels or taken.layout.channels
+    order = channels or recorded.channels or layout.channels
     if order == "RGB":
         state[_STEM] = state[_STEM].flip(1)
     if new_head is not None:
@@ -135,12 +132,12 @@ def read_checkpoint(
     return Checkpoint(
         spec=spec,
         state=state,
-        layout=taken.layout.name,
+        layout=layout.name,
         channels=order,
         source=path,
         sha384=files.weights_sha384,
-        entry=taken.path,
-        prefix=taken.prefix,
+        entry=network.entry.path,
+        prefix=network.entry.prefix,
         beside=network.beside,
         name=recorded.name or published_name(spec),
         labels=labels if new_head is None else None,
@@ -148,9 +145,18 @@ def read_checkpoint(
         extra=recorded.extra,
         assumed=(
             *(() if recorded.preprocess else settings.assumed),
-            *_assumed(taken.layout, spec, order=not order_known, stride=not stride_known),
+            *_assumed(layout, spec, order=not order_known, stride=not stride_known),
         ),
     )
+
+
+def _named_tensors(network: Network, *, head: bool) -> dict[str, torch.Tensor]:
+    """Return the tensors by pycls's names, with the classifier or without."""
+    names = to_pycls(network.tensors)
+    if head:
+        _require_head(network)
+    named = {ours: network.tensors[theirs] for theirs, ours in names.items()}
+    return {key: tensor for key, tensor in named.items() if head or key not in _HEAD}
 
 
 def _assumed(layout: Layout, spec: Spec, *, order: bool, stride: bool) -> tuple[str, ...]:

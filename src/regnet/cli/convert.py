@@ -269,7 +269,7 @@ def _values(conversion: Conversion) -> dict[str, Any]:
         **conversion.proof.to_dict(),
         "rounding": conversion.rounding,
         "pixel_bound": conversion.pixel_bound and conversion.pixel_bound.to_dict(),
-        "notes": list(conversion.assumed),
+        "notes": [*conversion.assumed, *conversion.notes],
         "assumed": list(conversion.assumed),
     }
 
@@ -296,7 +296,7 @@ def _text_lines(conversion: Conversion) -> list[str]:
         )
     if conversion.pixel_bound:
         lines.append(f"  resizes and crops by itself: {_of_pixels(conversion.pixel_bound)}")
-    return lines
+    return [*lines, *(f"  {note}" for note in conversion.notes)]
 
 
 def _of_pixels(bound: PixelBound) -> str:

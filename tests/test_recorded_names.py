@@ -1,0 +1,57 @@
+from typing import Any
+
+import pytest
+
+from regnet.checkpoints.plain_types import Record
+from regnet.checkpoints.recorded_names import recorded_names
+from regnet.labels import Label, imagenet_labels
+
+
+def record(**state: Any) -> Record:
+    made = Record("argparse.Namespace")
+    made.state = state
+    return made
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"class_names": ["ash", "elm"]},
+        {"model": {}, "classes": ("ash", "elm")},
+        {"meta": {"CLASSES": ["ash", "elm"]}},
+        {"hyper_parameters": {"data": {"label_names": ["ash", "elm"]}}},
+        {"args": record(class_names=["ash", "elm"])},
+        {"names": {0: "ash", 1: "elm"}},
+        {"config": {"id2label": {"0": "ash", "1": "elm"}}},
+        {"class_to_idx": {"elm": 1, "ash": 0}},
+        {"label2id": {"ash": 0, "elm": 1}, "classes": ["ash", "elm"]},
+        {"classes": ["ash", "elm"], "superclasses": ["tree", "x"], "names": ["a", "b", "c"]},
+    ],
+)
+def test_names_are_found(content: Any) -> None:
+    assert recorded_names(content, 2) == (Label("", "ash"), Label("", "elm"))
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {},
+        [["ash", "elm"]],
+        {"classes": 2},
+        {"classes": ["ash", "ash"]},
+        {"classes": ["ash", " "]},
+        {"classes": ["ash", 3]},
+        {"classes": ["ash", "elm", "oak"]},
+        {"classes": ["ash", "elm"], "class_names": ["elm", "ash"]},
+        {"class_to_idx": {"ash": 1, "elm": 2}},
+        {"class_to_idx": {"ash": 0, "elm": 0}},
+        {"a": {"b": {"c": {"classes": ["ash", "elm"]}}}},
+    ],
+)
+def test_what_is_unclear_is_left(content: Any) -> None:
+    assert recorded_names(content, 2) is None
+
+
+def test_wnids_have_the_names_of_imagenet() -> None:
+    tench, goldfish = imagenet_labels()[:2]
+    assert recorded_names({"classes": [tench.wnid, goldfish.wnid]}, 2) == (tench, goldfish)

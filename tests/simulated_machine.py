@@ -16,17 +16,32 @@ def formula(spec: Spec) -> float:
 
 
 class SimulatedMachine:
-    """Stands in for `Stopwatch`; a network's `surprise` is what it takes more when alone."""
+    """Stands in for `Stopwatch`; a network's `surprise` is what it takes more when alone.
 
-    def __init__(self, surprise: dict[Spec, float] | None = None) -> None:
+    `others` is the share of the machine that others take; the reference slows down by `slowdown`
+    in each group.
+    """
+
+    def __init__(
+        self,
+        surprise: dict[Spec, float] | None = None,
+        *,
+        others: float | None = None,
+        slowdown: float = 1.0,
+    ) -> None:
+        self.others, self.slowdown = others, slowdown
         self.drift: list[float] = []
         self.calls: list[int] = []
         self.surprise = surprise or {}
 
     def comparable(self, specs: Sequence[Spec], *, rounds: int = 0) -> list[float]:
-        self.drift.append(formula(spec_by_name(REFERENCE)))
+        slower = self.slowdown ** len(self.drift)
+        self.drift.append(slower * formula(spec_by_name(REFERENCE)))
         self.calls.append(len(specs))
         return [formula(spec) for spec in specs]
+
+    def other_work(self) -> float | None:
+        return self.others
 
     def latencies(self, specs: Sequence[Spec], *, rounds: int = 0) -> list[Latency]:
         times = self.comparable(specs)

@@ -7,12 +7,14 @@ import pytest
 from simulated_machine import SimulatedMachine, formula
 
 from regnet.errors import SpaceError
-from regnet.space import search as module
 from regnet.space.accuracy_model import fit
 from regnet.space.candidates import SPACES, draw, require_spaces
 from regnet.space.measure import Setup, Stopwatch, setup
+from regnet.space.measured import Measured, front
 from regnet.space.published import published
-from regnet.space.search import Found, Measured, Plan, front, search
+from regnet.space.search import Found, Plan, search
+from regnet.space.search_export import found_to_dict
+from regnet.space.search_lines import front_rows, pick_line, remarks, rival_rows
 from regnet.spec import RegNetSpec
 
 PLAN = Plan(latency_ms=8.0, candidates=2_000, measure=36)
@@ -25,9 +27,9 @@ def found() -> Found:
 
 def test_the_pick_is_within_the_budget_and_the_best_of_what_was_measured(found: Found):
     assert formula(found.pick.network.spec) == found.pick.ms == found.verified.median <= 8
-    within = [one.network.error for one in found.measured if one.ms <= 8]
-    assert found.pick.network.error == min(within)
-    errors = [one.network.error for one in found.runners_up]
+    known = [*found.measured, *(rival.published for rival in found.rivals)]
+    assert found.pick.error == min(one.error for one in known if one.ms <= 8)
+    errors = [one.error for one in found.runners_up]
     assert errors == sorted(errors)
     assert all(one.ms <= 8 for one in found.runners_up)
     assert found.pick not in found.runners_up
@@ -39,8 +41,72 @@ def test_it_finds_what_measuring_everything_would(found: Found):
     window = (min(macs), max(macs))
     everything = draw(SPACES, 2_000, macs=window, accuracy=accuracy, image_size=224, seed=1)
     best = min(one.error for one in everything.networks if formula(one.spec) <= 8)
-    assert found.pick.network.error < best + 0.1
+    assert found.pick.error < best + 0.1
     assert len(found.measured) <= 36 < len(everything.networks)
+
+
+@pytest.mark.parametrize("budget", [4.0, 8.0, 25.0])
+def test_a_pick_is_never_below_a_published_network_within_the_budget(budget: float):
+    plan = Plan(latency_ms=budget, candidates=300, measure=12)
+    found = search(plan, stopwatch=SimulatedMachine())
+    known = [one for one in published() if formula(one.spec) <= budget]
+    assert {one.name for one in known} & {rival.published.name for rival in found.rivals}
+    assert found.pick.error <= min(one.percent for one in known)
+    assert found.pick.ms <= budget
+
+
+def test_a_published_pick_is_named_and_is_no_guess(found: Found):
+    """Of 36 measured networks none is predicted to be better than this one was published."""
+    assert found.pick.name == "regnety-600mf"
+    assert found.pick.error == found.pick.published_error == pytest.approx(24.54)
+    assert pick_line(found).startswith("regnety-600mf: 7.54 ms, of 8 allowed")
+    assert pick_line(found).endswith("top-1 75.46 % (published)")
+    assert ("regnety-600mf <- the pick", "7.54", "75.46 % (published)") in [
+        row[:3] for row in front_rows(found)
+    ]
+
+
+def test_guesses_are_marked_wherever_they_are_printed(found: Found):
+    other = found.runners_up[0]
+    guess = replace(other, network=replace(other.network, extrapolated=True))
+    rival = replace(found.rivals[0], better=guess, sought=True)
+    marked = replace(found, pick=guess, front=(guess,), rivals=(rival,))
+    accuracy = f"~{100 - guess.network.error:.2f} %"
+    assert pick_line(marked).endswith(f"predicted top-1 {accuracy}")
+    assert [row[2] for row in front_rows(marked)] == [accuracy]
+    assert [row[-1] for row in rival_rows(marked)] == [accuracy]
+    assert any(line.startswith("~: ") for line in remarks(marked))
+    assert found_to_dict(marked, [])["pick"]["extrapolated"]
+
+
+def test_a_network_has_one_latency(found: Found):
+    """The answer is measured twice more; what is printed is the last figure, everywhere."""
+    machine = SimulatedMachine({found.pick.network.spec: 1.04})
+    other = search(PLAN, stopwatch=machine)
+    assert other.pick.network.spec == found.pick.network.spec
+    assert other.pick.ms == other.verified.median == 1.04 * found.pick.ms
+    shown = [*other.front, *other.measured, *(rival.published for rival in other.rivals)]
+    times = {one.ms for one in shown if one.network.spec == other.pick.network.spec}
+    assert times == {other.pick.ms}
+
+
+@pytest.mark.parametrize(
+    ("machine", "reason"),
+    [
+        (SimulatedMachine(others=0.3), "other processes took 30% of it"),
+        (SimulatedMachine(slowdown=1.2), r"regnetx-400mf took 5\.31 to \d+.* ms"),
+    ],
+)
+def test_a_busy_machine_is_an_error(machine: SimulatedMachine, reason: str):
+    with pytest.raises(SpaceError, match=f"the machine is busy: .*{reason}.*when it is idle"):
+        search(PLAN, stopwatch=machine)
+    assert len(machine.drift) < 10  # before the long part of the search
+
+
+def test_a_little_other_work_is_a_remark():
+    plan = replace(PLAN, candidates=300, measure=12)
+    found = search(plan, stopwatch=SimulatedMachine(others=0.1))
+    assert any("other processes took 10 %" in line for line in remarks(found))
 
 
 def test_it_measures_where_it_matters(found: Found):
@@ -63,16 +129,14 @@ def test_at_the_latency_of_published_networks_something_as_accurate_is_found(fou
     for rival in sought:
         error = rival.published.published_error
         assert error is not None
-        assert rival.better is None or rival.beaten == (rival.better.network.error <= error)
+        assert rival.better is None or rival.beaten == (rival.better.error <= error)
     assert any(not rival.sought for rival in found.rivals)
 
 
 def test_the_front_is_of_what_nothing_beats(found: Found):
+    known = [*found.measured, *(rival.published for rival in found.rivals)]
     for one in found.front:
-        assert not any(
-            other.ms <= one.ms and other.network.error < one.network.error
-            for other in found.measured
-        )
+        assert not any(other.ms <= one.ms and other.error < one.error for other in known)
     times = [one.ms for one in found.front]
     assert times == sorted(times)
     assert front([]) == []
@@ -89,7 +153,7 @@ def test_a_pick_that_is_too_slow_alone_gives_way_to_the_next(found: Found):
     machine = SimulatedMachine({first: 1.5})
     other = search(PLAN, stopwatch=machine)
     assert other.pick.network.spec == found.runners_up[0].network.spec
-    slow = next(one for one in other.measured if one.network.spec == first)
+    slow = next(r.published for r in other.rivals if r.published.network.spec == first)
     assert slow.ms == pytest.approx(1.5 * formula(first))
 
 
@@ -160,4 +224,5 @@ def test_the_measured_are_not_drawn_again(found: Found):
     specs = [one.network.spec for one in found.measured]
     assert len(set(specs)) == len(specs)
     assert isinstance(found.measured[0], Measured)
-    assert set(found.front) <= set(module.front(found.measured))
+    known = [*found.measured, *(rival.published for rival in found.rivals)]
+    assert set(found.front) <= set(front(known))

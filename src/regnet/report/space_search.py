@@ -18,7 +18,8 @@ from regnet.report.html import (
     table,
     tiles,
 )
-from regnet.space.search import Found, Measured
+from regnet.space.measured import Measured
+from regnet.space.search import Found
 from regnet.space.search_lines import (
     FRONT_COLUMNS,
     RIVAL_COLUMNS,
@@ -27,10 +28,10 @@ from regnet.space.search_lines import (
     describe,
     front_rows,
     latency_remark,
-    percent,
     pick_line,
     remarks,
     rival_rows,
+    top1,
     trained_rows,
 )
 from regnet.space.search_training import Trained
@@ -65,8 +66,8 @@ def _tiles(found: Found) -> list[Tile]:
     pick = found.pick
     loo = found.accuracy
     return [
-        Tile("Latency", f"{found.verified.median:.2f} ms", f"of {found.plan.latency_ms:g} allowed"),
-        Tile("Top-1", percent(pick.network.error), f"predicted, ± {loo.rms:.2f} points"),
+        Tile("Latency", f"{pick.ms:.2f} ms", f"of {found.plan.latency_ms:g} allowed"),
+        Tile("Top-1", top1(pick), pick.name or f"predicted, ± {loo.rms:.2f} points"),
         Tile("MACs", f"{pick.network.cost.macs / 1e6:,.0f} M", describe(pick.network.spec)),
         Tile(
             "Latency model",
@@ -95,25 +96,25 @@ def _front(found: Found) -> Section:
 
 def _draw_front(canvas: "Figure", found: Found) -> None:
     axes = canvas.subplots()
-    _dots(axes, found.measured, SOFT, "measured")
+    _dots(axes, found.measured, SOFT, "measured, accuracy predicted")
     front = found.front
     axes.plot(
-        [one.ms for one in front], [100 - one.network.error for one in front], "o-",
-        color=ACCENT, markersize=4.5, label="front",
+        [one.ms for one in front], [100 - one.error for one in front], "o-",
+        color=ACCENT, markersize=4.5, label="front, predicted where not published",
     )  # fmt: skip
     for rival in found.rivals:
         one = rival.published
-        top1 = 100 - (one.published_error or 0.0)
-        axes.plot([one.ms], [top1], "D", color=WARM, markersize=5)
+        accuracy = 100 - one.error
+        axes.plot([one.ms], [accuracy], "D", color=WARM, markersize=5)
         # X and Y of a size are close to each other: their names go to opposite sides.
         left = one.name.startswith("regnety")
         axes.annotate(
-            one.name.removeprefix("regnet"), (one.ms, top1), (-6, 5) if left else (5, -9),
+            one.name.removeprefix("regnet"), (one.ms, accuracy), (-6, 5) if left else (5, -9),
             fontsize=8, color=MUTED, ha="right" if left else "left", textcoords="offset points",
         )  # fmt: skip
     axes.plot([], [], "D", color=WARM, markersize=5, label="published")
     axes.axvline(found.plan.latency_ms, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    axes.set(xlabel="milliseconds", ylabel="top-1, %", xscale="log")
+    axes.set(xlabel="milliseconds", ylabel="top-1, % (predicted)", xscale="log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(axis="x", which="minor", labelsize=8)
@@ -156,7 +157,7 @@ def _measurements(found: Found) -> Section:
             describe(one.network.spec),
             Number(f"{one.ms:.2f}", one.ms),
             Number("" if one.predicted_ms is None else f"{one.predicted_ms:.2f}", one.predicted_ms),
-            Number(percent(one.network.error), 100 - one.network.error),
+            Number(top1(one), 100 - one.error),
             Number(f"{one.network.cost.macs / 1e6:.0f}", one.network.cost.macs),
         )
         for one in sorted(found.measured, key=lambda one: one.ms)

@@ -9,7 +9,7 @@ from typing import Final, get_args
 
 import numpy as np
 
-from regnet.benchmarking.machine import this_machine
+from regnet.benchmarking.machine import this_machine, watch_others
 from regnet.benchmarking.timing import Contestant, Timing, Watch, measure, ratio
 from regnet.conversion import InferencePrecision
 from regnet.engine import Engine, read_model
@@ -74,6 +74,11 @@ class Stopwatch:
         self.setup = setup
         self.drift: list[float] = []
         self._watch = watch
+        self._others = watch_others()
+
+    def other_work(self) -> float | None:
+        """Return the share of the machine that others took since the start, in [0, 1]."""
+        return self._others()
 
     def latencies(self, specs: Sequence[Spec], *, rounds: int = _ROUNDS) -> list[Latency]:
         """Return the latency of each network, as measured."""

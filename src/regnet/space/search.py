@@ -5,21 +5,22 @@ to them; it and the model of accuracy choose which are worth measuring next. Wha
 end has been measured twice.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
-from regnet.benchmarking.machine import Machine, this_machine, watch_others
+from regnet.benchmarking.machine import Machine, this_machine
 from regnet.complexity import complexity
 from regnet.errors import SpaceError
 from regnet.space.accuracy_model import AccuracyModel, LeaveOneOut, fit, leave_one_out
-from regnet.space.candidates import Candidate, Candidates, assess, draw, require_spaces
+from regnet.space.candidates import Candidates, assess, draw, require_spaces
 from regnet.space.latency_model import LatencyModel, Reals, features
 from regnet.space.latency_model import fit as fit_latency
 from regnet.space.measure import REFERENCE, Latency, Setup, Stopwatch
-from regnet.space.published import published
+from regnet.space.measured import Measured, Rival, front, rival
+from regnet.space.published import Published, published
 from regnet.spec import Spec, spec_by_name
 
 _BROAD: Final = 2_000  # networks of each space from which the first are taken
@@ -33,6 +34,8 @@ _FINALISTS: Final = 6
 _FINAL_ROUNDS: Final = 15
 UNSTEADY: Final = 1.1
 """How many times longer the reference takes at worst than at best on a machine that is busy."""
+_BUSY: Final = 1.5  # the same, on a machine too busy to search on
+_OTHER_WORK: Final = 0.25  # share of the machine that others take when it is too busy
 
 Report = Callable[[str], None]
 T = TypeVar("T")
@@ -48,6 +51,9 @@ class Measures(Protocol):
 
     def comparable(self, specs: Sequence[Spec], *, rounds: int = ...) -> list[float]:
         """Return milliseconds that can be compared with those of other calls."""
+
+    def other_work(self) -> float | None:
+        """Return the share of the machine that others took so far; None if it is not known."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,44 +80,13 @@ class Plan:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
-    """A network and its latency; `predicted_ms` is what was expected before, where it was.
-
-    A published network has its `name` and the `published_error`, in percent.
-    """
-
-    network: Candidate
-    ms: float
-    predicted_ms: float | None = None
-    name: str = ""
-    published_error: float | None = None
-
-
-@dataclass(frozen=True, kw_only=True)
-class Rival:
-    """A published network, and the most accurate found that is as fast, None where none is.
-
-    Such was `sought` where the published one is within the budget.
-    """
-
-    published: Measured
-    better: Measured | None
-    sought: bool
-
-    @property
-    def beaten(self) -> bool:
-        """Whether what was found is predicted at least as accurate as the other was published."""
-        error = self.published.published_error
-        return self.better is not None and error is not None and self.better.network.error <= error
-
-
-@dataclass(frozen=True, kw_only=True)
 class Found:
     """What came of a search.
 
-    `pick` is the answer, `verified` its latency measured once more, alone; `runners_up` are the
-    next, the most accurate first, all measured within the budget. `front` is what is the most
-    accurate at its latency, up to a little over the budget. `ahead_error` is the median of
+    `pick` is the answer, a published network if none was found that is predicted to be better;
+    `verified` is its latency measured once more, alone. `runners_up` are the next, the most
+    accurate first, all measured within the budget. `front` is what is the most accurate at its
+    latency, up to a little over the budget. `ahead_error` is the median of
     |predicted / measured - 1| over networks predicted before they were measured, `ahead` how many;
     `latency` the model after all of them.
     """
@@ -139,14 +114,13 @@ def search(
 ) -> Found:
     """Return the most accurate network found within the latency, and how it was found.
 
-    Raises `SpaceError` where none is within, `MissingExtraError` without the extra `torch`.
+    Raises `SpaceError` if none is within, or the machine is busy with other work;
+    `MissingExtraError` without the extra `torch`.
     """
-    others = watch_others()
     known = published()
     hunt = _Hunt(plan, fit(known), stopwatch or Stopwatch(plan.setup), say)
     hunt.begin()
     hunt.follow()
-    rivals = hunt.rivals()  # while all times are beside the reference's, and can be compared
     pick, verified, rest = hunt.choose()
     ahead = [abs(one.predicted_ms / one.ms - 1) for one in hunt.own if one.predicted_ms]
     return Found(
@@ -155,8 +129,8 @@ def search(
         pick=pick,
         verified=verified,
         runners_up=tuple(rest),
-        front=tuple(front(one for one in hunt.own if one.ms <= _OF_INTEREST[1] * plan.latency_ms)),
-        rivals=rivals,
+        front=tuple(front(one for one in hunt.all if one.ms <= _OF_INTEREST[1] * plan.latency_ms)),
+        rivals=hunt.rivals(),
         measured=tuple(hunt.own),
         drawn=hunt.candidates.drawn,
         trusted=len(hunt.candidates.networks),
@@ -165,27 +139,8 @@ def search(
         ahead_error=float(np.median(ahead)) if ahead else None,
         accuracy=leave_one_out(known),
         drift=tuple(hunt.stopwatch.drift),
-        other_work=others(),
+        other_work=hunt.stopwatch.other_work(),
     )
-
-
-def front(measured: Iterable[Measured]) -> list[Measured]:
-    """Return those that none as fast is more accurate than, the fastest first."""
-    found: list[Measured] = []
-    for one in sorted(measured, key=lambda m: (m.ms, m.network.error)):
-        if not found or one.network.error < found[-1].network.error:
-            found.append(one)
-    return found
-
-
-def _rival(one: Measured, own: Sequence[Measured], budget: float) -> Rival:
-    as_fast = [other for other in own if other.ms <= one.ms]
-    better = min(as_fast, key=_error, default=None)
-    return Rival(published=one, better=better, sought=one.ms <= budget)
-
-
-def _error(one: Measured) -> float:
-    return one.network.error
 
 
 class _Hunt:
@@ -202,6 +157,11 @@ class _Hunt:
         self.candidates: Candidates
         self.model: LatencyModel
 
+    @property
+    def all(self) -> list[Measured]:
+        """The published networks and the others that were measured."""
+        return [*self.published, *self.own]
+
     def begin(self) -> None:
         """Measure published networks and a few others about the budget, and fit the model."""
         macs = self._affordable()
@@ -210,6 +170,7 @@ class _Hunt:
         order = np.argsort([network.cost.macs for network in self.candidates.networks])
         places = np.linspace(0, len(order) - 1, min(_FIRST, len(order))).round().astype(int)
         self._measure([int(order[place]) for place in places], predicted=None)
+        self._require_idle()
         self.candidates = self._draw(self.plan.candidates, self._interesting())
 
     def follow(self) -> None:
@@ -223,19 +184,23 @@ class _Hunt:
     def rivals(self) -> tuple[Rival, ...]:
         """Return the published networks, each beside the best that is known to be as fast."""
         budget = self.plan.latency_ms
-        return tuple(_rival(one, self.own, budget) for one in self.published)
+        known = sorted(self.published, key=lambda one: one.network.cost.macs)
+        return tuple(rival(one, self.own, budget) for one in known)
 
     def choose(self) -> tuple[Measured, Latency, list[Measured]]:
         """Return the best network, its latency measured again, and the next best.
 
-        The most accurate ones take turns for longer; those too slow then are out.
+        The most accurate ones, published or not, take turns for longer; those too slow then are
+        out.
         """
+        self._require_idle()
         while finalists := self._finalists():
             self._say(f"measuring the {len(finalists)} most accurate again")
             specs = [one.network.spec for one in finalists]
             again = self.stopwatch.latencies(specs, rounds=_FINAL_ROUNDS)
             for spec, latency in zip(specs, again, strict=True):
                 self._set_latency(spec, latency.median)
+            self._require_idle()
             if (verified := self._verified(specs)) is not None:
                 best, *rest = self._finalists()
                 return best, verified, rest
@@ -250,9 +215,9 @@ class _Hunt:
             if one.network.spec not in specs:
                 return None
             latency = self.stopwatch.latencies([one.network.spec], rounds=_FINAL_ROUNDS)[0]
+            self._set_latency(one.network.spec, latency.median)
             if latency.median <= self.plan.latency_ms:
                 return latency
-            self._set_latency(one.network.spec, latency.median)
         return None
 
     def _affordable(self) -> float:
@@ -262,21 +227,38 @@ class _Hunt:
         return reference * self.plan.latency_ms / self.stopwatch.drift[0]
 
     def _measure_published(self, macs: float) -> None:
-        """Measure the published networks that may be about as fast as the budget."""
-        wanted = [one for one in published() if one.family in self.plan.spaces]
-        costs = {one.name: complexity(one.spec).macs for one in wanted}
-        least = sorted(costs.values())[:2]
-        near = [one for one in wanted if costs[one.name] <= max(2 * macs, *least)]
-        near = [one for one in near if costs[one.name] >= macs / 10] or near[-2:]
-        self._say(f"measuring {len(near)} published networks")
-        for some in _groups(near):
-            found = self.stopwatch.comparable([one.spec for one in some])
-            networks = assess([one.spec for one in some], self.accuracy)
-            for one, (network, _), ms in zip(some, networks, found, strict=True):
+        """Measure the published networks that may be about as fast as the budget.
+
+        Larger ones follow while the largest is within it, smaller ones while none is.
+        """
+        known = sorted(
+            (one for one in published() if one.family in self.plan.spaces),
+            key=lambda one: complexity(one.spec).macs,
+        )
+        costs = [complexity(one.spec).macs for one in known]
+        first, last = np.searchsorted(costs, (macs / 10, 2 * macs)).tolist()
+        first, last = min(first, len(known) - 2), max(last, first + 1, 2)
+        self._measure_known(known[first:last])
+        while last < len(known) and any(map(self._fits, self.published[-2:])):
+            self._measure_known(known[last : last + 2])
+            last += 2
+        while first > 0 and not any(map(self._fits, self.published)):
+            self._measure_known(known[max(first - 2, 0) : first])
+            first -= 2
+
+    def _measure_known(self, some: Sequence[Published]) -> None:
+        self._say(f"measuring {len(some)} published networks")
+        for group in _groups(some):
+            found = self.stopwatch.comparable([one.spec for one in group])
+            networks = assess([one.spec for one in group], self.accuracy)
+            for one, (network, _), ms in zip(group, networks, found, strict=True):
                 self.published.append(
                     Measured(network=network, ms=ms, name=one.name, published_error=one.percent)
                 )
                 self._rows.append(features(one.spec, image_size=self.plan.setup.image_size))
+
+    def _fits(self, one: Measured) -> bool:
+        return one.ms <= self.plan.latency_ms
 
     def _draw(self, count: int, macs: tuple[int, int]) -> Candidates:
         self._say(f"drawing {count:,} networks of {' and '.join(self.plan.spaces)}")
@@ -314,7 +296,7 @@ class _Hunt:
 
     def _fit(self) -> None:
         # Published and own networks are measured one kind after the other, so rows are in order.
-        times = [one.ms for one in (*self.published, *self.own)]
+        times = [one.ms for one in self.all]
         self.model = fit_latency(np.stack(self._rows), np.array(times))
 
     def _worth_measuring(self, most: int) -> list[int]:
@@ -324,10 +306,10 @@ class _Hunt:
         those that are not beaten yet where there are such.
         """
         budget = self.plan.latency_ms
-        rivals = [rival for rival in self.rivals() if rival.sought]
-        unbeaten = [rival.published.ms for rival in rivals if not rival.beaten]
-        others = unbeaten or [rival.published.ms for rival in rivals]
-        known = [(one.ms, one.network.error) for one in self.own]
+        rivals = [one for one in self.rivals() if one.sought]
+        unbeaten = [one.published.ms for one in rivals if not one.beaten]
+        others = unbeaten or [one.published.ms for one in rivals]
+        known = [(one.ms, one.error) for one in self.own]
         expected = self.model.predict(self.candidates.rows)
         found: list[int] = []
         for number in range(2 * max(most, len(others), 1)):
@@ -360,18 +342,31 @@ class _Hunt:
 
     def _finalists(self) -> list[Measured]:
         """Return the most accurate within the budget, as far as is known."""
-        within = [one for one in self.own if one.ms <= self.plan.latency_ms]
-        return sorted(within, key=_error)[:_FINALISTS]
+        within = [one for one in self.all if self._fits(one)]
+        return sorted(within, key=lambda one: one.error)[:_FINALISTS]
 
     def _set_latency(self, spec: Spec, ms: float) -> None:
-        place = next(i for i, one in enumerate(self.own) if one.network.spec == spec)
-        self.own[place] = replace(self.own[place], ms=ms)
+        for measured in (self.published, self.own):
+            for place, one in enumerate(measured):
+                if one.network.spec == spec:
+                    measured[place] = replace(one, ms=ms)
+
+    def _require_idle(self) -> None:
+        """Raise `SpaceError` on a machine so busy that the pick would be faster later."""
+        others = self.stopwatch.other_work() or 0.0
+        if others < _OTHER_WORK and max(self.stopwatch.drift) < _BUSY * min(self.stopwatch.drift):
+            return
+        raise SpaceError(
+            f"the machine is busy: other processes took {others:.0%} of it, and {REFERENCE} took "
+            f"{min(self.stopwatch.drift):.3g} to {max(self.stopwatch.drift):.3g} ms. Latencies "
+            "would be too high: search again when it is idle"
+        )
 
     def _refusal(self) -> str:
-        fastest = min(self.own, key=lambda one: one.ms)
+        fastest = min(self.all, key=lambda one: one.ms)
         return (
             f"no network was found within {self.plan.latency_ms:g} ms: the fastest of "
-            f"{len(self.own)} measured takes {fastest.ms:.3g} ms; allow more, or take a lower "
+            f"{len(self.all)} measured takes {fastest.ms:.3g} ms; allow more, or take a lower "
             f"--resolution or another --precision{self._unsteady()}"
         )
 

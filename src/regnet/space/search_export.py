@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from regnet.errors import OutputError
 from regnet.files import new_folder_beside, replace_all
+from regnet.space.measured import Measured, Rival
 from regnet.space.random_ir import write_random_ir
-from regnet.space.search import Found, Measured, Rival
+from regnet.space.search import Found
 from regnet.space.search_training import Trained
 from regnet.spec import spec_to_dict
 from regnet.spec_file import write_spec

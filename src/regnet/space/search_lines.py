@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from regnet.space.search import UNSTEADY, Found, Measured, Rival
+from regnet.space.measured import Measured, Rival
+from regnet.space.search import UNSTEADY, Found
 from regnet.space.search_training import Trained
 from regnet.spec import RegNetSpec
 
@@ -29,6 +30,18 @@ def percent(error: float) -> str:
     return f"{100 - error:.2f} %"
 
 
+def top1(one: Measured) -> str:
+    """Return a network's accuracy with its mark: published, or a guess (~), or predicted."""
+    if one.published_error is not None:
+        return f"{percent(one.published_error)} (published)"
+    return f"{'~' if one.network.extrapolated else ''}{percent(one.network.error)}"
+
+
+def name(one: Measured) -> str:
+    """Return a published network's name, or what a network is in the paper's symbols."""
+    return one.name or describe(one.network.spec)
+
+
 def front_rows(found: Found) -> Iterator[Row]:
     """Yield the networks that none as fast is more accurate than."""
     for one in found.front:
@@ -37,11 +50,10 @@ def front_rows(found: Found) -> Iterator[Row]:
 
 def _row(one: Measured, *, mark: str = "") -> Row:
     network = one.network
-    sign = "~" if network.extrapolated else ""
     return (
-        describe(network.spec) + mark,
+        name(one) + mark,
         f"{one.ms:.2f}",
-        sign + percent(network.error),
+        top1(one),
         f"{network.cost.macs / 1e6:.0f}",
         f"{network.cost.params / 1e6:.2f}",
     )
@@ -51,14 +63,13 @@ def rival_rows(found: Found) -> Iterator[Row]:
     """Yield the published networks, each beside the most accurate found that is as fast."""
     for rival in found.rivals:
         one, better = rival.published, rival.better if rival.sought else None
-        assert one.published_error is not None
         yield (
             one.name,
             f"{one.ms:.2f}",
-            percent(one.published_error),
+            percent(one.error),
             describe(better.network.spec) if better else "",
             f"{better.ms:.2f}" if better else "",
-            percent(better.network.error) if better else "",
+            top1(better) if better else "",
         )
 
 
@@ -67,9 +78,9 @@ def trained_rows(trained: Sequence[Trained]) -> Iterator[Row]:
     for one in trained:
         error = one.record.error
         yield (
-            describe(one.measured.network.spec),
+            name(one.measured),
             f"{one.measured.ms:.2f}",
-            percent(one.measured.network.error),
+            top1(one.measured),
             f"failed: {one.record.failure}" if error is None else percent(100 * error),
         )
 
@@ -77,10 +88,10 @@ def trained_rows(trained: Sequence[Trained]) -> Iterator[Row]:
 def pick_line(found: Found) -> str:
     """Return the answer in a sentence."""
     setup, pick = found.plan.setup, found.pick
+    accuracy = f"top-1 {top1(pick)}" if pick.name else f"predicted top-1 {top1(pick)}"
     return (
-        f"{describe(pick.network.spec)}: {found.verified.median:.2f} ms, of "
-        f"{found.plan.latency_ms:g} allowed ({setup.precision}, {setup.image_size} pixels, "
-        f"{found.machine.cores} cores), predicted top-1 {percent(pick.network.error)}"
+        f"{name(pick)}: {pick.ms:.2f} ms, of {found.plan.latency_ms:g} allowed "
+        f"({setup.precision}, {setup.image_size} pixels, {found.machine.cores} cores), {accuracy}"
     )
 
 
@@ -134,7 +145,7 @@ def _warnings(found: Found) -> Iterator[str]:
             f"accuracies are those of 224 pixels: at {found.plan.setup.image_size} only their "
             "order means something"
         )
-    if any(one.network.extrapolated for one in found.front):
+    if any(one.network.extrapolated and not one.name for one in (*found.front, *found.measured)):
         yield "~: fewer or more MACs than all published networks, so the prediction is a guess"
     if max(found.drift) > UNSTEADY * min(found.drift):
         yield (

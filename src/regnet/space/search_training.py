@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from regnet.errors import MissingExtraError
 from regnet.json_text import json_text
+from regnet.space.measured import Measured
 from regnet.space.records import RunRecord
-from regnet.space.search import Found, Measured
+from regnet.space.search import Found
 from regnet.spec import spec_to_dict
 
 if TYPE_CHECKING:

@@ -13,6 +13,7 @@ from regnet.report.html import (
     Number,
     Section,
     Tile,
+    assumed_facts,
     facts,
     figure,
     note,
@@ -215,6 +216,7 @@ def _facts(found: Benchmark) -> list[tuple[str, str]]:
     versions = {row.engine: row.version for row in found.engines}
     return [
         ("Model", found.model),
+        *assumed_facts(found.assumed),
         ("Machine", machine_text(found.machine)),
         ("Ceilings", f"matrix products 1024 x 1024 x 1024, {ceilings}"),
         ("Engines", ", ".join(f"{name} {version}" for name, version in versions.items())),

@@ -13,6 +13,7 @@ from regnet.report.html import (
     Section,
     Tile,
     Tone,
+    assumed_facts,
     facts,
     figure,
     page,
@@ -131,6 +132,7 @@ def _facts(report: CalibrationReport) -> list[tuple[str, str]]:
     low, high = held.expected
     return [
         ("Model", f"{model.name}, weights {model.precision}, licence {model.licence}"),
+        *assumed_facts(model.assumed),
         ("File", str(report.path)),
         ("Data set", readable(report.dataset)),
         (

@@ -20,6 +20,7 @@ from regnet.report.html import (
     Section,
     Tile,
     Tone,
+    assumed_facts,
     facts,
     figure,
     gallery,
@@ -214,11 +215,13 @@ def _facts(record: ComparisonRecord) -> list[tuple[str, str]]:
 
 def _side_facts(name: str, side: Side) -> list[tuple[str, str]]:
     """Return what a side is, its protocol on a line of its own."""
-    about = {key: str(value) for key, value in side.about.items() if key != "protocol"}
+    about = {
+        key: str(value) for key, value in side.about.items() if key not in ("protocol", "assumed")
+    }
     pairs = [(name, side.title), (f"{name}, model", _listed(about))]
     if "protocol" in side.about:
         pairs.append((f"{name}, protocol", _listed(side.about["protocol"])))
-    return pairs
+    return [*pairs, *assumed_facts(side.about.get("assumed", ()), f"{name}, assumed")]
 
 
 def _listed(values: Any) -> str:

@@ -144,6 +144,11 @@ def facts(pairs: Sequence[tuple[str, str]]) -> Html:
     return _part("facts", pairs)
 
 
+def assumed_facts(assumed: Sequence[str], name: str = "Assumed") -> list[tuple[str, str]]:
+    """Return the fact about what was assumed about a model; none if nothing was."""
+    return [(name, "; ".join(assumed))] if assumed else []
+
+
 def note(text: str) -> Html:
     """Return a paragraph."""
     return _part("note", text)

@@ -22,6 +22,7 @@ from regnet.report.html import (
     Photo,
     Section,
     Tile,
+    assumed_facts,
     facts,
     figure,
     gallery,
@@ -277,6 +278,7 @@ def _facts(found: Quantization, model: ModelMetadata, photos: str | Path) -> lis
     copies = f"; {found.duplicates:,} exact copies left out" if found.duplicates else ""
     return [
         ("Model", f"{model.name}, weights {model.precision}, licence {model.licence}"),
+        *assumed_facts(found.assumed),
         ("File", str(found.path)),
         (
             "Photos",

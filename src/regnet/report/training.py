@@ -19,6 +19,7 @@ from regnet.report.html import (
     Number,
     Section,
     Tile,
+    assumed_facts,
     facts,
     figure,
     note,
@@ -45,8 +46,8 @@ class TrainingRun:
     """A training run as its report shows it, finished or not.
 
     `epoch` is the one whose weights were deployed, counted from 1; 0 while there are none.
-    `started_from` and `teacher` are models, "" for random weights and for none. `remarks` are
-    sentences to be seen first, such as those on the data.
+    `started_from` and `teacher` are models, "" for random weights and for none; `assumed` has the
+    sentences about them. `remarks` are to be seen first, such as those on the data.
     """
 
     name: str
@@ -61,6 +62,7 @@ class TrainingRun:
     epoch: int = 0
     started_from: str = ""
     teacher: str = ""
+    assumed: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
     @property
@@ -320,6 +322,7 @@ def _facts(run: TrainingRun) -> list[tuple[str, str]]:
         ("Size", f"{cost.params:,} parameters, {cost.macs / 1e9:.4g} GMACs at {crop} x {crop}"),
         ("Started from", run.started_from or f"random weights, seed {run.recipe.seed}"),
         ("Teacher", run.teacher),
+        *assumed_facts(run.assumed),
         ("Data set", readable(run.dataset)),
         ("Photos", f"{run.train_photos:,} to train, {run.val_photos:,} to validate"),
         ("Unreadable", f"at most {skipped:,} in an epoch, skipped" if skipped else ""),

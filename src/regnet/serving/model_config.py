@@ -22,9 +22,15 @@ def model_config(model: ServedModel) -> dict[str, Any]:
 
     A request has up to `max_batch_size` images, which `dims` leave out; `dynamic_batching` has the
     most images that are inferred together. The parameter `labels` is a JSON list of the classes'
-    names.
+    names, `assumed` one of what was assumed about the model, if anything was.
     """
-    labels = json_text([label.name for label in model.metadata.labels])
+    lists = {
+        "labels": [label.name for label in model.metadata.labels],
+        "assumed": list(model.metadata.assumed),
+    }
+    parameters = {
+        name: {"string_value": json_text(texts)} for name, texts in lists.items() if texts
+    }
     batching = {"preferred_batch_size": [model.largest_batch], "max_queue_delay_microseconds": 0}
     return {
         "name": model.name,
@@ -36,7 +42,7 @@ def model_config(model: ServedModel) -> dict[str, Any]:
         "output": [_tensor(output_port(model.metadata))],
         "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": model.workers}],
         "dynamic_batching": batching,
-        "parameters": {"labels": {"string_value": labels}},
+        "parameters": parameters,
     }
 
 

@@ -151,6 +151,7 @@ class _Deployment:
                 finished=True,
                 epoch=training.epoch,
                 started_from=self._started_from,
+                assumed=training.assumed,
                 teacher=", ".join(training.recipe.teachers),
                 remarks=training.remarks,
             )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_export import SMALL, TINY, confident
+from test_export import SMALL, TINY, confident, described
 from typer.testing import CliRunner
 
 from regnet.benchmarking import competitors
@@ -38,7 +38,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> str:
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    write_safetensors(path, confident(SMALL).state_dict(), spec=SMALL, preprocess=TINY)
+    labels = described(SMALL).labels
+    write_safetensors(
+        path, confident(SMALL).state_dict(), spec=SMALL, labels=labels, preprocess=TINY
+    )
     return str(path)
 
 

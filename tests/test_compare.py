@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from test_export import SMALL, TINY, confident, described
 from typer.testing import CliRunner, Result
 
+from regnet.assumptions import AssumptionWarning
 from regnet.checkpoints.weights import write_safetensors
 from regnet.cli import build_app
 from regnet.comparison.compare import ComparisonRecord, Gates, compare
@@ -57,7 +58,10 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Library:
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    write_safetensors(path, confident(SMALL).state_dict(), spec=SMALL, preprocess=TINY)
+    labels = described(SMALL).labels
+    write_safetensors(
+        path, confident(SMALL).state_dict(), spec=SMALL, labels=labels, preprocess=TINY
+    )
     return path
 
 
@@ -196,7 +200,9 @@ def test_converted_models_do_not_flip_against_torch_on_real_photos(
     shared: Path, photos: list[Path], library: Library
 ) -> None:
     weights = shared / "weights" / "regnetx-400mf_tiny200.pyth"
-    found = record(f"{weights}:torch", f"{weights}:ir", photos[0].parent, library)
+    with pytest.warns(AssumptionWarning, match="names: its classes are numbered") as warned:
+        found = record(f"{weights}:torch", f"{weights}:ir", photos[0].parent, library)
+    assert len(warned) == 1
     assert found.comparison.agreement.images == len(photos) == 200
     assert found.comparison.agreement.flipped == 0
     assert found.comparison.agreement.max_delta <= 1e-5
@@ -208,7 +214,10 @@ def test_other_sizes_are_named_and_not_compared(
 ) -> None:
     path = tmp_path / "other.safetensors"
     larger = replace(TINY, resize=96)
-    write_safetensors(path, confident(SMALL).state_dict(), spec=SMALL, preprocess=larger)
+    labels = described(SMALL).labels
+    write_safetensors(
+        path, confident(SMALL).state_dict(), spec=SMALL, labels=labels, preprocess=larger
+    )
     found = record(f"{checkpoint}", f"{path}", samples, library)
     resize, crop = (found.comparison.stage(stage) for stage in ("resize", "crop"))
     assert (resize.other_size, resize.values, resize.equal_share) == (3, 0, None)

@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from test_export import SMALL, convert
 
 from regnet.graph import graph_metadata, read_graph
 from regnet.ir_file import write_ir
@@ -79,3 +80,18 @@ def test_writing_replaces_what_was_there(tmp_path: Path) -> None:
     graph.set_rt_info("0.5", ["model_info", "confidence_threshold"])
     write_ir(graph, bundled(), tmp_path / "m.xml")
     assert written_info(tmp_path / "m.xml") == model_info(bundled())
+
+
+def test_onnx_files_carry_it_in_their_properties(tmp_path: Path) -> None:
+    import onnx
+
+    convert(SMALL, tmp_path / "m.onnx")
+    props = {p.key: p.value for p in onnx.load(tmp_path / "m.onnx").metadata_props}
+    assert props["model_info model_type"] == "Classification"
+    assert props["model_info labels"].split()[:2] == ["thing_0", "thing_1"]
+    convert(SMALL, tmp_path / "m.xml")
+    assert written_info(tmp_path / "m.xml") == {
+        key.removeprefix("model_info "): value
+        for key, value in props.items()
+        if key.startswith("model_info ")
+    }

@@ -13,6 +13,7 @@ from regnet.certificate import PixelBound
 from regnet.conversion import Conversion
 from regnet.files import new_folder_beside, replace_all
 from regnet.metadata import ModelMetadata
+from regnet.model_info import onnx_properties
 from regnet.network import RegNet, fold_batch_norm
 from regnet.onnx_graph import onnx_graph
 from regnet.proof import Reference, forward
@@ -101,7 +102,7 @@ def _write_onnx(path: Path, weights: dict[str, Any], metadata: ModelMetadata) ->
 
     half = metadata.precision == "fp16"
     model = onnx_graph(metadata.spec, weights, metadata.preprocess, half=half)
-    onnx.helper.set_model_props(model, metadata.to_strings())
+    onnx.helper.set_model_props(model, metadata.to_strings() | onnx_properties(metadata))
     side_file = f"{path.name}.data"
     large = sum(value.nbytes for value in weights.values()) > 2**30  # protobuf ends at 2 GiB
     onnx.save_model(model, path, save_as_external_data=large, location=side_file)

@@ -32,6 +32,11 @@ def model_info(metadata: ModelMetadata) -> dict[str, str]:
     }
 
 
+def onnx_properties(metadata: ModelMetadata) -> dict[str, str]:
+    """Return the settings as properties of an ONNX file, by the names that Model API reads."""
+    return {f"{MODEL_INFO} {key}": value for key, value in model_info(metadata).items()}
+
+
 def label_words(labels: Labels) -> list[str]:
     """Return one word per class, because Model API splits the list at white space.
 

@@ -286,6 +286,7 @@ def test_other_networks_of_timm_are_named_in_one_line(
         ("features.1.0.block.0.0.weight", "an EfficientNet"),
         ("features.1.conv.0.0.weight", "a MobileNet"),
         ("stages.0.blocks.0.conv_dw.weight", "a ConvNeXt"),
+        ("0.1.block1.block1-0.f.a.0.weight", "a torchvision RegNet taken apart, as by fastai"),
     ],
 )
 @pytest.mark.parametrize("prefix", ["", "module.", "model.backbone."])

@@ -296,6 +296,14 @@ def test_other_descriptions(config: Any, message: str, tmp_path: Path) -> None:
         settings(tmp_path, config)
 
 
+@pytest.mark.parametrize("text", ["{}", '{"lr": 0.1}', "[]", "{"])
+def test_a_file_beside_another_config_is_a_checkpoint_of_its_own(text: str, folder: Path) -> None:
+    (folder / "config.json").write_text(text)
+    assert read_checkpoint(folder / "model.safetensors").labels is None
+    with pytest.raises(WeightsError):
+        read_checkpoint(folder)
+
+
 def test_files_that_are_not_json(folder: Path) -> None:
     (folder / "preprocessor_config.json").write_text("{")
     with pytest.raises(WeightsError, match=r"preprocessor_config\.json: cannot be read as JSON"):

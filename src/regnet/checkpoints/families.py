@@ -12,6 +12,7 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
     ("timm's regnetz, with a convolution before the head", r"final_conv\.conv\.weight"),
     ("a ResNet", r"layer1\.0\.conv1\.(0\.)?weight"),
     ("a ResNet of transformers", r"resnet\.embedder\.embedder\.convolution\.weight"),
+    ("a torchvision RegNet taken apart, as by fastai", r"block1\.block1-0\.f\.a\.0\.weight"),
     ("a Swin Transformer", r"attn\.relative_position_bias_table"),
     ("a Vision Transformer", r"blocks\.0\.attn\.qkv\.weight"),
     ("a Vision Transformer", r"encoder_layer_0\.self_attention\.in_proj_weight"),

@@ -22,6 +22,7 @@ _WEIGHTS = (
     "pytorch_model.pth",
     "model.pth",
 )
+_DESCRIPTIONS = frozenset({"model_type", "architecture", "pretrained_cfg"})
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}(\.safetensors|\.bin)")
 
 
@@ -58,14 +59,24 @@ def is_model_folder(path: Path) -> bool:
 def model_files(path: Path) -> ModelFiles:
     """Return the files of a checkpoint: a file, a folder of Hugging Face's, or a file in one.
 
-    A file that has another name than those of Hugging Face is a checkpoint of its own. Raises
-    `WeightsError` where a folder has no description or no weights, or a shard is missing.
+    A file that has another name than those of Hugging Face, or no description beside it, is a
+    checkpoint of its own. Raises `WeightsError` where a folder has no description or no weights, or
+    a shard is missing.
     """
     if path.is_dir():
         return _in_folder(path, _weights_in(path))
-    if is_model_folder(path.parent) and (path.name in _WEIGHTS or _SHARD.fullmatch(path.name)):
+    named = path.name in _WEIGHTS or _SHARD.fullmatch(path.name)
+    if named and _describes_a_model(path.with_name(CONFIG)):
         return _in_folder(path.parent, _whole(path))
     return ModelFiles((path,))
+
+
+def _describes_a_model(config: Path) -> bool:
+    """Tell whether a file is a description that transformers or timm wrote."""
+    try:
+        return not _DESCRIPTIONS.isdisjoint(read_json(config))
+    except WeightsError:
+        return False
 
 
 def _weights_in(folder: Path) -> Path:

@@ -77,9 +77,7 @@ def classify(
     ],
     model: Annotated[
         str,
-        typer.Option(
-            "--model", "-m", help="Card name, `bundled`, an IR (.xml) or a checkpoint file"
-        ),
+        typer.Option("--model", "-m", help="Card name, `bundled`, an IR (.xml) or a checkpoint"),
     ] = DEFAULT_MODEL,
     top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image")] = 5,
     format: Annotated[

@@ -38,9 +38,10 @@ With --preprocessing graph the IR takes a whole photo instead, of any size: `ima
 (1, height, width, 3), uint8, RGB. Resize and crop are inside too, and equal Pillow's. MODEL may \
 then also be `bundled` or an IR (.xml).
 
-MODEL is a card's name (see `regnet models`) or a checkpoint: .pyth, .pth, .pt, .bin or \
-.safetensors, from pycls, timm, torchvision or Hugging Face. The architecture is found from the \
-tensors. Needs the extra `torch`; the result does not.
+MODEL is a card's name (see `regnet models`) or a checkpoint: a file of pycls, timm, torchvision, \
+Lightning or another training script (.pth, .ckpt, .safetensors ...), or a folder that \
+transformers or timm wrote. The architecture is found from the tensors. Needs the extra `torch`; \
+the result does not.
 
 With --layout repository the folder becomes one that OpenVINO Model Server and Triton load as it \
 is. MODEL may then also be `bundled` or an IR (.xml), which is only copied.

@@ -51,9 +51,7 @@ def explain(
     ],
     model: Annotated[
         str,
-        typer.Option(
-            "--model", "-m", help="Card name, `bundled`, an IR (.xml) or a checkpoint file"
-        ),
+        typer.Option("--model", "-m", help="Card name, `bundled`, an IR (.xml) or a checkpoint"),
     ] = DEFAULT_MODEL,
     classes: Annotated[
         list[str] | None,

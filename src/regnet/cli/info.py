@@ -29,7 +29,8 @@ LAYERS_SHOWN = 3
 
 HELP = """Report spec, parameters, MACs and activations of a network, checkpoint or converted model.
 
-MODEL is a network's or card's name, a checkpoint file, or an IR (.xml) or ONNX file. For a \
+MODEL is a network's or card's name, a checkpoint (a file, or a folder of Hugging Face's), or an \
+IR (.xml) or ONNX file. For a \
 converted model GFLOPs and MParams are counted on its graph, as on the model card.
 
 Examples:

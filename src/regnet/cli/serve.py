@@ -15,7 +15,7 @@ from regnet.serving.limits import Limits
 
 HELP = """Serve models over HTTP: to standard clients, to scripts, and to people as a page.
 
-A MODEL is a card's name, `bundled`, an IR (.xml) or a checkpoint file; NAME=MODEL names it. The \
+A MODEL is a card's name, `bundled`, an IR (.xml) or a checkpoint; NAME=MODEL names it. The \
 first is the default one; without any it is `bundled`.
 
 It prints its address when it is ready: a page to open, POST /v1/classify for photos, the Open \

@@ -170,3 +170,10 @@ def test_a_full_disk_leaves_no_part_of_a_line(
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         RecordFile(tmp_path / "none" / "r.jsonl")
+
+
+@pytest.mark.parametrize("name", ["/dev/stdout", "pipe"])
+def test_records_are_not_for_a_stream(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OutputError, match="name a file"):
+        RecordFile(tmp_path / name)

@@ -51,11 +51,16 @@ def say(message: str) -> None:
     print(message, file=sys.stderr)  # noqa: T201
 
 
+def in_utf8(stream: TextIO) -> TextIO:
+    """Set a standard stream to UTF-8, as JSON and CSV are whatever the terminal, and return it."""
+    if isinstance(stream, io.TextIOWrapper):
+        stream.reconfigure(encoding="utf-8", errors="backslashreplace")
+    return stream
+
+
 def utf8_stdout() -> TextIO:
-    """Return standard output in UTF-8, as JSON and CSV are, whatever the terminal's encoding."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
-    return sys.stdout
+    """Return standard output in UTF-8."""
+    return in_utf8(sys.stdout)
 
 
 def print_json(value: Any, *, indent: int | None = None) -> None:

@@ -1,12 +1,13 @@
 """`regnet serve`: models behind HTTP."""
 
 import re
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from regnet.cli.console import say
+from regnet.cli.console import in_utf8, say
 from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.conversion import InferencePrecision
 from regnet.errors import ServeError
@@ -135,6 +136,7 @@ def serve(
     )
     if token is None and host not in _LOOPBACK:
         say(f"regnet: whoever reaches {host} may use this server: --token-file asks for a token")
+    in_utf8(sys.stderr)  # its log is JSON
     serve(setup, on_ready=_print_ready)
 
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from regnet.errors import OutputError, SpaceError, SpecError, shown
+from regnet.files import is_stream
 from regnet.json_text import json_bytes
 from regnet.spec import Spec, spec_from_dict, spec_to_dict
 
@@ -195,6 +196,8 @@ class RecordFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        if is_stream(path):
+            raise OutputError(f"cannot write {path}: records are read as well, so name a file")
         with self._writing():
             self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
         try:

@@ -123,6 +123,39 @@ def test_values_of_no_known_range_are_errors(values: NDArray[Any], kind: str) ->
             read()
 
 
+def tiff(values: NDArray[Any], kind: int, samples: int = 1) -> bytes:
+    """Return a TIFF of any values; `kind` is its sample format, and colour has 3 `samples`."""
+    data, (height, width) = values.tobytes(), values.shape[:2]
+    bits = values.dtype.itemsize * 8
+    tags = [(256, width), (257, height), (258, bits), (259, 1), (262, 2 if samples == 3 else 1)]
+    tags += [(273, 8), (277, samples), (278, height), (279, len(data)), (339, kind)]
+    entries = b"".join(struct.pack("<HHII", tag, 3, 1, value) for tag, value in tags)
+    directory = struct.pack("<H", len(tags)) + entries + bytes(4)
+    return b"II*\0" + struct.pack("<I", 8 + len(data)) + data + directory
+
+
+@pytest.mark.parametrize(
+    ("type", "kind", "named"),
+    [
+        ("<f8", 3, "64-bit floats"),
+        ("<f2", 3, "16-bit floats"),
+        ("<u8", 1, "64-bit integers"),
+        ("<i1", 2, "8-bit signed integers"),
+        ("<i2", 2, "signed integers from -100 to"),
+        ("<c8", 6, "64-bit values"),
+    ],
+)
+def test_values_of_other_kinds_are_errors(type: str, kind: int, named: str) -> None:
+    values = (np.linspace(0, 1, 64).reshape(8, 8) * 200 - 100).astype(type)
+    with pytest.raises(ImageError, match=rf"{named}.*: scale them to 0\.\.255"):
+        decode_pixels(tiff(values, kind), "RGB")
+
+
+def test_colours_of_floats_are_errors() -> None:
+    with pytest.raises(ImageError, match=r"32-bit floats: scale them to 0\.\.255"):
+        decode_pixels(tiff(np.zeros((8, 8, 3), np.float32), 3, samples=3), "RGB")
+
+
 @pytest.mark.parametrize("type", [np.float32, np.int32])
 def test_wide_values_of_8_bits_are_read(type: Any) -> None:
     values = np.arange(256).reshape(16, 16).astype(type)

@@ -909,3 +909,10 @@ def test_shared_photos_by_the_wnid_in_their_names(shared: Path, photos: list[Pat
     for item in dataset.items():
         name = Path(item.source).stem.partition("_")[2].replace("_", " ").lower()
         assert name in synonyms(imagenet_labels()[item.truth])
+
+
+@pytest.mark.parametrize("path", ["s3://bucket/photos", "https://me:secret@host/photos.zip"])
+def test_addresses_are_no_data_sets(path: str) -> None:
+    with pytest.raises(DatasetError, match="are read from disk, not from addresses") as caught:
+        open_dataset(path, (Label("", "cat"),))
+    assert "secret" not in str(caught.value)

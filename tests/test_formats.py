@@ -201,3 +201,10 @@ class TestHeic:
             assert "the HEIC" in reason(data[:cut])
         with pytest.raises(ImageError, match="48 x 40 is over the limit of 1,000"):
             decode_pixels(data, "RGB", max_pixels=1000)
+
+
+def test_bigtiff_is_read() -> None:
+    data = encoded("TIFF", big_tiff=True)
+    assert data[:4] == b"II+\0"
+    assert is_picture(data[:HEAD])
+    assert decode_pixels(data, "RGB").shape == (40, 48, 3)

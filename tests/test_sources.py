@@ -652,6 +652,18 @@ def test_backslashes_part_the_folders_of_a_zip(tmp_path: Path) -> None:
     assert (item.source, item.read()) == (f"{path}/photos/cats/1.jpg", b"one")
 
 
+def test_a_zip_made_on_windows_may_mix_its_separators(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    made = {0: "a/b\\1.jpg", 3: "a/b\\2.jpg", 10: "a/b\\3.jpg"}  # by FAT, Unix and NTFS
+    with zipfile.ZipFile(path, "w") as archive:
+        for system, name in made.items():
+            info = zipfile.ZipInfo(name)
+            info.create_system = system
+            archive.writestr(info, b"x")
+    found = sorted(item.source.removeprefix(f"{path}/") for item in iter_items([path]))
+    assert found == ["a/b/1.jpg", "a/b/3.jpg", "a/b\\2.jpg"]
+
+
 def test_a_parquet_file_gives_its_rows(tmp_path: Path) -> None:
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq

@@ -9,12 +9,29 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regnet.errors import ImageError
+from regnet.formats import tiff_tags
 from regnet.notices import DarkPhotoWarning, give
 
 _BITS_PER_SAMPLE: Final = 258  # tags of TIFF
+_SAMPLES_PER_PIXEL: Final = 277
 _MAX_SAMPLE_VALUE: Final = 281
+_SAMPLE_FORMAT: Final = 339
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # its values
+_KNOWN_BITS: Final = (1, 2, 4, 8, 12, 16)
 _DARK: Final = 1 << 12  # grey of 16 bits that stays below is taken for 12 bits
 _SCALE: Final = "scale them to 0..255 and save them as 8 bits"
+
+
+def require_known_depth(data: bytes) -> None:
+    """Raise `ImageError` for the bytes of a TIFF whose values are of a kind that is never read."""
+    tags = tiff_tags(data)
+    bits, kind = tags.get(_BITS_PER_SAMPLE, 1), tags.get(_SAMPLE_FORMAT, _UNSIGNED)
+    grey = tags.get(_SAMPLES_PER_PIXEL, 1) == 1
+    wide = bits == 32 and grey and kind <= _FLOAT  # how wide the range is decides
+    if wide or (kind == _SIGNED and bits == 16) or (kind == _UNSIGNED and bits in _KNOWN_BITS):
+        return
+    names = {_UNSIGNED: "integers", _SIGNED: "signed integers", _FLOAT: "floats"}
+    raise ImageError(f"pixels are {bits}-bit {names.get(kind, 'values')}: {_SCALE}")
 
 
 def is_deep(image: Image.Image) -> bool:

@@ -20,7 +20,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from regnet.bit_depth import eight_bits, is_deep, warn_if_dark
+from regnet.bit_depth import eight_bits, is_deep, require_known_depth, warn_if_dark
 from regnet.errors import ImageError
 from regnet.formats import HEIC, format_of, heic_package, unread_error
 from regnet.jpeg_markers import Outline, outline, require_few_scans
@@ -93,6 +93,8 @@ def jpeg_orientation(data: bytes, found: Outline) -> object:
 
 def _open_pixels(data: bytes, channels: Channels, max_pixels: int, found: Outline | None) -> Pixels:
     name, plugin = format_of(data)
+    if name == "TIFF":
+        require_known_depth(data)
     with _quiet():
         image = _open(data, name, plugin)
         _check_size(*image.size, max_pixels)

@@ -216,25 +216,35 @@ def _is_raw(data: bytes) -> bool:
     It has the version of DNG, or a colour filter as its kind of pixels, or a thumbnail in front of
     pictures in other places.
     """
-    tags = _first_tags(data)
+    tags = tiff_tags(data)
     thumbnail = tags.get(_SUBFILE_TYPE, 0) & 1 == 1 and _SUB_IFDS in tags
     return _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _FILTERED or thumbnail
 
 
-def _first_tags(data: bytes) -> dict[int, int]:
-    """Return the tags of a TIFF's first directory, each with its first 2 or 4 bytes as a number."""
+def tiff_tags(data: bytes) -> dict[int, int]:
+    """Return the tags of a TIFF's first directory, each with its first value as a whole number.
+
+    Values that do not fit into the directory, but for those of two bytes, are their places. Empty
+    for BigTIFF.
+    """
+    if data[2:4] in (b"+\0", b"\0+"):
+        return {}
     order = "<" if data[:1] == b"I" else ">"
     try:
         (at,) = struct.unpack_from(f"{order}I", data, 4)
         (count,) = struct.unpack_from(f"{order}H", data, at)
-        entries = [(at + 2 + 12 * i) for i in range(count)]
-        kinds = {at: struct.unpack_from(f"{order}HH", data, at) for at in entries}
-        return {
-            tag: struct.unpack_from(f"{order}{'H' if kind == _SHORT else 'I'}", data, at + 8)[0]
-            for at, (tag, kind) in kinds.items()
-        }
+        return dict(_tag(data, at + 2 + 12 * number, order) for number in range(count))
     except struct.error:
         return {}
+
+
+def _tag(data: bytes, at: int, order: str) -> tuple[int, int]:
+    """Return number and first value of the entry of a tag."""
+    tag, kind, count, value = struct.unpack_from(f"{order}HHII", data, at)
+    if kind == _SHORT:
+        place = at + 8 if count <= 2 else value
+        (value,) = struct.unpack_from(f"{order}H", data, place)
+    return tag, value
 
 
 def is_bare_bitmap(data: bytes) -> bool:

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
+from regnet.addresses import without_secrets
 from regnet.data.class_names import ClassNames, listed
 from regnet.data.foreign import refuse_foreign
 from regnet.data.image_labels import report_skipped, webdataset_labels
@@ -108,6 +109,11 @@ def _of_members(
 
 def located(path: str | Path) -> tuple[Sequence[Path], str]:
     """Return the folders or files at a path, and for a place inside an archive the rest of it."""
+    if "://" in str(path):
+        raise DatasetError(
+            f"{without_secrets(str(path))}: data sets are read from disk, not from addresses; copy "
+            "the files here first"
+        )
     place = Path(path).expanduser()
     try:
         if place.exists():

@@ -23,6 +23,7 @@ _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _COMMENT: Final = 1 << 16  # bytes that may follow the end's record
 _CHUNK: Final = 1 << 19  # over twice the longest entry
 _UTF8: Final = 0x800
+_WINDOWS: Final = (0, 10, 14)  # systems that made a zip: FAT, NTFS, VFAT
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,24 +150,38 @@ def _entry(buffer: bytes, at: int, shift: int) -> tuple[ZipEntry, int]:
         fields = _ENTRY.unpack_from(buffer, at)
     except struct.error as exc:
         raise ImageError("this zip archive is corrupt: its directory is cut short") from exc
-    signature, _, _, flags, method, _, _, crc, packed, size, name, extra, comment, *_, offset = (
-        fields
-    )
+    (
+        signature,
+        made_by,
+        _,
+        flags,
+        method,
+        _,
+        _,
+        crc,
+        packed,
+        size,
+        name,
+        extra,
+        comment,
+        *_,
+        offset,
+    ) = fields
     begin = at + _ENTRY.size
     length = _ENTRY.size + name + extra + comment
     if signature != b"PK\x01\x02" or at + length > len(buffer):
         raise ImageError("this zip archive is corrupt: its directory is damaged")
     more = buffer[begin + name : begin + name + extra]
     size, packed, offset = _wide(more, [size, packed, offset])
-    text = _name(buffer[begin : begin + name], flags)
+    text = _name(buffer[begin : begin + name], flags, made_by >> 8)
     return ZipEntry(text, size, packed, offset + shift, method, flags, crc), length
 
 
-def _name(raw: bytes, flags: int) -> str:
-    """Return a name with / between folders; some programs write backslashes there."""
+def _name(raw: bytes, flags: int, system: int) -> str:
+    """Return a name with / between folders; programs of Windows may write backslashes there."""
     try:
         name = raw.split(b"\0")[0].decode("utf-8" if flags & _UTF8 else "cp437")
-        return name if "/" in name else name.replace("\\", "/")
+        return name if "/" in name and system not in _WINDOWS else name.replace("\\", "/")
     except UnicodeDecodeError as exc:
         raise ImageError(f"this zip archive is corrupt: a name is not UTF-8 ({exc})") from exc
 

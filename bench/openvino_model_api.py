@@ -38,7 +38,7 @@ def main() -> None:
         expected = result["predictions"][0]
         top = model(cv2.imread(str(path))).top_labels[0]
         photos += 1
-        same += top.id == expected["index"]
+        same += int(top.id == expected["index"])
         if top.id != expected["index"]:
             print(f"{path.name}: {top.name} {top.confidence:.3f}, not {expected['label']}")
     words = model.params.labels

@@ -95,3 +95,4 @@ def test_onnx_files_carry_it_in_their_properties(tmp_path: Path) -> None:
         for key, value in props.items()
         if key.startswith("model_info ")
     }
+    assert b"<framework" not in (tmp_path / "m.xml").read_bytes()

@@ -98,11 +98,23 @@ def _write(
 
 def _write_onnx(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> list[str]:
     """Write the .onnx file with the metadata in its properties; return its files' names."""
+    properties = metadata.to_strings() | onnx_properties(metadata)
+    half = metadata.precision == "fp16"
+    return _save_onnx(path, weights, metadata, half=half, properties=properties)
+
+
+def _save_onnx(
+    path: Path,
+    weights: dict[str, Any],
+    metadata: ModelMetadata,
+    *,
+    half: bool,
+    properties: dict[str, str],
+) -> list[str]:
     import onnx
 
-    half = metadata.precision == "fp16"
     model = onnx_graph(metadata.spec, weights, metadata.preprocess, half=half)
-    onnx.helper.set_model_props(model, metadata.to_strings() | onnx_properties(metadata))
+    onnx.helper.set_model_props(model, properties)
     side_file = f"{path.name}.data"
     large = sum(value.nbytes for value in weights.values()) > 2**30  # protobuf ends at 2 GiB
     onnx.save_model(model, path, save_as_external_data=large, location=side_file)
@@ -110,11 +122,14 @@ def _write_onnx(path: Path, weights: dict[str, Any], metadata: ModelMetadata) ->
 
 
 def _ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> Any:
-    """Return the OpenVINO model; an ONNX file is written on the way, beside `path`."""
+    """Return the OpenVINO model; an ONNX file is written on the way, beside `path`.
+
+    It has no properties: OpenVINO would copy them into the IR.
+    """
     from regnet.written_model import read_written
 
     onnx_path = path.with_suffix(".onnx")
-    _write_onnx(onnx_path, weights, replace(metadata, precision="fp32"))
+    _save_onnx(onnx_path, weights, metadata, half=False, properties={})
     model = read_written(onnx_path)
     if metadata.precision == "fp16":
         _store_weights_in_fp16(model)

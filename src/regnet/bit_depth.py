@@ -9,14 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regnet.errors import ImageError
-from regnet.formats import tiff_tags
 from regnet.notices import DarkPhotoWarning, give
+from regnet.tiff_tags import (
+    BITS_PER_SAMPLE,
+    MAX_SAMPLE_VALUE,
+    SAMPLE_FORMAT,
+    SAMPLES_PER_PIXEL,
+    tiff_tags,
+)
 
-_BITS_PER_SAMPLE: Final = 258  # tags of TIFF
-_SAMPLES_PER_PIXEL: Final = 277
-_MAX_SAMPLE_VALUE: Final = 281
-_SAMPLE_FORMAT: Final = 339
-_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # its values
+_UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3  # sample formats of TIFF
 _KNOWN_BITS: Final = (1, 2, 4, 8, 12, 16)
 _DARK: Final = 1 << 12  # grey of 16 bits that stays below is taken for 12 bits
 _SCALE: Final = "scale them to 0..255 and save them as 8 bits"
@@ -25,8 +27,8 @@ _SCALE: Final = "scale them to 0..255 and save them as 8 bits"
 def require_known_depth(data: bytes) -> None:
     """Raise `ImageError` for the bytes of a TIFF whose values are of a kind that is never read."""
     tags = tiff_tags(data)
-    bits, kind = tags.get(_BITS_PER_SAMPLE, 1), tags.get(_SAMPLE_FORMAT, _UNSIGNED)
-    grey = tags.get(_SAMPLES_PER_PIXEL, 1) == 1
+    bits, kind = tags.get(BITS_PER_SAMPLE, 1), tags.get(SAMPLE_FORMAT, _UNSIGNED)
+    grey = tags.get(SAMPLES_PER_PIXEL, 1) == 1
     wide = bits == 32 and grey and kind <= _FLOAT  # how wide the range is decides
     if wide or (kind == _SIGNED and bits == 16) or (kind == _UNSIGNED and bits in _KNOWN_BITS):
         return
@@ -80,7 +82,7 @@ def _bits(image: Image.Image, values: NDArray[Any], data: bytes) -> int:
 def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
         return data[24:25] == b"\x10" and data[25:26] != b"\0"
-    return image.format == "TIFF" and image.mode != "L" and _tag(image, _BITS_PER_SAMPLE) == 16
+    return image.format == "TIFF" and image.mode != "L" and _tag(image, BITS_PER_SAMPLE) == 16
 
 
 def _is_eight_bits(image: Image.Image) -> bool:
@@ -109,10 +111,10 @@ def _warn_dark(highest: int) -> None:
 def _declared_bits(image: Image.Image, data: bytes) -> int:
     """Return how many bits the file says its values have, 9 to 16."""
     if image.format == "TIFF":
-        highest = _tag(image, _MAX_SAMPLE_VALUE) or 0
+        highest = _tag(image, MAX_SAMPLE_VALUE) or 0
         whole = highest & (highest + 1) == 0  # a value such as 4095; others are the image's own
         bits = highest.bit_length() if whole else 16
-        return min(_tag(image, _BITS_PER_SAMPLE) or 16, bits if bits > 8 else 16)
+        return min(_tag(image, BITS_PER_SAMPLE) or 16, bits if bits > 8 else 16)
     bits = _significant_bits(data) if image.format == "PNG" else 16
     return bits if 8 < bits < 16 else 16
 

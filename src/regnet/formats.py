@@ -7,6 +7,7 @@ from importlib.util import find_spec
 from typing import Final, Literal, NamedTuple
 
 from regnet.errors import ImageError
+from regnet.tiff_tags import is_camera_raw
 
 HEAD: Final = 512
 """Bytes from the beginning of a file that are enough to tell a picture from other files."""
@@ -75,10 +76,13 @@ _UNREAD_SUFFIXES: Final = {
     **dict.fromkeys((".jxr", ".wdp", ".hdp"), Unread("a JPEG XR picture", _EXPORT)),
     ".exr": Unread("an OpenEXR picture", _EXPORT),
     ".xcf": Unread("a GIMP document", _EXPORT),
-    ".tga": Unread("a TGA picture", _EXPORT),
-    ".pcx": Unread("a PCX picture", _EXPORT),
-    ".dds": Unread("a DDS texture", _EXPORT),
-    ".qoi": Unread("a QOI picture", _EXPORT),
+    **{
+        f".{name}": Unread(f"a picture of the kind {name.upper()}", _EXPORT)
+        for name in (
+            *("bpg", "dds", "emf", "flif", "icns", "pam", "pcx", "pfm", "qoi", "sgi", "tga"),
+            *("wmf", "xbm", "xpm"),
+        )
+    },
     **dict.fromkeys((".dcm", ".dicom"), Unread("a DICOM file", _EXPORT)),
 }
 
@@ -100,14 +104,6 @@ _UNREAD_MAGIC: Final = (
     (128, b"DICM", _UNREAD_SUFFIXES[".dcm"]),
     (0, b"<svg", _UNREAD_SUFFIXES[".svg"]),
 )
-# Tags of TIFF and a type of their values.
-_SUBFILE_TYPE: Final = 254
-_PHOTOMETRIC: Final = 262
-_SUB_IFDS: Final = 330
-_DNG_VERSION: Final = 50706
-_FILTERED: Final = (32803, 34892)
-_SHORT: Final = 3
-
 _SVG: Final = re.compile(rb"\s*<\?xml[^>]*>.*<svg[\s>]", re.DOTALL)
 _EPS: Final = re.compile(rb"%!PS-Adobe-\d\.\d EPSF")
 
@@ -162,7 +158,7 @@ def format_of(data: bytes) -> tuple[str, str]:
         raise unread_error(unread)
     if (found := _format_of(data)) is None:
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})")
-    if found[0] == "TIFF" and _is_raw(data):
+    if found[0] == "TIFF" and is_camera_raw(data):
         raise unread_error(_RAW)
     return found
 
@@ -208,43 +204,6 @@ def _brands(data: bytes) -> set[bytes]:
         return set()
     size = min(int.from_bytes(data[:4]), HEAD)
     return {data[8:12], *(data[at : at + 4] for at in range(16, size - 3, 4))}
-
-
-def _is_raw(data: bytes) -> bool:
-    """Tell a camera RAW file in the guise of TIFF: what is read of it is a thumbnail or nothing.
-
-    It has the version of DNG, or a colour filter as its kind of pixels, or a thumbnail in front of
-    pictures in other places.
-    """
-    tags = tiff_tags(data)
-    thumbnail = tags.get(_SUBFILE_TYPE, 0) & 1 == 1 and _SUB_IFDS in tags
-    return _DNG_VERSION in tags or tags.get(_PHOTOMETRIC) in _FILTERED or thumbnail
-
-
-def tiff_tags(data: bytes) -> dict[int, int]:
-    """Return the tags of a TIFF's first directory, each with its first value as a whole number.
-
-    Values that do not fit into the directory, but for those of two bytes, are their places. Empty
-    for BigTIFF.
-    """
-    if data[2:4] in (b"+\0", b"\0+"):
-        return {}
-    order = "<" if data[:1] == b"I" else ">"
-    try:
-        (at,) = struct.unpack_from(f"{order}I", data, 4)
-        (count,) = struct.unpack_from(f"{order}H", data, at)
-        return dict(_tag(data, at + 2 + 12 * number, order) for number in range(count))
-    except struct.error:
-        return {}
-
-
-def _tag(data: bytes, at: int, order: str) -> tuple[int, int]:
-    """Return number and first value of the entry of a tag."""
-    tag, kind, count, value = struct.unpack_from(f"{order}HHII", data, at)
-    if kind == _SHORT:
-        place = at + 8 if count <= 2 else value
-        (value,) = struct.unpack_from(f"{order}H", data, place)
-    return tag, value
 
 
 def is_bare_bitmap(data: bytes) -> bool:

@@ -5,14 +5,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+import regnet
 from regnet.checkpoints.layouts import LAYOUTS, TIMM, Layout, from_pycls
+from regnet.cli import build_app
 from regnet.errors import MismatchError, WeightsError
+from regnet.library import Library
+from regnet.samples import sample_photos
 from regnet.spec import AnyNetSpec, Stage
 
 torch = pytest.importorskip("torch")
 
 from regnet.checkpoints.entries import MAX_DEPTH, Network, find_network  # noqa: E402
+from regnet.checkpoints.plain_types import Record  # noqa: E402
 from regnet.checkpoints.weights import read_checkpoint  # noqa: E402
 from regnet.network import RegNet  # noqa: E402
 
@@ -63,7 +69,11 @@ OPTIMIZER = {"state": {0: {"momentum_buffer": torch.zeros(3)}}, "param_groups": 
         (under("net.", NET), "net"),
         (under("backbone.", NET), "backbone"),
         (under("student.encoder.", NET), "student.encoder"),
-        (under("module._orig_mod.", NET), "module._orig_mod"),
+        (under("_orig_mod.module.", NET), "_orig_mod.module"),
+        (under("module._orig_mod.", NET), "module"),
+        ({key.replace("conv1.", "conv1._orig_mod."): tensor for key, tensor in NET.items()}, "."),
+        (under("_fsdp_wrapped_module.", {key.replace(".b1.", ".b1._checkpoint_wrapped_module."): t
+                                         for key, t in NET.items()}), "_fsdp_wrapped_module"),
         ({"model": under("module.", NET)}, "model/module"),
         (under("student.", NET) | under("teacher.", RESNET), "student"),
         ({"model": NET, "teacher": RESNET}, "model"),
@@ -314,3 +324,64 @@ def test_names_beside_the_weights_are_the_classes(tmp_path: Path) -> None:
     assert labels is not None
     assert [label.name for label in labels] == names
     assert read_checkpoint(tmp_path / "a.pth", new_head=5).labels is None
+
+
+def test_weights_in_a_dictionary_of_a_class_of_its_own() -> None:
+    held = Record("framework.StateDict")
+    held.items = dict(NET)
+    assert_found(find_network({"weights": held}), NET)
+
+
+def run(*arguments: object) -> Any:
+    return CliRunner().invoke(build_app(), [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def two(tmp_path: Path) -> Path:
+    """A file with two different networks."""
+    path = tmp_path / "two.ckpt"
+    torch.save({"state_dict": under("model.", NET) | under("ema_model.", weights(OTHER))}, path)
+    return path
+
+
+def test_info_chooses_by_entry(two: Path) -> None:
+    blocks = {}
+    for name in ("model", "state_dict/ema_model"):
+        report = json.loads(run("info", two, "--json", "--entry", name).stdout)
+        blocks[report["entry"]] = sum(stage["depth"] for stage in report["stages"])
+    assert blocks == {"state_dict/model": 3, "state_dict/ema_model": 1}
+
+
+COMMANDS: dict[str, tuple[object, ...]] = {
+    "classify": ("-m", "MODEL", sample_photos()[0]),
+    "evaluate": ("MODEL", "photos"),
+    "compare": ("bundled", "MODEL", "photos"),
+    "quantize": ("MODEL", "--calibration", "photos"),
+    "calibrate": ("MODEL", "photos"),
+    "serve": ("MODEL",),
+    "explain": ("-m", "MODEL", sample_photos()[0]),
+    "benchmark": ("MODEL",),
+    "convert": ("MODEL",),
+    "info": ("MODEL",),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_takes_an_entry(command: str, two: Path, tmp_path: Path) -> None:
+    """The first error is about the choice: without a name, and with one that is not there."""
+    words = [two if word == "MODEL" else word for word in COMMANDS[command]]
+    cache = () if command == "info" else ("--cache-dir", tmp_path / "cache")
+    for entry, message in (((), "2 networks"), (("--entry", "none"), "entry called none")):
+        result = run(command, *words, *entry, *cache)
+        assert isinstance(result.exception, MismatchError)
+        assert message in str(result.exception)
+        assert "state_dict/model, state_dict/ema_model" in str(result.exception)
+
+
+def test_python_chooses_by_entry(two: Path, tmp_path: Path) -> None:
+    with pytest.raises(MismatchError, match="2 networks"):
+        regnet.load(two, cache_dir=tmp_path / "cache")
+    with pytest.raises(MismatchError, match="entry called none"):
+        regnet.load(two, cache_dir=tmp_path / "cache", entry="none")
+    requests = [Library(folder=tmp_path, entry=entry).request(two) for entry in (None, "model")]
+    assert [request.key_parts()["entry"] for request in requests] == [None, "model"]

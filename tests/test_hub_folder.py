@@ -207,6 +207,22 @@ def test_impossible_names_of_classes(id2label: Any, tmp_path: Path) -> None:
         settings(tmp_path, {"model_type": "regnet", "id2label": id2label})
 
 
+def test_several_labels_of_a_photo_are_said(tmp_path: Path) -> None:
+    config = {**CONFIG, "problem_type": "multi_label_classification"}
+    (sentence,) = settings(tmp_path, config).assumed
+    assert sentence.startswith("output: a softmax")
+    assert settings(tmp_path, CONFIG | {"problem_type": None}).assumed == ()
+
+
+def test_the_only_weights_of_a_folder(folder: Path) -> None:
+    own = (folder / "model.safetensors").rename(folder / "trees.safetensors")
+    assert read_checkpoint(folder).labels == read_checkpoint(own).labels is not None
+    save_file(state(seed=1), folder / "more.safetensors")
+    assert read_checkpoint(own).labels is None
+    with pytest.raises(WeightsError, match="lacks weights"):
+        read_checkpoint(folder)
+
+
 def test_timms_folders(tmp_path: Path) -> None:
     config = {**TIMM, "label_names": list(NAMES)}
     write(tmp_path, "config.json", config)
@@ -232,6 +248,7 @@ def test_timms_folders(tmp_path: Path) -> None:
         ({"size": {"shortest_edge": 384}}, 384, 384, "stretched to 384 x 384"),
         ({"resample": 1}, 256, 224, "resample 1"),
         ({"do_resize": False}, 256, 224, "no resize"),
+        ({"do_flip_channel_order": True}, 256, 224, "BGR photos"),
     ],
 )
 def test_protocols_of_convnexts_kind(

@@ -20,6 +20,7 @@ from regnet.checkpoints.layouts import (
     is_counter,
     not_a_regnet,
     to_pycls,
+    without_inner_wrappers,
 )
 from regnet.checkpoints.plain_types import Record
 from regnet.checkpoints.pycls_errors import better_state
@@ -96,7 +97,8 @@ def find_network(content: Any, name: str | None = None) -> Network:
 
 def _entries(content: Any) -> Iterator[Entry]:
     """Yield what is named as a RegNet's in every dictionary of the content."""
-    for path, tensors in _dictionaries(content):
+    for path, named in _dictionaries(content):
+        tensors = {without_inner_wrappers(key): tensor for key, tensor in named.items()}
         prefixes = find_prefixes(tensors)
         groups: dict[str, dict[str, Any]] = {prefix: {} for prefix in prefixes}
         for key, tensor in tensors.items():
@@ -264,14 +266,16 @@ def _beside(content: Any, entry: Entry) -> Iterator[str]:
     """Yield the names of what holds tensors in the file and is not in the entry."""
     value = content
     for name in entry.path:
-        for other, child in _children(value).items():
-            if other != name and (_is_tensor(child) or any(_dictionaries(child))):
-                yield other
+        yield from (other for other in _with_tensors(value) if other != name)
         value = _children(value)[name]
-    others = [k for k, t in _children(value).items() if _is_tensor(t) or any(_dictionaries(t))]
-    outside = [key for key in others if not key.startswith(entry.prefix) and not is_counter(key)]
     groups: dict[str, list[str]] = {}
-    for key in outside:
-        groups.setdefault(key.partition(".")[0], []).append(key)
+    for key in map(without_inner_wrappers, _with_tensors(value)):
+        if not key.startswith(entry.prefix) and not is_counter(key):
+            groups.setdefault(key.partition(".")[0], []).append(key)
     for first, keys in groups.items():
         yield keys[0] if len(keys) == 1 else f"{first} ({len(keys)} tensors)"
+
+
+def _with_tensors(value: Any) -> list[str]:
+    """Return the names in a container of tensors, and of what holds tensors."""
+    return [k for k, c in _children(value).items() if _is_tensor(c) or any(_dictionaries(c))]

@@ -57,10 +57,19 @@ def _settings(config: Mapping[str, Any], files: ModelFiles) -> Settings:
     if kind not in _KINDS:
         named = f"model_type {shown(kind)}" if kind else "no model_type"
         raise WeightsError(f"{files.config}: has {named}; regnet reads 'regnet'")
-    labels = _transformers_labels(config)
+    labels, about_output = _transformers_labels(config), _output(config)
     if files.preprocessor is None:
-        return Settings(labels)
-    return Settings(labels, *_transformers_protocol(read_json(files.preprocessor)))
+        return Settings(labels, assumed=about_output)
+    preprocess, about_protocol = _transformers_protocol(read_json(files.preprocessor))
+    return Settings(labels, preprocess, (*about_protocol, *about_output))
+
+
+def _output(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a sentence if the network was not trained to tell one class of several."""
+    problem = config.get("problem_type") or "single_label_classification"
+    if problem == "single_label_classification":
+        return ()
+    return (f"output: a softmax over the classes, but config.json says problem_type {problem}",)
 
 
 def _transformers_labels(config: Mapping[str, Any]) -> Labels | None:
@@ -141,6 +150,7 @@ def _transformers_protocol(values: Mapping[str, Any]) -> tuple[Preprocess, tuple
         mean=mean,
         std=std,
     )
+    strange += ["BGR photos"] if values.get("do_flip_channel_order", False) else []
     strange += [] if crop <= resize else [f"a crop of {crop} padded with black"]
     return preprocess, _said(preprocess, strange)
 

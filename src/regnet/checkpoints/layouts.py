@@ -39,6 +39,9 @@ _BLOCK_PARTS = {
 
 # Counters of wrappers (torch's AveragedModel) and profilers (thop), no part of the network.
 _COUNTERS = frozenset({"n_averaged", "total_ops", "total_params"})
+_INNER_WRAPPERS = re.compile(
+    r"(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
+)
 # What transformers' network without a head (RegNetModel) lacks before all its keys.
 _WITH_HEAD = "regnet."
 
@@ -227,6 +230,11 @@ TRANSFORMERS = Layout(
 )
 
 LAYOUTS: tuple[Layout, ...] = (PYCLS, TIMM, TORCHVISION, TRANSFORMERS)
+
+
+def without_inner_wrappers(key: str) -> str:
+    """Return a key without what torch.compile, FSDP and recomputing put inside of it."""
+    return _INNER_WRAPPERS.sub("", key)
 
 
 def is_counter(key: str) -> bool:

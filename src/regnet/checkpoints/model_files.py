@@ -22,6 +22,7 @@ _WEIGHTS = (
     "pytorch_model.pth",
     "model.pth",
 )
+_WEIGHTS_SUFFIXES = (".safetensors", ".bin", ".pth", ".pt")
 _DESCRIPTIONS = frozenset({"model_type", "architecture", "pretrained_cfg"})
 _SHARD = re.compile(r"(model|pytorch_model)-\d{5}-of-\d{5}(\.safetensors|\.bin)")
 
@@ -59,14 +60,15 @@ def is_model_folder(path: Path) -> bool:
 def model_files(path: Path) -> ModelFiles:
     """Return the files of a checkpoint: a file, a folder of Hugging Face's, or a file in one.
 
-    A file that has another name than those of Hugging Face, or no description beside it, is a
-    checkpoint of its own. Raises `WeightsError` where a folder has no description or no weights, or
-    a shard is missing.
+    A file of another name than Hugging Face's that is not alone, or without a description beside
+    it, is a checkpoint of its own. Raises `WeightsError` where a folder has no description or no
+    weights, or a shard is missing.
     """
     if path.is_dir():
         return _in_folder(path, _weights_in(path))
-    named = path.name in _WEIGHTS or _SHARD.fullmatch(path.name)
-    if named and _describes_a_model(path.with_name(CONFIG)):
+    if not _describes_a_model(path.with_name(CONFIG)):
+        return ModelFiles((path,))
+    if path.name in _WEIGHTS or _SHARD.fullmatch(path.name) or _only_weights(path.parent) == [path]:
         return _in_folder(path.parent, _whole(path))
     return ModelFiles((path,))
 
@@ -81,6 +83,7 @@ def _describes_a_model(config: Path) -> bool:
 
 def _weights_in(folder: Path) -> Path:
     present = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+    present = present or _only_weights(folder)
     if present and is_model_folder(folder):
         return present[0]
     missing = [] if is_model_folder(folder) else [CONFIG]
@@ -89,6 +92,12 @@ def _weights_in(folder: Path) -> Path:
         f"{folder}: a folder is a model if it is one of Hugging Face's: it lacks "
         f"{' and '.join(missing)}. Name a checkpoint file"
     )
+
+
+def _only_weights(folder: Path) -> list[Path]:
+    """Return the one file of weights in a folder; none if there are several."""
+    found = [path for path in sorted(folder.iterdir()) if path.suffix in _WEIGHTS_SUFFIXES]
+    return found if len(found) == 1 and found[0].is_file() else []
 
 
 def _whole(path: Path) -> Path:

@@ -7,14 +7,7 @@ _NAMES: Final = frozenset(
     (
         *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology
         *("@__thumb", "@recycle", "@recently-snapshot"),  # QNAP
-        *(
-            "$recycle.bin",
-            "recycler",
-            "recycled",
-            "system volume information",
-            "thumbs.db",
-            "desktop.ini",
-        ),
+        *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"),  # Windows
         *("__macosx", "network trash folder", "temporary items", "icon\r"),  # macOS
         *("lost+found", "~snapshot", "__pycache__"),
     )

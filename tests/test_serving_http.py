@@ -116,12 +116,13 @@ def test_triton_reads_what_a_model_has_done(triton: Any, served: Served) -> None
     post(served, "/v1/classify?model=again", content=PHOTOS[0])
     with pytest.raises(InferenceServerException):
         triton.infer("again", [photos_tensor([b"no photo"])])
+    assert post(served, "/v1/classify?model=again", content=b"no photo").status_code == 422
     after = figures()
     assert (after["name"], after["version"]) == ("again", "1")
     assert after["inference_count"] - before["inference_count"] == len(PHOTOS) + 1
     stats = after["inference_stats"]
     assert stats["success"]["count"] - before["inference_stats"]["success"]["count"] == 2
-    assert stats["fail"]["count"] - before["inference_stats"]["fail"]["count"] == 1
+    assert stats["fail"]["count"] - before["inference_stats"]["fail"]["count"] == 2
     assert stats["success"]["ns"] > stats["compute_infer"]["ns"] > 0
     assert stats["cache_hit"] == {"count": 0, "ns": 0}
     images = [one["batch_size"] * one["compute_infer"]["count"] for one in after["batch_stats"]]

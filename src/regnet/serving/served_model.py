@@ -131,7 +131,8 @@ class ServedModel:
                 for photo, source in zip(given, sources, strict=True)
             ]
             found, timing = await self._batcher.submit(jobs, sizes=sizes, deadline=deadline)
-            succeeded(timing)
+            if any(prediction.error is None for prediction in found):
+                succeeded(timing)
         return found, timing
 
     async def probabilities(

@@ -1,5 +1,6 @@
 """One reading of a data set's folders, for the doctor, a training and an evaluation alike."""
 
+import random
 import shutil
 from pathlib import Path
 
@@ -98,6 +99,7 @@ USED = {
     "a copy of it inside": (
         (*under("train", "val"), *under("x/train", "x/val")), "train", "val", ("x",)
     ),
+    "a wrapper with the name of a class": (under("dog"), "", None, ()),
     "the vehicle": (("bus", "car", "train"), "", None, ()),
     "folders in classes": (("cat/a", "cat/b", "dog/c"), "", None, ()),
     "the same kinds of files in classes": (
@@ -157,6 +159,26 @@ def test_what_is_unclear_is_an_error_of_both(case: str, tmp_path: Path) -> None:
         )
         or errors[0].code in ("splits-in-classes", "splits-as-classes", "no-images")
     )
+
+
+TOPS = ("train", "val", "test", "training_set", "dev", "seg_pred", "docs", "cat", "dog", "A")
+
+
+@pytest.mark.parametrize("seed", range(100))
+def test_the_doctor_and_a_training_always_agree(seed: int, tmp_path: Path) -> None:
+    draw = random.Random(seed)
+    wrapper = draw.choice(("", "images/", "x/y/"))
+    inner = draw.sample(("cat", "dog", "emu"), draw.randint(1, 3))
+    places = [f"{top}/{wrapper}{name}" for top in draw.sample(TOPS, 3) for name in inner]
+    kept = draw.sample(places, draw.randint(2, len(places)))
+    write(tmp_path, *kept, *draw.sample(TOPS, draw.randint(0, 1)))
+    try:
+        sets = open_photo_sets(tmp_path, None, None, seed=0)
+    except RegNetError:
+        sets = None
+    tree = open_tree(tmp_path)
+    assert bool(errors_of(layout_findings(tree))) == (sets is None)
+    assert sets is None or tuple(label.name for label in sets.labels) == tree.classes
 
 
 @pytest.mark.parametrize("suffix", ["zip", "tar", "gztar"])

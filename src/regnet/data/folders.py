@@ -88,9 +88,13 @@ def read_layout(
 ) -> Layout:
     """Return the layout of photos in these folders ("" is the top).
 
-    A folder with nothing in it but a folder stands for that one, unless it `is_class`.
+    A folder with nothing in it but a folder stands for that one, unless it `is_class` and does not
+    hold several classes itself.
     """
-    root, top = _unwrapped("", _tree(folders), lambda name: is_class(name) or _trains(name))
+    tree = _tree(folders)
+    root, top = _unwrapped("", tree, _trains)
+    if len(top.folders) < 2 or not all(map(is_class, top.folders)):
+        root, top = _unwrapped("", tree, lambda name: is_class(name) or _trains(name))
     children = tuple(sorted(top.folders))
     if not children:
         return Layout("flat", root, (), top.photos)
@@ -105,8 +109,10 @@ def read_layout(
     tops = {split.top for split in splits}
     beside = tuple(child for child in children if _join(root, child) not in tops)
     holds_classes = any(top.folders[name].folders for name in roles if roles[name] in ROLES)
-    kind: Kind = "splits" if holds_classes else "classes"
-    return Layout(kind, root, children, top.photos, splits, beside)
+    if holds_classes:
+        return Layout("splits", root, children, top.photos, splits, beside)
+    flat = _names_of_splits(sorted(roles)) if len(children) > 1 else None
+    return Layout("classes", root, children, top.photos, splits, beside, flat)
 
 
 def _trains(name: str) -> bool:
@@ -188,13 +194,10 @@ def _splits(root: str, top: _Folder, roles: Mapping[str, Role]) -> tuple[Split, 
     if not _clearly_splits(top, roles):
         return ()
     named = sorted((ROLES.index(role), name) for name, role in roles.items() if role in ROLES)
-    inner = Counter(
-        inner
-        for _, name in named
-        for inner in (top.folders[name].folders if len(top.folders[name].folders) > 1 else ())
-    )
+    insides = [_unwrapped("", top.folders[name], lambda name: False)[1] for _, name in named]
+    classes = {name for inside in insides if len(inside.folders) > 1 for name in inside.folders}
     return tuple(
-        Split(roles[name], path, _class_root(path, top.folders[name], inner))
+        Split(roles[name], path, _class_root(path, top.folders[name], classes))
         for _, name in named
         for path in [_join(root, name)]
     )
@@ -205,8 +208,9 @@ def _class_root(top: str, folder: _Folder, classes: Collection[str]) -> str:
 
     `classes` are those of the splits. A lone folder that holds no two others is a class.
     """
-    root, below = _unwrapped(top, folder, classes.__contains__)
-    return root if len(below.folders) > 1 or set(root.split("/")) == set(top.split("/")) else top
+    root, inside = _unwrapped(top, folder, classes.__contains__)
+    several = len(inside.folders) > 1 or inside.folders.keys() <= classes
+    return root if several or set(root.split("/")) == set(top.split("/")) else top
 
 
 def _with_splits_inside(top: _Folder) -> tuple[str, ...]:

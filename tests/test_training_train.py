@@ -2,6 +2,7 @@
 
 import json
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -820,3 +821,105 @@ def test_a_disk_that_fills_while_the_model_is_written(
     assert "\n" not in str(caught.value)
     found = train(folder=tmp_path / "run", resume=True)
     assert (found.finished, len(found.records)) == (True, 1)
+
+
+def _break(paths: Any) -> None:
+    for path in paths:
+        path.write_bytes(b"no photo")
+
+
+def test_validation_photos_that_cannot_be_read_do_not_count(
+    tmp_path: Path, learnt: Training
+) -> None:
+    write_photos(tmp_path / "p" / "train", 12)
+    val = write_photos(tmp_path / "p" / "val", 4, seed=1)
+    _break([val / "blue" / "000.png", *(val / "red").iterdir()])
+    said: list[str] = []
+    found = a_run(
+        tmp_path / "p",
+        tmp_path / "run",
+        say=said.append,
+        model=None,
+        recipe=RECIPE.changed("transfer", pretrained=True),
+        weights=learnt.weights,
+    )
+    assert (found.val_photos, found.val_read, len(found.unreadable)) == (12, 7, 5)
+    assert (found.to_dict()["val_read"], found.top1) == (7, 1.0)
+    assert all(record.val_top1 == 1.0 for record in found.records)
+    for remark in (
+        "7 of 12 validation photos can be read; the others do not count.",
+        "1 class has no validation photo that can be read: red.",
+    ):
+        assert f"warning: {remark}" in said
+        assert remark in found.remarks
+
+
+@pytest.mark.parametrize("memory", [0, 1 << 30])
+def test_validation_photos_none_of_which_can_be_read(tmp_path: Path, memory: int) -> None:
+    write_photos(tmp_path / "p" / "train", 12)
+    _break(write_photos(tmp_path / "p" / "val", 4, seed=1).rglob("*.png"))
+    watcher = Recorder()
+    with pytest.raises(
+        TrainingError, match="none of the 12 validation photos can be read, such as"
+    ):
+        a_run(tmp_path / "p", tmp_path / "run", watcher=watcher, memory=memory)
+    assert watcher.steps == 0
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_class_without_a_training_photo_that_can_be_read_is_named(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "p", 12)
+    _break((photos / "green").iterdir())
+    with pytest.raises(
+        TrainingError, match=r"1 class has no training photo .* be read: green \(such"
+    ):
+        a_run(tmp_path / "p", tmp_path / "run")
+
+
+def test_classes_too_small_to_hold_out_a_tenth_are_said(tmp_path: Path) -> None:
+    write_photos(tmp_path / "p", 12, classes=["red", "blue"])
+    write_photos(tmp_path / "p", 2, classes=["green"])
+    sets = open_photo_sets(tmp_path / "p", None, None, seed=0)
+    (found,) = [f for f in sets.findings if f.code == "too-few-to-hold-out"]
+    assert found.severity == "warning"
+    assert found.text.startswith(
+        "1 class is too small to hold out a tenth (under 5 photos): green."
+    )
+    assert "no photo of them validates" in found.text
+    write_photos(tmp_path / "q", 2)
+    sets = open_photo_sets(tmp_path / "q", None, None, seed=0)
+    assert sets.validation is None
+    assert any("no photo validates, so nothing tells" in f.text for f in sets.findings)
+
+
+def _zipped(folder: Path, path: Path) -> Path:
+    with zipfile.ZipFile(path, "w") as archive:
+        for photo in sorted(folder.rglob("*.png")):
+            archive.write(photo, photo.relative_to(folder))
+    return path
+
+
+def test_photos_that_train_and_validate_are_found_by_content(tmp_path: Path) -> None:
+    photos = write_photos(tmp_path / "a", 6)
+    archive = _zipped(photos, tmp_path / "a.zip")
+    renamed = tmp_path / "renamed"
+    for place, photo in enumerate(sorted(photos.rglob("*.png"))):
+        other = renamed / photo.parent.name / f"other{place}.png"
+        other.parent.mkdir(parents=True, exist_ok=True)
+        other.write_bytes(photo.read_bytes())
+    for train_on, val in ((archive, archive), (photos, archive), (photos, renamed)):
+        with pytest.raises(
+            TrainingError, match=r"18 of 18 validation photos \(100 %\).*byte by byte"
+        ):
+            open_photo_sets(train_on, val, None, seed=0)
+    fresh = write_photos(tmp_path / "fresh", 6, seed=1)
+    assert not _codes(open_photo_sets(photos, fresh, None, seed=0)) & {"same-files"}
+    (fresh / "red" / "copy.png").write_bytes((photos / "red" / "000.png").read_bytes())
+    sets = open_photo_sets(photos, fresh, None, seed=0)
+    (found,) = [f for f in sets.findings if f.code == "same-files"]
+    assert (found.severity, found.count) == ("warning", 1)
+    assert found.files[0].source.endswith("red/copy.png")
+
+
+def _codes(sets: Any) -> set[str]:
+    return {finding.code for finding in sets.findings}

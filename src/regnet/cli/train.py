@@ -222,10 +222,16 @@ def train(
     raise typer.Exit(EXIT_SOME_FAILED if training.unreadable else EXIT_OK)
 
 
+def _validating(training: "Training") -> str:
+    """Return how many photos validated, of how many."""
+    read, count = training.val_read, training.val_photos
+    return f"{count:,}" if read == count else f"{read:,} of {count:,}"
+
+
 def _lines(training: "Training") -> Iterator[str]:
     yield str(training.model)
     yield (
-        f"  photos      {training.train_photos:,} to learn from, {training.val_photos:,} to "
+        f"  photos      {training.train_photos:,} to learn from, {_validating(training)} to "
         "validate"
     )
     for photo in training.unreadable[:SHOWN]:

@@ -43,7 +43,8 @@ class MemberDataset:
         """Yield the images from a position on; raises `DatasetError` where the files changed."""
         for position, item in enumerate(self._listing.images(self.path)):
             if position >= start:
-                yield LabelledItem(item.source, self._truths[position], item.read)
+                size = self._listing.sizes[position]
+                yield LabelledItem(item.source, self._truths[position], item.read, size)
 
     def find(self, sources: Collection[str]) -> dict[str, LabelledItem]:
         """Return the images of these names, in one pass; unknown names are left out."""

@@ -9,12 +9,14 @@ from typing import Protocol
 class LabelledItem:
     """One image: its reported name, the model's class that is true, its bytes once wanted.
 
-    `read` is thread-safe and raises `ImageError` with the reason.
+    `read` is thread-safe and raises `ImageError` with the reason. `size` is its bytes, None where
+    that is not known before it is read.
     """
 
     source: str
     truth: int
     read: Callable[[], bytes]
+    size: int | None = None
 
 
 class Dataset(Protocol):

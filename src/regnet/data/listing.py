@@ -12,12 +12,13 @@ from regnet.errors import DatasetError
 
 
 class Listing:
-    """The images below a folder of members: which directory each is in, 8 bytes an image."""
+    """The images below a folder of members: directory and bytes of each, in 16 bytes an image."""
 
     def __init__(self, members: Members, inner: str) -> None:
         self.members, self.inner = members, inner
         self.directories: dict[str, int] = {}
         self.marks = array("I")
+        self.sizes = array("q")
         self._places = array("I")
         self._hash = hashlib.sha256()
         for name, size in members.sizes():
@@ -28,6 +29,7 @@ class Listing:
         directory = path.rpartition("/")[0]
         self._places.append(self.directories.setdefault(directory, len(self.directories)))
         self.marks.append(mark(name))
+        self.sizes.append(size)
         self._hash.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))
 
     def __len__(self) -> int:

@@ -15,6 +15,9 @@ IMBALANCE: Final = 10
 FEW: Final = 10
 """Classes with fewer training photos are named in a warning."""
 
+HOLDOUT: Final = 0.1
+"""The share of each class's photos that validates where there is no split for it."""
+
 SAME_FILES: Final = 0.5
 """From this share of a split's files with a training file's name and size on, they are the same."""
 
@@ -45,6 +48,7 @@ def quick_findings(
         *_similar_names(classes),
         *_empty_classes(classes, train, val),
         *(() if val is None else split_gaps(classes, train, val, split="validation")),
+        *(_too_few_to_hold_out(classes, train) if val is None else ()),
         *_sizes_of_classes(classes, train),
         *_files(train_files, val_files),
     ]
@@ -183,6 +187,37 @@ def _unseen(names: Sequence[str], split: str, *, most: bool) -> Finding:
         f"{what} {_have(len(names))} no photos in the {split} split: {quoted(names)}.",
         "Its accuracy says nothing of them. Move some of their training photos there.",
         count=len(names),
+    )
+
+
+def held_out_of(photos: int) -> int:
+    """Return how many of a class's photos validate where there is no split for it: a tenth."""
+    return int(HOLDOUT * photos + 0.5)
+
+
+def _too_few_to_hold_out(classes: Sequence[str], train: Sequence[int]) -> tuple[Finding, ...]:
+    """Return the classes of which no photo would validate."""
+    small = [
+        n for n, photos in zip(classes, train, strict=True) if photos and not held_out_of(photos)
+    ]
+    if not small:
+        return ()
+    every = len(small) == sum(map(bool, train))
+    what = counted(len(small), "class is", "classes are")
+    effect = (
+        "no photo validates, so nothing tells how good the model is or which epoch is the best."
+        if every
+        else "no photo of them validates, so the accuracy says nothing of them."
+    )
+    return (
+        Finding(
+            "too-few-to-hold-out",
+            "warning",
+            f"{what} too small to hold out a tenth (under 5 photos): {quoted(small)}. Without a "
+            f"validation split, {effect}",
+            "Name photos to validate with (--val, or DATASET/val), or add photos.",
+            count=len(small),
+        ),
     )
 
 

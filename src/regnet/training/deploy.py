@@ -101,6 +101,7 @@ class _Deployment:
         some = metrics.top1.images > 0
         self.training = replace(
             self.training,
+            val_read=metrics.images - metrics.unreadable,
             top1=metrics.top1.value if some else None,
             top5=metrics.top5.value if some else None,
             unreadable=(*self.training.unreadable, *failed),

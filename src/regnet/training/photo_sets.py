@@ -3,20 +3,17 @@
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import numpy as np
 
 from regnet.data.class_folders import TrainingFolders, folder_labels, training_folders
 from regnet.data.dataset import open_dataset
 from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
-from regnet.doctor.findings import Finding, errors_of, quoted
-from regnet.doctor.quick import quick_findings
+from regnet.doctor.findings import Finding, errors_of, quoted, worst_first
+from regnet.doctor.quick import held_out_of, quick_findings
 from regnet.errors import DatasetError, TrainingError
 from regnet.labels import Labels
-
-HOLDOUT: Final = 0.1
-"""The share of each class's photos that validates where there is no split for it."""
+from regnet.training.leaks import leak_findings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,9 +113,9 @@ def _findings(
         [*(label.name or label.wnid for label in labels), *empty],
         _counts(items, count),
         None if other is None else _counts(val, count),
-        train_files=_sizes(items),
-        val_files=_sizes(val),
+        train_files=_sizes((*items, *val)),
     )
+    findings = worst_first((*findings, *leak_findings(items, val)))
     if errors := errors_of(findings):
         reasons = " ".join(f"{error.text} {error.remedy}" for error in errors)
         raise TrainingError(f"these photos would waste the training. {reasons}")
@@ -131,12 +128,10 @@ def _counts(items: Sequence[LabelledItem], classes: int) -> list[int]:
 
 
 def _sizes(items: Sequence[LabelledItem]) -> Iterator[tuple[str, int]]:
-    """Yield names and sizes of photos that are files of their own."""
+    """Yield names and sizes of photos whose size is known."""
     for item in items:
-        try:
-            yield item.source, Path(item.source).stat().st_size
-        except OSError:  # inside an archive
-            return
+        if item.size is not None:
+            yield item.source, item.size
 
 
 def hold_out(
@@ -148,7 +143,7 @@ def hold_out(
     held: set[int] = set()
     for truth in np.unique(truths):
         places = random.permutation(np.flatnonzero(truths == truth))
-        held |= set(places[: int(HOLDOUT * len(places) + 0.5)].tolist())
+        held |= set(places[: held_out_of(len(places))].tolist())
     kept = tuple(item for place, item in enumerate(items) if place not in held)
     return kept, tuple(items[place] for place in sorted(held))
 

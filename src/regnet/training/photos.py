@@ -81,6 +81,10 @@ class Photos:
         """Those held in memory that could not be read."""
         return tuple(photo for photo in self._held if isinstance(photo, Unreadable))
 
+    def is_lost(self, number: int) -> bool:
+        """Return whether a photo is held in memory as one that cannot be read."""
+        return number < len(self._held) and isinstance(self._held[number], Unreadable)
+
     def pixels(self, number: int) -> Pixels | Unreadable:
         """Return the pixels (H, W, 3) BGR of a photo, or why there are none. Thread-safe."""
         if number < len(self._held):
@@ -235,6 +239,8 @@ class CentreCrops:
 
     def shared(self, process: int, processes: int) -> "CentreCrops":
         """Return a process's share of each batch, which is empty where there are too few photos."""
+        if processes == 1:
+            return self
         return CentreCrops(
             self._items,
             self._preprocess,
@@ -245,6 +251,16 @@ class CentreCrops:
 
     def __len__(self) -> int:
         return len(self._items)
+
+    @property
+    def truths(self) -> NDArray[np.int64]:
+        """The classes of all photos, also of those that cannot be read."""
+        return np.array([item.truth for item in self._items], np.int64)
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the crops stay in memory once they were read."""
+        return self._kept is not None
 
     @property
     def count(self) -> int:

@@ -29,6 +29,7 @@ from regnet.training.normalise import Normalise
 from regnet.training.past import Past, read_past
 from regnet.training.photo_sets import PhotoSets, open_photo_sets
 from regnet.training.photos import CentreCrops, Photos
+from regnet.training.readable import readable_validation, require_readable
 from regnet.training.recipe import Recipe, write_recipe
 from regnet.training.resolve import require_size, require_statistics, resolved
 from regnet.training.run_checkpoint import LAST, read_run
@@ -109,14 +110,17 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
     assumed = _Assumed(start, tuple(zip(recipe.teachers, job.teachers, strict=True)))
     if fabric.is_global_zero:
         assumed.warn()
+    require_readable(job.photos, sets.labels)
+    unreadable = readable_validation(job.validation, sets.labels, task.watch, fabric.world_size)
     trainer = Trainer(job, network, fabric)
     history = _history(trainer, folder, fabric, resume=task.resume)
     if fabric.is_global_zero:
         write_recipe(folder / RECIPE, recipe, plan.notes)
     watcher = FirstSpeaks(task.watcher, first=fabric.is_global_zero)
-    _require_readable(job.photos)
-    for photo in job.photos.unreadable:
+    for photo in (*job.photos.unreadable, *unreadable.photos):
         watcher.skipped(photo)
+    for remark in unreadable.remarks:
+        task.say(f"warning: {remark}")
     _train(trainer, history, watcher)
     fabric.barrier()
     training = Training(
@@ -127,7 +131,11 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
         train_photos=len(sets.train),
         val_photos=0 if sets.validation is None else sets.validation.count,
         unreadable=tuple(watcher.unreadable.values()),
-        remarks=(*(finding.text for finding in sets.findings), *plan.notes),
+        remarks=(
+            *(finding.text for finding in sets.findings),
+            *unreadable.remarks,
+            *plan.notes,
+        ),
         rank=fabric.global_rank,
         assumed=assumed.sentences,
     )
@@ -287,14 +295,6 @@ def _job(task: Task, plan: _Plan, sets: PhotoSets, folder: Path, fabric: Any) ->
             "notes": list(plan.notes),
         },
     )
-
-
-def _require_readable(photos: Photos) -> None:
-    if len(photos.unreadable) == len(photos):
-        first = photos.unreadable[0]
-        raise TrainingError(
-            f"none of the {len(photos):,} photos can be read, such as {first.source}: {first.error}"
-        )
 
 
 def _validation(photos: Dataset | None, recipe: Recipe, memory: int) -> CentreCrops | None:

@@ -77,10 +77,10 @@ class Training:
 
     `model` is the converted model (.xml), `weights` the file it was converted from, of `epoch`,
     counted from 1; both are None before the end. `top1` and `top5` in [0, 1] are the model's own on
-    the `val_photos` photos that it was validated with, None without any. `calibrated` says whether
-    its probabilities are. `report` is an HTML page, `unreadable` the photos left out. `figures` has
-    the evaluation's and the calibration's. `rank` is the process, of several, that returns this.
-    `assumed` is what had to be assumed about the model that training began with, and its teachers.
+    the `val_read` of the `val_photos` validation photos that could be read, None without any.
+    `calibrated` says whether its probabilities are. `report` is an HTML page, `unreadable` the
+    photos left out. `figures` has the evaluation's and the calibration's. `rank` is the process, of
+    several, that returns this.
     """
 
     folder: Path
@@ -89,6 +89,7 @@ class Training:
     records: tuple[EpochRecord, ...]
     train_photos: int
     val_photos: int
+    val_read: int = 0
     epoch: int = 0
     weights: Path | None = None
     model: Path | None = None
@@ -125,6 +126,7 @@ class Training:
             "calibrated": self.calibrated,
             "train_photos": self.train_photos,
             "val_photos": self.val_photos,
+            "val_read": self.val_read,
             "assumed": list(self.assumed),
             "unreadable": len(self.unreadable),
             "unreadable_images": [

@@ -48,8 +48,8 @@ def quick_findings(
         *_similar_names(classes),
         *_empty_classes(classes, train, val),
         *(() if val is None else split_gaps(classes, train, val, split="validation")),
-        *(_too_few_to_hold_out(classes, train) if val is None else ()),
         *_sizes_of_classes(classes, train),
+        *(_too_few_to_hold_out(classes, train) if val is None else ()),
         *_files(train_files, val_files),
     ]
     return worst_first(found)

@@ -159,6 +159,14 @@ def test_weights_that_are_not_numbers_are_a_sentence(bad: float, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_outputs_that_float32_cannot_hold_are_a_sentence(tmp_path: Path) -> None:
+    network = confident(SMALL)
+    network.head.fc.weight.data *= 1e38
+    with pytest.raises(ConversionError, match="beyond float32"):
+        convert(network, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_logits_that_are_all_the_same_are_no_division_by_zero(tmp_path: Path) -> None:
     network = confident(SMALL)
     for parameter in network.head.fc.parameters():

@@ -39,13 +39,9 @@ def export_network(
     from regnet.written_model import read_written, run_written
 
     half = metadata.precision == "fp16"
-    folded = fold_batch_norm(network)
-    stored = _rounded_to_fp16(folded) if half else network
-    weights = {
-        name: value.numpy() for name, value in (stored if half else folded).state_dict().items()
-    }
+    stored = _rounded_to_fp16(fold_batch_norm(network)) if half else network
     with new_folder_beside(path) as scratch:
-        names, bound = _write(scratch / path.name, weights, metadata, images)
+        names, bound = _write(scratch / path.name, _weights(stored), metadata, images)
         pixels, rows = run_written(scratch / path.name, metadata, images)
         reference = Reference(stored, metadata.preprocess, pixels)
         proof = reference.proof(rows)
@@ -58,6 +54,11 @@ def export_network(
 def probabilities(network: RegNet, metadata: ModelMetadata, pixels: Pixels) -> Pixels:
     """Return the network's probabilities (N, classes) for raw pixels (N, 3, H, W), one by one."""
     return forward(network, metadata.preprocess, pixels).probabilities.astype(np.float32)
+
+
+def _weights(network: RegNet) -> dict[str, Any]:
+    """Return weights and biases by name, with batch norm inside the convolutions."""
+    return {name: value.numpy() for name, value in fold_batch_norm(network).state_dict().items()}
 
 
 def _rounded_to_fp16(folded: RegNet) -> RegNet:

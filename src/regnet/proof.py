@@ -35,7 +35,7 @@ class Reference:
     """A network's float64 outputs for raw pixels (N, 3, H, W), and the distance of its float32.
 
     Images are run one by one. Batch norm is not folded unless it is in `network`. Raises
-    `ConversionError` if the outputs are not finite.
+    `ConversionError` if the outputs are not finite in either precision.
     """
 
     def __init__(
@@ -51,6 +51,10 @@ class Reference:
             self.distance(forward(network, preprocess, pixels, input_scale=1 + ulps * _ULP))
             for ulps in (0, 2, -2)
         ]
+        if not math.isfinite(max(distance.logits for distance in near)):
+            raise ConversionError(
+                "the network's outputs are beyond float32 on the sample photos; nothing was written"
+            )
         self.float32 = Distance(
             max(distance.probabilities for distance in near),
             max(distance.logits for distance in near),

@@ -81,6 +81,16 @@ def test_another_run_is_refused_and_named(place: str, name: str) -> None:
         pass
 
 
+def test_what_a_killed_run_was_writing_is_not_taken_for_its_results(tmp_path: Path) -> None:
+    with open_output(str(tmp_path), RUN) as output:
+        output.add(*part(1))
+    (record,) = (tmp_path / "_finished").iterdir()
+    (tmp_path / "_finished" / f".{record.name}.x1y2z3").mkdir()
+    (tmp_path / ".part-00002.parquet.x1y2z3").mkdir()
+    with open_output(str(tmp_path), RUN) as output:
+        assert list(output.finished()) == ["part-00001.parquet"]
+
+
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("")
     with pytest.raises(OutputError, match="holds other files"), open_output(str(tmp_path), RUN):

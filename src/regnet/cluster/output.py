@@ -88,7 +88,7 @@ class Output:
         self._folder, self._shown = folder, shown
         self._identity: dict[str, Any] = json.loads(json.dumps({"format": 1, **identity}))
         if (data := folder.read(MANIFEST)) is None:
-            if names := [name for name in folder.names("") if name != _LOCK]:
+            if names := folder.names(""):
                 raise OutputError(
                     f"{shown}: holds other files ({names[0]}, ...): name a new folder"
                 )
@@ -199,7 +199,9 @@ class _LocalFolder:
 
     def names(self, folder: str) -> list[str]:
         try:
-            return sorted(path.name for path in (self._folder / folder).iterdir())
+            # A killed process leaves hidden folders, of files that it was writing.
+            names = (path.name for path in (self._folder / folder).iterdir())
+            return sorted(name for name in names if not name.startswith("."))
         except FileNotFoundError:
             return []
 

@@ -264,7 +264,7 @@ def test_a_backbone_with_a_head_beside_it(tmp_path: Path) -> None:
     state = under("0.model.", headless(weights()))
     state |= {"1.2.weight": torch.zeros(16), "1.4.weight": torch.zeros(5, 16)}
     torch.save({"model": state, "opt": OPTIMIZER}, tmp_path / "learner.pth")
-    with pytest.raises(MismatchError, match=r"under model/0\.model has no classifier.*1 \(2 tens"):
+    with pytest.raises(MismatchError, match=r"entry model/0\.model: .*no classifier.*1 \(2 tens"):
         read_checkpoint(tmp_path / "learner.pth")
     assert read_checkpoint(tmp_path / "learner.pth", new_head=3).classes == 3
 

@@ -117,7 +117,7 @@ _PATHS = (
     for name in (pure, pure.removeprefix("Pure"))
 )
 _RECORDS = (
-    *("argparse.Namespace", "types.SimpleNamespace", *_PATHS),
+    *("argparse.Namespace", "types.SimpleNamespace", "collections.UserDict", *_PATHS),
     *(f"datetime.{name}" for name in ("date", "time", "datetime", "timedelta", "timezone")),
     *("zoneinfo.ZoneInfo._unpickle", "time.struct_time"),
     *("decimal.Decimal", "fractions.Fraction", "uuid.UUID"),

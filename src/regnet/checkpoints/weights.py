@@ -113,6 +113,7 @@ def read_checkpoint(
     with _naming(path):
         recorded = _recorded(content)
         network = find_network(content.value, entry)
+    with _naming(path, network.entry.name if network.beside else "."):
         tensors = _named_tensors(network, head=new_head is None)
         found = infer_spec(_shapes(tensors), classes=new_head)
         described = files.config is not None  # by projects of one order and stride
@@ -190,12 +191,13 @@ def _labels(settings: Settings, spec: Spec, new_head: int | None) -> Labels | No
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Put the file's path before the message of whatever is wrong with it."""
+def _naming(path: Path, entry: str = ".") -> Iterator[None]:
+    """Put the file's path, and the entry in it, before the message of what is wrong with it."""
     try:
         yield
     except WeightsError as exc:
-        raise type(exc)(f"{path}: {exc}") from exc
+        where = path if entry == "." else f"{path}: entry {entry}"
+        raise type(exc)(f"{where}: {exc}") from exc
 
 
 def _recorded(content: Content) -> Provenance:
@@ -207,10 +209,9 @@ def _require_head(network: Network) -> None:
     """Refuse a network that is whole but for its classifier; say what lies beside it."""
     if network.entry.spec is None or network.entry.has_head:
         return
-    where = f" under {network.entry.name}" if network.entry.name != "." else ""
     beside = f" (beside it: {', '.join(network.beside[:5])})" if network.beside else ""
     raise MismatchError(
-        f"the network{where} has no classifier{beside}: ask for a new head, or train one with "
+        f"the network has no classifier{beside}: ask for a new head, or train one with "
         "`regnet train --weights`"
     )
 

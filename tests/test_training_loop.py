@@ -14,10 +14,11 @@ from training_runs import Recorder, items, job, recipe, resume, run, trainer
 
 from regnet.errors import OutputError, TrainingError
 from regnet.training.history import History
-from regnet.training.job import News
+from regnet.training.job import Best, News
 from regnet.training.loop import Trainer
 from regnet.training.run_checkpoint import LAST, read_run
 from regnet.training.schedule import learning_rate
+from regnet.training.soundness import has_exploded, is_off
 from regnet.training.validation import Score
 
 STEPS = 3  # of 96 photos in batches of 32
@@ -259,3 +260,25 @@ def test_a_loss_that_explodes_is_seen_before_a_checkpoint(tmp_path: Path) -> Non
     with pytest.raises(TrainingError, match=r"the loss has grown to \S+, in .* No checkpoint was"):
         made.run(History(tmp_path, tensorboard=False), Recorder(stop_after=2))
     assert not (tmp_path / LAST).exists()
+
+
+def test_a_loss_may_be_as_much_larger_as_its_weights(tmp_path: Path) -> None:
+    plain = job(tmp_path, recipe())
+    rare = [item for item in items(96) if item.truth or item.source == "photo-0.png"]
+    balanced = job(tmp_path, recipe(loss={"balanced": True}), photos=rare)
+    assert [has_exploded(loss, plain) for loss in (2.0, 70.0, 80.0, float("nan"))] == [
+        *(False, False),
+        *(True, True),
+    ]
+    assert not has_exploded(1000.0, balanced)  # one photo of 73 counts as much as 24
+    assert has_exploded(1500.0, balanced)
+
+
+@pytest.mark.parametrize(
+    ("loss", "best", "off"), [(1e9, 0.0, False), (1e9, 2.0, True), (60.0, 2.0, False)]
+)
+def test_the_first_validation_sets_no_limit(
+    loss: float, best: float, off: bool, tmp_path: Path
+) -> None:
+    known = Best(top1=0.5, loss=best, epoch=1) if best else Best()
+    assert is_off(Score(loss, 0.5, 1.0), known, job(tmp_path, recipe())) is off

@@ -43,8 +43,9 @@ name stands for its published weights, and `bundled` is the default.
 
 Everything goes into one folder: the recipe as it was followed, checkpoints, metrics.csv, \
 TensorBoard's files, and at the end the converted model, calibrated where photos suffice, and \
-report.html. Ctrl-C finishes the step and writes a checkpoint; --resume goes on from there, or \
-from wherever a run was killed, and ends with the same weights. Needs the extra `train`.
+report.html. Ctrl-C finishes the step and writes a checkpoint. `-o DIR --resume` continues from \
+there, or from wherever a run was killed, with the run's own options, and ends with the same \
+weights; --epochs and --lr may change. Needs the extra `train`.
 
 Exit status: 0 done, 1 done but some photos could not be read, 2 could not run, 130 interrupted.
 
@@ -56,7 +57,7 @@ Examples:
 
   regnet train imagenet/ --model regnetx-3.2gf --recipe paper --devices 8
 
-  regnet train imagenet/ --model regnetx-3.2gf --recipe modern -o runs/night --resume
+  regnet train -o runs/night --resume
 
   regnet train tiny.zip --val tiny-val.zip --model regnetx-200mf --small-stem --crop 64
 

@@ -215,7 +215,7 @@ def _too_few_to_hold_out(classes: Sequence[str], train: Sequence[int]) -> tuple[
             "warning",
             f"{what} too small to hold out a tenth (under 5 photos): {quoted(small)}. Without a "
             f"validation split, {effect}",
-            "Name photos to validate with (--val, or DATASET/val), or add photos.",
+            "Put some photos into a validation split (DATASET/val), or add photos.",
             count=len(small),
         ),
     )

@@ -23,15 +23,10 @@ from regnet.training.normalise import Normalise
 from regnet.training.optimizer import freeze, frozen_parts, make_optimizer, set_rate
 from regnet.training.processes import Processes
 from regnet.training.recipe import Augmentation
-from regnet.training.run_checkpoint import LAST, require_room, write_checkpoint
+from regnet.training.run_checkpoint import LAST, bytes_of_run, require_room, write_checkpoint
 from regnet.training.schedule import learning_rate
-from regnet.training.sharding import (
-    is_sharded,
-    load_optimizer,
-    own_part,
-    sharded_like,
-    whole,
-)
+from regnet.training.sharding import is_sharded, load_optimizer, sharded_like, whole
+from regnet.training.soundness import all_finite, has_exploded, is_off
 from regnet.training.stochastic_depth import StochasticDepth
 from regnet.training.sync_batch_norm import synchronise_batch_norm
 from regnet.training.teacher import mean_targets
@@ -42,7 +37,6 @@ CHUNK: Final = 32
 
 _NOISE: Final = 1 << 32  # the streams of random numbers of what disturbs the network
 _NEWS_EVERY: Final = 20  # steps: to look at the loss makes a GPU wait
-_EXPLODED: Final = 30  # times the loss of chance: no network comes back from there
 _LOWER: Final = 10  # times lower a rate is advised after that
 
 
@@ -59,7 +53,7 @@ class Trainer:
         self.processes = Processes(fabric)
         self.feed = Feed(job, self.processes, fabric.device)
         self.order = self.feed.order
-        require_room(job.folder, _checkpoint_bytes(network))
+        require_room(job.folder, bytes_of_run(network))
         freeze(network, recipe.transfer.freeze)
         synchronise_batch_norm(network, fabric.device)
         self.network: Any = fabric.setup_module(_prepared(network, job, fabric))
@@ -242,32 +236,19 @@ class Trainer:
 
     def _require_sound(self, score: Score | None = None) -> None:
         """Raise `TrainingError` where the state is not one to go on from; all must ask at once."""
-        loss = float(self._last_loss)
-        most = _EXPLODED * (1 + math.log(self.job.classes))
-        flags = (not self._is_finite(), not loss <= most, score is not None and self._is_off(score))
-        broken, exploded, off = self.processes.any(*flags)
+        loss, kept = float(self._last_loss), list(self.bare.state_dict().values())
+        kept += self.average.weights.values() if self.average else []
+        broken, exploded, off = self.processes.any(
+            not all_finite(kept),
+            has_exploded(loss, self.job),
+            score is not None and is_off(score, self.best, self.job),
+        )
         if broken:
             raise TrainingError(self._diverged("the weights are not finite any more"))
         if exploded:
             raise TrainingError(self._diverged(f"the loss has grown to {loss:.3g}"))
         if off and score:
             raise TrainingError(self._diverged(f"the validation loss is {score.loss:.3g}"))
-
-    def _is_off(self, score: Score) -> bool:
-        """Return whether a validation loss is no number, or far above the best one and chance.
-
-        Statistics of BN that are young yet may give a large one, too: so the first sets no limit.
-        """
-        best = self.best.loss if self.best.epoch else math.inf
-        most = _EXPLODED * max(best, 1 + math.log(self.job.classes))
-        return not math.isfinite(score.loss) or score.loss > most
-
-    def _is_finite(self) -> bool:
-        """Return whether all weights and statistics of this process are finite."""
-        kept = list(self.bare.state_dict().values())
-        kept += self.average.weights.values() if self.average else []
-        floats = (own_part(tensor) for tensor in kept if tensor.is_floating_point())
-        return bool(torch.stack([torch.isfinite(tensor).all() for tensor in floats]).all())
 
     def _alone(self, reason: str) -> str:
         saved = f"{self.job.folder / LAST} is whole, of {self.saved_at}: start all again with"
@@ -410,12 +391,3 @@ def _prepared(network: RegNet, job: Job, fabric: Fabric) -> Any:
     if compiled is None:  # perturbations are hooks, which take a compiled network apart
         compiled = fabric.device.type == "cuda" and not job.recipe.augmentation.perturbs
     return torch.compile(network, dynamic=False) if compiled else network
-
-
-def _checkpoint_bytes(network: RegNet) -> int:
-    """Return about what two checkpoints and the model take.
-
-    Weights, their mean, momentum and the best in each checkpoint; the weights' file and the IR.
-    """
-    size: int = sum(t.numel() * t.element_size() for t in network.state_dict().values())
-    return (2 * 4 + 2) * size

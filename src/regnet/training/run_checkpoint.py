@@ -72,6 +72,15 @@ def require_room(folder: Path, bytes_needed: int) -> None:
         )
 
 
+def bytes_of_run(network: torch.nn.Module) -> int:
+    """Return about what two checkpoints and the model take.
+
+    Weights, their mean, momentum and the best in each checkpoint; the weights' file and the IR.
+    """
+    size: int = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    return (2 * 4 + 2) * size
+
+
 def _remove_leftovers(path: Path) -> None:
     """Remove what a run that was killed in the middle of a write has left beside a checkpoint."""
     for folder in path.parent.glob(f".{glob.escape(path.name)}.*/"):

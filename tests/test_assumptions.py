@@ -26,6 +26,7 @@ from regnet.labels import imagenet_labels
 from regnet.library import Library
 from regnet.network import RegNet
 from regnet.protocol import OMZ
+from regnet.report.html import assumed_facts
 from regnet.samples import sample_photos
 from regnet.spec import AnyNetSpec, Stage
 from regnet.spec_file import write_spec
@@ -222,6 +223,20 @@ def test_other_entries_of_python_warn_once(bare: Path, own: Path, photos: Path) 
         assert found == [AssumptionWarning], name
 
 
+def test_what_is_made_of_a_model_says_it_too(bare: Path, photos: Path, tmp_path: Path) -> None:
+    converted = run("convert", bare, "-f", "onnx", "-o", tmp_path, "--json")
+    result = run("evaluate", json.loads(converted.stdout)["path"], photos, "--subset", "--json")
+    assert subjects(json.loads(result.stdout)["assumed"]) == ALL
+    assert "To give them: regnet convert CHECKPOINT --labels FILE" in lines(result)[0]
+    options = ("--samples", 10, "--checks", 110, "--min-agreement", 0, "--force", "-o", tmp_path)
+    whole = run("convert", Library().ir(bare), "--preprocessing", "graph", "-o", tmp_path, "--json")
+    assert subjects(json.loads(whole.stdout)["assumed"]) == ALL
+    assert len(lines(whole)) == 1
+    made = run("quantize", bare, "--calibration", photos, *options, "--json")
+    int8 = Path(json.loads(made.stdout)["path"])
+    assert subjects(read_model(int8).metadata.assumed) == ALL
+
+
 def test_rows_say_it_where_there_is_something(bare: Path) -> None:
     (row,) = run("classify", "-m", bare, CAT, "-f", "jsonl").stdout.splitlines()
     assert subjects(json.loads(row)["assumed"]) == ALL
@@ -258,3 +273,8 @@ def test_sentences_by_subject() -> None:
     assumed = ("names: a: b", "protocol: omz")
     assert without(assumed, "protocol") == ("names: a: b",)
     assert subject(assumed[0]) == "names"
+
+
+def test_a_report_has_a_line_of_them() -> None:
+    assert assumed_facts(("names: a", "channels: RGB")) == [("Assumed", "names: a; channels: RGB")]
+    assert assumed_facts(()) == []

@@ -27,7 +27,8 @@ class WholePhotoModel:
     """An IR that takes whole photos, and how it was checked on `photos` sample photos.
 
     `max_delta` is the largest difference of a probability from the model that takes crops, given
-    the pixels that this one computes; `pixel_bound` compares those with the protocol's.
+    the pixels that this one computes; `pixel_bound` compares those with the protocol's. `assumed`
+    is the model's.
     """
 
     path: Path
@@ -35,6 +36,7 @@ class WholePhotoModel:
     max_delta: float
     photos: int
     pixel_bound: PixelBound
+    assumed: tuple[str, ...] = ()
 
 
 def write_whole_photo_model(source: Path, folder: Path, *, name: str | None) -> WholePhotoModel:
@@ -56,7 +58,7 @@ def write_whole_photo_model(source: Path, folder: Path, *, name: str | None) -> 
         files = write_ir(whole, metadata, scratch / target.name)
         delta = _checked(graph, scratch / target.name, images)
         replace_all(scratch, folder, files)
-    return WholePhotoModel(target, tuple(files), delta, len(images), bound)
+    return WholePhotoModel(target, tuple(files), delta, len(images), bound, metadata.assumed)
 
 
 def _file_name(source: Path, name: str | None) -> str:

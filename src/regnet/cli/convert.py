@@ -43,6 +43,9 @@ Lightning or another training script (.pth, .ckpt, .safetensors ...), or a folde
 transformers or timm wrote. The architecture is found from the tensors. Needs the extra `torch`; \
 the result does not.
 
+What a checkpoint does not say (names of classes, protocol, order of channels, stem stride) is \
+assumed, and printed by every command that uses the model; the options here give it.
+
 With --layout repository the folder becomes one that OpenVINO Model Server and Triton load as it \
 is. MODEL may then also be `bundled` or an IR (.xml), which is only copied.
 
@@ -51,6 +54,8 @@ Examples:
   regnet convert regnetx-3.2gf -o models/
 
   regnet convert regnetx_032-ed0c7f7e.pth --precision fp16
+
+  regnet convert my.pth --labels classes.txt --protocol omz --crop 192
 
   regnet convert my.safetensors --format onnx --labels classes.txt
 
@@ -188,6 +193,7 @@ def _embed(model: str, changes: dict[str, Any], folder: Path) -> tuple[dict[str,
         written = write_whole_photo_model(path, folder, name=changes["name"])
     except OSError as exc:
         raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+    _warn(model, written.assumed)
     bound = written.pixel_bound
     lines = [
         str(written.path),
@@ -200,6 +206,7 @@ def _embed(model: str, changes: dict[str, Any], folder: Path) -> tuple[dict[str,
         "files": [str(folder / name) for name in written.files],
         "max_delta": written.max_delta,
         "pixel_bound": bound.to_dict(),
+        "assumed": list(written.assumed),
     }
     return values, "\n".join(lines)
 

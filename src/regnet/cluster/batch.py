@@ -201,6 +201,7 @@ def _identity(batch: Batch, metadata: ModelMetadata, sha256: str) -> dict[str, A
             "name": metadata.name,
             "sha256": sha256,
             "weights_sha384": metadata.weights_sha384,
+            "assumed": list(metadata.assumed),
         },
         "options": {
             "top_k": wanted.top_k,

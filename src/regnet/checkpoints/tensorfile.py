@@ -49,7 +49,7 @@ def read_content(path: Path) -> Content:
 
 
 def _kind(path: Path) -> Kind:
-    """Tell a file's format from its first bytes; names lie."""
+    """Tell a file's format from its first bytes; its suffix may be wrong."""
     try:
         with path.open("rb") as file:
             head = file.read(512)

@@ -209,6 +209,27 @@ def test_known_classes_settle_a_doubt(tmp_path: Path) -> None:
         open_dataset(tmp_path, (Label("", "cat"), Label("", "dog")))
 
 
+def test_a_test_split_that_is_asked_for_validates(tmp_path: Path) -> None:
+    write(tmp_path, *under("training_set", "test_set"))
+    sets = open_photo_sets(tmp_path, tmp_path / "test_set", None, seed=0)
+    assert (len(sets.train), sets.held_out) == (2 * PHOTOS, False)
+    assert not any("not used" in finding.text for finding in sets.findings)
+    sets = open_photo_sets(tmp_path, None, None, seed=0)
+    assert [f.text for f in sets.findings if "not used" in f.text] == [
+        f"Trains on {tmp_path}/training_set; test_set is not used."
+    ]
+
+
+def test_listed_classes_without_photos_are_refused_with_advice_that_holds(tmp_path: Path) -> None:
+    write(tmp_path, *CLASSES)
+    labels = tuple(Label("", name) for name in (*CLASSES, "emu"))
+    with pytest.raises(
+        RegNetError, match=r"1 class has no photos: emu\..*list of classes"
+    ) as caught:
+        open_photo_sets(tmp_path, None, labels, seed=0)
+    assert "--subset" not in str(caught.value)
+
+
 @pytest.mark.parametrize("case", ["Kaggle's sets", "seg", "plain splits", "a shared name"])
 def test_an_evaluation_names_the_splits(case: str, tmp_path: Path) -> None:
     places, *_ = USED[case]

@@ -58,10 +58,10 @@ def folder_labels(path: str | Path) -> Labels:
     layout = folders.layout
     if folders.parquet:
         return tuple(map(_label, parquet_class_names(folders.parquet, str(path))))
-    if layout.doubt and folders.labels is None:
-        raise DatasetError(f"{path}: {layout.doubt.text} {layout.doubt.remedy}")
     if len(layout.splits) > 1 or (layout.splits and layout.stray):
         raise _with_splits(path, layout)
+    if layout.doubt and folders.labels is None:
+        raise DatasetError(f"{path}: {layout.doubt.text} {layout.doubt.remedy}")
     if not folders.classes:
         raise _without_folders(path, folders)
     _require_names(path, folders.classes)
@@ -73,13 +73,14 @@ class TrainingFolders:
     """The photos to train on and, None without a split for it, to validate with.
 
     `unused` are the other splits, and folders beside them; `empty` are class folders without a
-    photo.
+    photo. Parquet files may list classes that have none (`listed`).
     """
 
     train: str
     val: str | None = None
     unused: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
+    listed: bool = False
 
 
 def training_folders(path: str | Path) -> TrainingFolders:
@@ -123,9 +124,9 @@ def _parquet_folders(files: Sequence[Path], path: str) -> TrainingFolders:
             )
         places[split.role] = split.place
     if len(splits) < 2 or "train" not in places:
-        return TrainingFolders(path)
+        return TrainingFolders(path, listed=True)
     unused = tuple(split.name for split in splits if split.role not in ("train", "val"))
-    return TrainingFolders(places["train"], places.get("val"), unused)
+    return TrainingFolders(places["train"], places.get("val"), unused, listed=True)
 
 
 def _empty(folders: Folders, path: str) -> tuple[str, ...]:

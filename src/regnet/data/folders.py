@@ -209,7 +209,7 @@ def _class_root(top: str, folder: _Folder, classes: Collection[str]) -> str:
     `classes` are those of the splits. A lone folder that holds no two others is a class.
     """
     root, inside = _unwrapped(top, folder, classes.__contains__)
-    several = len(inside.folders) > 1 or inside.folders.keys() <= classes
+    several = len(inside.folders) > 1 or set(inside.folders) <= set(classes)
     return root if several or set(root.split("/")) == set(top.split("/")) else top
 
 

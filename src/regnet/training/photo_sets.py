@@ -1,8 +1,8 @@
 """The photos of a run: to learn from and to validate with, and what is wrong with them."""
 
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
 
 import numpy as np
 
@@ -42,11 +42,14 @@ def open_photo_sets(
     where training on them would be a waste.
     """
     folders = _folders(dataset, known=labels is not None)
-    path, val = folders.train, val or folders.val
+    if val is not None:
+        folders = replace(folders, val=str(val))
+    path, val = folders.train, folders.val
     empty = () if labels else folders.empty
+    listed = labels is not None or folders.listed  # classes without photos are found below
     labels = labels or folder_labels(path)
     _require_classes(path, labels)
-    opened = open_dataset(path, labels)
+    opened = open_dataset(path, labels, subset=listed)
     items = tuple(opened.items())
     other = None if val is None else open_dataset(val, labels, subset=True)
     findings = (*_unused(folders), *_findings(labels, items, other, empty))
@@ -76,17 +79,19 @@ def _folders(dataset: str | Path, *, known: bool) -> TrainingFolders:
 
 def _unused(folders: TrainingFolders) -> tuple[Finding, ...]:
     """Return the note on the folders that are not used, if there are any."""
-    if not folders.unused:
+    validates = PurePath(folders.val or "").parts
+    unused = [name for name in folders.unused if name not in validates]
+    if not unused:
         return ()
     used = " and ".join(path for path in (folders.train, folders.val) if path)
-    are = "is" if len(folders.unused) == 1 else "are"
+    are = "is" if len(unused) == 1 else "are"
     return (
         Finding(
             "unused-folders",
             "note",
-            f"Trains on {used}; {quoted(folders.unused)} {are} not used.",
+            f"Trains on {used}; {quoted(unused)} {are} not used.",
             "Measure the model on a test split with `regnet evaluate` afterwards.",
-            count=len(folders.unused),
+            count=len(unused),
         ),
     )
 

@@ -153,7 +153,7 @@ def metadata(folder: Path, *, inside: str = "", label: str = "label") -> Path:
     for number in range(IMAGES):
         path = folder / inside / f"{folder.name}-{number}.jpg"
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(str(number % 3))
+        path.write_text(f"{number % 3} {path.name}")
         rows.append(f"{path.relative_to(folder).as_posix()},{NAMES[number % 3]}")
     (folder / "metadata.csv").write_text("\n".join([f"file_name,{label}", *rows]))
     return folder
@@ -164,7 +164,7 @@ def test_metadata_is_what_a_training_and_the_doctor_go_by(inside: str, tmp_path:
     metadata(tmp_path, inside=inside)
     sets = open_photo_sets(tmp_path, None, None, seed=0)
     assert [label.name for label in sets.labels] == NAMES
-    assert all(item.read().decode() == str(item.truth) for item in sets.train)
+    assert all(item.read().decode()[0] == str(item.truth) for item in sets.train)
     tree = open_tree(tmp_path)
     assert tree.counts == {"": dict.fromkeys(NAMES, IMAGES // 3)}
     assert not errors_of(layout_findings(tree))
@@ -179,7 +179,8 @@ def test_metadata_of_each_split(tmp_path: Path) -> None:
     assert sets.validation.count == IMAGES
     tree = open_tree(tmp_path)
     assert tree.counts == {name: dict.fromkeys(NAMES, IMAGES // 3) for name in ("train", "val")}
-    assert truths(tmp_path / "validation", PETS)[0] == ("0", 0)
+    found = truths(tmp_path / "validation", PETS)
+    assert all(text[0] == str(truth) for text, truth in found)
 
 
 def test_folders_and_metadata_must_not_disagree(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ PHOTOS = [
     "Trash",
     "trash",
     "recycle",
+    "recycled",
     "snapshot",
     "cats",
     "..",

@@ -311,6 +311,13 @@ def test_group_norm_is_named(tmp_path: Path) -> None:
         find_network(state)
 
 
+def test_names_without_end_do_not_take_for_ever() -> None:
+    state = {"encoder.layer.0.attention." + "query." * 200_000: torch.zeros(1)}
+    with pytest.raises(MismatchError, match="not a RegNet's weights") as caught:
+        find_network(state)
+    assert len(str(caught.value)) < 500
+
+
 def test_counters_of_tools_are_no_weights(tmp_path: Path) -> None:
     counters = {"total_ops": torch.zeros(1), "s1.b1.conv1.total_params": torch.zeros(1)}
     torch.save({**NET, **counters}, tmp_path / "profiled.pth")

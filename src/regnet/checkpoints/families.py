@@ -3,6 +3,8 @@
 import re
 from collections.abc import Iterable, Mapping
 
+from regnet.checkpoints.layouts import sensible
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 # Network -> the end of a key that it alone has, under whatever prefix; the first match counts.
@@ -47,7 +49,7 @@ def foreign_network(shapes: Shapes) -> str | None:
 
 def _first_ending(keys: Iterable[str], pattern: str) -> str | None:
     found = re.compile(rf"(.*\.)?{pattern}")
-    return next((key for key in keys if found.fullmatch(key)), None)
+    return next((key for key in sensible(keys) if found.fullmatch(key)), None)
 
 
 def _variant(shapes: Shapes) -> str | None:

@@ -8,7 +8,7 @@ here reads a file or knows a tensor. Sources: the model definitions of pycls, ti
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Literal
@@ -39,6 +39,7 @@ _BLOCK_PARTS = {
 
 # Counters of wrappers (torch's AveragedModel) and profilers (thop), no part of the network.
 _COUNTERS = frozenset({"n_averaged", "total_ops", "total_params"})
+_LONGEST = 500
 _INNER_WRAPPERS = re.compile(
     r"(?<=\.)(_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\."
 )
@@ -242,13 +243,18 @@ def is_counter(key: str) -> bool:
     return key.rpartition(".")[2] in _COUNTERS
 
 
+def sensible(keys: Iterable[str]) -> Iterator[str]:
+    """Yield the keys that are not too long to be a tensor's name; searching others takes long."""
+    return (key for key in keys if len(key) <= _LONGEST)
+
+
 def find_prefixes(keys: Iterable[str]) -> dict[str, Layout]:
     """Return each prefix under which blocks of a RegNet lie ("" for none), and their layout.
 
     Raises `MismatchError` if two layouts name as many tensors under a prefix.
     """
     counts: dict[str, Counter[LayoutName]] = {}
-    for key in keys:
+    for key in sensible(keys):
         for layout in LAYOUTS:
             if (prefix := layout.block_prefix(key)) is not None:
                 counts.setdefault(prefix, Counter())[layout.name] += 1
@@ -282,7 +288,7 @@ def _only_network(keys: list[str]) -> tuple[str, Layout]:
 
 def not_a_regnet(keys: Iterable[str]) -> MismatchError:
     """Return the error for tensors of which none is named as a RegNet's."""
-    some = ", ".join(itertools.islice(keys, 4))
+    some = ", ".join(f"{key:.80}" for key in itertools.islice(keys, 4))
     return MismatchError(
         f"these are not a RegNet's weights: no tensor is named as pycls, timm, torchvision or "
         f"transformers name a RegNet's blocks (the names here: {some or 'none'})"

@@ -680,6 +680,8 @@ def test_a_parquet_file_gives_its_rows(tmp_path: Path) -> None:
         assert [items[0].read(), items[5].read()] == [photos[0], photos[2]]
         assert "no bytes of an image" in reason(items[1])
         assert count_items([source]) == 6
+    odd = (tmp_path / "rows" / "a.parquet").rename(tmp_path / "odd")
+    assert [item.source for item in iter_items([odd])] == [f"{odd}#{row}" for row in range(3)]
     with pytest.warns(SkippedFilesWarning, match=r"skipped 1 file that is no picture: 1 \.md$"):
         list(iter_items([tmp_path / "rows"]))
 

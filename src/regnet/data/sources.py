@@ -39,6 +39,7 @@ STDIN: Final = "-"
 
 PARQUET: Final = ".parquet"
 
+_PARQUET_MAGIC: Final = b"PAR1"
 _CHUNK: Final = 1 << 20
 
 
@@ -165,17 +166,17 @@ class Walk:
         if is_video(name):
             yield _video(name)
             return
-        if suffix_of(name) == PARQUET:
-            yield from or_reason(self._rows(name), name)
-            return
         try:
             with Path(name).open("rb") as file:
-                kind = archive_kind(file.read(HEAD), name)
+                head = file.read(HEAD)
+            kind = archive_kind(head, name)
             archive = SharedFile(Path(name).open("rb")) if kind else None  # noqa: SIM115
         except (OSError, ValueError) as exc:
             yield _failed(name, f"cannot be opened: {_why(exc)}")
             return
-        if archive is None:
+        if suffix_of(name) == PARQUET or head.startswith(_PARQUET_MAGIC):
+            yield from or_reason(self._rows(name), name)
+        elif archive is None:
             yield self._item(name)
         elif kind == "tar":
             yield from self._tar(name, archive)

@@ -116,6 +116,24 @@ def test_paths_from_elsewhere_tell_images_of_one_name_apart(tmp_path: Path) -> N
     assert truths(folder, tmp_path / "t.txt") == {"1/a.jpg": 0, "2/a.jpg": 2}
 
 
+def test_lines_of_other_splits_folders_do_not_count(tmp_path: Path) -> None:
+    folder = images(tmp_path / "x" / "val")
+    lines = [f"train/{name},elm" for name, _ in ROWS] + [f"val/{n},{label}" for n, label in ROWS]
+    (tmp_path / "t.csv").write_text("\n".join(["file_name,label", *lines]))
+    dataset = open_dataset(folder, TREES, truth=tmp_path / "t.csv")
+    assert [item.truth for item in dataset.items()] == [0, 1, 2]
+    (tmp_path / "t.csv").write_text("\n".join(["file_name,label", *lines, "val/d.jpg,ash"]))
+    with pytest.raises(DatasetError, match=r"1 lines have no image: val/d\.jpg"):
+        open_dataset(folder, TREES, truth=tmp_path / "t.csv")
+
+
+def test_images_of_one_name_elsewhere_are_not_confused(tmp_path: Path) -> None:
+    folder = images(tmp_path / "mine", "a.jpg")
+    (tmp_path / "t.csv").write_text("file_name,label\nx/a.jpg,ash\ny/a.jpg,elm\n")
+    with pytest.raises(DatasetError, match=r"names images more than once: x/a\.jpg"):
+        open_dataset(folder, TREES, truth=tmp_path / "t.csv", subset=True)
+
+
 def test_one_hot_columns_without_names_are_the_model_s_classes_or_an_error(tmp_path: Path) -> None:
     folder, truth = images(tmp_path / "x"), tmp_path / "t.csv"
     truth.write_text("a.jpg,1,0,0\nb.jpg,0,1,0\nc.jpg,0,0,1\n")

@@ -236,9 +236,11 @@ def _pairs(columns: list[list[str]], kinds: list[Kind]) -> list[Pair]:
         numbered = [place for place in names if _kind(columns[place]) == "index"]
         if len(numbered) == 1 and "index" not in kinds:
             kinds = ["index" if p == numbered[0] else kind for p, kind in enumerate(kinds)]
-    places = {
-        k: [p for p, kind in enumerate(kinds) if kind == k] for k in ("index", "wnid", "name")
-    }
+    places: dict[str, list[int]] = {"index": [], "wnid": [], "name": [], "other": []}
+    for place, kind in enumerate(kinds):
+        places[kind].append(place)
+    if not places["name"] and len(places["other"]) == 1:
+        places["name"] = places["other"]
     if len(columns) == 1 and places["index"]:
         places["name"], places["index"] = places["index"], []  # digits are names as others are
     many = any(len(places[kind]) > 1 for kind in ("index", "wnid", "name"))

@@ -2,7 +2,7 @@
 
 import re
 from array import array
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Final
 
 from regnet.data.class_names import ClassNames, listed
@@ -24,7 +24,8 @@ def truths_of(
     with a list of what does not fit; `subset` allows lines of the file without an image.
     """
     if truth is not None:
-        return truths_by_file(listing, given_truth(truth), names, subset=subset)
+        folder = PurePath(path).name
+        return truths_by_file(listing, given_truth(truth), names, subset=subset, folder=folder)
     layout = read_layout(listing.directories, is_class=lambda name: bool(names.candidates(name)))
     place = str(PurePosixPath(path, layout.root))
     known = {child for child in layout.children if names.candidates(child)}

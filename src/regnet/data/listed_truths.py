@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 from regnet.data.class_names import ClassNames, listed
 from regnet.data.folders import Layout, read_layout
 from regnet.data.listing import Listing, below
+from regnet.data.split_names import role_of
 from regnet.data.truth_files import TRUTH_NAMES, TruthFile, key_of, read_truth
 from regnet.errors import DatasetError
 from regnet.labels import imagenet_labels
@@ -60,12 +61,15 @@ def found_in(listing: Listing, root: str, names: Sequence[str] = TRUTH_NAMES) ->
 
 
 def truths_by_file(
-    listing: Listing, file: TruthFile, names: ClassNames, *, subset: bool
+    listing: Listing, file: TruthFile, names: ClassNames, *, subset: bool, folder: str = ""
 ) -> "array[int]":
-    """Return the class of each image from a file of labels; its lines and the images must fit."""
-    file = _of_one_split(file, list(listing.paths()) if file.splits else [])
+    """Return the class of each image from a file of labels; its lines and the images must fit.
+
+    `folder` is the name of the images' folder, which paths in the file may begin with.
+    """
+    file = _of_one_split(file, list(listing.paths()) if file.splits else [], folder)
     classes = _classes(file, names)
-    rows, key = _rows_by_key(file, next(listing.paths()))
+    rows, key = _rows_by_key(file, next(listing.paths()), folder)
     truths, unlisted, twice = array("i"), [], []
     for path in listing.paths():
         row = rows.get(key(path))
@@ -88,11 +92,11 @@ def rows_of_images(file: TruthFile, paths: Sequence[str]) -> dict[str, str]:
     return {path: file.rows[rows[key(path)]][1] for path in paths if key(path) in rows}
 
 
-def _of_one_split(file: TruthFile, paths: Sequence[str]) -> TruthFile:
+def _of_one_split(file: TruthFile, paths: Sequence[str], folder: str = "") -> TruthFile:
     """Return the rows of the one split that the images are of; raises `DatasetError` if several."""
     if len(set(file.splits)) < 2:
         return file
-    rows, key = _rows_by_key(file, paths[0])
+    rows, key = _rows_by_key(file, paths[0], folder)
     splits = {file.splits[rows[key(path)]] for path in paths if key(path) in rows}
     if len(splits) == 1:
         return file.of_split(*splits)
@@ -102,21 +106,36 @@ def _of_one_split(file: TruthFile, paths: Sequence[str]) -> TruthFile:
     )
 
 
-def _rows_by_key(file: TruthFile, path: str) -> tuple[dict[str, int], Callable[[str], str]]:
+def _rows_by_key(
+    file: TruthFile, path: str, folder: str = ""
+) -> tuple[dict[str, int], Callable[[str], str]]:
     """Return each line's row by the key of its image, and the key of an image's path.
 
-    Keys are paths where the file has them so for the given one, else names without the suffix.
+    Keys are paths where the file has them so for the given one, with other folders before them or
+    without some, else names without the suffix. `folder` is the name of the images' own.
     """
     by_path = {str(PurePosixPath(name)): row for row, (name, _) in enumerate(file.rows)}
     parts = path.split("/")
     for skipped in range(len(parts)):
         if "/".join(parts[skipped:]) in by_path:
             return _each_once(file, by_path), partial(_inner, skipped=skipped)
-    prefix = next((name[: -len(path)] for name in by_path if name.endswith(f"/{path}")), None)
-    if prefix:
-        return _each_once(file, {n.removeprefix(prefix): r for n, r in by_path.items()}), str
+    prefixes = [name[: -len(path)] for name in by_path if name.endswith(f"/{path}")]
+    own = [prefix for prefix in prefixes if PurePosixPath(prefix).name == folder]
+    if len(prefixes) == 1 or len(own) == 1:
+        prefix = (own or prefixes)[0]
+        return _each_once(file, _without(prefix, by_path), among=prefix), str
     by_name = {key_of(name): row for row, (name, _) in enumerate(file.rows)}
     return _each_once(file, by_name), key_of
+
+
+def _without(prefix: str, rows: dict[str, int]) -> dict[str, int]:
+    """Return rows by their paths without a prefix; those of other splits' folders are left out."""
+    splits = role_of(PurePosixPath(prefix).name) is not None
+    return {
+        name.removeprefix(prefix): row
+        for name, row in rows.items()
+        if name.startswith(prefix) or not splits
+    }
 
 
 def _inner(path: str, *, skipped: int) -> str:
@@ -124,10 +143,15 @@ def _inner(path: str, *, skipped: int) -> str:
     return "/".join(path.split("/")[skipped:])
 
 
-def _each_once(file: TruthFile, rows: dict[str, int]) -> dict[str, int]:
-    if len(rows) < len(file.rows):
-        kept = set(rows.values())
-        twice = [name for row, (name, _) in enumerate(file.rows) if row not in kept]
+def _each_once(file: TruthFile, rows: dict[str, int], among: str = "") -> dict[str, int]:
+    """Return the rows; raises `DatasetError` where an image `among` these paths has several."""
+    kept = set(rows.values())
+    twice = [
+        name
+        for row, (name, _) in enumerate(file.rows)
+        if row not in kept and name.startswith(among)
+    ]
+    if twice:
         raise DatasetError(f"{file.source} names images more than once: {listed(twice)}")
     return rows
 

@@ -26,9 +26,11 @@ from serving_process import Served, serving
 import regnet
 from regnet.calibration.calibrate import calibrate
 from regnet.explanation import Explainer
+from regnet.network import RegNet
 from regnet.overlay import heat
 from regnet.samples import sample_photos
 from regnet.serving.page import page_files, router
+from regnet.spec import AnyNetSpec, Stage
 from regnet.writers import CsvWriter
 
 CAT, ESPRESSO, HOPPER = sample_photos()
@@ -60,9 +62,22 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, calibrated: Path) -> Iterator[Served]:
+def bare(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a checkpoint that does not say what its classes are called."""
+    import torch
+
+    path = tmp_path_factory.mktemp("bare") / "bare.pth"
+    spec = AnyNetSpec(stages=(Stage(1, 16, 8), Stage(1, 16, 8)), stem_width=16, classes=3)
+    torch.save(RegNet(spec).state_dict(), path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def server(
+    tmp_path_factory: pytest.TempPathFactory, calibrated: Path, bare: Path
+) -> Iterator[Served]:
     folder = tmp_path_factory.mktemp("server")
-    with serving(folder, "bundled", f"sets={calibrated}", "--offline") as served:
+    with serving(folder, "bundled", f"sets={calibrated}", str(bare), "--offline") as served:
         yield served
 
 
@@ -307,6 +322,14 @@ def test_several_photos_and_csv(page: Browser, downloads: Path, tmp_path: Path) 
         assert shown == pytest.approx([score.probability for score in expected], abs=1e-5)
     assert {row["model"] for row in rows} == {"bundled"}
     assert [bool(row["error"]) for row in rows].count(True) == 2
+
+
+def test_assumptions_about_a_model_are_shown(page: Browser) -> None:
+    assert not page.run("return document.getElementById('assumed').checkVisibility()")
+    choose(page, "bare")
+    page.until(lambda: "3 classes" in page.text("#model-facts"), "the model")
+    assert "Assumed about this model: names: its classes are numbered" in page.text("#assumed")
+    choose(page, "bundled")
 
 
 def test_prediction_sets(page: Browser, calibrated: Path) -> None:

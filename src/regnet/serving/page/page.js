@@ -225,6 +225,9 @@ function showModel() {
   const facts = [`${classes} classes`, `sees ${crop} × ${crop} pixels`, precision];
   if (calibrated) facts.push(`calibrated for ${Number((100 * coverage).toFixed(1))} %`);
   byId("model-facts").replaceChildren(facts.join(" · "));
+  const assumed = model.assumed ?? [];
+  byId("assumed").replaceChildren(`Assumed about this model: ${assumed.join("; ")}`);
+  byId("assumed").hidden = !assumed.length;
 }
 
 byId("model").addEventListener("change", ({ target }) => {

@@ -1,6 +1,7 @@
 """What a checkpoint does not say is said by every command, every time, and in Python."""
 
 import json
+import pickle
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -273,6 +274,19 @@ def test_sentences_by_subject() -> None:
     assumed = ("names: a: b", "protocol: omz")
     assert without(assumed, "protocol") == ("names: a: b",)
     assert subject(assumed[0]) == "names"
+
+
+def test_the_line_is_one_line_whatever_the_name(bare: Path) -> None:
+    strange = bare.rename(bare.with_name("new\nline \x1b[31m.pth"))
+    (line,) = lines(run("info", strange))
+    assert "new\\nline \\x1b[31m.pth: assumed" in line
+
+
+def test_a_warning_survives_being_sent_to_another_process() -> None:
+    warning = AssumptionWarning("my trees.pth", ["names: its classes are numbered"], "00")
+    again = pickle.loads(pickle.dumps(warning))
+    assert (str(again), again.assumed, again.weights) == (str(warning), warning.assumed, "00")
+    assert str(warning).endswith("regnet convert 'my trees.pth' --labels FILE")
 
 
 def test_a_report_has_a_line_of_them() -> None:

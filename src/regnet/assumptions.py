@@ -3,6 +3,7 @@
 A sentence begins with its subject and a colon: "names: its classes are numbered".
 """
 
+import shlex
 import sys
 import warnings
 from collections.abc import Sequence
@@ -31,10 +32,20 @@ class AssumptionWarning(UserWarning):
     """
 
     def __init__(self, model: str, assumed: Sequence[str], weights: str = "") -> None:
-        super().__init__(_message(model, assumed))
+        super().__init__(model, tuple(assumed), weights)
         self.model = model
         self.assumed = tuple(assumed)
         self.weights = weights
+
+    def __str__(self) -> str:
+        converted = Path(self.model).suffix in CONVERTED
+        source = "CHECKPOINT" if converted else shlex.quote(self.model)
+        options = [_OPTIONS[name] for name in map(subject, self.assumed) if name in _OPTIONS]
+        return (
+            f"{self.model}: assumed, because the checkpoint does not say: "
+            f"{'; '.join(self.assumed)}. To give them: regnet convert "
+            f"{' '.join([source, *options])}"
+        )
 
 
 def warn_assumed(model: str | Path, metadata: "ModelMetadata") -> None:
@@ -56,15 +67,6 @@ def subject(sentence: str) -> str:
 def without(assumed: Sequence[str], known: str) -> tuple[str, ...]:
     """Return the sentences about other subjects than the one that is known."""
     return tuple(sentence for sentence in assumed if subject(sentence) != known)
-
-
-def _message(model: str, assumed: Sequence[str]) -> str:
-    source = "CHECKPOINT" if Path(model).suffix in CONVERTED else model
-    options = [_OPTIONS[name] for name in map(subject, assumed) if name in _OPTIONS]
-    return (
-        f"{model}: assumed, because the checkpoint does not say: {'; '.join(assumed)}. "
-        f"To give them: regnet convert {' '.join([source, *options])}"
-    )
 
 
 def _level() -> int:

@@ -28,8 +28,10 @@ def assumptions_said() -> Iterator[None]:
             if not isinstance(message, AssumptionWarning):
                 others(message, category, filename, lineno, file, line)
             elif (known := (message.weights, message.assumed)) not in said:
+                from regnet.writers import visible
+
                 said.add(known)
-                say(f"regnet: {message}")
+                say(f"regnet: {visible(str(message))}")
 
         warnings.showwarning = show
         yield

@@ -130,6 +130,7 @@ def test_a_list_of_wnids_has_the_names_of_imagenet(tmp_path: Path) -> None:
     [
         ["7 seater", "3d printer", "sofa"],
         ["2 door", "2 seater"],
+        ["7 seater", "4 wheeler", "sofa"],
         ["Boeing 737", "Boeing 747"],
         ["class 0", "class 1"],
         ["0", "1", "2"],

@@ -102,7 +102,7 @@ def _numbered(lines: list[str], *, certain: bool) -> list[Pair]:
     if (found := _numbered_after_wnids(lines)) is not None:
         return found
     leading = [match for line in lines if (match := _LEADING.fullmatch(line))]
-    if _is_index(leading, certain=certain) and (certain or 2 * len(leading) > len(lines)):
+    if _is_index(leading, certain=certain) and (certain or _for_most(leading, lines)):
         if len(leading) < len(lines):
             other = next(line for line in lines if not _LEADING.fullmatch(line))
             raise ValueError(f"most lines begin with an index, but not {other!r}: quote the names")
@@ -137,6 +137,12 @@ def _is_index(matches: Sequence[re.Match[str]], *, certain: bool) -> bool:
     numbers = [int(match[1]) for match in matches]
     separated = any(match[2].strip() for match in matches)
     return bool(matches) and (certain or separated or len(set(numbers)) == len(numbers))
+
+
+def _for_most(matches: Sequence[re.Match[str]], lines: Sequence[str]) -> bool:
+    """Tell whether all lines have a number, or most have one that could be the index of a class."""
+    could_be = all(int(match[1]) <= len(lines) for match in matches)
+    return len(matches) == len(lines) or (could_be and 2 * len(matches) > len(lines))
 
 
 def _is_trailing_index(matches: Sequence[re.Match[str]]) -> bool:

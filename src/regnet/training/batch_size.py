@@ -16,7 +16,10 @@ STEPS: Final = 30
 
 _LEAST: Final = 16  # below, the statistics of batch normalisation are mostly chance
 _MOST_CPU, _MOST_GPU = 64, 256
-_REFUSED: Final = re.compile("can.t allocate memory|bad_alloc|not enough memory|start new thread")
+_REFUSED: Final = re.compile(
+    "can.t allocate memory|bad_alloc|not enough memory|start new thread"
+    "|could not create a (primitive|memory)"  # oneDNN's
+)
 
 
 def batch_by_photos(photos: int, *, gpu: bool, processes: int = 1) -> int:

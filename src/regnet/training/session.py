@@ -328,15 +328,16 @@ def _train(trainer: Trainer, history: History, watcher: FirstSpeaks) -> None:
     except (RuntimeError, MemoryError) as exc:
         if not is_shortage(exc):
             raise
-        raise TrainingError(_shortage(trainer)) from exc
+        raise TrainingError(_shortage(trainer, _first_line(exc))) from exc
 
 
-def _shortage(trainer: Trainer) -> str:
+def _shortage(trainer: Trainer, reason: str) -> str:
     """Return what to do where memory does not hold a batch."""
     job = trainer.job
     batch = min(job.recipe.schedule.batch, len(job.photos))
     gpu = trainer.fabric.device.type == "cuda"
     what = f"{'the GPU' if gpu else 'this machine'} has too little memory for a batch of {batch}"
+    what += f" ({reason})" if reason.startswith("could not create") else ""
     parts = 2 * job.accumulate
     in_parts = ("--accumulate", str(parts)) if batch >= 2 * parts * trainer.processes.count else ()
     if trainer.saved_at:

@@ -22,6 +22,7 @@ from regnet.training.command import resuming
 from regnet.training.loop import Trainer
 from regnet.training.photo_sets import PhotoSets
 from regnet.training.photos import Unreadable
+from regnet.training.readable import validation_remarks
 from regnet.training.run_folder import REPORT, WEIGHTS
 from regnet.training.train import Task, Training
 
@@ -107,6 +108,18 @@ class _Deployment:
             unreadable=(*self.training.unreadable, *failed),
             figures=self.training.figures | {"evaluation": found.to_dict()},
         )
+        self._remark_unread(found)
+
+    def _remark_unread(self, found: Evaluation) -> None:
+        """Say which validation photos did not count, unless that was said before the run."""
+        supports = {one.index: one.support for one in found.scores.metrics.classes}
+        unread = [index for index in found.classes if not supports[index]]
+        names = [found.labels[index].name or found.labels[index].wnid for index in unread]
+        read, count = self.training.val_read, self.training.val_photos
+        for remark in validation_remarks(read, count, names):
+            if remark not in self.training.remarks:
+                self._task.say(f"warning: {remark}")
+                self._remark(remark)
 
     def calibrate(self) -> None:
         """Calibrate the model's probabilities, in a copy beside it."""

@@ -1,6 +1,6 @@
 """Photos that cannot be read: what that means for a run, before it begins."""
 
-from collections.abc import Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,18 +61,20 @@ def readable_validation(
             f"none of the {len(crops):,} validation photos can be read, such as {lost[0].source}: "
             f"{lost[0].error}. Mend them, or name others with --val"
         )
-    return Lost(tuple(lost), tuple(_remarks(crops, truths, labels)))
+    unread = _without(crops.truths, truths, labels)
+    return Lost(tuple(lost), tuple(validation_remarks(len(truths), len(crops), unread)))
 
 
-def _remarks(crops: CentreCrops, read: NDArray[np.int64], labels: Labels) -> Iterable[str]:
-    if len(read) < len(crops):
-        yield (
-            f"{len(read):,} of {len(crops):,} validation photos can be read; the others do not "
-            "count."
-        )
-    if names := _without(crops.truths, read, labels):
-        what = counted(len(names), "class has", "classes have")
-        yield f"{what} no validation photo that can be read: {quoted(names)}."
+def validation_remarks(read: int, count: int, unread: Sequence[str]) -> Iterator[str]:
+    """Yield sentences on validation photos of which `read` of `count` can be read.
+
+    `unread` are the names of the classes without such a photo.
+    """
+    if read < count:
+        yield f"{read:,} of {count:,} validation photos can be read; the others do not count."
+    if unread:
+        what = counted(len(unread), "class has", "classes have")
+        yield f"{what} no validation photo that can be read: {quoted(unread)}."
 
 
 def _without(all_: NDArray[np.int64], read: NDArray[np.int64], labels: Labels) -> list[str]:

@@ -8,6 +8,7 @@ import ast
 import csv
 import json
 import re
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Literal
 
@@ -18,17 +19,19 @@ Kind = Literal["index", "wnid", "name", "other"]
 
 WNID: Final = re.compile(r"n\d{8}")
 _ID: Final = re.compile(r"[A-Za-z]+\d+")  # the first of two columns of text: an id, then a name
-_LEADING: Final = re.compile(r"(\d+)(\s*[,:;=]\s*|[.)]\s+|\s+)(\S.*)")
-_TRAILING: Final = re.compile(r"(.*\S)(\s*[,:;=]\s*|\s+)(\d+)")
+_SEPARATOR: Final = r"\s*(?:[,:;|]|=>?|->)\s*|\s+-\s+"
+_LEADING: Final = re.compile(rf"(\d+)(?:\.0+)?({_SEPARATOR}|[.)]\s+|\s+)(\S.*)")
+_TRAILING: Final = re.compile(rf"(.*?\S)({_SEPARATOR}|\s+)(\d+)(?:\.0+)?")
+_ATTACHED: Final = re.compile(
+    r"[\[({#]?(?:(?:class|label|index|idx|id)[\s_-]*)?(\d+)[\W_]+\S.*", re.I
+)
 _WNID_FIRST: Final = re.compile(r"(n\d{8})[\s,:;]+(\S.*)")
 _HEADERS: Final[dict[Kind, frozenset[str]]] = {
-    "index": frozenset(
-        ("index", "idx", "id", "number", "class_id", "class_index", "class_idx", "label_id")
-    )
-    | {"label_index", "label_idx", "category_id", "target"},
-    "wnid": frozenset(("wnid", "synset", "synset_id", "wordnet_id")),
-    "name": frozenset(("name", "class_name", "classname", "label_name", "label", "labels", "class"))
-    | {"classes", "category", "category_name", "words", "names"},
+    "index": frozenset(("index", "idx", "id", "number", "classid", "classindex", "classidx"))
+    | {"labelid", "labelindex", "labelidx", "categoryid", "target", "unnamed0"},
+    "wnid": frozenset(("wnid", "synset", "synsetid", "wordnetid")),
+    "name": frozenset(("name", "classname", "labelname", "label", "labels", "class", "classes"))
+    | {"category", "categoryname", "words", "names"},
 }
 _UNREAD: Final = (".yaml", ".yml", ".pbtxt", ".xml", ".toml", ".npy", ".pkl")
 _SHOWN: Final = 5
@@ -63,13 +66,22 @@ def parse_classes(text: str, suffix: str = "") -> list[Pair]:
 def _literal(text: str) -> Any:
     """Return the value of JSON, or of a list or dictionary as Python prints it; None of others."""
     try:
-        return json.loads(text)
-    except ValueError:
+        return json.loads(text, object_pairs_hook=_once)
+    except (json.JSONDecodeError, RecursionError):
         pass
     try:
         return _as_json(ast.literal_eval(text.strip()))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object; raises `ValueError` for a key that is there twice."""
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        raise ValueError(f"has entries twice: {_listed(twice)}")
+    return value
 
 
 def _as_json(value: Any) -> Any:
@@ -112,6 +124,10 @@ def _numbered(lines: list[str], *, certain: bool) -> list[Pair]:
         return _by_index([int(m[3]) for m in trailing], [_line(m[1]) for m in trailing])
     if certain:
         raise ValueError("its first line names an index, which not every line has")
+    if len(trailing) < len(lines) and _count_most(trailing, lines):
+        other = next(line for line in lines if not _TRAILING.fullmatch(line))
+        raise ValueError(f"most lines end with an index, but not {other!r}: quote the names")
+    _refuse_disorder(lines)
     return [_line(line) for line in lines]
 
 
@@ -135,8 +151,14 @@ def _line(line: str) -> Pair:
 def _is_index(matches: Sequence[re.Match[str]], *, certain: bool) -> bool:
     """Tell whether numbers before names count classes: those of `2 door, 2 seater` do not."""
     numbers = [int(match[1]) for match in matches]
-    separated = any(match[2].strip() for match in matches)
-    return bool(matches) and (certain or separated or len(set(numbers)) == len(numbers))
+    counted = bool(numbers) and min(numbers) < 2 and max(numbers) <= len(numbers)
+    once = len(set(numbers)) == len(numbers)
+    return bool(matches) and (certain or once or counted or any(map(_is_separated, matches)))
+
+
+def _is_separated(match: re.Match[str]) -> bool:
+    """Tell whether more than spaces and a dash are between a number and a name."""
+    return bool(match[2].strip(" \t-"))
 
 
 def _for_most(matches: Sequence[re.Match[str]], lines: Sequence[str]) -> bool:
@@ -147,11 +169,32 @@ def _for_most(matches: Sequence[re.Match[str]], lines: Sequence[str]) -> bool:
 
 def _is_trailing_index(matches: Sequence[re.Match[str]]) -> bool:
     """Tell whether numbers after names count classes: those of `Boeing 737` do not."""
-    if any(not match[2].strip() for match in matches):
-        numbers = sorted(int(match[3]) for match in matches)
-        counted = numbers in (list(range(len(numbers))), list(range(1, len(numbers) + 1)))
-        return counted and len({match[1] for match in matches}) == len(matches)
-    return True
+    if all(map(_is_separated, matches)):
+        return 2 * len({match[1] for match in matches}) > len(matches)  # not of `Grade: 2`
+    return _count_most(matches, matches)
+
+
+def _count_most(matches: Sequence[re.Match[str]], lines: Sequence[object]) -> bool:
+    """Tell whether most lines end with a number that may be the index of the name before it."""
+    numbers = [int(match[3]) for match in matches]
+    once = len({match[1] for match in matches}) == len(matches)
+    could_be = bool(numbers) and min(numbers) < 2 and max(numbers) <= len(lines)
+    return once and could_be and 2 * len(matches) > len(lines)
+
+
+def _refuse_disorder(names: Sequence[str]) -> None:
+    """Raise `ValueError` where names as `1_oak` count classes in another order than their own.
+
+    Sorted names are in the order of class folders.
+    """
+    numbers = [int(match[1]) for name in names if (match := _ATTACHED.fullmatch(name))]
+    counts = sorted(numbers) in (list(range(len(names))), list(range(1, len(names) + 1)))
+    if counts and len(names) > 1 and numbers != sorted(numbers) and list(names) != sorted(names):
+        raise ValueError(
+            f"its names have numbers that are not in order: {_listed(names)}. If they are class "
+            "indices, write lines such as 0: name; if they belong to the names, quote the names, "
+            "or write a JSON object of names by index"
+        )
 
 
 def _by_index(indices: list[int], pairs: list[Pair]) -> list[Pair]:
@@ -160,7 +203,8 @@ def _by_index(indices: list[int], pairs: list[Pair]) -> list[Pair]:
     if sorted(indices) == list(range(1, count + 1)):
         raise ValueError(
             f"its index column counts from 1 to {count}: class indices count from 0. Subtract 1 "
-            "from each, or remove the column if the lines are in the model's order"
+            "from each, or remove the column if the lines are in the model's order; if the numbers "
+            "belong to the names, quote the names"
         )
     if sorted(indices) != list(range(count)):
         missing = sorted(set(range(count)) - set(indices))
@@ -221,7 +265,9 @@ def _split_header(
 
 
 def _kind_of_header(cell: str) -> Kind:
-    word = re.sub(r"[\s-]+", "_", cell.strip().lower())
+    if not cell.strip():
+        return "index"  # as pandas writes its own
+    word = re.sub(r"[\W_]+", "", cell).lower()
     return next((kind for kind, words in _HEADERS.items() if word in words), "other")
 
 
@@ -261,6 +307,7 @@ def _pairs(columns: list[list[str]], kinds: list[Kind]) -> list[Pair]:
     classes = columns[places["name"][0]] if places["name"] else empty
     pairs = list(zip(wnids, classes, strict=True))
     if not places["index"]:
+        _refuse_disorder(classes)
         return pairs
     return _by_index(_integers(columns[places["index"][0]]), pairs)
 
@@ -285,7 +332,9 @@ def _of_json(value: Any) -> list[Pair]:
         raise ValueError("has no list of names")
     if all(isinstance(entry, dict) for entry in value):
         return _of_records(value)
-    return [_json_pair(entry) for entry in value]
+    pairs = [_json_pair(entry) for entry in value]
+    _refuse_disorder([name for _, name in pairs])
+    return pairs
 
 
 def _of_object(value: dict[str, Any]) -> list[Pair]:

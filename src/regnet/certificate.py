@@ -50,7 +50,7 @@ class PixelBound(_Record):
 
 @dataclass(frozen=True, kw_only=True)
 class Certificate(_Record):
-    """How an INT8 model agrees with the model it was made from, on photos it was not made with.
+    """How an INT8 model agrees with the model it was made from, on photos that no decision used.
 
     `agreement` is the share of equal top-1 classes on `photos` photos, `low` its one-sided 95 %
     lower confidence bound, `kl` the mean divergence KL(f32 || int8) in nats; `min_agreement` was

@@ -51,7 +51,7 @@ def main() -> None:
         )
     worst = max(result.too_high for result in results)
     print(json.dumps({"runs": options.runs, "worst": worst, "worlds": list(map(asdict, results))}))
-    sys.exit(worst > ALLOWED)
+    sys.exit(1 if worst > ALLOWED else 0)
 
 
 if __name__ == "__main__":

@@ -112,7 +112,8 @@ class ClassNames:
         ):
             return list(used)
         twice = [name for name, count in Counter(names[i] for i in used).items() if count > 1]
-        self._refuse_ambiguous({n: self._meanings(n) for n in twice}, what)
+        meanings = {name: self._meanings(name) for name in twice}
+        self._refuse_ambiguous({n: c for n, c in meanings.items() if len(c) > 1}, what)
         classes = self.match([names[index] for index in used], what=what)
         return [classes[names[index]] for index in used]
 

@@ -148,6 +148,21 @@ def test_images_beside_class_folders_are_no_class_but_are_refused_when_they_are_
         open_dataset(path, folder_labels(path))
 
 
+@pytest.mark.parametrize("pack", ["zip", "tar"], indirect=True)
+@pytest.mark.parametrize("top", ["/", "/data/", "//data/", "../", "./", "x/../"])
+def test_names_in_archives_may_be_absolute_or_begin_with_dots(pack, top):
+    path = pack(f"{top}cat/1.png", f"{top}dog/1.png", f"{top}metadata.csv")
+    assert folder_labels(path) == named("cat", "dog")
+    dataset = open_dataset(path, named("cat", "dog"))
+    assert [item.truth for item in dataset.items()] == [0, 1]
+    assert training_folders(path).empty == ()
+
+
+def test_absolute_and_relative_names_in_an_archive_are_of_one_folder(tmp_path):
+    path = zipped(tmp_path / "data.zip", "/cat/1.png", "dog/1.png", "cat/2.png")
+    assert folder_labels(path) == named("cat", "dog")
+
+
 def test_a_place_inside_an_archive_has_classes(tmp_path):
     path = zipped(tmp_path / "a.zip", "x/train/cat/1.png", "x/train/dog/1.png", "x/val/cow/1.png")
     assert folder_labels(path / "x" / "train") == named("cat", "dog")

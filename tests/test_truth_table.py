@@ -76,6 +76,7 @@ def test_columns_are_told_by_their_names_or_by_what_is_in_them(
         ("file_name,label\na.jpg,ash\nb.jpg\n", r"not NAME and CLASS: b\.jpg"),
         ("file_name,label\n", "has a header and no lines"),
         ('{"file_name": "a.jpg"', "is not JSON"),
+        ('{"a.jpg": 0, "a.jpg": 1}', "has entries twice: 'a.jpg'"),
         ('{"images": [], "annotations": []}', "an object of image names and classes"),
         ("[1]", "lines that are not NAME and CLASS"),
     ],
@@ -105,6 +106,7 @@ EXPECTED = {"a.jpg": 0, "b.jpg": 1, "c.jpg": 2}
 def test_paths_from_elsewhere(before: str, windows: bool, tmp_path: Path) -> None:
     names = [f"{before}{name}" for name in EXPECTED]
     names = [name.replace("/", "\\") for name in names] if windows else names
+    names[0] = names[0].replace("data/", "data\\")  # as os.path.join mixes them
     truth = tmp_path / "t.txt"
     truth.write_text("".join(f"{name} {n}\n" for n, name in enumerate(names)))
     assert truths(images(tmp_path / "x"), truth) == EXPECTED
@@ -141,6 +143,26 @@ def test_one_hot_columns_without_names_are_the_model_s_classes_or_an_error(tmp_p
     truth.write_text("a.jpg,1,0\nb.jpg,0,1\nc.jpg,0,1\n")
     with pytest.raises(DatasetError, match=r"2 columns of 0 and 1 without names, .* 3 classes"):
         truths(folder, truth)
+
+
+def test_a_column_that_says_yes_or_no_of_one_class_is_no_index(tmp_path: Path) -> None:
+    folder, truth = images(tmp_path / "x"), tmp_path / "t.csv"
+    truth.write_text("image,Ash\na.jpg,1\nb.jpg,0\nc.jpg,0\n")
+    with pytest.raises(DatasetError, match=r"only 0 and 1 in the column Ash, which is a class"):
+        truths(folder, truth)
+    truth.write_text("image,level\na.jpg,1\nb.jpg,0\nc.jpg,0\n")
+    assert truths(folder, truth) == {"a.jpg": 1, "b.jpg": 0, "c.jpg": 0}
+
+
+def test_numbers_are_names_or_indices_but_not_some_of_each(tmp_path: Path) -> None:
+    folder, truth = images(tmp_path / "x"), tmp_path / "t.csv"
+    numbered = tuple(Label("", name) for name in ("1", "10", "2"))
+    truth.write_text("image,label\na.jpg,2\nb.jpg,1\nc.jpg,10\n")
+    dataset = open_dataset(folder, numbered, truth=truth)
+    assert [item.truth for item in dataset.items()] == [2, 0, 1]
+    truth.write_text("image,label\na.jpg,2\nb.jpg,1\nc.jpg,0\n")
+    with pytest.raises(DatasetError, match=r"does not know 1 of the classes in .*: 0;"):
+        open_dataset(folder, numbered, truth=truth)
 
 
 def test_lines_of_the_images_split_count(tmp_path: Path) -> None:

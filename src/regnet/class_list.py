@@ -8,9 +8,10 @@ import ast
 import csv
 import json
 import re
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final, Literal
+
+from regnet.json_text import unique_keys
 
 Pair = tuple[str, str]
 """The wnid and the name of a class; either may be empty."""
@@ -66,22 +67,13 @@ def parse_classes(text: str, suffix: str = "") -> list[Pair]:
 def _literal(text: str) -> Any:
     """Return the value of JSON, or of a list or dictionary as Python prints it; None of others."""
     try:
-        return json.loads(text, object_pairs_hook=_once)
+        return json.loads(text, object_pairs_hook=unique_keys)
     except (json.JSONDecodeError, RecursionError):
         pass
     try:
         return _as_json(ast.literal_eval(text.strip()))
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object; raises `ValueError` for a key that is there twice."""
-    value = dict(pairs)
-    if len(value) < len(pairs):
-        twice = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        raise ValueError(f"has entries twice: {_listed(twice)}")
-    return value
 
 
 def _as_json(value: Any) -> Any:

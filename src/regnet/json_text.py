@@ -2,10 +2,12 @@
 
 import json
 import re
+from collections import Counter
 from typing import Any, Final
 
 # Control characters, line separators, and the surrogates that stand for undecodable bytes of names.
 _NOT_TEXT: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
+_SHOWN: Final = 5
 
 
 def json_text(value: Any, **options: Any) -> str:
@@ -16,6 +18,19 @@ def json_text(value: Any, **options: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, **options)
     return text if text.isascii() else _NOT_TEXT.sub(_escape, text)
+
+
+def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of JSON, as an `object_pairs_hook`.
+
+    Raises `ValueError` for a key that is there twice: `json` keeps only the last.
+    """
+    value = dict(pairs)
+    if len(value) < len(pairs):
+        counts = Counter(key for key, _ in pairs)
+        twice = [key for key, count in counts.items() if count > 1]
+        raise ValueError(f"has entries twice: {', '.join(map(repr, twice[:_SHOWN]))}")
+    return value
 
 
 def _escape(match: re.Match[str]) -> str:

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import lzma
+import posixpath
 import tarfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -76,6 +77,13 @@ def photos_in(
 def reader(file: ArchiveFile, max_bytes: int) -> Read:
     """Return the reader of a photo in an archive."""
     return checked_read(file.name, file.keep(max_bytes))
+
+
+def plain_path(name: str) -> str:
+    """Return the path of a file in an archive below its top: not absolute, without `.` and `..`."""
+    if name.startswith("/") or "./" in name or "//" in name:
+        return posixpath.normpath(f"/{name}").lstrip("/")
+    return name
 
 
 def archive_kind(head: bytes, name: str = "") -> ArchiveKind | None:

@@ -86,9 +86,9 @@ class ClassNames:
         return {name: min(found[name]) for name in names}
 
     def are_indices(self, labels: Collection[str]) -> bool:
-        """Tell whether labels are numbers that are not the names of classes."""
+        """Tell whether labels are numbers, none of which is the name of a class."""
         numbers = all(label.isdecimal() for label in labels)
-        return numbers and not all(map(self.candidates, labels))
+        return numbers and not any(map(self.candidates, labels))
 
     def match_labels(self, labels: Collection[str], *, what: str) -> dict[str, int]:
         """Return the class of each label: a wnid, a name, or 0-based indices. As of `match`."""

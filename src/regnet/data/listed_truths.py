@@ -164,6 +164,11 @@ def _classes(file: TruthFile, names: ClassNames) -> list[int]:
             f"{len(names.labels)} classes: write a first line with the classes' names"
         )
     tokens = sorted({token for _, token in file.rows})
+    if file.flag and names.candidates(file.flag):
+        raise DatasetError(
+            f"{file.source} has only 0 and 1 in the column {file.flag}, which is a class of the "
+            "model: write the name of each image's class in a column called label"
+        )
     imagenet = all(key_of(name).startswith("ILSVRC2012_val_") for name, _ in file.rows)
     if names.are_indices(tokens):
         _refuse_out_of_range(file, len(imagenet_labels() if imagenet else names.labels))

@@ -4,8 +4,8 @@ import hashlib
 import zlib
 from array import array
 from collections.abc import Callable, Iterator
-from pathlib import PurePosixPath
 
+from regnet.data.archives import plain_path
 from regnet.data.members import Members
 from regnet.data.sources import Item
 from regnet.errors import DatasetError
@@ -70,7 +70,7 @@ class Listing:
 
 def below(name: str, folder: str) -> str | None:
     """Return a member's path below a folder, None for one elsewhere; "" is the folder of all."""
-    path = str(PurePosixPath(name)) if "./" in name or "//" in name else name
+    path = plain_path(name)
     if not folder:
         return path
     return path[len(folder) + 1 :] if path.startswith(f"{folder}/") else None

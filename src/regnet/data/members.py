@@ -6,7 +6,14 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, Protocol
 
-from regnet.data.archives import MAX_BYTES, ArchiveFile, archive_kind, photos_in, reader
+from regnet.data.archives import (
+    MAX_BYTES,
+    ArchiveFile,
+    archive_kind,
+    photos_in,
+    plain_path,
+    reader,
+)
 from regnet.data.foreign import refuse_foreign
 from regnet.data.photo_files import image_files
 from regnet.data.skipped import Skipped, SkipTally, joined
@@ -74,7 +81,7 @@ def all_folders(path: Path) -> set[str]:
         found = set(zip_folders(file) if is_zip else tar_folders(file))
     except (OSError, ImageError) as exc:
         raise DatasetError(f"cannot open {path}: {exc}") from exc
-    paths = [PurePosixPath(name) for name in found]
+    paths = [PurePosixPath(plain_path(f"{name}/")) for name in found]
     return {str(folder) for path in paths for folder in (path, *path.parents)} - {"."}
 
 
@@ -201,12 +208,12 @@ class _Beside:
 
     def note(self, file: ArchiveFile) -> bool:
         """Keep a file if it is one of labels, and return whether it is."""
-        path = PurePosixPath(file.name)
-        if path.name not in self._wanted:
+        path = plain_path(file.name)
+        if path.rpartition("/")[2] not in self._wanted:
             return False
         if file.size > _MAX_SIDE:
             raise ImageError(f"{file.name} is too large for a list of labels")
-        self._files[str(path)] = f"{self._path}/{file.name}", file.keep(_MAX_SIDE)()
+        self._files[path] = f"{self._path}/{file.name}", file.keep(_MAX_SIDE)()
         return True
 
     def get(self, name: str) -> tuple[str, bytes] | None:

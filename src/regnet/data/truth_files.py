@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 from typing import Any, Final
 
@@ -39,19 +39,20 @@ Beside = Callable[[str], bytes | None]
 class TruthFile:
     """What a file of labels says: each image's name as written, and its class as written.
 
-    The images of a file with a class a line and no names are those of ILSVRC 2012. `splits` and
-    `one_hot` are as of a `Table`.
+    The images of a file with a class a line and no names are those of ILSVRC 2012. `splits`,
+    `one_hot` and `flag` are as of a `Table`.
     """
 
     source: str
     rows: tuple[tuple[str, str], ...]
     splits: tuple[str, ...] = ()
     one_hot: int = 0
+    flag: str = ""
 
     def of_split(self, split: str) -> "TruthFile":
         """Return the rows of one split."""
         rows = (row for row, word in zip(self.rows, self.splits, strict=True) if word == split)
-        return TruthFile(self.source, tuple(rows))
+        return replace(self, rows=tuple(rows), splits=())
 
 
 def read_truth(data: bytes, source: str, *, beside: Beside) -> TruthFile:
@@ -75,7 +76,7 @@ def read_truth(data: bytes, source: str, *, beside: Beside) -> TruthFile:
         rows = ((f"ILSVRC2012_val_{i:08}", name) for i, name in enumerate(classes, 1))
         return TruthFile(source, tuple(rows))
     table = read_table(text, source)
-    return TruthFile(source, table.rows, table.splits, table.one_hot)
+    return TruthFile(source, table.rows, table.splits, table.one_hot, table.flag)
 
 
 def _kaggle(lines: list[str], source: str) -> list[tuple[str, str]]:

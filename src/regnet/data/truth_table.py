@@ -17,6 +17,7 @@ from regnet.data.class_names import listed
 from regnet.data.split_names import role_of
 from regnet.errors import DatasetError
 from regnet.formats import has_picture_suffix
+from regnet.json_text import unique_keys
 
 _FILES: Final = (  # the first that is there is the image's name
     ("filename", "filenames", "filepath", "filepaths", "imagefile", "imagefilename", "fname"),
@@ -40,12 +41,14 @@ _HOW: Final = "write a first line that names the columns, such as file_name,labe
 class Table:
     """Rows of an image's name and class; `splits` has a word for each row, or nothing.
 
-    Of a one-hot table without class names `one_hot` is the number of its columns of classes.
+    Of a one-hot table without class names `one_hot` is the number of its columns of classes. `flag`
+    is what the header calls a column of classes that has nothing but 0 and 1.
     """
 
     rows: tuple[tuple[str, str], ...]
     splits: tuple[str, ...] = ()
     one_hot: int = 0
+    flag: str = ""
 
 
 def read_table(text: str, source: str) -> Table:
@@ -87,9 +90,9 @@ def _json_rows(text: str, source: str) -> list[list[str]]:
     try:
         lines = [line for line in text.splitlines() if line.strip()]
         many = len(lines) > 1 and all(line.lstrip().startswith("{") for line in lines)
-        value: Any = [json.loads(line) for line in lines] if many else json.loads(text)
-    except ValueError as exc:
-        raise DatasetError(f"{source} is not JSON: {exc}") from exc
+        value: Any = [_json(line) for line in lines] if many else _json(text)
+    except (ValueError, RecursionError) as exc:
+        raise DatasetError(f"{source} is not JSON of images and classes: {exc}") from exc
     if isinstance(value, dict) and not {_word(key) for key in value} & set(_FILES[0]):
         if not all(isinstance(label, str | int) for label in value.values()):
             raise DatasetError(f"{source}: expected an object of image names and classes")
@@ -100,6 +103,10 @@ def _json_rows(text: str, source: str) -> list[list[str]]:
     header = list(dict.fromkeys(key for entry in records for key in entry))
     cells = [[_text(entry.get(key)) for key in header] for entry in records]
     return [[str(key) for key in header], *cells]
+
+
+def _json(text: str) -> Any:
+    return json.loads(text, object_pairs_hook=unique_keys)
 
 
 def _text(value: Any) -> str:
@@ -144,7 +151,8 @@ def _by_header(rows: Sequence[Sequence[str]], source: str) -> Table:
     ]
     classes = _classes(others, words, columns, header, source)
     splits = tuple(columns[split]) if split is not None else ()
-    return Table(_rows(columns[name], classes, source), splits)
+    flag = header[others[0]] if len(others) == 1 and set(classes) <= _ONE_HOT.keys() else ""
+    return Table(_rows(columns[name], classes, source), splits, flag=flag)
 
 
 def _name_column(
@@ -228,6 +236,5 @@ def _rows(names: Sequence[str], classes: Sequence[str], source: str) -> tuple[tu
     if all(re.fullmatch(r"\d+\.0*", label) for label in classes):
         classes = [label.partition(".")[0] for label in classes]
     return tuple(
-        (name.replace("\\", "/") if "/" not in name else name, label)
-        for name, label in zip(names, classes, strict=True)
+        (name.replace("\\", "/"), label) for name, label in zip(names, classes, strict=True)
     )

@@ -115,6 +115,9 @@ def test_what_a_shard_says_first_counts(tmp_path: Path) -> None:
         ({"1.jpg": "x", "1.cls": "0", "2.jpg": "x"}, r"1 images have no label: 2\.jpg"),
         ({"1.jpg": "x", "1.cls": "3"}, "labels in .* are 0 to 2, .*out of range: 3"),
         ({"1.jpg": "x", "1.cls": "cow"}, "not know 1 of the labels in .*: cow"),
+        ({"1.jpg": "x", "1.cls": "0", "2.cls": "1"}, "1 labels have no image: 2"),
+        ({"1.jpg": "x", "1.a.cls": "0", "1.b.cls": "1"}, r"1\.jpg has several labels: 0, 1"),
+        ({"1.jpg": "x", "1.cls": "0", "./1.cls": "1"}, r"two files are called \./1\.cls"),
         ({"1.jpg": "x", "1.json": "{"}, r"1\.json cannot be read"),
         ({"1.jpg": "x", "1.json": '{"width": 3}'}, "neither class folders nor a file of labels"),
     ],
@@ -122,6 +125,13 @@ def test_what_a_shard_says_first_counts(tmp_path: Path) -> None:
 def test_labels_that_do_not_fit(files: dict[str, str], reason: str, tmp_path: Path) -> None:
     with pytest.raises(DatasetError, match=reason):
         open_dataset(tar(tmp_path / "a.tar", files), PETS, subset=True)
+
+
+def test_names_with_dots_keep_their_labels(tmp_path: Path) -> None:
+    files = {"IMG.1.jpg": "x", "IMG.1.cls": "0", "IMG.2.jpg": "x", "IMG.2.cls": "2"}
+    files |= {"3.left.jpg": "x", "3.cls": "1", "3.note.txt": "one", "3.more.txt": "two"}
+    path = tar(tmp_path / "a.tar", files)
+    assert [item.truth for item in open_dataset(path, PETS).items()] == [0, 2, 1]
 
 
 def test_captions_are_no_classes(tmp_path: Path) -> None:

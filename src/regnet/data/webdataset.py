@@ -5,11 +5,13 @@ A sample's files have one name up to its first dot. Its class is what `.cls` say
 """
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from regnet.data.archives import ArchiveFile
+from regnet.data.archives import ArchiveFile, plain_path
+from regnet.data.class_names import listed
 from regnet.data.skipped import Skipped, sort_of
 from regnet.data.spool import SharedFile
 from regnet.data.tars import tar_files
@@ -40,23 +42,69 @@ def sample_labels(paths: Sequence[Path]) -> Iterator[tuple[str, str | None]]:
     for path in paths:
         try:
             yield from _of_shard(path)
-        except (OSError, ImageError) as exc:
+        except (OSError, ImageError, DatasetError) as exc:
             raise DatasetError(f"{path}: {exc}") from exc
 
 
 def _of_shard(path: Path) -> Iterator[tuple[str, str | None]]:
     names: list[str] = []
-    found: list[dict[str, str]] = [{} for _ in SUFFIXES]
+    found = [_Labels() for _ in SUFFIXES]
     with path.open("rb") as opened:
         for file in tar_files(SharedFile(opened)):
             suffix = _label_suffix(file.name)
             if suffix is not None:
                 if (label := _label(file, suffix)) is not None:
-                    found[SUFFIXES.index(suffix)][_key(file.name)] = label
+                    found[SUFFIXES.index(suffix)].add(file.name, label)
             elif file.error is not None or sort_of(file.name, file.head) == "photo":
                 names.append(file.name)
+    stems = {_stem(name) for name in names}
+    for labels in found:
+        labels.group(stems)
+    found[0].refuse_unused({_key(name) for name in names})
     for name in names:
-        yield name, next((labels[_key(name)] for labels in found if _key(name) in labels), None)
+        yield name, next((label for labels in found if (label := labels.of(name))), None)
+
+
+class _Labels:
+    """The labels of one suffix in a shard: an image has that of its name, or of its sample.
+
+    `a.b.jpg` has that of `a.b.cls` where there is one, else that of `a.cls`.
+    """
+
+    def __init__(self) -> None:
+        self._by_stem: dict[str, str] = {}
+        self._by_key: dict[str, set[str]] = defaultdict(set)
+
+    def add(self, name: str, label: str) -> None:
+        """Add a file's label; raises `DatasetError` where another file of its name has another."""
+        if self._by_stem.setdefault(_stem(name), label) != label:
+            raise DatasetError(f"two files are called {name}, and their labels differ")
+
+    def group(self, images: Collection[str]) -> None:
+        """Let labels that are not of one image's name be those of their samples."""
+        for stem, label in self._by_stem.items():
+            if stem not in images or stem == _key(stem):
+                self._by_key[_key(stem)].add(label)
+
+    def of(self, image: str) -> str | None:
+        """Return the label of an image, None without one. Raises `DatasetError` for several."""
+        if (label := self._by_stem.get(_stem(image))) is not None:
+            return label
+        labels = sorted(self._by_key.get(_key(image), ()))
+        if len(labels) > 1:
+            raise DatasetError(f"the sample of {image} has several labels: {listed(labels)}")
+        return labels[0] if labels else None
+
+    def refuse_unused(self, keys: Collection[str]) -> None:
+        """Raise `DatasetError` for labels of samples without an image."""
+        if unused := [stem for stem in self._by_stem if _key(stem) not in keys]:
+            raise DatasetError(f"{len(unused)} labels have no image: {listed(unused)}")
+
+
+def _stem(name: str) -> str:
+    """Return a name without its suffix."""
+    folder, slash, file = name.rpartition("/")
+    return plain_path(f"{folder}{slash}{file.rpartition('.')[0] or file}")
 
 
 def _label_suffix(name: str) -> str | None:
@@ -66,7 +114,7 @@ def _label_suffix(name: str) -> str | None:
 def _key(name: str) -> str:
     """Return what the names of a sample's files have in common."""
     folder, slash, file = name.rpartition("/")
-    return f"{folder}{slash}{file.partition('.')[0]}"
+    return plain_path(f"{folder}{slash}{file.partition('.')[0]}")
 
 
 def _label(file: ArchiveFile, suffix: str) -> str | None:

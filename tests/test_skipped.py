@@ -185,13 +185,14 @@ def test_files_of_known_suffixes_are_not_opened(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs named pipes")
-def test_pipes_and_dead_links_of_odd_names_are_no_photos(tmp_path: Path) -> None:
+def test_pipes_are_no_photos_and_dead_links_only_without_another_suffix(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "dead").symlink_to("nowhere")
+    (tmp_path / "dead.txt").symlink_to("nowhere")
     (tmp_path / "p").write_bytes(JPEG)
     assert skipped_of(tmp_path) == (
-        [f"{tmp_path}/p"],
-        f"{tmp_path}: skipped 1 file that is no picture: 1 without suffix",
+        [f"{tmp_path}/dead", f"{tmp_path}/p"],
+        f"{tmp_path}: skipped 1 file that is no picture: 1 .txt",
     )
 
 

@@ -67,7 +67,10 @@ def test_links_that_lead_nowhere_are_errors_of_their_own(tmp_path: Path, mode: M
         "pong.jpg": Link("ping.jpg", hard=True),
         "folder.jpg": Link("d"),
         "d/b.png": SMALL,
-        "nowhere": Link("b.jpg"),  # not known to be a photo
+        "nowhere": Link("b.jpg"),  # may be a photo: many have no suffix
+        "notes": Link("c.txt"),
+        "c.txt": b"text",
+        "nowhere.txt": Link("d.txt"),
         "empty.jpg": Link(""),
     }
     found = read(tmp_path / "a.tar", members, mode)
@@ -75,7 +78,7 @@ def test_links_that_lead_nowhere_are_errors_of_their_own(tmp_path: Path, mode: M
     failed = {name: str(content) for name, content in found.items() if content != SMALL}
     assert list(failed) == [
         *("out.jpg", "absolute.jpg", "gone.jpg", "self.jpg", "ping.jpg", "pong.jpg"),
-        *("folder.jpg", "empty.jpg"),
+        *("folder.jpg", "nowhere", "empty.jpg"),
     ]
     assert all("which is no file in the archive" in reason for reason in failed.values())
 

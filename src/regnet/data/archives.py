@@ -42,15 +42,15 @@ BROKEN: Final = (
 class ArchiveFile:
     """A file in an archive, of `size` bytes unpacked.
 
-    `head` returns its first 512 bytes; `keep` takes the most bytes of an image, and returns a
-    reader that works at any time in any thread and raises `ImageError`. Both must be called before
-    the next file is asked for. `error` says why a part of the archive cannot be read. `what` says
-    what it is in counts of skipped files, "" for its suffix.
+    `head` returns its first 512 bytes, None where it leads to no file; `keep` takes the most bytes
+    of an image, and returns a reader that works at any time in any thread and raises `ImageError`.
+    Both must be called before the next file is asked for. `error` says why a part of the archive
+    cannot be read. `what` says what it is in counts of skipped files, "" for its suffix.
     """
 
     name: str
     size: int
-    head: Read
+    head: Callable[[], bytes | None]
     keep: Callable[[int], Read]
     error: str | None = None
     what: str = ""

@@ -204,7 +204,8 @@ def _without_folders(path: str | Path, folders: Folders) -> DatasetError:
     how = "put the photos of each class in a folder of its name"
     if folders.layout.stray:
         return DatasetError(
-            f"{path} has no class folders: {how}, or give the classes with --labels FILE"
+            f"{path} has no class folders: {how}, or list them in a metadata.csv beside them "
+            "(columns file_name and label), or give the classes with --labels FILE"
         )
     refuse_foreign(str(path), folders.paths)
     return DatasetError(

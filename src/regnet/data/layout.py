@@ -68,9 +68,9 @@ def _by_name(listing: Listing, names: ClassNames, *, path: str) -> "array[int]":
     wnids = [_WNID_IN_NAME.match(PurePosixPath(p).stem) for p in listing.paths()]
     if None in wnids:
         raise DatasetError(
-            f"{path} has images but neither class folders nor a file of labels: regnet "
-            f"evaluate takes one with --truth FILE, or put one of {', '.join(TRUTH_NAMES)} beside "
-            "them"
+            f"{path} has images but neither class folders nor a file of labels: put one of "
+            f"{', '.join(TRUTH_NAMES)} beside them (`evaluate`, `calibrate` and `compare` take "
+            "one of another name: --truth FILE)"
         )
     found = [wnid[1] for wnid in wnids if wnid]
     classes = names.match(sorted(set(found)), what=f"wnids in the names of the images of {path}")

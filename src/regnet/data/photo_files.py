@@ -2,12 +2,13 @@
 
 import os
 from collections.abc import Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from regnet.data.clutter import is_clutter
-from regnet.data.skipped import MAX_COUNTED, SkipTally
-from regnet.formats import HEAD, has_picture_suffix, is_picture
+from regnet.data.skipped import MAX_COUNTED, SkipTally, is_photo
+from regnet.formats import HEAD
 
 Found = tuple[str, bool]
 
@@ -35,8 +36,8 @@ def image_files(top: str, tally: SkipTally | None = None) -> Iterator[tuple[str,
 
 
 def is_picture_file(path: str) -> bool:
-    """Tell whether a file that can be opened is a picture by its suffix, else by its beginning."""
-    return has_picture_suffix(path) or is_picture(_head(path))
+    """Tell whether a file is a picture by its suffix, else by its beginning: see `is_photo`."""
+    return is_photo(path, partial(_head, path))
 
 
 def _wanted(folder: str, top: str, tally: SkipTally | None) -> Iterator[Found]:
@@ -70,12 +71,12 @@ def _is_regular(entry: os.DirEntry[str]) -> bool:
         return True
 
 
-def _head(path: str) -> bytes:
+def _head(path: str) -> bytes | None:
     try:
         with Path(path).open("rb", buffering=0) as file:
             return file.read(HEAD) or b""
     except (OSError, ValueError):
-        return b""
+        return None
 
 
 def count_files(folder: str) -> int:

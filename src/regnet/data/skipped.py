@@ -22,15 +22,26 @@ _NO_SUFFIX: Final = "without suffix"
 _OTHERS: Final = "others"
 
 
-def sort_of(path: str, head: Callable[[], bytes]) -> Sort:
+def sort_of(path: str, head: Callable[[], bytes | None]) -> Sort:
     """Return what a file at a path with `/`, below the place the user named, counts as.
 
-    Anything hidden or made by a system is clutter. Files of a picture's suffix are photos; of
-    others the first bytes, from `head`, decide. `head` may raise `ImageError`.
+    Anything hidden or made by a system is clutter; of the others `is_photo` decides. `head` may
+    raise `ImageError`.
     """
     if first_clutter(path) is not None:
         return "clutter"
-    return "photo" if has_picture_suffix(path) or is_picture(head()) else "other"
+    return "photo" if is_photo(path, head) else "other"
+
+
+def is_photo(name: str, head: Callable[[], bytes | None]) -> bool:
+    """Tell whether a file is a photo: by its suffix, else by its first bytes, from `head`.
+
+    `head` returns None where it cannot be opened: without a suffix that is a photo lost.
+    """
+    if has_picture_suffix(name):
+        return True
+    start = head()
+    return not suffix_of(name) if start is None else is_picture(start)
 
 
 @dataclass(frozen=True)

@@ -269,7 +269,8 @@ def _link_file(name: str, path: str, target: Span | Held | str | None, what: str
     if target is None or isinstance(target, str):
         shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
         reason = target or f"a link to {shown}, which is no file in the archive"
-        return ArchiveFile(name, -1, lambda: b"", lambda _: failing(reason), what=what)
+        head = None if target is None and not what else b""
+        return ArchiveFile(name, -1, lambda: head, lambda _: failing(reason), what=what)
     return ArchiveFile(name, target.size, partial(target.first, HEAD), partial(_within, target))
 
 

@@ -1,7 +1,7 @@
 """Stand-ins for Python's and numpy's plain types in a pickle: values, and inert records."""
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,14 @@ class Record:
         self.items: dict[Any, Any] = {}
         self.entries: list[Any] = []
         self.state: Any = None
+
+
+def named_values(value: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the named values of a dict or of an inert record's attributes; none of other values."""
+    parts = (value.items, value.state) if isinstance(value, Record) else (value,)
+    for part in parts:
+        if isinstance(part, Mapping):
+            yield from ((key, child) for key, child in part.items() if isinstance(key, str))
 
 
 def require(value: Any, *kinds: type) -> None:

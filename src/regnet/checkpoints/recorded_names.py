@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from regnet.checkpoints.plain_types import Record
+from regnet.checkpoints.plain_types import named_values
 from regnet.class_list import WNID
 from regnet.labels import Labels, label_of
 
@@ -32,21 +32,13 @@ def recorded_names(content: Any, classes: int) -> Labels | None:
 
 
 def _lists(value: Any, depth: int) -> Iterator[tuple[str, ...]]:
-    for name, child in _fields(value):
+    for name, child in named_values(value):
         if (_NAMES.fullmatch(name) and (names := _in_order(child))) or (
             _NUMBERS.fullmatch(name) and (names := _by_number(child))
         ):
             yield names
         elif depth:
             yield from _lists(child, depth - 1)
-
-
-def _fields(value: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the named values of a dict or of an inert record's attributes."""
-    parts = (value.items, value.state) if isinstance(value, Record) else (value,)
-    for part in parts:
-        if isinstance(part, Mapping):
-            yield from ((key, child) for key, child in part.items() if isinstance(key, str))
 
 
 def _in_order(value: Any) -> tuple[str, ...] | None:

@@ -15,6 +15,7 @@ from regnet.checkpoints.layouts import Layout, LayoutName, to_pycls
 from regnet.checkpoints.model_files import ModelFiles, model_files
 from regnet.checkpoints.provenance import Provenance, provenance_from_json, provenance_to_json
 from regnet.checkpoints.recorded_names import recorded_names
+from regnet.checkpoints.recorded_protocol import recorded_protocol
 from regnet.checkpoints.shapes import (
     Shape,
     describe_spec,
@@ -142,7 +143,7 @@ def read_checkpoint(
         beside=network.beside,
         name=recorded.name or published_name(spec),
         labels=labels if new_head is None else None,
-        preprocess=recorded.preprocess or settings.preprocess,
+        preprocess=recorded.preprocess or settings.preprocess or recorded_protocol(content.value),
         extra=recorded.extra,
         assumed=(
             *(() if recorded.preprocess else settings.assumed),

@@ -138,7 +138,8 @@ def quantize(
             chosen = trial.search(min_agreement)
             restored = chosen.restored
             no_gain = _barely_int8(restored, graphs, engine.metadata.name, min_agreement)
-            _require_gain(no_gain, "lower --min-agreement", force)
+            more = "calibrate with more photos (--samples), " if samples < SAMPLES else ""
+            _require_gain(no_gain, f"{more}lower --min-agreement", force)
             certificate = trial.certificate(chosen, min_agreement)
             trial.write(restored, path.stem, certificate=certificate)
             for _ in watch(range(1), "measuring speed", 1):

@@ -100,6 +100,9 @@ USED = {
         (*under("train", "val"), *under("x/train", "x/val")), "train", "val", ("x",)
     ),
     "a wrapper with the name of a class": (under("dog"), "", None, ()),
+    "another spelling in a split": (
+        (*under("train"), *under("val", classes=("Cat", "DOG"))), "train", "val", ()
+    ),
     "the vehicle": (("bus", "car", "train"), "", None, ()),
     "folders in classes": (("cat/a", "cat/b", "dog/c"), "", None, ()),
     "the same kinds of files in classes": (
@@ -141,6 +144,8 @@ DOUBTED = {
     "splits among classes": (("cat", "dog", "train", "val"), "have the names of splits"),
     "no split to train on": (under("val", "test"), "name one|no photos to train"),
     "an empty class": ((*CLASSES, "bird/notes.txt"), "no photos: bird"),
+    "classes of one name": (("Cat", "cat", "dog"), "differ only in case"),
+    "a name that is no text": (("cat", "d\x07g"), "are no text"),
 }  # fmt: skip
 
 
@@ -197,6 +202,28 @@ def test_empty_classes_and_splits_of_archives(suffix: str, tmp_path: Path) -> No
         with pytest.raises(RegNetError, match="the val split has no photos"):
             open_photo_sets(path, None, None, seed=0)
         assert "empty-split" in {f.code for f in layout_findings(open_tree(path))}
+
+
+@pytest.mark.parametrize("labels", [None, (Label("", "cat"), Label("", "dog"))])
+@pytest.mark.parametrize("wrapper", ["", "data/"])
+def test_a_split_for_training_without_a_photo_is_not_passed_over(
+    labels: tuple[Label, ...] | None, wrapper: str, tmp_path: Path
+) -> None:
+    write(tmp_path, *under(f"{wrapper}val"))
+    (tmp_path / wrapper / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(DatasetError, match="the train split has no photos"):
+        open_photo_sets(tmp_path, None, labels, seed=0)
+    assert [f.text for f in errors_of(layout_findings(open_tree(tmp_path)))] == [
+        "The split train has no photos to train on."
+    ]
+
+
+def test_photos_given_to_validate_with_stand_for_an_empty_split(tmp_path: Path) -> None:
+    write(tmp_path / "a", *under("train"))
+    (tmp_path / "a" / "val").mkdir()
+    other = write(tmp_path / "b", *CLASSES, photos=5)
+    sets = open_photo_sets(tmp_path / "a", other, None, seed=0)
+    assert (len(sets.train), sets.validation and sets.validation.count) == (2 * PHOTOS, 10)
 
 
 def test_known_classes_settle_a_doubt(tmp_path: Path) -> None:

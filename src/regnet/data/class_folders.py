@@ -16,7 +16,7 @@ from regnet.data.image_labels import ImageLabels, image_labels
 from regnet.data.listing import Listing
 from regnet.data.members import all_folders, open_members
 from regnet.data.parquet_dataset import parquet_class_names, parquet_files, parquet_splits
-from regnet.data.split_names import roles_of
+from regnet.data.split_names import Role, role_of, roles_of
 from regnet.data.truth_files import SIDE_NAMES
 from regnet.errors import DatasetError
 from regnet.labels import Label, Labels, label_of
@@ -73,13 +73,15 @@ class TrainingFolders:
     """The photos to train on and, None without a split for it, to validate with.
 
     `unused` are the other splits, and folders beside them; `empty` are class folders without a
-    photo. Parquet files may list classes that have none (`listed`).
+    photo, `empty_splits` the roles of splits without one. Parquet files may list classes that have
+    none (`listed`).
     """
 
     train: str
     val: str | None = None
     unused: tuple[str, ...] = ()
     empty: tuple[str, ...] = ()
+    empty_splits: tuple[str, ...] = ()
     listed: bool = False
 
 
@@ -92,10 +94,10 @@ def training_folders(path: str | Path) -> TrainingFolders:
     if folders.parquet:
         return _parquet_folders(folders.parquet, str(path))
     layout = folders.layout
-    empty = _empty(folders, str(path))
+    empty, empty_splits = _empty(folders)
     train, val = layout.split("train"), layout.split("val")
     if train is None or (len(layout.splits) == 1 and not layout.stray and not layout.beside):
-        return TrainingFolders(str(path), empty=empty)
+        return TrainingFolders(str(path), empty=empty, empty_splits=empty_splits)
     if len(folders.paths) > 1:
         raise DatasetError(
             f"{path} has splits inside of each: name the photos of one split, and with --val those "
@@ -108,6 +110,7 @@ def training_folders(path: str | Path) -> TrainingFolders:
         str(Path(path, val.root)) if val else None,
         (*others, *layout.beside),
         empty,
+        empty_splits,
     )
 
 
@@ -129,20 +132,13 @@ def _parquet_folders(files: Sequence[Path], path: str) -> TrainingFolders:
     return TrainingFolders(places["train"], places.get("val"), unused, listed=True)
 
 
-def _empty(folders: Folders, path: str) -> tuple[str, ...]:
-    """Return the class folders that have no photo in any split.
-
-    Raises `DatasetError` where a split has none.
-    """
+def _empty(folders: Folders) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the class folders that have no photo in any split, and the splits that have none."""
     if folders.labels is not None:
-        return ()
+        return (), ()
     known = class_folders(folders.paths, folders.inner, folders.layout)
-    if empty := [role for role, name in known if not name]:
-        raise DatasetError(
-            f"{path}: the {' and the '.join(empty)} split has no photos: add photos, or remove its "
-            "folder"
-        )
-    return tuple(sorted({name for _, name in known} - set(folders.classes)))
+    splits = tuple(role for role, name in known if not name)
+    return tuple(sorted({name for _, name in known} - {*folders.classes, ""})), splits
 
 
 def open_folders(path: str | Path) -> Folders:
@@ -166,13 +162,19 @@ def class_folders(paths: Sequence[Path], inner: str, layout: Layout) -> list[tup
     if layout.kind == "classes":
         roots = [("", layout.root)]
     found = [(role, name) for role, root in roots for name in _folders(paths, inner, root)]
-    if layout.kind == "splits":
-        tops = {split.top for split in layout.splits}
-        parent = str(PurePosixPath(layout.splits[0].top).parent)
-        roles = roles_of(_folders(paths, inner, parent))
-        known = {PurePosixPath(top).name for top in tops}
-        found += [(r, "") for n, r in roles.items() if n not in known and r in ("train", "val")]
-    return found
+    return found + [(role, "") for role in _empty_splits(paths, inner, layout)]
+
+
+def _empty_splits(paths: Sequence[Path], inner: str, layout: Layout) -> Iterator[Role]:
+    """Yield the training or validation splits without a photo, beside splits that have some."""
+    root = PurePosixPath(layout.root)
+    tops = [PurePosixPath(split.top) for split in layout.splits]
+    tops = tops or [top for top in (root, *root.parents) if role_of(top.name)]
+    for parent in dict.fromkeys(top.parent for top in tops):
+        known = {top.name for top in tops if top.parent == parent}
+        roles = roles_of({*_folders(paths, inner, str(parent)), *known})
+        empty = {name: role for name, role in roles.items() if name not in known}
+        yield from (role for role in empty.values() if role in ("train", "val"))
 
 
 def _folders(paths: Sequence[Path], inner: str, root: str) -> list[str]:
@@ -223,7 +225,7 @@ def _with_splits(path: str | Path, layout: Layout) -> DatasetError:
 
 def _require_names(path: str | Path, names: Sequence[str]) -> None:
     """Refuse names that cannot be a class's, or be told apart."""
-    if odd := [repr(name) for name in names if _NO_TEXT.search(name)]:
+    if odd := names_without_text(names):
         raise DatasetError(f"{path}: these names of class folders are no text: {listed(odd)}")
     first: dict[str, str] = {}
     for name in names:
@@ -232,3 +234,8 @@ def _require_names(path: str | Path, names: Sequence[str]) -> None:
                 f"{path}: the class folders {other!r} and {name!r} differ only in case, or in _ "
                 "for a space, which tells no classes apart: rename one, or put them together"
             )
+
+
+def names_without_text(names: Sequence[str]) -> list[str]:
+    """Return the names, as Python writes them, that hold control characters or undecoded bytes."""
+    return [repr(name) for name in names if _NO_TEXT.search(name)]

@@ -1,7 +1,9 @@
 """What is wrong with the folders of a data set: splits, classes, strays."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 
+from regnet.data.class_folders import names_without_text
 from regnet.doctor.findings import File, Finding, counted, quoted
 from regnet.doctor.quick import no_photos, quick_findings, split_gaps
 from regnet.doctor.tree import Tree
@@ -13,7 +15,19 @@ def layout_findings(tree: Tree) -> list[Finding]:
         return [no_photos()]
     if not tree.classes:
         return [_no_classes(tree)]
-    return [*_counts(tree), *_doubt(tree), *_strays(tree)]
+    return [*_names(tree), *_counts(tree), *_doubt(tree), *_strays(tree)]
+
+
+def _names(tree: Tree) -> Iterator[Finding]:
+    """Yield that the names of some classes are no text, which a training refuses."""
+    if odd := names_without_text(tree.classes):
+        yield Finding(
+            "names-without-text",
+            "error",
+            f"These names of class folders are no text: {quoted(odd)}.",
+            "Rename the folders.",
+            count=len(odd),
+        )
 
 
 def _counts(tree: Tree) -> Iterator[Finding]:
@@ -27,6 +41,8 @@ def _counts(tree: Tree) -> Iterator[Finding]:
         return
     train = photos[tree.training]
     for finding in quick_findings(tree.classes, train, photos.get("val")):
+        if finding.code == "similar-names" and not tree.numbered:
+            finding = replace(finding, severity="error")  # a training refuses such folders
         if finding.code != "splits-as-classes" or not tree.doubt:
             yield finding
     if sum(photos.get("test", ())):

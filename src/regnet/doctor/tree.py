@@ -4,13 +4,14 @@ Other modules refuse what does not fit a model; here everything is taken in, to 
 """
 
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from regnet.data.class_folders import class_folders
-from regnet.data.class_names import ClassNames
+from regnet.data.class_names import ClassNames, normal
 from regnet.data.dataset import located
 from regnet.data.folders import Kind, Layout, read_layout
 from regnet.data.foreign import refuse_foreign
@@ -46,6 +47,7 @@ class _Part:
     layout: Layout
     places: tuple[Place, ...]
     codes: "array[int]"
+    numbered: bool = False
 
 
 class Tree:
@@ -53,14 +55,18 @@ class Tree:
 
     `places` are the distinct ones, `codes` says by index which of them each photo is in, `counts`
     the photos by split and class; `layout` is the kind of the first path's, and `doubt` says why
-    its folders may be no classes. `empty` are class folders, and splits, without photos.
+    its folders may be no classes. Classes that are `numbered` may have names that are alike.
+    `empty` are class folders, and splits, without photos.
     """
 
     def __init__(self, path: str, parts: Sequence[_Part], empty: Sequence[Place]) -> None:
         self.path = path
         self.layout = parts[0].layout.kind
         self.doubt = parts[0].layout.doubt
-        self.empty = tuple(empty)
+        self.numbered = parts[0].numbered
+        spelled = _spelled([*(place for part in parts for place in part.places), *empty])
+        self.empty = tuple(spelled[place] for place in empty)
+        parts = [replace(p, places=tuple(spelled[place] for place in p.places)) for p in parts]
         self._parts = parts
         self.places = tuple(dict.fromkeys(place for part in parts for place in part.places))
         index = {place: code for code, place in enumerate(self.places)}
@@ -102,6 +108,23 @@ class Tree:
             place = self.places[code]
             counts[place.split][place.label] += 1
         return counts
+
+
+def _spelled(places: Sequence[Place]) -> dict[Place, Place]:
+    """Return places with the classes of all splits spelled as the training split spells them.
+
+    A training knows `val/Cat` as its class `cat`.
+    """
+    by_name: dict[str, set[str]] = defaultdict(set)
+    for place in places:
+        if place.split in ("", "train") and place.label:
+            by_name[normal(place.label)].add(place.label)
+    spelled = {}
+    for place in places:
+        same = by_name.get(normal(place.label), set())
+        label = place.label if place.label in same or len(same) != 1 else next(iter(same))
+        spelled[place] = replace(place, label=label)
+    return spelled
 
 
 def open_tree(path: str | Path, val: str | Path | None = None) -> Tree:
@@ -177,7 +200,8 @@ def _of_parquet(files: Sequence[Path], path: str) -> _Part:
     for number, dataset in enumerate(datasets.values()):
         codes.extend(number * len(names) + truth for truth in dataset.truths)
     layout = replace(read_layout(()), kind="classes" if "" in splits else "splits")
-    return _Part(partial(_rows, tuple(datasets.values())), layout, places, codes)
+    items = partial(_rows, tuple(datasets.values()))
+    return _Part(items, layout, places, codes, numbered=True)
 
 
 def _rows(datasets: Sequence[ParquetDataset]) -> Iterator[Item]:

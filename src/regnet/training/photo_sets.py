@@ -42,6 +42,7 @@ def open_photo_sets(
     where training on them would be a waste.
     """
     folders = _folders(dataset, known=labels is not None)
+    _refuse_empty_splits(dataset, folders.empty_splits, with_val=val is not None)
     if val is not None:
         folders = replace(folders, val=str(val))
     path, val = folders.train, folders.val
@@ -75,6 +76,15 @@ def _folders(dataset: str | Path, *, known: bool) -> TrainingFolders:
         if not known:
             raise
         return TrainingFolders(str(dataset))
+
+
+def _refuse_empty_splits(dataset: str | Path, roles: Sequence[str], *, with_val: bool) -> None:
+    """Raise `DatasetError` for splits without a photo; `--val` may stand for one."""
+    if empty := [role for role in roles if not (with_val and role == "val")]:
+        raise DatasetError(
+            f"{dataset}: the {' and the '.join(empty)} split has no photos: add photos, or remove "
+            "its folder"
+        )
 
 
 def _unused(folders: TrainingFolders) -> tuple[Finding, ...]:

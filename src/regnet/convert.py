@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.assumptions import without
+from regnet.assumptions import subject, without
 from regnet.checkpoints.weights import Checkpoint, load_into, read_checkpoint
 from regnet.conversion import Conversion, Request, write_conversion
 from regnet.export import export_network
@@ -78,9 +78,7 @@ def describe(request: Request, checkpoint: Checkpoint) -> ModelMetadata:
     """Return the description of the model that a checkpoint becomes, with all that is assumed."""
     labels, about_names = _labels(request, checkpoint)
     preprocess, about_protocol = _preprocess(request, checkpoint)
-    others = checkpoint.assumed
-    if request.protocol:
-        others = without(others, "protocol")
+    others = without(checkpoint.assumed, "protocol")
     assumed = (*about_names, *about_protocol, *others)
     return ModelMetadata(
         name=request.model_name,
@@ -98,6 +96,7 @@ def describe(request: Request, checkpoint: Checkpoint) -> ModelMetadata:
 
 
 Sentences = tuple[str, ...]
+_PARTS = frozenset(("resize", "crop", "interpolation"))
 
 
 def _labels(request: Request, checkpoint: Checkpoint) -> tuple[Labels, Sentences]:
@@ -119,7 +118,17 @@ def _preprocess(request: Request, checkpoint: Checkpoint) -> tuple[Preprocess, S
     if named is not None:
         base = by_protocol(base, named)
     chosen = replace(base, **({"name": "custom"} | changes)) if changes else base
+    if known and not named and not request.card:
+        return chosen, _approximated(checkpoint.assumed, changes)
     return chosen, () if known or named else _assumed_protocol(chosen, changes)
+
+
+def _approximated(assumed: Sentences, given: Mapping[str, Any]) -> Sentences:
+    """Return the sentence about what of a file's protocol cannot be had; not if all was given."""
+    sentences = tuple(text for text in assumed if subject(text) == "protocol")
+    if not given:
+        return sentences
+    return () if given.keys() >= _PARTS else tuple(text.partition(";")[0] for text in sentences)
 
 
 def _assumed_protocol(chosen: Preprocess, given: Mapping[str, Any]) -> Sentences:

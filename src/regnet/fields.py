@@ -5,6 +5,7 @@ Shared by the metadata of weights (`regnet.checkpoints.provenance`) and of conve
 """
 
 import json
+import re
 from typing import Any
 
 from regnet.errors import ProtocolError, RegNetError, SpecError, shown
@@ -85,6 +86,14 @@ def labels_to_rows(labels: Labels) -> list[list[str]]:
 
 def _label(row: object) -> Label:
     match row:
-        case [str(wnid), str(name)] if len(wnid) <= _MAX_LABEL and len(name) <= _MAX_LABEL:
+        case [str(wnid), str(name)] if is_label(wnid) and is_label(name):
             return Label(wnid, name)
-    raise bad("labels", row, f"rows of [wnid, name], each at most {_MAX_LABEL} characters")
+    raise bad("labels", row, f"rows of [wnid, name], each at most {_MAX_LABEL} characters of text")
+
+
+def is_label(text: str) -> bool:
+    """Tell whether a text can be the wnid or name of a class: short, and to be had in UTF-8."""
+    return len(text) <= _MAX_LABEL and not _SURROGATE.search(text)
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")

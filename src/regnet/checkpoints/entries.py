@@ -7,7 +7,7 @@ the rules of the projects that write both; otherwise the error names all of them
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,6 +19,7 @@ from regnet.checkpoints.layouts import (
     find_prefixes,
     is_counter,
     not_a_regnet,
+    prefix_of,
     to_pycls,
     without_inner_wrappers,
 )
@@ -34,6 +35,11 @@ _NESTED = (dict, list, tuple, Record, torch.Tensor, NotPlain)
 _AVERAGED = ("state_dict_ema", "model_ema")
 _PLAIN = ("state_dict", "model")
 _HEAD = ("head.fc.weight", "head.fc.bias")
+_MOST = 16
+_SHARED = 2**20  # bytes
+_COMPARED = frozenset(
+    (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
+)
 
 Path = tuple[str, ...]
 
@@ -67,11 +73,15 @@ def entry_name(path: Path, prefix: str) -> str:
 
 @dataclass(frozen=True)
 class Network:
-    """The entry that was chosen, its tensors, and the names of what else in the file has some."""
+    """The entry that was chosen, its tensors, and the names of what else in the file has some.
+
+    `apart` are the paths of containers that hold other networks, and not this one.
+    """
 
     entry: Entry
     tensors: dict[str, torch.Tensor]
     beside: tuple[str, ...]
+    apart: frozenset[Path] = frozenset()
 
 
 def find_network(content: Any, name: str | None = None) -> Network:
@@ -83,31 +93,41 @@ def find_network(content: Any, name: str | None = None) -> Network:
     entries = list(_entries(content))
     if not entries:
         raise _no_network(content)
+    paths = {entry.path[:depth] for entry in entries for depth in range(1, MAX_DEPTH + 1)}
     if name is not None:
         entries = _called(entries, name)
     whole = [entry for entry in entries if entry.spec and entry.has_head]
     headless = [entry for entry in entries if entry.spec and not entry.has_head]
     if candidates := whole or headless:
+        if len(candidates) > _MOST:  # comparing all with all would take long
+            raise _several(candidates)
         entry = _only(_preferred(_distinct(candidates), content))
     else:
         entry = max(entries, key=lambda entry: len(entry.tensors))
         _require_known_kind(entry)
-    return Network(entry, _plain_tensors(entry), tuple(_beside(content, entry)))
+    apart = frozenset(path for path in paths if path != entry.path[: len(path)])
+    return Network(entry, _plain_tensors(entry), tuple(_beside(content, entry)), apart)
 
 
 def _entries(content: Any) -> Iterator[Entry]:
     """Yield what is named as a RegNet's in every dictionary of the content."""
     for path, named in _dictionaries(content):
-        tensors = {without_inner_wrappers(key): tensor for key, tensor in named.items()}
-        prefixes = find_prefixes(tensors)
+        plain = {key: without_inner_wrappers(key) for key in named}
+        prefixes = find_prefixes(plain.values())
         groups: dict[str, dict[str, Any]] = {prefix: {} for prefix in prefixes}
-        for key, tensor in tensors.items():
-            inside = [prefix for prefix in prefixes if key.startswith(prefix)]
-            if inside and not is_counter(key):
-                longest = max(inside, key=len)
-                groups[longest][prefixes[longest].plain_key(key, longest)] = tensor
+        for key, short in plain.items():
+            prefix = prefix_of(short, prefixes)
+            if prefix is not None and not is_counter(short):
+                _add(groups[prefix], prefixes[prefix].plain_key(short, prefix), key, named[key])
         for prefix, group in groups.items():
             yield _measured(Entry(path, prefix, prefixes[prefix], group))
+
+
+def _add(group: dict[str, Any], name: str, key: str, tensor: Any) -> None:
+    """Put a tensor into a group; refuse two that have one name there."""
+    if name in group:
+        raise MismatchError(f"two of its tensors are {name:.80} of one network, one is {key:.80}")
+    group[name] = tensor
 
 
 def _dictionaries(content: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -180,7 +200,8 @@ def _contains(whole: list[str], part: list[str]) -> bool:
 
 
 def _names(entries: Sequence[Entry]) -> str:
-    return ", ".join(entry.name for entry in entries)
+    shown = ", ".join(f"{entry.name:.200}" for entry in entries[:_MOST])
+    return shown if len(entries) <= _MOST else f"{shown} and {len(entries) - _MOST} more"
 
 
 def _distinct(entries: Sequence[Entry]) -> list[Entry]:
@@ -201,7 +222,9 @@ def _equal(a: Entry, b: Entry) -> bool:
 def _same_numbers(a: torch.Tensor | NotPlain, b: torch.Tensor | NotPlain) -> bool:
     if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
         return False
-    return (a.dtype, a.shape) == (b.dtype, b.shape) and torch.equal(a, b)
+    if (a.dtype, a.shape) != (b.dtype, b.shape):
+        return False
+    return a.dtype in _COMPARED and torch.equal(a, b)
 
 
 def _preferred(entries: Sequence[Entry], content: Any) -> list[Entry]:
@@ -212,7 +235,7 @@ def _preferred(entries: Sequence[Entry], content: Any) -> list[Entry]:
 def _is_better(a: Entry, b: Entry, content: Any) -> bool:
     """Tell whether A is the version to take of B: averaged, or for pycls of the lower error."""
     depth = next((n for n, (x, y) in enumerate(zip(a.path, b.path, strict=False)) if x != y), None)
-    if depth is None or a.spec != b.spec:
+    if depth is None or a.spec != b.spec or _place(a, depth) != _place(b, depth):
         return False
     ours, other = a.path[depth], b.path[depth]
     if {ours, other} == {"model_state", "ema_state"}:
@@ -222,10 +245,20 @@ def _is_better(a: Entry, b: Entry, content: Any) -> bool:
     return ours in _AVERAGED and other in _PLAIN
 
 
+def _place(entry: Entry, depth: int) -> Path:
+    """Return where an entry is below a depth of its path, wrappers aside."""
+    names = (*entry.path[depth + 1 :], *entry.prefix.split("."))
+    return tuple(name for name in names if name not in ("", "module", "_orig_mod"))
+
+
 def _only(entries: Sequence[Entry]) -> Entry:
     if len(entries) == 1:
         return entries[0]
-    raise MismatchError(
+    raise _several(entries)
+
+
+def _several(entries: Sequence[Entry]) -> MismatchError:
+    return MismatchError(
         f"it holds {len(entries)} networks: {_names(entries)}. Choose one with --entry NAME"
     )
 
@@ -237,7 +270,15 @@ def _plain_tensors(entry: Entry) -> dict[str, torch.Tensor]:
         if isinstance(tensor, NotPlain):
             raise WeightsError(f"{entry.prefix}{key} {tensor.reason}")
         tensors[key] = tensor
+    _require_own_data(tensors.values())
     return tensors
+
+
+def _require_own_data(tensors: Collection[torch.Tensor]) -> None:
+    """Refuse tensors that share their data so often that copies of them could fill the memory."""
+    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
+    if sum(t.nbytes for t in tensors) > 2 * sum(storages.values()) + _SHARED:
+        raise WeightsError("its tensors have more elements than there is data")
 
 
 def _require_known_kind(entry: Entry) -> None:
@@ -265,17 +306,34 @@ def _no_network(content: Any) -> WeightsError:
 def _beside(content: Any, entry: Entry) -> Iterator[str]:
     """Yield the names of what holds tensors in the file and is not in the entry."""
     value = content
+    holders = _Holders()
     for name in entry.path:
-        yield from (other for other in _with_tensors(value) if other != name)
+        yield from (other for other in holders.names(value) if other != name)
         value = _children(value)[name]
     groups: dict[str, list[str]] = {}
-    for key in map(without_inner_wrappers, _with_tensors(value)):
+    for key in map(without_inner_wrappers, holders.names(value)):
         if not key.startswith(entry.prefix) and not is_counter(key):
             groups.setdefault(key.partition(".")[0], []).append(key)
     for first, keys in groups.items():
         yield keys[0] if len(keys) == 1 else f"{first} ({len(keys)} tensors)"
 
 
-def _with_tensors(value: Any) -> list[str]:
-    """Return the names in a container of tensors, and of what holds tensors."""
-    return [k for k, c in _children(value).items() if _is_tensor(c) or any(_dictionaries(c))]
+class _Holders:
+    """Which containers hold tensors, each looked at once however often the file refers to it."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[int, int], bool] = {}
+
+    def names(self, value: Any) -> list[str]:
+        """Return the names in a container of tensors, and of what holds tensors."""
+        return [k for k, c in _children(value).items() if self._holds(c, MAX_DEPTH)]
+
+    def _holds(self, value: Any, depth: int) -> bool:
+        if _is_tensor(value):
+            return True
+        place = (id(value), depth)
+        if place not in self._known:
+            self._known[place] = depth >= 0 and any(
+                self._holds(child, depth - 1) for child in _children(value).values()
+            )
+        return self._known[place]

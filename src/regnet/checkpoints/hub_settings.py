@@ -18,6 +18,11 @@ _UNNAMED = re.compile(r"LABEL_\d+")
 # Pillow's filters by their numbers, as transformers writes them.
 _FILTERS: Mapping[int, Interpolation] = {2: "bilinear", 3: "bicubic"}
 _SQUASHED_FROM = 384  # the side from which ConvNextImageProcessor stretches instead of cropping
+# What is computed with the tensors, where the shapes do not tell.
+_TRANSFORMERS_NETWORK = {"hidden_act": "relu", "downsample_in_first_stage": True}
+_TIMM_NETWORK = {"act_layer": "relu", "global_pool": "avg", "output_stride": 32}
+# What a value of another kind, or far out of range, makes of the code that reads it.
+_OF_STRANGE_VALUES = (TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
 _HALF: Triple = (0.5, 0.5, 0.5)
 _MEAN: Triple = (0.485, 0.456, 0.406)
 _STD: Triple = (0.229, 0.224, 0.225)
@@ -42,13 +47,18 @@ def read_settings(files: ModelFiles) -> Settings:
     config = read_json(files.config)
     try:
         return _settings(config, files)
-    except (TypeError, ValueError, KeyError, AttributeError, ProtocolError) as exc:
+    except _OF_STRANGE_VALUES as exc:
+        raise WeightsError(
+            f"{files.config.parent}: config.json or preprocessor_config.json cannot be used: {exc}"
+        ) from exc
+    except (ValueError, ProtocolError) as exc:
         raise WeightsError(f"{files.config.parent}: {exc}") from exc
 
 
 def _settings(config: Mapping[str, Any], files: ModelFiles) -> Settings:
     if "architecture" in config or "pretrained_cfg" in config:
-        known = {**config, **config.get("pretrained_cfg", {})}
+        known = {**config, **(config.get("pretrained_cfg") or {})}
+        _require_usual({**config, **(config.get("model_args") or {})}, _TIMM_NETWORK)
         labels = _timm_labels(known) or _transformers_labels(config)
         if not known.get("input_size"):
             return Settings(labels)
@@ -57,6 +67,7 @@ def _settings(config: Mapping[str, Any], files: ModelFiles) -> Settings:
     if kind not in _KINDS:
         named = f"model_type {shown(kind)}" if kind else "no model_type"
         raise WeightsError(f"{files.config}: has {named}; regnet reads 'regnet'")
+    _require_usual(config, _TRANSFORMERS_NETWORK)
     labels, about_output = _transformers_labels(config), _output(config)
     if files.preprocessor is None:
         return Settings(labels, assumed=about_output)
@@ -64,17 +75,33 @@ def _settings(config: Mapping[str, Any], files: ModelFiles) -> Settings:
     return Settings(labels, preprocess, (*about_protocol, *about_output))
 
 
+def _require_usual(config: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
+    """Refuse a network that computes something else with tensors of the same shapes."""
+    for name, value in usual.items():
+        if config.get(name, value) not in (value, None):
+            raise ValueError(
+                f"config.json says {name} {shown(config[name])}; the networks that regnet knows "
+                f"have {shown(value)}"
+            )
+
+
 def _output(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a sentence if the network was not trained to tell one class of several."""
     problem = config.get("problem_type") or "single_label_classification"
     if problem == "single_label_classification":
         return ()
-    return (f"output: a softmax over the classes, but config.json says problem_type {problem}",)
+    return (
+        f"output: a softmax over the classes, but config.json says problem_type {shown(problem)}",
+    )
 
 
 def _transformers_labels(config: Mapping[str, Any]) -> Labels | None:
     names = config.get("id2label")
-    if not names or all(_UNNAMED.fullmatch(str(name)) for name in names.values()):
+    if not names:
+        return None
+    if not isinstance(names, dict):
+        raise ValueError(f"id2label is {shown(names)}, not an object of names by number")
+    if all(_UNNAMED.fullmatch(str(name)) for name in names.values()):
         return None
     return _labels(names, "id2label")
 
@@ -106,9 +133,9 @@ def _timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ..
     crop = min(height, width)
     strange = [] if height == width else [f"crops of {width} x {height}"]
     mode = config.get("crop_mode") or "center"
-    strange += [] if mode == "center" else [f"crop_mode {mode}"]
+    strange += [] if mode == "center" else [f"crop_mode {shown(mode)}"]
     asked = config.get("interpolation") or "bicubic"
-    strange += [] if asked in _FILTERS.values() else [f"interpolation {asked}"]
+    strange += [] if asked in _FILTERS.values() else [f"interpolation {shown(asked)}"]
     preprocess = _protocol(
         "timm",
         resize=math.floor(crop / (config.get("crop_pct") or 0.875)),

@@ -243,6 +243,13 @@ def is_counter(key: str) -> bool:
     return key.rpartition(".")[2] in _COUNTERS
 
 
+def prefix_of(key: str, prefixes: Mapping[str, Layout]) -> str | None:
+    """Return the longest of some networks' prefixes that a key begins with, if any."""
+    ends = [place + 1 for place, letter in enumerate(key[:_LONGEST]) if letter == "."]
+    starts = (key[:end] for end in (*reversed(ends), 0))
+    return next((start for start in starts if start in prefixes), None)
+
+
 def sensible(keys: Iterable[str]) -> Iterator[str]:
     """Yield the keys that are not too long to be a tensor's name; searching others takes long."""
     return (key for key in keys if len(key) <= _LONGEST)

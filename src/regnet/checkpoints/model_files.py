@@ -124,11 +124,16 @@ def _shards(index: Path) -> tuple[Path, ...]:
     if not isinstance(places, dict) or not places:
         raise WeightsError(f"{index}: has no weight_map")
     names = sorted({str(name) for name in places.values()})
-    if strange := [name for name in names if Path(name).name != name]:
+    if strange := [name for name in names if not _is_file_name(name)]:
         raise WeightsError(f"{index}: {strange[0]!r:.80} is not a file of its folder")
     if missing := [name for name in names if not index.with_name(name).is_file()]:
         raise WeightsError(f"{index}: {missing[0]} is missing")
     return tuple(index.with_name(name) for name in names)
+
+
+def _is_file_name(name: str) -> bool:
+    size = len(name.encode("utf-8", "replace"))
+    return 0 < size <= 255 and Path(name).name == name and name != ".."
 
 
 def read_json(path: Path) -> Mapping[str, Any]:

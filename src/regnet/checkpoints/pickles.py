@@ -74,10 +74,14 @@ class _Machine:
         self._memo: dict[int, Any] = {}
         self._mentioned: dict[str, None] = {}
         self._used: set[str] = set()
+        self._length = 0
+        self._passed = 0
 
     def run(self, stream: BinaryIO) -> Any:
         """Follow the instructions up to STOP."""
-        for opcode, argument, _ in pickletools.genops(stream):
+        start = stream.tell()
+        for opcode, argument, place in pickletools.genops(stream):
+            self._length = (place or 0) - start
             if opcode.name == "STOP":
                 self._require_data()
                 return self._stack.pop()
@@ -183,6 +187,8 @@ class _Machine:
         """Push what a name stands for: a value of ours, else the name."""
         require(module, str)
         require(name, str)
+        if len(module) + len(name) > _LONGEST_NAME:
+            raise ValueError("a name that is too long")
         named = Global(_MODULES_OF_PYTHON_2.get(module, module), name)
         if str(named) in self._values:
             self._stack.append(self._values[str(named)])
@@ -195,9 +201,17 @@ class _Machine:
         require(arguments, tuple)
         self._stack.append(self._call(function, arguments))
 
+    def _pass(self, arguments: tuple[Any, ...]) -> None:
+        """Count what calls may copy: a short pickle could recall one long value very often."""
+        sized = (value for value in arguments if isinstance(value, _SIZED))
+        self._passed += 1 + len(arguments) + sum(map(len, sized))
+        if self._passed > _PASSED_AT_FIRST + _PASSED_PER_BYTE * self._length:
+            raise ValueError("the pickle passes the same long values again and again")
+
     def _call(self, function: Any, arguments: tuple[Any, ...]) -> Any:
         """Return what one of our own calls returns; refuse any other function."""
         require(function, Global)
+        self._pass(arguments)
         name = str(function)
         if name in _MAKE_AN_INSTANCE:
             return self._instance(arguments[0], ())
@@ -225,6 +239,7 @@ class _Machine:
     def _new_object(self, _: Any) -> None:
         arguments, kind = self._stack.pop(), self._stack.pop()
         require(arguments, tuple)
+        self._pass(arguments)
         self._stack.append(self._instance(kind, arguments))
 
     def _new_object_with_names(self, _: Any) -> None:
@@ -313,6 +328,11 @@ _OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "BINPERSID": _Machine._resolve_top,
     **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _Machine._extension),
 }
+
+_SIZED = (str, bytes, bytearray, list, tuple, dict, set)
+_PASSED_AT_FIRST = 4096
+_PASSED_PER_BYTE = 16
+_LONGEST_NAME = 1000
 
 # Protocols 0 to 2 name modules as Python 2 did.
 _MODULES_OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}

@@ -39,10 +39,15 @@ def require(value: Any, *kinds: type) -> None:
 def as_key(value: Any) -> Any:
     """Return a key for a dict; what is not plain text, bytes or a number is one by identity.
 
-    Deeply nested tuples would take for ever to hash, or end the process.
+    Deeply nested tuples would take for ever to hash, or end the process; of complex numbers, and of
+    whole ones with more digits than a hash has, many can be made that have the same hash.
     """
-    plain = isinstance(value, str | bytes | int | float | complex | None)
-    return value if plain else Record("key", value)
+    plain = isinstance(value, str | bytes | int | float | None)
+    large = isinstance(value, int) and not -_LARGEST_KEY < value < _LARGEST_KEY
+    return value if plain and not large else Record("key", value)
+
+
+_LARGEST_KEY = 2**60
 
 
 @dataclass

@@ -1,12 +1,15 @@
 """Names of classes that training scripts put beside the weights."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from regnet.checkpoints.plain_types import named_values
+from regnet.checkpoints.plain_types import as_key, named_values
 from regnet.class_list import WNID
+from regnet.fields import is_label
 from regnet.labels import Labels, label_of
+
+Path = tuple[str, ...]
 
 _DEPTH = 2
 # Fields with names in the order of the classes, or by their numbers.
@@ -18,27 +21,41 @@ _NAMES = re.compile(
 _NUMBERS = re.compile(r"(class|label)_?(to|2)_?(idx|index|id)", re.IGNORECASE)
 
 
-def recorded_names(content: Any, classes: int) -> Labels | None:
+def recorded_names(
+    content: Any, classes: int, *, apart: Collection[Path] = frozenset()
+) -> Labels | None:
     """Return the classes that a file's content names; None if no field or two lists name them.
 
     Looks in the content and two levels below (`hyper_parameters`, `args`, `meta`) for fields such
-    as `class_names` or `class_to_idx` with as many different names as there are classes.
+    as `class_names` or `class_to_idx` with as many different names as there are classes, but not in
+    the containers at the paths `apart`: they are of other networks.
     """
-    found = {names for names in _lists(content, _DEPTH) if len(names) == len(set(names)) == classes}
+    lists = _lists(content, apart)
+    found = {names for names in lists if len(names) == len(set(names)) == classes}
     if len(found) != 1:
         return None
     (names,) = found
     return tuple(label_of((name, "") if WNID.fullmatch(name) else ("", name)) for name in names)
 
 
-def _lists(value: Any, depth: int) -> Iterator[tuple[str, ...]]:
-    for name, child in named_values(value):
-        if (_NAMES.fullmatch(name) and (names := _in_order(child))) or (
-            _NUMBERS.fullmatch(name) and (names := _by_number(child))
-        ):
-            yield names
-        elif depth:
-            yield from _lists(child, depth - 1)
+def _lists(content: Any, apart: Collection[Path]) -> Iterator[tuple[str, ...]]:
+    """Yield the lists of names; what a file refers to several times is looked at once."""
+    tried: set[tuple[int, bool]] = set()
+    level: list[tuple[Path, Any]] = [((), content)]
+    for _ in range(_DEPTH + 1):
+        below = []
+        for path, value in level:
+            for name, child in named_values(value):
+                read = next((read for kind, read in _READERS if kind.fullmatch(name)), None)
+                place = (*path, name)
+                if (id(child), read is None) in tried or place in apart:
+                    continue
+                tried.add((id(child), read is None))
+                if read and (names := read(child)):
+                    yield names
+                else:
+                    below.append((place, child))
+        level = below
 
 
 def _in_order(value: Any) -> tuple[str, ...] | None:
@@ -47,11 +64,15 @@ def _in_order(value: Any) -> tuple[str, ...] | None:
         value = [numbers.get(str(n)) for n in range(len(numbers))]
     if not isinstance(value, list | tuple):
         return None
-    return tuple(value) if all(isinstance(name, str) and name.strip() for name in value) else None
+    named = all(isinstance(name, str) and name.strip() and is_label(name) for name in value)
+    return tuple(value) if named else None
 
 
 def _by_number(value: Any) -> tuple[str, ...] | None:
     if not isinstance(value, Mapping):
         return None
-    names = {number: name for name, number in value.items() if isinstance(number, int)}
+    names = {as_key(number): name for name, number in value.items() if isinstance(number, int)}
     return _in_order(names) if len(names) == len(value) else None
+
+
+_READERS = ((_NAMES, _in_order), (_NUMBERS, _by_number))

@@ -100,19 +100,26 @@ def _check_zip(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
+            if stored and sum(member.file_size for member in members) > path.stat().st_size:
+                raise EOFError("its members are longer than the file")
             # torch itself does not look at the checksums.
             damaged = _first_damaged(archive) if stored else None
-    except (zipfile.BadZipFile, OSError, EOFError, ValueError, RuntimeError) as exc:
+    # A broken file makes zipfile raise almost anything.
+    except Exception as exc:
         raise WeightsError(
             f"{path} is truncated or corrupt: {str(exc) or 'it ends too early'}"
         ) from exc
-    names = {member.filename.rpartition("/")[2] for member in members}
+    names = [member.filename.rpartition("/")[2] for member in members]
     if "constants.pkl" in names:
         raise UnsafeError(f"{path} is a TorchScript archive, which is code. {_REMEDY}")
     if "data.pkl" not in names:
         raise WeightsError(f"{path} is not a checkpoint: it is a zip archive of something else")
     if not stored:
         raise WeightsError(f"{path} is a compressed zip archive, which PyTorch never writes")
+    if names.count("data.pkl") > 1:
+        raise WeightsError(
+            f"{path} is not a checkpoint: it holds {names.count('data.pkl')} of them"
+        )
     if damaged:
         raise WeightsError(f"{path} is corrupt: {damaged} in it fails its checksum")
 

@@ -42,11 +42,11 @@ def read_archive(path: Path) -> Any:
     Raises `RefusedError`; a damaged file raises almost any other exception.
     """
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        name = next(name for name in archive.namelist() if name.endswith("data.pkl"))
+        name = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
         storages = _ArchiveStorages(archive, file, folder=name.removesuffix("data.pkl"), path=path)
         pickled = BytesIO(storages.member(name))
         return read_pickle(
-            pickled, calls=_TENSOR_CALLS, values=_TYPES, persistent=storages.persistent
+            pickled, calls=_all_calls(), values=_TYPES, persistent=storages.persistent
         )
 
 
@@ -71,7 +71,7 @@ class _ArchiveStorages:
             if self._swapped:
                 _swap_bytes(data, dtype)
             self._known[key] = data
-        if count * dtype.itemsize > self._known[key].nbytes():
+        if not 0 <= count <= self._known[key].nbytes() // dtype.itemsize:
             raise EOFError(f"the storage {key!r:.40} is too short")
         return Storage(dtype, self._known[key])
 
@@ -102,14 +102,16 @@ def read_pickles(stream: BinaryIO) -> Any:
 
     Raises `RefusedError`; a damaged file raises almost any other exception.
     """
-    first = read_pickle(stream, calls=_TENSOR_CALLS, values=_TYPES)
+    return _read_pickles(stream, _all_calls())
+
+
+def _read_pickles(stream: BinaryIO, calls: Calls) -> Any:
+    first = read_pickle(stream, calls=calls, values=_TYPES)
     if first != _MAGIC:
         return first
     _version, system = read_pickle(stream), read_pickle(stream)
     storages = _LaterStorages(stream)
-    content = read_pickle(
-        stream, calls=_TENSOR_CALLS, values=_TYPES, persistent=storages.persistent
-    )
+    content = read_pickle(stream, calls=calls, values=_TYPES, persistent=storages.persistent)
     storages.fill(read_pickle(stream), swapped=system.get("little_endian") is False)
     return content
 
@@ -133,9 +135,10 @@ class _LaterStorages:
         if view is not None:
             raise ValueError("a view of a storage")
         if key not in self._known:
-            self._left -= count * dtype.itemsize
-            if count < 0 or self._left < 0:
+            require(count, int)
+            if not 0 <= count <= self._left // dtype.itemsize:
                 raise EOFError("the storages are longer than the file")
+            self._left -= count * dtype.itemsize
             self._known[key] = Storage(dtype, _new_storage(count * dtype.itemsize))
         return self._known[key]
 
@@ -176,13 +179,24 @@ def _bytes_of(storage: Storage) -> torch.Tensor:
     return torch.empty(0, dtype=torch.uint8).set_(storage.data)
 
 
-def _nested(data: Any) -> Any:
-    """Return the storage in a file of the older format inside a bare pickle."""
-    require(data, bytes)
-    return read_pickles(BytesIO(data))
+def _all_calls() -> Calls:
+    """Return the calls of tensors and of files of the older format inside a bare pickle.
+
+    Such a file holds a storage. It is read once, however often the pickle asks for it, and holds no
+    other file: files in files could be asked for more often than any machine can do.
+    """
+    known: dict[bytes, Any] = {}
+
+    def nested(data: Any) -> Any:
+        require(data, bytes)
+        if data not in known:
+            known[data] = _read_pickles(BytesIO(data), _TENSOR_CALLS)
+        return known[data]
+
+    return {**_TENSOR_CALLS, "torch.storage._load_from_bytes": nested}
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor:
+def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor | NotPlain:
     """Return a tensor as a view of a storage; everything in it has to be inside the storage."""
     require(storage, Storage)
     return _view(storage, storage.dtype, offset, size, stride)
@@ -190,7 +204,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch
 
 def _tensor_of_type(
     storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any
-) -> torch.Tensor:
+) -> torch.Tensor | NotPlain:
     require(storage, Storage)
     require(dtype, torch.dtype)
     return _view(storage, dtype, offset, size, stride)
@@ -198,15 +212,20 @@ def _tensor_of_type(
 
 def _view(
     storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride: Any
-) -> torch.Tensor:
-    size, stride = tuple(size), tuple(stride)
+) -> torch.Tensor | NotPlain:
+    for numbers in (size, stride):
+        require(numbers, tuple, list)
+        if len(numbers) > _MAX_DIMENSIONS:
+            raise ValueError(f"a tensor of {len(numbers)} dimensions")
     for number in (offset, *size, *stride):
         require(number, int)
-        if number < 0:
-            raise ValueError("a negative size")
+        if not 0 <= number < _MAX_NUMBER:
+            raise ValueError("a negative size, or one that is too large")
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if math.prod(size) and (last + 1) * dtype.itemsize > storage.data.nbytes():
         raise EOFError("a tensor is longer than its storage")
+    if math.prod(size) * dtype.itemsize > storage.data.nbytes():
+        return NotPlain("has more elements than data")
     empty = torch.empty(0, dtype=dtype)
     return empty.set_(storage.data, offset, size, stride) if math.prod(size) else empty.view(size)
 
@@ -219,6 +238,9 @@ def _same(tensor: Any, *_: Any) -> Any:
 def _not_plain(reason: str) -> Callable[..., NotPlain]:
     return lambda *_: NotPlain(reason)
 
+
+_MAX_DIMENSIONS = 16
+_MAX_NUMBER = 2**62
 
 _UTILS = "torch._utils._rebuild_"
 _ODD = "is not a plain tensor but sparse, nested or quantized"
@@ -233,7 +255,6 @@ _TENSOR_CALLS: Calls = {
     **{f"{_UTILS}{kind}": _not_plain(_ODD) for kind in ("sparse_tensor", "qtensor")},
     **{f"{_UTILS}{kind}": _not_plain(_ODD) for kind in ("nested_tensor", "wrapper_subclass")},
     f"{_UTILS}meta_tensor_no_storage": _not_plain("has no data (device meta)"),
-    "torch.storage._load_from_bytes": _nested,
     "torch.Size": lambda size: size,
     "torch.device": lambda *arguments: Record("torch.device", *arguments),
     "torch.serialization._get_layout": lambda name: Record("torch.layout", name),

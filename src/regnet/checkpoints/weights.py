@@ -123,9 +123,10 @@ def read_checkpoint(
         _check_tensors(spec, tensors, head=new_head is None)
         state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
         known = recorded.labels or _labels(settings, spec, new_head)
-        labels = known or recorded_names(content.value, spec.classes)
+        labels = known or recorded_names(content.value, spec.classes, apart=network.apart)
     layout = network.entry.layout
-    order_known = described or channels is not None or recorded.channels is not None
+    of_rgb = described and layout.channels == "RGB"
+    order_known = of_rgb or channels is not None or recorded.channels is not None
     order = channels or recorded.channels or layout.channels
     if order == "RGB":
         state[_STEM] = state[_STEM].flip(1)
@@ -179,6 +180,8 @@ def _content(files: ModelFiles) -> Content:
         part = read_content(path).value
         if not isinstance(part, Mapping):
             raise WeightsError(f"{path}: is not a part of a model")
+        if twice := next((key for key in part if key in tensors), None):
+            raise WeightsError(f"{path}: has {twice!r:.80}, as another part of the model has")
         tensors |= part
     return Content(tensors)
 

@@ -64,10 +64,10 @@ def main() -> None:
         with notices_said():
             build_app(asked or COMMANDS)(prog_name="regnet")
     except NoGainError as exc:
-        say(f"regnet: {exc}")
+        _say_error(exc)
         sys.exit(EXIT_SOME_FAILED)
     except RegNetError as exc:
-        say(f"regnet: {exc}")
+        _say_error(exc)
         sys.exit(EXIT_COULD_NOT_RUN)
     except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,6 +78,13 @@ def main() -> None:
     except KeyboardInterrupt:
         say("regnet: interrupted")
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _say_error(error: RegNetError) -> None:
+    """Print what went wrong; names out of files cannot steer the terminal."""
+    from regnet.writers import visible
+
+    say("\n".join(map(visible, f"regnet: {error}".split("\n"))))
 
 
 def _print_version(wanted: bool) -> None:

@@ -288,6 +288,8 @@ def _as_text(conversion: Conversion, path: Path) -> str:
 
 def _text_lines(conversion: Conversion) -> list[str]:
     """Return what was measured, a line each."""
+    from regnet.writers import visible
+
     delta, float32 = conversion.proof.delta, conversion.proof.float32
     allowed = conversion.proof.allowed
     lines = [
@@ -304,7 +306,7 @@ def _text_lines(conversion: Conversion) -> list[str]:
         )
     if conversion.pixel_bound:
         lines.append(f"  resizes and crops by itself: {_of_pixels(conversion.pixel_bound)}")
-    return [*lines, *(f"  {note}" for note in conversion.notes)]
+    return [*lines, *(f"  {visible(note)}" for note in conversion.notes)]
 
 
 def _of_pixels(bound: PixelBound) -> str:

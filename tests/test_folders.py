@@ -247,6 +247,15 @@ def test_a_test_split_that_is_asked_for_validates(tmp_path: Path) -> None:
     ]
 
 
+def test_an_unused_folder_may_have_the_name_of_one_above_the_splits(tmp_path: Path) -> None:
+    """As in a data set that was packed twice: xray/train, xray/val and xray/xray/train."""
+    write(tmp_path, *under("xray/train", "xray/val", "xray/xray/train", "xray/xray/val"))
+    sets = open_photo_sets(tmp_path, None, None, seed=0)
+    assert [f.text for f in sets.findings if "not used" in f.text] == [
+        f"Trains on {tmp_path}/xray/train and {tmp_path}/xray/val; xray is not used."
+    ]
+
+
 def test_listed_classes_without_photos_are_refused_with_advice_that_holds(tmp_path: Path) -> None:
     write(tmp_path, *CLASSES)
     labels = tuple(Label("", name) for name in (*CLASSES, "emu"))

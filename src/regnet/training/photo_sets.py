@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path, PurePath
 
 import numpy as np
@@ -89,7 +90,7 @@ def _refuse_empty_splits(dataset: str | Path, roles: Sequence[str], *, with_val:
 
 def _unused(folders: TrainingFolders) -> tuple[Finding, ...]:
     """Return the note on the folders that are not used, if there are any."""
-    validates = PurePath(folders.val or "").parts
+    validates = _apart(folders.val or "", folders.train)
     unused = [name for name in folders.unused if name not in validates]
     if not unused:
         return ()
@@ -104,6 +105,13 @@ def _unused(folders: TrainingFolders) -> tuple[Finding, ...]:
             count=len(unused),
         ),
     )
+
+
+def _apart(path: str, other: str) -> tuple[str, ...]:
+    """Return the parts of a path below the folders that it shares with another."""
+    parts, others = PurePath(path).parts, PurePath(other).parts
+    shared = takewhile(lambda pair: pair[0] == pair[1], zip(parts, others, strict=False))
+    return parts[sum(1 for _ in shared) :]
 
 
 def _require_classes(path: str, labels: Labels) -> None:

@@ -180,6 +180,28 @@ def test_metadata_is_what_a_training_and_the_doctor_go_by(inside: str, tmp_path:
     assert not errors_of(layout_findings(tree))
 
 
+@pytest.mark.parametrize("splits", [("",), ("train/", "val/")])
+def test_metadata_that_does_not_fit_is_refused_by_the_doctor_as_by_a_training(
+    splits: tuple[str, ...], tmp_path: Path
+) -> None:
+    for split in splits:
+        rows = ["file_name,label"]
+        for number in range(20):
+            photo = tmp_path / split / f"{number}.jpg"
+            photo.parent.mkdir(exist_ok=True)
+            photo.write_text(f"{split}{number}")
+            rows.append(f"{number}.jpg,{NAMES[number % 2]}")
+        (tmp_path / split / "metadata.csv").write_text("\n".join(rows))
+    assert len(open_tree(tmp_path)) == 20 * len(splits)
+    (tmp_path / splits[-1] / "metadata.csv").write_text("\n".join([*rows, "gone.jpg,cat"]))
+    for look in (open_tree, folder_labels):
+        with pytest.raises(DatasetError, match=r"1 lines have no image: gone\.jpg"):
+            look(tmp_path)
+    (tmp_path / splits[-1] / "metadata.jsonl").write_text('{"file_name": "1.jpg", "label": 1}')
+    with pytest.raises(DatasetError, match=r"metadata\.csv' lies beside metadata\.jsonl"):
+        open_tree(tmp_path)
+
+
 def test_metadata_of_each_split(tmp_path: Path) -> None:
     for split in ("train", "validation"):
         metadata(tmp_path / split)

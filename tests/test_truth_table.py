@@ -48,6 +48,7 @@ NUMBERS = tuple((name, str(index)) for index, (name, _) in enumerate(ROWS))
         ("t.json", json.dumps(dict(ROWS)), ROWS),
         ("t.json", json.dumps([{"image": n, "label": int(c), "x": None} for n, c in NUMBERS]),
          NUMBERS),
+        ("t.json", json.dumps([{"image": n, "label": [c]} for n, c in ROWS]), ROWS),
         ("t.csv", 'file_name,label,text\na.jpg,ash,"two\nlines, and"\nb.jpg,beech,x\nc.jpg,elm,y\n',
          ROWS),
     ],
@@ -78,6 +79,8 @@ def test_columns_are_told_by_their_names_or_by_what_is_in_them(
         ('{"file_name": "a.jpg"', "is not JSON"),
         ('{"a.jpg": 0, "a.jpg": 1}', "has entries twice: 'a.jpg'"),
         ('{"images": [], "annotations": []}', "an object of image names and classes"),
+        ('{"file_name": "a.jpg", "label": ["x", "y"]}', "not one class, but a list of them: a"),
+        ("file_name,label\na.jpg,\"['x', 'y']\"\n", "not one class, but a list of them"),
         ("[1]", "lines that are not NAME and CLASS"),
     ],
 )

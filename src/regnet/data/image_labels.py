@@ -12,7 +12,12 @@ from typing import Final
 from regnet.data.archives import archive_kind
 from regnet.data.class_names import ClassNames, listed
 from regnet.data.folders import Layout
-from regnet.data.listed_truths import found_above, found_in, rows_of_images
+from regnet.data.listed_truths import (
+    found_above,
+    found_in,
+    refuse_lines_without_image,
+    rows_of_images,
+)
 from regnet.data.listing import Listing, below
 from regnet.data.truth_files import METADATA_NAMES
 from regnet.data.webdataset import SUFFIXES, holds_samples, sample_labels
@@ -70,6 +75,7 @@ def image_labels(listing: Listing, layout: Layout, paths: Sequence[Path]) -> Ima
         if file is not None:
             images = [path for path in listing.paths() if below(path, top) is not None]
             texts |= rows_of_images(file, images)
+            refuse_lines_without_image(file, images)
     source = next(file.source for file in found if file is not None)
     return _coded(source, ((path, texts.get(path)) for path in listing.paths()))
 

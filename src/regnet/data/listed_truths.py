@@ -9,7 +9,7 @@ from regnet.data.class_names import ClassNames, listed
 from regnet.data.folders import Layout, read_layout
 from regnet.data.listing import Listing, below
 from regnet.data.split_names import role_of
-from regnet.data.truth_files import TRUTH_NAMES, TruthFile, key_of, read_truth
+from regnet.data.truth_files import METADATA_NAMES, TRUTH_NAMES, TruthFile, key_of, read_truth
 from regnet.errors import DatasetError
 from regnet.labels import imagenet_labels
 
@@ -54,6 +54,11 @@ def found_in(listing: Listing, root: str, names: Sequence[str] = TRUTH_NAMES) ->
     def beside(name: str) -> bytes | None:
         return file[1] if (file := look(name)) else None
 
+    if all(look(name) for name in METADATA_NAMES):
+        raise DatasetError(
+            f"{str(PurePosixPath(root, METADATA_NAMES[0]))!r} lies beside {METADATA_NAMES[1]}: "
+            "remove one of them"
+        )
     for name in names:
         if found := look(name):
             return read_truth(found[1], found[0], beside=beside)
@@ -83,6 +88,14 @@ def truths_by_file(
     left = [file.rows[row][0] for row in rows.values() if row >= 0]
     _refuse_misfit(file, unlisted=unlisted, twice=twice, left=[] if subset else left)
     return truths
+
+
+def refuse_lines_without_image(file: TruthFile, paths: Sequence[str]) -> None:
+    """Raise `DatasetError` where a file of labels has lines of other images than these."""
+    file = _of_one_split(file, paths)
+    rows, key = _rows_by_key(file, paths[0])
+    left = rows.keys() - set(map(key, paths))
+    _refuse_misfit(file, unlisted=[], twice=[], left=[file.rows[rows[k]][0] for k in sorted(left)])
 
 
 def rows_of_images(file: TruthFile, paths: Sequence[str]) -> dict[str, str]:

@@ -34,6 +34,7 @@ _CLASSES: Final = frozenset(
 }
 _SPLITS: Final = frozenset(("split", "splits", "set", "subset", "partition", "usage", "datasplit"))
 _ONE_HOT: Final = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "": 0, "false": 0, "true": 1}
+_LIST: Final = re.compile(r"\[.*\]|\{.*\}", re.DOTALL)  # of JSON, or as Python prints it
 _HOW: Final = "write a first line that names the columns, such as file_name,label"
 
 
@@ -110,6 +111,9 @@ def _json(text: str) -> Any:
 
 
 def _text(value: Any) -> str:
+    """Return a cell of JSON as text; a list of one is that one."""
+    if isinstance(value, list) and len(value) == 1:
+        return _text(value[0])
     return "" if value is None else value if isinstance(value, str) else json.dumps(value)
 
 
@@ -233,6 +237,8 @@ def _rows(names: Sequence[str], classes: Sequence[str], source: str) -> tuple[tu
     pairs = list(zip(names, classes, strict=True))
     if wrong := [name or label for name, label in pairs if not name or not label]:
         raise DatasetError(f"{source}: lines that are not NAME and CLASS: {listed(wrong)}")
+    if wrong := [f"{name} {label}" for name, label in pairs if _LIST.fullmatch(label)]:
+        raise DatasetError(f"{source}: not one class, but a list of them: {listed(wrong)}")
     if all(re.fullmatch(r"\d+\.0*", label) for label in classes):
         classes = [label.partition(".")[0] for label in classes]
     return tuple(

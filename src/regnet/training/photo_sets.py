@@ -119,7 +119,8 @@ def _require_classes(path: str, labels: Labels) -> None:
         raise TrainingError(
             f"{path} has one class, {labels[0].name or labels[0].wnid}: there is nothing to tell "
             "apart. Put the photos of each class in a folder of its own, two or more, and name the "
-            "folder above them"
+            "folder above them; or list them in a metadata.csv beside them (columns file_name and "
+            "label)"
         )
 
 

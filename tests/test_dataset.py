@@ -486,7 +486,7 @@ def test_flat_with_the_wnid_in_each_name(tmp_path: Path) -> None:
 
 
 def test_flat_without_labels_says_how_to_give_them(tmp_path: Path) -> None:
-    with pytest.raises(DatasetError, match=r"--truth FILE, or put one of val\.txt, .* beside"):
+    with pytest.raises(DatasetError, match=r"put one of val\.txt, .* beside .*--truth FILE"):
         open_dataset(as_folder(FLAT_FILES, tmp_path), SIX)
 
 

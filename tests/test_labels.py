@@ -78,6 +78,11 @@ def read(tmp_path: Path, text: str, name: str = "classes.txt") -> list[Label]:
         ("a.txt", "4: yew\n1: beech\n2: elm\n3: oak\n0: ash"),
         ("a.txt", "4,yew\n1,beech\n2,elm\n3,oak\n0,ash"),
         ("a.txt", "yew 4\nbeech 1\nelm 2\noak 3\nash 0"),
+        ("a.txt", '"4","yew"\n"1","beech"\n"2","elm"\n"3","oak"\n"0","ash"'),
+        ("a.txt", "'4': 'yew',\n'1': 'beech',\n'2': 'elm',\n'3': 'oak',\n'0': 'ash'"),
+        ("a.txt", '"yew" "4"\n"beech" "1"\n"elm" "2"\n"oak" "3"\n"ash" "0"'),
+        ("a.jsonl", "\n".join(f'{{"id": {4 - i}, "name": "{n}"}}'
+         for i, n in enumerate(("yew", "oak", "elm", "beech", "ash")))),
         ("a.txt", "yew, 4\nbeech, 1\nelm, 2\noak, 3\nash, 0"),
         ("a.txt", "4 - yew\n1 - beech\n2 - elm\n3 - oak\n0 - ash"),
         ("a.txt", "4|yew\n1|beech\n2|elm\n3|oak\n0|ash"),
@@ -147,6 +152,7 @@ def test_a_list_of_wnids_has_the_names_of_imagenet(tmp_path: Path) -> None:
         ["001.Albatross", "002.Auklet"],
         ["10_rose", "1_oak", *(f"{n}_elm" for n in range(2, 10))],  # as folders are sorted
         ["707-320", "727-200"],
+        ["Grade-1", "Grade-0"],
         ["# classes", "oak"],
     ],
 )
@@ -164,6 +170,11 @@ def test_numbers_in_names_are_no_index(names: list[str], tmp_path: Path) -> None
         ("a.txt", "ash 0\noak 1\nelm 1", "0 to 2, each once; missing: '2'"),
         ("a.txt", "ash 0\noak 1\nelm", "end with an index, but not 'elm'"),
         ("a.txt", "1_ash\n0_oak", "have numbers that are not in order: '1_ash', '0_oak'"),
+        ("a.txt", "ash_1\noak_0", "have numbers that are not in order"),
+        ("a.txt", "ash [1]\noak [0]", "have numbers that are not in order"),
+        ("a.txt", "idx:1 ash\nidx:0 oak", "have numbers that are not in order"),
+        ("a.txt", "item {\n id: 1\n name: 'ash'\n}", "a label map"),
+        ("a.txt", '{"0": "ash",\n"1": "oak"', "is not JSON"),
         ("a.txt", "[2] ash\n[1] oak", "have numbers that are not in order"),
         ("a.txt", "class 1: ash\nclass 0: oak", "have numbers that are not in order"),
         ("a.csv", "name\n1_ash\n0_oak\n", "have numbers that are not in order"),

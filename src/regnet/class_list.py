@@ -24,7 +24,12 @@ _SEPARATOR: Final = r"\s*(?:[,:;|]|=>?|->)\s*|\s+-\s+"
 _LEADING: Final = re.compile(rf"(\d+)(?:\.0+)?({_SEPARATOR}|[.)]\s+|\s+)(\S.*)")
 _TRAILING: Final = re.compile(rf"(.*?\S)({_SEPARATOR}|\s+)(\d+)(?:\.0+)?")
 _ATTACHED: Final = re.compile(
-    r"[\[({#]?(?:(?:class|label|index|idx|id)[\s_-]*)?(\d+)[\W_]+\S.*", re.I
+    r"[\[({#]?(?:(?:class|label|index|idx|id)[\s:_-]*)?(\d+)[\W_]+\S.*", re.I
+)
+_ATTACHED_BEHIND: Final = re.compile(r"(.*[^\W_])[\W_]+(\d+)[\])}]?")
+_QUOTED: Final = re.compile(r"""(["'])(.*)\1,?""")
+_QUOTED_NUMBER: Final = re.compile(
+    r"""^(["'])(\d+)\1(?=[\s,:;=|])|(?<=[\s,:;=|])(["'])(\d+)\3,?$"""
 )
 _WNID_FIRST: Final = re.compile(r"(n\d{8})[\s,:;]+(\S.*)")
 _HEADERS: Final[dict[Kind, frozenset[str]]] = {
@@ -49,7 +54,7 @@ def parse_classes(text: str, suffix: str = "") -> list[Pair]:
         value = _literal(text)
         if value is not None:
             return _of_json(value)
-        if suffix == ".json":
+        if suffix == ".json" or text.lstrip()[:1] == "{":
             raise ValueError("is not JSON")
     # Only newlines end a line: str.splitlines would also split at U+0085 and U+2028.
     lines = [line.strip("\r\n") for line in text.split("\n") if line.strip()]
@@ -57,17 +62,23 @@ def parse_classes(text: str, suffix: str = "") -> list[Pair]:
         raise ValueError("has no classes")
     if any("\t" in line for line in lines):
         return _of_columns([[_unquoted(cell) for cell in line.split("\t")] for line in lines])
+    if any(re.fullmatch(r"\s*item\s*\{.*", line) for line in lines):
+        raise ValueError("is a label map (pbtxt), which is not read: write one name per line")
     if suffix == ".csv":
         delimiter = ";" if all(";" in line for line in lines) else ","
         rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
         return _of_columns([[cell.strip() for cell in row] for row in rows], csv_file=True)
-    return _of_lines([line.strip() for line in lines])
+    return _of_lines([_QUOTED_NUMBER.sub(r"\2\4", line.strip()) for line in lines])
 
 
 def _literal(text: str) -> Any:
     """Return the value of JSON, or of a list or dictionary as Python prints it; None of others."""
     try:
         return json.loads(text, object_pairs_hook=unique_keys)
+    except (json.JSONDecodeError, RecursionError):
+        pass
+    try:
+        return [json.loads(line) for line in text.splitlines() if line.strip()]  # JSON lines
     except (json.JSONDecodeError, RecursionError):
         pass
     try:
@@ -81,10 +92,8 @@ def _as_json(value: Any) -> Any:
 
 
 def _unquoted(text: str) -> str:
-    text = text.strip()
-    if len(text) >= 2 and text[0] == text[-1] == '"':
-        return text[1:-1].replace('""', '"').strip()
-    return text
+    found = _QUOTED.fullmatch(text.strip())
+    return found[2].replace(2 * found[1], found[1]).strip() if found else text.strip()
 
 
 # Lines of text
@@ -179,14 +188,22 @@ def _refuse_disorder(names: Sequence[str]) -> None:
 
     Sorted names are in the order of class folders.
     """
-    numbers = [int(match[1]) for name in names if (match := _ATTACHED.fullmatch(name))]
-    counts = sorted(numbers) in (list(range(len(names))), list(range(1, len(names) + 1)))
-    if counts and len(names) > 1 and numbers != sorted(numbers) and list(names) != sorted(names):
+    before = [int(match[1]) for name in names if (match := _ATTACHED.fullmatch(name))]
+    behind = [match for name in names if (match := _ATTACHED_BEHIND.fullmatch(name))]
+    once = len({match[1] for match in behind}) == len(names)  # not so in Grade-1, Grade-0
+    disorder = list(names) != sorted(names) and _is_other_order(before, len(names))
+    if disorder or (once and _is_other_order([int(match[2]) for match in behind], len(names))):
         raise ValueError(
             f"its names have numbers that are not in order: {_listed(names)}. If they are class "
             "indices, write lines such as 0: name; if they belong to the names, quote the names, "
             "or write a JSON object of names by index"
         )
+
+
+def _is_other_order(numbers: list[int], count: int) -> bool:
+    """Tell whether numbers are 0 to N - 1, or 1 to N, but not in this order."""
+    ordered = sorted(numbers)
+    return numbers != ordered and ordered in (list(range(count)), list(range(1, count + 1)))
 
 
 def _by_index(indices: list[int], pairs: list[Pair]) -> list[Pair]:

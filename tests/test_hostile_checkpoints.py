@@ -231,6 +231,21 @@ def test_an_average_is_preferred_to_its_own_network_only() -> None:
             find_network(content)
 
 
+@pytest.mark.parametrize("extra", ["head.fc2.weight", "neck.weight", "s1.b1.gate.weight"])
+def test_a_network_with_more_in_it_is_not_passed_over(extra: str) -> None:
+    student = NET | {extra: torch.ones(3)}
+    teacher = weights(seed=1)
+    for content, names in (
+        ({"student": student, "teacher": teacher}, "teacher, student"),
+        (student | under("teacher.", teacher), r"teacher, \."),
+    ):
+        with pytest.raises(MismatchError, match=f"2 networks: {names}. Choose"):
+            find_network(content)
+        assert find_network(content, "teacher").entry.name == "teacher"
+    momentum = {key: tensor for key, tensor in student.items() if "running" not in key}
+    assert find_network({"momentum": momentum, "net": NET}).entry.name == "net"
+
+
 def test_names_are_those_of_the_network_that_is_chosen(tmp_path: Path) -> None:
     path = tmp_path / "two.pth"
     teacher = {"state_dict": weights(seed=1), "meta": {"class_names": ["x", "y", "z"]}}

@@ -18,6 +18,7 @@ from regnet.checkpoints.layouts import (
     Layout,
     find_prefixes,
     is_counter,
+    known_keys,
     not_a_regnet,
     prefix_of,
     to_pycls,
@@ -99,6 +100,7 @@ def find_network(content: Any, name: str | None = None) -> Network:
     whole = [entry for entry in entries if entry.spec and entry.has_head]
     headless = [entry for entry in entries if entry.spec and not entry.has_head]
     if candidates := whole or headless:
+        candidates += [entry for entry in entries if not entry.spec and _holds_more(entry)]
         if len(candidates) > _MOST:  # comparing all with all would take long
             raise _several(candidates)
         entry = _only(_preferred(_distinct(candidates), content))
@@ -180,6 +182,12 @@ def _measured(entry: Entry) -> Entry:
     network = {k: s for k, s in network_shapes(spec).items() if has_head or k not in _HEAD}
     whole = difference(network, ours) is None
     return replace(entry, spec=spec if whole else None, has_head=has_head)
+
+
+def _holds_more(entry: Entry) -> bool:
+    """Tell whether an entry is a whole network and more: another network, of which part is ours."""
+    known = {key: entry.tensors[key] for key in known_keys(entry.tensors, entry.layout)}
+    return _measured(replace(entry, tensors=known)).spec is not None
 
 
 def _called(entries: Sequence[Entry], name: str) -> list[Entry]:

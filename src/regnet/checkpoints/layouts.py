@@ -365,6 +365,15 @@ def _translate(keys: Iterable[str], source: Layout, target: Layout) -> dict[str,
     return names
 
 
+def known_keys(keys: Iterable[str], layout: Layout) -> list[str]:
+    """Return the keys that a RegNet in a layout has."""
+    keys = list(keys)
+    frame = set(layout.frame_names().values())
+    block = set(layout.block_names(squeeze=layout.has_squeeze(keys)).values())
+    parts = {key: layout.split(key) for key in keys}
+    return [key for key, place in parts.items() if key in frame or (place and place[2] in block)]
+
+
 def _through(source: Mapping[str, str], target: Mapping[str, str]) -> dict[str, str]:
     """Return their name -> the target's name, by way of ours."""
     return {theirs: target[ours] for ours, theirs in source.items()}

@@ -61,6 +61,12 @@ def test_a_name_that_no_file_can_have_is_an_error_of_ours() -> None:
         read_labels("a\0b")
 
 
+def test_an_index_behind_imagenet_s_names_is_honoured(tmp_path: Path) -> None:
+    names = [label.name for label in imagenet_labels()]  # two are called crane
+    lines = [f"{name} {index}" for index, name in reversed(list(enumerate(names)))]
+    assert [label.name for label in read(tmp_path, "\n".join(lines))] == names
+
+
 TREES = ["ash", "beech", "elm", "oak", "yew"]
 
 
@@ -149,6 +155,7 @@ def test_a_list_of_wnids_has_the_names_of_imagenet(tmp_path: Path) -> None:
         ["3", "1"],
         ['12" plate', "dog, large"],
         ["Grade: 0", "Grade: 1"],
+        ["Type: 0", "Type: 1", "Other: 2"],
         ["001.Albatross", "002.Auklet"],
         ["10_rose", "1_oak", *(f"{n}_elm" for n in range(2, 10))],  # as folders are sorted
         ["707-320", "727-200"],

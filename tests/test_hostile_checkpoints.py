@@ -231,6 +231,23 @@ def test_an_average_is_preferred_to_its_own_network_only() -> None:
             find_network(content)
 
 
+def test_a_number_and_its_text_are_two_entries() -> None:
+    nets = {"nets": {0: NET, "0": weights(seed=1)}}
+    with pytest.raises(MismatchError, match="2 networks: nets/0, nets/int 0"):
+        find_network(nets)
+    assert torch.equal(find_network(nets, "int 0").tensors["head.fc.bias"], NET["head.fc.bias"])
+
+
+@pytest.mark.parametrize("error", [10**2000, "9" * 400, [1], {}])
+def test_errors_of_pycls_that_are_no_numbers(error: Any) -> None:
+    content = {"model_state": NET, "ema_state": weights(seed=1), "ema_err": error}
+    if error == "9" * 400:  # infinity
+        assert find_network(content).entry.name == "model_state"
+    else:
+        with pytest.raises(WeightsError, match="ema_err is no number"):
+            find_network(content)
+
+
 @pytest.mark.parametrize("extra", ["head.fc2.weight", "neck.weight", "s1.b1.gate.weight"])
 def test_a_network_with_more_in_it_is_not_passed_over(extra: str) -> None:
     student = NET | {extra: torch.ones(3)}

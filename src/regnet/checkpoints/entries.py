@@ -149,10 +149,15 @@ def _dictionaries(content: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _children(value: Any) -> Mapping[str, Any]:
-    """Return what a container holds by name; a list's items are named by their numbers."""
+    """Return what a container holds by name; a list's items are named by their numbers.
+
+    A number beside the text of it, as keys of one dictionary, has "int" before it.
+    """
     value = value.items if isinstance(value, Record) else value
     if isinstance(value, Mapping):
-        return {str(key): child for key, child in value.items() if isinstance(key, str | int)}
+        texts = {key: child for key, child in value.items() if isinstance(key, str)}
+        numbers = {key: child for key, child in value.items() if isinstance(key, int)}
+        return texts | {f"int {n}" if str(n) in texts else str(n): c for n, c in numbers.items()}
     if isinstance(value, list | tuple):
         return {str(n): child for n, child in enumerate(value) if isinstance(child, _NESTED)}
     return {}

@@ -23,6 +23,6 @@ def _error(content: Mapping[str, Any], name: str) -> float:
         return 100.0
     try:
         error = float(value)
-    except (TypeError, ValueError, RuntimeError) as exc:
+    except (TypeError, ValueError, RuntimeError, OverflowError) as exc:
         raise WeightsError(f"{name} is no number: {shown(value):.80}") from exc
     return 100.0 if math.isnan(error) else error

@@ -180,6 +180,19 @@ def test_lines_of_the_images_split_count(tmp_path: Path) -> None:
         truths(tmp_path / "x", truth)
 
 
+def test_the_folder_says_which_split_s_lines_count_where_names_are_in_several(
+    tmp_path: Path,
+) -> None:
+    lines = ["filename,split,label"]
+    lines += [f"{name},train,elm" for name, _ in ROWS] + [f"{n},valid,{c}" for n, c in ROWS]
+    truth = tmp_path / "t.csv"
+    truth.write_text("\n".join(lines))
+    assert truths(images(tmp_path / "val"), truth) == EXPECTED
+    assert truths(images(tmp_path / "train"), truth) == dict.fromkeys(EXPECTED, 2)
+    with pytest.raises(DatasetError, match="names images more than once"):
+        truths(images(tmp_path / "mine"), truth)
+
+
 @pytest.mark.parametrize("name", ["metadata.csv", "metadata.jsonl"])
 @pytest.mark.parametrize("inside", ["", "images/", "deep/er/"])
 def test_metadata_of_hugging_face_is_found(name: str, inside: str, tmp_path: Path) -> None:

@@ -109,6 +109,12 @@ def _of_one_split(file: TruthFile, paths: Sequence[str], folder: str = "") -> Tr
     """Return the rows of the one split that the images are of; raises `DatasetError` if several."""
     if len(set(file.splits)) < 2:
         return file
+    if len(dict(file.rows)) < len(file.rows):  # splits have names in common: the folder says which
+        role = role_of(folder)
+        words = {word for word in file.splits if role and role_of(word) == role}
+        file = file.of_split(*words) if len(words) == 1 else file
+    if not file.splits:
+        return file
     rows, key = _rows_by_key(file, paths[0], folder)
     splits = {file.splits[rows[key(path)]] for path in paths if key(path) in rows}
     if len(splits) == 1:

@@ -62,7 +62,7 @@ def _settings(config: Mapping[str, Any], files: ModelFiles) -> Settings:
         labels = _timm_labels(known) or _transformers_labels(config)
         if not known.get("input_size"):
             return Settings(labels)
-        return Settings(labels, *_timm_protocol(known))
+        return Settings(labels, *timm_protocol(known))
     kind = config.get("model_type")
     if kind not in _KINDS:
         named = f"model_type {shown(kind)}" if kind else "no model_type"
@@ -127,7 +127,7 @@ def _labels(names: Any, field: str) -> Labels:
     return known if len(labels) == len(known) and all(same) else labels
 
 
-def _timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]]:
+def timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]]:
     """Return timm's transform for evaluation: a short side of crop / crop_pct, a centre crop."""
     _, height, width = config["input_size"]
     crop = min(height, width)

@@ -124,6 +124,8 @@ def read_checkpoint(
         state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
         known = recorded.labels or _labels(settings, spec, new_head)
         labels = known or recorded_names(content.value, spec.classes, apart=network.apart)
+    protocol = None if settings.preprocess else recorded_protocol(content.value)
+    preprocess, about_protocol = protocol or (settings.preprocess, settings.assumed)
     layout = network.entry.layout
     of_rgb = described and layout.channels == "RGB"
     order_known = of_rgb or channels is not None or recorded.channels is not None
@@ -144,10 +146,10 @@ def read_checkpoint(
         beside=network.beside,
         name=recorded.name or published_name(spec),
         labels=labels if new_head is None else None,
-        preprocess=recorded.preprocess or settings.preprocess or recorded_protocol(content.value),
+        preprocess=recorded.preprocess or preprocess,
         extra=recorded.extra,
         assumed=(
-            *(() if recorded.preprocess else settings.assumed),
+            *(() if recorded.preprocess else about_protocol),
             *_assumed(layout, spec, order=not order_known, stride=not stride_known),
         ),
     )

@@ -8,7 +8,7 @@ BUILD := pyproject.toml constraints.txt hatch_build.py src/regnet/kernel/resize.
 .PHONY: demo test chromium lint format bench clean
 
 demo: $(VENV)/core.stamp  ## classify the sample photos with the bundled model, offline
-	$(BIN)/regnet classify --offline --model bundled --top-k 3 src/regnet/samples
+	$(BIN)/regnet classify --offline --model bundled --top-k 3 'src/regnet/samples/*.*g'
 
 test: $(VENV)/test.stamp chromium  ## install everything the tests need and run them
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q

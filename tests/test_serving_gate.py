@@ -43,6 +43,7 @@ class FakeModel:
     metadata = SimpleNamespace(
         name="m",
         calibration=None,
+        assumed=(),
         labels=[None] * 5,
         spec=SimpleNamespace(classes=5),
         preprocess=SimpleNamespace(crop=4, name="p"),

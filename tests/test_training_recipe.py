@@ -163,7 +163,7 @@ OUT_OF_RANGE = [
     ("input", "crop", "257", "from 1 to 256"),
     ("input", "crop", "0", "from 1 to 256"),
     ("input", "interpolation", '"nearest"', "'bicubic' or 'bilinear' or 'opencv-linear'"),
-    ("input", "offset", '"floor"', "'round' or 'ceil'"),
+    ("input", "offset", '"down"', "'floor'"),
     ("input", "mean", "[1, 2]", "[a finite number, a finite number, a finite number]"),
     ("input", "scale", "[1, 0, 1]", "three finite numbers over 0"),
     ("input", "progressive", "[[0.5, 128], [0.5, 160]]", "in rising order"),

@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from regnet.notices import RegNetWarning
+
 if TYPE_CHECKING:
     from regnet.metadata import ModelMetadata
 
@@ -24,7 +26,7 @@ _OPTIONS: Final = {
 _PACKAGE: Final = __name__.partition(".")[0]
 
 
-class AssumptionWarning(UserWarning):
+class AssumptionWarning(RegNetWarning):
     """A model's checkpoint does not say all that is needed to use it; the message says the rest.
 
     `model` is the model as it was named, `assumed` has one sentence per assumption, `weights` is
@@ -36,6 +38,11 @@ class AssumptionWarning(UserWarning):
         self.model = model
         self.assumed = tuple(assumed)
         self.weights = weights
+
+    @property
+    def key(self) -> object:
+        """The weights and what was assumed: a model may be opened under several names."""
+        return self.weights, self.assumed
 
     def __str__(self) -> str:
         converted = Path(self.model).suffix in CONVERTED

@@ -10,7 +10,12 @@ _source: Final = ContextVar("source", default="")
 
 
 class RegNetWarning(UserWarning):
-    """Anything regnet warns of; the command line prints each text once, on a line of its own."""
+    """Anything regnet warns of; the command line prints each key once, on a line of its own."""
+
+    @property
+    def key(self) -> object:
+        """What tells it from other warnings: its text."""
+        return str(self)
 
 
 class SkippedFilesWarning(RegNetWarning):

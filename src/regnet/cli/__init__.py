@@ -13,7 +13,6 @@ from typing import Annotated
 
 import typer
 
-from regnet.cli.assumptions import assumptions_said
 from regnet.cli.console import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, EXIT_SOME_FAILED, say
 from regnet.cli.notices import notices_said
 from regnet.errors import NoGainError, RegNetError
@@ -61,8 +60,7 @@ def main() -> None:
             stream.reconfigure(errors="replace")
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
-        with notices_said():
-            build_app(asked or COMMANDS)(prog_name="regnet")
+        build_app(asked or COMMANDS)(prog_name="regnet")
     except NoGainError as exc:
         _say_error(exc)
         sys.exit(EXIT_SOME_FAILED)
@@ -105,4 +103,4 @@ def _options(
     ] = False,
 ) -> None:
     """Take the options that come before a command."""
-    context.with_resource(assumptions_said())
+    context.with_resource(notices_said())

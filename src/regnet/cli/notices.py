@@ -17,8 +17,8 @@ def notices_said() -> Iterator[None]:
 
     Of dark photos the first three are named, and the others are counted at the end.
     """
-    said: set[str] = set()
-    dark: set[str] = set()
+    said: set[object] = set()
+    dark: set[object] = set()
     with warnings.catch_warnings():
         warnings.simplefilter("always", RegNetWarning)
         others = warnings.showwarning
@@ -34,11 +34,13 @@ def notices_said() -> Iterator[None]:
             if not isinstance(message, RegNetWarning):
                 others(message, category, filename, lineno, file, line)
                 return
-            texts = dark if isinstance(message, DarkPhotoWarning) else said
-            if (text := str(message)) not in texts:
-                texts.add(text)
-                if texts is said or len(dark) <= _SHOWN:
-                    say(f"regnet: {text}")
+            known = dark if isinstance(message, DarkPhotoWarning) else said
+            if message.key not in known:
+                known.add(message.key)
+                if known is said or len(dark) <= _SHOWN:
+                    from regnet.writers import visible
+
+                    say(f"regnet: {visible(str(message))}")
 
         warnings.showwarning = show
         try:

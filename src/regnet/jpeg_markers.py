@@ -1,8 +1,7 @@
 """The marker segments of a JPEG (ITU T.81, annex B), read without decoding: what it would cost."""
 
 import re
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from regnet.errors import ImageError
 
@@ -30,8 +29,7 @@ _IN_SCANS: Final = re.compile(rb"\xff[\x02-\xcf\xd8-\xfe]")  # not those inside 
 _MAX_STEPS: Final = 100_000
 
 
-@dataclass(frozen=True)
-class Outline:
+class Outline(NamedTuple):
     """What stands before the first scan; `scan` is its offset, -1 if there is none.
 
     `pixels` are claimed by the frame's header, 0 if there is none. `one_scan` tells that decoders
@@ -46,28 +44,37 @@ class Outline:
 
 def outline(data: bytes) -> Outline:
     """Return the outline of a JPEG; raises `ImageError` if it has too many segments or fill."""
-    at, fill, pixels, components, has_app1 = 2, 0, 0, 0, False
+    at, end, fill, pixels, components, has_app1 = 2, len(data) - 3, 0, 0, 0, False
     for _ in range(MAX_SEGMENTS):
-        found = _MARKER.search(data, at, at + MAX_FILL + 2)
-        start = found.start() if found else len(data)
-        if (fill := fill + start - at) > MAX_FILL:
-            raise ImageError(
-                f"{fill:,} bytes between the segments of this JPEG are over the limit of "
-                f"{MAX_FILL:,}"
-            )
-        if found is None:
-            return Outline(-1, pixels, False, has_app1=True)
-        at, marker = start + 2, data[start + 1]
+        if at >= end or data[at] != 0xFF or data[at + 1] not in _PLAIN:
+            has_app1, start = True, _next_marker(data, at)
+            if (fill := fill + start - at) > MAX_FILL:
+                raise ImageError(
+                    f"{fill:,} bytes between the segments of this JPEG are over the limit of "
+                    f"{MAX_FILL:,}"
+                )
+            if start >= end:
+                return Outline(-1, pixels, False, True)
+            at = start
+        marker = data[at + 1]
+        at += 2
         if marker == _SOS:
             one_scan = components > 0 and data[at + 2 : at + 3] == bytes([components])
-            return Outline(start, pixels, one_scan, has_app1)
+            return Outline(at - 2, pixels, one_scan, has_app1)
         if marker in _FRAMES:
             pixels = int.from_bytes(data[at + 3 : at + 5]) * int.from_bytes(data[at + 5 : at + 7])
             components = int.from_bytes(data[at + 7 : at + 8]) if marker in _SEQUENTIAL else 0
-        has_app1 = has_app1 or marker == _EXIF or fill > 0 or marker not in _PLAIN
+        elif marker == _EXIF:
+            has_app1 = True
         if marker not in _ALONE:
-            at += max(2, int.from_bytes(data[at : at + 2]))
+            at += (data[at] << 8 | data[at + 1]) or 2
     raise ImageError(f"over the limit of {MAX_SEGMENTS:,} segments before the scans of a JPEG")
+
+
+def _next_marker(data: bytes, at: int) -> int:
+    """Return the offset of the next marker, or one that is too far away if there is none near."""
+    found = _MARKER.search(data, at, at + MAX_FILL + 2)
+    return found.start() if found else len(data)
 
 
 def require_few_scans(data: bytes, found: Outline, pixels: int) -> None:

@@ -5,9 +5,12 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from regnet.class_list import Pair, parse_classes
 from regnet.errors import RegNetError
+
+if TYPE_CHECKING:
+    from regnet.class_list import Pair
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,8 @@ def read_labels(path: str | Path) -> Labels:
     them by index. The order is that of the index where there is one, which has 0 to N - 1, each
     once. Raises `RegNetError` for a file that cannot be read or understood.
     """
+    from regnet.class_list import parse_classes
+
     try:
         text = Path(path).read_text("utf-8-sig")
     except (OSError, ValueError) as exc:
@@ -53,7 +58,7 @@ def read_labels(path: str | Path) -> Labels:
     return tuple(map(label_of, pairs))
 
 
-def label_of(pair: Pair) -> Label:
+def label_of(pair: "Pair") -> Label:
     """Return the class of a wnid and a name; a wnid of ImageNet alone has its name from there."""
     wnid, name = pair
     return Label(wnid, name) if name else _imagenet_by_wnid().get(wnid) or Label(wnid, wnid)

@@ -24,13 +24,10 @@ from regnet.data.archives import (
     reader,
 )
 from regnet.data.clutter import is_clutter
-from regnet.data.parquet_images import image_rows, images_from
 from regnet.data.photo_files import count_files, image_files, is_picture_file
 from regnet.data.remote import Fetcher
 from regnet.data.skipped import SkipTally
 from regnet.data.spool import SharedFile
-from regnet.data.tars import tar_files
-from regnet.data.zip_stream import zip_files
 from regnet.errors import DatasetError, ImageError
 from regnet.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.video.names import is_live, is_stream, is_video
@@ -229,11 +226,15 @@ class Walk:
 
     def _rows(self, name: str) -> Iterator[Item]:
         """Yield the images in a Parquet file. Raises `DatasetError`, `MissingExtraError`."""
+        from regnet.data.parquet_images import image_rows, images_from
+
         column, _ = image_rows(name)
         for row, read in images_from(name, column, 0, self._max_bytes):
             yield Item(f"{name}#{row}", read)
 
     def _zip(self, name: str, file: SharedFile) -> Iterator[Item]:
+        from regnet.data.zip_stream import zip_files
+
         photos = photos_in(zip_files(file), name, self._tally)
         try:
             found = sorted(photos, key=lambda photo: photo.name)
@@ -242,6 +243,8 @@ class Walk:
         return self._members(name, found)
 
     def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
+        from regnet.data.tars import tar_files
+
         return self._members(name, photos_in(tar_files(file), name, self._tally))
 
     def _members(self, name: str, photos: Iterable[ArchiveFile]) -> Iterator[Item]:
@@ -295,6 +298,8 @@ class _Counting(Walk):
         raise _UncountableError
 
     def _rows(self, name: str) -> Iterator[Item]:
+        from regnet.data.parquet_images import image_rows
+
         return (_failed(name, "counted") for _ in range(image_rows(name)[1]))
 
     def _from_stdin(self) -> Iterator[Item]:

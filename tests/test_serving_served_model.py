@@ -349,3 +349,19 @@ def test_webp_with_metadata_claims_its_pixels_too() -> None:
     Image.new("RGBA", (123, 45)).save(file, "WEBP", exif=b"Exif\0\0MM\0*\0\0\0\x08\0\0")
     assert file.getvalue()[12:16] == b"VP8X"
     assert cost_of(file.getvalue()).pixels == 123 * 45
+
+
+def test_whole_photos_of_formats_without_a_known_size_share_the_limit_too(tmp_path: Path) -> None:
+    graph = embed_preprocessing(read_graph(BUNDLED), metadata().preprocess)
+    path = changed(tmp_path, graph, preprocessing="graph")
+    file = io.BytesIO()
+    Image.new("RGB", (300, 200)).save(file, "TIFF")
+
+    async def scenario(model: ServedModel) -> None:
+        found, _ = await model.classify(
+            [file.getvalue()] * 3, sources=list("abc"), wanted=Wanted(), deadline=later()
+        )
+        assert [prediction.error is None for prediction in found] == [True, True, False]
+        assert limit_of(found[2]) == "pixels"
+
+    serve(scenario, path, limits=Limits(request_pixels=130_000))

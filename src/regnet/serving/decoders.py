@@ -34,16 +34,13 @@ class Decoders:
             self._free.put_nowait(None)
 
     async def pixels(
-        self, photo: bytes, preprocess: Preprocess | None, *, deadline: float
+        self, photo: bytes, preprocess: Preprocess | None, max_pixels: int, *, deadline: float
     ) -> NDArray[Any] | ImageError:
         """Return the crop by a protocol, or all pixels (H, W, 3) in RGB, or why there are none.
 
         `deadline` is by the loop's clock. Raises `TooLate` at the deadline.
         """
-        asked = {
-            "preprocess": preprocess and preprocess.to_dict(),
-            "max_pixels": self._limits.pixels,
-        }
+        asked = {"preprocess": preprocess and preprocess.to_dict(), "max_pixels": max_pixels}
         process, answered = await self._next(deadline), False
         try:
             process = process or await self._started()

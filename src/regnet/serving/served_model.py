@@ -199,20 +199,27 @@ class ServedModel:
         if all(cost.quick for cost in costs):
             return inputs
         self.require_room(len(inputs))
-        return [
-            each
-            if cost.quick or not isinstance(each, bytes)
-            else await self._decoded(each, deadline)
-            for each, cost in zip(inputs, costs, strict=True)
-        ]
+        left, given = self.limits.request_pixels, list[Given | ImageError]()
+        for each, cost in zip(inputs, costs, strict=True):
+            if isinstance(each, bytes) and not cost.quick:
+                found = await self._decoded(each, deadline, most=left)
+                left -= 0 if isinstance(found, ImageError) else found.shape[0] * found.shape[1]
+                given.append(found)
+            else:
+                given.append(each)
+        return given
 
     async def _decoded(
-        self, photo: bytes, deadline: float, *, whole: bool = False
+        self, photo: bytes, deadline: float, *, whole: bool = False, most: int | None = None
     ) -> NDArray[Any] | ImageError:
-        """Return what the model takes of a photo, or the `whole` photo, decoded elsewhere."""
+        """Return what the model takes of a photo, or the `whole` photo, decoded elsewhere.
+
+        `most` pixels are left to its request, None if it is the only photo.
+        """
         whole = whole or self.metadata.preprocessing == "graph"
         preprocess = None if whole else self.metadata.preprocess
-        return await self._decoders.pixels(photo, preprocess, deadline=deadline)
+        pixels = self.limits.pixels if most is None else min(most, self.limits.pixels)
+        return await self._decoders.pixels(photo, preprocess, pixels, deadline=deadline)
 
     def _require_few_pixels(self, costs: Sequence[Cost]) -> None:
         pixels, most = sum(cost.pixels or 0 for cost in costs), self.limits.request_pixels

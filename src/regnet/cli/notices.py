@@ -1,5 +1,6 @@
 """Warnings of regnet's own, on standard error: each text once, on a line of its own."""
 
+import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +20,7 @@ def notices_said() -> Iterator[None]:
     """
     said: set[object] = set()
     dark: set[object] = set()
+    one_by_one = threading.Lock()  # photos are decoded, and warned of, in several threads
     with warnings.catch_warnings():
         warnings.simplefilter("always", RegNetWarning)
         others = warnings.showwarning
@@ -35,7 +37,9 @@ def notices_said() -> Iterator[None]:
                 others(message, category, filename, lineno, file, line)
                 return
             known = dark if isinstance(message, DarkPhotoWarning) else said
-            if message.key not in known:
+            with one_by_one:
+                if message.key in known:
+                    return
                 known.add(message.key)
                 if known is said or len(dark) <= _SHOWN:
                     from regnet.writers import visible

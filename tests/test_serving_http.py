@@ -410,7 +410,7 @@ REFUSED = {
     "an empty list": ({"json": {"images": []}}, 400, "the JSON lists no images"),
     "an unknown field": ({"json": {"image": []}}, 400, "unknown field 'image'"),
     "no base64": ({"json": {"images": ["!"]}}, 400, "image 0 is no base64"),
-    "addresses": ({"json": {"urls": ["http://x/"]}}, 403, "without --allow-url"),
+    "addresses": ({"json": {"urls": ["http://x/"]}}, 400, "fetch a photo yourself"),
     "too many": ({"json": {"images": [""] * 65}}, 413, "65 images in one request"),
     "too many files": (
         {"files": [("f", ("x", b""))] * 65}, 413, "more than 64 images in one request",

@@ -261,10 +261,3 @@ def test_models_have_names() -> None:
     for name in ("a b", "stats"):
         with pytest.raises(ServeError, match="is no name for a model"):
             named_models([f"{name}=bundled"])
-
-
-def test_offline_and_addresses_of_photos_contradict_each_other() -> None:
-    words = ["serve", "bundled", "--offline", "--allow-url"]
-    done = CliRunner().invoke(build_app(["serve"]), words)
-    assert isinstance(done.exception, ServeError)
-    assert "leave one of them out" in str(done.exception)

@@ -90,9 +90,6 @@ def serve(
             metavar="FILE", help="Ask for the token in this file (or in $REGNET_TOKEN) as bearer"
         ),
     ] = None,
-    allow_url: Annotated[
-        bool, typer.Option("--allow-url", help="Fetch photos at public addresses that clients name")
-    ] = False,
     model_control: Annotated[
         bool, typer.Option("--model-control", help="Clients may load and unload these models")
     ] = False,
@@ -106,8 +103,6 @@ def serve(
     mirror: Mirrors = None,
 ) -> None:
     """Serve until a signal, then exit with 0."""
-    if offline and allow_url:
-        raise ServeError("--allow-url opens addresses and --offline none: leave one of them out")
     token, sources = read_token(token_file), named_models(models or [_DEFAULT])
     limits = Limits(
         body=max_body << 20,
@@ -129,7 +124,6 @@ def serve(
         precision=precision,
         limits=limits,
         token=token,
-        allow_url=allow_url,
         model_control=model_control,
         page=not no_page,
         grpc=grpc,

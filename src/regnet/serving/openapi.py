@@ -40,7 +40,7 @@ def openapi(service: Service) -> Json:
             "model_configuration and statistics.",
         },
         "paths": {**_v1_paths(service), **_v2_paths(), **_repository_paths(), **_own_paths()},
-        "components": {"schemas": schemas(service.limits.batch, urls=service.remote is not None)},
+        "components": {"schemas": schemas(service.limits.batch)},
     }
     if service.token is not None:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}

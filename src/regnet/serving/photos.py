@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Final
 
-from regnet.addresses import without_secrets
-from regnet.errors import ImageError, shown
-from regnet.serving.answers import Forbidden
+from regnet.errors import shown
 from regnet.serving.content_coding import Unsupported
 from regnet.serving.exchange import Exchange
 from regnet.serving.kserve import from_base64, json_object
@@ -20,9 +18,9 @@ _IMAGE_TYPES: Final = ("application/octet-stream", "application/x-www-form-urlen
 
 @dataclass(frozen=True)
 class Photos:
-    """The encoded photos of a request, or why one could not be fetched, and a name of each."""
+    """The encoded photos of a request, and a name of each."""
 
-    data: list[bytes | ImageError]
+    data: list[bytes]
     sources: list[str]
 
 
@@ -35,7 +33,7 @@ async def read_photos(exchange: Exchange, service: Service, model: ServedModel) 
         return _files(await exchange.body(), exchange, most=service.limits.batch)
     if kind == "application/json":
         asked = json_object(await exchange.body(), model.metadata, service.limits)
-        return await _listed(asked, exchange, service)
+        return _listed(asked, most=service.limits.batch)
     raise Unsupported(
         f"a body of {shown(kind)} is not taken: send image/*, application/octet-stream, "
         "multipart/form-data or application/json"
@@ -50,40 +48,22 @@ def _files(body: bytes, exchange: Exchange, *, most: int) -> Photos:
     return Photos([part.data for part in parts], sources)
 
 
-async def _listed(asked: dict[str, Any], exchange: Exchange, service: Service) -> Photos:
-    """Return the photos that JSON lists: in base64, and by their addresses where that is on."""
-    if unknown := [name for name in asked if name not in ("images", "urls")]:
-        raise BadRequest(f"unknown field {shown(unknown[0])}; there are images and urls")
-    texts, urls = _list(asked, "images"), _list(asked, "urls")
-    count, most = len(texts) + len(urls), service.limits.batch
-    if not count:
-        raise BadRequest('the JSON lists no images: {"images": ["<base64>", ...]}')
-    if count > most:
-        raise TooLarge(
-            f"{count} images in one request are over the limit of {most} (batch)", limit="batch"
+def _listed(asked: dict[str, Any], *, most: int) -> Photos:
+    """Return the photos that JSON lists in base64."""
+    if unknown := [name for name in asked if name != "images"]:
+        raise BadRequest(
+            f"unknown field {shown(unknown[0])}; the photos are the list images, in base64 (no "
+            "address is opened here: fetch a photo yourself)"
         )
-    data: list[bytes | ImageError] = [
-        from_base64(text, f"image {number}") for number, text in enumerate(texts)
-    ]
+    texts = asked.get("images", [])
+    if not isinstance(texts, list):
+        raise BadRequest(f"images={shown(texts)} is no list")
+    if not texts:
+        raise BadRequest('the JSON lists no images: {"images": ["<base64>", ...]}')
+    if len(texts) > most:
+        raise TooLarge(
+            f"{len(texts)} images in one request are over the limit of {most} (batch)",
+            limit="batch",
+        )
     sources = [f"image {number}" for number in range(len(texts))]
-    if urls:
-        data += await _fetched(urls, exchange, service)
-        sources += map(without_secrets, urls)
-    return Photos(data, sources)
-
-
-def _list(asked: dict[str, Any], name: str) -> list[Any]:
-    found = asked.get(name, [])
-    if not isinstance(found, list):
-        raise BadRequest(f"{name}={shown(found)} is no list")
-    return found
-
-
-async def _fetched(
-    urls: list[Any], exchange: Exchange, service: Service
-) -> list[bytes | ImageError]:
-    if service.remote is None:
-        raise Forbidden("this server opens no addresses: it was started without --allow-url")
-    if wrong := [url for url in urls if not isinstance(url, str)]:
-        raise BadRequest(f"the address {shown(wrong[0])} is no text")
-    return await service.remote.fetch_all(urls, deadline=exchange.deadline)
+    return Photos([from_base64(*each) for each in zip(texts, sources, strict=True)], sources)

@@ -50,7 +50,6 @@ class Setup:
     precision: InferencePrecision = "f32"
     limits: Limits = field(default_factory=Limits)
     token: Token | None = None
-    allow_url: bool = False
     model_control: bool = False
     page: bool = True
     grpc: int | None = None
@@ -89,7 +88,6 @@ async def _serve(setup: Setup, listener: socket.socket, on_ready: OnReady) -> No
         for name, source in setup.models.items():
             await models.load(name, source)
         _settle()
-        await _add_remote(setup, service, stack)
         grpc = await _grpc(setup, service)
         server = _Server(
             setup, service, grpc, lambda: on_ready(_address(listener), _where(grpc, setup.host))
@@ -101,14 +99,6 @@ def _settle() -> None:
     """Spare what is here to stay from the search for garbage, which halts all threads."""
     gc.collect()
     gc.freeze()
-
-
-async def _add_remote(setup: Setup, service: Service, stack: contextlib.AsyncExitStack) -> None:
-    if setup.allow_url:
-        from regnet.serving.remote import RemotePhotos
-
-        service.remote = RemotePhotos(max_bytes=setup.limits.body)
-        stack.push_async_callback(service.remote.close)
 
 
 async def _grpc(setup: Setup, service: Service) -> "GrpcServer | None":

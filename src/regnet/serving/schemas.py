@@ -177,11 +177,11 @@ _ANSWERS: Final[Json] = {
 }
 
 
-def schemas(batch: int, *, urls: bool) -> Json:
-    """Return all schemas of a server that takes `batch` images in a request, and `urls` of them."""
+def schemas(batch: int) -> Json:
+    """Return all schemas of a server that takes `batch` images in a request."""
     return {
         **_ANSWERS,
-        "Images": _images(batch, urls=urls),
+        "Images": _images(batch),
         "Files": {
             "type": "object",
             "minProperties": 1,
@@ -198,11 +198,9 @@ def schemas(batch: int, *, urls: bool) -> Json:
     }
 
 
-def _images(batch: int, *, urls: bool) -> Json:
-    listed: Json = {"images": _list(_BASE64_PHOTO) | {"minItems": 1, "maxItems": batch}}
-    if urls:
-        listed["urls"] = _list(_TEXT | {"format": "uri"}) | {"minItems": 1, "maxItems": batch}
-    return _object((), **listed) | {"additionalProperties": False, "minProperties": 1}
+def _images(batch: int) -> Json:
+    images = _list(_BASE64_PHOTO) | {"minItems": 1, "maxItems": batch}
+    return _object(("images",), images=images) | {"additionalProperties": False}
 
 
 def _photos(batch: int) -> Json:

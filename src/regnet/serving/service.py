@@ -1,7 +1,6 @@
 """What the handlers of a server share: its models, limits and figures, passed in at its start."""
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 from regnet.serving.access_log import AccessLog
 from regnet.serving.auth import Token
@@ -10,16 +9,13 @@ from regnet.serving.limits import Limits
 from regnet.serving.metrics import Metrics
 from regnet.serving.models import Models
 
-if TYPE_CHECKING:
-    from regnet.serving.remote import RemotePhotos
-
 
 @dataclass(kw_only=True)
 class Service:
     """One server.
 
-    `token` None asks for none, `remote` None takes no addresses of photos, `model_control` lets
-    clients load and unload models, `draining` is set when it stops.
+    `token` None asks for none, `model_control` lets clients load and unload models, `draining` is
+    set when it stops.
     """
 
     models: Models
@@ -27,7 +23,6 @@ class Service:
     metrics: Metrics
     log: AccessLog
     token: Token | None = None
-    remote: "RemotePhotos | None" = None
     model_control: bool = False
     draining: bool = False
     held: Held = field(init=False)

@@ -8,8 +8,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
-from regnet.answer import Answer
-from regnet.errors import ImageError, ModelError, shown
+from regnet.errors import ModelError, shown
 from regnet.result import Prediction, Wanted
 from regnet.serving.answers import error_answer, json_answer
 from regnet.serving.exchange import Exchange, exchange_of
@@ -65,7 +64,9 @@ def v1_routes(service: Service) -> list[BaseRoute]:
         photos = await read_photos(exchange, service, model)
         exchange.images = len(photos.data)
         wanted = Wanted(options.top_k, options.sets)
-        predictions, timing = await _classified(model, photos, wanted, exchange.deadline)
+        predictions, timing = await model.classify(
+            photos.data, sources=photos.sources, wanted=wanted, deadline=exchange.deadline
+        )
         exchange.timing = timing
         rows = [prediction.to_dict() for prediction in predictions]
         if options.explain:
@@ -117,28 +118,6 @@ def _require_offered(model: ServedModel, options: Options) -> None:
         )
 
 
-async def _classified(
-    model: ServedModel, photos: Photos, wanted: Wanted, deadline: float
-) -> tuple[list[Prediction], Timing]:
-    """Return a prediction for each photo, also for those that could not be fetched."""
-    encoded = [photo for photo in photos.data if not isinstance(photo, ImageError)]
-    pairs = list(zip(photos.data, photos.sources, strict=True))
-    sources = [source for photo, source in pairs if not isinstance(photo, ImageError)]
-    if not encoded:
-        found, timing = list[Prediction](), Timing(0.0, 0.0, 0.0, 0)
-    else:
-        found, timing = await model.classify(
-            encoded, sources=sources, wanted=wanted, deadline=deadline
-        )
-    if len(found) == len(pairs):
-        return found, timing
-    answer, rest = Answer(model.metadata, wanted), iter(found)
-    return [
-        answer.error(source, str(photo)) if isinstance(photo, ImageError) else next(rest)
-        for photo, source in pairs
-    ], timing
-
-
 async def _explain(
     model: ServedModel,
     photos: Photos,
@@ -148,7 +127,7 @@ async def _explain(
 ) -> None:
     """Add the explanation of its best class to each row that has one."""
     for photo, prediction, row in zip(photos.data, predictions, rows, strict=True):
-        if prediction.error is None and not isinstance(photo, ImageError):
+        if prediction.error is None:
             try:
                 (explanation, *_) = await model.explain(photo, prediction, deadline=deadline)
             except ModelError as exc:

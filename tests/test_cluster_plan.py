@@ -222,9 +222,7 @@ def test_objects_of_odd_names_are_told_by_their_content() -> None:
         fs.pipe_file(f"/odd/{name}", path.read_bytes())
     for name in ("0a1b.json", "notes", "d/g.bin", "@eaDir/x.jpg", ".h/y.jpg"):
         fs.pipe_file(f"/odd/{name}", b"no picture")
-    with pytest.warns(
-        SkippedFilesWarning, match=r"odd: skipped 3 files .*: 1 \.bin, 1 \.json, 1 wi"
-    ):
+    with pytest.warns(SkippedFilesWarning, match=r"odd: skipped 3 files: 1 \.bin, 1 \.json, 1 wi"):
         found = dict(images(planned("memory://odd")))
     expected = {f"memory:///odd/{name}": path.read_bytes() for name, path in objects.items()}
     assert found == expected

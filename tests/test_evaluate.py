@@ -555,6 +555,19 @@ def test_another_ending_is_refused_before_any_work(photos: Path, tmp_path: Path)
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_reader_of_predictions_who_leaves_is_no_error_of_the_file(
+    metadata: ModelMetadata, tmp_path: Path
+) -> None:
+    reading, writing = os.pipe()
+    os.close(reading)
+    with (
+        pytest.raises(BrokenPipeError),
+        open_predictions(Path(f"/dev/fd/{writing}"), LABELS) as listener,
+    ):
+        score(Fake(metadata), Numbers(3), listeners=[listener])
+    os.close(writing)
+
+
 def test_predictions_go_to_a_stream(metadata: ModelMetadata, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)

@@ -94,7 +94,7 @@ def test_what_the_decoder_reads_is_a_photo_whatever_its_suffix(pack: Pack) -> No
     path = pack(FILES)
     sources, said = skipped_of(path)
     assert sorted(sources) == [f"{path}/{name}" for name in PHOTOS]
-    assert said.startswith(f"{path}: skipped 4 files that are no pictures: 1 .")
+    assert said.startswith(f"{path}: skipped 4 files: 1 .")
     for part in ("1 .json", "1 .mp4", "1 .txt", "1 without suffix", "; and folders that hold no "):
         assert part in said
     for folder in FOLDERS:
@@ -109,6 +109,18 @@ def test_data_sets_hold_the_same_photos_and_counts(pack: Pack) -> None:
     assert sorted(name for name, _ in members.images()) == PHOTOS
     expected = {name: n for name, n in (SUFFIXES | FOLDERS).items() if name != ".json"}
     assert members.skipped.to_dict() == expected
+
+
+def test_photos_that_are_hidden_or_not_downloaded_are_counted(pack: Pack) -> None:
+    names = (".IMG_1.HEIC.icloud", ".IMG_2.JPG.icloud", "c.png.nextcloud", ".trashed-1-d.jpg")
+    others = ("._a.jpg", ".notes.pages.icloud", ".DS_Store", "@eaDir/.b.jpg.icloud")
+    path = pack({"a.jpg": JPEG} | dict.fromkeys((*names, *others), b"x"))
+    sources, said = skipped_of(path)
+    assert sources == [f"{path}/a.jpg"]
+    assert said == (
+        f"{path}: skipped 4 files: 2 .icloud (not downloaded), 1 .nextcloud (not downloaded), "
+        "1 hidden .jpg; and folders that hold no photos: @eaDir (1 file)"
+    )
 
 
 def test_nothing_is_said_where_nothing_is_skipped(pack: Pack) -> None:
@@ -135,6 +147,7 @@ def test_a_data_set_says_what_it_skips(pack: Pack) -> None:
         ("**", ["n", "p.jfif", "q.jpg.1", "sub/r"], "1 .txt"),
         ("*.txt", ["notes.txt"], ""),
         ("*/r", ["sub/r"], ""),
+        (".*", [], "1 hidden .jpg"),
         ("@eaDir/*", ["@eaDir/thumb.jpg"], ""),  # whoever names it, means it
         ("*/thumb.jpg", [], "@eaDir (1 file)"),
         ("**/*.jpg", [], "@eaDir (1 file)"),
@@ -148,6 +161,7 @@ def test_patterns_match_pictures_of_any_suffix(
     for name in ("n", "p.jfif", "q.jpg.1", "sub/r", "@eaDir/thumb.jpg"):
         (tmp_path / name).write_bytes(JPEG)
     (tmp_path / "notes.txt").write_text("text")
+    (tmp_path / ".h.jpg").write_bytes(JPEG)
     sources, line = skipped_of(f"{tmp_path}/{pattern}")
     expected = [f"{tmp_path}/{name}" for name in expected] or [f"{tmp_path}/{pattern}"]
     assert sources == expected
@@ -161,9 +175,7 @@ def test_one_line_counts_all_sources(tmp_path: Path) -> None:
         (tmp_path / name / "x.csv").write_text("1")
     with pytest.warns(SkippedFilesWarning) as given:
         list(iter_items([tmp_path / "a", tmp_path / "b"]))
-    assert [str(one.message) for one in given] == [
-        "2 sources: skipped 2 files that are no pictures: 2 .csv"
-    ]
+    assert [str(one.message) for one in given] == ["2 sources: skipped 2 files: 2 .csv"]
 
 
 def test_files_of_known_suffixes_are_not_opened(
@@ -192,7 +204,7 @@ def test_pipes_are_no_photos_and_dead_links_only_without_another_suffix(tmp_path
     (tmp_path / "p").write_bytes(JPEG)
     assert skipped_of(tmp_path) == (
         [f"{tmp_path}/dead", f"{tmp_path}/p"],
-        f"{tmp_path}: skipped 1 file that is no picture: 1 .txt",
+        f"{tmp_path}: skipped 1 file: 1 .txt",
     )
 
 
@@ -202,9 +214,7 @@ def test_the_line_stays_short(tmp_path: Path) -> None:
         tally.add("top", f"a.{number}")
         tally.add("top", "b.txt")
     line = tally.result().line()
-    assert line.startswith(
-        "top: skipped 6,000 files that are no pictures: 3,000 .txt, 2,001 others"
-    )
+    assert line.startswith("top: skipped 6,000 files: 3,000 .txt, 2,001 others")
     assert line.endswith(", 993 more")
     assert len(line) < 200
 

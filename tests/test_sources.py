@@ -691,7 +691,7 @@ def test_a_parquet_file_gives_its_rows(tmp_path: Path) -> None:
         assert count_items([source]) == 6
     odd = (tmp_path / "rows" / "a.parquet").rename(tmp_path / "odd")
     assert [item.source for item in iter_items([odd])] == [f"{odd}#{row}" for row in range(3)]
-    with pytest.warns(SkippedFilesWarning, match=r"skipped 1 file that is no picture: 1 \.md$"):
+    with pytest.warns(SkippedFilesWarning, match=r"skipped 1 file: 1 \.md$"):
         list(iter_items([tmp_path / "rows"]))
 
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from regnet.data.sources import Item, iter_items
-from regnet.errors import ImageError, OutputError
+from regnet.errors import ImageError
 from regnet.explanation import Explainer, Explanation
 from regnet.files import write_whole
 from regnet.labels import first_name
 from regnet.notices import about
+from regnet.output_file import naming
 from regnet.overlay import OPACITY, overlay_png
 from regnet.preprocess import rgb_pixels
 from regnet.result import readable
@@ -103,7 +104,5 @@ def _plain(text: str) -> str:
 
 
 def _write(path: Path, data: bytes) -> None:
-    try:
+    with naming(path):
         write_whole(path, data)
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc

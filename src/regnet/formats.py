@@ -157,7 +157,7 @@ def format_of(data: bytes) -> tuple[str, str]:
     if unread is not None:
         raise unread_error(unread)
     if (found := _format_of(data)) is None:
-        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)})")
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}, HEIC)")
     if found[0] == "TIFF" and is_camera_raw(data):
         raise unread_error(_RAW)
     return found

@@ -19,9 +19,11 @@ def part_of(output: Path) -> Path:
 
 @contextmanager
 def naming(output: Path) -> Iterator[None]:
-    """Turn an `OSError` into an `OutputError` that names the output."""
+    """Turn an `OSError` into an `OutputError` that names the output, but for a reader that left."""
     try:
         yield
+    except BrokenPipeError:
+        raise
     except OSError as exc:
         raise OutputError(f"cannot write {output}: {exc.strerror or exc}") from exc
 

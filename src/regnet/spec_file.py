@@ -4,9 +4,10 @@ import json
 from pathlib import Path
 from typing import Final
 
-from regnet.errors import OutputError, SpecError, UnknownModelError
+from regnet.errors import SpecError, UnknownModelError
 from regnet.files import write_whole
 from regnet.json_text import json_bytes
+from regnet.output_file import naming
 from regnet.spec import Spec, spec_from_dict, spec_to_dict
 
 SUFFIX: Final = ".json"
@@ -33,7 +34,5 @@ def read_spec(path: Path) -> Spec:
 
 def write_spec(path: Path, spec: Spec) -> None:
     """Write a spec to a file, whole or not at all. Raises `OutputError`."""
-    try:
+    with naming(path):
         write_whole(path, json_bytes(spec_to_dict(spec)) + b"\n")
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc

@@ -45,8 +45,12 @@ def _wanted(folder: str, top: str, tally: SkipTally | None) -> Iterator[Found]:
     with os.scandir(folder) as entries:
         for entry in entries:
             if is_clutter(entry.name):
-                if tally is not None and _is_folder(entry):
+                if tally is None:
+                    continue
+                if _is_folder(entry):
                     tally.add_folder(top, entry.name, count_files(entry.path))
+                else:
+                    tally.add(top, entry.name)
             elif _is_folder(entry):
                 yield entry.path, True
             elif _is_regular(entry):

@@ -20,6 +20,8 @@ _KEPT: Final = 1000  # different suffixes or folders that are counted one by one
 _SUFFIX: Final = re.compile(r"\.\w{1,12}", re.ASCII)
 _NO_SUFFIX: Final = "without suffix"
 _OTHERS: Final = "others"
+_CLOUDS: Final = (".icloud", ".cloud", ".nextcloud", ".owncloud")
+_ABSENT: Final = "not downloaded"
 
 
 def sort_of(path: str, head: Callable[[], bytes | None]) -> Sort:
@@ -48,7 +50,8 @@ def is_photo(name: str, head: Callable[[], bytes | None]) -> bool:
 class Skipped:
     """What was skipped in some places: how many files of each suffix, and in clutter folders.
 
-    Both are sorted by count. Single files that are hidden or made by a system are not counted.
+    Both are sorted by count. Of single files that are hidden or made by a system only pictures are
+    counted, and what iCloud and others leave where a picture is not downloaded.
     """
 
     places: tuple[str, ...] = ()
@@ -63,7 +66,7 @@ class Skipped:
     def line(self) -> str:
         """Return one line for people, "" if nothing was skipped."""
         files = sum(count for _, count in self.suffixes)
-        plural = "files that are no pictures" if files > 1 else "file that is no picture"
+        plural = "files" if files > 1 else "file"
         by_suffix = f"{files:,} {plural}: {_listed(f'{n:,} {name}' for name, n in self.suffixes)}"
         inside = _listed(f"{name} ({_files(n)})" for name, n in self.folders)
         parts = [by_suffix] if files else []
@@ -98,10 +101,12 @@ class SkipTally:
         clutter, name = first_clutter(path), path.rpartition("/")[2]
         if name in self.used:
             return
-        if clutter is None:
-            self._count(place, self._suffixes, what or _suffix(path), 1)
-        elif name != clutter:
+        if clutter is not None and clutter != name:
             self.add_folder(place, clutter, 1)
+        elif clutter is None or _ABSENT in _suffix(name):
+            self._count(place, self._suffixes, what or _suffix(path), 1)
+        elif has_picture_suffix(name) and not name.startswith("._"):
+            self._count(place, self._suffixes, f"hidden {_suffix(name)}", 1)
 
     def add_folder(self, place: str, name: str, files: int) -> None:
         """Count the files in a clutter folder."""
@@ -147,6 +152,8 @@ def _by_count(counts: Counter[str]) -> tuple[tuple[str, int], ...]:
 
 def _suffix(path: str) -> str:
     suffix = suffix_of(path)
+    if suffix in _CLOUDS and has_picture_suffix(path[: -len(suffix)]):
+        return f"{suffix} ({_ABSENT})"
     return suffix if _SUFFIX.fullmatch(suffix) else _NO_SUFFIX
 
 

@@ -211,12 +211,13 @@ class Walk:
             return
         for name in names:
             clutter = next((p for p in Path(name).parts if p not in literal and is_clutter(p)), "")
+            file = Path(name).name
             if os.path.isdir(name):  # noqa: PTH112  (a Path's raises where it may not look)
                 yield from () if "**" in pattern else self._folder_matched(pattern, name, clutter)
             elif not clutter and (any_suffix or is_picture_file(name)):
                 yield from self._file(name)
             elif self._tally is not None:
-                self._tally.add(pattern, f"{clutter}/{Path(name).name}".lstrip("/"))
+                self._tally.add(pattern, str(Path(clutter, "" if clutter == file else file)))
 
     def _folder_matched(self, pattern: str, name: str, clutter: str) -> Iterator[Item]:
         if not clutter:

@@ -14,8 +14,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NewType
 
-from regnet.errors import MissingExtraError, OutputError
+from regnet.errors import MissingExtraError
 from regnet.files import write_whole
+from regnet.output_file import naming
 
 if TYPE_CHECKING:
     from jinja2 import Environment
@@ -110,10 +111,8 @@ def page(title: str, sections: Sequence[Section], *, subtitle: str = "", foot: s
 
 def write_page(path: Path, html: str) -> None:
     """Write a report, whole or not at all. Raises `OutputError`."""
-    try:
+    with naming(path):
         write_whole(path, html.encode("utf-8", "backslashreplace"))
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc
 
 
 def tiles(figures: Sequence[Tile]) -> Html:

@@ -6,9 +6,9 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from regnet.errors import OutputError
 from regnet.files import write_whole
 from regnet.json_text import json_text
+from regnet.output_file import naming
 from regnet.row_writers import require_parquet
 from regnet.space.analysis import Analysis, SpaceResult
 from regnet.space.findings import Difference
@@ -147,7 +147,5 @@ def write_rows(path: Path, table: Sequence[dict[str, Any]]) -> None:
     arrays = [pa.array(column, types.get(name)) for name, column in columns.items()]
     buffer = io.BytesIO()
     pq.write_table(pa.table(dict(zip(names, arrays, strict=True))), buffer)
-    try:
+    with naming(path):
         write_whole(path, buffer.getvalue())
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc

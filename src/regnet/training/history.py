@@ -4,15 +4,15 @@ import csv
 import io
 import math
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Self
 
-from regnet.errors import MissingExtraError, OutputError, TrainingError, shown
+from regnet.errors import MissingExtraError, TrainingError, shown
 from regnet.files import write_whole
+from regnet.output_file import naming
 
 CSV_NAME: Final = "metrics.csv"
 TENSORBOARD_NAME: Final = "tensorboard"
@@ -148,7 +148,7 @@ class History:
     def _write_csv(self) -> None:
         if self._csv is None:
             return
-        with _writing(self._csv):
+        with naming(self._csv):
             write_whole(self._csv, csv_text(self._records).encode())
 
 
@@ -185,7 +185,7 @@ class _Events:
     """
 
     def __init__(self, folder: Path, first: int) -> None:
-        with _writing(folder):
+        with naming(folder):
             folder.mkdir(parents=True, exist_ok=True)
         # TensorBoard reads a folder's files in the order of their names.
         taken = [path.suffix[1:] for path in folder.glob(f"{_EVENTS}.*")]
@@ -203,13 +203,5 @@ class _Events:
         from tensorboard.summary.writer.record_writer import RecordWriter  # type: ignore[import-untyped]
 
         event = Event(wall_time=time.time(), **values)
-        with _writing(self._path), self._path.open("ab") as stream:
+        with naming(self._path), self._path.open("ab") as stream:
             RecordWriter(stream).write(event.SerializeToString())
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc

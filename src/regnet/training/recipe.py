@@ -14,8 +14,9 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
-from regnet.errors import OutputError, ProtocolError, RecipeError, shown
+from regnet.errors import ProtocolError, RecipeError, shown
 from regnet.files import write_whole
+from regnet.output_file import naming
 from regnet.protocol import Interpolation, Offset, Preprocess, Triple
 
 Pair = tuple[float, float]
@@ -320,10 +321,8 @@ def write_recipe(path: Path, recipe: Recipe, notes: Iterable[str] = ()) -> None:
     Raises `OutputError`.
     """
     comments = "".join(f"# {note}\n" for note in notes)
-    try:
+    with naming(path):
         write_whole(path, (comments + recipe.to_toml()).encode())
-    except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc
 
 
 def _recipe(values: dict[str, Any], name: str) -> Recipe:

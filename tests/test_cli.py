@@ -258,7 +258,8 @@ def test_a_closed_pipe_ends_the_run_without_a_word(words: str) -> None:
     with subprocess.Popen(
         command.split(), stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout is not None
+        assert process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 1

@@ -12,8 +12,10 @@ from regnet.checkpoints.layouts import LAYOUTS, TIMM, Layout, from_pycls
 from regnet.cli import build_app
 from regnet.errors import MismatchError, WeightsError
 from regnet.library import Library
+from regnet.notices import RegNetWarning
 from regnet.samples import sample_photos
 from regnet.spec import AnyNetSpec, Stage
+from regnet.zoo.catalogue import bundled_path, card_by_name
 
 torch = pytest.importorskip("torch")
 
@@ -383,6 +385,31 @@ def test_every_command_takes_an_entry(command: str, two: Path, tmp_path: Path) -
         assert isinstance(result.exception, MismatchError)
         assert message in str(result.exception)
         assert "state_dict/model, state_dict/ema_model" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("info", "bundled"),
+        ("info", "MODEL.xml"),
+        ("info", "regnetx-400mf"),
+        ("classify", "-m", "MODEL.xml", sample_photos()[0]),
+        ("evaluate", "bundled", "none"),
+        ("evaluate", "none.onnx", "none"),
+        ("convert", "bundled"),
+        ("quantize", "bundled", "--calibration", "none"),
+    ],
+)
+def test_an_entry_of_what_is_no_checkpoint_is_said_to_be_unused(words: tuple[object, ...]) -> None:
+    ir = bundled_path(card_by_name("bundled"))
+    chosen = [ir if word == "MODEL.xml" else word for word in words]
+    said = run(*chosen, "--entry", "ema").stderr
+    assert said.count("is no checkpoint with networks to choose from: --entry is not used") == 1
+
+
+def test_python_warns_of_an_entry_that_is_not_used() -> None:
+    with pytest.warns(RegNetWarning, match="bundled: is no checkpoint"):
+        regnet.load("bundled", entry="ema")
 
 
 def test_python_chooses_by_entry(two: Path, tmp_path: Path) -> None:

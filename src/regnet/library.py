@@ -13,6 +13,7 @@ from regnet.checkpoints.model_files import is_model_folder, model_files
 from regnet.conversion import Conversion, InferencePrecision, Request, read_conversion
 from regnet.errors import ConversionError, MissingExtraError, UnknownModelError
 from regnet.files import sha384_of
+from regnet.notices import RegNetWarning, give
 from regnet.version import TOOL_VERSION
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import bundled_path, card_by_name, card_names
@@ -59,7 +60,15 @@ class Library:
         the INT8 one beside it. Raises `UnknownModelError`, `DownloadError`, `WeightsError`,
         `ConversionError`.
         """
+        self.note_entry(model)
         return self._int8(model) if precision == "int8" else self._ir(model)
+
+    def note_entry(self, model: str | Path) -> None:
+        """Warn where an `entry` was given that a model, which is no checkpoint, has no use for."""
+        checkpoint = _names_a_file(model) and Path(model).suffix not in CONVERTED_SUFFIXES
+        if self.entry is not None and not checkpoint:
+            text = f"{model}: is no checkpoint with networks to choose from: --entry is not used"
+            give(RegNetWarning, text)
 
     def _int8(self, model: str | Path) -> Path:
         """Return the INT8 model of an IR or of `bundled`: nothing is quantized on the way."""
@@ -86,6 +95,7 @@ class Library:
 
     def request(self, model: str | Path) -> Request:
         """Return what to convert for a card's name (downloading it) or a checkpoint file."""
+        self.note_entry(model)
         if _names_a_file(model):
             path = _checkpoint(Path(model))
             return Request(weights=path, card=_card_of_file(path), entry=self.entry)

@@ -109,7 +109,9 @@ def _open_onnx(choice: Choice, library: Library) -> Predictor:
         raise MissingExtraError("running ONNX models", "onnx") from exc
 
     path = Path(choice.model)
-    if path.suffix != ".onnx":
+    if path.suffix == ".onnx":
+        library.note_entry(path)
+    else:
         path = library.convert(replace(library.request(choice.model), format="onnx")).path
     return OnnxPredictor(path, protocol=choice.protocol)
 

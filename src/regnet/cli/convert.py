@@ -119,6 +119,7 @@ def convert(
 ) -> None:
     """Convert and say what was measured."""
     models = library(cache_dir, offline, mirror, entry)
+    models.note_entry(model)
     rules = {"name": protocol, "resize": resize, "crop": crop, "interpolation": interpolation}
     changes: dict[str, Any] = {
         "name": name,

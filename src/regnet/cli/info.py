@@ -64,6 +64,7 @@ def info(
 
 def _report(model: str, image_size: int | None, entry: str | None) -> dict[str, Any]:
     path = Path(model)
+    Library(entry=entry).note_entry(model)
     if path.suffix in (".xml", ".onnx"):
         return _converted(path, image_size)
     if path.suffix in CHECKPOINT_SUFFIXES or path.is_file() or is_model_folder(path):

@@ -150,7 +150,7 @@ def _assumed(metadata: ModelMetadata, checkpoint: Checkpoint) -> tuple[str, ...]
 def converted(source: str | Path, library: Library) -> Path | None:
     """Return the .xml of a name or path that stands for an IR, else None."""
     if Path(source).suffix == ".xml":
-        return Path(source)
+        return library.ir(source)
     if Path(source).exists():
         return None
     try:

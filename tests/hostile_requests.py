@@ -46,7 +46,7 @@ def message(
     method: str, path: str, body: bytes = b"", *headers: tuple[str, str], length: str | None = ""
 ) -> bytes:
     """Return a request; `length` replaces its true Content-Length, None leaves it out."""
-    lines = [f"{method} {path} HTTP/1.1", "Host: test", *(f"{n}: {v}" for n, v in headers)]
+    lines = [f"{method} {path} HTTP/1.1", "Host: localhost", *(f"{n}: {v}" for n, v in headers)]
     if length is not None:
         lines.append(f"Content-Length: {length or len(body)}")
     return "\r\n".join([*lines, "", ""]).encode("utf-8", "surrogateescape") + body
@@ -95,7 +95,7 @@ def _case(name: str, data: bytes, *statuses: int | None, closes: bool = False) -
 
 
 def _http() -> Iterator[Hostile]:
-    post = "POST /v1/classify HTTP/1.1\r\nHost: test\r\nContent-Type: image/jpeg\r\n"
+    post = "POST /v1/classify HTTP/1.1\r\nHost: localhost\r\nContent-Type: image/jpeg\r\n"
     chunked = post + "Transfer-Encoding: chunked\r\n\r\n"
     whole = b"%x\r\n%b\r\n0\r\n\r\n" % (len(PHOTO), PHOTO)
     for name, data in {
@@ -122,7 +122,7 @@ def _http() -> Iterator[Hostile]:
     }.items():
         yield _case(name, data, 400, 405, 422, 501, None, closes=True)
     yield _case("http 0.9", b"GET /v2\r\n\r\n", 200, 400, None)
-    head = b"GET /v2 HTTP/1.1\r\nHost: a\r\n"
+    head = b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n"
     yield _case("a large header", head + b"X: " + b"y" * 200_000 + b"\r\n\r\n", 431, 400, None)
     yield _case("many headers", head + b"X: y\r\n" * 50_000 + b"\r\n", 431, 400, None)
     yield _case("a long path", b"GET /" + b"x" * 200_000 + b" HTTP/1.1\r\n\r\n", 431, 414, None)

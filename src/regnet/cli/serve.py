@@ -90,6 +90,10 @@ def serve(
             metavar="FILE", help="Ask for the token in this file (or in $REGNET_TOKEN) as bearer"
         ),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Also answer under this name, where there is no token"),
+    ] = None,
     model_control: Annotated[
         bool, typer.Option("--model-control", help="Clients may load and unload these models")
     ] = False,
@@ -124,6 +128,7 @@ def serve(
         precision=precision,
         limits=limits,
         token=token,
+        allow_hosts=allow_host or (),
         model_control=model_control,
         page=not no_page,
         grpc=grpc,

@@ -6,7 +6,7 @@ from typing import Final
 
 from starlette.responses import Response
 
-from regnet.serving.answers import Forbidden, error_answer, refusal_answer
+from regnet.serving.answers import error_answer, refusal_answer
 from regnet.serving.exchange import (
     ClientGoneError,
     Exchange,
@@ -34,6 +34,7 @@ SECURITY_HEADERS: Final = (
 """On every answer that does not set its own."""
 
 _CLASSIFY: Final = "/v1/classify"
+_HEALTH: Final = "/v2/health/"
 _CLIENT_GONE: Final = 499  # in the log only: nobody is there to read it
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 _REASONS: Final = {
@@ -53,8 +54,9 @@ _REASONS: Final = {
 class Gate:
     """Gives a request its id and its limits, an answer its headers; logs and counts both.
 
-    It asks for the token, and answers whatever the application raises. Health and the page's own
-    files need no token: they hold no secret, and a browser could not send one for them.
+    It asks for the token, without one it looks at where a request is from, and it answers whatever
+    the application raises. Health is open to all; so are the page's own files where there is a
+    token: they hold no secret, and a browser could not send one for them.
     """
 
     def __init__(self, app: App, service: Service) -> None:
@@ -108,19 +110,21 @@ class Gate:
     def _admit(self, exchange: Exchange) -> None:
         """Raise `Refused` for what is not to reach the application."""
         scope, token = exchange.scope, self._service.token
-        if (
-            token is not None
-            and not _open_to_all(scope["path"])
+        path = scope["path"]
+        if token is None:
+            if not path.startswith(_HEALTH):
+                self._service.visitors.require_welcome(scope)
+        elif (
+            path != "/"
+            and not path.startswith(("/page/", _HEALTH))
             and not token.admits(exchange.headers.get(b"authorization"))
         ):
             raise Unauthorized(
                 "this server asks for a token: send the header `Authorization: Bearer TOKEN`"
             )
         if scope["method"] not in _READS:
-            if exchange.headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
-                raise Forbidden("a page of another site may not send requests here")
             exchange.require_small_body()
-            if scope["path"] == _CLASSIFY:
+            if path == _CLASSIFY:
                 self._service.models.require_room()
 
     def _with_headers(
@@ -158,7 +162,3 @@ def refused(exchange: Exchange, exc: Refused) -> Response:
     exchange.reason = exc.limit
     exchange.error = str(exc)
     return refusal_answer(exchange, exc)
-
-
-def _open_to_all(path: str) -> bool:
-    return path == "/" or path.startswith(("/page/", "/v2/health/"))

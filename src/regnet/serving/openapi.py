@@ -12,7 +12,7 @@ Json = dict[str, Any]
 _STATUSES = {
     400: "The request is not what it should be",
     401: "The token is missing or wrong",
-    403: "This server does not do that for you",
+    403: "This server does not do that for you, or not under that name",
     404: "There is no such model",
     408: "The body did not arrive in time (limit seconds)",
     413: "Too many bytes (limit body) or images (limit batch)",
@@ -22,8 +22,8 @@ _STATUSES = {
     503: "The model or the server is not ready, or it stops",
     504: "The time was over before its turn came (limit seconds)",
 }
-_READING = (401,)
-_FINDING = (401, 404, 503)
+_READING = (400, 401, 403)
+_FINDING = (400, 401, 403, 404, 503)
 _WORKING = (400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504)
 _CONTROLLING = (400, 401, 403, 404, 408, 413, 415, 429, 503, 504)
 

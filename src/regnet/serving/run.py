@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 import socket
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -24,6 +24,7 @@ try:
     from regnet.serving.metrics import Metrics
     from regnet.serving.models import Models
     from regnet.serving.service import Service
+    from regnet.serving.visitors import Visitors
 except ImportError as exc:
     raise MissingExtraError("serving", "serve") from exc
 
@@ -50,6 +51,7 @@ class Setup:
     precision: InferencePrecision = "f32"
     limits: Limits = field(default_factory=Limits)
     token: Token | None = None
+    allow_hosts: Sequence[str] = ()
     model_control: bool = False
     page: bool = True
     grpc: int | None = None
@@ -80,6 +82,7 @@ async def _serve(setup: Setup, listener: socket.socket, on_ready: OnReady) -> No
         metrics=metrics,
         log=log,
         token=setup.token,
+        visitors=Visitors(setup.host, setup.allow_hosts),
         model_control=setup.model_control,
     )
     async with contextlib.AsyncExitStack() as stack:

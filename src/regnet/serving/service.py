@@ -8,14 +8,15 @@ from regnet.serving.exchange import Held
 from regnet.serving.limits import Limits
 from regnet.serving.metrics import Metrics
 from regnet.serving.models import Models
+from regnet.serving.visitors import Visitors
 
 
 @dataclass(kw_only=True)
 class Service:
     """One server.
 
-    `token` None asks for none, `model_control` lets clients load and unload models, `draining` is
-    set when it stops.
+    `token` None asks for none: then `visitors` are looked at. `model_control` lets clients load and
+    unload models, `draining` is set when it stops.
     """
 
     models: Models
@@ -23,6 +24,7 @@ class Service:
     metrics: Metrics
     log: AccessLog
     token: Token | None = None
+    visitors: Visitors = field(default_factory=lambda: Visitors("127.0.0.1"))
     model_control: bool = False
     draining: bool = False
     held: Held = field(init=False)

@@ -178,6 +178,20 @@ def stalls_after(count: int) -> Behaviour:
     return behave
 
 
+def drips(seconds: float = 0.02, *, head: bool = False) -> Behaviour:
+    """Send a byte at a time, of a head that never ends or of the file."""
+
+    def behave(handler: Handler, content: bytes) -> None:
+        handler.close_connection = True
+        rest = b"HTTP/1.1 200 OK\r\nX-" if head else reply(handler, content, 0)
+        for byte in rest + b"x" * 10_000:
+            handler.wfile.write(bytes([byte]))
+            if handler.local.released.wait(seconds):
+                return
+
+    return behave
+
+
 def slowly(seconds: float) -> Behaviour:
     def behave(handler: Handler, content: bytes) -> None:
         rest = reply(handler, content, handler.wanted(content))

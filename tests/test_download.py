@@ -18,12 +18,12 @@ import pytest
 from local_server import LocalServer
 
 from regnet.errors import DownloadError, IntegrityError, LicenceError, OfflineError
+from regnet.http import Lines, Patience, content_length, content_range, unsatisfied_total
+from regnet.retry import FinalError, Retry
 from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import card_by_name
 from regnet.zoo.download import cached_file, download, forget_hash, import_file
 from regnet.zoo.events import Event
-from regnet.zoo.http import content_length, content_range, unsatisfied_total
-from regnet.zoo.retry import Retry
 from regnet.zoo.transfer import Terms
 
 NAME = "weights.pyth"
@@ -173,11 +173,34 @@ def test_a_stalling_server_is_left_and_asked_again(server: LocalServer, tmp_path
     assert any("nothing came for 1 s" in (e.message or "") for e in events)
 
 
+@pytest.mark.parametrize("head", [False, True])
+def test_a_mirror_that_drips_is_left_for_the_next(
+    server: LocalServer, second: LocalServer, terms: Terms, tmp_path: Path, head: bool
+) -> None:
+    server.script = [behave.drips(head=head)]
+    events: list[Event] = []
+    hasty = replace(terms, slow=0.5, least_rate=1000)
+    got = download(card_of(server, second), cache_dir=tmp_path, terms=hasty, on_event=events.append)
+    assert got.read_bytes() == CONTENT
+    assert len(server.log) == len(second.log) == 1
+    (message,) = [e.message for e in events if e.event == "retry"]
+    assert message == "gave up: it sent less than 1,000 bytes a second for 0.5 s"
+
+
+def test_a_mirror_that_is_slow_but_no_slower_than_allowed_may_go_on(
+    server: LocalServer, terms: Terms, tmp_path: Path
+) -> None:
+    server.script = [behave.slowly(1.5)]
+    hasty = replace(terms, slow=0.4, least_rate=1000)
+    assert download(card_of(server), cache_dir=tmp_path, terms=hasty).read_bytes() == CONTENT
+    assert len(server.log) == 1
+
+
 def test_a_server_that_never_completes_is_given_up_and_the_part_kept(
     server: LocalServer, terms: Terms, tmp_path: Path
 ) -> None:
     server.script = [behave.dies_after(1000)] * 5
-    with pytest.raises(DownloadError, match=r"5 tries.*\n.*--mirror URL.*--from weights.pyth"):
+    with pytest.raises(DownloadError, match=r"5 attempts.*\n.*--mirror URL.*--from weights.pyth"):
         download(card_of(server), cache_dir=tmp_path, terms=terms)
     assert leftovers(tmp_path) == [f"{NAME}.part", f"{NAME}.part.json"]
     assert download(card_of(server), cache_dir=tmp_path, terms=terms).read_bytes() == CONTENT
@@ -638,19 +661,19 @@ def test_redirects_in_a_circle_end(server: LocalServer, terms: Terms, tmp_path: 
     assert len(server.log) == 10
 
 
-def test_a_redirect_from_https_to_http_is_refused(terms: Terms, tmp_path: Path) -> None:
+def test_a_redirect_from_https_to_http_is_refused() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.scheme == "http":
             return httpx.Response(200, content=CONTENT)
         return httpx.Response(302, headers={"Location": "http://example.test/w"})
 
-    file = WeightsFile(name=NAME, urls=("https://example.test/w",))
-    card = replace(card_by_name("regnetx-200mf"), file=file)
+    lines = Lines(lambda: httpx.Client(transport=httpx.MockTransport(answer)))
+    patience = Patience(stall=1.0, seconds=20.0, why="")
     with (
-        httpx.Client(transport=httpx.MockTransport(answer)) as client,
-        pytest.raises(DownloadError, match="from https to http"),
+        pytest.raises(FinalError, match="from https to http"),
+        lines.ask("https://example.test/w", patience),
     ):
-        download(card, cache_dir=tmp_path, terms=terms, client=client)
+        pass
 
 
 def test_mirrors_given_come_first_then_the_environments(
@@ -692,7 +715,7 @@ def test_a_mirror_that_is_no_http_address_is_refused(tmp_path: Path, mirror: str
 def test_no_connection_at_all_is_an_offline_error(terms: Terms, tmp_path: Path) -> None:
     with LocalServer() as gone:
         card = card_of(gone)
-    with pytest.raises(OfflineError, match=r"no connection.*3 tries"):
+    with pytest.raises(OfflineError, match=r"no connection.*3 attempts"):
         download(card, cache_dir=tmp_path, terms=terms)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regnet.zoo.retry import Retry, seconds_asked
+from regnet.retry import Retry, seconds_asked
 
 NOW = datetime(2025, 1, 1, 12, 0, 0, tzinfo=UTC)
 

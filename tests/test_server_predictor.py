@@ -22,6 +22,7 @@ from regnet.comparison.compare import ComparisonRecord, compare
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError, ServerError
 from regnet.preprocess import crop_pixels
+from regnet.retry import Retry
 from regnet.samples import sample_photos
 from regnet.server_predictor import ServerPredictor, is_address
 from regnet.zoo.catalogue import bundled_path, card_by_name
@@ -148,7 +149,9 @@ def serving(server: Server) -> Iterator[str]:
 
 
 def client(url: str, **options: Any) -> ServerPredictor:
-    return ServerPredictor(url, metadata=METADATA, **({"backoff": 0.0} | options))
+    return ServerPredictor(
+        url, metadata=METADATA, **({"retry": Retry(attempts=3, base=0.0)} | options)
+    )
 
 
 def compared(server: Server, *, first: bool = False) -> ComparisonRecord:
@@ -229,8 +232,13 @@ def test_the_command_takes_an_address() -> None:
         ),
         ({"answers": [(200, b"[]")]}, "no JSON object"),
         ({"answers": [(200, b"<html>")]}, "no JSON"),
+        ({"answers": [(200, b"[" * 100_000)]}, "no JSON"),
+        ({"answers": [(200, bytes(65 << 20))]}, "over the limit of 67,108,864"),
         ({"answers": [(403, b'{"error": "not you"}')]}, r"it answers 403 \(not you\)"),
-        ({"answers": [(503, b"")] * 3}, r"503 \(Service Unavailable\), 3 times; is it running"),
+        (
+            {"answers": [(503, b"")] * 3},
+            r"503 \(Service Unavailable\) \(3 att.*; is it running",
+        ),
     ],
 )
 def test_what_is_no_such_classifier_is_refused(changes: dict[str, Any], message: str) -> None:
@@ -300,7 +308,7 @@ def test_a_silent_server_is_given_up(tmp_path: Path) -> None:
         listening.bind(("127.0.0.1", 0))
         listening.listen()
         url = f"http://127.0.0.1:{listening.getsockname()[1]}/v2/models/m"
-        with pytest.raises(ServerError, match="no answer in time, 3 times"):
+        with pytest.raises(ServerError, match=r"nothing came for 0.05 s \(3 attempts"):
             client(url, timeout=0.05)
 
 

@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,6 +32,7 @@ from regnet.data.sources import Item, count_items, iter_items
 from regnet.errors import ImageError
 from regnet.formats import IMAGE_SUFFIXES
 from regnet.notices import SkippedFilesWarning
+from regnet.retry import Retry
 
 COMPRESS = {"": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}
 
@@ -774,6 +776,7 @@ class Server(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), Handler)
         self.answers: dict[str, list[Callable[[Handler], None]]] = {}
         self.requests: list[str] = []
+        self.encodings: list[str | None] = []
         self.stop = threading.Event()
 
     def url(self, path: str) -> str:
@@ -786,6 +789,7 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         self.server.requests.append(self.path)
+        self.server.encodings.append(self.headers.get("Accept-Encoding"))
         answers = self.server.answers.get(self.path, [status(404)])
         (answers.pop(0) if len(answers) > 1 else answers[0])(self)
 
@@ -846,8 +850,10 @@ def server() -> Iterator[Server]:
     running.server_close()
 
 
-def fetch(url: str, **options: float) -> bytes:
-    return Fetcher(**({"max_bytes": 100_000, "timeout": 5.0, "backoff": 0.01} | options)).fetch(url)  # type: ignore[arg-type]
+def fetch(url: str, attempts: float = 3, **options: float) -> bytes:
+    retry = Retry(attempts=int(attempts), base=0.01, longest_asked=10.0)
+    given: Any = {"max_bytes": 100_000, "timeout": 5.0} | options
+    return Fetcher(**given, retry=retry).fetch(url)
 
 
 def refusal(url: str, **options: float) -> str:
@@ -907,13 +913,13 @@ def test_a_body_cut_short_is_never_accepted(server: Server) -> None:
 
 def test_a_server_that_stalls_is_given_up(server: Server) -> None:
     server.answers["/a"] = [stall]
-    assert "no answer within 0.2 seconds" in refusal(server.url("/a"), timeout=0.2)
+    assert "nothing came for 0.2 s" in refusal(server.url("/a"), timeout=0.2)
 
 
 def test_bodies_over_the_limit_are_not_read(server: Server) -> None:
     server.answers["/a"] = [body(b"", length=200_000)]
     server.answers["/b"] = [endless]
-    assert "200,000 bytes is over the limit of 100,000" in refusal(server.url("/a"))
+    assert "200,000 bytes are over the limit of 100,000" in refusal(server.url("/a"))
     assert "more than the limit of 100,000" in refusal(server.url("/b"))
     assert len(server.requests) == 2
 
@@ -921,6 +927,62 @@ def test_bodies_over_the_limit_are_not_read(server: Server) -> None:
 def test_a_server_that_never_ends_is_left_at_the_deadline(server: Server) -> None:
     server.answers["/a"] = [endless]
     assert "not finished within" in refusal(server.url("/a"), max_bytes=1 << 40, deadline=0.3)
+
+
+def drips(begin: bytes, drop: bytes) -> Callable[[Handler], None]:
+    """Send the beginning of an answer, and then a few bytes at a time that never end it."""
+
+    def answer(handler: Handler) -> None:
+        handler.close_connection = True
+        try:
+            handler.wfile.write(begin)
+            while not handler.server.stop.wait(0.02):
+                handler.wfile.write(drop)
+        except OSError:
+            pass
+
+    return answer
+
+
+HEAD = b"HTTP/1.1 200 OK\r\n"
+
+
+@pytest.mark.parametrize(
+    ("begin", "drop"),
+    [
+        (b"", b"H"),
+        (HEAD, b"X-More: y\r\n"),
+        (b"", b"HTTP/1.1 100 Continue\r\n\r\n"),
+        (HEAD + b"Content-Length: 90000\r\n\r\n", b"x"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;", b"x"),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\n", b"X-More: y\r\n"),
+        (HEAD + b"Connection: close\r\n\r\n", b"x"),
+    ],
+    ids=["status", "head", "continue", "body", "chunk", "trailer", "undelimited"],
+)
+@pytest.mark.parametrize("reused", [False, True])
+def test_a_server_that_drips_is_left_at_the_deadline(
+    server: Server, begin: bytes, drop: bytes, reused: bool
+) -> None:
+    server.answers["/a"] = [drips(begin, drop)]
+    server.answers["/b"] = [body(b"first")]
+    fetcher = Fetcher(max_bytes=100_000, timeout=5.0, deadline=0.3)
+    if reused:
+        assert fetcher.fetch(server.url("/b")) == b"first"
+    start = time.monotonic()
+    with pytest.raises(ImageError, match=r"not finished within 0\.3 seconds"):
+        fetcher.fetch(server.url("/a"))
+    assert time.monotonic() - start < 3
+    assert fetcher.fetch(server.url("/b")) == b"first"
+
+
+@pytest.mark.parametrize("coding", ["gzip", "br", "GZIP", "zstd", "deflate", "gzip, identity"])
+def test_encoded_bodies_are_refused_by_name(server: Server, coding: str) -> None:
+    server.answers["/a"] = [body(gzip.compress(bytes(50_000)), Content_Encoding=coding)]
+    server.answers["/b"] = [body(b"plain", Content_Encoding="identity")]
+    assert f"sends {coding!r}-encoded bytes" in refusal(server.url("/a"))
+    assert server.encodings == ["identity"]
+    assert fetch(server.url("/b")) == b"plain"
 
 
 def test_redirects_are_followed_to_http_only(server: Server) -> None:

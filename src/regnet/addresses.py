@@ -1,14 +1,8 @@
-"""Network addresses as texts, and the client that goes to them."""
+"""Network addresses as texts."""
 
 import re
 from ipaddress import ip_address
-from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
-
-from regnet.errors import DownloadError
-
-if TYPE_CHECKING:
-    import httpx
 
 
 def without_secrets(url: str) -> str:
@@ -28,25 +22,3 @@ def is_loopback(url: str) -> bool:
         return host == "localhost" or ip_address(host).is_loopback
     except ValueError:
         return False
-
-
-def new_client(*, follow_redirects: bool, timeout: float = 5.0) -> "httpx.Client":
-    """Return a new pool of HTTP connections; `timeout` is in seconds without a byte.
-
-    Raises `DownloadError` where the environment sets a proxy or certificates that cannot be used.
-    """
-    import httpx
-
-    headers = {"User-Agent": "regnet-vision", "Accept-Encoding": "identity"}
-    try:
-        return httpx.Client(follow_redirects=follow_redirects, timeout=timeout, headers=headers)
-    except ImportError as exc:
-        raise DownloadError(
-            "the environment sets a SOCKS proxy, which needs another package: "
-            "pip install 'httpx[socks]', or unset ALL_PROXY, HTTPS_PROXY and HTTP_PROXY"
-        ) from exc
-    except (httpx.InvalidURL, ValueError, OSError) as exc:
-        raise DownloadError(
-            f"the environment sets a proxy or certificates that cannot be used: {exc}; correct or "
-            "unset ALL_PROXY, HTTPS_PROXY, HTTP_PROXY, NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR"
-        ) from exc

@@ -8,22 +8,20 @@ import json
 import math
 import re
 import struct
-import time
-import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, Literal
+from functools import partial
+from typing import Any, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.addresses import new_client, without_secrets
+from regnet.addresses import without_secrets
 from regnet.errors import ImageError, ServerError, shown
+from regnet.http import Lines, Patience, body_of
 from regnet.metadata import ModelMetadata
 from regnet.preprocess import crop_pixels, rgb_pixels
-
-if TYPE_CHECKING:
-    import httpx
+from regnet.retry import BrokenError, FinalError, Retry, seconds_asked
 
 Rows = NDArray[np.float32]
 Takes = Literal["photo", "image", "crop"]
@@ -32,7 +30,8 @@ _ADDRESS: Final = re.compile(r"https?://[^/]+(/.*)?/v2/models/[^/]+(/versions/[^
 _EXAMPLE: Final = "http://HOST:PORT/v2/models/NAME"
 _NUMBERS: Final[dict[str, np.dtype[Any]]] = {"UINT8": np.dtype("uint8"), "FP32": np.dtype("<f4")}
 _TRANSIENT: Final = (429, 502, 503, 504)
-_ATTEMPTS: Final = 3
+_MAX_ANSWER: Final = 64 << 20  # bytes
+_LONGEST: Final = 600.0  # seconds for one answer
 _HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 
 
@@ -60,22 +59,27 @@ class ServerPredictor:
 
     Where its input is BYTES it is sent whole photos as they are encoded; where it is UINT8 or FP32
     of any height and width, their pixels in RGB; else the crop by the metadata's protocol, raw
-    0..255 in its order of channels. `timeout` is in seconds without a byte, `backoff` in seconds
-    before a request is sent again that may succeed then. Threads may use it at once. Raises
+    0..255 in its order of channels. `timeout` is in seconds without a byte, `retry` says when a
+    request is sent again that may succeed then. Threads may use it at once. Raises
     `ServerError` where it cannot be reached or is no classifier of these classes.
     """
 
     def __init__(
-        self, url: str, *, metadata: ModelMetadata, timeout: float = 30.0, backoff: float = 0.5
+        self,
+        url: str,
+        *,
+        metadata: ModelMetadata,
+        timeout: float = 30.0,
+        retry: Retry | None = None,
     ) -> None:
         self._url = re.sub(r"(/infer)?/*$", "", url)
         self.title = without_secrets(self._url)
         if not _ADDRESS.fullmatch(self._url):
             raise ServerError(f"{self.title}: is no address of a model; one is like {_EXAMPLE}")
-        self._metadata, self._backoff = metadata, backoff
-        self._client = new_client(follow_redirects=True, timeout=timeout)
-        weakref.finalize(self, self._client.close)
-        described = self._json(self._request("GET", self._url))
+        self._metadata, self._lines = metadata, Lines()
+        self._retry = retry or Retry(attempts=3, longest_asked=10.0)
+        self._patience = Patience(stall=timeout, seconds=_LONGEST, why="no whole answer in time")
+        described = self._request(self._url)
         self._input = self._input_of(described)
         self._output = self._output_of(described)
         self._binary = self._input.takes == "photo" or self._takes_binary()
@@ -111,11 +115,11 @@ class ServerPredictor:
         if data is not None:
             text = json.dumps(header).encode()
             headers = {_HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream"}
-            response = self._request("POST", f"{self._url}/infer", text + data, headers)
+            answer = self._request(f"{self._url}/infer", headers, content=text + data)
         else:
             text = json.dumps(header).encode()
-            response = self._request("POST", f"{self._url}/infer", text, headers)
-        return self._rows(self._json(response), len(batch))
+            answer = self._request(f"{self._url}/infer", headers, content=text)
+        return self._rows(answer, len(batch))
 
     def _message(self, batch: list[Any]) -> tuple[dict[str, Any], bytes | None]:
         """Return the JSON part of a request and what follows it, None where it has all."""
@@ -215,49 +219,44 @@ class ServerPredictor:
     def _takes_binary(self) -> bool:
         """Tell whether the server says that it takes tensors as bytes."""
         try:
-            server = self._json(self._request("GET", self._url.partition("/v2/models/")[0] + "/v2"))
+            server = self._request(self._url.partition("/v2/models/")[0] + "/v2")
         except (ServerError, ImageError):
             return False
         found = server.get("extensions")
         return isinstance(found, list) and any("binary_tensor" in str(name) for name in found)
 
-    def _json(self, response: "httpx.Response") -> dict[str, Any]:
-        length = response.headers.get(_HEADER_LENGTH, "")
-        text = response.content[: int(length) if length.isdecimal() else None]
+    def _request(
+        self, url: str, headers: dict[str, str] | None = None, **body: bytes
+    ) -> dict[str, Any]:
+        """Return the JSON object in a good answer; what may pass is tried again."""
+        try:
+            return self._retry.run(partial(self._once, url, headers, body))
+        except FinalError as exc:
+            running = "; is it running there?" if isinstance(exc.__cause__, BrokenError) else ""
+            raise self._odd(f"{exc}{running}") from exc
+
+    def _once(
+        self, url: str, headers: dict[str, str] | None, body: dict[str, bytes]
+    ) -> dict[str, Any]:
+        with self._lines.ask(url, self._patience, headers, **body) as response:
+            text = body_of(response, _MAX_ANSWER)
+        if response.is_success:
+            length = response.headers.get(_HEADER_LENGTH, "")
+            return self._object(text[: int(length) if length.isdecimal() else None])
+        status = response.status_code
+        reason = f"it answers {status} ({_said(text) or response.reason_phrase})"
+        if status in _TRANSIENT:
+            raise BrokenError(reason, asked=seconds_asked(response.headers.get("Retry-After")))
+        raise self._refused(status, reason, posted=bool(body))
+
+    def _object(self, text: bytes) -> dict[str, Any]:
         try:
             found = json.loads(text)
-        except ValueError as exc:
+        except (ValueError, RecursionError) as exc:
             raise self._odd("its answer is no JSON") from exc
         if not isinstance(found, dict):
             raise self._odd("its answer is no JSON object")
         return found
-
-    def _request(
-        self,
-        method: str,
-        url: str,
-        body: bytes | None = None,
-        headers: dict[str, str] | None = None,
-    ) -> "httpx.Response":
-        """Return a good answer; what may pass is tried again."""
-        import httpx
-
-        for attempt in range(_ATTEMPTS):
-            if attempt:
-                time.sleep(self._backoff * 2 ** (attempt - 1))
-            try:
-                response = self._client.request(method, url, content=body, headers=headers)
-            except httpx.TimeoutException:
-                reason = "no answer in time"
-            except (httpx.HTTPError, httpx.InvalidURL, ValueError) as exc:
-                reason = str(exc) or type(exc).__name__
-            else:
-                if response.is_success:
-                    return response
-                reason = f"it answers {response.status_code} ({_said(response)})"
-                if response.status_code not in _TRANSIENT:
-                    raise self._refused(response.status_code, reason, posted=method == "POST")
-        raise self._odd(f"{reason}, {_ATTEMPTS} times; is it running there?")
 
     def _refused(self, status: int, reason: str, *, posted: bool) -> ServerError | ImageError:
         """Return the error of an answer: of the one photo that was sent, or of the server."""
@@ -269,12 +268,12 @@ class ServerPredictor:
         return ServerError(f"{self.title}: {reason}")
 
 
-def _said(response: "httpx.Response") -> str:
-    """Return the reason in an answer, short."""
+def _said(text: bytes) -> str:
+    """Return the reason in an answer, short; "" without one."""
     try:
-        said = str(response.json()["error"])
-    except (ValueError, KeyError, TypeError):
-        said = response.reason_phrase
+        said = str(json.loads(text)["error"])
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return ""
     return said if len(said) <= 200 else f"{said[:200]}..."
 
 

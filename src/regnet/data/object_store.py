@@ -1,7 +1,6 @@
 """Files by path, or by an address that fsspec or pyarrow opens: s3, gs, az, hf, file, memory..."""
 
 import re
-import time
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import islice
@@ -14,12 +13,12 @@ from regnet.data.clutter import is_clutter
 from regnet.data.skipped import SkipTally, sort_of
 from regnet.errors import DatasetError, ImageError, MissingExtraError
 from regnet.formats import HEAD, has_picture_suffix, suffix_of
+from regnet.retry import BrokenError, FinalError, Retry
 from regnet.video.names import VIDEO_SUFFIXES
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _OTHERS: Final = frozenset(("http", "https", "rtsp", "rtsps"))
-_ATTEMPTS: Final = 3
-_BACKOFF: Final = 0.5  # seconds after the first attempt, then doubled
+_RETRY: Final = Retry(attempts=3)
 _SNIFFED: Final = 256  # objects whose first bytes are asked for at once
 _NO_PICTURES: Final = VIDEO_SUFFIXES | frozenset(
     (".csv", ".gz", ".htm", ".html", ".json", ".jsonl", ".log", ".md", ".parquet", ".pdf", ".py")
@@ -51,28 +50,25 @@ def file_size(name: str) -> int:
 
 
 def read_object(address: str, max_bytes: int) -> bytes:
-    """Return the bytes at an address; raises `ImageError` where they cannot be had in 3 tries."""
-    wait = _BACKOFF
-    for attempt in range(1, _ATTEMPTS + 1):
-        try:
-            return _read_once(address, max_bytes)
-        except _SETTLED as exc:
-            raise ImageError(f"cannot be read: {reason_of(exc)}") from exc
-        except DatasetError as exc:
-            raise ImageError(str(exc)) from exc
-        except (OSError, ValueError) as exc:
-            if attempt == _ATTEMPTS:
-                raise ImageError(f"cannot be read: {reason_of(exc)} ({attempt} attempts)") from exc
-        time.sleep(wait)
-        wait *= 2
-    raise AssertionError("unreachable")
+    """Return the bytes at an address; raises `ImageError` if three attempts do not get them."""
+    try:
+        return _RETRY.run(partial(_read_once, address, max_bytes))
+    except (FinalError, *_SETTLED) as exc:
+        raise ImageError(f"cannot be read: {reason_of(exc)}") from exc
+    except DatasetError as exc:
+        raise ImageError(str(exc)) from exc
 
 
 def _read_once(address: str, max_bytes: int) -> bytes:
-    store = ObjectStore(address)
-    check_size(int(store.info(store.path).get("size") or 0), max_bytes)
-    with store.open(store.path) as file:
-        data = file.read(max_bytes + 1)
+    try:
+        store = ObjectStore(address)
+        check_size(int(store.info(store.path).get("size") or 0), max_bytes)
+        with store.open(store.path) as file:
+            data = file.read(max_bytes + 1)
+    except _SETTLED:
+        raise
+    except (OSError, ValueError) as exc:
+        raise BrokenError(reason_of(exc)) from exc
     check_size(len(data), max_bytes)
     return data
 

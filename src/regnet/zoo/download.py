@@ -8,15 +8,16 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
-from regnet.addresses import new_client, without_secrets
+from regnet.addresses import without_secrets
 from regnet.cache import cache_dir as default_cache_dir
 from regnet.errors import DownloadError, IntegrityError, LicenceError, OfflineError
+from regnet.http import Lines
+from regnet.retry import FinalError
 from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import bundled_path
 from regnet.zoo.events import OnEvent, Reporter, ignore
-from regnet.zoo.http import MirrorError
 from regnet.zoo.part import Part
 from regnet.zoo.record import (
     CHUNK,
@@ -31,9 +32,6 @@ from regnet.zoo.record import (
 )
 from regnet.zoo.transfer import Terms, Transfer, ensure_space
 
-if TYPE_CHECKING:
-    import httpx
-
 MIRROR_VARIABLE = "REGNET_MIRROR"
 
 
@@ -45,7 +43,6 @@ def download(
     offline: bool = False,
     verify: bool = False,
     accept_licence: bool = False,
-    client: "httpx.Client | None" = None,
     on_event: OnEvent = ignore,
     terms: Terms | None = None,
 ) -> Path:
@@ -69,7 +66,6 @@ def download(
             offline=offline,
             verify=verify,
             accept_licence=accept_licence,
-            client=client,
             reporter=reporter,
             terms=terms or Terms(),
         )
@@ -211,7 +207,6 @@ def _get(
     offline: bool,
     verify: bool,
     accept_licence: bool,
-    client: "httpx.Client | None",
     reporter: Reporter,
     terms: Terms,
 ) -> Path:
@@ -226,7 +221,7 @@ def _get(
     with place.usable(), place.lock(reporter):
         if path := place.verified(again=verify):
             return path
-        return _fetch(place, urls, client=client, reporter=reporter, terms=terms)
+        return _fetch(place, urls, reporter=reporter, terms=terms)
 
 
 def _mirror_urls(mirrors: Sequence[str], file: WeightsFile) -> list[str]:
@@ -242,21 +237,21 @@ def _fetch(
     place: _Place,
     urls: Sequence[str],
     *,
-    client: "httpx.Client | None",
     reporter: Reporter,
     terms: Terms,
 ) -> Path:
     """Try the mirrors in turn."""
-    failures: list[tuple[str, MirrorError]] = []
+    failures: list[tuple[str, FinalError]] = []
     with ExitStack() as stack:
-        client = client or stack.enter_context(new_client(follow_redirects=False))
+        lines = Lines()
+        stack.callback(lines.close)
         part = stack.enter_context(Part(place.path))
         expected = place.seen.expected(place.card)
         for url in urls:
-            transfer = Transfer(url, part, expected, client=client, terms=terms, reporter=reporter)
+            transfer = Transfer(url, part, expected, lines=lines, terms=terms, reporter=reporter)
             try:
                 transfer.run()
-            except MirrorError as exc:
+            except FinalError as exc:
                 failures.append((without_secrets(url), exc))
                 reporter.send("retry", url=without_secrets(url), message=f"gave up: {exc}")
             else:
@@ -273,7 +268,7 @@ def _finish(place: _Place, part: Part, url: str) -> Path:
     return place.path
 
 
-def _all_failed(place: _Place, failures: Sequence[tuple[str, MirrorError]]) -> DownloadError:
+def _all_failed(place: _Place, failures: Sequence[tuple[str, FinalError]]) -> DownloadError:
     kind = DownloadError
     if any(exc.integrity for _, exc in failures):
         kind = IntegrityError

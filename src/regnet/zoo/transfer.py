@@ -7,20 +7,19 @@ from typing import TYPE_CHECKING
 
 from regnet.addresses import without_secrets
 from regnet.errors import DownloadError
-from regnet.zoo.events import Reporter
-from regnet.zoo.http import (
-    BrokenError,
-    MirrorError,
-    StartOverError,
+from regnet.http import (
+    Lines,
+    Patience,
+    check_status,
     content_length,
     content_range,
-    get,
     is_delimited,
     unsatisfied_total,
 )
+from regnet.retry import BrokenError, FinalError, Retry
+from regnet.zoo.events import Reporter
 from regnet.zoo.part import Origin, Part
 from regnet.zoo.record import Expected
-from regnet.zoo.retry import Retry
 
 if TYPE_CHECKING:
     import httpx
@@ -35,13 +34,20 @@ ADVANCE = 1 << 20
 class Terms:
     """How transfers are done.
 
-    `stall` is the longest wait for a byte in seconds, `limit` the most bytes where no size was
-    published.
+    `stall` is the longest wait for a byte in seconds. A mirror that sends less than `least_rate`
+    bytes a second for `slow` seconds is left. `limit` is the most bytes of a file whose size was
+    not published.
     """
 
     retry: Retry = field(default_factory=Retry)
     stall: float = 30.0
+    slow: float = 30.0
+    least_rate: int = 10_000
     limit: int = 8 * GIB
+
+
+class StartOverError(BrokenError):
+    """What is here does not fit what the server has; begin anew."""
 
 
 class Transfer:
@@ -53,7 +59,7 @@ class Transfer:
         part: Part,
         expected: Expected,
         *,
-        client: "httpx.Client",
+        lines: Lines,
         terms: Terms,
         reporter: Reporter,
     ) -> None:
@@ -61,12 +67,13 @@ class Transfer:
         self._shown = without_secrets(url)
         self._part = part
         self._expected = expected
-        self._client = client
+        self._lines = lines
         self._terms = terms
         self._reporter = reporter
+        self._received = 0  # bytes, in all attempts
 
     def run(self) -> None:
-        """Complete the part and check it. Raises `MirrorError` where this mirror cannot."""
+        """Complete the part and check it. Raises `FinalError` where this mirror cannot."""
         self._complete()
         problem = self._expected.problem(self._part.digests)
         if problem and self._part.pieces > 1:
@@ -76,7 +83,7 @@ class Transfer:
             problem = self._expected.problem(self._part.digests)
         if problem:
             self._part.clear()
-            raise MirrorError(problem, integrity=True)
+            raise FinalError(problem, integrity=True)
 
     def _complete(self) -> None:
         """Try until the part is as long as the file."""
@@ -85,7 +92,7 @@ class Transfer:
             try:
                 self._attempt()
                 return
-            except (BrokenError, StartOverError) as exc:
+            except BrokenError as exc:
                 if self._part.size >= best + ADVANCE:
                     failures, best = 0, self._part.size
                 failures += 1
@@ -98,11 +105,9 @@ class Transfer:
             return False
         return part.size == (self._expected.size or part.origin.total)
 
-    def _after_failure(self, exc: BrokenError | StartOverError, failures: int) -> None:
+    def _after_failure(self, exc: BrokenError, failures: int) -> None:
         retry = self._terms.retry
-        unreachable = isinstance(exc, BrokenError) and exc.unreachable
-        if failures >= (retry.connect_attempts if unreachable else retry.attempts):
-            raise MirrorError(f"{exc} ({failures} tries)", unreachable=unreachable) from exc
+        retry.check(exc, failures)
         if isinstance(exc, StartOverError):
             self._tell(f"{exc}: once more from the start")
             return
@@ -114,16 +119,28 @@ class Transfer:
         self._reporter.send("retry", message=message, url=self._shown, bytes=self._part.size)
 
     def _attempt(self) -> None:
-        headers = {"Accept-Encoding": "identity"} | self._range_headers()
-        with get(self._client, self._url, headers, stall=self._terms.stall) as response:
+        headers = self._range_headers()
+        with self._lines.ask(self._url, self._patience(), headers) as response:
+            check_status(response, 200, 206, 416)
             if response.status_code == 416:
                 self._past_the_end(response, asked="Range" in headers)
                 return
-            if response.headers.get("Content-Encoding", "identity") != "identity":
-                raise MirrorError("it compresses the file though asked not to")
             whole = response.status_code == 200
             total = self._begin(response) if whole else self._resume(response)
             self._receive(response, total)
+
+    def _patience(self) -> Patience:
+        """Return the patience with a mirror: it ends when too few bytes came since it was asked."""
+        terms, before = self._terms, self._received
+
+        def goes_well() -> bool:
+            nonlocal before
+            few = self._received - before < terms.least_rate * terms.slow
+            before = self._received
+            return not few
+
+        why = f"it sent less than {terms.least_rate:,} bytes a second for {terms.slow:g} s"
+        return Patience(stall=terms.stall, seconds=terms.slow, why=why, goes_well=goes_well)
 
     def _range_headers(self) -> dict[str, str]:
         """Ask for the rest where the part may be continued from this mirror."""
@@ -148,7 +165,7 @@ class Transfer:
         """Handle a 416: the part is complete, or not a part of what the server has."""
         part = self._part
         if not asked:
-            raise MirrorError("HTTP 416, though the whole file was asked for")
+            raise FinalError("HTTP 416, though the whole file was asked for")
         fits = self._expected.hashed and self._expected.problem(part.digests) is None
         if not fits and unsatisfied_total(response) != part.size:
             part.clear()
@@ -159,7 +176,7 @@ class Transfer:
         total = content_length(response)
         known = self._expected.size is not None or self._expected.hashed
         if not known and not is_delimited(response):
-            raise MirrorError("it does not say how long the file is, and nobody else did")
+            raise FinalError("it does not say how long the file is, and nobody else did")
         self._check_size(total)
         headers = response.headers
         self._part.start(
@@ -176,7 +193,7 @@ class Transfer:
         """Check that the response continues the part; return the size of the whole file."""
         part, found = self._part, content_range(response)
         if part.origin is None:
-            raise MirrorError("it sends a part, though the whole file was asked for")
+            raise FinalError("it sends a part, though the whole file was asked for")
         if found is None:
             part.clear()
             raise StartOverError("it sends a part that it does not describe")
@@ -204,9 +221,9 @@ class Transfer:
         if total is None:
             return
         if problem := self._expected.size_problem(total):
-            raise MirrorError(problem, integrity=True)
+            raise FinalError(problem, integrity=True)
         if total > self._terms.limit and self._expected.size is None:
-            raise MirrorError(f"{total:,} bytes are over the limit", integrity=True)
+            raise FinalError(f"{total:,} bytes are over the limit", integrity=True)
         ensure_space(self._part.path.parent, total - self._part.size)
 
     def _receive(self, response: "httpx.Response", total: int | None) -> None:
@@ -217,8 +234,9 @@ class Transfer:
         for chunk in response.iter_raw():
             if part.size + len(chunk) > most:
                 part.clear()
-                raise MirrorError(f"it sends more than {most:,} bytes", integrity=True)
+                raise FinalError(f"it sends more than {most:,} bytes", integrity=True)
             part.append(chunk)
+            self._received += len(chunk)
             self._reporter.progress(part.size, self._expected.size or total)
         wanted = self._expected.size or total
         if wanted is not None and part.size < wanted:

@@ -192,6 +192,11 @@ def test_classes_are_imagenets_or_numbered(bare: Path, tmp_path: Path) -> None:
     torch.save(RegNet(SPEC.with_classes(5)).state_dict(), path)
     with pytest.warns(AssumptionWarning, match="its classes are numbered; protocol.*: BGR, the or"):
         assert regnet.load(path).metadata.labels[4].name == "class 4"
+    state = RegNet(SPEC.with_classes(5)).state_dict()
+    torch.save({"model": state, "class_names": ["ash", "elm"]}, path)
+    said = "names: the file has 2 for 5 classes, so its classes are numbered; .*--labels FILE --pro"
+    with pytest.warns(AssumptionWarning, match=said):
+        assert regnet.load(path).metadata.labels[4].name == "class 4"
 
 
 def test_python_is_warned_once_and_the_converted_file_goes_on_saying_it(bare: Path) -> None:

@@ -29,7 +29,7 @@ def record(**state: Any) -> Record:
     ],
 )
 def test_names_are_found(content: Any) -> None:
-    assert recorded_names(content, 2) == (Label("", "ash"), Label("", "elm"))
+    assert recorded_names(content, 2) == ((Label("", "ash"), Label("", "elm")), ())
 
 
 @pytest.mark.parametrize(
@@ -49,9 +49,29 @@ def test_names_are_found(content: Any) -> None:
     ],
 )
 def test_what_is_unclear_is_left(content: Any) -> None:
-    assert recorded_names(content, 2) is None
+    assert recorded_names(content, 2)[0] is None
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"classes": ["ash", "elm", "oak"]}, ("names: the file has 3 for 2 classes",)),
+        (
+            {"args": {"classes": list("abc"), "names": "a"}},
+            ("names: the file has 3 for 2 classes",),
+        ),
+        ({"names": ["a"], "classes": list("abc")}, ("names: the file has 1, 3 for 2 classes",)),
+        (
+            {"classes": ["a", "b"], "names": ["b", "a"]},
+            ("names: the file has 2 lists of them that differ",),
+        ),
+        ({"classes": 3}, ()),
+    ],
+)
+def test_lists_that_do_not_fit_are_said(content: Any, said: tuple[str, ...]) -> None:
+    assert recorded_names(content, 2) == (None, said)
 
 
 def test_wnids_have_the_names_of_imagenet() -> None:
     tench, goldfish = imagenet_labels()[:2]
-    assert recorded_names({"classes": [tench.wnid, goldfish.wnid]}, 2) == (tench, goldfish)
+    assert recorded_names({"classes": [tench.wnid, goldfish.wnid]}, 2)[0] == (tench, goldfish)

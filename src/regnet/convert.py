@@ -78,7 +78,7 @@ def describe(request: Request, checkpoint: Checkpoint) -> ModelMetadata:
     """Return the description of the model that a checkpoint becomes, with all that is assumed."""
     labels, about_names = _labels(request, checkpoint)
     preprocess, about_protocol = _preprocess(request, checkpoint)
-    others = without(checkpoint.assumed, "protocol")
+    others = without(without(checkpoint.assumed, "protocol"), "names")
     assumed = (*about_names, *about_protocol, *others)
     return ModelMetadata(
         name=request.model_name,
@@ -103,10 +103,12 @@ def _labels(request: Request, checkpoint: Checkpoint) -> tuple[Labels, Sentences
     """Return the class list, and a sentence if it had to be assumed."""
     if known := request.labels or checkpoint.labels:
         return known, ()
-    if checkpoint.classes == len(imagenet_labels()):
-        return imagenet_labels(), ("names: its 1,000 classes are taken to be ImageNet-1k's",)
-    numbered = tuple(Label("", f"class {i}") for i in range(checkpoint.classes))
-    return numbered, ("names: its classes are numbered",)
+    labels, text = imagenet_labels(), "its 1,000 classes are taken to be ImageNet-1k's"
+    if checkpoint.classes != len(labels):
+        labels = tuple(Label("", f"class {i}") for i in range(checkpoint.classes))
+        text = "its classes are numbered"
+    about = [said for said in checkpoint.assumed if subject(said) == "names"]
+    return labels, (", so ".join([*about, text]) if about else f"names: {text}",)
 
 
 def _preprocess(request: Request, checkpoint: Checkpoint) -> tuple[Preprocess, Sentences]:

@@ -23,19 +23,26 @@ _NUMBERS = re.compile(r"(class|label)_?(to|2)_?(idx|index|id)", re.IGNORECASE)
 
 def recorded_names(
     content: Any, classes: int, *, apart: Collection[Path] = frozenset()
-) -> Labels | None:
-    """Return the classes that a file's content names; None if no field or two lists name them.
+) -> tuple[Labels | None, tuple[str, ...]]:
+    """Return the classes that a file's content names, else a sentence about lists that do not fit.
 
     Looks in the content and two levels below (`hyper_parameters`, `args`, `meta`) for fields such
     as `class_names` or `class_to_idx` with as many different names as there are classes, but not in
-    the containers at the paths `apart`: they are of other networks.
+    the containers at the paths `apart`: they are of other networks. Two lists that differ are none.
     """
-    lists = _lists(content, apart)
+    lists = set(_lists(content, apart))
     found = {names for names in lists if len(names) == len(set(names)) == classes}
-    if len(found) != 1:
-        return None
-    (names,) = found
-    return tuple(label_of((name, "") if WNID.fullmatch(name) else ("", name)) for name in names)
+    if len(found) == 1:
+        names = found.pop()
+        return tuple(map(label_of, (_pair(name) for name in names))), ()
+    if found:
+        return None, (f"names: the file has {len(found)} lists of them that differ",)
+    sizes = ", ".join(f"{size:,}" for size in sorted({len(set(names)) for names in lists}))
+    return None, (f"names: the file has {sizes} for {classes:,} classes",) if sizes else ()
+
+
+def _pair(name: str) -> tuple[str, str]:
+    return (name, "") if WNID.fullmatch(name) else ("", name)
 
 
 def _lists(content: Any, apart: Collection[Path]) -> Iterator[tuple[str, ...]]:

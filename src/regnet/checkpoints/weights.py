@@ -56,7 +56,8 @@ class Checkpoint:
     `labels`, `preprocess`, `name` and `extra` come from our own metadata; `name` is otherwise that
     of the published network with this architecture, None where there is none. `assumed` has a
     sentence each if neither the file nor the caller says the channels' order or the stem's stride,
-    or a JSON file describes a protocol that can only be approximated.
+    or a JSON file describes a protocol that can only be approximated, or lists of names in the file
+    do not fit the classes.
     """
 
     spec: Spec
@@ -123,7 +124,11 @@ def read_checkpoint(
         _check_tensors(spec, tensors, head=new_head is None)
         state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
         known = recorded.labels or _labels(settings, spec, new_head)
-        labels = known or recorded_names(content.value, spec.classes, apart=network.apart)
+        labels, about_names = (
+            (known, ())
+            if known
+            else recorded_names(content.value, spec.classes, apart=network.apart)
+        )
     protocol = None if settings.preprocess else recorded_protocol(content.value)
     preprocess, about_protocol = protocol or (settings.preprocess, settings.assumed)
     layout = network.entry.layout
@@ -149,6 +154,7 @@ def read_checkpoint(
         preprocess=recorded.preprocess or preprocess,
         extra=recorded.extra,
         assumed=(
+            *about_names,
             *(() if recorded.preprocess else about_protocol),
             *_assumed(layout, spec, order=not order_known, stride=not stride_known),
         ),

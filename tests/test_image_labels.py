@@ -15,6 +15,7 @@ from regnet.doctor.layout_findings import layout_findings
 from regnet.doctor.tree import open_tree
 from regnet.errors import DatasetError
 from regnet.labels import Label, Labels
+from regnet.notices import SkippedFilesWarning
 from regnet.training.photo_sets import open_photo_sets
 
 PETS: Labels = (Label("", "cat"), Label("", "dog"), Label("", "emu"))
@@ -132,6 +133,44 @@ def test_names_with_dots_keep_their_labels(tmp_path: Path) -> None:
     files |= {"3.left.jpg": "x", "3.cls": "1", "3.note.txt": "one", "3.more.txt": "two"}
     path = tar(tmp_path / "a.tar", files)
     assert [item.truth for item in open_dataset(path, PETS).items()] == [0, 2, 1]
+
+
+@pytest.mark.parametrize("suffix", ["cls", "txt", "json"])
+@pytest.mark.parametrize(
+    ("photo", "masks"),
+    [
+        ("jpg", ["mask.png", "seg.png"]),
+        ("jpg", ["png"]),
+        ("png", ["depth.tiff"]),
+        ("image.jpg", ["mask.jpg"]),
+        ("JPEG", ["left.jpg"]),
+    ],
+)
+def test_masks_beside_a_photo_are_no_photos(
+    suffix: str, photo: str, masks: list[str], tmp_path: Path
+) -> None:
+    files = {}
+    for number in range(IMAGES):
+        label = number % 3
+        said = {"cls": str(label), "txt": NAMES[label], "json": json.dumps({"label": label})}
+        files |= {f"{number:03}.{mask}": "no photo" for mask in masks}
+        files |= {f"{number:03}.{photo}": str(label), f"{number:03}.{suffix}": said[suffix]}
+    path = tar(tmp_path / "a.tar", files)
+    counts = ", ".join(f"{IMAGES} .{mask}" for mask in masks)
+    with pytest.warns(SkippedFilesWarning, match=rf"skipped \d+ files: {counts}$"):
+        found = truths(path, PETS)
+    assert found == [(str(number % 3), number % 3) for number in range(IMAGES)]
+    with pytest.warns(SkippedFilesWarning, match=counts):
+        assert len(open_tree(path).codes) == IMAGES
+    sets = open_photo_sets(path, None, None, seed=0)
+    photos = [*sets.train, *sets.validation.items()]
+    assert len(photos) == IMAGES
+    assert {item.read() for item in photos} == {b"0", b"1", b"2"}
+
+
+def test_views_of_a_sample_are_photos_of_its_class(tmp_path: Path) -> None:
+    files = {"1.left.jpg": "l", "1.right.jpg": "r", "1.cls": "1"}
+    assert truths(tar(tmp_path / "a.tar", files), PETS, subset=True) == [("l", 1), ("r", 1)]
 
 
 def test_captions_are_no_classes(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ Class folders are read elsewhere; this is for images that lie in none.
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +19,7 @@ from regnet.data.listed_truths import (
     rows_of_images,
 )
 from regnet.data.listing import Listing, below
+from regnet.data.skipped import Skipped, SkipTally, joined
 from regnet.data.truth_files import METADATA_NAMES
 from regnet.data.webdataset import SUFFIXES, holds_samples, sample_labels
 from regnet.errors import DatasetError
@@ -31,13 +32,15 @@ _CAPTIONS: Final = 20  # from so many images on, texts that mostly differ are ca
 class ImageLabels:
     """The class of each image of a listing: `codes` are indices into the `names`.
 
-    Files of these `suffixes` say them, beside each image.
+    Files of these `suffixes` say them, beside each image. `parts` are the images that are no
+    photos, but masks of them.
     """
 
     source: str
     names: tuple[str, ...]
     codes: "array[int]"
     suffixes: tuple[str, ...] = ()
+    parts: Skipped = field(default_factory=Skipped)
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -97,28 +100,38 @@ def _refuse_other_classes(listing: Listing, layout: Layout) -> None:
 
 
 def webdataset_labels(listing: Listing, paths: Sequence[Path]) -> ImageLabels | None:
-    """Return the classes that webdataset shards say; None where the paths are none."""
+    """Return the classes that webdataset shards say; None where the paths are none.
+
+    Images that are no photos are left out of the listing.
+    """
     folders = len(listing.directories)
     if not holds_samples(listing.members.skipped, len(listing), folders=folders):
         return None
     if not all(map(_is_tar, paths)):
         return None
     samples = [
-        (path, label)
-        for name, label in sample_labels(paths)
-        if (path := below(name, listing.inner)) is not None
+        found._replace(name=path)
+        for found in sample_labels(paths)
+        if (path := below(found.name, listing.inner)) is not None
     ]
-    if all(label is None for _, label in samples):
+    if all(found.label is None for found in samples):
         return None  # text beside the images that says no class
     if len(samples) != len(listing):
         raise DatasetError(f"{paths[0]} changed while it was read: start again")
-    return replace(_coded(str(paths[0]), samples), suffixes=SUFFIXES)
+    tally = SkipTally()
+    for found in filter(lambda found: found.part, samples):
+        tally.add(str(paths[0]), found.name, found.part)
+    listing.leave_out(frozenset(n for n, found in enumerate(samples) if found.part))
+    labels = _coded(str(paths[0]), ((f.name, f.label) for f in samples if not f.part))
+    return replace(labels, suffixes=SUFFIXES, parts=tally.result())
 
 
 def report_skipped(listing: Listing, labels: ImageLabels | None) -> None:
     """Warn of the files that were skipped beside the images and their labels."""
-    used = labels.suffixes if labels is not None else ()
-    listing.members.skipped.without(used).report()
+    skipped = listing.members.skipped
+    if labels is not None:
+        skipped = joined((skipped.without(labels.suffixes), labels.parts))
+    skipped.report()
 
 
 def _is_tar(path: Path) -> bool:

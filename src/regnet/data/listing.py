@@ -3,12 +3,15 @@
 import hashlib
 import zlib
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import TypeVar
 
 from regnet.data.archives import plain_path
 from regnet.data.members import Members
 from regnet.data.sources import Item
 from regnet.errors import DatasetError
+
+T = TypeVar("T")
 
 
 class Listing:
@@ -21,9 +24,9 @@ class Listing:
         self.sizes = array("q")
         self._places = array("I")
         self._hash = hashlib.sha256()
-        for name, size in members.sizes():
-            if (path := below(name, inner)) is not None:
-                self._add(name, path, size)
+        self._left_out: frozenset[int] = frozenset()
+        for name, path, size in self._inside(members.sizes()):
+            self._add(name, path, size)
 
     def _add(self, name: str, path: str, size: int) -> None:
         directory = path.rpartition("/")[0]
@@ -32,27 +35,39 @@ class Listing:
         self.sizes.append(size)
         self._hash.update(f"{path}\0{size}\n".encode("utf-8", "surrogateescape"))
 
+    def _inside(self, named: Iterable[tuple[str, T]]) -> Iterator[tuple[str, str, T]]:
+        """Yield name, path below the folder, and what is named, of the images there."""
+        position = -1
+        for name, value in named:
+            if (path := below(name, self.inner)) is not None:
+                position += 1
+                if position not in self._left_out:
+                    yield name, path, value
+
     def __len__(self) -> int:
         return len(self.marks)
 
+    def leave_out(self, positions: frozenset[int]) -> None:
+        """Forget the images at these positions of all of them: they are no photos."""
+        used = [position for position in range(len(self)) if position not in positions]
+        self.marks = array("I", (self.marks[position] for position in used))
+        self.sizes = array("q", (self.sizes[position] for position in used))
+        self._places = array("I", (self._places[position] for position in used))
+        self._left_out = positions
+
     def paths(self) -> Iterator[str]:
         """Yield each image's path below the folder, again."""
-        for name, _ in self.members.sizes():
-            if (path := below(name, self.inner)) is not None:
-                yield path
+        return (path for _, path, _ in self._inside(self.members.sizes()))
 
     def images(self, place: str) -> Iterator[Item]:
         """Yield the images; raises `DatasetError` where the files at `place` changed."""
-        position = 0
-        for name, item in self.members.images():
-            if below(name, self.inner) is None:
-                continue
-            if position >= len(self) or self.marks[position] != mark(name):
+        marks = iter(self.marks)
+        for name, _, item in self._inside(self.members.images()):
+            if next(marks, None) != mark(name):
                 break
             yield item
-            position += 1
         else:
-            if position == len(self):
+            if next(marks, None) is None:
                 return
         raise DatasetError(f"{place} changed while it was in use: start again")
 

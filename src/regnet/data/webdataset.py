@@ -1,14 +1,15 @@
 """The labels in webdataset shards: tars where `000.jpg` has its class in `000.cls` beside it.
 
 A sample's files have one name up to its first dot. Its class is what `.cls` says, else the
-`.json`, else the `.txt`: https://github.com/webdataset/webdataset
+`.json`, else the `.txt`. One of its images is the photo, `000.jpg`, and others such as
+`000.mask.png` are left out: https://github.com/webdataset/webdataset
 """
 
 import json
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from regnet.data.archives import ArchiveFile, plain_path
 from regnet.data.class_names import listed
@@ -22,6 +23,9 @@ SUFFIXES: Final = (".cls", ".json", ".txt")
 
 _KEYS: Final = ("label", "cls", "class", "class_name", "label_name", "class_id", "target", "wnid")
 _MAX_BYTES: Final = 1 << 20
+_PHOTOS: Final = ("jpg", "jpeg", "jfif", "webp", "png")
+"""Endings of a sample's photo: the first that there is; masks are PNG."""
+_NAMED: Final = tuple(f"{word}.{end}" for word in ("image", "img", "rgb") for end in _PHOTOS)
 
 
 def holds_samples(skipped: Skipped, images: int, *, folders: int) -> bool:
@@ -31,11 +35,19 @@ def holds_samples(skipped: Skipped, images: int, *, folders: int) -> bool:
     """
     counts = dict(skipped.suffixes)
     beside = max(counts.get(".json", 0), counts.get(".txt", 0))
-    return bool(counts.get(".cls")) or (folders == 1 and images > 0 and 2 * beside > images)
+    return bool(counts.get(".cls")) or (folders == 1 and images > 0 and 3 * beside >= images)
 
 
-def sample_labels(paths: Sequence[Path]) -> Iterator[tuple[str, str | None]]:
-    """Yield name and class of each image in tars, in their order; None for an image without one.
+class Labelled(NamedTuple):
+    """An image of a shard and its class; `part` is its ending where it is no photo, but a mask."""
+
+    name: str
+    label: str | None
+    part: str = ""
+
+
+def sample_labels(paths: Sequence[Path]) -> Iterator[Labelled]:
+    """Yield the images in tars, in their order; the class is None for one without.
 
     Raises `DatasetError` where a shard or a label cannot be read.
     """
@@ -46,7 +58,7 @@ def sample_labels(paths: Sequence[Path]) -> Iterator[tuple[str, str | None]]:
             raise DatasetError(f"{path}: {exc}") from exc
 
 
-def _of_shard(path: Path) -> Iterator[tuple[str, str | None]]:
+def _of_shard(path: Path) -> Iterator[Labelled]:
     names: list[str] = []
     found = [_Labels() for _ in SUFFIXES]
     with path.open("rb") as opened:
@@ -61,8 +73,27 @@ def _of_shard(path: Path) -> Iterator[tuple[str, str | None]]:
     for labels in found:
         labels.group(stems)
     found[0].refuse_unused({_key(name) for name in names})
+    parts = _parts(name for name in names if not any(labels.alone(name) for labels in found))
     for name in names:
-        yield name, next((label for labels in found if (label := labels.of(name))), None)
+        label = next((label for labels in found if (label := labels.of(name))), None)
+        yield Labelled(name, label, f".{_ending(name)}" if name in parts else "")
+
+
+def _parts(names: Iterable[str]) -> set[str]:
+    """Return the images that are no photos, as another of their sample is; views of it may be."""
+    samples: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        samples[_key(name)][_ending(name)] = name
+    parts: set[str] = set()
+    for images in samples.values():
+        if photo := next((end for end in (*_PHOTOS, *_NAMED) if end in images), None):
+            parts |= {name for end, name in images.items() if end != photo}
+    return parts
+
+
+def _ending(name: str) -> str:
+    """Return what comes after the key of a name's sample, in lower case."""
+    return name.rpartition("/")[2].partition(".")[2].lower()
 
 
 class _Labels:
@@ -85,6 +116,11 @@ class _Labels:
         for stem, label in self._by_stem.items():
             if stem not in images or stem == _key(stem):
                 self._by_key[_key(stem)].add(label)
+
+    def alone(self, image: str) -> bool:
+        """Tell whether an image is a sample of its own: a label has its whole name, with dots."""
+        stem = _stem(image)
+        return stem != _key(image) and stem in self._by_stem
 
     def of(self, image: str) -> str | None:
         """Return the label of an image, None without one. Raises `DatasetError` for several."""

@@ -28,7 +28,7 @@ from regnet.library import Library
 from regnet.parallel import BATCH_SIZE, cores
 from regnet.preprocess import crop_pixels
 from regnet.samples import sample_photos
-from regnet.writers import JsonLinesWriter
+from regnet.writers import open_writer
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "photos"
 
@@ -58,9 +58,9 @@ def throughput(path: Path, photos: list[Path], rounds: int) -> dict[str, float]:
             list(pool.map(engine.infer, batches))
 
     def classify() -> None:
-        writer = JsonLinesWriter(io.StringIO())
-        for prediction in classifier.stream(photos):
-            writer.write(prediction)
+        with open_writer(io.StringIO(), "jsonl") as writer:
+            for prediction in classifier.stream(photos):
+                writer.write(prediction)
 
     contestants = {"decode": decode, "engine": infer, "classify": classify}
     for run in contestants.values():

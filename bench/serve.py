@@ -126,19 +126,19 @@ def classify_rate(seconds: float) -> tuple[float, float]:
     """Return images and CPU seconds a second and an image of `regnet classify`, as it writes."""
     import io
 
-    from regnet.writers import JsonLinesWriter
+    from regnet.writers import open_writer
 
-    writer = JsonLinesWriter(io.StringIO())
     files = itertools.cycle(_alone["files"])
     stream = _alone["classifier"].stream(_endless(files))
-    for prediction in itertools.islice(stream, 40):
-        writer.write(prediction)
-    start, cpu, done = time.perf_counter(), time.process_time(), 0
-    while time.perf_counter() - start < seconds:
-        writer.write(next(stream))
-        done += 1
-    took = time.perf_counter() - start
-    cpu = (time.process_time() - cpu) / done
+    with open_writer(io.StringIO(), "jsonl") as writer:
+        for prediction in itertools.islice(stream, 40):
+            writer.write(prediction)
+        start, cpu, done = time.perf_counter(), time.process_time(), 0
+        while time.perf_counter() - start < seconds:
+            writer.write(next(stream))
+            done += 1
+        took = time.perf_counter() - start
+        cpu = (time.process_time() - cpu) / done
     stream.close()
     return done / took, cpu
 

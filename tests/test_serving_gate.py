@@ -382,6 +382,7 @@ def test_the_reference_page_needs_nothing_from_elsewhere() -> None:
         ("top_k=9999999999", "must be"),
         ("top_k=٣", "must be"),
         ("sets=maybe", "sets='maybe' must be true or false"),
+        ("top_k=1&top_k=2", "an option is given twice"),
         ("topk=1", "unknown option 'topk'; there are model, top_k, sets, explain"),
     ],
 )

@@ -371,6 +371,43 @@ def test_photos_are_the_files_of_a_form(served: Served) -> None:
         same(prediction | {"model": "bundled"}, path, path.name)
 
 
+PHOTO_FIELD = ("any", ("cat.jpg", PHOTOS[0]))
+
+
+def test_fields_of_a_form_are_options(served: Served) -> None:
+    fields = [("top_k", (None, "2")), PHOTO_FIELD, ("model", (None, "again"))]
+    found = post(served, "/v1/classify?top_k=3&explain=true", files=fields).json()
+    (prediction,) = found["predictions"]
+    assert (found["model"], len(prediction["predictions"])) == ("again", 2)
+    assert prediction["explanation"]
+
+
+def test_a_part_that_says_it_is_a_photo_needs_no_name(served: Served) -> None:
+    files = [("any", (None, PHOTOS[0], "image/jpeg")), PHOTO_FIELD]
+    found = post(served, "/v1/classify", files=files).json()["predictions"]
+    assert [one["source"] for one in found] == ["image 0", "cat.jpg"]
+    assert found[0]["predictions"] == found[1]["predictions"]
+
+
+FIELDS = {
+    "another": ([PHOTO_FIELD, ("url", (None, "http://x/"))], 422, "field 'url' is no option"),
+    "a photo without a name": ([PHOTO_FIELD, ("a", (None, PHOTOS[0]))], 422, "field 'a' is no"),
+    "malformed": ([PHOTO_FIELD, ("top_k", (None, "x"))], 400, "top_k='x' must be"),
+    "twice": ([("top_k", (None, "1")), PHOTO_FIELD, ("top_k", (None, "2"))], 400, "given twice"),
+    "of an unknown model": ([PHOTO_FIELD, ("model", (None, "none"))], 404, "no model 'none'"),
+    "that the model lacks": ([PHOTO_FIELD, ("sets", (None, "true"))], 422, "is not calibrated"),
+    "alone": ([("top_k", (None, "1"))], 400, "the form has no files"),
+    "too many": ([PHOTO_FIELD, *[("a", (None, ""))] * 65], 400, "more than 64 fields"),
+}
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_fields_of_a_form_that_are_none_are_refused_by_name(served: Served, name: str) -> None:
+    files, status, said = FIELDS[name]
+    refused = post(served, "/v1/classify", files=files)
+    assert (refused.status_code, said in refused.json()["error"]) == (status, True), refused.text
+
+
 def test_photos_are_a_list_in_json(served: Served) -> None:
     texts = [base64.b64encode(photo).decode() for photo in PHOTOS]
     found = post(served, "/v1/classify", json={"images": texts}).json()

@@ -1,4 +1,4 @@
-"""The files in a multipart/form-data body, all in memory: images never touch the disk."""
+"""The parts of a multipart/form-data body, all in memory: images never touch the disk."""
 
 from dataclasses import dataclass, field
 
@@ -10,9 +10,14 @@ from regnet.serving.refusals import BadRequest, TooLarge
 
 @dataclass
 class Part:
-    """One part: its file's name, empty where it has none, and its bytes."""
+    """One part: the name of its field, that of its file, empty where it has none, and its bytes.
 
+    It is a file where it has the name of one, or says that it is of another kind than text.
+    """
+
+    field: str = ""
     name: str = ""
+    is_file: bool = False
     data: bytes = b""
 
 
@@ -27,11 +32,6 @@ class _Parts:
     value: bytes = b""
 
     def on_part_begin(self) -> None:
-        if len(self.found) == self.most:
-            raise TooLarge(
-                f"more than {self.most} images in one request are over the limit (batch)",
-                limit="batch",
-            )
         self.found.append(Part())
         self.chunks = []
 
@@ -42,10 +42,25 @@ class _Parts:
         self.value += data[start:end]
 
     def on_header_end(self) -> None:
-        if self.header.lower() == b"content-disposition":
-            _, options = parse_options_header(self.value)
-            self.found[-1].name = options.get(b"filename", b"").decode("utf-8", "replace")
+        part, header = self.found[-1], self.header.lower()
+        value, options = parse_options_header(self.value)
+        if header == b"content-disposition":
+            part.field = options.get(b"name", b"").decode("utf-8", "replace")
+            part.name = options.get(b"filename", b"").decode("utf-8", "replace")
+            part.is_file |= b"filename" in options
+        elif header == b"content-type":
+            part.is_file |= not value.lower().startswith(b"text/")
         self.header = self.value = b""
+
+    def on_headers_finished(self) -> None:
+        files = sum(part.is_file for part in self.found)
+        if files > self.most:
+            raise TooLarge(
+                f"more than {self.most} images in one request are over the limit (batch)",
+                limit="batch",
+            )
+        if len(self.found) - files > self.most:
+            raise BadRequest(f"the form has more than {self.most} fields beside its files")
 
     def on_part_data(self, data: bytes, start: int, end: int) -> None:
         self.chunks.append(data[start:end])
@@ -55,13 +70,12 @@ class _Parts:
 
 
 def parse_multipart(body: bytes, content_type: str, *, most: int) -> list[Part]:
-    """Return the parts of a body; raises `BadRequest`, and `TooLarge` for more than `most`."""
+    """Return the parts of a body; raises `BadRequest`, `TooLarge` for over `most` files."""
     _, options = parse_options_header(content_type)
     if not (boundary := options.get(b"boundary")):
         raise BadRequest("multipart/form-data without a boundary")
     parts = _Parts(most)
-    names = ("part_begin", "part_data", "part_end", "header_field", "header_value", "header_end")
-    callbacks = {f"on_{name}": getattr(parts, f"on_{name}") for name in names}
+    callbacks = {name: getattr(parts, name) for name in dir(parts) if name.startswith("on_")}
     ended: list[bool] = []
     callbacks["on_end"] = lambda: ended.append(True)
     try:

@@ -30,6 +30,7 @@ _CONTROLLING = (400, 401, 403, 404, 408, 413, 415, 429, 503, 504)
 
 def openapi(service: Service) -> Json:
     """Return the document of a server, of its limits and whether it asks for a token."""
+    options = _options(service)
     document: Json = {
         "openapi": "3.1.0",
         "info": {
@@ -39,8 +40,8 @@ def openapi(service: Service) -> Json:
             "Protocol (KServe v2, REST) with its extensions binary_tensor_data, classification, "
             "model_configuration and statistics.",
         },
-        "paths": {**_v1_paths(service), **_v2_paths(), **_repository_paths(), **_own_paths()},
-        "components": {"schemas": schemas(service.limits.batch)},
+        "paths": {**_v1_paths(options), **_v2_paths(), **_repository_paths(), **_own_paths()},
+        "components": {"schemas": schemas(service.limits.batch, options)},
     }
     if service.token is not None:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
@@ -48,25 +49,27 @@ def openapi(service: Service) -> Json:
     return document
 
 
-def _v1_paths(service: Service) -> Json:
-    models = [service.models.get(name) for name in service.models.names]
-    calibrated = any(model.metadata.calibration is not None for model in models)
+def _v1_paths(options: Json) -> Json:
+    form = {"schema": {"$ref": "#/components/schemas/Files"}}
     body = {
         "required": True,
         "content": {
             "image/*": {"schema": PHOTO},
             "application/octet-stream": {"schema": PHOTO},
-            "multipart/form-data": {"schema": {"$ref": "#/components/schemas/Files"}},
+            "multipart/form-data": form | {"encoding": {"photo": {"contentType": "image/*"}}},
             "application/json": {"schema": {"$ref": "#/components/schemas/Images"}},
         },
     }
     classify = _operation(
         "Name what is in photos",
-        "One photo as the body, the files of a form, or a list in JSON. A photo that cannot be "
-        "read has an error in its place; where none can, the status is 422.",
+        "One photo as the body, the files of a form, or a list in JSON. Options are in the query, "
+        "or fields of the form, which go before the query's. A photo that cannot be read has an "
+        "error in its place; where none can, the status is 422.",
         "Predictions",
         _WORKING,
-        parameters=_options(calibrated=calibrated),
+        parameters=[
+            {"name": name, "in": "query", "schema": schema} for name, schema in options.items()
+        ],
         body=body,
     )
     unread = {"schema": {"$ref": "#/components/schemas/Unread"}}
@@ -75,19 +78,28 @@ def _v1_paths(service: Service) -> Json:
     return {"/v1/classify": {"post": classify}, "/v1/models": {"get": listed}}
 
 
-def _options(*, calibrated: bool) -> list[Json]:
-    sets = (
-        "Also the classes that hold the true one with the model's `coverage`; for calibrated "
-        "models only"
-    )
-    top_k = {"type": "integer", "minimum": 1, "maximum": MOST_TOP_K, "default": 5}
+def _options(service: Service) -> Json:
+    """Return the schemas of what a request may ask for, by name."""
+    models = [service.models.get(name) for name in service.models.names]
+    calibrated = any(model.metadata.calibration is not None for model in models)
     flag = {"type": "boolean", "default": False}
-    return [
-        _query("model", "A model's name; the default one without", {"type": "string"}),
-        _query("top_k", "Classes a photo", top_k),
-        _query("sets", sets, flag if calibrated else flag | {"enum": [False]}),
-        _query("explain", "Also where on the photo the best class was seen", flag),
-    ]
+    return {
+        "model": {"type": "string", "description": "A model's name; the default one without"},
+        "top_k": {
+            "type": "integer",
+            "minimum": 1,
+            "maximum": MOST_TOP_K,
+            "default": 5,
+            "description": "Classes a photo",
+        },
+        "sets": flag
+        | ({} if calibrated else {"enum": [False]})
+        | {
+            "description": "Also the classes that hold the true one with the model's `coverage`; "
+            "for calibrated models only"
+        },
+        "explain": flag | {"description": "Also where on the photo the best class was seen"},
+    }
 
 
 def _v2_paths() -> Json:
@@ -198,10 +210,6 @@ def _json(schema: str) -> Json:
 
 def _optional(schema: str) -> Json:
     return {"required": False, "content": _json(schema)}
-
-
-def _query(name: str, description: str, schema: Json) -> Json:
-    return {"name": name, "in": "query", "description": description, "schema": schema}
 
 
 def _in_path(name: str) -> Json:

@@ -18,10 +18,11 @@ _IMAGE_TYPES: Final = ("application/octet-stream", "application/x-www-form-urlen
 
 @dataclass(frozen=True)
 class Photos:
-    """The encoded photos of a request, and a name of each."""
+    """The encoded photos of a request, a name of each, and the text `fields` of its form."""
 
     data: list[bytes]
     sources: list[str]
+    fields: tuple[tuple[str, str], ...] = ()
 
 
 async def read_photos(exchange: Exchange, service: Service, model: ServedModel) -> Photos:
@@ -42,10 +43,10 @@ async def read_photos(exchange: Exchange, service: Service, model: ServedModel) 
 
 def _files(body: bytes, exchange: Exchange, *, most: int) -> Photos:
     parts = parse_multipart(body, exchange.header("content-type") or "", most=most)
-    if not parts:
-        raise BadRequest("the form has no files")
-    sources = [part.name or f"image {number}" for number, part in enumerate(parts)]
-    return Photos([part.data for part in parts], sources)
+    files = [part for part in parts if part.is_file]
+    sources = [part.name or f"image {number}" for number, part in enumerate(files)]
+    fields = [(p.field, p.data.decode("utf-8", "replace")) for p in parts if not p.is_file]
+    return Photos([part.data for part in files], sources, tuple(fields))
 
 
 def _listed(asked: dict[str, Any], *, most: int) -> Photos:

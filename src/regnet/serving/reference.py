@@ -44,7 +44,7 @@ def reference_page(document: dict[str, Any]) -> Page:
 
 def _section(path: str, method: str, operation: dict[str, Any]) -> str:
     rows = [
-        (f"{one['name']} ({one['in']})", one.get("description", ""))
+        (f"{one['name']} ({one['in']})", one["schema"].get("description", ""))
         for one in operation.get("parameters", [])
     ]
     rows += [("body", name) for name in operation.get("requestBody", {}).get("content", {})]

@@ -177,16 +177,20 @@ _ANSWERS: Final[Json] = {
 }
 
 
-def schemas(batch: int) -> Json:
-    """Return all schemas of a server that takes `batch` images in a request."""
+def schemas(batch: int, options: Json) -> Json:
+    """Return all schemas of a server that takes `batch` images in a request.
+
+    `options` are the schemas of what a form may ask for beside its files.
+    """
     return {
         **_ANSWERS,
         "Images": _images(batch),
         "Files": {
             "type": "object",
-            "minProperties": 1,
-            "maxProperties": batch,
-            "additionalProperties": PHOTO,
+            "description": "Photos are the files, under any name; the other fields are options",
+            "required": ["photo"],
+            "properties": {"photo": _list(PHOTO) | {"minItems": 1, "maxItems": batch}, **options},
+            "additionalProperties": False,
         },
         "InferRequest": _object(
             ("inputs",),

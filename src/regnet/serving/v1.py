@@ -1,9 +1,9 @@
 """The plain way in: photos in a request, the same predictions as the command line's back."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from starlette.datastructures import QueryParams
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -18,11 +18,13 @@ from regnet.serving.served_model import ServedModel, Timing, limit_of
 from regnet.serving.service import Service
 
 MOST_TOP_K: Final = 999_999_999
+OPTIONS: Final = ("model", "top_k", "sets", "explain")
+"""What a query, or the text fields of a form, may ask for."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the query of a request asks for."""
+    """What the query of a request, or the fields of its form, ask for."""
 
     model: str | None = None
     top_k: int = 5
@@ -30,22 +32,21 @@ class Options:
     explain: bool = False
 
 
-def options_of(query: QueryParams) -> Options:
-    """Return the options in a query; raises `BadRequest` for one that is unknown or malformed."""
-    if not query:
+def options_of(given: Mapping[str, str]) -> Options:
+    """Return options from their texts; raises `BadRequest` for one that is unknown or malformed."""
+    if not given:
         return Options()
-    known = ("model", "top_k", "sets", "explain")
-    if unknown := [name for name in query if name not in known]:
-        raise BadRequest(f"unknown option {shown(unknown[0])}; there are {', '.join(known)}")
-    top_k = query.get("top_k", "5")
+    if unknown := [name for name in given if name not in OPTIONS]:
+        raise BadRequest(f"unknown option {shown(unknown[0])}; there are {', '.join(OPTIONS)}")
+    top_k = given.get("top_k", "5")
     whole = top_k.isascii() and top_k.isdecimal() and len(top_k) <= len(str(MOST_TOP_K))
     if not (whole and int(top_k) > 0):
         raise BadRequest(f"top_k={shown(top_k)} must be a whole number of at least 1")
-    return Options(query.get("model"), int(top_k), _flag(query, "sets"), _flag(query, "explain"))
+    return Options(given.get("model"), int(top_k), _flag(given, "sets"), _flag(given, "explain"))
 
 
-def _flag(query: QueryParams, name: str) -> bool:
-    value = query.get(name, "false")
+def _flag(given: Mapping[str, str], name: str) -> bool:
+    value = given.get(name, "false")
     if value not in ("true", "false"):
         raise BadRequest(f"{name}={shown(value)} must be true or false")
     return value == "true"
@@ -54,14 +55,23 @@ def _flag(query: QueryParams, name: str) -> bool:
 def v1_routes(service: Service) -> list[BaseRoute]:
     """Return the routes of a server under /v1, plain ones: a photo takes only milliseconds."""
 
-    async def classify(request: Request) -> Response:
-        exchange = exchange_of(request.scope)
-        options = options_of(request.query_params)
+    def _chosen(asked: Mapping[str, str], exchange: Exchange) -> tuple[Options, ServedModel]:
+        options = options_of(asked)
         model = service.models.get(options.model)
         exchange.model = model.name
         _require_offered(model, options)
         model.require_room()  # before the body is read: a full server refuses at once
+        return options, model
+
+    async def classify(request: Request) -> Response:
+        exchange = exchange_of(request.scope)
+        asked = _by_name(request.query_params.multi_items())
+        options, model = _chosen(asked, exchange)
         photos = await read_photos(exchange, service, model)
+        if photos.fields:
+            options, model = _chosen(asked | _of_form(photos.fields), exchange)
+        if not photos.data:
+            raise BadRequest("the form has no files")
         exchange.images = len(photos.data)
         wanted = Wanted(options.top_k, options.sets)
         predictions, timing = await model.classify(
@@ -108,6 +118,23 @@ def assumed(model: ServedModel) -> dict[str, Any]:
     """Return the field that says what was assumed about a model, if anything was."""
     sentences = list(model.metadata.assumed)
     return {"assumed": sentences} if sentences else {}
+
+
+def _by_name(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise BadRequest("an option is given twice")
+    return found
+
+
+def _of_form(fields: Sequence[tuple[str, str]]) -> dict[str, str]:
+    """Return the options that a form's text fields ask for."""
+    if unknown := [name for name, _ in fields if name not in OPTIONS]:
+        raise Unprocessable(
+            f"the form's field {shown(unknown[0])} is no option ({', '.join(OPTIONS)}), and no "
+            "photo: those are files, with a name"
+        )
+    return _by_name(fields)
 
 
 def _require_offered(model: ServedModel, options: Options) -> None:

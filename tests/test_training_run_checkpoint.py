@@ -134,9 +134,7 @@ def test_what_stops_a_write_half_way_leaves_the_checkpoint_before(tmp_path, monk
 
 def killed_in_the_middle(folder):
     """Leave what a run does that is killed while it writes."""
-    scratch = folder / f".{LAST}.abcd1234"
-    scratch.mkdir(parents=True)
-    (scratch / LAST).write_bytes(b"PK\x03\x04 and no more")
+    (folder / ".regnet-abcd1234.tmp").write_bytes(b"PK\x03\x04 and no more")
 
 
 @pytest.mark.parametrize("then", [written, lambda folder: require_room(folder, 1)])
@@ -155,7 +153,7 @@ def test_room_is_looked_for_once_leftovers_are_gone(tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
 
     def disk_usage(folder):
-        leftovers = [name for name in names(folder) if name.endswith("abcd1234")]
+        leftovers = [name for name in names(folder) if "abcd1234" in name]
         return usage(0 if leftovers else 100)
 
     monkeypatch.setattr(shutil, "disk_usage", disk_usage)

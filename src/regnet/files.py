@@ -6,12 +6,14 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final
 
 _DESCRIPTOR: Final = re.compile(r"/dev/std(out|err)|(?:/dev|/proc/(?:self|thread-self))/fd/(\d+)")
+_SCRATCH: Final = ".regnet-{}.tmp"
 
 
 @contextmanager
@@ -20,9 +22,13 @@ def new_folder_beside(path: Path) -> Iterator[Path]:
 
     Files made in it move to their final names with `Path.replace`, in one step.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as folder:
-        yield Path(folder)
+    with _scratch(path.parent, partial(Path.mkdir, mode=0o700)) as folder:
+        yield folder
+
+
+def temporary_folder() -> AbstractContextManager[Path]:
+    """Give an empty folder in the system's own for such; it is removed at the end."""
+    return new_folder_beside(Path(tempfile.gettempdir(), "any"))
 
 
 @contextmanager
@@ -36,13 +42,64 @@ def whole_file(path: Path) -> Iterator[BinaryIO]:
             yield stream
         return
     path = path.resolve()
-    with new_folder_beside(path) as scratch:
-        part = scratch / path.name
+    with _scratch(path.parent, partial(Path.touch, exist_ok=False)) as part:
         with part.open("wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+
+
+@contextmanager
+def _scratch(folder: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Give a new file or folder in a folder; it goes at the end, those of dead processes before.
+
+    Which processes live is told by their locks; where a file system has none, nothing is removed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for path in folder.glob(_SCRATCH.format("????????")):
+        with suppress(OSError), _held(path):
+            _remove(path)
+    with ExitStack() as stack:
+        while True:
+            path = folder / _SCRATCH.format(os.urandom(4).hex())
+            make(path)
+            try:
+                stack.enter_context(_held(path))
+            except (BlockingIOError, FileNotFoundError):  # another process took it for a dead one's
+                continue
+            except OSError:
+                pass
+            stack.callback(_remove, path)
+            yield path
+            return
+
+
+@contextmanager
+def _held(path: Path) -> Iterator[None]:
+    """Hold a file or folder as long as this process lives.
+
+    Raises `BlockingIOError` where another one does, `FileNotFoundError` where it is gone, `OSError`
+    where nothing can be held.
+    """
+    try:
+        import fcntl
+    except ImportError as exc:  # Windows
+        raise OSError("no locks") from exc
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.stat()
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def write_whole(path: Path, data: bytes) -> None:

@@ -4,7 +4,6 @@ Weights in memory have pycls's names, are float32 and take their input channels 
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from regnet.checkpoints.shapes import (
 )
 from regnet.checkpoints.tensorfile import Content, plain_tensor, read_content
 from regnet.errors import MismatchError, MissingExtraError, OutputError, WeightsError
-from regnet.files import new_folder_beside
+from regnet.files import write_whole
 from regnet.labels import Labels
 from regnet.protocol import Channels, Preprocess
 from regnet.spec import Spec, published_name, spec_by_name
@@ -331,17 +330,8 @@ def write_safetensors(
     # One entry, because safetensors writes several in any order and equal files should hash equal.
     metadata = {_METADATA_KEY: provenance_to_json(provenance)}
     tensors = {key: plain_tensor(key, tensor.cpu()) for key, tensor in state.items()}
-    _write_whole(Path(path), tensors, metadata)
-
-
-def _write_whole(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    data = save(tensors, metadata)
     try:
-        with new_folder_beside(path) as folder:
-            part = folder / path.name
-            with part.open("wb") as file:
-                file.write(save(tensors, metadata))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
+        write_whole(Path(path), data)
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {exc}") from exc

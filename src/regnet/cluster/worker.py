@@ -5,7 +5,6 @@ import io
 import os
 import socket
 import sys
-import tempfile
 import time
 import zlib
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from regnet.cluster.entries import jobs, unpack
 from regnet.conversion import InferencePrecision
 from regnet.errors import ClusterError
+from regnet.files import temporary_folder
 from regnet.result import Wanted
 from regnet.version import TOOL_VERSION
 
@@ -139,8 +139,8 @@ def _engine(model: ModelFiles, settings: Settings) -> "Engine":
     from regnet.runtime import core
 
     core.set_property("CPU", {"INFERENCE_NUM_THREADS": settings.cpus})
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / f"{model.name}.xml"
+    with temporary_folder() as folder:
+        path = folder / f"{model.name}.xml"
         path.write_bytes(model.xml)
         path.with_suffix(".bin").write_bytes(model.weights)
         return Engine(read_model(path), precision=settings.precision, streams=settings.cpus)

@@ -1,6 +1,5 @@
 """Latencies of networks on this machine: one image, all cores, the real engine, in turns."""
 
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -14,6 +13,7 @@ from regnet.benchmarking.timing import Contestant, Timing, Watch, measure, ratio
 from regnet.conversion import InferencePrecision
 from regnet.engine import Engine, read_model
 from regnet.errors import SpaceError
+from regnet.files import temporary_folder
 from regnet.space.random_ir import write_random_ir
 from regnet.spec import Spec, spec_by_name
 
@@ -95,9 +95,9 @@ class Stopwatch:
 
     def _timings(self, specs: Sequence[Spec], rounds: int) -> list[Timing]:
         """Return the timing of the reference and of each network."""
-        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        with temporary_folder() as folder:
             contestants = [
-                self._contestant(spec, Path(folder) / f"{number}.xml")
+                self._contestant(spec, folder / f"{number}.xml")
                 for number, spec in enumerate([spec_by_name(REFERENCE), *specs])
             ]
             found = measure(contestants, rounds=rounds, turn=_TURN, watch=self._watch)

@@ -1,6 +1,5 @@
 """The best networks of a search trained for real, and ranked by what they learnt."""
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from regnet.errors import MissingExtraError
+from regnet.files import temporary_folder
 from regnet.json_text import json_text
 from regnet.space.measured import Measured
 from regnet.space.records import RunRecord
@@ -61,8 +61,8 @@ def train_best(
     from regnet.space.sweep import Budget, Population, sweep
 
     best = [found.pick, *found.runners_up][:top]
-    with tempfile.TemporaryDirectory() as folder:
-        specs = Path(folder) / f"{SPACE}.jsonl"
+    with temporary_folder() as folder:
+        specs = folder / f"{SPACE}.jsonl"
         lines = [json_text(spec_to_dict(one.network.spec)) + "\n" for one in best]
         specs.write_text("".join(lines), "utf-8")
         swept = sweep(

@@ -1,17 +1,16 @@
 """One run of a sweep: a network trained from random weights -> its record."""
 
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from pathlib import Path
 from typing import Final
 
 import torch
 
 from regnet.complexity import complexity
 from regnet.errors import RegNetError, SpecError, TrainingError
+from regnet.files import temporary_folder
 from regnet.space.memory_limit import memory_limit
 from regnet.space.records import RunRecord, Setting, run_key
 from regnet.space.sweep_photos import SweepPhotos
@@ -167,13 +166,13 @@ def _train(run: Run, course: Course, watcher: Watcher) -> None:
     network = begin(
         Start(spec=run.spec), course.photos.labels, seed=run.seed, new_head=True, images=lambda: ()
     )
-    with tempfile.TemporaryDirectory(prefix="regnet-sweep-") as folder:
+    with temporary_folder() as folder:
         job = Job(
             recipe=recipe,
             photos=course.photos.train,
             validation=course.photos.validation,
             classes=len(course.photos.labels),
-            folder=Path(folder),
+            folder=folder,
         )
         history = History(job.folder, tensorboard=False, on_disk=False)
         _Unsaved(job, network, devices.fabric()).run(history, watcher)

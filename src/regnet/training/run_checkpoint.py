@@ -1,7 +1,5 @@
 """Checkpoints of a run: everything it needs to go on as if it had never stopped."""
 
-import glob
-import os
 import shutil
 from pathlib import Path
 from typing import Any, Final
@@ -9,7 +7,7 @@ from typing import Any, Final
 import torch
 
 from regnet.errors import OutputError, TrainingError
-from regnet.files import new_folder_beside
+from regnet.files import new_folder_beside, whole_file
 from regnet.training.command import resuming
 
 FORMAT: Final = 2
@@ -21,15 +19,9 @@ def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
 
     `values` are tensors, numbers, texts, and lists and tables of them.
     """
-    _remove_leftovers(path)
     try:
-        with new_folder_beside(path) as scratch:
-            part = scratch / path.name
-            with part.open("wb") as file:
-                torch.save({"format": FORMAT} | values, file)
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
+        with whole_file(path) as file:
+            torch.save({"format": FORMAT} | values, file)
     except (OSError, RuntimeError) as exc:  # torch's writer turns the first into the second
         raise OutputError(
             f"cannot write the checkpoint {path}: {_reason(exc)}; {_then(path)}"
@@ -58,7 +50,6 @@ def read_run(path: Path) -> dict[str, Any]:
 
 def require_room(folder: Path, bytes_needed: int) -> None:
     """Make sure a folder can be written to and has room; raises `OutputError`."""
-    _remove_leftovers(folder / LAST)
     try:
         with new_folder_beside(folder / LAST):
             free = shutil.disk_usage(folder).free
@@ -79,12 +70,6 @@ def bytes_of_run(network: torch.nn.Module) -> int:
     """
     size: int = sum(t.numel() * t.element_size() for t in network.state_dict().values())
     return (2 * 4 + 2) * size
-
-
-def _remove_leftovers(path: Path) -> None:
-    """Remove what a run that was killed in the middle of a write has left beside a checkpoint."""
-    for folder in path.parent.glob(f".{glob.escape(path.name)}.*/"):
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _then(path: Path) -> str:

@@ -170,20 +170,25 @@ def test_a_killed_worker_and_a_killed_driver_lose_nothing(cluster: str, tmp_path
     def parts() -> list[Path]:
         return sorted(out.glob("part-*.parquet"))
 
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, text=True, **pipes) as driver:
-        wait_for(lambda: len(parts()) >= 2, "the first partitions")
-        os.kill(wait_for(workers, "a worker")[0], signal.SIGKILL)
-        before = len(parts())
-        wait_for(lambda: len(parts()) >= before + 4, "partitions after a worker was killed")
-        driver.kill()
-        said, errors = driver.communicate(timeout=60)
-        assert driver.returncode == -signal.SIGKILL, errors
-        assert (said, errors) == ("", "")  # what is lost and done again is no news
+    def ended(how: signal.Signals, before: int) -> tuple[int, str, str]:
+        """Run until four more partitions are there, end it; return status and what it said."""
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(command, text=True, **pipes) as driver:
+            if not before:
+                wait_for(lambda: len(parts()) >= 2, "the first partitions")
+                os.kill(wait_for(workers, "a worker")[0], signal.SIGKILL)
+            wait_for(lambda: len(parts()) >= before + 6, "more partitions")
+            driver.send_signal(how)
+            return driver.wait(60), *driver.communicate()
+
+    assert ended(signal.SIGTERM, 0) == (130, "", "regnet: interrupted\n")
+    wait_for(lambda: not workers(), "the workers of the ended driver to end")
+    # What is lost and done again is no news.
+    assert ended(signal.SIGKILL, len(parts())) == (-signal.SIGKILL, "", "")
     wait_for(lambda: not workers(), "the workers of the killed driver to end")
     records = {path.stem for path in (out / "_finished").glob("*.json")}
     there = {path.name: path.stat().st_mtime_ns for path in parts() if path.stem in records}
-    assert 5 <= len(there) < 60
+    assert 11 <= len(there) < 60
     assert manifest(out)["complete"] is False
 
     done = classify(*options, code=1)

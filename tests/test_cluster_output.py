@@ -2,10 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from regnet.cluster.output import MANIFEST, Part, open_output, part_of
+from regnet.cluster.output import (
+    MANIFEST,
+    Part,
+    _LocalFolder,
+    _StoreFolder,
+    open_output,
+    part_of,
+)
+from regnet.data.object_store import ObjectStore
 from regnet.errors import ClusterError, OutputError
 
 RUN = {"version": "1", "model": {"name": "m"}, "options": {"top_k": 5}, "sources": ["a"]}
@@ -70,6 +79,13 @@ def test_a_file_that_was_cut_or_removed_counts_as_not_done(tmp_path: Path) -> No
         assert list(output.finished()) == ["part-00002.parquet"]
 
 
+def folder_of(place: str) -> Any:
+    """Return the files of a place, to be read and written as they are."""
+    if "://" not in place:
+        return _LocalFolder(Path(place))
+    return _StoreFolder(ObjectStore(place))
+
+
 @pytest.mark.parametrize("name", ["version", "model", "options", "sources"])
 def test_another_run_is_refused_and_named(place: str, name: str) -> None:
     with open_output(place, RUN):
@@ -85,10 +101,39 @@ def test_what_a_killed_run_was_writing_is_not_taken_for_its_results(tmp_path: Pa
     with open_output(str(tmp_path), RUN) as output:
         output.add(*part(1))
     (record,) = (tmp_path / "_finished").iterdir()
-    (tmp_path / "_finished" / f".{record.name}.x1y2z3").mkdir()
-    (tmp_path / ".part-00002.parquet.x1y2z3").mkdir()
+    (tmp_path / "_finished" / f".{record.name}.x1y2z3").mkdir()  # as version 1.0 left them
+    (tmp_path / "_finished" / ".regnet-12345678.tmp").touch()
+    (tmp_path / ".regnet-12345678.tmp").touch()
     with open_output(str(tmp_path), RUN) as output:
         assert list(output.finished()) == ["part-00001.parquet"]
+
+
+@pytest.mark.parametrize(
+    "record", [b"", b"{", b"[]", b"5", b"{}", b"[" * 9999, b'{"file": []}', "cut", "typed"]
+)
+def test_a_damaged_record_counts_as_none(place: str, record: bytes | str) -> None:
+    with open_output(place, RUN) as output:
+        output.add(*part(0))
+        output.add(*part(1))
+    whole = json.dumps(vars(part(1)[0])).encode()
+    damaged = {"cut": whole[:-9], "typed": whole.replace(b'"rows": 3', b'"rows": "3"')}
+    folder = folder_of(place)
+    folder.write("_finished/part-00001.json", damaged.get(record, record))
+    with open_output(place, RUN) as output:
+        assert output.finished() == {"part-00000.parquet": part(0)[0]}
+        output.add(*part(1))
+        assert len(output.finished()) == 2
+
+
+def test_a_run_killed_while_it_put_its_records_away_has_them_all(place: str) -> None:
+    with open_output(place, RUN) as output:
+        for number in range(3):
+            output.add(*part(number))
+        record = folder_of(place).read("_finished/part-00001.json")
+        output.complete([part(number)[0] for number in range(3)])
+    folder_of(place).write("_finished/part-00001.json", record)
+    with open_output(place, RUN) as output:
+        assert len(output.finished()) == 3
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
@@ -99,11 +144,12 @@ def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:
 
 def test_a_file_or_a_damaged_manifest_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    (tmp_path / MANIFEST).write_text("[")
     with pytest.raises(OutputError, match="is a file"), open_output(str(tmp_path / "file"), RUN):
         pass
-    with pytest.raises(OutputError, match="is damaged"), open_output(str(tmp_path), RUN):
-        pass
+    for manifest in ("", "[", "[]", "[" * 9999, '{"partitions": 1}', '{"partitions": [{}]}'):
+        (tmp_path / MANIFEST).write_text(manifest)
+        with pytest.raises(OutputError, match=r"_manifest.json: is damaged .*: remove the folder"):
+            open_output(str(tmp_path), RUN).__enter__()
 
 
 def test_two_runs_at_once_are_refused(tmp_path: Path) -> None:

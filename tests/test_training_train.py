@@ -224,8 +224,28 @@ def test_a_run_is_resumed_only_as_it_was_started(
         resumed(photos, model=None, weights=learnt.weights)
     with pytest.raises(TrainingError, match="holds a run already: go on with it"):
         a_run(photos, learnt.folder)
-    with pytest.raises(TrainingError, match="no run to go on with; leave out --resume"):
-        a_run(photos, tmp_path / "none", resume=True)
+
+
+def test_what_has_no_checkpoint_yet_starts_from_the_beginning(
+    learnt: Training, photos: Path, tmp_path: Path
+) -> None:
+    """As a supervisor asks that always says --resume; what a killed run left is in no way."""
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    (killed / ".lock").touch()
+    (killed / "metrics.csv").write_text("epoch")
+    (killed / ".regnet-12345678.tmp").write_bytes(b"half a checkpoint")
+    for folder in (tmp_path / "none", killed):
+        with pytest.raises(TrainingError, match=f"{folder}: there is no run to resume. Name its"):
+            train(folder=folder, resume=True)
+        said: list[str] = []
+        done = a_run(photos, folder, resume=True, say=said.append)
+        assert said == [
+            f"{folder}: no checkpoint was written yet: the run starts from the beginning"
+        ]
+        assert all(torch.equal(a, weights(done)[name]) for name, a in weights(learnt).items())
+        assert [r.loss for r in done.records] == [r.loss for r in learnt.records]
+        assert not list(folder.glob(".regnet-*"))
 
 
 def test_folders_are_named_and_numbered(photos: Path) -> None:
@@ -234,8 +254,10 @@ def test_folders_are_named_and_numbered(photos: Path) -> None:
     assert a_run(photos, None, watcher=Recorder(3)).folder == Path(f"{name}-2")
     last = a_run(photos, None, resume=True)
     assert (last.folder, last.finished) == (Path(f"{name}-2"), True)
-    with pytest.raises(TrainingError, match="no run to go on with; name its folder"):
-        a_run(photos, None, resume=True, recipe=replace(RECIPE, name="other"))
+    other = replace(RECIPE, name="other")
+    Path(f"runs/{photos.name}-other").mkdir()  # of a run that was killed before its first step
+    begun = a_run(photos, None, resume=True, recipe=other, watcher=Recorder(3))
+    assert begun.folder == Path(f"runs/{photos.name}-other")
 
 
 def test_a_folder_in_use_or_not_writable_is_found_out_at_once(photos: Path, tmp_path: Path) -> None:

@@ -1,11 +1,12 @@
 """The command `regnet`: parse, call, print.
 
 Exit codes: 0 done, 1 some items failed (their errors are in the output), 2 the command could not
-run (the reason is on standard error), 130 interrupted.
+run (the reason is on standard error), 130 interrupted, by Ctrl-C or SIGTERM.
 """
 
 import io
 import os
+import signal
 import sys
 from collections.abc import Iterable
 from importlib import import_module
@@ -58,6 +59,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a sign shows "?"
             stream.reconfigure(errors="replace")
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what Ctrl-C puts in order, it does
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
         build_app(asked or COMMANDS)(prog_name="regnet")

@@ -45,7 +45,8 @@ Everything goes into one folder: the recipe as it was followed, checkpoints, met
 TensorBoard's files, and at the end the converted model, calibrated where photos suffice, and \
 report.html. Ctrl-C finishes the step and writes a checkpoint. `-o DIR --resume` continues from \
 there, or from wherever a run was killed, with the run's own options, and ends with the same \
-weights; --epochs and --lr may change. Needs the extra `train`.
+weights; --epochs and --lr may change. With photos named, a run without a checkpoint yet starts. \
+Needs the extra `train`.
 
 Exit status: 0 done, 1 done but some photos could not be read, 2 could not run, 130 interrupted.
 

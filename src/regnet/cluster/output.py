@@ -4,7 +4,8 @@
     _finished/*.json     while it runs, what is known of each partition that is there
     part-00000.parquet   the rows of the first partition
 
-Every file appears whole: what has its record in `_finished` is never done again.
+Every file appears whole: what has its record in `_finished` is never done again. A record that is
+damaged counts as none.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from typing import Any, Final, Protocol
 from regnet.data.object_store import ObjectStore, is_object_address
 from regnet.errors import ClusterError, OutputError
 from regnet.files import write_whole
-from regnet.json_text import json_bytes
+from regnet.json_text import from_plain, json_bytes
 
 MANIFEST: Final = "_manifest.json"
 _FINISHED: Final = "_finished"
@@ -87,6 +88,7 @@ class Output:
     def __init__(self, folder: Folder, shown: str, identity: dict[str, Any]) -> None:
         self._folder, self._shown = folder, shown
         self._identity: dict[str, Any] = json.loads(json.dumps({"format": 1, **identity}))
+        self._parts: list[Part] = []
         if (data := folder.read(MANIFEST)) is None:
             if names := folder.names(""):
                 raise OutputError(
@@ -98,12 +100,9 @@ class Output:
 
     def finished(self) -> dict[str, Part]:
         """Return the partitions that are there, by file name."""
-        parts: dict[str, Part] = {}
-        for name in self._folder.names(_FINISHED):
-            values = json.loads(self._folder.read(f"{_FINISHED}/{name}") or b"{}")
-            parts[values["file"]] = Part(**values)
-        if not parts and (data := self._folder.read(MANIFEST)):
-            parts = {v["file"]: Part(**v) for v in json.loads(data).get("partitions", ())}
+        names = self._folder.names(_FINISHED)
+        records = (self._folder.read(f"{_FINISHED}/{name}") for name in names)
+        parts = {part.file: part for part in (*self._parts, *filter(None, map(_part, records)))}
         return {name: part for name, part in parts.items() if self._folder.size(name) == part.bytes}
 
     def add(self, part: Part, data: bytes) -> None:
@@ -130,8 +129,12 @@ class Output:
         try:
             there = json.loads(data)
             changed = [name for name in _IDENTITY if there.get(name) != self._identity[name]]
-        except (ValueError, AttributeError) as exc:
-            raise OutputError(f"{self._shown}/{MANIFEST}: is damaged: {exc}") from exc
+            self._parts = [from_plain(Part, values) for values in there.get("partitions", ())]
+        except (ValueError, AttributeError, TypeError, RecursionError) as exc:
+            raise OutputError(
+                f"{self._shown}/{MANIFEST}: is damaged ({exc}), and without it nobody knows what "
+                "the folder holds: remove the folder, or name a new one"
+            ) from exc
         if changed:
             name = changed[0]
             was, now = json.dumps(there.get(name)), json.dumps(self._identity[name])
@@ -139,6 +142,14 @@ class Output:
                 f"{self._shown}: holds a run with another {name}: {was}, now {now}; name a new "
                 "folder, or call it as it was called"
             )
+
+
+def _part(record: bytes | None) -> Part | None:
+    """Return what a record says; None where it is damaged, so that its partition is done again."""
+    try:
+        return from_plain(Part, json.loads(record or b""))
+    except (ValueError, TypeError, RecursionError):
+        return None
 
 
 @contextmanager

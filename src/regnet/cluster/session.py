@@ -2,10 +2,11 @@
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -79,7 +80,7 @@ def _start(ray: Any, address: str) -> None:
     try:
         if host := HOST.fullmatch(address):
             _reach(host[2].strip("[]"), int(host[3]))
-        with _silent():  # it tells which level of logs was chosen
+        with _silent(), _own_sigterm():  # it tells which level of logs was chosen
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (OSError, OverflowError, RuntimeError, ValueError, AssertionError, ImportError) as exc:
         ray.shutdown()
@@ -119,6 +120,16 @@ def _environment(values: dict[str, str]) -> Iterator[None]:
     finally:
         for name in added:
             os.environ.pop(name, None)
+
+
+@contextmanager
+def _own_sigterm() -> Iterator[None]:
+    """Keep this process's way to end: on SIGTERM Ray's own ends it with status 15."""
+    before = signal.getsignal(signal.SIGTERM)
+    yield
+    if callable(before):
+        with suppress(ValueError):  # another thread than the main one, where Ray sets none
+            signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

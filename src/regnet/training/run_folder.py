@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
@@ -24,14 +25,12 @@ def run_folder(
 ) -> Path:
     """Return the folder to run in: the one named, or `runs/DATASET-RECIPE`, numbered from 2 on.
 
-    Without a name a new run takes the first that is free, and `resume` the last that is not. Raises
-    `TrainingError` where there is a run already, or none to resume.
+    Without a name a new run takes the first that is free, and `resume` the last that has a
+    checkpoint, or the first. Raises `TrainingError` where there is a run already.
     """
     if folder is None:
         return _resumed(dataset, recipe) if resume else _free(dataset, recipe)
     path = Path(folder).expanduser()
-    if resume and not (path / LAST).exists():
-        raise TrainingError(f"{path}: there is no run to go on with; leave out --resume")
     if not resume and (path / LAST).exists():
         raise TrainingError(
             f"{path} holds a run already: go on with it (--resume), or name another folder"
@@ -66,17 +65,9 @@ def _free(dataset: str | Path, recipe: str) -> Path:
 
 
 def _resumed(dataset: str | Path, recipe: str) -> Path:
-    last = None
-    for path in _candidates(dataset, recipe):
-        if not path.exists():
-            break
-        last = path if (path / LAST).exists() else last
-    if last is None:
-        first = next(_candidates(dataset, recipe))
-        raise TrainingError(
-            f"{first}: there is no run to go on with; name its folder with --output"
-        )
-    return last
+    there = list(takewhile(Path.exists, _candidates(dataset, recipe)))
+    begun = [path for path in there if (path / LAST).exists()]
+    return begun[-1] if begun else next(_candidates(dataset, recipe))
 
 
 @contextmanager

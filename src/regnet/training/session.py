@@ -54,6 +54,9 @@ def run(task: Task) -> Training:
     sets = _photo_sets(task)
     with ExitStack() as stack:
         folder = _folder(task, fabric, stack)
+        if task.resume and not (folder / LAST).exists():
+            task.say(f"{folder}: no checkpoint was written yet: the run starts from the beginning")
+            task = replace(task, resume=False)
         for finding in sets.findings:
             task.say(f"{finding.severity}: {finding.text} {finding.remedy}")
         try:

@@ -181,7 +181,8 @@ def train(
     card, `from_scratch` takes none. `teacher` is a model to learn from as well, or several.
     `epochs` to `freeze` replace the recipe's values. `folder` gets everything.
 
-    `resume` continues the run in `folder`. Without `dataset`, or without `model`, `recipe` and
+    `resume` continues the run in `folder`, which starts from the beginning where it has no
+    checkpoint yet and `dataset` is named. Without `dataset`, or without `model`, `recipe` and
     `weights`, the run's own options are taken for those not given. They may differ in `epochs`,
     `lr`, `accumulate`, and in where and in which precision it computes. Raises `TrainingError`,
     `RecipeError`, `DatasetError`, `WeightsError`, `UnknownModelError`, `OutputError`,
@@ -189,6 +190,7 @@ def train(
     """
     from regnet.training.devices import Devices  # says which extra is missing, before others do
     from regnet.training.past import read_past
+    from regnet.training.run_checkpoint import LAST
     from regnet.training.run_folder import folder_to_resume
     from regnet.training.session import run
     from regnet.training.watching import Unseen, unwatched
@@ -206,7 +208,8 @@ def train(
         "devices": devices,
     }
     unnamed = model is None and weights is None and recipe is None
-    recalled = dataset is None or (resume and unnamed and folder is not None)
+    begun = folder is not None and (Path(folder).expanduser() / LAST).exists()
+    recalled = dataset is None or (resume and unnamed and begun)
     if recalled:
         past = read_past(folder_to_resume(folder, resume=resume))
         command, recipe = past.command, past.recipe if recipe is None else recipe

@@ -8,11 +8,11 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar
 
 from regnet.errors import DownloadError
 from regnet.files import write_whole
-from regnet.json_text import json_bytes
+from regnet.json_text import from_plain, is_a, json_bytes
 from regnet.zoo.card import Card
 
 CHUNK = 1 << 20
@@ -156,15 +156,8 @@ def write_json(path: Path, values: Any) -> None:
 def read_json(path: Path, kind: type[T]) -> T | None:
     """Return the dataclass in a JSON file; None without it, or where its fields are not right."""
     with suppress(OSError, ValueError, TypeError, RecursionError):
-        found = kind(**json.loads(path.read_text("utf-8")))
-        if all(_is_a(getattr(found, name), hint) for name, hint in get_type_hints(kind).items()):
-            return found
+        return from_plain(kind, json.loads(path.read_text("utf-8")))
     return None
-
-
-def _is_a(value: object, hint: Any) -> bool:
-    """Tell whether a JSON value is of a type; true and false are no numbers."""
-    return isinstance(value, hint) and not isinstance(value, bool)
 
 
 def _now() -> str:
@@ -250,6 +243,4 @@ def _key(card: Card) -> str:
 
 
 def _is_seen(seen: Any) -> bool:
-    return (
-        isinstance(seen, dict) and _is_a(seen.get("size"), int) and _is_a(seen.get("sha384"), str)
-    )
+    return isinstance(seen, dict) and is_a(seen.get("size"), int) and is_a(seen.get("sha384"), str)

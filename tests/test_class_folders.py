@@ -190,8 +190,8 @@ def test_images_in_no_folder_have_no_classes(pack, names):
         folder_labels(path)
     assert str(caught.value) == (
         f"{path} has no class folders: put the photos of each class in a folder of its name, "
-        "or list them in a metadata.csv beside them (columns file_name and label), "
-        "or give the classes with --labels FILE"
+        "or list them in a metadata.csv beside them (columns file_name and label) or in another "
+        "file (--truth FILE), or give the classes with --labels FILE"
     )
     assert splits(path) == (str(path), None)
 

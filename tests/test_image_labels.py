@@ -4,6 +4,7 @@ import io
 import json
 import tarfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -166,6 +167,40 @@ def test_masks_beside_a_photo_are_no_photos(
     photos = [*sets.train, *sets.validation.items()]
     assert len(photos) == IMAGES
     assert {item.read() for item in photos} == {b"0", b"1", b"2"}
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_kaggle_download_is_trained_on_with_its_file_of_labels(
+    packed: bool, tmp_path: Path
+) -> None:
+    names = [f"{number:03}" for number in range(IMAGES)]
+    files = {f"{name}.jpg": str(number % 3) for number, name in enumerate(names)}
+    truth = tmp_path / "train.csv"
+    lines = [f"{name},{NAMES[number % 3]}" for number, name in enumerate(names)]
+    truth.write_text("\n".join(["image_id,label", *lines]))
+    path = tmp_path / "train"
+    if packed:
+        path = tar(tmp_path / "train.tar", files)
+    else:
+        path.mkdir()
+        for name, text in files.items():
+            (path / name).write_text(text)
+    sets = open_photo_sets(path, None, None, truth=truth, seed=0)
+    assert [label.name for label in sets.labels] == NAMES
+    assert len(sets.train) + sets.validation.count == IMAGES
+    photos = [*sets.train, *sets.validation.items()]
+    assert all(item.read() == str(item.truth).encode() for item in photos)
+    assert [i.truth for i in open_dataset(path, PETS, truth=truth).items()] == [0, 1, 2] * 12
+    tree = open_tree(path, truth=truth)
+    assert tree.counts == {"": dict.fromkeys(NAMES, IMAGES // 3)}
+    assert not errors_of(layout_findings(tree))
+
+    truth.write_text("\n".join(["image_id,label", *lines[1:]]))
+    for opened in (partial(open_photo_sets, path, None, None, seed=0), partial(open_tree, path)):
+        with pytest.raises(DatasetError, match=r"train\.csv: 1 images have no label: 000\.jpg"):
+            opened(truth=truth)
+        with pytest.raises(DatasetError, match="cannot read the labels"):
+            opened(truth=tmp_path / "none.csv")
 
 
 def test_views_of_a_sample_are_photos_of_its_class(tmp_path: Path) -> None:

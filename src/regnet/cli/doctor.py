@@ -13,6 +13,7 @@ from regnet.cli.console import (
     interruptible,
     print_json,
 )
+from regnet.cli.options import Truth
 from regnet.cli.outputs import require_html, write_html
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def doctor(
     val: Annotated[
         str | None, typer.Option(metavar="DATASET", help="Validation photos that lie elsewhere")
     ] = None,
+    truth: Truth = None,
     resize: Annotated[int, typer.Option(help="Short side after the resize, in pixels")] = 256,
     crop: Annotated[int, typer.Option(help="Side of the centre crop, in pixels")] = 224,
     near: Annotated[
@@ -71,7 +73,7 @@ def doctor(
         from regnet.doctor.table import examination_lines
         from regnet.doctor.tree import open_tree
 
-        tree = open_tree(dataset, val)
+        tree = open_tree(dataset, val, truth=truth)
         with counter("looking", len(tree), "photos") as bar:
             found = examine(tree, resize=resize, crop=crop, near=near, advance=_moving(bar))
         if html is not None:

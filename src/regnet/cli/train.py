@@ -22,6 +22,7 @@ from regnet.cli.options import (
     CheckpointEntry,
     Mirrors,
     Offline,
+    Truth,
     library,
 )
 from regnet.cli.progress import download_display
@@ -103,6 +104,7 @@ def train(
     labels: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Class list; default: the class folders")
     ] = None,
+    truth: Truth = None,
     name: Annotated[
         str | None, typer.Option(help="The model's name [default: the folder's]")
     ] = None,
@@ -181,6 +183,7 @@ def train(
                     recipe=recipe,
                     val=val,
                     labels=labels,
+                    truth=truth,
                     weights=weights,
                     teacher=teacher,
                     folder=output,

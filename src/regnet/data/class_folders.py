@@ -48,17 +48,19 @@ class Folders:
         return tuple(sorted({self.layout.place(name)[1] for name in self.names} - {""}))
 
 
-def folder_labels(path: str | Path) -> Labels:
+def folder_labels(path: str | Path, truth: Path | None = None) -> Labels:
     """Return the classes of a folder or archive of class folders, sorted by folder name.
+
+    `truth` is a file of labels, whose classes they are instead.
 
     A folder named by a wnid of ImageNet has its name, too. Raises `DatasetError` where there are no
     class folders, or splits, or folders that look like splits.
     """
-    folders = open_folders(path)
+    folders = open_folders(path, truth)
     layout = folders.layout
     if folders.parquet:
         return tuple(map(_label, parquet_class_names(folders.parquet, str(path))))
-    if len(layout.splits) > 1 or (layout.splits and layout.stray):
+    if truth is None and (len(layout.splits) > 1 or (layout.splits and layout.stray)):
         raise _with_splits(path, layout)
     if layout.doubt and folders.labels is None:
         raise DatasetError(f"{path}: {layout.doubt.text} {layout.doubt.remedy}")
@@ -141,14 +143,14 @@ def _empty(folders: Folders) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(sorted({name for _, name in known} - {*folders.classes, ""})), splits
 
 
-def open_folders(path: str | Path) -> Folders:
+def open_folders(path: str | Path, truth: Path | None = None) -> Folders:
     """Return the folders of a data set. Raises `DatasetError`."""
     paths, inner = located(path)
-    if files := parquet_files(paths, str(path)):
+    if files := parquet_files(paths, str(path), truth):
         return Folders(paths, (), read_layout(()), parquet=tuple(files))
     listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
     layout = read_layout(listing.directories)
-    labels = image_labels(listing, layout, paths)
+    labels = image_labels(listing, layout, paths, truth)
     return Folders(paths, tuple(listing.directories), layout, labels, inner=inner)
 
 
@@ -207,7 +209,8 @@ def _without_folders(path: str | Path, folders: Folders) -> DatasetError:
     if folders.layout.stray:
         return DatasetError(
             f"{path} has no class folders: {how}, or list them in a metadata.csv beside them "
-            "(columns file_name and label), or give the classes with --labels FILE"
+            "(columns file_name and label) or in another file (--truth FILE), or give the classes "
+            "with --labels FILE"
         )
     refuse_foreign(str(path), folders.paths)
     return DatasetError(

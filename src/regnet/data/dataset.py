@@ -65,24 +65,14 @@ def open_dataset(
     """
     names = ClassNames(labels)
     paths, inner = located(path)
-    dataset = _of_parquet(paths, names, path=str(path), truth=truth) or _of_members(
-        paths, inner, names, path=str(path), truth=truth, subset=subset
-    )
+    listed = Path(truth).expanduser() if truth is not None else None
+    if files := parquet_files(paths, str(path), listed):
+        dataset: Dataset = open_parquet(files, names, path=str(path))
+    else:
+        dataset = _of_members(paths, inner, names, path=str(path), truth=listed, subset=subset)
     if dataset.missing and not subset:
         raise _incomplete(dataset, names)
     return dataset
-
-
-def _of_parquet(
-    paths: Sequence[Path], names: ClassNames, *, path: str, truth: str | Path | None
-) -> Dataset | None:
-    """Return the data set of Parquet files; None where there are others, or images."""
-    files = parquet_files(paths, path)
-    if not files:
-        return None
-    if truth is not None:
-        raise DatasetError(f"{path} has its labels in itself: leave out {truth}")
-    return open_parquet(files, names, path=path)
 
 
 def _of_members(
@@ -91,19 +81,18 @@ def _of_members(
     names: ClassNames,
     *,
     path: str,
-    truth: str | Path | None,
+    truth: Path | None,
     subset: bool,
 ) -> Dataset:
     listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
     if not len(listing):
         refuse_foreign(path, paths)
         raise DatasetError(f"{path} has no images")
-    labels = Path(truth).expanduser() if truth is not None else None
     samples = webdataset_labels(listing, paths) if truth is None else None
     if samples is not None:
         truths = samples.truths(names)
     else:
-        truths = truths_of(listing, names, path=path, truth=labels, subset=subset)
+        truths = truths_of(listing, names, path=path, truth=truth, subset=subset)
     report_skipped(listing, samples)
     return MemberDataset(listing, truths, path=path, classes=len(names.labels))
 

@@ -15,12 +15,13 @@ from regnet.data.folders import Layout
 from regnet.data.listed_truths import (
     found_above,
     found_in,
+    given_truth,
     refuse_lines_without_image,
     rows_of_images,
 )
 from regnet.data.listing import Listing, below
 from regnet.data.skipped import Skipped, SkipTally, joined
-from regnet.data.truth_files import METADATA_NAMES
+from regnet.data.truth_files import METADATA_NAMES, TruthFile
 from regnet.data.webdataset import SUFFIXES, holds_samples, sample_labels
 from regnet.errors import DatasetError
 from regnet.formats import HEAD
@@ -59,11 +60,16 @@ class ImageLabels:
         return array("i", (classes[self.names[code]] for code in self.codes))
 
 
-def image_labels(listing: Listing, layout: Layout, paths: Sequence[Path]) -> ImageLabels | None:
+def image_labels(
+    listing: Listing, layout: Layout, paths: Sequence[Path], truth: Path | None = None
+) -> ImageLabels | None:
     """Return the classes of images that are not in class folders; None where nothing says them.
 
+    `truth` is a file of labels that the user named; it goes before all that lies beside.
     Raises `DatasetError` where some images have a class and others none.
     """
+    if truth is not None:
+        return _by_file(listing, given_truth(truth))
     if (labels := webdataset_labels(listing, paths)) is not None or not len(listing):
         return labels
     if layout.kind == "splits" or (len(layout.children) > 1 and not layout.splits):
@@ -81,6 +87,14 @@ def image_labels(listing: Listing, layout: Layout, paths: Sequence[Path]) -> Ima
             refuse_lines_without_image(file, images)
     source = next(file.source for file in found if file is not None)
     return _coded(source, ((path, texts.get(path)) for path in listing.paths()))
+
+
+def _by_file(listing: Listing, file: TruthFile) -> ImageLabels:
+    """Return the classes that a file says; raises `DatasetError` where lines and images differ."""
+    images = list(listing.paths())
+    texts = rows_of_images(file, images)
+    refuse_lines_without_image(file, images)
+    return _coded(file.source, ((path, texts.get(path)) for path in images))
 
 
 def _refuse_other_classes(listing: Listing, layout: Layout) -> None:

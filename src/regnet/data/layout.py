@@ -69,8 +69,7 @@ def _by_name(listing: Listing, names: ClassNames, *, path: str) -> "array[int]":
     if None in wnids:
         raise DatasetError(
             f"{path} has images but neither class folders nor a file of labels: put one of "
-            f"{', '.join(TRUTH_NAMES)} beside them (`evaluate`, `calibrate` and `compare` take "
-            "one of another name: --truth FILE)"
+            f"{', '.join(TRUTH_NAMES)} beside them (or name another: --truth FILE)"
         )
     found = [wnid[1] for wnid in wnids if wnid]
     classes = names.match(sorted(set(found)), what=f"wnids in the names of the images of {path}")

@@ -97,7 +97,7 @@ class FolderMembers:
         """Yield each image's name and bytes."""
         for name, path in self._files(self._tally):
             try:
-                yield name, Path(path).stat().st_size
+                yield name, os.stat(path).st_size  # noqa: PTH116  (a Path would intern each name)
             except OSError:  # a broken link is an image that cannot be read
                 yield name, -1
         if self._tally is not None:

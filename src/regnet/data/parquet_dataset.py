@@ -105,16 +105,19 @@ class ParquetSplit:
         return role_of(self.name) or ""
 
 
-def parquet_files(paths: Sequence[Path], path: str) -> list[Path]:
+def parquet_files(paths: Sequence[Path], path: str, truth: Path | None = None) -> list[Path]:
     """Return the Parquet files at the paths, or in the one folder that holds no images; or [].
 
-    Raises `DatasetError` where there are others beside them.
+    Raises `DatasetError` where there are others beside them, or a file of labels is named: theirs
+    are inside.
     """
     if len(paths) == 1 and paths[0].is_dir() and next(image_files(str(paths[0])), None) is None:
         paths = sorted(paths[0].rglob(f"*{_PARQUET}"))
     files = [file for file in paths if file.suffix.lower() == _PARQUET]
     if files and len(files) < len(paths):
         raise DatasetError(f"{path} matches Parquet files and others: name one kind")
+    if files and truth is not None:
+        raise DatasetError(f"{path} has its labels in itself: leave out {truth}")
     return files
 
 

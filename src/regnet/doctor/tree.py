@@ -127,14 +127,16 @@ def _spelled(places: Sequence[Place]) -> dict[Place, Place]:
     return spelled
 
 
-def open_tree(path: str | Path, val: str | Path | None = None) -> Tree:
+def open_tree(
+    path: str | Path, val: str | Path | None = None, *, truth: Path | None = None
+) -> Tree:
     """Return the photos at a path: a folder, zip or tar, a folder in one, a pattern for several.
 
     Their folders are classes, or splits with class folders in them. With `val` the validation
-    photos are those of another such path. Raises `DatasetError` where nothing can be opened, and
-    for data sets of other tools.
+    photos are those of another such path. `truth` is a file of the photos' labels. Raises
+    `DatasetError` where nothing can be opened, and for data sets of other tools.
     """
-    part, empty = _opened(path)
+    part, empty = _opened(path, truth)
     if val is None:
         return Tree(str(path), [part], empty)
     other, other_empty = _opened(val)
@@ -153,16 +155,16 @@ def _moved(part: _Part, splits: Mapping[str, str]) -> _Part:
     return replace(part, places=places)
 
 
-def _opened(path: str | Path) -> tuple[_Part, list[Place]]:
+def _opened(path: str | Path, truth: Path | None = None) -> tuple[_Part, list[Place]]:
     """Return the photos at a path, and its class folders that have none."""
     paths, inner = located(path)
-    if files := parquet_files(paths, str(path)):
+    if files := parquet_files(paths, str(path), truth):
         return _of_parquet(files, str(path)), []
     listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
     if not len(listing):
         refuse_foreign(str(path), paths)
     layout = read_layout(listing.directories)
-    labels = image_labels(listing, layout, paths)
+    labels = image_labels(listing, layout, paths, truth)
     report_skipped(listing, labels)
     if labels is not None:
         return _labelled(listing, layout, labels, str(path)), []

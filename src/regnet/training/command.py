@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 class Command:
     """The options of a run that neither its recipe nor its network holds; None: not given.
 
-    `labels` are the classes where they are not the folders', `entry` the network in checkpoint
-    files that hold several. `memory` is in bytes.
+    `labels` are the classes where they are not the folders', `truth` is a file of the photos'
+    labels, `entry` the network in checkpoint files that hold several. `memory` is in bytes.
     """
 
     dataset: str | Path
     val: str | Path | None = None
     labels: Labels | None = None
+    truth: str | Path | None = None
     name: str | None = None
     accumulate: int = 1
     compile: bool | None = None
@@ -44,6 +45,7 @@ class Command:
         return {f.name: getattr(self, f.name) for f in fields(self)} | {
             "dataset": absolute(self.dataset),
             "val": self.val and absolute(self.val),
+            "truth": self.truth and absolute(self.truth),
             "labels": self.labels and [[label.wnid, label.name] for label in self.labels],
             "devices": asdict(self.devices) | {"precision": self.devices.computed_in},
         }

@@ -35,23 +35,31 @@ class PhotoSets:
 
 
 def open_photo_sets(
-    dataset: str | Path, val: str | Path | None, labels: Labels | None, *, seed: int
+    dataset: str | Path,
+    val: str | Path | None,
+    labels: Labels | None,
+    *,
+    seed: int,
+    truth: str | Path | None = None,
 ) -> PhotoSets:
     """Return the photos of a data set and its splits, or of `val`, else a tenth held out by `seed`.
 
+    `truth` is a file of labels of the data set, which then has no splits.
     Raises `DatasetError` where they cannot be opened or do not fit the `labels`, `TrainingError`
     where training on them would be a waste.
     """
-    folders = _folders(dataset, known=labels is not None)
+    truth = None if truth is None else Path(truth).expanduser()
+    whole = TrainingFolders(str(dataset))
+    folders = whole if truth else _folders(dataset, known=labels is not None)
     _refuse_empty_splits(dataset, folders.empty_splits, with_val=val is not None)
     if val is not None:
         folders = replace(folders, val=str(val))
     path, val = folders.train, folders.val
     empty = () if labels else folders.empty
     listed = labels is not None or folders.listed  # classes without photos are found below
-    labels = labels or folder_labels(path)
+    labels = labels or folder_labels(path, truth)
     _require_classes(path, labels)
-    opened = open_dataset(path, labels, subset=listed)
+    opened = open_dataset(path, labels, truth=truth, subset=listed)
     items = tuple(opened.items())
     other = None if val is None else open_dataset(val, labels, subset=True)
     findings = (*_unused(folders), *_findings(labels, items, other, empty))

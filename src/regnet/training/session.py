@@ -75,7 +75,9 @@ def _photo_sets(task: Task) -> PhotoSets:
     command = task.command
     seed = task.recipe.seed if task.changes.seed is None else task.changes.seed
     try:
-        return open_photo_sets(command.dataset, command.val, command.labels, seed=seed)
+        return open_photo_sets(
+            command.dataset, command.val, command.labels, seed=seed, truth=command.truth
+        )
     except DatasetError as exc:
         if not task.recalled or Path(command.dataset).exists():
             raise

@@ -147,6 +147,7 @@ def train(
     recipe: str | Path | Recipe | None = None,
     val: str | Path | None = None,
     labels: Labels | str | Path | None = None,
+    truth: str | Path | None = None,
     weights: str | Path | None = None,
     teacher: str | Sequence[str] | None = None,
     folder: str | Path | None = None,
@@ -174,7 +175,8 @@ def train(
     """Train a network on labelled photos by a recipe; convert, measure and report what comes out.
 
     `dataset` is a folder, archive or pattern as for `regnet.evaluate`; with splits in it, or `val`,
-    those validate, else a tenth of each class. Classes are its folders, or `labels` (a file of).
+    those validate, else a tenth of each class. Classes are its folders, or `labels` (a file of);
+    `truth` is a file that says each photo's class, of a folder without class folders.
     `recipe` is "modern" by default. `model` is a network by name or spec, which starts at random,
     or `bundled`, an IR or a checkpoint, which goes on learning; a card's name does where the recipe
     says `pretrained`, and is then `bundled` by default. `weights` are those of another file or
@@ -199,6 +201,7 @@ def train(
         "dataset": dataset,
         "val": val,
         "labels": read_labels(labels) if isinstance(labels, str | Path) else labels,
+        "truth": truth,
         "name": name,
         "accumulate": accumulate,
         "compile": compile,

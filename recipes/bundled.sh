@@ -42,3 +42,4 @@ python "$here/../tools/temper.py" runs/bundled/weights.safetensors \
     runs/bundled/bundled-calibrated.xml runs/tempered.safetensors
 grow runs/tempered.safetensors bundled runs/bundled.safetensors
 regnet convert runs/bundled.safetensors --card bundled --name bundled --precision fp16 -o runs
+python "$here/../tools/any_size.py" runs/bundled-fp16.xml

@@ -3,15 +3,19 @@
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+import openvino as ov
 import pytest
 from test_export import SMALL, convert
 
-from regnet.graph import graph_metadata, read_graph
+from regnet.graph import CROPS, PREPROCESSING, graph_metadata, read_graph
 from regnet.ir_file import write_ir
 from regnet.labels import Label, imagenet_labels
 from regnet.metadata import ModelMetadata
 from regnet.model_info import label_words, model_info
+from regnet.preprocess import crop_pixels, rgb_pixels
 from regnet.runtime import core
+from regnet.samples import sample_photos
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
 BUNDLED = bundled_path(card_by_name("bundled"))
@@ -36,6 +40,33 @@ def test_the_bundled_models_carry_it(name: str) -> None:
     words = found["labels"].split()
     assert len(words) == 200
     assert {"Egyptian_cat", "espresso", "European_fire_salamander"} <= set(words)
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_the_bundled_models_take_whole_photos_too(precision: str) -> None:
+    """Model API passes photos on as they are where the size of `data` is not fixed."""
+    model = core.read_model(BUNDLED)
+    assert str(model.input("data").partial_shape) == "[?,3,?,?]"
+    crops = next(op for op in model.get_ops() if op.get_friendly_name() == CROPS)
+    front = ov.Model([crops.output(0)], model.get_parameters(), "front")
+    resize = core.compile_model(front, "CPU", {"INFERENCE_PRECISION_HINT": precision})
+    preprocess = bundled().preprocess
+    for photo in sample_photos():
+        image = rgb_pixels(photo)
+        expected = crop_pixels(image, preprocess).astype(np.float32)
+        found = resize(image[..., ::-1].transpose(2, 0, 1)[None].astype(np.float32))[0][0]
+        off = np.abs(found.transpose(1, 2, 0) - expected)
+        assert off.max() <= 1
+        assert (off > 0).mean() < 0.03
+        crop = np.stack([expected.transpose(2, 0, 1)] * 2)
+        np.testing.assert_array_equal(resize(crop)[0], crop)
+
+
+def test_what_regnet_reads_takes_crops_alone() -> None:
+    for name in ("bundled-fp16.xml", "bundled-int8.xml"):
+        graph = read_graph(BUNDLED.with_name(name))
+        assert str(graph.input("data").partial_shape) == "[?,3,128,128]"
+        assert not any(op.get_friendly_name().startswith(PREPROCESSING) for op in graph.get_ops())
 
 
 def test_models_that_take_rgb_have_the_channels_reversed() -> None:

@@ -93,8 +93,9 @@ def test_tensors_are_those_of_the_graph(
     graph = ov.Core().read_model(entry.folder / "1" / "model.xml")
     assert [p.any_name for p in (*graph.inputs, *graph.outputs)] == [port.name, result.name]
     for found, said in ((graph.input(0), port), (graph.output(0), result)):
-        shape = [-1 if d.is_dynamic else d.get_length() for d in found.partial_shape]
-        assert shape == list(said.dims)
+        assert found.partial_shape.compatible(ov.PartialShape(list(said.dims)))
+        if kind == "whole":
+            assert found.partial_shape == ov.PartialShape(list(said.dims))
 
 
 @pytest.mark.parametrize("kind", ["crops", "whole"])

@@ -3,9 +3,8 @@
 python tools/describe_ir.py MODEL.xml...
 
 That is the checksum of the .bin and the settings of OpenVINO Model API. Use it on models that an
-earlier version converted, and on `src/regnet/bundled/*.xml` after replacing a bundled model by one
-that was not written by this version. The metadata is kept, and the .bin is the same byte for byte:
-if it would not be, nothing is changed.
+earlier version converted; `tools/any_size.py` does the same for the bundled ones. The metadata is
+kept, and the .bin is the same byte for byte: if it would not be, nothing is changed.
 """
 
 import argparse

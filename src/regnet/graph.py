@@ -17,11 +17,14 @@ from regnet.runtime import core, ov
 RT_INFO = "regnet"
 PREPROCESSING = "preprocessing/"
 """What the names of the ops begin with that make the crop inside a graph."""
+CROPS = f"{PREPROCESSING}crops"
+"""The op that gives crops where a model's `data` may be crops or whole photos."""
 
 
 def read_graph(path: Path) -> ov.Model:
     """Return the model in an IR (.xml beside its .bin) or ONNX file.
 
+    Where its input may be crops or whole photos, as in the bundled IRs, it takes crops alone.
     Raises `ModelError` if it is none, or if the .bin is not the one that was written with the .xml;
     if that is not known, also if weights are NaN or infinite.
     """
@@ -39,7 +42,26 @@ def read_graph(path: Path) -> ov.Model:
         raise ModelError(f"{path}: not a model that OpenVINO can read ({reason})") from exc
     if not proved:
         require_finite(_floats(model), source=str(path))
+    _take_crops_alone(model)
     return model
+
+
+def _take_crops_alone(model: ov.Model) -> None:
+    """Remove the resize in front of a network whose `data` may be crops or whole photos."""
+    data, *others = model.get_parameters()
+    if others or not data.get_partial_shape()[-1].is_dynamic:
+        return
+    for op in model.get_ops():
+        if op.get_friendly_name() == CROPS:
+            crops = ov.opset15.parameter(op.get_output_partial_shape(0), data.get_element_type())
+            crops.set_friendly_name(data.get_friendly_name())
+            crops.output(0).get_tensor().set_names(data.output(0).get_names())
+            for user in op.output(0).get_target_inputs():
+                user.replace_source_output(crops.output(0))
+            model.add_parameters([crops])
+            model.remove_parameter(data)
+            model.validate_nodes_and_infer_types()
+            return
 
 
 def require_finite(weights: Iterable[tuple[str, NDArray[Any]]], *, source: str) -> None:

@@ -142,7 +142,7 @@ def _axes(image: Node, preprocess: Preprocess) -> _Axes:
     """Return the sizes before and after, as `Preprocess.resized` and `crop_box` compute them."""
     source = opset.gather(opset.shape_of(image, "i32"), _int([1, 2]), _int(0))
     short = opset.reduce_min(source, _int([0]), True)
-    target = _divide(opset.multiply(source, _int(preprocess.resize)), short)
+    target = whole_quotient(opset.multiply(source, _int(preprocess.resize)), short)
     rest = opset.subtract(target, _int(preprocess.crop))
     start = opset.bitwise_right_shift(rest, _int(1))
     odd = opset.bitwise_and(rest, _int(1))
@@ -155,7 +155,7 @@ def _axes(image: Node, preprocess: Preprocess) -> _Axes:
     )
 
 
-def _divide(number: Node, by: Node) -> Node:
+def whole_quotient(number: Node, by: Node) -> Node:
     """Return number // by of whole numbers. The float32 quotient is off by little: mend it."""
     about = _i32(opset.floor(opset.divide(_f32(number), _f32(by))))
     rest = opset.subtract(number, opset.multiply(about, by))

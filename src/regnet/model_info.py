@@ -17,7 +17,8 @@ def model_info(metadata: ModelMetadata) -> dict[str, str]:
 
     A model that takes crops gets the largest central square of a photo, resized with bilinear
     sampling: the nearest of Model API's ways to a short-side resize and a centre crop. A model with
-    the preprocessing in its graph gets the whole photo. Mean and scale are in the graph.
+    the preprocessing in its graph gets the whole photo, and so does one that takes any size, as the
+    bundled ones do (tools/any_size.py). Mean and scale are in the graph.
     """
     whole = metadata.preprocessing == "graph"
     takes_rgb = whole or metadata.preprocess.channels == "RGB"

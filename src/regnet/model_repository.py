@@ -154,6 +154,8 @@ def labels_text(labels: Labels) -> str:
 def config_text(graph: ov.Model, name: str) -> str:
     """Return Triton's description of a graph: names, types and shapes are the graph's own.
 
+    A bundled model's file also takes whole photos; the description says crops, as of others.
+
     The batch is a dimension like any other (`max_batch_size` 0), so that requests of any size go
     in as they are: where Triton knows of batches, its OpenVINO backend fills each up to the largest
     or refuses it. The backend runs on CPUs only, so it says that too.

@@ -1,5 +1,9 @@
 """The application: every route of a server, around the models that are passed in."""
 
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
 from fastapi import FastAPI, Request, Response
 from starlette.exceptions import HTTPException
 
@@ -14,9 +18,14 @@ from regnet.serving.v1 import v1_routes
 from regnet.serving.v2 import v2_routes
 from regnet.version import TOOL_VERSION
 
+Life = Callable[[Any], AbstractAsyncContextManager[None]]
 
-def create_app(service: Service, *, page: bool = True) -> FastAPI:
-    """Return the ASGI application of a server; `page` adds the one for people at /."""
+
+def create_app(service: Service, *, page: bool = True, life: Life | None = None) -> FastAPI:
+    """Return the ASGI application of a server, which lives in `life`.
+
+    `page` adds the one for people at /.
+    """
     app = FastAPI(
         title="regnet",
         version=TOOL_VERSION,
@@ -25,6 +34,7 @@ def create_app(service: Service, *, page: bool = True) -> FastAPI:
         redoc_url=None,
         redirect_slashes=False,
         routes=v1_routes(service),
+        lifespan=life,
     )
     app.add_middleware(Gate, service=service)
     app.add_exception_handler(HTTPException, _http_error)

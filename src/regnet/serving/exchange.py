@@ -22,6 +22,25 @@ _KEY: Final = "regnet.exchange"
 _PIECES_AT_ONCE: Final = 8
 
 
+WORK: Final = "regnet.work"
+"""Where the `state` of a request's scope has the `Work` of its connection."""
+
+
+@dataclass
+class Work:
+    """What a connection has under way: the tasks of its requests, and how many are answered."""
+
+    tasks: set[asyncio.Task[Any]] = field(default_factory=set)
+    answered: int = 0
+    ended: bool = False
+
+    def end(self) -> None:
+        """End the tasks: nobody waits for them any more."""
+        self.ended = True
+        for task in self.tasks:
+            task.cancel()
+
+
 class TooSlow(Refused):
     """Its body did not arrive in time."""
 

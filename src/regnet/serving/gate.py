@@ -1,5 +1,6 @@
 """What every request passes first and every answer last: pure ASGI, around the application."""
 
+import asyncio
 import traceback
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -8,12 +9,14 @@ from starlette.responses import Response
 
 from regnet.serving.answers import error_answer, refusal_answer
 from regnet.serving.exchange import (
+    WORK,
     ClientGoneError,
     Exchange,
     Message,
     Receive,
     Scope,
     Send,
+    Work,
     open_exchange,
 )
 from regnet.serving.freed_memory import FreedMemory
@@ -77,10 +80,19 @@ class Gate:
             body_limit=limits.body,
             held=self._service.held,
         )
+        work: Work = scope.get("state", {}).get(WORK) or Work()
+        task = asyncio.current_task()
+        assert task is not None
         self._service.metrics.in_flight.inc()
+        work.tasks.add(task)
         try:
             await self._serve(exchange, send)
+        except asyncio.CancelledError:
+            if not work.ended:
+                raise
         finally:
+            work.tasks.discard(task)
+            work.answered += 1
             exchange.release()
             self._service.metrics.in_flight.dec()
             self._record(exchange)

@@ -5,7 +5,7 @@ import contextlib
 import gc
 import signal
 import socket
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -19,7 +19,7 @@ try:
     import uvloop
 
     from regnet.serving.access_log import AccessLog
-    from regnet.serving.app import create_app
+    from regnet.serving.app import Life, create_app
     from regnet.serving.connection import connection_class
     from regnet.serving.metrics import Metrics
     from regnet.serving.models import Models
@@ -91,11 +91,8 @@ async def _serve(setup: Setup, listener: socket.socket, on_ready: OnReady) -> No
         for name, source in setup.models.items():
             await models.load(name, source)
         _settle()
-        grpc = await _grpc(setup, service)
-        server = _Server(
-            setup, service, grpc, lambda: on_ready(_address(listener), _where(grpc, setup.host))
-        )
-        await server.serve([listener])
+        await _until_stopped(setup, service, listener, on_ready)
+        log.event("stopped")
 
 
 def _settle() -> None:
@@ -112,70 +109,65 @@ async def _grpc(setup: Setup, service: Service) -> "GrpcServer | None":
     return await start_grpc(service, setup.host, setup.grpc)
 
 
-class _Server(uvicorn.Server):
-    """uvicorn, with signals that end it well and a stop that drops nothing it accepted."""
-
-    def __init__(
-        self,
-        setup: Setup,
-        service: Service,
-        grpc: "GrpcServer | None",
-        on_ready: Callable[[], None],
-    ) -> None:
-        limits = setup.limits
-        super().__init__(
-            uvicorn.Config(
-                create_app(service, page=setup.page),
-                http=connection_class(
-                    slowest=limits.seconds + _GRACE,
-                    most=limits.body,
-                    failed=service.metrics.failed,
-                ),
-                ws="none",
-                lifespan="off",
-                log_config=None,
-                access_log=False,
-                server_header=False,
-                timeout_keep_alive=60,
-                timeout_graceful_shutdown=int(limits.seconds + _GRACE),
-            )
+def _server(setup: Setup, service: Service, life: Life) -> uvicorn.Server:
+    """Return uvicorn's server, which enters `life` when it starts."""
+    limits = setup.limits
+    return uvicorn.Server(
+        uvicorn.Config(
+            create_app(service, page=setup.page, life=life),
+            http=connection_class(
+                slowest=limits.seconds + _GRACE,
+                most=limits.body,
+                failed=service.metrics.failed,
+            ),
+            ws="none",
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=int(limits.seconds + _GRACE),
         )
-        self._service, self._grpc, self._on_ready = service, grpc, on_ready
+    )
 
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Open for requests and say so."""
-        await super().startup(sockets)
-        self._on_ready()
 
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Take no new connections, answer what comes on the others, then close the idle ones.
+async def _until_stopped(
+    setup: Setup, service: Service, listener: socket.socket, on_ready: OnReady
+) -> None:
+    """Serve until the first signal; a second Ctrl-C does not wait for what is under way."""
+    grpc = await _grpc(setup, service)
+    stop = asyncio.Event()
 
-        Clients keep connections open between requests. For a moment every answer tells them that
-        its connection ends, so that none is closed under a request that is on its way.
-        """
-        self._service.draining = True
-        self._service.log.event("stopping", requests=len(self.server_state.tasks))
-        for server in self.servers:
-            server.close()
-        await asyncio.sleep(_LINGER)
-        async with asyncio.TaskGroup() as group:
-            group.create_task(super().shutdown(sockets))
-            if self._grpc is not None:
-                group.create_task(self._grpc.stop())
-        self._service.log.event("stopped")
+    def hear(number: int) -> None:
+        server.force_exit = number == signal.SIGINT and stop.is_set()
+        stop.set()
 
-    @contextlib.contextmanager
-    def capture_signals(self) -> Generator[None]:
-        """Stop at the first signal; a second Ctrl-C does not wait for what is under way."""
-        loop = asyncio.get_running_loop()
-        signals = (signal.SIGTERM, signal.SIGINT)
-        for number in signals:
-            loop.add_signal_handler(number, self.handle_exit, number, None)
-        try:
-            yield
-        finally:
-            for number in signals:
-                loop.remove_signal_handler(number)
+    @contextlib.asynccontextmanager
+    async def life(app: object) -> AsyncIterator[None]:
+        for number in (signal.SIGTERM, signal.SIGINT):  # after uvicorn has set its own
+            asyncio.get_running_loop().add_signal_handler(number, hear, number)
+        on_ready(_address(listener), None if grpc is None else f"{setup.host}:{grpc.port}")
+        yield
+
+    server = _server(setup, service, life)
+    serving = asyncio.create_task(server.serve([listener]))
+    await asyncio.wait((serving, asyncio.create_task(stop.wait())), return_when="FIRST_COMPLETED")
+    others = [] if grpc is None else [grpc.stop()]
+    await asyncio.gather(serving, _let_go(server, service), *others)
+
+
+async def _let_go(server: uvicorn.Server, service: Service) -> None:
+    """Take no new connections, answer what comes on the others, then close the idle ones.
+
+    Clients keep connections open between requests. For a moment every answer tells them that its
+    connection ends, so that none is closed under a request that is on its way.
+    """
+    service.draining = True
+    service.log.event("stopping")
+    for one in server.servers:
+        one.close()
+    await asyncio.sleep(_LINGER)
+    server.should_exit = True
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -195,7 +187,3 @@ def _address(listener: socket.socket) -> str:
     """Return the address that browsers and clients are given."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _where(grpc: "GrpcServer | None", host: str) -> str | None:
-    return None if grpc is None else f"{host}:{grpc.port}"

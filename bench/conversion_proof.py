@@ -63,7 +63,7 @@ class Known:
 
     def proof(self, rows: Rows) -> Proof:
         """Return the proof; remember the distance as a share of what is allowed."""
-        proof = Proof(self.reference.distance(rows), self.reference.float32)
+        proof = self.reference.measured(rows)
         self.last = max(
             proof.delta.probabilities / proof.allowed.probabilities,
             proof.delta.logits / proof.allowed.logits,

@@ -120,21 +120,25 @@ class Distance:
 class Proof:
     """Distances from the network in float64: of the converted model (`delta`), of torch's float32.
 
-    Both networks have the weights as they are stored.
+    Both networks have the weights as they are stored. `reach` is the most that float32's distance
+    of the logits can change a probability by.
     """
 
     delta: Distance
     float32: Distance
+    reach: float
 
     @property
     def allowed(self) -> Distance:
         """The largest allowed `delta`, at least 1e-5.
 
-        For probabilities 4 times the distance of float32; for logits 16 times, because where gates
-        (squeeze-excite) amplify rounding, one engine's may be several times another's.
+        For probabilities 4 times the distance of float32, or its `reach`: rounding that happens to
+        be the same in all logits changes no probability, and another engine's is not the same. For
+        logits 16 times, because where gates (squeeze-excite) amplify rounding, one engine's may be
+        several times another's.
         """
         return Distance(
-            max(FLOOR, 4 * self.float32.probabilities),
+            max(FLOOR, 4 * self.float32.probabilities, 4 * self.reach),
             max(FLOOR, 16 * self.float32.logits),
         )
 
@@ -210,4 +214,4 @@ def read_conversion(folder: Path) -> Conversion | None:
 
 
 def _proof(record: dict[str, Any]) -> Proof:
-    return Proof(Distance(**record["delta"]), Distance(**record["float32"]))
+    return Proof(Distance(**record["delta"]), Distance(**record["float32"]), record["reach"])

@@ -59,22 +59,32 @@ class Reference:
             max(distance.probabilities for distance in near),
             max(distance.logits for distance in near),
         )
+        probabilities = self.rows.probabilities
+        slope = 2 * float((probabilities * (1 - probabilities)).max())
+        self._reach = min(1.0, slope * self.float32.logits * self._range)
+
+    @property
+    def _range(self) -> float:
+        """The range of the logits."""
+        return float(np.ptp(self.rows.logits)) or 1.0
 
     def distance(self, rows: Rows) -> Distance:
         """Return how far other outputs of the same images are; NaN is infinitely far."""
-        logits = self.rows.logits
-        scale = float(logits.max() - logits.min()) or 1.0
         return Distance(
             _largest(rows.probabilities - self.rows.probabilities),
-            _largest((rows.logits - logits) / scale),
+            _largest((rows.logits - self.rows.logits) / self._range),
         )
+
+    def measured(self, rows: Rows) -> Proof:
+        """Return the distances of a converted model's outputs, whatever they are."""
+        return Proof(self.distance(rows), self.float32, self._reach)
 
     def proof(self, rows: Rows) -> Proof:
         """Return the measured distances of a converted model's outputs.
 
         Raises `ConversionError` if they exceed what is allowed, or if rows do not sum to 1.
         """
-        proof = Proof(self.distance(rows), self.float32)
+        proof = self.measured(rows)
         sums = _largest(rows.probabilities.sum(axis=1, dtype=np.float64) - 1)
         delta, allowed = proof.delta, proof.allowed
         if (

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from regnet import fields
+from regnet.assumptions import AssumptionWarning
 from regnet.certificate import Calibration, Certificate, PixelBound
 from regnet.errors import ModelError, RegNetError
 from regnet.labels import Label
@@ -71,6 +72,17 @@ def test_what_was_measured_survives() -> None:
     strings = measured.to_strings()
     assert json.loads(strings["certificate"]) == CERTIFICATE
     assert metadata_from_strings(strings, source="m.xml") == measured
+
+
+def test_what_older_versions_assumed_is_unknown_but_of_published_weights() -> None:
+    strings = replace(described(), card="", version="0.4.0").to_strings()
+    assert metadata_from_strings(strings, source="m.xml").assumed == ()
+    del strings["assumed"]
+    (sentence,) = metadata_from_strings(strings, source="m.xml").assumed
+    assert sentence.startswith("names, protocol: unknown, for regnet 0.4.0 did not")
+    assert str(AssumptionWarning("m.xml", [sentence])).endswith("regnet convert CHECKPOINT")
+    strings["card"] = "regnetx-3.2gf"
+    assert metadata_from_strings(strings, source="m.xml").assumed == ()
 
 
 def test_metadata_of_before_these_fields_is_read() -> None:

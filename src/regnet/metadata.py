@@ -77,6 +77,7 @@ class ModelMetadata:
             "licence": self.licence,
             "version": self.version,
             "preprocessing": self.preprocessing,
+            "assumed": json_text(self.assumed),
             **self._records(),
         }
         metadata_from_strings(strings, source=self.name)
@@ -84,8 +85,7 @@ class ModelMetadata:
 
     def _records(self) -> dict[str, str]:
         records = {name: getattr(self, name) for name in _RECORDS}
-        texts = {name: json_text(r.to_dict()) for name, r in records.items() if r is not None}
-        return texts | ({"assumed": json_text(self.assumed)} if self.assumed else {})
+        return {name: json_text(r.to_dict()) for name, r in records.items() if r is not None}
 
 
 def metadata_from_strings(values: Mapping[str, str], *, source: str) -> ModelMetadata:
@@ -108,7 +108,7 @@ def metadata_from_strings(values: Mapping[str, str], *, source: str) -> ModelMet
             pixel_bound=_record(values, "pixel_bound", PixelBound),
             certificate=_record(values, "certificate", Certificate),
             calibration=_record(values, "calibration", Calibration),
-            assumed=assumed_field(json_value("assumed", values.get("assumed", "[]"))),
+            assumed=_assumed(values),
         )
     except KeyError as exc:
         raise ModelError(f"{source}: its regnet metadata lacks {exc}; convert it again") from exc
@@ -127,6 +127,15 @@ _R = TypeVar("_R", PixelBound, Certificate, Calibration)
 def _record(values: Mapping[str, str], name: str, kind: type[_R]) -> _R | None:
     """Return what was measured, None where the model carries none."""
     return kind.from_dict(name, json_value(name, values[name])) if name in values else None
+
+
+def _assumed(values: Mapping[str, str]) -> tuple[str, ...]:
+    """Return what was assumed; of a file without a card that does not tell, that it does not."""
+    if "assumed" in values:
+        return assumed_field(json_value("assumed", values["assumed"]))
+    version = values["version"][:20]
+    unknown = f"names, protocol: unknown, for regnet {version} did not record what it assumed"
+    return () if values["card"] else (unknown,)
 
 
 def _precision(value: str) -> StoredPrecision:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regnet.checkpoints.layouts import LAYOUTS, PYCLS, Layout, detect_layout, from_pycls, to_pycls
+from regnet.checkpoints.layouts import LAYOUTS, PYCLS, Layout, find_prefixes, from_pycls, to_pycls
 from regnet.errors import MismatchError
 
 BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
@@ -50,7 +50,7 @@ def test_translation_there_and_back_is_the_identity(
     assert list(theirs) == keys
     assert len(set(theirs.values())) == len(keys)
     wrapped = [wrapper + key for key in theirs.values()]
-    assert detect_layout(wrapped) == layout
+    assert list(find_prefixes(wrapped).values()) == [layout]
     back = to_pycls(wrapped)
     assert list(back) == wrapped
     assert list(back.values()) == keys
@@ -163,13 +163,13 @@ def test_transformers_networks_without_a_head(wrapper: str) -> None:
     keys = [key for key in pycls_keys([1, 2], squeeze=True) if "head" not in key]
     whole = from_pycls(keys, transformers)
     theirs = [wrapper + key.removeprefix("regnet.") for key in whole.values()]
-    assert detect_layout(theirs) == transformers
+    assert list(find_prefixes(theirs).values()) == [transformers]
     assert to_pycls(theirs) == dict(zip(theirs, keys, strict=True))
 
 
 def test_two_projects_names_in_one_file() -> None:
     with pytest.raises(MismatchError, match="half by one project"):
-        detect_layout(["s1.b1.f.a.weight", "s1.b1.conv1.conv.weight"])
+        find_prefixes(["s1.b1.f.a.weight", "s1.b1.conv1.conv.weight"])
 
 
 def test_long_lists_of_strange_keys_are_cut() -> None:

@@ -1,5 +1,6 @@
 """Random, broken and hostile requests against a real server: refused, logged, forgotten."""
 
+import asyncio
 import itertools
 import os
 import random
@@ -8,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +31,8 @@ from hostile_requests import (
     message,
 )
 from serving_process import Served, serving
+
+from regnet.serving import freed_memory
 
 CORPUS = corpus()
 GOOD = Hostile("good", message("POST", "/v1/classify", PHOTO), frozenset({200}))
@@ -197,7 +201,27 @@ def test_large_messages_over_grpc_leave_no_memory(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as pool:
             codes = set().union(*pool.map(client, range(8)))
         assert codes == {"INVALID_ARGUMENT"}
+        end = time.monotonic() + 60  # a busy machine gives it back later
+        while resident(served) >= before + 500 and time.monotonic() < end:
+            time.sleep(0.1)
         assert resident(served) < before + 500  # of 960 MB sent
+
+
+def test_memory_that_is_freed_while_other_is_given_back_follows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls: list[float] = []
+    monkeypatch.setattr(freed_memory, "_give_back", lambda: (time.sleep(0.05), calls.append(1)))
+
+    async def answer() -> None:
+        freed = freed_memory.FreedMemory()
+        for _ in range(2):
+            freed.add(300 << 20)
+            await asyncio.sleep(0.01)
+        await asyncio.gather(*asyncio.all_tasks() - {asyncio.current_task()})
+
+    asyncio.run(answer())
+    assert len(calls) == 2
 
 
 def test_only_documented_statuses_are_answered(server: Served) -> None:

@@ -275,15 +275,6 @@ def _most_named(names: Counter[LayoutName]) -> Layout:
     return next(layout for layout in LAYOUTS if layout.name == best)
 
 
-def detect_layout(keys: Iterable[str]) -> Layout:
-    """Return the layout whose blocks the keys name, under whatever prefix.
-
-    Raises `MismatchError` where no layout knows any of them, two know as many, or there are
-    several networks.
-    """
-    return _only_network(list(keys))[1]
-
-
 def _only_network(keys: list[str]) -> tuple[str, Layout]:
     prefixes = find_prefixes(keys)
     if not prefixes:

@@ -25,8 +25,12 @@ class FreedMemory:
         """Count the bytes of a request that has been answered."""
         self._bytes += size if size >= _LARGE else 0
         if self._bytes >= _EVERY and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._give_back())
+
+    async def _give_back(self) -> None:
+        while self._bytes >= _EVERY:  # again if as many were answered meanwhile
             self._bytes = 0
-            self._task = asyncio.get_running_loop().create_task(asyncio.to_thread(_give_back))
+            await asyncio.to_thread(_give_back)
 
 
 def _give_back() -> None:

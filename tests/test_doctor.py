@@ -173,10 +173,14 @@ def test_the_share_that_the_crop_keeps_is_the_protocol_s() -> None:
 def test_json_says_all(data: Path) -> None:
     for number in range(3):
         shutil.copy(data / f"train/cat/00{number}.jpg", data / f"val/cat/leak{number}.jpg")
+    (data / "@eaDir").mkdir()
+    for name in ("@eaDir/000.jpg", "notes.txt", "train/cat/.010.jpg.icloud"):
+        (data / name).write_bytes(b"x")
     done = regnet(data, *SIZES, "--json", "--files", "4")
     assert done.exit_code == 1
     found = json.loads(done.stdout)
     assert found["photos"] == 35
+    assert found["skipped"] == {".icloud (not downloaded)": 1, ".txt": 1, "@eaDir/": 1}
     assert found["splits"] == {"train": {"cat": 12, "dog": 12}, "val": {"cat": 7, "dog": 4}}
     assert found["classes"] == ["cat", "dog"]
     assert (found["resize"], found["crop"]) == (128, 112)

@@ -1,7 +1,7 @@
 """What is worth saying but is no error: warnings of our own, which the command line shows."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
@@ -19,7 +19,11 @@ class RegNetWarning(UserWarning):
 
 
 class SkippedFilesWarning(RegNetWarning):
-    """Files beside the photos were skipped."""
+    """Files beside the photos were skipped: `counts` says how many of each kind."""
+
+    def __init__(self, text: str, counts: Mapping[str, int]) -> None:
+        super().__init__(text)
+        self.counts = dict(counts)
 
 
 class DarkPhotoWarning(RegNetWarning):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, counter, interruptible, print_json
+from regnet.cli.notices import skipped_files
 from regnet.cli.options import (
     AsJson,
     CacheDir,
@@ -122,7 +123,7 @@ def calibrate(
 
             write_html(html, calibration_page(report))
     if as_json:
-        print_json(report.to_dict())
+        print_json(report.to_dict() | {"skipped": skipped_files()})
     else:
         typer.echo(_as_text(report))
     good = report.learnt.held_out.holds and not report.unreadable

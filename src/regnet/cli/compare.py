@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, print_json, say, track
+from regnet.cli.notices import skipped_files
 from regnet.cli.options import (
     AsJson,
     CacheDir,
@@ -130,7 +131,7 @@ def _report(record: "ComparisonRecord", *, as_json: bool, html: Path | None) -> 
 
         write_html(html, comparison_page(record))
     if as_json:
-        print_json(record.to_dict())
+        print_json(record.to_dict() | {"skipped": skipped_files()})
         return
     from regnet.comparison.table import comparison_lines
 

@@ -13,6 +13,7 @@ from regnet.cli.console import (
     interruptible,
     print_json,
 )
+from regnet.cli.notices import skipped_files
 from regnet.cli.options import Truth
 from regnet.cli.outputs import require_html, write_html
 
@@ -81,7 +82,7 @@ def doctor(
 
             write_html(html, doctor_page(found, tree))
     if as_json:
-        print_json(found.to_dict(files=files))
+        print_json(found.to_dict(files=files) | {"skipped": skipped_files()})
     else:
         for line in examination_lines(found):
             print(line)  # noqa: T201

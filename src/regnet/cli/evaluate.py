@@ -16,6 +16,7 @@ from regnet.cli.console import (
     print_json,
     say,
 )
+from regnet.cli.notices import skipped_files
 from regnet.cli.options import (
     AsJson,
     CacheDir,
@@ -142,7 +143,7 @@ def _report(found: "Evaluation", run: "Run", *, as_json: bool, html: Path | None
 
         write_html(html, evaluation_page(found, run.dataset))
     if as_json:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | {"skipped": skipped_files()})
         return
     from regnet.evaluation.table import evaluation_lines
 

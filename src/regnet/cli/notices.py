@@ -2,14 +2,22 @@
 
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Final, TextIO
 
 from regnet.cli.console import say
-from regnet.notices import DarkPhotoWarning, RegNetWarning
+from regnet.notices import DarkPhotoWarning, RegNetWarning, SkippedFilesWarning
 
 _SHOWN: Final = 3  # photos that are warned of one by one
+_skipped: Final[ContextVar[Counter[str]]] = ContextVar("skipped")
+
+
+def skipped_files() -> dict[str, int]:
+    """Return how many files of each kind were said to be skipped, for a command's JSON."""
+    return dict(_skipped.get(Counter()))
 
 
 @contextmanager
@@ -20,6 +28,8 @@ def notices_said() -> Iterator[None]:
     """
     said: set[object] = set()
     dark: set[object] = set()
+    skipped: Counter[str] = Counter()
+    _skipped.set(skipped)
     one_by_one = threading.Lock()  # photos are decoded, and warned of, in several threads
     with warnings.catch_warnings():
         warnings.simplefilter("always", RegNetWarning)
@@ -41,6 +51,8 @@ def notices_said() -> Iterator[None]:
                 if message.key in known:
                     return
                 known.add(message.key)
+                if isinstance(message, SkippedFilesWarning):
+                    skipped.update(message.counts)
                 if known is said or len(dark) <= _SHOWN:
                     from regnet.writers import visible
 

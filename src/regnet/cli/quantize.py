@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, print_json, say, track
+from regnet.cli.notices import skipped_files
 from regnet.cli.options import (
     AsJson,
     CacheDir,
@@ -118,7 +119,7 @@ def quantize(
     for reason in found.no_gain:
         say(f"{reason}. Written because of --force")
     if as_json:
-        print_json(found.to_dict())
+        print_json(found.to_dict() | {"skipped": skipped_files()})
     else:
         typer.echo("\n".join(_lines(found)))
     raise typer.Exit(EXIT_SOME_FAILED if found.unreadable else EXIT_OK)

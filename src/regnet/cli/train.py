@@ -16,6 +16,7 @@ from regnet.cli.console import (
     print_json,
     say,
 )
+from regnet.cli.notices import skipped_files
 from regnet.cli.options import (
     AsJson,
     CacheDir,
@@ -221,7 +222,7 @@ def train(
         say(f"regnet: stopped; go on with: {resuming(training.folder)}")
         raise typer.Exit(EXIT_INTERRUPTED)
     if as_json:
-        print_json(training.to_dict())
+        print_json(training.to_dict() | {"skipped": skipped_files()})
     else:
         typer.echo("\n".join(_lines(training)))
     raise typer.Exit(EXIT_SOME_FAILED if training.unreadable else EXIT_OK)

@@ -1,6 +1,7 @@
 """What counts as a photo in folders and archives, and what was skipped there."""
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass, field, replace
@@ -8,7 +9,7 @@ from typing import Final, Literal
 
 from regnet.data.clutter import first_clutter
 from regnet.formats import has_picture_suffix, is_picture, suffix_of
-from regnet.notices import SkippedFilesWarning, give
+from regnet.notices import SkippedFilesWarning
 
 Sort = Literal["photo", "other", "clutter"]
 
@@ -81,7 +82,7 @@ class Skipped:
     def report(self) -> None:
         """Warn of what was skipped, if anything was."""
         if line := self.line():
-            give(SkippedFilesWarning, line)
+            warnings.warn(SkippedFilesWarning(line, self.to_dict()), stacklevel=2)
 
 
 @dataclass

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from regnet.decode import decode_pixels
+from regnet.decode_limits import DecodeLimits
 from regnet.errors import ImageError
 from regnet.formats import (
     HEAD,
@@ -200,7 +201,7 @@ class TestHeic:
         for cut in (40, 200, len(data) - 300):
             assert "the HEIC" in reason(data[:cut])
         with pytest.raises(ImageError, match="48 x 40 is over the limit of 1,000"):
-            decode_pixels(data, "RGB", max_pixels=1000)
+            decode_pixels(data, "RGB", limits=DecodeLimits(pixels=1000))
 
 
 def test_bigtiff_is_read() -> None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from regnet import decode as decode_module
-from regnet.decode import MAX_SIDE, decode_pixels
+from regnet.decode import decode_pixels
+from regnet.decode_limits import MAX_SIDE
 from regnet.doctor.glance import _scaled_jpeg
 from regnet.errors import ImageError
 from regnet.jpeg_markers import MAX_SCANS, outline, require_few_scans

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps
 
 from regnet import resize
+from regnet.decode_limits import DecodeLimits
 from regnet.errors import ImageError, ProtocolError, RegNetError
 from regnet.preprocess import crop_pixels, stages
 from regnet.protocol import (
@@ -334,7 +335,7 @@ def test_extreme_shapes_stay_small(shape: tuple[int, int], protocol: Preprocess)
     assert crop.shape == (224, 224, 3)
     assert np.allclose(crop, (30, 20, 10), rtol=1e-6, atol=0)
     with pytest.raises(ImageError, match="too many pixels: resized to"):
-        stages(pixels, protocol, max_pixels=1 << 22)
+        stages(pixels, protocol, limits=DecodeLimits(memory=1 << 22))
 
 
 @pytest.mark.parametrize("protocol", [OMZ, PYCLS, BILINEAR], ids=lambda p: p.name)

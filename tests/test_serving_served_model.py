@@ -19,12 +19,12 @@ from regnet.explanation import Explainer
 from regnet.graph import graph_metadata, read_graph, set_graph_metadata
 from regnet.graph_preprocess import embed_preprocessing
 from regnet.metadata import ModelMetadata
+from regnet.photo_cost import Cost, cost_of
 from regnet.preprocess import rgb_pixels
 from regnet.result import Wanted
 from regnet.runtime import ov
 from regnet.samples import sample_photos
 from regnet.serving.limits import Limits
-from regnet.serving.photo_cost import Cost, cost_of
 from regnet.serving.refusals import BadRequest, NotReady, TooLarge, TooLate, Unprocessable
 from regnet.serving.served_model import ServedModel, limit_of
 from regnet.zoo.catalogue import bundled_path, card_by_name
@@ -309,9 +309,10 @@ def test_a_decode_that_is_over_its_time_is_ended_and_the_next_photo_is_decoded()
         await model.classify([small], sources=["a"], wanted=Wanted(), deadline=later())
         running = set(model._decoders._running)
         (late,), _ = await model.classify([slow], sources=["a"], wanted=Wanted(), deadline=later())
-        assert late.error == "decoding took longer than the limit of 0.2 s"
+        assert late.error == "decoding took longer than the limit of 0.2 s (--max-decode)"
         assert limit_of(late) == "decode_seconds"
-        await asyncio.gather(*(process.wait() for process in running - model._decoders._running))
+        for decoder in running - model._decoders._running:
+            decoder._process.wait(60)
         with pytest.raises(TooLate):
             await model.classify([slow], sources=["a"], wanted=Wanted(), deadline=later(0.05))
         model._decoders._limits = Limits()

@@ -13,6 +13,7 @@ from regnet.answer import Answer
 from regnet.assumptions import warn_assumed
 from regnet.conversion import InferencePrecision
 from regnet.data.sources import Item, Video, iter_items
+from regnet.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError, ModelError
 from regnet.metadata import ModelMetadata
@@ -33,7 +34,7 @@ class Classifier:
     `path` is the .xml of an IR from `regnet convert`; `precision` what it computes in: "f32" is
     exact, "bf16" faster where the CPU has it. `compiled_cache` is a folder that makes later
     starts faster. With `offline` images at addresses are errors. `name` is what warnings call the
-    model, None its file. Raises `ModelError`.
+    model, None its file. `limits` are those of decoding one image. Raises `ModelError`.
     """
 
     def __init__(
@@ -44,10 +45,11 @@ class Classifier:
         compiled_cache: Path | None = None,
         offline: bool = False,
         name: str | None = None,
+        limits: DecodeLimits = DECODE_LIMITS,
     ) -> None:
         self._model = read_model(path)
         warn_assumed(name or path, self.metadata)
-        self._offline = offline
+        self._offline, self._limits = offline, limits
         self._precision = precision
         self._compiled_cache = compiled_cache
 
@@ -67,6 +69,7 @@ class Classifier:
             precision=self._precision,
             streams=streams,
             compiled_cache=self._compiled_cache,
+            limits=self._limits,
         )
 
     @property
@@ -199,6 +202,8 @@ class Classifier:
         elif first:
             engine = self._side_by_side
             work = partial(predict, engine, wanted=wanted)
+            if self.metadata.preprocessing == "graph":
+                batch_size = 1  # whole photos are large
             yield from in_order(
                 itertools.chain(first, jobs), work, workers=engine.streams, batch_size=batch_size
             )

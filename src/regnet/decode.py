@@ -7,9 +7,10 @@ its upper byte (Pillow clips it at 255), values of no known range are refused, a
 cannot be read is ignored.
 """
 
+import struct
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
 from types import ModuleType
@@ -18,39 +19,45 @@ from typing import Any, Final, cast
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from regnet.bit_depth import eight_bits, is_deep, require_known_depth, warn_if_dark
+from regnet.decode_limits import DECODE_LIMITS, DecodeLimits, require_pixels
 from regnet.errors import ImageError
 from regnet.formats import HEIC, format_of, heic_package, unread_error
-from regnet.jpeg_markers import Outline, outline, require_few_scans
+from regnet.jpeg_markers import Outline, jpeg_outline, require_few_scans
+from regnet.photo_cost import claimed_size, memory_of, memory_of_jpeg, memory_of_scans
 from regnet.protocol import Channels
 
 Pixels = NDArray[np.uint8]
 
-MAX_PIXELS: Final = 2 * 89_478_485
-"""Images of more pixels are refused before they are decoded: the limit is Pillow's own."""
+_STRIP: Final = 1 << 20  # pixels converted at a time
 
-MAX_SIDE: Final = 100_000
-"""So are images with a longer side."""
+Taking = Callable[[int], None]
+"""Called with the bytes of memory that decoding will take, before it takes them; may raise."""
 
 
-def decode_pixels(data: bytes, channels: Channels, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def decode_pixels(
+    data: bytes,
+    channels: Channels,
+    *,
+    limits: DecodeLimits = DECODE_LIMITS,
+    taking: Taking = lambda memory: None,
+) -> Pixels:
     """Return the image in encoded bytes upright: uint8 (H, W, 3), a view of any memory layout.
 
-    Of an animation the first frame, alpha dropped. Safe to call from many threads.
-    Raises `ImageError` with the reason; above `max_pixels` nothing is decoded.
+    Of an animation the first frame, alpha dropped. It is decoded here and now, so `limits.seconds`
+    do not count, and its memory is limited by what the header claims: see `decoder.pixels_of` for
+    bytes from anywhere. Safe to call from many threads. Raises `ImageError` with the reason.
     """
     found = jpeg_outline(data)
-    pixels = None if found is None else _decode_jpeg(data, channels, max_pixels, found)
-    if found is None or pixels is None:
-        return _open_pixels(data, channels, max_pixels, found)
+    try:
+        pixels = None if found is None else _decode_jpeg(data, channels, limits, taking, found)
+        if found is None or pixels is None:
+            return _open_pixels(data, channels, limits, taking, found)
+    except MemoryError as exc:
+        raise limits.out_of_memory(len(data)) from exc
     return upright(pixels, jpeg_orientation(data, found))
-
-
-def jpeg_outline(data: bytes) -> Outline | None:
-    """Return the outline of a JPEG, None for other data; raises `ImageError` if it is too long."""
-    return outline(data) if data[:3] == b"\xff\xd8\xff" else None
 
 
 def upright_pixels(image: Image.Image, channels: Channels) -> Pixels:
@@ -58,7 +65,7 @@ def upright_pixels(image: Image.Image, channels: Channels) -> Pixels:
 
     The image given is not changed. Raises `ImageError` where it cannot be loaded or converted.
     """
-    _require_pixels(*image.size)
+    require_pixels(*image.size)
     with _quiet():
         _load(image, f"image of mode {image.mode}")
         pixels = _pixels(image, f"image of mode {image.mode}", channels)
@@ -66,18 +73,32 @@ def upright_pixels(image: Image.Image, channels: Channels) -> Pixels:
     return pixels
 
 
-def _decode_jpeg(data: bytes, channels: Channels, max_pixels: int, found: Outline) -> Pixels | None:
+def _decode_jpeg(
+    data: bytes, channels: Channels, limits: DecodeLimits, taking: Taking, found: Outline
+) -> Pixels | None:
     """Return a JPEG's pixels as they are stored; None where Pillow must decide."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-        if colorspace in ("CMYK", "YCCK"):
-            return None
-        _check_size(width, height, max_pixels)
-        require_few_scans(data, found, width * height)
+    except (ValueError, MemoryError):
+        return None
+    if colorspace in ("CMYK", "YCCK"):
+        return None
+    require_jpeg(data, found, width, height, limits)
+    taking(memory_of_jpeg(found, width * height))
+    try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, channels)
     except (ValueError, MemoryError):  # also for what libjpeg only warns about
         return None
     return pixels
+
+
+def require_jpeg(
+    data: bytes, found: Outline, width: int, height: int, limits: DecodeLimits
+) -> None:
+    """Raise `ImageError` for a JPEG of that size which would be over a limit."""
+    limits.require_size(width, height)
+    require_few_scans(data, found, width * height)
+    limits.require_memory(memory_of_jpeg(found, width * height), len(data), width, height)
 
 
 def jpeg_orientation(data: bytes, found: Outline) -> object:
@@ -91,27 +112,49 @@ def jpeg_orientation(data: bytes, found: Outline) -> object:
         return 1  # simplejpeg could read it, so it goes on
 
 
-def _open_pixels(data: bytes, channels: Channels, max_pixels: int, found: Outline | None) -> Pixels:
+def _open_pixels(
+    data: bytes, channels: Channels, limits: DecodeLimits, taking: Taking, found: Outline | None
+) -> Pixels:
     name, plugin = format_of(data)
     if name == "TIFF":
         require_known_depth(data)
+    if found is None and (size := claimed_size(data)):
+        limits.require_size(*size)
+        least = memory_of(name, "RGB" if name == "WEBP" else "L", *size)
+        limits.require_memory(least, len(data), *size)
     with _quiet():
         image = _open(data, name, plugin)
-        _check_size(*image.size, max_pixels)
-        if found is not None:
-            require_few_scans(data, found, image.width * image.height)
+        _require(image, data, limits, taking, found)
         _load(image, name)
-        _check_size(*image.size, max_pixels)  # an icon may hold more than its header says
+        if name == "ICO":  # it may hold more than its header says
+            _require(image, data, limits, taking, found)
         pixels = _pixels(image, name, channels, data)
     warn_if_dark(image, pixels, data)
     return pixels
+
+
+def _require(
+    image: Image.Image,
+    data: bytes,
+    limits: DecodeLimits,
+    taking: Taking,
+    found: Outline | None,
+) -> None:
+    """Raise `ImageError` for an image whose pixels would be over a limit."""
+    limits.require_size(*image.size)
+    memory = memory_of(str(image.format), image.mode, *image.size)
+    if found is not None:
+        require_few_scans(data, found, image.width * image.height)
+        memory += memory_of_scans(found, image.width * image.height)
+    limits.require_memory(memory, len(data), *image.size)
+    taking(memory)
 
 
 def _pixels(image: Image.Image, name: str, channels: Channels, data: bytes = b"") -> Pixels:
     """Return the pixels of a loaded image upright; `data` are its file's bytes, if known."""
     orientation = _orientation(image)
     with _readable(name):
-        pixels = np.asarray(_to_rgb(image, data))
+        pixels = _rgb(image, data)
     return upright(pixels if channels == "RGB" else pixels[..., ::-1], orientation)
 
 
@@ -122,9 +165,13 @@ def _open(data: bytes, name: str, plugin: str) -> Image.Image:
     if name == "HEIC":
         with _readable(name):
             return cast(Image.Image, _heic_plugin().HeifImageFile(BytesIO(data)))
-    import_module(f"PIL.{plugin}ImagePlugin")
+    module = import_module(f"PIL.{plugin}ImagePlugin")
+    kind = getattr(module, f"{'Dib' if name == 'DIB' else plugin}ImageFile")
     with _readable(name):
-        return Image.open(BytesIO(data), formats=[name])
+        try:
+            return cast(Image.Image, kind(BytesIO(data)))  # Image.open has a limit of its own
+        except (SyntaxError, IndexError, TypeError, struct.error) as exc:
+            raise ImageError(f"the {name} header is corrupt or truncated") from exc
 
 
 def _heic_plugin() -> ModuleType:
@@ -137,24 +184,6 @@ def _heic_plugin() -> ModuleType:
 def _load(image: Image.Image, name: str) -> None:
     with _readable(name):
         image.load()
-
-
-def _require_pixels(width: int, height: int) -> None:
-    if not width or not height:
-        raise ImageError(f"an image of {width} x {height} has no pixels")
-
-
-def _check_size(width: int, height: int, max_pixels: int) -> None:
-    _require_pixels(width, height)
-    if max(width, height) > MAX_SIDE:
-        raise ImageError(
-            f"too many pixels: {width} x {height} has a side over the limit of {MAX_SIDE:,}"
-        )
-    if width * height > max_pixels:
-        raise ImageError(
-            f"too many pixels: {width} x {height} is over the limit of {max_pixels:,} "
-            "(a decompression bomb?)"
-        )
 
 
 def _orientation(image: Image.Image) -> object:
@@ -176,15 +205,22 @@ def upright(pixels: Pixels, orientation: object) -> Pixels:
     return pixels
 
 
-def _to_rgb(image: Image.Image, data: bytes) -> Image.Image:
-    if image.mode == "RGB":
-        return image
+def _rgb(image: Image.Image, data: bytes) -> Pixels:
+    """Return the pixels of an image of any mode, converted in strips, which saves memory."""
     if is_deep(image):
-        return eight_bits(image, data).convert("RGB")
+        image = eight_bits(image, data)
     if image.mode == "P" and "transparency" in image.info:
         image = image.copy()  # alpha is dropped, but Pillow would warn about it
         del image.info["transparency"]
-    return image.convert("RGB")
+    width, height = image.size
+    if width * height <= _STRIP:
+        return np.asarray(image.convert("RGB"))
+    pixels = np.empty((height, width, 3), np.uint8)
+    lines = max(1, _STRIP // width)
+    for top in range(0, height, lines):
+        strip = image.crop((0, top, width, min(top + lines, height)))
+        pixels[top : top + lines] = np.asarray(strip.convert("RGB"))
+    return pixels
 
 
 class _Silenced:
@@ -230,14 +266,10 @@ def _readable(name: str) -> Iterator[None]:
     """Turn whatever a parser raises on hostile data into an `ImageError` with the reason."""
     try:
         yield
-    except ImageError:
+    except (ImageError, MemoryError):
         raise
     except Image.DecompressionBombError as exc:
         raise ImageError(f"too many pixels, a decompression bomb? ({exc})") from exc
-    except UnidentifiedImageError as exc:
-        raise ImageError(f"the {name} header is corrupt or truncated") from exc
-    except MemoryError as exc:
-        raise ImageError(f"not enough memory to decode the {name}") from exc
     except Exception as exc:  # Pillow's parsers raise a dozen kinds
         raise ImageError(_reason(name, exc)) from exc
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from regnet.assumptions import without
 from regnet.conversion import InferencePrecision
+from regnet.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.errors import ModelError, ProtocolError
 from regnet.graph import add_logits, graph_metadata, read_graph
 from regnet.metadata import ModelMetadata
@@ -83,7 +84,8 @@ class Engine:
 
     `streams` is how many calls of `infer` run side by side, each on its share of the cores;
     1 gives one call all of them. `compiled_cache` is a folder for compiled models, which makes
-    later starts faster; None compiles anew. Raises `ModelError`.
+    later starts faster; None compiles anew. `limits` are those of decoding an image. Raises
+    `ModelError`.
     """
 
     def __init__(
@@ -93,6 +95,7 @@ class Engine:
         precision: InferencePrecision = "f32",
         streams: int = 1,
         compiled_cache: Path | None = None,
+        limits: DecodeLimits = DECODE_LIMITS,
     ) -> None:
         if precision not in get_args(InferencePrecision):
             raise ModelError(f"precision {precision!r} is none of {get_args(InferencePrecision)}")
@@ -100,7 +103,7 @@ class Engine:
             raise ModelError(f"{model.path}: is not an INT8 model; `regnet quantize` makes one")
         self.metadata = model.metadata
         self.streams = streams
-        self._compiled_cache = compiled_cache
+        self._compiled_cache, self._limits = compiled_cache, limits
         options: dict[str, Any] = {
             "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
             "NUM_STREAMS": streams,
@@ -120,8 +123,8 @@ class Engine:
         (H, W, 3) is RGB. Raises `ImageError`.
         """
         if self.metadata.preprocessing == "graph":
-            return rgb_pixels(image)
-        return crop_pixels(image, self.metadata.preprocess)
+            return rgb_pixels(image, limits=self._limits)
+        return crop_pixels(image, self.metadata.preprocess, limits=self._limits)
 
     def infer(self, pixels: Batch) -> NDArray[np.float32]:
         """Return the probabilities (N, classes) of N images, rows sum to 1.

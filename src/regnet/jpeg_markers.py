@@ -32,19 +32,26 @@ _MAX_STEPS: Final = 100_000
 class Outline(NamedTuple):
     """What stands before the first scan; `scan` is its offset, -1 if there is none.
 
-    `pixels` are claimed by the frame's header, 0 if there is none. `one_scan` tells that decoders
-    stop after the first scan; `has_app1` that there may be EXIF or XMP data, in doubt too.
+    `pixels` are claimed by the frame's header, 0 if there is none; `samples` are those of all its
+    components. `one_scan` tells that decoders stop after the first scan; `has_app1` that there may
+    be EXIF or XMP data, in doubt too.
     """
 
     scan: int
     pixels: int
+    samples: int
     one_scan: bool
     has_app1: bool
 
 
+def jpeg_outline(data: bytes) -> Outline | None:
+    """Return the outline of a JPEG, None for other data; raises `ImageError` if it is too long."""
+    return outline(data) if data[:3] == b"\xff\xd8\xff" else None
+
+
 def outline(data: bytes) -> Outline:
     """Return the outline of a JPEG; raises `ImageError` if it has too many segments or fill."""
-    at, end, fill, pixels, components, has_app1 = 2, len(data) - 3, 0, 0, 0, False
+    at, end, fill, pixels, samples, components, has_app1 = 2, len(data) - 3, 0, 0, 0, 0, False
     for _ in range(MAX_SEGMENTS):
         if at >= end or data[at] != 0xFF or data[at + 1] not in _PLAIN:
             has_app1, start = True, _next_marker(data, at)
@@ -54,21 +61,30 @@ def outline(data: bytes) -> Outline:
                     f"{MAX_FILL:,}"
                 )
             if start >= end:
-                return Outline(-1, pixels, False, True)
+                return Outline(-1, pixels, samples, False, True)
             at = start
         marker = data[at + 1]
         at += 2
         if marker == _SOS:
             one_scan = components > 0 and data[at + 2 : at + 3] == bytes([components])
-            return Outline(at - 2, pixels, one_scan, has_app1)
+            return Outline(at - 2, pixels, samples, one_scan, has_app1)
         if marker in _FRAMES:
             pixels = int.from_bytes(data[at + 3 : at + 5]) * int.from_bytes(data[at + 5 : at + 7])
-            components = int.from_bytes(data[at + 7 : at + 8]) if marker in _SEQUENTIAL else 0
+            components = int.from_bytes(data[at + 7 : at + 8])
+            samples = _samples(pixels, data[at + 9 : at + 8 + 3 * components : 3])
+            components = components if marker in _SEQUENTIAL else 0
         elif marker == _EXIF:
             has_app1 = True
         if marker not in _ALONE:
             at += (data[at] << 8 | data[at + 1]) or 2
     raise ImageError(f"over the limit of {MAX_SEGMENTS:,} segments before the scans of a JPEG")
+
+
+def _samples(pixels: int, factors: bytes) -> int:
+    """Return the samples of components with these factors: 4 bits across, 4 bits down."""
+    across, down = [each >> 4 for each in factors], [each & 15 for each in factors]
+    finest = max(across, default=1) * max(down, default=1)
+    return pixels * sum(a * d for a, d in zip(across, down, strict=True)) // max(1, finest)
 
 
 def _next_marker(data: bytes, at: int) -> int:

@@ -8,7 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from regnet.decode import MAX_PIXELS, Pixels, decode_pixels, upright_pixels
+from regnet.decode import Pixels, upright_pixels
+from regnet.decode_limits import DECODE_LIMITS, DecodeLimits
+from regnet.decoder import decode_elsewhere, decode_quick, decode_within
 from regnet.errors import ImageError
 from regnet.linear import linear_crop
 from regnet.protocol import Box, Channels, Preprocess, Size
@@ -36,22 +38,36 @@ def crop_pixels(
     preprocess: Preprocess,
     *,
     array_channels: Channels = "RGB",
-    max_pixels: int = MAX_PIXELS,
+    limits: DecodeLimits = DECODE_LIMITS,
 ) -> Crop:
     """Return the protocol's crop of one image: (crop, crop, 3) in `preprocess.channels`.
 
     It is uint8, but float32 on 0..255 where the interpolation is OpenCV's, which does not round.
     `image` is encoded bytes, a path, a Pillow image of any mode, or a uint8 array: (H, W, 3) or
-    (H, W, 4) in the order of `array_channels`, or grey (H, W). Safe to call from many threads.
+    (H, W, 4) in the order of `array_channels`, or grey (H, W). Encoded ones are decoded within
+    `limits`, those that may take long in another process. Safe to call from many threads.
     Raises `ImageError` with the reason.
     """
-    pixels = _upright(image, preprocess.channels, array_channels, max_pixels)
+    given = _encoded(image)
+    if isinstance(given, bytes):
+        pixels = decode_quick(given, preprocess.channels, limits)
+        if pixels is None:
+            return decode_elsewhere(given, preprocess, limits)
+    else:
+        pixels = _upright(given, preprocess.channels, array_channels, limits)
+    return crop_of(pixels, preprocess)
+
+
+def crop_of(pixels: Pixels, preprocess: Preprocess) -> Crop:
+    """Return the protocol's crop of pixels (H, W, 3) in the order of its channels."""
     return _part(pixels, preprocess, preprocess.crop_box(*_resized(pixels, preprocess)))
 
 
-def rgb_pixels(image: ImageLike, *, max_pixels: int = MAX_PIXELS) -> Pixels:
+def rgb_pixels(image: ImageLike, *, limits: DecodeLimits = DECODE_LIMITS) -> Pixels:
     """Return all pixels of one image, upright: uint8 (H, W, 3), RGB. Raises `ImageError`."""
-    return np.array(_upright(image, "RGB", "RGB", max_pixels), order="C")
+    given = _encoded(image)
+    pixels = _upright(given, "RGB", "RGB", limits)
+    return np.ascontiguousarray(pixels) if isinstance(given, bytes) else np.array(pixels, order="C")
 
 
 def stages(
@@ -59,18 +75,21 @@ def stages(
     preprocess: Preprocess,
     *,
     array_channels: Channels = "RGB",
-    max_pixels: int = MAX_PIXELS,
+    limits: DecodeLimits = DECODE_LIMITS,
 ) -> Stages:
     """Return the pixels after decode, resize and crop, to tell where two pipelines part.
 
     `cropped` equals `crop_pixels`, whose arguments these are; but here the whole image is resized,
-    so one whose resized pixels would be over `max_pixels` is an `ImageError` too.
+    so one whose resized pixels would take more than `limits.memory` is an `ImageError` too.
     """
-    pixels = _upright(image, preprocess.channels, array_channels, max_pixels)
+    pixels = _upright(_encoded(image), preprocess.channels, array_channels, limits)
     width, height = size = _resized(pixels, preprocess)
-    if width * height > max_pixels:
+    each = 12 if preprocess.interpolation == "opencv-linear" else 3
+    if each * width * height > limits.memory:
         raise ImageError(
-            f"too many pixels: resized to {width} x {height} it is over the limit of {max_pixels:,}"
+            f"too many pixels: resized to {width} x {height} they take "
+            f"{each * width * height / 1e6:,.0f} MB of memory, over the limit of "
+            f"{limits.memory / 1e6:,.0f} MB (--max-memory)"
         )
     left, top, right, bottom = preprocess.crop_box(*size)
     resized = _part(pixels, preprocess, (0, 0, width, height))
@@ -91,22 +110,32 @@ def _part(pixels: Pixels, preprocess: Preprocess, box: Box) -> Crop:
     return resize_crop(pixels, size=size, box=box, interpolation=preprocess.interpolation)
 
 
-def _upright(
-    image: ImageLike, channels: Channels, array_channels: Channels, max_pixels: int
-) -> Pixels:
-    """Return an image's pixels as a view (H, W, 3) in the order of `channels`."""
-    if isinstance(image, Image.Image):
-        return upright_pixels(image, channels)
-    if isinstance(image, np.ndarray):
-        return _from_array(image, flipped=channels != array_channels)
+def _encoded(image: ImageLike) -> bytes | NDArray[Any] | Image.Image:
+    """Return the bytes of an encoded image, and other images as they are."""
+    if isinstance(image, Image.Image | np.ndarray | bytes):
+        return image
     if isinstance(image, str | Path):
-        image = _read(Path(image))
-    if isinstance(image, bytes | bytearray | memoryview):
-        return decode_pixels(bytes(image), channels, max_pixels=max_pixels)
+        return _read(Path(image))
+    if isinstance(image, bytearray | memoryview):
+        return bytes(image)
     raise ImageError(
         f"cannot read an image from {type(image).__name__}: "
         "give bytes, a path, a uint8 array or a Pillow image"
     )
+
+
+def _upright(
+    image: bytes | NDArray[Any] | Image.Image,
+    channels: Channels,
+    array_channels: Channels,
+    limits: DecodeLimits,
+) -> Pixels:
+    """Return an image's pixels as a view (H, W, 3) in the order of `channels`."""
+    if isinstance(image, bytes):
+        return decode_within(image, channels, limits)
+    if isinstance(image, Image.Image):
+        return upright_pixels(image, channels)
+    return _from_array(image, flipped=channels != array_channels)
 
 
 def _read(path: Path) -> bytes:

@@ -12,10 +12,19 @@ import typer
 
 from regnet.cli.classify_ray import classify_on_ray, require_folder
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track, utf8_stdout
-from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
+from regnet.cli.options import (
+    CacheDir,
+    CheckpointEntry,
+    MaxDecode,
+    MaxMemory,
+    Mirrors,
+    Offline,
+    library,
+)
 from regnet.cli.progress import download_display
 from regnet.cli.ray_option import Ray, RayCommand
 from regnet.conversion import InferencePrecision
+from regnet.decode_limits import DecodeLimits
 from regnet.errors import DownloadError, LicenceError, OutputError
 from regnet.library import Library
 from regnet.output_file import part_of
@@ -165,6 +174,8 @@ def classify(
             show_default=False,
         ),
     ] = None,
+    max_memory: MaxMemory = 2000,
+    max_decode: MaxDecode = 8,
     entry: CheckpointEntry = None,
     cache_dir: CacheDir = None,
     offline: Offline = False,
@@ -172,6 +183,7 @@ def classify(
 ) -> None:
     """Classify the sources and exit with 0, or 1 if some failed."""
     models = library(cache_dir, offline, mirror, entry)
+    limits = DecodeLimits(memory=max_memory * 1_000_000, seconds=max_decode)
     if ray is not None:
         folder = require_folder(output, format, offline=offline)
         with interruptible():
@@ -191,6 +203,7 @@ def classify(
                 workers=workers,
                 price=price,
                 offline=offline,
+                limits=limits,
             )
         raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
     file = Path(output) if output is not None else None
@@ -214,6 +227,7 @@ def classify(
             compiled_cache=models.compiled,
             offline=offline,
             name=model,
+            limits=limits,
         )
         results = classifier.stream(
             sources,

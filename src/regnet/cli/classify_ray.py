@@ -6,6 +6,7 @@ from pathlib import Path
 from regnet.addresses import is_local_address, without_secrets
 from regnet.cli.console import Advance, counter, say
 from regnet.conversion import InferencePrecision
+from regnet.decode_limits import DecodeLimits
 from regnet.errors import OutputError
 from regnet.result import Wanted
 from regnet.writers import OutputFormat
@@ -47,6 +48,7 @@ def classify_on_ray(
     workers: int | None,
     price: float | None,
     offline: bool,
+    limits: DecodeLimits,
 ) -> int:
     """Classify the sources into the folder, say what came of it, and return how many failed."""
     from regnet.classify import Classifier
@@ -65,6 +67,7 @@ def classify_on_ray(
         cpus_per_worker=cpus_per_worker,
         workers=workers,
         offline=offline,
+        limits=limits,
     )
     with connected(address) as cluster, ExitStack() as stack:
         bar = _Bar(stack)

@@ -33,6 +33,11 @@ CheckpointEntry = Annotated[
     ),
 ]
 
+MaxMemory = Annotated[
+    int, typer.Option(min=1, help="MB of memory for decoding one image; a small file has less")
+]
+MaxDecode = Annotated[float, typer.Option(min=0.01, help="Seconds for decoding one image")]
+
 Model = Annotated[str, typer.Argument(help="The model, see above", show_default=False)]
 LabelledPhotos = Annotated[
     str, typer.Argument(help="Labelled photos, see above", show_default=False)

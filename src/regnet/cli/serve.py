@@ -8,7 +8,15 @@ from typing import Annotated
 import typer
 
 from regnet.cli.console import in_utf8, say
-from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
+from regnet.cli.options import (
+    CacheDir,
+    CheckpointEntry,
+    MaxDecode,
+    MaxMemory,
+    Mirrors,
+    Offline,
+    library,
+)
 from regnet.conversion import InferencePrecision
 from regnet.errors import ServeError
 from regnet.serving.auth import read_token
@@ -71,9 +79,8 @@ def serve(
     max_request_pixels: Annotated[
         float, typer.Option(min=0.001, help="Millions of pixels of one request, else 413")
     ] = 200,
-    max_decode: Annotated[
-        float, typer.Option(min=0.01, help="Seconds for decoding one image, else 422")
-    ] = 10,
+    max_decode: MaxDecode = 10,
+    max_memory: MaxMemory = 2000,
     max_batch: Annotated[int, typer.Option(min=1, help="Images in one request, else 413")] = 64,
     queue: Annotated[
         int, typer.Option(min=1, help="Images of a model waiting or running, else 429")
@@ -112,6 +119,7 @@ def serve(
         body=max_body << 20,
         pixels=round(max_pixels * 1e6),
         request_pixels=round(max_request_pixels * 1e6),
+        decode_memory=max_memory * 1_000_000,
         decode_seconds=max_decode,
         batch=max_batch,
         queue=queue,

@@ -15,6 +15,7 @@ from regnet.cluster.plan import local_places, partitions
 from regnet.cluster.session import Cluster
 from regnet.cluster.worker import ModelFiles, Settings, Worker, read_model_files
 from regnet.conversion import InferencePrecision
+from regnet.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.errors import ClusterError, MissingExtraError, OutputError, RegNetError
 from regnet.metadata import ModelMetadata
 from regnet.result import Wanted
@@ -41,6 +42,7 @@ class Batch:
     cpus_per_worker: int = 1
     workers: int | None = None
     offline: bool = False
+    limits: DecodeLimits = DECODE_LIMITS
 
     def workers_of(self, cluster: Cluster) -> int:
         """Return how many workers there are to be. Raises `ClusterError` where none has room."""
@@ -125,6 +127,7 @@ def classify_batch(
         batch_size=batch.batch_size,
         cpus=batch.cpus_per_worker,
         places=local_places(batch.sources),
+        limits=batch.limits,
     )
     with open_output(folder, _identity(batch, metadata, model.sha256)) as output:
         found = output.finished()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from regnet.cluster.entries import jobs, unpack
 from regnet.conversion import InferencePrecision
+from regnet.decode_limits import DecodeLimits
 from regnet.errors import ClusterError
 from regnet.files import temporary_folder
 from regnet.result import Wanted
@@ -51,6 +52,7 @@ class Settings:
     batch_size: int
     cpus: int
     places: tuple[str, ...]
+    limits: DecodeLimits
     version: str = TOOL_VERSION
 
 
@@ -143,4 +145,9 @@ def _engine(model: ModelFiles, settings: Settings) -> "Engine":
         path = folder / f"{model.name}.xml"
         path.write_bytes(model.xml)
         path.with_suffix(".bin").write_bytes(model.weights)
-        return Engine(read_model(path), precision=settings.precision, streams=settings.cpus)
+        return Engine(
+            read_model(path),
+            precision=settings.precision,
+            streams=settings.cpus,
+            limits=settings.limits,
+        )

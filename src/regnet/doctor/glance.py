@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regnet.data.sources import Item
-from regnet.decode import MAX_PIXELS, decode_pixels, jpeg_orientation, jpeg_outline, upright
+from regnet.decode import jpeg_orientation, require_jpeg, upright
+from regnet.decode_limits import DECODE_LIMITS
+from regnet.decoder import decode_within
 from regnet.errors import ImageError
-from regnet.jpeg_markers import require_few_scans
+from regnet.jpeg_markers import jpeg_outline
 
 Grey = NDArray[np.uint8]
 
@@ -68,7 +70,7 @@ def _decoded(data: bytes) -> tuple[Grey, tuple[int, int]]:
     """Return an image upright and grey, a JPEG at a fraction of its size, and its full size."""
     if (scaled := _scaled_jpeg(data)) is not None:
         return scaled
-    pixels = decode_pixels(data, "RGB")
+    pixels = decode_within(data, "RGB", DECODE_LIMITS)
     grey = Image.fromarray(np.ascontiguousarray(pixels)).convert("L")
     return np.asarray(grey), grey.size
 
@@ -80,9 +82,7 @@ def _scaled_jpeg(data: bytes) -> tuple[Grey, tuple[int, int]] | None:
         return None
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
-        if width * height > MAX_PIXELS:
-            return None
-        require_few_scans(data, found, width * height)
+        require_jpeg(data, found, width, height, DECODE_LIMITS)
         grey = simplejpeg.decode_jpeg(data, "GRAY", min_height=_ENOUGH, min_width=_ENOUGH)
     except (ValueError, MemoryError):
         return None

@@ -1,22 +1,20 @@
 """Photos that may take long to decode, in processes that can be ended."""
 
 import asyncio
-import json
-import sys
-from asyncio.subprocess import DEVNULL, PIPE, Process
+from dataclasses import replace
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
+from regnet.decode_limits import TOO_LONG
+from regnet.decoder import Decoder, Room
 from regnet.errors import ImageError
 from regnet.parallel import cores
 from regnet.protocol import Preprocess
-from regnet.serving.decode_process import LENGTHS
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import TooLate
 
-TOO_LONG: Final = "decoding took longer than the limit of"
+_NICE: Final = 5  # other photos go first
 
 
 class Decoders:
@@ -28,8 +26,9 @@ class Decoders:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._free: asyncio.Queue[Process | None] = asyncio.Queue()
-        self._running: set[Process] = set()
+        self._free: asyncio.Queue[Decoder | None] = asyncio.Queue()
+        self._running: set[Decoder] = set()
+        self._room = Room(cores() * limits.decode_memory)  # for one photo of each
         for _ in range(cores()):
             self._free.put_nowait(None)
 
@@ -40,32 +39,33 @@ class Decoders:
 
         `deadline` is by the loop's clock. Raises `TooLate` at the deadline.
         """
-        asked = {"preprocess": preprocess and preprocess.to_dict(), "max_pixels": max_pixels}
-        process, answered = await self._next(deadline), False
+        limits = replace(self._limits.decoding, pixels=max_pixels)
+        decoder = await self._next(deadline) or self._started()
+        answered = False
         try:
-            process = process or await self._started()
             async with asyncio.timeout_at(min(deadline, self._latest())):
-                found = await _exchange(process, json.dumps(asked).encode(), photo)
-            answered = True
+                found = await asyncio.to_thread(
+                    decoder.pixels, photo, preprocess, limits, self._room
+                )
+            answered = decoder.alive
             return found
         except TimeoutError as exc:
             if asyncio.get_running_loop().time() >= deadline:
                 raise self._too_late() from exc
-            return ImageError(f"{TOO_LONG} {self._limits.decode_seconds:g} s")
-        except (asyncio.IncompleteReadError, OSError):
-            return ImageError("its decoder ended without an answer")
+            return ImageError(f"{TOO_LONG} {limits.seconds:g} s (--max-decode)")
         finally:  # also if whoever asked has gone
-            if process is not None and not answered:
-                self._end(process)
-            self._free.put_nowait(process if answered else None)
+            if not answered:
+                self._running.discard(decoder)
+                decoder.kill()
+            self._free.put_nowait(decoder if answered else None)
 
     async def close(self) -> None:
         """End all processes."""
-        for process in list(self._running):
-            self._end(process)
-            await process.wait()
+        for decoder in self._running:
+            decoder.end()
+        self._running.clear()
 
-    async def _next(self, deadline: float) -> Process | None:
+    async def _next(self, deadline: float) -> Decoder | None:
         """Return a free process, None if it is to be started."""
         try:
             async with asyncio.timeout_at(deadline):
@@ -80,32 +80,7 @@ class Decoders:
         seconds = self._limits.seconds
         return TooLate(f"not answered within the limit of {seconds:g} s", limit="seconds")
 
-    async def _started(self) -> Process:
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "regnet.serving.decode_process"),
-            stdin=PIPE,
-            stdout=PIPE,
-            stderr=DEVNULL,  # libraries of some formats write there
-        )
-        self._running.add(process)
-        return process
-
-    def _end(self, process: Process) -> None:
-        self._running.discard(process)
-        if process.returncode is None:
-            process.kill()
-
-
-async def _exchange(process: Process, asked: bytes, photo: bytes) -> NDArray[Any] | ImageError:
-    """Send a photo to a process and return its answer."""
-    assert process.stdin is not None
-    assert process.stdout is not None
-    process.stdin.write(LENGTHS.pack(len(asked), len(photo)) + asked)
-    process.stdin.write(photo)
-    await process.stdin.drain()
-    head, size = LENGTHS.unpack(await process.stdout.readexactly(LENGTHS.size))
-    answer = json.loads(await process.stdout.readexactly(head))
-    data = await process.stdout.readexactly(size)
-    if "error" in answer:
-        return ImageError(answer["error"])
-    return np.frombuffer(data, answer["dtype"]).reshape(answer["shape"])
+    def _started(self) -> Decoder:
+        decoder = Decoder(nice=_NICE)
+        self._running.add(decoder)
+        return decoder

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, fields
 
+from regnet.decode_limits import DecodeLimits
 from regnet.errors import LimitError, shown
 
 
@@ -18,6 +19,8 @@ class Limits:
     """Of one image, by its header, before it is decoded."""
     request_pixels: int = 200_000_000
     """Of all images of one request, by their headers."""
+    decode_memory: int = 2_000_000_000
+    """Bytes of memory for decoding one image; a small file has less, see `DecodeLimits`."""
     decode_seconds: float = 10.0
     """For decoding one image that may take long; then its decoder is ended."""
     batch: int = 64
@@ -38,6 +41,13 @@ class Limits:
                     f"the limit {most}={getattr(self, most)} is below {least}="
                     f"{getattr(self, least)}: a request that is allowed could never be taken"
                 )
+
+    @property
+    def decoding(self) -> DecodeLimits:
+        """Those of one image."""
+        return DecodeLimits(
+            memory=self.decode_memory, seconds=self.decode_seconds, pixels=self.pixels
+        )
 
     def _require_positive(self, name: str, *, whole: bool) -> None:
         value = getattr(self, name)

@@ -17,7 +17,7 @@ _STATUSES = {
     408: "The body did not arrive in time (limit seconds)",
     413: "Too many bytes (limit body) or images (limit batch)",
     415: "The body is of a kind that is not taken",
-    422: "The images or numbers cannot be used; over the limit pixels, or unreadable",
+    422: "The images or numbers cannot be used; over a limit of decoding, or unreadable",
     429: "Too much waits already (limit queue or queue_bytes); Retry-After says when to come back",
     503: "The model or the server is not ready, or it stops",
     504: "The time was over before its turn came (limit seconds)",

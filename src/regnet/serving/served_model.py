@@ -12,18 +12,19 @@ from numpy.typing import NDArray
 
 from regnet.answer import Answer
 from regnet.conversion import InferencePrecision
+from regnet.decode_limits import TOO_LONG, TOO_MUCH
 from regnet.engine import Engine, read_model
 from regnet.errors import ImageError
 from regnet.metadata import ModelMetadata
 from regnet.parallel import BATCH_SIZE, cores
+from regnet.photo_cost import Cost, cost_of
 from regnet.preprocess import crop_pixels, rgb_pixels
 from regnet.result import Prediction, Wanted
 from regnet.serving.batching import Batcher, Done
 from regnet.serving.batching import Observer as Observer
 from regnet.serving.batching import Timing as Timing
-from regnet.serving.decoders import TOO_LONG, Decoders
+from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
-from regnet.serving.photo_cost import Cost, cost_of
 from regnet.serving.refusals import BadRequest, TooLarge, Unprocessable
 from regnet.serving.statistics import Statistics
 
@@ -297,11 +298,11 @@ class ServedModel:
     def _pixels(self, given: Given | ImageError) -> NDArray[Any] | ImageError:
         if not isinstance(given, bytes):
             return given
-        most = self.limits.pixels
+        limits = self.limits.decoding
         try:
             if self.metadata.preprocessing == "graph":
-                return rgb_pixels(given, max_pixels=most)
-            return crop_pixels(given, self.metadata.preprocess, max_pixels=most)
+                return rgb_pixels(given, limits=limits)
+            return crop_pixels(given, self.metadata.preprocess, limits=limits)
         except ImageError as exc:
             return exc
 
@@ -345,6 +346,8 @@ def limit_of(prediction: Prediction) -> str | None:
 def _limit(error: str) -> str | None:
     if error.startswith(TOO_LONG):
         return "decode_seconds"
+    if TOO_MUCH in error:
+        return "decode_memory"
     return "pixels" if error.startswith("too many pixels") else None
 
 

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.data.labelled import LabelledItem
-from regnet.decode import decode_pixels
+from regnet.decode_limits import DECODE_LIMITS
+from regnet.decoder import decode_within
 from regnet.errors import ImageError
 from regnet.notices import about
 from regnet.parallel import cores, in_order
@@ -92,7 +93,7 @@ class Photos:
         item = self.items[number]
         try:
             with about(item.source):
-                return _shrunk(decode_pixels(item.read(), "BGR"), self._short_side)
+                return _shrunk(decode_within(item.read(), "BGR", DECODE_LIMITS), self._short_side)
         except ImageError as exc:
             return Unreadable(item.source, str(exc))
 

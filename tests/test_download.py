@@ -1,10 +1,12 @@
 """The downloader against a real server: nothing wrong accepted, nothing right fetched twice."""
 
+import contextlib
 import hashlib
 import json
 import os
 import random
 import shutil
+import socket
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,8 +16,10 @@ from typing import Any
 
 import httpx
 import local_server as behave
+import numpy as np
 import pytest
 from local_server import LocalServer
+from zoo_weights import TINY, weights_of
 
 from regnet.errors import DownloadError, IntegrityError, LicenceError, OfflineError
 from regnet.http import Lines, Patience, content_length, content_range, unsatisfied_total
@@ -27,8 +31,8 @@ from regnet.zoo.events import Event
 from regnet.zoo.transfer import Terms
 
 NAME = "weights.pyth"
-CONTENT = random.Random(1).randbytes(300_000)
-OTHER = random.Random(2).randbytes(300_000)
+CONTENT = weights_of(TINY, 1)
+OTHER = weights_of(TINY, 2)
 
 
 @pytest.fixture
@@ -61,7 +65,7 @@ def card_of(*servers: LocalServer, **facts: Any) -> Card:
     file = WeightsFile(
         name=NAME, urls=tuple(s.url(NAME) for s in servers), **(facts if facts else known)
     )
-    return replace(card_by_name("regnetx-200mf"), file=file)
+    return replace(card_by_name("regnetx-200mf"), spec=TINY, file=file)
 
 
 def unhashed(*servers: LocalServer) -> Card:
@@ -226,7 +230,7 @@ def test_the_next_mirror_goes_on_where_the_first_died(
     path = download(card_of(server, second), cache_dir=tmp_path, terms=terms)
     assert path.read_bytes() == CONTENT
     assert [r.range for r in second.log] == ["bytes=200000-"]
-    assert second.sent == 100_000
+    assert second.sent == len(CONTENT) - 200_000
 
 
 def test_without_a_hash_another_mirror_starts_anew(
@@ -505,7 +509,7 @@ def test_a_wrong_size_is_refused_before_anything_is_fetched(
     server: LocalServer, terms: Terms, tmp_path: Path
 ) -> None:
     server.files[NAME] = CONTENT + CONTENT
-    with pytest.raises(IntegrityError, match="its size is 600,000 bytes, not 300,000"):
+    with pytest.raises(IntegrityError, match=f"{2 * len(CONTENT):,} bytes, not {len(CONTENT):,}"):
         download(card_of(server), cache_dir=tmp_path, terms=terms)
     assert leftovers(tmp_path) == []
 
@@ -514,7 +518,7 @@ def test_more_bytes_than_the_size_are_an_integrity_error(
     server: LocalServer, terms: Terms, tmp_path: Path
 ) -> None:
     server.script = [behave.chunked(b"!")]
-    with pytest.raises(IntegrityError, match="sends more than 300,000 bytes"):
+    with pytest.raises(IntegrityError, match=f"sends more than {len(CONTENT):,} bytes"):
         download(card_of(server), cache_dir=tmp_path, terms=terms)
 
 
@@ -820,7 +824,7 @@ def test_a_full_disk_is_noticed_before_the_transfer(
 ) -> None:
     free = shutil.disk_usage(tmp_path)._replace(free=300_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
-    with pytest.raises(DownloadError, match=r"too full: 300,000 bytes needed.*--cache-dir"):
+    with pytest.raises(DownloadError, match=r"too full: 358,018 bytes needed.*--cache-dir"):
         download(card_of(server), cache_dir=tmp_path, terms=terms)
     assert leftovers(tmp_path) == []
 
@@ -851,6 +855,161 @@ def test_progress_says_how_much_is_left(server: LocalServer, tmp_path: Path) -> 
     assert progress
     assert all(e.total == len(CONTENT) and e.seconds_left is not None for e in progress)
     assert sorted(e.bytes for e in progress) == [e.bytes for e in progress]
+
+
+# --- what lies in the way ---------------------------------------------------------------------
+
+
+def put_in_the_way(path: Path, what: str, precious: Path) -> None:
+    path.unlink(missing_ok=True)
+    if what == "pipe":
+        os.mkfifo(path)
+    elif what == "socket":
+        with socket.socket(socket.AF_UNIX) as bound, contextlib.chdir(path.parent):
+            bound.bind(path.name)
+    elif what == "hard link":
+        path.hardlink_to(precious)
+    elif what == "link to nothing":
+        path.symlink_to(precious.with_name("none"))
+    elif what == "link to a folder":
+        path.symlink_to(precious.parent)
+    else:
+        path.symlink_to("/dev/zero" if what == "link to a device" else precious)
+
+
+IN_THE_WAY = ["pipe", "socket", "hard link", "link", "link to nothing", "link to a folder"]
+
+
+@pytest.mark.parametrize("end", [".part", ".part.json", ".lock", ".json", "/../known-hashes.json"])
+@pytest.mark.parametrize("what", [*IN_THE_WAY, "link to a device"])
+def test_what_is_no_file_of_ours_is_not_opened(
+    server: LocalServer, terms: Terms, tmp_path: Path, end: str, what: str
+) -> None:
+    precious = tmp_path / "home" / "precious"
+    precious.parent.mkdir()
+    precious.write_bytes(b"precious")
+    final = tmp_path / "weights" / "regnetx-200mf" / NAME
+    if end == ".part.json":
+        interrupted(server, unhashed(server), tmp_path)
+    final.parent.mkdir(parents=True, exist_ok=True)
+    path = final.with_name(f"{NAME}{end}") if end[0] == "." else final.parent / end[1:]
+    put_in_the_way(path, what, precious)
+    if end[0] == "/":  # it holds hashes, so that it is not removed
+        with pytest.raises(DownloadError, match=r"known-hashes\.json: .*restore or remove it"):
+            download(unhashed(server), cache_dir=tmp_path, terms=terms)
+    else:
+        path = download(unhashed(server), cache_dir=tmp_path, terms=terms)
+        assert path.read_bytes() == CONTENT
+        assert sorted(p.name for p in path.parent.iterdir()) == [
+            NAME,
+            f"{NAME}.json",
+            f"{NAME}.lock",
+        ]
+        assert all(p.is_file() and not p.is_symlink() for p in path.parent.iterdir())
+    assert [p.name for p in precious.parent.iterdir()] == ["precious"]
+    assert precious.read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize("end", [".part", ".part.json", ".lock", ".json", ""])
+def test_a_folder_in_the_way_is_named(
+    server: LocalServer, terms: Terms, tmp_path: Path, end: str
+) -> None:
+    (tmp_path / "weights" / "regnetx-200mf" / f"{NAME}{end}" / "kept").mkdir(parents=True)
+    with pytest.raises(DownloadError, match=rf"(folder is in the way|directory).*{NAME}{end}'"):
+        download(card_of(server), cache_dir=tmp_path, terms=terms)
+    assert (tmp_path / "weights" / "regnetx-200mf" / f"{NAME}{end}" / "kept").is_dir()
+
+
+def test_a_pipe_instead_of_the_weights_is_not_read(
+    server: LocalServer, terms: Terms, tmp_path: Path
+) -> None:
+    path = download(card_of(server), cache_dir=tmp_path, terms=terms)
+    put_in_the_way(path, "pipe", tmp_path)
+    assert cached_file(card_of(server), cache_dir=tmp_path) is None
+    assert download(card_of(server), cache_dir=tmp_path, terms=terms).read_bytes() == CONTENT
+
+
+# --- files whose hash nobody published --------------------------------------------------------
+
+
+def test_of_a_file_without_hash_the_tensors_are_looked_at(
+    server: LocalServer, terms: Terms, tmp_path: Path
+) -> None:
+    events: list[Event] = []
+    for _ in range(2):
+        download(unhashed(server), cache_dir=tmp_path, terms=terms, on_event=events.append)
+    (looked,) = [event for event in events if event.event == "looked"]
+    assert looked.message is not None
+    assert looked.message.startswith("nobody published a hash of this file: its tensors are those")
+    download(card_of(server), cache_dir=tmp_path / "b", terms=terms, on_event=events.append)
+    assert [event.event for event in events].count("looked") == 1
+
+
+PAGE = b"<!DOCTYPE html><html>Please log in</html>" * 10_000
+NOT_FINITE = weights_of(TINY, 1, zipped=False).replace(np.ones(24, "<f4").tobytes(), b"\xff" * 96)
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (PAGE, "it is a web page"),
+        (b"", "it is empty"),
+        (random.Random(1).randbytes(300_000), "neither a PyTorch nor a safetensors file"),
+        (CONTENT[:300_000], "truncated or corrupt"),
+        (weights_of(TINY, 1, zipped=False)[:300_000], "truncated or corrupt"),
+        (CONTENT[:99_999] + b"!" + CONTENT[100_000:], "fails its checksum"),
+        (weights_of(replace(TINY, d=4), 1), "the file holds"),
+        (weights_of(TINY.with_classes(10), 1), "1000 classes asked, the file has 10"),
+        (NOT_FINITE, "not finite"),
+    ],
+    ids=["page", "empty", "noise", "cut", "cut pickle", "damaged", "other", "classes", "NaN"],
+)
+def test_of_files_without_hash_the_wrong_ones_are_left_for_the_next_mirror(
+    server: LocalServer,
+    second: LocalServer,
+    terms: Terms,
+    tmp_path: Path,
+    content: bytes,
+    problem: str,
+) -> None:
+    server.files[NAME] = content
+    with pytest.raises(IntegrityError, match=problem):
+        download(unhashed(server), cache_dir=tmp_path, terms=terms)
+    assert leftovers(tmp_path) == []
+    path = download(unhashed(server, second), cache_dir=tmp_path, terms=terms)
+    assert path.read_bytes() == CONTENT
+    (tmp_path / "elsewhere").write_bytes(content)
+    with pytest.raises(IntegrityError, match="is not the file of regnetx-200mf"):
+        import_file(unhashed(server), tmp_path / "elsewhere", cache_dir=tmp_path / "b")
+
+
+def test_without_torch_only_the_format_is_looked_at(
+    server: LocalServer,
+    second: LocalServer,
+    terms: Terms,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("regnet.zoo.look.find_spec", lambda name: None)
+    events: list[Event] = []
+    for content in (PAGE, CONTENT[:300_000]):
+        server.files[NAME] = content
+        with pytest.raises(IntegrityError):
+            download(unhashed(server), cache_dir=tmp_path, terms=terms)
+    download(unhashed(second), cache_dir=tmp_path, terms=terms, on_event=events.append)
+    assert "because torch is not installed" in str(events[-2].message)
+
+
+@pytest.mark.parametrize("make", [card_of, prefixed, unhashed])
+@pytest.mark.parametrize("wrong", [CONTENT[:-1] + b"!", OTHER, bytes(len(CONTENT))])
+def test_a_damaged_part_of_full_length_is_fetched_again_in_the_same_run(
+    server: LocalServer, terms: Terms, tmp_path: Path, make: Any, wrong: bytes
+) -> None:
+    interrupted(server, make(server), tmp_path)
+    part = tmp_path / "weights" / "regnetx-200mf" / f"{NAME}.part"
+    part.write_bytes(wrong)
+    assert download(make(server), cache_dir=tmp_path, terms=terms).read_bytes() == CONTENT
+    assert [r.range for r in server.log] == [None]
 
 
 # --- everything at random ---------------------------------------------------------------------

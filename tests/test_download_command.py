@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import random
 import signal
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import pytest
 import typer
 from local_server import LocalServer
 from typer.testing import CliRunner, Result
+from zoo_weights import weights_of
 
 from regnet.cli.download import register
 from regnet.errors import LicenceError, UnknownModelError
@@ -23,9 +23,10 @@ from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import card_by_name
 from regnet.zoo.download import download
 
-# Big enough to pass for the weights of these two, whose hashes nobody published.
-CONTENT = random.Random(5).randbytes(14_000_000)
+# Nobody published the hashes of these two.
 NAMES = ("regnetx-200mf", "regnety-200mf")
+CONTENTS = {name: weights_of(card_by_name(name).build_spec(), 5, size=3_000_000) for name in NAMES}
+CONTENT = CONTENTS[NAMES[0]]
 
 
 def file_of(name: str) -> WeightsFile:
@@ -38,7 +39,7 @@ def file_of(name: str) -> WeightsFile:
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LocalServer]:
     with LocalServer() as server:
         for name in NAMES:
-            server.files[file_of(name).name] = CONTENT
+            server.files[file_of(name).name] = CONTENTS[name]
         monkeypatch.setenv("REGNET_MIRROR", server.base)
         yield server
 
@@ -65,17 +66,19 @@ def test_paths_are_printed_and_nothing_is_fetched_twice(server: LocalServer, cac
         result = run(*NAMES, "regnetx_002", "--jobs", "2")
         assert result.exit_code == 0, result.output
         assert sorted(result.stdout.split()) == [path_of(cache, name) for name in NAMES]
-    assert server.sent == 2 * len(CONTENT)
+    assert server.sent == sum(map(len, CONTENTS.values()))
     assert run("regnet?-200mf", "--offline", "--verify").exit_code == 0
-    assert server.sent == 2 * len(CONTENT)
+    assert server.sent == sum(map(len, CONTENTS.values()))
 
 
 def test_without_a_terminal_lines_say_what_is_fetched(server: LocalServer) -> None:
     result = run(NAMES[0])
     host = server.base.removeprefix("http://")
     assert result.stderr.splitlines() == [
-        f"{NAMES[0]}: downloading 14.0 MB from {host}",
-        f"{NAMES[0]}: downloaded 14.0 MB",
+        f"{NAMES[0]}: downloading {len(CONTENT) / 1e6:.1f} MB from {host}",
+        f"{NAMES[0]}: nobody published a hash of this file: its tensors are those of {NAMES[0]}; "
+        "its hash holds for later downloads",
+        f"{NAMES[0]}: downloaded {len(CONTENT) / 1e6:.1f} MB",
     ]
     assert run(NAMES[0]).stderr == ""
 
@@ -97,7 +100,7 @@ def test_events_are_json_lines(server: LocalServer, cache: Path) -> None:
     result = run(NAMES[0], "--progress", "json")
     events = [json.loads(line) for line in result.stdout.splitlines()]
     happenings = [event["event"] for event in events if event["event"] != "progress"]
-    assert happenings == ["start", "retry", "start", "done"]
+    assert happenings == ["start", "retry", "start", "looked", "done"]
     assert all(event["model"] == NAMES[0] for event in events)
     assert events[-1]["path"] == path_of(cache, NAMES[0])
     assert events[-1]["bytes"] == events[-1]["total"] == len(CONTENT)
@@ -150,9 +153,10 @@ def test_from_takes_a_file_and_holds_later_downloads_to_it(
     server: LocalServer, cache: Path, tmp_path: Path
 ) -> None:
     source = tmp_path / "fetched elsewhere"
-    source.write_bytes(CONTENT[:-1])
+    source.write_bytes(weights_of(card_by_name(NAMES[0]).build_spec(), 6))
     result = run("--from", str(source), NAMES[0])
     assert (result.exit_code, result.stdout.strip()) == (0, path_of(cache, NAMES[0]))
+    assert "nobody published a hash of this file" in result.stderr
     Path(path_of(cache, NAMES[0])).unlink()
     mirror_only = ["--progress", "none", NAMES[0]]
     server.script = []

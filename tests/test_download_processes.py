@@ -2,7 +2,6 @@
 
 import hashlib
 import os
-import random
 import signal
 import subprocess
 import sys
@@ -13,17 +12,19 @@ from pathlib import Path
 import local_server as behave
 import pytest
 from local_server import LocalServer
+from zoo_weights import TINY, weights_of
 
 from regnet.zoo.catalogue import card_by_name
 from regnet.zoo.download import import_file
 
 NAME = "weights.pyth"
-CONTENT = random.Random(4).randbytes(2_000_000)
+CONTENT = weights_of(TINY, 4, size=2_000_000)
 
 CLIENT = """
 import sys
 from dataclasses import replace
 from pathlib import Path
+from regnet.spec import RegNetSpec
 from regnet.zoo.card import WeightsFile
 from regnet.zoo.catalogue import card_by_name
 from regnet.zoo.download import download
@@ -35,7 +36,8 @@ def record(event):
         print(event.event, file=file)
 
 file = WeightsFile(name="weights.pyth", urls=(url,), sha384=sha384 or None)
-card = replace(card_by_name("regnetx-200mf"), file=file)
+tiny = RegNetSpec(d=3, w0=24, wa=24.0, wm=2.2, g=8)
+card = replace(card_by_name("regnetx-200mf"), spec=tiny, file=file)
 print(download(card, cache_dir=cache, on_event=record))
 """
 
@@ -162,6 +164,7 @@ def test_killed_imports_leave_one_file_that_the_next_one_takes_away(tmp_path: Pa
         os.close(writing)
         assert len(list(folder.glob(".*"))) == 1
     source = tmp_path / "fetched elsewhere"
-    source.write_bytes(bytes(11_000_000))
-    import_file(card_by_name("regnetx-200mf"), source, cache_dir=cache)
+    card = card_by_name("regnetx-200mf")
+    source.write_bytes(weights_of(card.build_spec(), 1))
+    import_file(card, source, cache_dir=cache)
     assert list(folder.glob(".*")) == []

@@ -1,7 +1,6 @@
 """The command `regnet models`."""
 
 import json
-import random
 from pathlib import Path
 from types import ModuleType
 from typing import get_args
@@ -9,6 +8,7 @@ from typing import get_args
 import pytest
 import typer
 from typer.testing import CliRunner
+from zoo_weights import weights_of
 
 from regnet.cli import download, models
 from regnet.cli.models import register
@@ -66,8 +66,9 @@ def test_json_is_an_object_for_one_name_and_a_list_else() -> None:
 
 def test_what_is_cached_is_shown(tmp_path: Path) -> None:
     source = tmp_path / "fetched elsewhere"
-    source.write_bytes(random.Random(6).randbytes(11_000_000))
-    path = import_file(card_by_name("regnetx-200mf"), source, cache_dir=tmp_path)
+    card = card_by_name("regnetx-200mf")
+    source.write_bytes(weights_of(card.build_spec(), 6))
+    path = import_file(card, source, cache_dir=tmp_path)
     arguments = ("--cache-dir", str(tmp_path))
     assert row(run(*arguments), "regnetx-200mf")[-1] == "yes"
     assert row(run(*arguments), "regnetx-400mf")[-1] != "yes"

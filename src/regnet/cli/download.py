@@ -165,7 +165,7 @@ def _importer(
         raise DownloadError(f"--from {file}: no such file")
 
     def fetch(card: Card) -> Path:
-        path = import_file(card, file, cache_dir=cache_dir)
+        path = import_file(card, file, cache_dir=cache_dir, on_event=on_event)
         on_event(Event(event="done", model=card.name, path=str(path), bytes=path.stat().st_size))
         return path
 

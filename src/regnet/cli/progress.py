@@ -57,7 +57,7 @@ class _Lines:
         self._hosts: dict[str, str] = {}
 
     def show(self, event: Event) -> None:
-        if event.event in ("retry", "waiting"):
+        if event.event in ("retry", "waiting", "looked"):
             say(_trouble(event))
         elif event.event == "start":
             self._start(event)
@@ -88,7 +88,7 @@ class _Bars:
             self._show(event)
 
     def _show(self, event: Event) -> None:
-        if event.event in ("retry", "waiting"):
+        if event.event in ("retry", "waiting", "looked"):
             say(_trouble(event))
         elif event.event == "start" and event.model not in self._bars:
             self._add(event.model)

@@ -7,12 +7,20 @@ be killed at any moment: the next run goes on from where it was.
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
 from regnet.addresses import without_secrets
 from regnet.cache import cache_dir as default_cache_dir
-from regnet.errors import DownloadError, IntegrityError, LicenceError, OfflineError
+from regnet.errors import (
+    DownloadError,
+    IntegrityError,
+    LicenceError,
+    OfflineError,
+    WeightsError,
+)
 from regnet.http import Lines
 from regnet.retry import FinalError
 from regnet.zoo.card import Card, WeightsFile
@@ -24,6 +32,7 @@ from regnet.zoo.record import (
     Digests,
     Hasher,
     SeenHashes,
+    clear_way,
     forget_record,
     hash_file,
     new_record,
@@ -47,6 +56,9 @@ def download(
     terms: Terms | None = None,
 ) -> Path:
     """Return the verified file of a card's weights, fetched if it is not in the cache.
+
+    Of a file whose hash nobody published the tensors are compared with the card's network, before
+    its own hash is recorded for later downloads; the last event says so.
 
     `mirrors` are addresses of folders that are tried first, then those in $REGNET_MIRROR
     (separated by spaces), then the card's own. `verify` hashes a cached file instead of
@@ -90,22 +102,28 @@ def cached_file(
     return _Place(card, cache_dir).verified(again=verify)
 
 
-def import_file(card: Card, path: str | Path, *, cache_dir: str | Path | None = None) -> Path:
+def import_file(
+    card: Card,
+    path: str | Path,
+    *,
+    cache_dir: str | Path | None = None,
+    on_event: OnEvent = ignore,
+) -> Path:
     """Return the cached copy of a card's weights, taken from a file once that is verified.
 
-    Where no hash was published, the file's own is recorded and holds for later downloads.
+    A file whose hash nobody published is looked into, as by `download`.
     Raises `IntegrityError` where it is not the card's file, `DownloadError` where it cannot be
     read or the cache not be written.
     """
-    place = _Place(card, cache_dir)
+    place, reporter = _Place(card, cache_dir), Reporter(card.name, on_event)
     with ExitStack() as stack:
         try:
             reading = stack.enter_context(Path(path).open("rb"))
         except OSError as exc:
             raise DownloadError(f"cannot read {path}: {exc}") from exc
         stack.enter_context(place.usable())
-        stack.enter_context(place.lock(Reporter(card.name, ignore)))
-        return _import(place, reading)
+        stack.enter_context(place.lock(reporter))
+        return _import(place, reading, reporter)
 
 
 def forget_hash(card: Card, *, cache_dir: str | Path | None = None) -> bool:
@@ -149,6 +167,8 @@ class _Place:
         """Return the file if it is there and right; hashed where its record does not vouch."""
         try:
             stat = self.path.stat()
+            if not (S_ISREG(stat.st_mode) or S_ISDIR(stat.st_mode)):
+                return None  # a pipe or a device is not opened
             record = read_record(self.path)
             expected = self.seen.expected(self.card)
             known = record is not None and expected.problem(record.digests) is None
@@ -187,7 +207,9 @@ class _Place:
         from filelock import FileLock, Timeout
 
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(f"{self.path}.lock")
+        path = self.path.with_name(f"{self.path.name}.lock")
+        clear_way(path)
+        lock = FileLock(path)
         try:
             lock.acquire(timeout=0)
         except Timeout:
@@ -248,7 +270,15 @@ def _fetch(
         part = stack.enter_context(Part(place.path))
         expected = place.seen.expected(place.card)
         for url in urls:
-            transfer = Transfer(url, part, expected, lines=lines, terms=terms, reporter=reporter)
+            transfer = Transfer(
+                url,
+                part,
+                expected,
+                lines=lines,
+                terms=terms,
+                reporter=reporter,
+                look=partial(_looked, place.card, reporter),
+            )
             try:
                 transfer.run()
             except FinalError as exc:
@@ -257,6 +287,19 @@ def _fetch(
             else:
                 return _finish(place, part, without_secrets(url))
     raise _all_failed(place, failures)
+
+
+def _looked(card: Card, reporter: Reporter, path: Path) -> str | None:
+    """Look into a file of a card whose hash nobody published; return what is wrong with it."""
+    from regnet.zoo.look import look_into
+
+    try:
+        found = look_into(path, card)
+    except WeightsError as exc:
+        return str(exc)
+    what = "nobody published a hash of this file"
+    reporter.send("looked", message=f"{what}: {found}; its hash holds for later downloads")
+    return None
 
 
 def _finish(place: _Place, part: Part, url: str) -> Path:
@@ -286,13 +329,16 @@ def _ways_on(place: _Place) -> str:
     )
 
 
-def _import(place: _Place, reading: BinaryIO) -> Path:
+def _import(place: _Place, reading: BinaryIO, reporter: Reporter) -> Path:
     """Copy an open file into the place, which is locked: what a killed run left is overwritten."""
     expected, source = place.seen.expected(place.card), Path(reading.name)
     temporary = place.path.with_name(f".{place.path.name}.import")
     try:
         found = _copy(reading, temporary)
-        if problem := expected.problem(found):
+        problem = expected.problem(found)
+        if not problem and not expected.hashed:
+            problem = _looked(place.card, reporter, temporary)
+        if problem:
             raise IntegrityError(f"{source} is not the file of {place.card.name}: {problem}")
         url = source.resolve().as_uri()
         place.seen.remember(place.card, found, url=url)
@@ -306,6 +352,7 @@ def _import(place: _Place, reading: BinaryIO) -> Path:
 def _copy(reading: BinaryIO, target: Path) -> Digests:
     """Copy an open file to the disk and return the digests of what was copied."""
     hasher = Hasher()
+    clear_way(target)
     with target.open("wb") as writing:
         ensure_space(target.parent, os.fstat(reading.fileno()).st_size)
         while chunk := reading.read(CHUNK):

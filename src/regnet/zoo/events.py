@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Happening = Literal["waiting", "start", "progress", "retry", "done", "failed"]
+Happening = Literal["waiting", "start", "progress", "retry", "looked", "done", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,7 +13,8 @@ class Event:
     """One step of a download: `bytes` of `total` are here, `seconds_left` at the present rate.
 
     "waiting" (another process is fetching the file), "start" (a server answered), "progress"
-    (ten times a second at most), "retry" (`message` says why), "done" (`path`), "failed".
+    (ten times a second at most), "retry" (`message` says why), "looked" (nobody published a hash of
+    the file, so that it was looked into: `message`), "done" (`path`), "failed".
     """
 
     event: Happening

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from regnet.zoo.record import Digests, Hasher, hash_file, read_json, write_json
+from regnet.zoo.record import Digests, Hasher, clear_way, hash_file, read_json, write_json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,18 +34,19 @@ class Part:
     """The file `<name>.part` and, beside it, its origin as JSON.
 
     Every byte goes to the system at once, so that what a killed process received is still there.
-    `pieces` counts the responses (or earlier runs) that the bytes came from. As a context manager
-    it leaves no empty part behind. Raises `OSError`.
+    `mixed` tells whether the bytes are of several responses, or of an earlier run. As a context
+    manager it leaves no empty part behind. Raises `OSError`.
     """
 
     def __init__(self, final: Path) -> None:
         self.path = final.with_name(f"{final.name}.part")
         self._origin_path = final.with_name(f"{final.name}.part.json")
+        clear_way(self.path)
         self.origin = read_json(self._origin_path, Origin)
         self._hasher = Hasher()
-        if self.origin is not None and self.path.is_file():
+        if self.origin is not None and self.path.exists():
             self._hasher = hash_file(self.path)
-        self.pieces = 1 if self.size else 0
+        self.mixed = self.size > 0
         self._stream = self.path.open("ab" if self.size else "wb", buffering=0)
 
     def __enter__(self) -> Self:
@@ -93,7 +94,7 @@ class Part:
         self._origin_path.unlink(missing_ok=True)
         self.origin = None
         self._hasher = Hasher()
-        self.pieces = 0
+        self.mixed = False
 
     def finish(self, final: Path) -> None:
         """Give the complete file its final name, once it is on the disk."""

@@ -1,8 +1,10 @@
 """What is known of files of weights: hashes, records beside them, and hashes seen before."""
 
+import errno
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -148,13 +150,29 @@ def _record_path(file: Path) -> Path:
     return file.with_name(f"{file.name}.json")
 
 
+def clear_way(path: Path) -> None:
+    """Remove what lies at a path of ours but is no file of this one name: it is never opened.
+
+    That is a link, a pipe, a socket, a device. Raises `OSError` that names it if it is a folder.
+    """
+    with suppress(FileNotFoundError):
+        found = path.lstat()
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(errno.EISDIR, "a folder is in the way: remove it", str(path))
+        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+            path.unlink()
+
+
 def write_json(path: Path, values: Any) -> None:
     """Write JSON, atomically. Raises `OSError`."""
+    clear_way(path)
     write_whole(path, json_bytes(values, indent=1) + b"\n")
 
 
 def read_json(path: Path, kind: type[T]) -> T | None:
     """Return the dataclass in a JSON file; None without it, or where its fields are not right."""
+    if not path.is_file():  # reading a pipe would wait for ever
+        return None
     with suppress(OSError, ValueError, TypeError, RecursionError):
         return from_plain(kind, json.loads(path.read_text("utf-8")))
     return None
@@ -214,7 +232,9 @@ class SeenHashes:
 
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{self._path}.lock"):
+            lock = self._path.with_name(f"{self._path.name}.lock")
+            clear_way(lock)
+            with FileLock(lock):
                 before = self._read()
                 hashes = dict(before)
                 yield hashes
@@ -224,10 +244,12 @@ class SeenHashes:
             raise DownloadError(f"cannot write {self._path}: {exc}") from exc
 
     def _read(self) -> dict[str, Any]:
-        try:
-            hashes = json.loads(self._path.read_text("utf-8"))
-        except FileNotFoundError:
+        if not os.path.lexists(self._path):
             return {}
+        try:
+            if not self._path.is_file():
+                raise ValueError("it is no file")
+            hashes = json.loads(self._path.read_text("utf-8"))
         except (OSError, ValueError, RecursionError) as exc:
             raise DownloadError(self._unreadable(str(exc))) from exc
         if not isinstance(hashes, dict) or not all(_is_seen(seen) for seen in hashes.values()):

@@ -1,6 +1,7 @@
 """One file from one mirror into a part: resumed, retried, and checked at the end."""
 
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 
 GIB = 1 << 30
 SPARE_DISK = 16 << 20
+Look = Callable[[Path], str | None]
+"""Tells what is wrong with a file of which no hash was published."""
+
 ADVANCE = 1 << 20
 """Bytes that a broken response must have added for the count of failures to start anew."""
 
@@ -62,6 +66,7 @@ class Transfer:
         lines: Lines,
         terms: Terms,
         reporter: Reporter,
+        look: Look,
     ) -> None:
         self._url = url
         self._shown = without_secrets(url)
@@ -70,20 +75,28 @@ class Transfer:
         self._lines = lines
         self._terms = terms
         self._reporter = reporter
+        self._look = look
         self._received = 0  # bytes, in all attempts
 
     def run(self) -> None:
         """Complete the part and check it. Raises `FinalError` where this mirror cannot."""
+        if not self._expected.hashed and self._is_complete():
+            self._part.clear()  # nothing tells whether the bytes of an earlier run are still right
         self._complete()
-        problem = self._expected.problem(self._part.digests)
-        if problem and self._part.pieces > 1:
+        problem = self._problem()
+        if problem and self._part.mixed:
             self._tell(f"{problem}; it came in pieces: once more from the start")
             self._part.clear()
             self._complete()
-            problem = self._expected.problem(self._part.digests)
+            problem = self._problem()
         if problem:
             self._part.clear()
             raise FinalError(problem, integrity=True)
+
+    def _problem(self) -> str | None:
+        """Return what is wrong with the complete part; without a hash, by a look into it."""
+        wrong = self._expected.problem(self._part.digests)
+        return wrong if wrong or self._expected.hashed else self._look(self._part.path)
 
     def _complete(self) -> None:
         """Try until the part is as long as the file."""
@@ -230,7 +243,7 @@ class Transfer:
         part = self._part
         most = self._expected.size or total or self._terms.limit
         self._reporter.start(self._shown, part.size, self._expected.size or total)
-        part.pieces += 1
+        part.mixed = part.size > 0
         for chunk in response.iter_raw():
             if part.size + len(chunk) > most:
                 part.clear()

@@ -108,6 +108,13 @@ def write_whole(path: Path, data: bytes) -> None:
         file.write(data)
 
 
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write bytes to an open file; the system has them when this returns. Raises `OSError`."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(descriptor, rest) :]
+
+
 def open_stream(path: Path) -> BinaryIO | None:
     """Open what is written as it is: an open stream (/dev/stdout), a pipe or a device.
 

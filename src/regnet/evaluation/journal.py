@@ -16,6 +16,7 @@ import numpy as np
 
 from regnet.errors import OutputError
 from regnet.evaluation.scoring import Scored
+from regnet.files import write_all
 
 _HEAD: Final = struct.Struct("<II")  # length and CRC-32 of what follows
 _LONGEST: Final = 256 << 20  # bytes of a record: a damaged length must not fill the memory
@@ -66,9 +67,8 @@ class Journal:
         self._file.close()
 
     def _write(self, payload: bytes) -> None:
-        rest = memoryview(_HEAD.pack(len(payload), zlib.crc32(payload)) + payload)
-        while rest:
-            rest = rest[self._file.write(rest) :]
+        record = _HEAD.pack(len(payload), zlib.crc32(payload)) + payload
+        write_all(self._file.fileno(), record)
 
     def _read(self) -> bytes | None:
         """Return the next record; None at the end, or where it is torn."""

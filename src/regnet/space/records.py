@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from regnet.errors import OutputError, SpaceError, SpecError, shown
-from regnet.files import is_stream
+from regnet.files import is_stream, write_all
 from regnet.json_text import json_bytes
 from regnet.spec import Spec, spec_from_dict, spec_to_dict
 
@@ -227,7 +227,7 @@ class RecordFile:
         with self._writing(), _locked(self._file):
             size = self._mend()
             try:
-                _write_all(self._file, line)
+                write_all(self._file, line)
             except OSError:
                 os.ftruncate(self._file, size)
                 raise
@@ -241,7 +241,7 @@ class RecordFile:
         tail = os.pread(self._file, size - start, start)
         rest = tail[tail.rfind(b"\n") + 1 :]
         if rest and _is_whole(rest):
-            _write_all(self._file, b"\n")
+            write_all(self._file, b"\n")
             return size + 1
         os.ftruncate(self._file, size - len(rest))
         return size - len(rest)
@@ -270,9 +270,3 @@ def _locked(file: int) -> Iterator[None]:
         yield
     finally:
         fcntl.flock(file, fcntl.LOCK_UN)
-
-
-def _write_all(file: int, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[os.write(file, rest) :]

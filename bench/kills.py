@@ -1,0 +1,372 @@
+"""Kills of runs that write: does the same command go on, to the same result, leaving nothing?
+
+    python bench/kills.py [FLOW ...] [--most 0] [--seed 1] [--ray]
+
+A flow is a command in a process of its own (forked, so that it begins at once). Its steps are the
+calls that change the disk: before, after and, of a write, in the middle of each the process kills
+itself, by SIGKILL and by SIGTERM. Then the same command runs again, and what it leaves is compared
+with what a run leaves that nothing killed. `--most` takes that many kills of each flow at random,
+0 all. The cluster's partitions are computed in the driver itself, whose death is the question; with
+--ray on two nodes. The last line is one JSON object; the exit status is 1 where something was lost.
+"""
+
+import argparse
+import hashlib
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "tests"))
+
+SIGNALS = (signal.SIGKILL, signal.SIGTERM)
+CALLS = ("fsync", "replace", "rename", "mkdir", "rmdir", "unlink", "remove", "ftruncate")
+SEED = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """A command: how it is run in a folder, its status, and what is the same each time it is.
+
+    `result` gives JSON values; `leaves` are patterns of files of which there may be more.
+    """
+
+    work: Callable[[Path], None]
+    result: Callable[[Path], Any]
+    status: int = 0
+    volatile: tuple[str, ...] = ()
+
+
+class Steps:
+    """Counts the calls that change the disk; kills this process at the one chosen."""
+
+    def __init__(self, log: Path, kill_at: int, number: int) -> None:
+        self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        self._kill_at, self._number = kill_at, number
+        self._process, self._lock, self._done = os.getpid(), threading.Lock(), 0
+        self._write = os.write
+
+    def patch(self) -> None:
+        """Let the system's calls tell."""
+        for name in CALLS:
+            setattr(os, name, self._told(name, getattr(os, name)))
+        os.write = self._torn
+
+    def _told(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
+        def told(*arguments: Any, **options: Any) -> Any:
+            self._step(f"before {name}")
+            result = call(*arguments, **options)
+            self._step(f"after {name}")
+            return result
+
+        return told
+
+    def _torn(self, descriptor: int, data: Any) -> int:
+        if descriptor <= 2 or not os.path.isfile(f"/proc/self/fd/{descriptor}"):
+            return self._write(descriptor, data)
+        self._step("before write")
+        data = memoryview(data)
+        done = self._write(descriptor, data[: len(data) // 2])
+        self._step("amid write")
+        done += self._write(descriptor, data[done:])
+        self._step("after write")
+        return done
+
+    def _step(self, name: str) -> None:
+        if os.getpid() != self._process:
+            return
+        with self._lock:
+            self._done += 1
+            self._write(self._log, f"{name}\n".encode())
+            last = self._done == self._kill_at
+        if last:
+            os.kill(self._process, self._number)
+
+
+def forked(flow: Flow, folder: Path, kill_at: int = 0, number: int = 0) -> tuple[int, str]:
+    """Run a flow in a process; return its status (of a killed one, less than 0) and messages."""
+    folder.mkdir(exist_ok=True)
+    (folder / "tmp").mkdir(exist_ok=True)
+    log = folder.with_suffix(".steps")
+    said = folder.with_suffix(".said")
+    process = os.fork()
+    if not process:
+        status = 99
+        try:
+            _standard(said)
+            os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")
+            os.chdir(folder)
+            Steps(log, kill_at, number).patch()
+            flow.work(folder)
+            status = 0
+        except SystemExit as exc:
+            status = exc.code if isinstance(exc.code, int) else 98
+        except BaseException:  # noqa: BLE001
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+    _, ended = os.waitpid(process, 0)
+    return os.waitstatus_to_exitcode(ended), said.read_text("utf-8", "replace")
+
+
+def _standard(path: Path) -> None:
+    """Write standard output and error to a file."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    sys.stdout = os.fdopen(os.dup(1), "w")
+    sys.stderr = os.fdopen(os.dup(2), "w")
+
+
+def files(flow: Flow, folder: Path) -> set[str]:
+    """Return the names of the files and folders in a folder that are always the same."""
+    names = (str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return {n for n in names if not any(re.search(pattern, n) for pattern in flow.volatile)}
+
+
+def killed(name: str, flow: Flow, place: Path, most: int, chance: random.Random) -> dict[str, Any]:
+    """Kill a flow again and again; return what came of it."""
+    whole = place / "whole"
+    status, said = forked(flow, whole)
+    if status != flow.status:
+        raise SystemExit(f"{name}: ended with {status}:\n{said}")
+    expected, there = flow.result(whole), files(flow, whole)
+    steps = whole.with_suffix(".steps").read_text().splitlines()
+    kills = [(at, number) for at in range(1, len(steps) + 1) for number in SIGNALS]
+    if most and most < len(kills):
+        kills = sorted(chance.sample(kills, most))
+    found = {s.name: {"kills": 0, "identical": 0, "leftovers": 0} for s in SIGNALS}
+    for at, number in kills:
+        folder = place / f"{at}-{number.name}"
+        counts = found[number.name]
+        first, heard = forked(flow, folder, at, number)
+        again, said = forked(flow, folder)
+        left = files(flow, folder) ^ there if again == flow.status else {"?"}
+        same = again == flow.status and flow.result(folder) == expected
+        counts["kills"] += first != flow.status
+        counts["identical"] += same and first != flow.status
+        counts["leftovers"] += len(left)
+        wrong = first not in (-number, 130 if number == signal.SIGTERM else -number, flow.status)
+        if wrong or not same or left:
+            print(f"{name}: {number.name} {steps[at - 1]} ({at}): {first}, then {again}, {left}")
+            print(heard, said, sep="\n--- again:\n")
+            counts["wrong"] = counts.get("wrong", 0) + 1
+        shutil.rmtree(folder)
+    return {"steps": len(steps), "fsyncs": steps.count("before fsync"), **found}
+
+
+def command(*words: object) -> Callable[[Path], None]:
+    """Return what runs a command of regnet."""
+
+    def work(folder: Path) -> None:
+        from regnet.cli import main
+
+        sys.argv = ["regnet", *map(str, words)]
+        main()
+
+    return work
+
+
+def digests(*names: str) -> Callable[[Path], list[str]]:
+    """Return what gives the names and hashes of a folder's files."""
+
+    def result(folder: Path) -> list[str]:
+        found = sorted(path for name in names for path in folder.glob(name))
+        return [f"{p.name} {hashlib.sha256(p.read_bytes()).hexdigest()}" for p in found]
+
+    return result
+
+
+def download_flow(place: Path, stack: ExitStack) -> Flow:
+    """Fetch a file whose hash was published from a server of this process."""
+    from local_server import LocalServer
+
+    from regnet.zoo.card import WeightsFile
+    from regnet.zoo.catalogue import card_by_name
+    from regnet.zoo.download import download
+
+    server = stack.enter_context(LocalServer())
+    content = server.files["w.pyth"] = random.Random(SEED).randbytes(300_000)
+    sha384 = hashlib.sha384(content).hexdigest()
+    file = WeightsFile(name="w.pyth", urls=(server.url("w.pyth"),), sha384=sha384)
+    card = replace(card_by_name("regnetx-200mf"), file=file)
+
+    def work(folder: Path) -> None:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
+        try:
+            download(card, cache_dir=folder / "cache")
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return Flow(work=work, result=digests("cache/weights/*/w.pyth"))
+
+
+def evaluation_flow(place: Path, stack: ExitStack) -> Flow:
+    """Evaluate the bundled model on photos, with every prediction and a report."""
+    from labelled_photos import write_labelled_photos
+
+    import regnet.cli.evaluate
+    import regnet.evaluation.evaluate
+    import regnet.evaluation.predictions_file
+    import regnet.report.evaluation  # noqa: F401
+
+    write_labelled_photos(place / "photos", each=24)
+    (place / "photos" / "n02124075" / "broken.png").write_bytes(b"no photo")
+    words = ("bundled", place / "photos", "--subset", "--cache-dir", "cache", "--json")
+    outputs = ("--predictions", "rows.jsonl", "--html", "report.html")
+
+    def result(folder: Path) -> list[str]:
+        line = folder.with_suffix(".said").read_text().split("\n{")[-1].splitlines()[0]
+        values = json.loads("{" + line)
+        values.pop("speed")
+        return [*digests("rows.jsonl")(folder), json.dumps(values)]
+
+    return Flow(work=command("evaluate", *words, *outputs), result=result, status=1)
+
+
+def sweep_flow(place: Path, stack: ExitStack) -> Flow:
+    """Train three networks of a sweep, the last of which fails."""
+    from photo_folders import write_photos
+
+    import regnet.cli.space
+    import regnet.cli.space_sweep
+    import regnet.space.sweep
+    import regnet.space.sweep_run  # noqa: F401
+    from regnet.spec import AnyNetSpec, Stage, spec_to_dict
+
+    write_photos(place / "photos", 12)
+    small = AnyNetSpec(stem_width=8, stem_stride=1, stages=(Stage(1, 8, 8), Stage(1, 16, 8)))
+    wide = replace(small, stem_width=16)
+    deep = replace(small, stages=tuple(Stage(1, 8, 8) for _ in range(8)))
+    specs = (json.dumps(spec_to_dict(spec)) + "\n" for spec in (small, wide, deep))
+    (place / "specs.jsonl").write_text("".join(specs))
+
+    def result(folder: Path) -> list[dict[str, Any]]:
+        lines = (folder / "records.jsonl").read_text().splitlines()
+        return [json.loads(line) | {"seconds": 0, "started": ""} for line in lines]
+
+    words = (place / "specs.jsonl", "--data", place / "photos", "--epochs", 1, "--batch", 16)
+    output = ("--resolution", 16, "-o", "records.jsonl")
+    return Flow(work=command("space", "sweep", *words, *output), result=result, status=1)
+
+
+def training_flow(place: Path, stack: ExitStack) -> Flow:
+    """Train a small network for two epochs, as a supervisor asks: with --resume from the first."""
+    from photo_folders import write_photos
+
+    import regnet.cli.train
+    import regnet.convert
+    import regnet.report.training
+    import regnet.training.session  # noqa: F401
+    from regnet.spec import AnyNetSpec, Stage, spec_to_dict
+
+    write_photos(place / "photos", 12)
+    small = AnyNetSpec(stem_width=8, stem_stride=1, stages=(Stage(1, 8, 8), Stage(1, 16, 8)))
+    (place / "spec.json").write_text(json.dumps(spec_to_dict(small)))
+    words = (place / "photos", "--model", place / "spec.json", "--crop", 16, "--batch", 16)
+    whole = digests("run/weights.safetensors", "run/*.xml", "run/*.bin", "run/recipe.toml")
+
+    def result(folder: Path) -> list[str]:
+        rows = (folder / "run" / "metrics.csv").read_text().splitlines()
+        timed = {i for i, name in enumerate(rows[0].split(",")) if re.search("second|_per_s", name)}
+        cells = ([c for i, c in enumerate(row.split(",")) if i not in timed] for row in rows)
+        return [*whole(folder), *map(",".join, cells)]
+
+    return Flow(
+        work=command("train", *words, "--epochs", 2, "--resume", "-o", "run"),
+        result=result,
+        volatile=(r"tensorboard/\w+/",),
+    )
+
+
+def cluster_flow(place: Path, stack: ExitStack, *, address: str | None = None) -> Flow:
+    """Classify photos in four partitions: at an address of a Ray, else in the driver itself."""
+    import ray
+    import ray.data
+
+    import regnet.cli.classify
+    import regnet.classify
+    from regnet.cluster import batch, session
+    from regnet.cluster.worker import LocalWorker
+    from regnet.samples import sample_photos
+
+    photos = [*sample_photos(), *sample_photos(), place / "missing"]
+    words = (*photos, "-m", "bundled", "--partition-images", 2, "-o", "out")
+    classify = command("classify", *words, "--ray", address or "local")
+
+    @contextmanager
+    def no_cluster(address: str) -> Iterator[session.Cluster]:
+        yield session.Cluster(address, 1, 1, 0)
+
+    def rows(todo: Any, model: Any, settings: Any, workers: int) -> Iterator[dict[str, Any]]:
+        worker = LocalWorker(model, settings)
+        for table in todo.refs:
+            (row,) = table.to_pylist()
+            yield {"number": row["number"], **worker.partition(row["packed"])}
+
+    def alone(folder: Path) -> None:
+        session.connected, batch._rows, ray.put = no_cluster, rows, lambda value: value
+        classify(folder)
+
+    return Flow(
+        work=classify if address else alone,
+        result=digests("out/*.parquet", "out/*.json"),
+        status=1,
+    )
+
+
+FLOWS = {
+    "cluster": cluster_flow,
+    "sweep": sweep_flow,
+    "training": training_flow,
+    "evaluation": evaluation_flow,
+    "download": download_flow,
+}
+
+
+def main() -> int:
+    """Run and print; return the exit status."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("flows", nargs="*", metavar="FLOW", help=", ".join(FLOWS))
+    parser.add_argument("--most", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--ray", action="store_true")
+    options = parser.parse_args()
+    os.environ["OMP_NUM_THREADS"] = "1"
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+        for name in options.flows or FLOWS:
+            place = Path(folder, name)
+            place.mkdir()
+            more = {}
+            if options.ray and name == "cluster":
+                from ray_cluster import two_nodes
+
+                more = {"address": stack.enter_context(two_nodes())}
+            flow = FLOWS[name](place, stack, **more)
+            chance = random.Random(options.seed)
+            found[name] = killed(name, flow, place, options.most, chance)
+            print(name, json.dumps(found[name]), flush=True)
+    kinds = [flow[number.name] for flow in found.values() for number in SIGNALS]
+    total = {key: sum(kind[key] for kind in kinds) for key in ("kills", "identical", "leftovers")}
+    print(json.dumps({**found, "total": total}))
+    good = total["kills"] == total["identical"] and not total["leftovers"]
+    return 0 if good and not any("wrong" in kind for kind in kinds) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

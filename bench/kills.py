@@ -1,13 +1,15 @@
-"""Kills of runs that write: does the same command go on, to the same result, leaving nothing?
+"""Kills of runs that write, and damage to what they left: the same command must go on.
 
     python bench/kills.py [FLOW ...] [--most 0] [--seed 1] [--ray]
 
 A flow is a command in a process of its own (forked, so that it begins at once). Its steps are the
 calls that change the disk: before, after and, of a write, in the middle of each the process kills
 itself, by SIGKILL and by SIGTERM. Then the same command runs again, and what it leaves is compared
-with what a run leaves that nothing killed. `--most` takes that many kills of each flow at random,
-0 all. The cluster's partitions are computed in the driver itself, whose death is the question; with
---ray on two nodes. The last line is one JSON object; the exit status is 1 where something was lost.
+with what a run leaves that nothing killed. After more kills a file that the next run goes on from
+is cut, emptied or filled with zeros: the command goes on, or names the file and says in one line
+what to do. `--most` takes that many kills of each flow at random, those in fsync first; 0 all. The
+cluster's partitions are computed in the driver itself, whose death is the question; with --ray on
+two nodes. The last line is one JSON object; the exit status is 1 where something was lost.
 """
 
 import argparse
@@ -23,8 +25,9 @@ import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -40,13 +43,15 @@ SEED = 3
 class Flow:
     """A command: how it is run in a folder, its status, and what is the same each time it is.
 
-    `result` gives JSON values; `leaves` are patterns of files of which there may be more.
+    `result` gives JSON values; `volatile` are patterns of files of which there may be more, `state`
+    those of files that a run goes on from.
     """
 
     work: Callable[[Path], None]
     result: Callable[[Path], Any]
     status: int = 0
     volatile: tuple[str, ...] = ()
+    state: tuple[str, ...] = ()
 
 
 class Steps:
@@ -109,11 +114,14 @@ def forked(flow: Flow, folder: Path, kill_at: int = 0, number: int = 0) -> tuple
             os.environ["TMPDIR"] = tempfile.tempdir = str(folder / "tmp")
             os.chdir(folder)
             Steps(log, kill_at, number).patch()
-            flow.work(folder)
+            try:
+                flow.work(folder)
+            finally:
+                folder.with_suffix(".modules").write_text("\n".join(sys.modules))
             status = 0
         except SystemExit as exc:
             status = exc.code if isinstance(exc.code, int) else 98
-        except BaseException:  # noqa: BLE001
+        except BaseException:
             traceback.print_exc()
         finally:
             sys.stdout.flush()
@@ -140,33 +148,67 @@ def files(flow: Flow, folder: Path) -> set[str]:
 
 def killed(name: str, flow: Flow, place: Path, most: int, chance: random.Random) -> dict[str, Any]:
     """Kill a flow again and again; return what came of it."""
-    whole = place / "whole"
-    status, said = forked(flow, whole)
+    status, said = forked(flow, place / "first")
     if status != flow.status:
         raise SystemExit(f"{name}: ended with {status}:\n{said}")
+    for module in (place / "first.modules").read_text().splitlines():
+        with suppress(Exception):
+            import_module(module)  # once here, for all that are forked
+    whole = place / "whole"
+    forked(flow, whole)
     expected, there = flow.result(whole), files(flow, whole)
     steps = whole.with_suffix(".steps").read_text().splitlines()
+    count = max(2, most // 10) if most else len(steps) // 5
+    damage = damaged(name, flow, place, len(steps), count, chance)
     kills = [(at, number) for at in range(1, len(steps) + 1) for number in SIGNALS]
-    if most and most < len(kills):
-        kills = sorted(chance.sample(kills, most))
+    if most:
+        chance.shuffle(kills)
+        kills.sort(key=lambda kill: "fsync" not in steps[kill[0] - 1])
+        kills = kills[:most]
     found = {s.name: {"kills": 0, "identical": 0, "leftovers": 0} for s in SIGNALS}
     for at, number in kills:
         folder = place / f"{at}-{number.name}"
         counts = found[number.name]
         first, heard = forked(flow, folder, at, number)
         again, said = forked(flow, folder)
-        left = files(flow, folder) ^ there if again == flow.status else {"?"}
+        left = files(flow, folder) - there if again == flow.status else {"?"}
         same = again == flow.status and flow.result(folder) == expected
         counts["kills"] += first != flow.status
         counts["identical"] += same and first != flow.status
         counts["leftovers"] += len(left)
-        wrong = first not in (-number, 130 if number == signal.SIGTERM else -number, flow.status)
-        if wrong or not same or left:
+        ends = (130, flow.status) if number == signal.SIGTERM else (-number,)
+        if first not in ends or not same or left:
             print(f"{name}: {number.name} {steps[at - 1]} ({at}): {first}, then {again}, {left}")
             print(heard, said, sep="\n--- again:\n")
             counts["wrong"] = counts.get("wrong", 0) + 1
         shutil.rmtree(folder)
-    return {"steps": len(steps), "fsyncs": steps.count("before fsync"), **found}
+    return {"steps": len(steps), "fsyncs": steps.count("before fsync"), **found, "damage": damage}
+
+
+def damaged(
+    name: str, flow: Flow, place: Path, steps: int, count: int, chance: random.Random
+) -> dict[str, int]:
+    """Damage what killed runs left; return how often the command went on, said why not, neither."""
+    expected = flow.result(place / "whole")
+    found = {"files": 0, "identical": 0, "told": 0, "wrong": 0}
+    for number in range(count if flow.state else 0):
+        folder = place / f"damaged-{number}"
+        forked(flow, folder, chance.randint(steps // 3, steps), signal.SIGKILL)
+        there = sorted(path for pattern in flow.state for path in folder.glob(pattern))
+        if there := [path for path in there if path.is_file()]:
+            path = chance.choice(there)
+            data = path.read_bytes()
+            kept = chance.randrange(len(data) + 1)
+            path.write_bytes(chance.choice([b"", data[:kept], data[:kept].ljust(len(data), b"\0")]))
+            status, said = forked(flow, folder)
+            told = status == 2 and len(said.splitlines()) <= 2 and path.name in said
+            same = status == flow.status and flow.result(folder) == expected
+            found["files"] += 1
+            found["identical" if same else "told" if told else "wrong"] += 1
+            if not same and not told:
+                print(f"{name}: {path.name}, {kept} of {len(data)}: {status}: {said}")
+        shutil.rmtree(folder)
+    return found
 
 
 def command(*words: object) -> Callable[[Path], None]:
@@ -212,17 +254,13 @@ def download_flow(place: Path, stack: ExitStack) -> Flow:
         except KeyboardInterrupt:
             sys.exit(130)
 
-    return Flow(work=work, result=digests("cache/weights/*/w.pyth"))
+    state = ("cache/weights/*/w.pyth.*",)
+    return Flow(work=work, result=digests("cache/weights/*/w.pyth"), state=state)
 
 
 def evaluation_flow(place: Path, stack: ExitStack) -> Flow:
     """Evaluate the bundled model on photos, with every prediction and a report."""
     from labelled_photos import write_labelled_photos
-
-    import regnet.cli.evaluate
-    import regnet.evaluation.evaluate
-    import regnet.evaluation.predictions_file
-    import regnet.report.evaluation  # noqa: F401
 
     write_labelled_photos(place / "photos", each=24)
     (place / "photos" / "n02124075" / "broken.png").write_bytes(b"no photo")
@@ -230,22 +268,19 @@ def evaluation_flow(place: Path, stack: ExitStack) -> Flow:
     outputs = ("--predictions", "rows.jsonl", "--html", "report.html")
 
     def result(folder: Path) -> list[str]:
-        line = folder.with_suffix(".said").read_text().split("\n{")[-1].splitlines()[0]
-        values = json.loads("{" + line)
+        said = folder.with_suffix(".said").read_text().splitlines()
+        values = json.loads(next(line for line in said if line.startswith("{")))
         values.pop("speed")
         return [*digests("rows.jsonl")(folder), json.dumps(values)]
 
-    return Flow(work=command("evaluate", *words, *outputs), result=result, status=1)
+    state = ("cache/evaluations/*.journal",)
+    return Flow(work=command("evaluate", *words, *outputs), result=result, status=1, state=state)
 
 
 def sweep_flow(place: Path, stack: ExitStack) -> Flow:
     """Train three networks of a sweep, the last of which fails."""
     from photo_folders import write_photos
 
-    import regnet.cli.space
-    import regnet.cli.space_sweep
-    import regnet.space.sweep
-    import regnet.space.sweep_run  # noqa: F401
     from regnet.spec import AnyNetSpec, Stage, spec_to_dict
 
     write_photos(place / "photos", 12)
@@ -261,23 +296,21 @@ def sweep_flow(place: Path, stack: ExitStack) -> Flow:
 
     words = (place / "specs.jsonl", "--data", place / "photos", "--epochs", 1, "--batch", 16)
     output = ("--resolution", 16, "-o", "records.jsonl")
-    return Flow(work=command("space", "sweep", *words, *output), result=result, status=1)
+    sweep = command("space", "sweep", *words, *output)
+    return Flow(work=sweep, result=result, status=1, state=("records.jsonl",))
 
 
 def training_flow(place: Path, stack: ExitStack) -> Flow:
     """Train a small network for two epochs, as a supervisor asks: with --resume from the first."""
     from photo_folders import write_photos
 
-    import regnet.cli.train
-    import regnet.convert
-    import regnet.report.training
-    import regnet.training.session  # noqa: F401
     from regnet.spec import AnyNetSpec, Stage, spec_to_dict
 
     write_photos(place / "photos", 12)
-    small = AnyNetSpec(stem_width=8, stem_stride=1, stages=(Stage(1, 8, 8), Stage(1, 16, 8)))
+    small = AnyNetSpec(stem_width=16, stem_stride=1, stages=(Stage(1, 8, 8), Stage(1, 16, 8)))
     (place / "spec.json").write_text(json.dumps(spec_to_dict(small)))
     words = (place / "photos", "--model", place / "spec.json", "--crop", 16, "--batch", 16)
+    others = ("--epochs", 2, "--precision", "32-true", "--resume", "-o", "run")
     whole = digests("run/weights.safetensors", "run/*.xml", "run/*.bin", "run/recipe.toml")
 
     def result(folder: Path) -> list[str]:
@@ -287,9 +320,10 @@ def training_flow(place: Path, stack: ExitStack) -> Flow:
         return [*whole(folder), *map(",".join, cells)]
 
     return Flow(
-        work=command("train", *words, "--epochs", 2, "--resume", "-o", "run"),
+        work=command("train", *words, *others),
         result=result,
         volatile=(r"tensorboard/\w+/",),
+        state=("run/last.ckpt", "run/metrics.csv", "run/recipe.toml"),
     )
 
 
@@ -298,8 +332,6 @@ def cluster_flow(place: Path, stack: ExitStack, *, address: str | None = None) -
     import ray
     import ray.data
 
-    import regnet.cli.classify
-    import regnet.classify
     from regnet.cluster import batch, session
     from regnet.cluster.worker import LocalWorker
     from regnet.samples import sample_photos
@@ -326,7 +358,27 @@ def cluster_flow(place: Path, stack: ExitStack, *, address: str | None = None) -
         work=classify if address else alone,
         result=digests("out/*.parquet", "out/*.json"),
         status=1,
+        state=("out/_*.json", "out/_finished/*.json"),
     )
+
+
+def conversion_flow(place: Path, stack: ExitStack) -> Flow:
+    """Classify with a checkpoint, which is converted into the cache."""
+    import torch
+
+    from regnet.checkpoints.weights import write_safetensors
+    from regnet.network import RegNet
+    from regnet.samples import sample_photos
+    from regnet.spec import AnyNetSpec, Stage
+
+    torch.manual_seed(SEED)
+    spec = AnyNetSpec(stem_width=16, stages=(Stage(1, 8, 8), Stage(1, 16, 8)), classes=5)
+    write_safetensors(place / "w.safetensors", RegNet(spec).state_dict(), spec=spec)
+    words = (*sample_photos(), "-m", place / "w.safetensors", "--cache-dir", "cache")
+    result = digests("rows.jsonl", "cache/converted/*/*.xml", "cache/converted/*/*.bin")
+    state = ("cache/converted/*/*.*",)
+    classify = command("classify", *words, "-o", "rows.jsonl")
+    return Flow(work=classify, result=result, state=state, volatile=("cache/compiled/",))
 
 
 FLOWS = {
@@ -334,6 +386,7 @@ FLOWS = {
     "sweep": sweep_flow,
     "training": training_flow,
     "evaluation": evaluation_flow,
+    "conversion": conversion_flow,
     "download": download_flow,
 }
 
@@ -361,10 +414,12 @@ def main() -> int:
             chance = random.Random(options.seed)
             found[name] = killed(name, flow, place, options.most, chance)
             print(name, json.dumps(found[name]), flush=True)
+    damage = [flow["damage"] for flow in found.values()]
     kinds = [flow[number.name] for flow in found.values() for number in SIGNALS]
     total = {key: sum(kind[key] for kind in kinds) for key in ("kills", "identical", "leftovers")}
     print(json.dumps({**found, "total": total}))
     good = total["kills"] == total["identical"] and not total["leftovers"]
+    good = good and not any(one["wrong"] for one in damage)
     return 0 if good and not any("wrong" in kind for kind in kinds) else 1
 
 

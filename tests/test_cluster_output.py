@@ -132,8 +132,11 @@ def test_a_run_killed_while_it_put_its_records_away_has_them_all(place: str) -> 
         record = folder_of(place).read("_finished/part-00001.json")
         output.complete([part(number)[0] for number in range(3)])
     folder_of(place).write("_finished/part-00001.json", record)
-    with open_output(place, RUN) as output:
-        assert len(output.finished()) == 3
+    for _ in range(2):
+        with open_output(place, RUN) as output:
+            assert len(output.finished()) == 3
+            output.complete([part(number)[0] for number in range(3)])
+        assert folder_of(place).names("_finished") == []
 
 
 def test_a_folder_with_other_files_is_refused(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import hashlib
 import json
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -76,7 +76,7 @@ class Folder(Protocol):
         """Return the names in a folder below; none where it is not there."""
 
     def remove(self, folder: str) -> None:
-        """Remove a folder below, with what is in it."""
+        """Remove a folder below, with what is in it, if it is there."""
 
 
 class Output:
@@ -114,8 +114,7 @@ class Output:
     def complete(self, parts: list[Part]) -> None:
         """Write the manifest of all partitions, in their order."""
         self._write_manifest(parts)
-        if self._folder.names(_FINISHED):
-            self._folder.remove(_FINISHED)
+        self._folder.remove(_FINISHED)
 
     def _write_manifest(self, parts: list[Part] | None) -> None:
         manifest = dict(self._identity, complete=parts is not None)
@@ -217,7 +216,8 @@ class _LocalFolder:
             return []
 
     def remove(self, folder: str) -> None:
-        shutil.rmtree(self._folder / folder)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(self._folder / folder)
 
 
 class _StoreFolder:
@@ -249,4 +249,5 @@ class _StoreFolder:
             return []
 
     def remove(self, folder: str) -> None:
-        self._store.remove(self._path(folder))
+        with suppress(FileNotFoundError):
+            self._store.remove(self._path(folder))

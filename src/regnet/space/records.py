@@ -175,7 +175,10 @@ def _records(path: Path, data: bytes) -> Iterator[RunRecord]:
         try:
             yield record_from_dict(json.loads(line))
         except (ValueError, RecursionError, SpaceError) as exc:
-            raise SpaceError(f"{path}, line {number}: is no record of a run: {exc}") from exc
+            raise SpaceError(
+                f"{path}, line {number}: is no record of a run: {exc}; without that line the rest "
+                "is read, and a sweep makes the run again"
+            ) from exc
 
 
 def _is_whole(line: bytes) -> bool:

@@ -316,12 +316,12 @@ def _history(trainer: Trainer, folder: Path, fabric: Any, *, resume: bool) -> Hi
         values = read_run(folder / LAST)
         try:
             trainer.load(values)
+            records = [EpochRecord.from_dict(record) for record in values["records"]]
         except (RuntimeError, LookupError, TypeError, ValueError) as exc:
             raise TrainingError(
                 f"{folder / LAST}: does not fit the network that it names ({_first_line(exc)}). "
                 "Start the run again in another folder"
             ) from exc
-        records = [EpochRecord.from_dict(record) for record in values["records"]]
     done = trainer.position.epoch * trainer.order.steps + trainer.position.step
     return History(folder, records, next_step=done, on_disk=fabric.is_global_zero)
 

@@ -13,6 +13,8 @@ import pytest
 from photo_folders import write_photos
 
 from regnet.cli.training_display import Display, Stopping
+from regnet.training.command import Command
+from regnet.training.devices import Devices
 from regnet.training.history import EpochRecord
 from regnet.training.job import News
 from regnet.training.photos import Unreadable
@@ -56,6 +58,15 @@ def test_a_run_says_what_came_out(tmp_path: Path) -> None:
     assert "epoch" not in errors  # quiet where there is no terminal
     assert "AMP" not in errors
     assert len(re.findall("skipped", errors)) == 1
+
+
+def test_a_run_to_resume_knows_its_file_of_labels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("/")
+    command = Command(dataset="train", truth="train.csv", devices=Devices())
+    values = json.loads(json.dumps(command.to_dict()))
+    assert Command.from_dict(values).truth == "/train.csv"
+    del values["truth"]  # of a run that an older version started
+    assert Command.from_dict(values).truth is None
 
 
 def test_json_has_all_figures(tmp_path: Path) -> None:

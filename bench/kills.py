@@ -1,6 +1,6 @@
 """Kills of runs that write, and damage to what they left: the same command must go on.
 
-    python bench/kills.py [FLOW ...] [--most 0] [--seed 1] [--ray]
+    python bench/kills.py [FLOW ...] [--most 200] [--seed 1] [--ray]
 
 A flow is a command in a process of its own (forked, so that it begins at once). Its steps are the
 calls that change the disk: before, after and, of a write, in the middle of each the process kills
@@ -24,6 +24,7 @@ import sys
 import tempfile
 import threading
 import traceback
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -55,12 +56,13 @@ class Flow:
 
 
 class Steps:
-    """Counts the calls that change the disk; kills this process at the one chosen."""
+    """Numbers the calls that change the disk by their kinds; kills this process at one of them."""
 
-    def __init__(self, log: Path, kill_at: int, number: int) -> None:
+    def __init__(self, log: Path, kill_at: str, number: int) -> None:
         self._log = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         self._kill_at, self._number = kill_at, number
-        self._process, self._lock, self._done = os.getpid(), threading.Lock(), 0
+        self._process, self._lock = os.getpid(), threading.Lock()
+        self._done: Counter[str] = Counter()
         self._write = os.write
 
     def patch(self) -> None:
@@ -93,14 +95,15 @@ class Steps:
         if os.getpid() != self._process:
             return
         with self._lock:
-            self._done += 1
-            self._write(self._log, f"{name}\n".encode())
-            last = self._done == self._kill_at
+            self._done[name] += 1
+            step = f"{name} {self._done[name]}"
+            self._write(self._log, f"{step}\n".encode())
+            last = step == self._kill_at
         if last:
             os.kill(self._process, self._number)
 
 
-def forked(flow: Flow, folder: Path, kill_at: int = 0, number: int = 0) -> tuple[int, str]:
+def forked(flow: Flow, folder: Path, kill_at: str = "", number: int = 0) -> tuple[int, str]:
     """Run a flow in a process; return its status (of a killed one, less than 0) and messages."""
     folder.mkdir(exist_ok=True)
     (folder / "tmp").mkdir(exist_ok=True)
@@ -158,42 +161,47 @@ def killed(name: str, flow: Flow, place: Path, most: int, chance: random.Random)
     forked(flow, whole)
     expected, there = flow.result(whole), files(flow, whole)
     steps = whole.with_suffix(".steps").read_text().splitlines()
-    count = max(2, most // 10) if most else len(steps) // 5
-    damage = damaged(name, flow, place, len(steps), count, chance)
-    kills = [(at, number) for at in range(1, len(steps) + 1) for number in SIGNALS]
+    count = max(2, (most or len(steps)) // 10)
+    damage = damaged(name, flow, place, steps[len(steps) // 3 :], count, chance)
+    kills = [(step, number) for step in steps for number in SIGNALS]
     if most:
         chance.shuffle(kills)
-        kills.sort(key=lambda kill: "fsync" not in steps[kill[0] - 1])
+        kills.sort(key=lambda kill: "fsync" not in kill[0])
         kills = kills[:most]
     found = {s.name: {"kills": 0, "identical": 0, "leftovers": 0} for s in SIGNALS}
-    for at, number in kills:
-        folder = place / f"{at}-{number.name}"
+    for step, number in kills:
+        folder = place / f"{step} {number.name}"
         counts = found[number.name]
-        first, heard = forked(flow, folder, at, number)
+        first, heard = forked(flow, folder, step, number)
         again, said = forked(flow, folder)
         left = files(flow, folder) - there if again == flow.status else {"?"}
         same = again == flow.status and flow.result(folder) == expected
         counts["kills"] += first != flow.status
         counts["identical"] += same and first != flow.status
         counts["leftovers"] += len(left)
-        ends = (130, flow.status) if number == signal.SIGTERM else (-number,)
+        ends = (130 if number == signal.SIGTERM else -number, flow.status)  # some come too late
         if first not in ends or not same or left:
-            print(f"{name}: {number.name} {steps[at - 1]} ({at}): {first}, then {again}, {left}")
+            print(f"{name}: {number.name} {step}: {first}, then {again}, {left}")
             print(heard, said, sep="\n--- again:\n")
             counts["wrong"] = counts.get("wrong", 0) + 1
         shutil.rmtree(folder)
-    return {"steps": len(steps), "fsyncs": steps.count("before fsync"), **found, "damage": damage}
+    return {
+        "steps": len(steps),
+        "fsyncs": sum("before fsync" in step for step in steps),
+        **found,
+        "damage": damage,
+    }
 
 
 def damaged(
-    name: str, flow: Flow, place: Path, steps: int, count: int, chance: random.Random
+    name: str, flow: Flow, place: Path, steps: list[str], count: int, chance: random.Random
 ) -> dict[str, int]:
     """Damage what killed runs left; return how often the command went on, said why not, neither."""
     expected = flow.result(place / "whole")
     found = {"files": 0, "identical": 0, "told": 0, "wrong": 0}
     for number in range(count if flow.state else 0):
         folder = place / f"damaged-{number}"
-        forked(flow, folder, chance.randint(steps // 3, steps), signal.SIGKILL)
+        forked(flow, folder, chance.choice(steps), signal.SIGKILL)
         there = sorted(path for pattern in flow.state for path in folder.glob(pattern))
         if there := [path for path in there if path.is_file()]:
             path = chance.choice(there)
@@ -234,28 +242,37 @@ def digests(*names: str) -> Callable[[Path], list[str]]:
 
 
 def download_flow(place: Path, stack: ExitStack) -> Flow:
-    """Fetch a file whose hash was published from a server of this process."""
+    """Fetch two files from a server of this process; the hash of one was published."""
+    from io import BytesIO
+
+    import torch
     from local_server import LocalServer
 
+    from regnet.network import RegNet
     from regnet.zoo.card import WeightsFile
     from regnet.zoo.catalogue import card_by_name
     from regnet.zoo.download import download
 
     server = stack.enter_context(LocalServer())
-    content = server.files["w.pyth"] = random.Random(SEED).randbytes(300_000)
-    sha384 = hashlib.sha384(content).hexdigest()
-    file = WeightsFile(name="w.pyth", urls=(server.url("w.pyth"),), sha384=sha384)
-    card = replace(card_by_name("regnetx-200mf"), file=file)
+    server._server.handle_error = lambda *lost: None  # clients that were killed
+    card, file = card_by_name("regnetx-200mf"), BytesIO()
+    torch.manual_seed(SEED)
+    torch.save({"model_state": RegNet(card.build_spec()).state_dict()}, file)
+    server.files |= {"a.pyth": random.Random(SEED).randbytes(300_000), "b.pyth": file.getvalue()}
+    sha384 = hashlib.sha384(server.files["a.pyth"]).hexdigest()
+    published = WeightsFile(name="a.pyth", urls=(server.url("a.pyth"),), sha384=sha384)
+    other = WeightsFile(name="b.pyth", urls=(server.url("b.pyth"),))
 
     def work(folder: Path) -> None:
         signal.signal(signal.SIGTERM, signal.default_int_handler)  # as the command does
         try:
-            download(card, cache_dir=folder / "cache")
+            for file in (published, other):
+                download(replace(card, file=file), cache_dir=folder / "cache")
         except KeyboardInterrupt:
             sys.exit(130)
 
-    state = ("cache/weights/*/w.pyth.*",)
-    return Flow(work=work, result=digests("cache/weights/*/w.pyth"), state=state)
+    state = ("cache/weights/*/?.pyth.*", "cache/weights/*.json")
+    return Flow(work=work, result=digests("cache/weights/*/?.pyth"), state=state)
 
 
 def evaluation_flow(place: Path, stack: ExitStack) -> Flow:
@@ -395,7 +412,7 @@ def main() -> int:
     """Run and print; return the exit status."""
     parser = argparse.ArgumentParser()
     parser.add_argument("flows", nargs="*", metavar="FLOW", help=", ".join(FLOWS))
-    parser.add_argument("--most", type=int, default=0)
+    parser.add_argument("--most", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--ray", action="store_true")
     options = parser.parse_args()

@@ -158,7 +158,7 @@ def test_killed_imports_leave_one_file_that_the_next_one_takes_away(tmp_path: Pa
         writing = os.open(pipe, os.O_RDWR)
         process = subprocess.Popen([sys.executable, "-c", IMPORTER, str(pipe), str(cache)])
         os.write(writing, bytes(1 << 20))
-        wait_for(lambda: any(size_of(path) == 1 << 20 for path in folder.glob(".*")))
+        wait_for(lambda: any(size_of(path) == 1 << 20 for path in folder.rglob("*")))
         process.kill()
         process.wait()
         os.close(writing)

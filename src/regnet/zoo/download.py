@@ -21,12 +21,13 @@ from regnet.errors import (
     OfflineError,
     WeightsError,
 )
+from regnet.files import new_folder_beside
 from regnet.http import Lines
 from regnet.retry import FinalError
 from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import bundled_path
 from regnet.zoo.events import OnEvent, Reporter, ignore
-from regnet.zoo.part import Part
+from regnet.zoo.part import Part, drop_origin
 from regnet.zoo.record import (
     CHUNK,
     Digests,
@@ -173,6 +174,7 @@ class _Place:
             expected = self.seen.expected(self.card)
             known = record is not None and expected.problem(record.digests) is None
             if record is not None and known and record.describes(stat) and not again:
+                drop_origin(self.path)
                 return self.path
             found = hash_file(self.path).digests()
         except (FileNotFoundError, NotADirectoryError):
@@ -330,10 +332,10 @@ def _ways_on(place: _Place) -> str:
 
 
 def _import(place: _Place, reading: BinaryIO, reporter: Reporter) -> Path:
-    """Copy an open file into the place, which is locked: what a killed run left is overwritten."""
+    """Copy an open file into the place, which is locked."""
     expected, source = place.seen.expected(place.card), Path(reading.name)
-    temporary = place.path.with_name(f".{place.path.name}.import")
-    try:
+    with new_folder_beside(place.path) as scratch:
+        temporary = scratch / place.path.name
         found = _copy(reading, temporary)
         problem = expected.problem(found)
         if not problem and not expected.hashed:
@@ -344,15 +346,12 @@ def _import(place: _Place, reading: BinaryIO, reporter: Reporter) -> Path:
         place.seen.remember(place.card, found, url=url)
         write_record(place.path, new_record(temporary, found, url=url, etag=None))
         temporary.replace(place.path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return place.path
 
 
 def _copy(reading: BinaryIO, target: Path) -> Digests:
     """Copy an open file to the disk and return the digests of what was copied."""
     hasher = Hasher()
-    clear_way(target)
     with target.open("wb") as writing:
         ensure_space(target.parent, os.fstat(reading.fileno()).st_size)
         while chunk := reading.read(CHUNK):

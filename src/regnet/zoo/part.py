@@ -1,11 +1,13 @@
 """A file that is still arriving: its bytes, its hashes, and what it is a part of."""
 
 import os
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from regnet.files import write_all
 from regnet.zoo.record import Digests, Hasher, clear_way, hash_file, read_json, write_json
 
 
@@ -40,7 +42,7 @@ class Part:
 
     def __init__(self, final: Path) -> None:
         self.path = final.with_name(f"{final.name}.part")
-        self._origin_path = final.with_name(f"{final.name}.part.json")
+        self._origin_path = _origin_path(final)
         clear_way(self.path)
         self.origin = read_json(self._origin_path, Origin)
         self._hasher = Hasher()
@@ -75,10 +77,7 @@ class Part:
 
     def append(self, chunk: bytes) -> None:
         """Add the next bytes; they are in the file when this returns."""
-        rest = memoryview(chunk)
-        while rest:
-            written = self._stream.write(rest)
-            rest = rest[written:]
+        write_all(self._stream.fileno(), chunk)
         self._hasher.update(chunk)
 
     def start(self, origin: Origin) -> None:
@@ -101,4 +100,14 @@ class Part:
         os.fsync(self._stream.fileno())
         self._stream.close()
         self.path.replace(final)
-        self._origin_path.unlink(missing_ok=True)
+        drop_origin(final)
+
+
+def drop_origin(final: Path) -> None:
+    """Remove the origin beside a complete file; a cache that cannot be written keeps it."""
+    with suppress(OSError):
+        _origin_path(final).unlink()
+
+
+def _origin_path(final: Path) -> Path:
+    return final.with_name(f"{final.name}.part.json")

@@ -21,6 +21,7 @@ import itertools
 import json
 import random
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -113,12 +114,12 @@ def sieges(kinds: list[str], seconds: float) -> int:
     """Lay siege to a server with each kind and print what ordinary photos get meanwhile."""
     found, good = {}, True
     for kind in kinds:
-        with tempfile.TemporaryDirectory() as folder:
-            with serving(Path(folder), "bundled", "--offline") as served:
-                figures = siege(served, KINDS[kind](), seconds)
-                memory = peak(served)
-                stopped = time.perf_counter()
-                status = served.stop()
+        with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
+            served = stack.enter_context(serving(Path(folder), "bundled", "--offline"))
+            figures = siege(served, KINDS[kind](), ordinary(folder), seconds)
+            memory = peak(served)
+            stopped = time.perf_counter()
+            status = served.stop()
         found[kind] = {
             "statuses": figures["statuses"],
             "p99_s": round(figures["good"].get("p99", 99.0), 3),
@@ -132,7 +133,16 @@ def sieges(kinds: list[str], seconds: float) -> int:
     return 0 if good else 1
 
 
-def siege(served: Served, request: bytes, seconds: float) -> dict[str, Any]:
+def ordinary(folder: str) -> str:
+    """Return a folder of photos as people send them."""
+    photos = Path(folder) / "photos"
+    photos.mkdir()
+    for photo in sample_photos():
+        shutil.copy(photo, photos)
+    return str(photos)
+
+
+def siege(served: Served, request: bytes, photos: str, seconds: float) -> dict[str, Any]:
     """Return the figures of ordinary photos while ten connections send one request in a loop."""
     host, _, port = served.host.rpartition(":")
     over, statuses = threading.Event(), Counter[str]()
@@ -146,7 +156,6 @@ def siege(served: Served, request: bytes, seconds: float) -> dict[str, Any]:
     attackers = [threading.Thread(target=attack, daemon=True) for _ in range(10)]
     for one in attackers:
         one.start()
-    photos = str(sample_photos()[0].parent)
     order = {"url": served.url, "photos": photos, "seconds": seconds, "rate": 20.0, "skip": 1.0}
     load = [sys.executable, str(Path(__file__).with_name("load.py")), json.dumps(order)]
     figures = json.loads(subprocess.run(load, capture_output=True, text=True, check=True).stdout)

@@ -8,11 +8,12 @@ import time
 import weakref
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from itertools import chain
 from typing import Any
 
 import pytest
 
-from regnet.serving.batching import Batcher, Done, Timing
+from regnet.serving.batching import LARGEST_COST, Batcher, Done, Timing
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotReady, TooLarge, TooLate, TooMany
 
@@ -206,6 +207,70 @@ def test_a_full_queue_refuses_before_any_work_and_says_for_how_long() -> None:
     serve(scenario, work, heard=heard, limits=Limits(queue=4, batch=4))
     assert heard.reasons == ["queue"] * 3
     assert work.batches == [[0], [1, 2], [0, 1, 2, 3]]
+
+
+def test_requests_of_several_leave_room_for_those_of_one_which_go_first() -> None:
+    work = Work()
+
+    async def scenario(batcher: Batcher[Any, Any]) -> None:
+        work.may.clear()
+        tasks = [asking(batcher, *range(4)), asking(batcher, *range(4, 8))]
+        tasks.append(asking(batcher, *range(8, 12)))
+        await started(work)
+        with pytest.raises(TooMany, match="12 images of requests of several wait, the limit is 12"):
+            await ask(batcher, 12, 13)
+        tasks += [asking(batcher, number) for number in range(20, 24)]
+        await asyncio.sleep(0)
+        with pytest.raises(TooMany, match="16 images wait, the limit is 16"):
+            await ask(batcher, 24)
+        work.may.set()
+        await asyncio.gather(*tasks)
+
+    serve(scenario, work, limits=Limits(queue=16, batch=4))
+    assert work.batches[1] == list(range(20, 24))
+    assert sorted(chain(work.batches[0], *work.batches[2:])) == list(range(12))
+
+
+def test_what_costs_much_goes_in_small_batches() -> None:
+    work = Work()
+
+    async def scenario(batcher: Batcher[Any, Any]) -> None:
+        work.may.clear()
+        first = asking(batcher, 0)
+        await started(work)
+        costs = [LARGEST_COST // 2 + 1] * 3 + [LARGEST_COST] + [0] * 8
+        later = asyncio.get_running_loop().time() + 10
+        submitted = batcher.submit(range(12), sizes=[1] * 12, costs=costs, deadline=later)
+        second = asyncio.create_task(submitted)
+        await asyncio.sleep(0)
+        work.may.set()
+        await asyncio.gather(first, second)
+
+    serve(scenario, work)
+    assert list(map(len, work.batches)) == [1, 2, 2, 8]
+
+
+def test_what_nobody_waits_for_leaves_room_at_once() -> None:
+    work = Work()
+
+    async def scenario(batcher: Batcher[Any, Any]) -> None:
+        work.may.clear()
+        first = asking(batcher, 0)
+        await started(work)
+        gone = asking(batcher, *range(1, 4))
+        await asyncio.sleep(0)
+        assert batcher.images == 4
+        gone.cancel()
+        with suppress(asyncio.CancelledError):
+            await gone
+        assert batcher.images == 1
+        second = asking(batcher, *range(4, 7))
+        await asyncio.sleep(0)
+        work.may.set()
+        assert await asyncio.gather(first, second) == [[0], [8, 10, 12]]
+
+    serve(scenario, work, limits=Limits(queue=4, batch=4))
+    assert [item for batch in work.batches for item in batch] == [0, 4, 5, 6]
 
 
 def test_too_many_images_and_too_many_bytes_are_refused() -> None:

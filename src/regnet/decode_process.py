@@ -7,7 +7,6 @@ takes more seconds or memory than it may.
 """
 
 import json
-import os
 import signal
 import struct
 import sys
@@ -37,7 +36,6 @@ _SPARE: Final = 100_000_000  # bytes of memory beside what the header lets expec
 
 def main() -> None:
     """Answer requests on standard input until it ends."""
-    os.nice(int(sys.argv[1]))
     for number in (signal.SIGINT, signal.SIGTERM):  # whoever started it says when it is over
         signal.signal(number, signal.SIG_IGN)
     _prepare()

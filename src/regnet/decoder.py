@@ -28,6 +28,7 @@ from regnet.protocol import Channels, Preprocess
 LENGTHS: Final = struct.Struct("<2L")
 """Of a message to or from a process: the bytes of its JSON, and of what follows that."""
 
+_START: Final = "import os; os.nice({}); from regnet.decode_process import main; main()"
 _IN_FLIGHT: Final = 1_000_000_000  # bytes of memory of all processes together
 
 
@@ -58,7 +59,7 @@ class Decoder:
         from subprocess import DEVNULL, PIPE, Popen
 
         self._process = Popen(
-            [sys.executable, "-m", "regnet.decode_process", str(nice)],
+            [sys.executable, "-c", _START.format(nice)],
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,  # libraries of some formats write there

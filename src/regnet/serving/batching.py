@@ -2,17 +2,18 @@
 
 Each worker takes its batch the whole way, from bytes to results, so every core is busy and none
 waits for another. Nothing is held back to fill a batch: what came while the workers were busy is
-shared out among them, and an item that finds one idle goes at once.
+shared out among them, and an item that finds one idle goes at once. Requests of one item go before
+those of several, which may take three quarters of the room; what costs much goes in small batches.
 """
 
 import asyncio
 import queue
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from dataclasses import dataclass, field
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotReady, Refused, TooLarge, TooLate, TooMany
@@ -20,7 +21,10 @@ from regnet.serving.refusals import NotReady, Refused, TooLarge, TooLate, TooMan
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-_NEWEST = 0.2  # share of the newest batch in the mean of the seconds that an item takes
+LARGEST_COST: Final = 2_000_000
+"""Of a batch: once its items cost that much together, in pixels of a JPEG, it takes no more."""
+
+_NEWEST: Final = 0.2  # share of the newest batch in the mean of the seconds that an item takes
 
 
 class Observer(Protocol):
@@ -82,16 +86,15 @@ class Done(Generic[Result]):
 
 
 class _Request(Generic[Result]):
-    """Items that are answered together; `over` tells workers that nobody waits any more."""
+    """Items that are answered together."""
 
-    def __init__(self, future: "asyncio.Future[None]", items: int, expires: float) -> None:
+    def __init__(self, future: "asyncio.Future[None]", items: int) -> None:
         self.future = future
-        self.expires = expires  # by time.monotonic
+        self.several = items > 1
         self.results: list[Any] = [None] * items
         self.missing = items
         self.decode = self.queue = self.infer = self.output = 0.0
         self.batch = 0
-        self.over = False
         self._error: Exception | None = None
 
     def take(self, place: int, result: Result, decode: float, queue: float) -> None:
@@ -131,13 +134,21 @@ class _Request(Generic[Result]):
 
 @dataclass(eq=False, slots=True)
 class _Ticket(Generic[Item, Result]):
-    """One item that waits; `size` is its bytes, `arrived` by time.monotonic."""
+    """One item that waits; `size` is its bytes, `arrived` by time.monotonic.
+
+    Whoever takes the `lock` has it: a worker, or the loop when nobody waits for it any more.
+    """
 
     request: _Request[Result]
     place: int
     item: Item
     size: int
+    cost: int
     arrived: float
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def taken(self) -> bool:
+        return self.lock.acquire(blocking=False)
 
 
 class Batcher(Generic[Item, Result]):
@@ -159,8 +170,14 @@ class Batcher(Generic[Item, Result]):
     ) -> None:
         self._work, self._name, self._workers, self._most = work, name, workers, most
         self._limits, self._observer = limits, observer or Unobserved()
-        self._waiting: queue.SimpleQueue[_Ticket[Item, Result] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True for each in the lanes
+        self._lanes: tuple[queue.SimpleQueue[_Ticket[Item, Result]], ...] = (
+            queue.SimpleQueue(),  # of requests of one item
+            queue.SimpleQueue(),  # of several
+        )
         self._images = self._bytes = 0  # waiting or running
+        self._of_several = 0  # of those images
+        self._most_of_several = max(limits.batch, limits.queue * 3 // 4)
         self._seconds = 0.0  # that a worker takes for an item, a moving mean
         self._closed = False
         self._empty = asyncio.Event()
@@ -189,17 +206,25 @@ class Batcher(Generic[Item, Result]):
             raise self._too_many(
                 "queue", f"{self._images} images wait, the limit is {limits.queue}"
             )
+        if images > 1 and self._of_several + images > self._most_of_several:
+            what = f"{self._of_several} images of requests of several wait, the limit is"
+            raise self._too_many("queue", f"{what} {self._most_of_several}")
         if self._bytes and self._bytes + size > limits.queue_bytes:
             what = f"{self._bytes} bytes of images wait, the limit is {limits.queue_bytes}"
             raise self._too_many("queue_bytes", what)
 
     async def submit(
-        self, items: Sequence[Item], *, sizes: Sequence[int], deadline: float
+        self,
+        items: Sequence[Item],
+        *,
+        sizes: Sequence[int],
+        deadline: float,
+        costs: Sequence[int] | None = None,
     ) -> tuple[list[Result], Timing]:
         """Return the results of items in their order; `sizes` is their bytes.
 
-        `deadline` is by the loop's clock. Raises what `require_room` does, `TooLate` at the
-        deadline, and what `work` raised.
+        `costs` is what they take, see `LARGEST_COST`. `deadline` is by the loop's clock. Raises
+        what `require_room` does, `TooLate` at the deadline, and what `work` raised.
         """
         self.require_room(len(items), sum(sizes))
         if not items:
@@ -209,19 +234,24 @@ class Batcher(Generic[Item, Result]):
         if left <= 0:
             raise self._too_late()
         now = time.monotonic()
-        request = _Request[Result](loop.create_future(), len(items), now + left)
+        request = _Request[Result](loop.create_future(), len(items))
         timer = loop.call_later(left, self._expire, request)
-        self._count(len(items), sum(sizes))
-        for place, (item, size) in enumerate(zip(items, sizes, strict=True)):
-            self._waiting.put(_Ticket(request, place, item, size, now))
+        tickets = [
+            _Ticket(request, place, *each, now)
+            for place, each in enumerate(zip(items, sizes, costs or [0] * len(items), strict=True))
+        ]
+        self._count(tickets, 1)
+        for ticket in tickets:
+            self._lanes[request.several].put(ticket)
+            self._waiting.put(True)
         try:  # last, what wakes a worker: it runs when the loop lets go of the interpreter
             await request.future
         except asyncio.CancelledError:
             self._observer.refused(self._name, "cancelled")
             raise
         finally:
-            request.over = True
             timer.cancel()
+            self._leave([ticket for ticket in tickets if ticket.taken()])  # nobody waits for it
         request.raise_error()
         return request.results, request.timing
 
@@ -230,13 +260,14 @@ class Batcher(Generic[Item, Result]):
         self._closed = True
         await self._empty.wait()
         for _ in self._threads:
-            self._waiting.put(None)
+            self._waiting.put(False)
         for thread in self._threads:
             await asyncio.to_thread(thread.join)
 
-    def _count(self, images: int, size: int) -> None:
-        self._images += images
-        self._bytes += size
+    def _count(self, tickets: Sequence[_Ticket[Item, Result]], sign: int) -> None:
+        self._images += sign * len(tickets)
+        self._of_several += sign * sum(ticket.request.several for ticket in tickets)
+        self._bytes += sign * sum(ticket.size for ticket in tickets)
         self._observer.queued(self._name, self._images)
         if self._images:
             self._empty.clear()
@@ -244,7 +275,6 @@ class Batcher(Generic[Item, Result]):
             self._empty.set()
 
     def _expire(self, request: _Request[Result]) -> None:
-        request.over = True
         if not request.future.done():
             request.end(self._too_late())
 
@@ -286,36 +316,46 @@ class Batcher(Generic[Item, Result]):
 
     def _fail(self, tickets: list[_Ticket[Item, Result]], error: Exception) -> None:
         for ticket in tickets:
-            ticket.request.over = True
             ticket.request.end(error)
         self._leave(tickets)
 
     def _leave(self, tickets: list[_Ticket[Item, Result]]) -> None:
-        self._count(-len(tickets), -sum(ticket.size for ticket in tickets))
+        if tickets:
+            self._count(tickets, -1)
 
     # On the workers' threads, which give the loop what is to be done there.
 
     def _run(self) -> None:
-        while (first := self._waiting.get()) is not None:
-            tickets = [first, *self._more()]
+        while self._waiting.get():
+            tickets = [first := self._first(), *self._more(first)]
             started = time.monotonic()
-            wanted = [t for t in tickets if not t.request.over and t.request.expires > started]
-            if len(wanted) < len(tickets):
-                self._tell(self._leave, [ticket for ticket in tickets if ticket not in wanted])
-            if wanted:
+            if wanted := [ticket for ticket in tickets if ticket.taken()]:
                 self._do(wanted, started)
 
-    def _more(self) -> list[_Ticket[Item, Result]]:
-        """Return what goes with the first: a worker's share of all that waits, up to `most`."""
-        waiting = 1 + self._waiting.qsize()
-        share = min(self._most, -(-waiting // self._workers))
-        found: list[_Ticket[Item, Result]] = []
+    def _first(self) -> _Ticket[Item, Result]:
+        """Return the next ticket: there is one, for whoever knows of it takes one."""
+        while True:
+            for lane in self._lanes:
+                with suppress(queue.Empty):
+                    return lane.get_nowait()
+
+    def _more(self, first: _Ticket[Item, Result]) -> Iterator[_Ticket[Item, Result]]:
+        """Yield what goes with the first: a worker's share of all that waits, up to `most`."""
+        waiting, cost = 1 + self._waiting.qsize(), first.cost
         with suppress(queue.Empty):
-            while len(found) < share - 1:
-                ticket = self._waiting.get_nowait()
-                assert ticket is not None  # the end comes when nothing waits
-                found.append(ticket)
-        return found
+            for _ in range(min(self._most, -(-waiting // self._workers)) - 1):
+                if cost >= LARGEST_COST:
+                    return
+                known = self._waiting.get_nowait()
+                try:
+                    if not known:  # the end, which waits for this
+                        raise queue.Empty
+                    found = self._lanes[first.request.several].get_nowait()
+                except queue.Empty:
+                    self._waiting.put(known)
+                    return
+                cost += found.cost
+                yield found
 
     def _do(self, tickets: list[_Ticket[Item, Result]], started: float) -> None:
         alone = len(tickets) == 1 and self._images == 1

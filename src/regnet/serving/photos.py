@@ -1,12 +1,15 @@
 """The photos in a request's body: one as it is, the files of a form, or a list in JSON."""
 
 from dataclasses import dataclass
-from typing import Any, Final
+from functools import partial
+from typing import Final
 
 from regnet.errors import shown
+from regnet.metadata import ModelMetadata
 from regnet.serving.content_coding import Unsupported
 from regnet.serving.exchange import Exchange
 from regnet.serving.kserve import from_base64, json_object
+from regnet.serving.limits import Limits
 from regnet.serving.multipart import parse_multipart
 from regnet.serving.refusals import BadRequest, TooLarge
 from regnet.serving.served_model import ServedModel
@@ -31,10 +34,13 @@ async def read_photos(exchange: Exchange, service: Service, model: ServedModel) 
     if kind.startswith("image/") or kind in _IMAGE_TYPES:
         return Photos([await exchange.body()], ["image 0"])
     if kind == "multipart/form-data":
-        return _files(await exchange.body(), exchange, most=service.limits.batch)
+        body = await exchange.body()
+        read = partial(_files, body, exchange, most=service.limits.batch)
+        return await service.in_turn(read, size=len(body), exchange=exchange)
     if kind == "application/json":
-        asked = json_object(await exchange.body(), model.metadata, service.limits)
-        return _listed(asked, most=service.limits.batch)
+        body = await exchange.body()
+        read = partial(_listed, body, model.metadata, service.limits)
+        return await service.in_turn(read, size=len(body), exchange=exchange)
     raise Unsupported(
         f"a body of {shown(kind)} is not taken: send image/*, application/octet-stream, "
         "multipart/form-data or application/json"
@@ -49,8 +55,9 @@ def _files(body: bytes, exchange: Exchange, *, most: int) -> Photos:
     return Photos([part.data for part in files], sources, tuple(fields))
 
 
-def _listed(asked: dict[str, Any], *, most: int) -> Photos:
+def _listed(body: bytes, metadata: ModelMetadata, limits: Limits) -> Photos:
     """Return the photos that JSON lists in base64."""
+    asked, most = json_object(body, metadata, limits), limits.batch
     if unknown := [name for name in asked if name != "images"]:
         raise BadRequest(
             f"unknown field {shown(unknown[0])}; the photos are the list images, in base64 (no "

@@ -35,7 +35,8 @@ Row = NDArray[np.float32]
 Given = bytes | NDArray[Any]
 """An encoded photo, or what a model takes of one: see `Engine.pixels`."""
 
-_QUICK: Final = Cost(None, quick=True)
+_NONE: Final = Cost(None, quick=True, work=0)
+_SMALL: Final = 3_000_000  # work of a photo that is decoded here, at most: see `Cost`
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,12 +127,14 @@ class ServedModel:
         answer = Answer(self.metadata, wanted)
         sizes = list(map(len, photos))
         with self.statistics.request() as succeeded:
-            given = await self._given(photos, deadline)
+            given, costs = await self._given(photos, deadline)
             jobs = [
                 _Job(photo, partial(_prediction, answer, source))
                 for photo, source in zip(given, sources, strict=True)
             ]
-            found, timing = await self._batcher.submit(jobs, sizes=sizes, deadline=deadline)
+            found, timing = await self._batcher.submit(
+                jobs, sizes=sizes, costs=costs, deadline=deadline
+            )
             if any(prediction.error is None for prediction in found):
                 succeeded(timing)
         return found, timing
@@ -151,9 +154,11 @@ class ServedModel:
                 self._require_pixels(given, number)
         sizes = [g.nbytes if isinstance(g, np.ndarray) else len(g) for g in inputs]
         with self.statistics.request() as succeeded:
-            given = await self._given(inputs, deadline)
+            given, costs = await self._given(inputs, deadline)
             jobs = [_Job(each, partial(_row, number)) for number, each in enumerate(given)]
-            rows, timing = await self._batcher.submit(jobs, sizes=sizes, deadline=deadline)
+            rows, timing = await self._batcher.submit(
+                jobs, sizes=sizes, costs=costs, deadline=deadline
+            )
             if unread := [row for row in rows if isinstance(row, Unprocessable)]:
                 # Another one: an error that its own frame holds keeps the images until gc runs.
                 raise Unprocessable(str(unread[0]), limit=unread[0].limit)
@@ -172,7 +177,8 @@ class ServedModel:
             return await self._successor.explain(photo, prediction, deadline=deadline)
         if prediction.error is not None:
             raise Unprocessable(prediction.error, limit=limit_of(prediction))
-        given = photo if cost_of(photo).quick else await self._decoded(photo, deadline, whole=True)
+        cost = cost_of(photo)
+        given = photo if _is_small(cost) else await self._decoded(photo, cost, deadline, whole=True)
         job = (given, prediction.top.index)
         (found,), _ = await self._explaining.submit([job], sizes=[len(photo)], deadline=deadline)
         return found
@@ -191,27 +197,34 @@ class ServedModel:
 
     async def _given(
         self, inputs: Sequence[Given] | NDArray[Any], deadline: float
-    ) -> Sequence[Given | ImageError] | NDArray[Any]:
-        """Return the inputs, with those photos decoded that may take long."""
+    ) -> tuple[Sequence[Given | ImageError] | NDArray[Any], list[int]]:
+        """Return the inputs, with all but small photos decoded, and the work that each is then."""
         if isinstance(inputs, np.ndarray):
-            return inputs
-        costs = [cost_of(each) if isinstance(each, bytes) else _QUICK for each in inputs]
+            return inputs, [0] * len(inputs)
+        costs = [cost_of(each) if isinstance(each, bytes) else _NONE for each in inputs]
         self._require_few_pixels(costs)
-        if all(cost.quick for cost in costs):
-            return inputs
+        works = [cost.work if _is_small(cost) else 0 for cost in costs]
+        if all(map(_is_small, costs)):
+            return inputs, works
         self.require_room(len(inputs))
         left, given = self.limits.request_pixels, list[Given | ImageError]()
         for each, cost in zip(inputs, costs, strict=True):
-            if isinstance(each, bytes) and not cost.quick:
-                found = await self._decoded(each, deadline, most=left)
+            if isinstance(each, bytes) and not _is_small(cost):
+                found = await self._decoded(each, cost, deadline, most=left)
                 left -= 0 if isinstance(found, ImageError) else found.shape[0] * found.shape[1]
                 given.append(found)
             else:
                 given.append(each)
-        return given
+        return given, works
 
     async def _decoded(
-        self, photo: bytes, deadline: float, *, whole: bool = False, most: int | None = None
+        self,
+        photo: bytes,
+        cost: Cost,
+        deadline: float,
+        *,
+        whole: bool = False,
+        most: int | None = None,
     ) -> NDArray[Any] | ImageError:
         """Return what the model takes of a photo, or the `whole` photo, decoded elsewhere.
 
@@ -220,7 +233,9 @@ class ServedModel:
         whole = whole or self.metadata.preprocessing == "graph"
         preprocess = None if whole else self.metadata.preprocess
         pixels = self.limits.pixels if most is None else min(most, self.limits.pixels)
-        return await self._decoders.pixels(photo, preprocess, pixels, deadline=deadline)
+        return await self._decoders.pixels(
+            photo, preprocess, pixels, work=cost.work, deadline=deadline
+        )
 
     def _require_few_pixels(self, costs: Sequence[Cost]) -> None:
         pixels, most = sum(cost.pixels or 0 for cost in costs), self.limits.request_pixels
@@ -336,6 +351,10 @@ class ServedModel:
         except ImageError as exc:
             raise Unprocessable(str(exc), limit=_limit(str(exc))) from exc
         return Done([found], [0.0], time.perf_counter() - start)
+
+
+def _is_small(cost: Cost) -> bool:
+    return cost.quick and cost.work <= _SMALL
 
 
 def limit_of(prediction: Prediction) -> str | None:

@@ -1,14 +1,19 @@
 """What the handlers of a server share: its models, limits and figures, passed in at its start."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from regnet.serving.access_log import AccessLog
 from regnet.serving.auth import Token
-from regnet.serving.exchange import Held
+from regnet.serving.exchange import Exchange, Held
 from regnet.serving.limits import Limits
 from regnet.serving.metrics import Metrics
 from regnet.serving.models import Models
+from regnet.serving.turns import Turns
 from regnet.serving.visitors import Visitors
+
+Result = TypeVar("Result")
 
 
 @dataclass(kw_only=True)
@@ -27,10 +32,19 @@ class Service:
     visitors: Visitors = field(default_factory=lambda: Visitors("127.0.0.1"))
     model_control: bool = False
     draining: bool = False
+    turns: Turns = field(default_factory=Turns)
     held: Held = field(init=False)
 
     def __post_init__(self) -> None:
         self.held = Held(self.limits.queue_bytes)
+
+    async def in_turn(
+        self, function: Callable[[], Result], *, size: int, exchange: Exchange
+    ) -> Result:
+        """Return the result of a function that works on so many bytes; raises `TooLate`."""
+        return await self.turns.take(
+            function, size=size, seconds=self.limits.seconds, deadline=exchange.deadline
+        )
 
     @property
     def ready(self) -> bool:

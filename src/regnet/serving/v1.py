@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -18,6 +19,7 @@ from regnet.serving.served_model import ServedModel, Timing, limit_of
 from regnet.serving.service import Service
 
 MOST_TOP_K: Final = 999_999_999
+_CLASS: Final = 200  # bytes of data that take as long as a class in JSON
 OPTIONS: Final = ("model", "top_k", "sets", "explain")
 """What a query, or the text fields of a form, may ask for."""
 
@@ -78,14 +80,16 @@ def v1_routes(service: Service) -> list[BaseRoute]:
             photos.data, sources=photos.sources, wanted=wanted, deadline=exchange.deadline
         )
         exchange.timing = timing
-        rows = [prediction.to_dict() for prediction in predictions]
+        size = _CLASS * sum(len(each.predictions) for each in predictions)
+        write = partial(_rows, predictions)
+        rows = await service.in_turn(write, size=size, exchange=exchange)
         if options.explain:
             await _explain(model, photos, predictions, rows, exchange.deadline)
         times = _times(timing, exchange)
         answer = {"predictions": rows, "model": model.name, "timing_ms": times, **assumed(model)}
         if all(prediction.error is not None for prediction in predictions):
             return _all_failed(exchange, predictions, answer)
-        return json_answer(answer)
+        return await service.in_turn(partial(json_answer, answer), size=size, exchange=exchange)
 
     async def models(request: Request) -> Response:
         served = [described(service.models.get(name)) for name in service.models.names]
@@ -95,6 +99,10 @@ def v1_routes(service: Service) -> list[BaseRoute]:
         Route("/v1/classify", classify, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
     ]
+
+
+def _rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
+    return [prediction.to_dict() for prediction in predictions]
 
 
 def described(model: ServedModel) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The Open Inference Protocol (KServe v2, REST), as `tritonclient` and others speak it."""
 
 import json
+from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request, Response
@@ -14,6 +15,8 @@ from regnet.serving.models import VERSION, ModelState, statistics
 from regnet.serving.refusals import BadRequest, Refused, TooLarge
 from regnet.serving.service import Service
 from regnet.version import TOOL_VERSION
+
+_JSON_NUMBER = 50  # bytes of data that take as long as a number in JSON
 
 
 def v2_routes(service: Service) -> APIRouter:
@@ -85,14 +88,15 @@ def _add_models(router: APIRouter, service: Service) -> None:
         served = service.models.get(*_named(request))
         exchange.model = served.name
         served.require_room()
-        asked = infer_request(
-            await exchange.body(), exchange.header(HEADER_LENGTH), served.metadata, service.limits
-        )
+        sent, metadata = await exchange.body(), served.metadata
+        length = exchange.header(HEADER_LENGTH)
+        read = partial(infer_request, sent, length, metadata, service.limits)
+        asked = await service.in_turn(read, size=len(sent), exchange=exchange)
         exchange.images = len(asked.inputs)
         rows, exchange.timing = await served.probabilities(asked.inputs, deadline=exchange.deadline)
-        body, split = infer_answer(
-            rows, asked, labels=served.metadata.labels, model=served.name, version=VERSION
-        )
+        write = partial(infer_answer, rows, asked, metadata.labels, served.name, VERSION)
+        size = rows.size * (1 if asked.wish.binary else _JSON_NUMBER)
+        body, split = await service.in_turn(write, size=size, exchange=exchange)
         if split is None:
             return Response(body, media_type="application/json")
         headers = {HEADER_LENGTH: str(split)}

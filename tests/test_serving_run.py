@@ -4,6 +4,7 @@ The load is 4 clients in threads that send photo after photo and count what they
 """
 
 import http.client
+import io
 import json
 import signal
 import socket
@@ -12,7 +13,7 @@ import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +23,8 @@ pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
 import httpx
+from hostile_requests import message
+from PIL import Image
 from serving_process import Served, serving
 from typer.testing import CliRunner
 
@@ -110,6 +113,83 @@ def test_a_reload_under_load_drops_nothing(tmp_path: Path) -> None:
         assert "regnet_requests_in_flight 1.0" in figures
         assert 'regnet_images_queued{model="bundled"} 0.0' in figures
         assert f'regnet_images_total{{model="bundled"}} {len(load.ids)}.0' in figures
+
+
+def slow_request() -> bytes:
+    """Return a request whose photos keep a decoder busy for many seconds."""
+    whole, side = io.BytesIO(), 5000
+    Image.new("L", (side, side)).save(whole, "JPEG", progressive=True)
+    photo = whole.getvalue()
+    photo = photo[:-2] + photo[photo.rfind(b"\xff\xda") : -2] * 80 + photo[-2:]
+    head = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+    kind = ("Content-Type", "multipart/form-data; boundary=b")
+    return message("POST", "/v1/classify", (head + photo + b"\r\n") * 8 + b"--b--\r\n", kind)
+
+
+def connected(served: Served) -> socket.socket:
+    host, port = served.host.split(":")
+    return socket.create_connection((host, int(port)), timeout=30)
+
+
+def children(pid: int) -> list[str]:
+    """Return the processes that a process has started and that still run."""
+    task = Path(f"/proc/{pid}/task")
+    if not task.exists():
+        pytest.skip("needs /proc")
+    return [child for one in task.iterdir() for child in (one / "children").read_text().split()]
+
+
+def until(condition: Callable[[], bool], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_what_clients_asked_for_ends_when_they_have_gone(tmp_path: Path) -> None:
+    request = slow_request()
+    with serving(tmp_path, "bundled", "--offline") as served:
+        clients = [connected(served) for _ in range(4)]
+        for client in clients:
+            client.sendall(request)
+        until(lambda: children(served.process.pid) != [])
+        decoding = children(served.process.pid)
+        for client in clients:
+            client.close()
+        until(lambda: len([line for line in served.lines() if line.get("status") == 499]) == 4, 5)
+        until(lambda: not set(decoding) & set(children(served.process.pid)), 5)
+        figures = httpx.get(f"{served.url}/metrics").text
+        assert "regnet_requests_in_flight 1.0" in figures
+        assert "regnet_request_bytes_held 0.0" in figures
+        assert httpx.post(f"{served.url}/v1/classify", content=PHOTO).status_code == 200
+
+
+def test_sigterm_ends_it_in_its_time_whatever_is_under_way(tmp_path: Path) -> None:
+    with serving(tmp_path, "bundled", "--offline", "--timeout", "2") as served:
+        clients = [connected(served) for _ in range(8)]
+        for client in clients[:4]:
+            client.sendall(slow_request())
+        clients[4].sendall(b"POST /v1/classify HTTP/1.1\r\nHost: localhost\r\n")
+        for client in clients[5:7]:
+            client.sendall(slow_request()[:5000])
+        until(lambda: children(served.process.pid) != [])
+        decoding, start = children(served.process.pid), time.monotonic()
+        assert served.stop() == 0
+        assert time.monotonic() - start < 2 + 5 + 5  # the request's, the grace, a busy machine's
+        assert not any(Path(f"/proc/{child}").exists() for child in decoding)
+        assert [line["event"] for line in served.lines()][-1] == "stopped"
+        assert clients[0].recv(1 << 16).startswith(b"HTTP/1.1 504 ")
+        for client in clients:
+            client.close()
+
+
+@pytest.mark.parametrize("seconds", [0.3, 1.0, 1.7])
+def test_sigterm_ends_it_while_it_starts(tmp_path: Path, seconds: float) -> None:
+    command = [sys.executable, "-m", "regnet", "serve", "--offline", "--port", "0"]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    time.sleep(seconds)
+    process.terminate()
+    assert process.wait(20) in (0, 130, -signal.SIGINT, -signal.SIGTERM)
 
 
 @pytest.fixture(scope="module")

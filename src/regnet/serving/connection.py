@@ -147,6 +147,9 @@ class Connection(asyncio.Protocol):
                 continue
             if not idle or self._begun > begun:  # else nothing but empty lines
                 self._inner.data_received(piece)
+        one = self._begun == self._work.answered + 1
+        if one and not self.unfinished and not self._transport.is_closing():
+            self._raw.resume_reading()  # uvicorn may have paused: then nobody sees the client go
 
     def _look_at(self, piece: bytes) -> None:
         in_head, begun = self._in_head, self._begun

@@ -16,6 +16,7 @@ import time
 import tracemalloc
 import weakref
 import zipfile
+import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -392,6 +393,55 @@ def test_a_zip_that_lies_about_a_size_is_not_unpacked_beyond_it(tmp_path: Path) 
         assert tracemalloc.get_traced_memory()[1] < 1 << 20
     finally:
         tracemalloc.stop()
+
+
+def zip_of(entries: list[tuple[str, int, int, int]], body: bytes, crc: int) -> bytes:
+    """A zip whose directory claims these (name, size, packed, offset), in zip64 where need be."""
+    directory = b""
+    for name, *values in entries:
+        large = [value for value in values if value >= 0xFFFFFFFF]
+        extra = struct.pack(f"<HH{len(large)}Q", 1, 8 * len(large), *large) if large else b""
+        size, packed, offset = (min(value, 0xFFFFFFFF) for value in values)
+        head = (b"PK\1\2", 20, 20, 0, 8, 0, 0, crc, packed, size, len(name), len(extra))
+        directory += struct.pack("<4s6H3L5H2L", *head, 0, 0, 0, 0, offset) + name.encode() + extra
+    count = len(entries)
+    end = (b"PK\5\6", 0, 0, count, count, len(directory), len(body), 0)
+    return body + directory + struct.pack("<4s4H2LH", *end)
+
+
+def deflated(data: bytes) -> tuple[bytes, int]:
+    """Return a local header and the packed bytes, and how many these are."""
+    packer = zlib.compressobj(9, wbits=-zlib.MAX_WBITS)
+    packed = packer.compress(data) + packer.flush()
+    fields = (b"PK\3\4", 20, 0, 8, 0, 0, zlib.crc32(data), len(packed), len(data), 1, 0)
+    return struct.pack("<4s5H3L2H", *fields) + b"x" + packed, len(packed)
+
+
+def test_zip_members_over_the_same_bytes_are_refused(tmp_path: Path) -> None:
+    data = os.urandom(5_000)
+    body, packed = deflated(data)
+    entries = [(f"{n:04}.jpg", len(data), packed, 0) for n in range(1000)]
+    (tmp_path / "a.zip").write_bytes(zip_of(entries, body, zlib.crc32(data)))
+    first, *others = iter_items([tmp_path / "a.zip"])
+    assert first.read() == data
+    assert len(others) == 999
+    assert {reason(item) for item in others} == {
+        "a zip bomb? The members of this zip up to this one are over its size"
+    }
+
+
+@pytest.mark.parametrize("huge", [2**64 - 1, 2**63, 2**40, 2**32])
+@pytest.mark.parametrize("field", [1, 2, 3])
+def test_a_zip_member_of_huge_claims_fails_alone(tmp_path: Path, huge: int, field: int) -> None:
+    body, packed = deflated(b"photo" * 1000)
+    lying: list[Any] = ["a.jpg", 5000, packed, 0]
+    lying[field] = huge
+    entries = [tuple(lying), ("b.jpg", 5000, packed, len(body))]
+    data = zip_of(entries, body + body, zlib.crc32(b"photo" * 1000))
+    (tmp_path / "a.zip").write_bytes(data)
+    first, second = iter_items([tmp_path / "a.zip"])
+    assert re.search("over the limit|corrupt|truncated", reason(first))
+    assert second.read() == b"photo" * 1000
 
 
 def test_rare_zip_methods_are_refused(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """Tars with links and with tars inside, plain and packed."""
 
+import gzip
 import os
+import tarfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -175,3 +178,92 @@ def test_a_broken_tar_in_a_tar_fails_alone(tmp_path: Path, mode: Mode) -> None:
     opened = open_members([tmp_path / "a.tar"], side_names=frozenset())
     with pytest.raises(DatasetError, match=r"a\.tar/a\.tar: this tar archive is corrupt"):
         list(opened.sizes())
+
+
+@pytest.mark.parametrize("mode", MODES[1:])
+@pytest.mark.parametrize("inside", ["skipped", "photos", "tars"])
+def test_a_tar_that_unpacks_to_far_more_than_its_size_ends(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode, inside: str
+) -> None:
+    monkeypatch.setattr("regnet.data.tars._BEYOND", 20 << 20)
+    zeros: dict[str, Content] = {f"{n}.jpg": JPEG + bytes(5 << 20) for n in range(9)}
+    members: dict[str, Content] = {
+        "skipped": {"a.bin": bytes(45 << 20)},
+        "photos": zeros,
+        "tars": {f"{n}.tar": tar(zeros, mode) for n in range(3)},
+    }[inside]
+    found = read(tmp_path / "a.tar", {"good.jpg": LARGE[:900], **members}, mode)
+    assert found["good.jpg"] == LARGE[:900]
+    limit = "a tar bomb? It unpacks to over 200 times its size and 20 MiB more"
+    refused = [text for text in found.values() if isinstance(text, str)]
+    assert refused
+    assert set(refused) == {limit}
+    assert len(found) < 15
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_photos_that_pack_well_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
+) -> None:
+    monkeypatch.setattr("regnet.data.tars._BEYOND", 1 << 20)
+    text = b"".join(b"%d" % n for n in range(1_000_000))  # packs to a third or less
+    members: dict[str, Content] = {f"{n}.jpg": JPEG + text for n in range(4)}
+    assert read(tmp_path / "a.tar", members, mode) == members
+
+
+@pytest.mark.parametrize("kind", [tarfile.GNUTYPE_LONGNAME, tarfile.XHDTYPE, tarfile.XGLTYPE])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_headers_of_tars_are_bounded(
+    tmp_path: Path, kind: bytes, pack: Callable[[bytes], bytes]
+) -> None:
+    info = tarfile.TarInfo("header")
+    info.type = kind
+    content = b"".join(b"15 k%07d=12\n" % n for n in range(70_000))
+    info.size = len(content)
+    header = info.tobuf(tarfile.GNU_FORMAT) + content + bytes(-len(content) % 512)
+    good = tar({"good.jpg": SMALL}, "w")
+    (tmp_path / "a.tar").write_bytes(pack(good[:1536] + header * 9 + good))
+    first, second = iter_items([tmp_path / "a.tar"])
+    assert first.read() == SMALL
+    with pytest.raises(ImageError, match=r"claim more than 4,194,304 bytes|10,000 values"):
+        second.read()
+
+
+def test_links_to_one_file_are_bounded(tmp_path: Path) -> None:
+    members: dict[str, Content] = {"a.jpg": SMALL}
+    members |= {f"{n}.jpg": Link("a.jpg", hard=n % 2 == 0) for n in range(150)}
+    found = list(read(tmp_path / "a.tar", members, "w").values())
+    assert found == [SMALL] * 101 + ["one of over 100 links to the same file"] * 50
+
+
+def test_holes_in_sparse_members_are_bounded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regnet.data.tars._BEYOND", 3 << 20)
+    (tmp_path / "a.tar").write_bytes(
+        b"".join(sparse(f"{n}.jpg", size << 20) for n, size in enumerate((1, 200, 1, 1, 1)))
+    )
+    found = []
+    for item in iter_items([tmp_path / "a.tar"]):
+        try:
+            found.append(str(len(item.read())))
+        except ImageError as exc:
+            found.append(str(exc))
+    limit = "a tar bomb? It unpacks to over 200 times its size and 3 MiB more"
+    assert found == [
+        "1048576",
+        "a tar bomb? 0 bytes unpack to 209,715,200",
+        *["1048576"] * 2,
+        limit,
+    ]
+
+
+def sparse(name: str, size: int) -> bytes:
+    """A file of GNU's old sparse format that is one hole."""
+    header = bytearray(tarfile.TarInfo(name).tobuf(tarfile.GNU_FORMAT))
+    header[156:157] = tarfile.GNUTYPE_SPARSE
+    header[345:512] = bytes(167)
+    header[483:495] = b"%011o\0" % size
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header)

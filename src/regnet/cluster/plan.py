@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -125,8 +125,7 @@ class _Listing(Walk):
         if not found:
             yield Item(name, failing("no images in this archive"))
         for entry in sorted(found, key=lambda entry: entry.name):
-            values = (entry.name, entry.size, entry.packed, entry.offset)
-            yield _listed("zip", name, *values, entry.method, entry.flags, entry.crc)
+            yield _listed("zip", name, *astuple(entry))
 
     def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
         number = -1

@@ -27,6 +27,7 @@ OPENERS: Final = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", 
 # Over this size, more than so many times its packed size is no picture.
 _BOMB_BYTES: Final = 16 << 20
 _BOMB_RATIO: Final = 200
+_SLACK: Final = 64 << 10  # bytes that a packed file may be longer than the file, and an eighth
 
 _STORED: Final = 0
 _DEFLATED: Final = 8
@@ -107,8 +108,15 @@ def check_packing(flags: int, method: int, size: int, packed: int, max_bytes: in
     if method not in (_STORED, _DEFLATED):
         raise ImageError("this member of the zip is neither stored nor deflated: repack it")
     check_size(size, max_bytes)
+    if packed > size + (size >> 3) + _SLACK:
+        raise ImageError(f"this member of the zip is corrupt: {packed:,} bytes hold {size:,}")
+    check_ratio("zip", size, packed)
+
+
+def check_ratio(kind: ArchiveKind, size: int, packed: int) -> None:
+    """Raise `ImageError` where an image file is packed as no picture can be."""
     if size > max(_BOMB_BYTES, _BOMB_RATIO * packed):
-        raise ImageError(f"a zip bomb? {packed:,} bytes unpack to {size:,}")
+        raise ImageError(f"a {kind} bomb? {packed:,} bytes unpack to {size:,}")
 
 
 def check_size(size: int, max_bytes: int) -> None:

@@ -23,9 +23,11 @@ class SharedFile:
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return the bytes from an offset on, fewer where the file ends before."""
+        if not 0 <= offset < self.size:  # as archives claim; too large to seek to, some of them
+            return b""
         with self._lock:
             self._file.seek(offset)
-            return self._file.read(size)
+            return self._file.read(min(size, self.size - offset))
 
     def append(self, data: bytes) -> None:
         """Write bytes at the end of a file opened without a buffer; raises `OSError`."""

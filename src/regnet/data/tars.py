@@ -2,12 +2,13 @@
 
 import posixpath
 import tarfile
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
-from typing import BinaryIO, Final, cast
+from typing import Any, BinaryIO, Final, cast
 
 from regnet.data.archives import (
     BROKEN,
@@ -16,6 +17,7 @@ from regnet.data.archives import (
     TAR_SUFFIXES,
     ArchiveFile,
     Read,
+    check_ratio,
     check_size,
     failing,
     is_tar,
@@ -31,31 +33,43 @@ _MAX_NESTED: Final = 4 << 30  # bytes of a tar inside of a compressed one, which
 
 _IN_MEMORY: Final = 64 << 10  # bytes of a member of a compressed tar
 _PART: Final = 1 << 20  # bytes put aside at a time
-_MAX_READ: Final = 16 << 20  # bytes of a header of a tar, and at least a part
+_MAX_HEADERS: Final = 4 << 20  # bytes of the headers of one member, and at least a part
+_MAX_SHARED: Final = 10_000  # values in headers that hold for all members
+_RATIO: Final = 200  # times the size of a compressed tar that it may unpack to, and beyond it
+_BEYOND: Final = 1 << 30  # bytes, together with the tars inside
 _MAX_LINKS: Final = 40  # links that lead from one to the next
+_MAX_SAME: Final = 100  # links to one file
 _SHOWN: Final = 200  # characters of a path in a message
 _MAX_PATH: Final = 4096  # characters of a path that links lead along
 
 
-def tar_files(file: Readable, *, nested: bool = True) -> Iterator[ArchiveFile]:
+class _Beyond:
+    """Bytes that are left for unpacking beyond the ratio."""
+
+    def __init__(self) -> None:
+        self.left = _BEYOND
+
+
+def tar_files(file: Readable, *, outer: _Beyond | None = None) -> Iterator[ArchiveFile]:
     """Yield every file in a tar(.gz, .bz2, .xz) in its order, and after them what links name.
 
     Of a tar inside of it the files are those below a folder of its name without the suffix, one
-    level deep (`nested`). Readers of a plain tar read where a member lies; what is compressed can
-    only be read front to back, so members over 64 KiB are put aside in a temporary file by `keep`.
+    level deep (`outer`: for such a one). Readers of a plain tar read where a member lies; what is
+    compressed can only be read front to back, so members over 64 KiB are put aside in a temporary
+    file by `keep`, and it may unpack to 200 times its size and 1 GiB beyond it.
     Hard and symbolic links are files of their own; they are looked for in a second pass, if there
     are any. Raises `ImageError` where the archive is broken.
     """
     links: dict[str, _Link] = {}
-    spool = Spool()
-    with _opened_tar(file) as opened:
+    spool, beyond = Spool(), outer or _Beyond()
+    with _opened_tar(file, beyond) as opened:
         for member in opened.members():
             if member.issym() or member.islnk():
                 links[member.name] = _link(member)
             elif member.isreg():
                 one = _Member(opened, member, spool)
-                if nested and one.is_tar():
-                    yield from _nested(one)
+                if outer is None and one.is_tar():
+                    yield from _nested(one, beyond)
                 else:
                     yield one.file()
     if links:
@@ -64,7 +78,7 @@ def tar_files(file: Readable, *, nested: bool = True) -> Iterator[ArchiveFile]:
 
 def tar_folders(file: Readable) -> Iterator[str]:
     """Yield the path of each file's folder in a tar, and of each folder, again and again."""
-    with _opened_tar(file) as opened:
+    with _opened_tar(file, _Beyond()) as opened:
         for member in opened.members():
             yield member.name if member.isdir() else posixpath.dirname(member.name)
 
@@ -74,12 +88,13 @@ class _Opened:
     """An open tar; `lies_in` is the file where its members lie as they are, None if compressed."""
 
     archive: tarfile.TarFile
+    stream: "_Bounded"
     lies_in: Readable | None
 
     def members(self) -> Iterator[tarfile.TarInfo]:
         """Yield the headers."""
         end = -1
-        while (member := self.archive.next()) is not None:
+        while (member := self._next()) is not None:
             self.archive.members = []  # type: ignore[attr-defined]  # it keeps every header
             if member.size < 0 or self.archive.offset <= end:  # it could go round for ever
                 raise tarfile.ReadError("a header claims less than nothing")
@@ -88,15 +103,23 @@ class _Opened:
             end = self.archive.offset
             yield member
 
+    def _next(self) -> tarfile.TarInfo | None:
+        self.stream.headers_left = _MAX_HEADERS
+        member = self.archive.next()
+        self.stream.headers_left = None
+        if len(self.archive.pax_headers) > _MAX_SHARED:
+            raise tarfile.ReadError(f"over {_MAX_SHARED:,} values that hold for all members")
+        return member
+
 
 @contextmanager
-def _opened_tar(file: Readable) -> Iterator[_Opened]:
+def _opened_tar(file: Readable, beyond: _Beyond) -> Iterator[_Opened]:
     """Give the open tar; maps its errors."""
     plain = Cursor(file)
     try:
-        stream = _unpacked(plain)
-        with tarfile.open(fileobj=cast(BinaryIO, _Bounded(stream)), mode="r:") as archive:
-            yield _Opened(archive, file if stream is plain else None)
+        bounded = _Bounded(_unpacked(plain), plain, beyond)
+        with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r:") as archive:
+            yield _Opened(archive, bounded, None if bounded.is_packed else file)
     except BROKEN as exc:
         raise _broken(exc) from exc
 
@@ -152,6 +175,9 @@ class _Member:
     def put_aside(self) -> "Span | Held":
         """Return where the bytes lie, or them. Raises `ImageError`, or as the archive is broken."""
         info, lies_in = self._info, self._lies_in()
+        if info.issparse():
+            check_ratio("tar", info.size, sum(size for _, size in cast(Any, info).sparse))
+            self._opened.stream.spend(info.size)
         if lies_in is not None:
             if info.offset_data + info.size > lies_in.size:
                 raise tarfile.ReadError("unexpected end of data")
@@ -193,11 +219,11 @@ class Held:
         return self._data[:count]
 
 
-def _nested(member: _Member) -> Iterator[ArchiveFile]:
+def _nested(member: _Member, beyond: _Beyond) -> Iterator[ArchiveFile]:
     """Yield the files of a tar inside of a tar; where it breaks, one with the reason."""
     folder = _without_suffix(member.name)
     try:
-        for file in tar_files(member.window(), nested=False):
+        for file in tar_files(member.window(), outer=beyond):
             name = f"{folder}/{file.name.removeprefix('./')}"
             yield replace(file, name=name, keep=partial(_kept_alone, file))
     except ImageError as exc:
@@ -242,7 +268,7 @@ def _linked(file: Readable, links: dict[str, _Link], spool: Spool) -> Iterator[A
     wanted = {end for end in ends.values() if end is not None}
     found: dict[str, Span | Held | str] = {}
     folders: set[str] = set()
-    with _opened_tar(file) as opened:
+    with _opened_tar(file, _Beyond()) as opened:
         for info in opened.members():
             if len(info.name) > _MAX_PATH:
                 continue
@@ -250,8 +276,12 @@ def _linked(file: Readable, links: dict[str, _Link], spool: Spool) -> Iterator[A
             folders.update(wanted & set(_parents(path)), wanted & {path} if info.isdir() else ())
             if info.isreg() and path in wanted:
                 found[path] = _kept(_Member(opened, info, spool), info.size)
+    links_to: Counter[str | None] = Counter()
     for name, end in ends.items():
+        links_to[end] += 1
         target = found.get(end or "")
+        if links_to[end] > _MAX_SAME and target is not None:
+            target = f"one of over {_MAX_SAME} links to the same file"
         what = "as a link to a folder" if end in folders else ""
         yield _link_file(name, links[name].path, target, what)
 
@@ -309,13 +339,41 @@ def _unpacked(stream: Cursor) -> Cursor | BinaryIO:
 
 
 class _Bounded:
-    """A stream that refuses large reads: tarfile would read a header of any size claimed."""
+    """What tarfile reads of a tar: no header of any size claimed, no more than it may unpack to."""
 
-    def __init__(self, stream: Cursor | BinaryIO) -> None:
-        self._read: Callable[[int], bytes] = stream.read
-        self.seek, self.tell = stream.seek, stream.tell
+    def __init__(self, stream: Cursor | BinaryIO, packed: Cursor, beyond: _Beyond) -> None:
+        self._stream, self._packed, self._beyond = stream, packed, beyond
+        self._taken = 0
+        self.is_packed = stream is not packed
+        self.headers_left: int | None = _MAX_HEADERS  # tarfile reads the first one at once
+        self.tell = stream.tell
 
     def read(self, size: int) -> bytes:
-        if not 0 <= size <= _MAX_READ:
-            raise tarfile.ReadError(f"a header claims {size:,} bytes")
-        return self._read(size)
+        if self.headers_left is not None:
+            self.headers_left -= size
+        if size < 0 or (self.headers_left is not None and self.headers_left < 0):
+            raise tarfile.ReadError(f"headers of a file claim more than {_MAX_HEADERS:,} bytes")
+        data = self._stream.read(size)
+        self._check()
+        return data
+
+    def seek(self, offset: int) -> int:
+        if self.is_packed:  # what is skipped is unpacked too
+            while offset - self._stream.tell() > _PART and self._stream.read(_PART):
+                self._check()
+        return self._stream.seek(offset)
+
+    def _check(self) -> None:
+        if not self.is_packed:
+            return
+        beyond = self._stream.tell() - _RATIO * self._packed.tell()
+        if beyond > self._taken:
+            taken, self._taken = self._taken, beyond
+            self.spend(beyond - taken)
+
+    def spend(self, size: int) -> None:
+        """Count bytes beyond the ratio. Raises `ImageError`."""
+        self._beyond.left -= size
+        if self._beyond.left < 0:
+            limit = f"{_RATIO} times its size and {_BEYOND >> 20:,} MiB more"
+            raise ImageError(f"a tar bomb? It unpacks to over {limit}")

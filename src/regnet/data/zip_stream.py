@@ -6,7 +6,7 @@ The layout is that of PKWARE's APPNOTE 6.3 (sections 4.3.7, 4.3.12, 4.3.14 to 4.
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -28,7 +28,11 @@ _WINDOWS: Final = (0, 10, 14)  # systems that made a zip: FAT, NTFS, VFAT
 
 @dataclass(frozen=True, slots=True)
 class ZipEntry:
-    """A file in a zip: its `size` unpacked and `packed`, and the offset of its local header."""
+    """A file in a zip: its `size` unpacked and `packed`, and the offset of its local header.
+
+    Where it and those before it are longer than the zip, it `overlaps`: the same bytes would be
+    unpacked again and again.
+    """
 
     name: str
     size: int
@@ -37,6 +41,7 @@ class ZipEntry:
     method: int
     flags: int
     crc: int
+    overlaps: bool = False
 
 
 def zip_entries(file: SharedFile) -> Iterator[ZipEntry]:
@@ -52,13 +57,15 @@ def zip_folders(file: SharedFile) -> Iterator[str]:
 def _entries(file: SharedFile) -> Iterator[ZipEntry]:
     """Yield the files and folders in a zip, these with a / at their end."""
     position, end, shift = _directory(file)
-    buffer, at = b"", 0
+    buffer, at, left = b"", 0, position
     while position < end:
         if len(buffer) - at < min(_CHUNK // 2, end - position):
             buffer, at = file.read_at(position, min(_CHUNK, end - position)), 0
         entry, length = _entry(buffer, at, shift)
         position, at = position + length, at + length
-        yield entry
+        # One that alone is longer than the zip is damaged and fails by itself.
+        left -= _LOCAL.size + (entry.packed if entry.packed < file.size else 0)
+        yield entry if left >= 0 else replace(entry, overlaps=True)
 
 
 def zip_files(file: SharedFile) -> Iterator[ArchiveFile]:
@@ -76,6 +83,8 @@ def entry_file(file: SharedFile, entry: ZipEntry) -> ArchiveFile:
 def entry_head(file: SharedFile, entry: ZipEntry) -> bytes:
     """Return the first bytes of a file in a zip, none where they cannot be unpacked."""
     try:
+        if entry.overlaps:
+            return b""
         check_packing(entry.flags, entry.method, 0, 0, 0)
         packed = _packed(file, entry, min(entry.packed, 2 * HEAD))
         return _unpacked(packed, entry.method, HEAD)[:HEAD]
@@ -88,6 +97,8 @@ def read_entry(file: SharedFile, entry: ZipEntry, max_bytes: int) -> bytes:
 
     What is encrypted, neither stored nor deflated, or over `max_bytes` is refused.
     """
+    if entry.overlaps:
+        raise ImageError("a zip bomb? The members of this zip up to this one are over its size")
     check_packing(entry.flags, entry.method, entry.size, entry.packed, max_bytes)
     try:
         packed = _packed(file, entry, entry.packed)

@@ -49,6 +49,7 @@ from PIL import Image
 from serving_process import Served, serving
 
 from regnet.samples import sample_photos
+from regnet.serving.kserve import MOST_CROPS
 
 CLIENTS = 8
 
@@ -82,10 +83,20 @@ def in_json(path: str, value: Any) -> bytes:
 
 
 def crops(datatype: str) -> bytes:
-    """Return a request with as many crops in JSON as fit."""
-    data = [9] * (64 * SIDE * SIDE * 3)
-    tensor = {"name": "data", "datatype": datatype, "shape": [64, SIDE, SIDE, 3], "data": data}
+    """Return a request with as many crops in JSON as are taken."""
+    data = [9] * (MOST_CROPS * SIDE * SIDE * 3)
+    shape = [MOST_CROPS, SIDE, SIDE, 3]
+    tensor = {"name": "data", "datatype": datatype, "shape": shape, "data": data}
     return in_json("/v2/models/bundled/infer", {"inputs": [tensor]})
+
+
+def pixels(count: int) -> bytes:
+    """Return a request with crops as binary data."""
+    data = bytes(4 * count * SIDE * SIDE * 3)
+    tensor = {"name": "data", "datatype": "FP32", "shape": [count, SIDE, SIDE, 3]}
+    head = json.dumps({"inputs": [tensor | {"parameters": {"binary_data_size": len(data)}}]})
+    length = ("Inference-Header-Content-Length", str(len(head)))
+    return message("POST", "/v2/models/bundled/infer", head.encode() + data, length)
 
 
 def base64_of(photo: bytes, count: int) -> bytes:
@@ -105,6 +116,7 @@ KINDS: dict[str, Callable[[], bytes]] = {
     "crops in JSON": lambda: crops("FP32"),
     "base64": lambda: base64_of(encoded("JPEG", 3990, noise=True, quality=30), 4),
     "base64 of small ones": lambda: base64_of(SMALL.getvalue(), 64),
+    "crops": lambda: pixels(64),
     "cut off": lambda: form([encoded("PNG", 7000)] * 4)[:-9],
 }
 """The requests that cost most, of what the limits accept."""

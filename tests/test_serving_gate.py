@@ -255,6 +255,16 @@ def test_all_bodies_together_are_limited() -> None:
     assert app.service.held.now == 100
 
 
+def test_large_bodies_leave_room_to_small_ones() -> None:
+    app = App(Limits(body=3 << 20, queue_bytes=4 << 20))
+    app.service.held.take(2 << 20)
+    refused = app("POST", "/v1/classify", content=bytes(3 << 19))
+    assert (refused.status_code, refused.json()["limit"]) == (429, "queue_bytes")
+    assert "at most 3,145,728 are taken" in refused.json()["error"]
+    app.service.held.take(1 << 20)
+    assert app("POST", "/v1/classify", content=bytes(1 << 20)).status_code == 200
+
+
 def test_a_full_queue_refuses_before_the_body_is_read() -> None:
     app = App()
     app.models.model.full = TooMany("the queue is full", limit="queue", retry_after=0.2)

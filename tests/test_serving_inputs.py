@@ -1,5 +1,6 @@
 """Named tensors to photos and pixels, for models of each kind; and what is answered."""
 
+import base64
 from dataclasses import replace
 from typing import Any
 
@@ -11,6 +12,7 @@ from regnet.labels import Label
 from regnet.metadata import ModelMetadata
 from regnet.protocol import PYCLS
 from regnet.serving.inputs import PHOTOS, Tensor, images
+from regnet.serving.kserve import from_base64
 from regnet.serving.limits import Limits
 from regnet.serving.outputs import WantedOutput, named_classes, output_port, packed, wanted_classes
 from regnet.serving.refusals import BadRequest, TooLarge, Unprocessable
@@ -23,6 +25,16 @@ FRACTIONS = replace(
     WHOLE, preprocess=replace(WHOLE.preprocess, interpolation=PYCLS.interpolation, offset="ceil")
 )
 GRAPH = replace(WHOLE, preprocessing="graph")
+
+
+@pytest.mark.parametrize("size", [0, 1, 1000, (3 << 20) // 4, 2_000_000, 2_000_001])
+def test_base64_of_any_length_is_read(size: int) -> None:
+    data = np.random.default_rng(0).bytes(size)
+    text = base64.b64encode(data).decode()
+    assert from_base64(text, "image 0") == data
+    for wrong in (text + "A", text[:-1] + "!" if text else "!", f"AA=={text}AAAA"):
+        with pytest.raises(BadRequest, match="image 0 is no base64"):
+            from_base64(wrong, "image 0")
 
 
 def given(tensor: Tensor, metadata: ModelMetadata = WHOLE) -> Any:

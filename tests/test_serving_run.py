@@ -14,7 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -181,6 +181,41 @@ def test_sigterm_ends_it_in_its_time_whatever_is_under_way(tmp_path: Path) -> No
         assert clients[0].recv(1 << 16).startswith(b"HTTP/1.1 504 ")
         for client in clients:
             client.close()
+
+
+def test_ordinary_photos_are_served_while_others_send_the_most_that_is_accepted(
+    tmp_path: Path,
+) -> None:
+    head = b'--b\r\nContent-Disposition: form-data; name="a"; filename="a"\r\n\r\n'
+    kind = ("Content-Type", "multipart/form-data; boundary=b")
+    many = message("POST", "/v1/classify", (head + PHOTO + b"\r\n") * 64 + b"--b--\r\n", kind)
+    over, took = threading.Event(), list[float]()
+
+    def attack(request: bytes) -> None:
+        while not over.is_set():
+            with connected(served) as client:
+                client.sendall(request)
+                with suppress(TimeoutError):
+                    client.settimeout(5)
+                    client.recv(1 << 16)
+
+    with serving(tmp_path, "bundled", "--offline") as served:
+        requests = [slow_request(), many] * 5
+        attackers = [threading.Thread(target=attack, args=(each,)) for each in requests]
+        for one in attackers:
+            one.start()
+        try:
+            time.sleep(1)
+            for _ in range(60):
+                start = time.monotonic()
+                answer = httpx.post(f"{served.url}/v1/classify", content=PHOTO, timeout=60)
+                took.append(time.monotonic() - start)
+                assert answer.status_code == 200, answer.text
+        finally:
+            over.set()
+            for one in attackers:
+                one.join()
+    assert sorted(took)[len(took) // 2] < 1
 
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 1.7])

@@ -20,6 +20,7 @@ Send = Callable[[Message], Awaitable[None]]
 _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _KEY: Final = "regnet.exchange"
 _PIECES_AT_ONCE: Final = 8
+_LARGE: Final = 1 << 20  # bytes of a body
 
 
 WORK: Final = "regnet.work"
@@ -53,16 +54,21 @@ class ClientGoneError(Exception):
 
 @dataclass
 class Held:
-    """Bytes of all bodies that are being received or worked on; at most `most` of them."""
+    """Bytes of all bodies that are being received or worked on; at most `most` of them.
+
+    `of_large` of them may be taken by large bodies, so that slow ones leave room to small ones.
+    """
 
     most: int
+    of_large: int
     now: int = 0
 
-    def take(self, count: int) -> None:
+    def take(self, count: int, *, large: bool = False) -> None:
         """Add bytes; raises `TooMany` where there is no room for them."""
-        if self.now + count > self.most:
+        most = self.of_large if large else self.most
+        if self.now + count > most:
             raise TooMany(
-                f"the requests under way hold {self.now:,} bytes, and at most {self.most:,} are "
+                f"the requests under way hold {self.now:,} bytes, and at most {most:,} are "
                 "taken (queue_bytes); try again later",
                 limit="queue_bytes",
                 retry_after=1.0,
@@ -162,7 +168,7 @@ class Exchange:
         """Count bytes of the body in memory; raises `TooLarge`, `TooMany`."""
         if self.bytes_held + count > self.body_limit:
             raise self._too_large()
-        self.held.take(count)
+        self.held.take(count, large=self.bytes_held + count > _LARGE)
         self.bytes_held += count
 
     def release(self) -> None:

@@ -7,7 +7,7 @@ extensions "binary tensor data" and "classification" of Triton's protocol.
 import base64
 import binascii
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence, Sized
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -35,6 +35,7 @@ MOST_CROPS: Final = 4
 """Images of a request as numbers in JSON, which takes many times as long as in binary."""
 
 _SPARE: Final = 10_000  # values of JSON beside those of a tensor
+_PART: Final = 1 << 20  # bytes, of which 4 are 3 in base64
 _MOST_TENSORS: Final = 16
 
 Inputs = list[bytes] | list[NDArray[Any]] | NDArray[Any]
@@ -85,7 +86,7 @@ def json_object(text: bytes, metadata: ModelMetadata, limits: Limits) -> dict[st
     """
     crops = min(limits.batch, MOST_CROPS)
     most = crops * metadata.preprocess.crop**2 * 4 + _SPARE
-    if text.count(b",") + text.count(b"[") + text.count(b"{") > most:
+    if sum(text.count(sign, *part) for part in _parts(text) for sign in (b",", b"[", b"{")) > most:
         raise TooLarge(
             f"the JSON has more values than {crops} crops, the most in one request (batch); as "
             "binary data more are taken",
@@ -183,10 +184,19 @@ def _values(given: dict[str, Any]) -> Any:
 
 def from_base64(text: Any, what: str) -> bytes:
     """Return the bytes in a text; raises `BadRequest`."""
+    given = text if isinstance(text, str) else "-"
     try:
-        return base64.b64decode(text if isinstance(text, str) else "-", validate=True)
+        if 0 <= given.find("=") < len(given) - 2:
+            raise ValueError("data follows its padding")
+        pieces = [base64.b64decode(given[at:end], validate=True) for at, end in _parts(given)]
     except (binascii.Error, ValueError) as exc:
         raise BadRequest(f"{what} is no base64 ({exc})") from exc
+    return b"".join(pieces)
+
+
+def _parts(of: Sized) -> Iterator[tuple[int, int]]:
+    """Yield where parts begin and end: a step on a whole one would hold up all other threads."""
+    return ((at, at + _PART) for at in range(0, len(of), _PART))
 
 
 def _wish(asked: dict[str, Any]) -> Wish:

@@ -36,7 +36,9 @@ class Service:
     held: Held = field(init=False)
 
     def __post_init__(self) -> None:
-        self.held = Held(self.limits.queue_bytes)
+        limits = self.limits
+        large = max(limits.body, limits.queue_bytes * 3 // 4)
+        self.held = Held(limits.queue_bytes, large)
 
     async def in_turn(
         self, function: Callable[[], Result], *, size: int, exchange: Exchange

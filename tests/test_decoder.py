@@ -68,12 +68,12 @@ def test_a_decoder_that_takes_too_long_is_ended_and_the_next_photo_is_decoded() 
 def test_a_small_file_may_take_less_memory() -> None:
     limits = DecodeLimits(memory=100_000_000)
     assert limits.memory_of(0) == 35_000_000
-    assert limits.memory_of(100_000) == 80_000_000
+    assert limits.memory_of(100_000) == 60_000_000
     assert limits.memory_of(1_000_000) == 100_000_000
     image = Image.new("L", (3000, 3000))
     small = encoded(image, "PNG")
     error = (
-        "decoding 3000 x 3000 pixels takes about 36 MB, more than the limit of 21 MB of memory for "
+        "decoding 3000 x 3000 pixels takes about 36 MB, more than the limit of 20 MB of memory for "
         rf"a file of {len(small):,} bytes \(--max-memory\)"
     )
     with pytest.raises(ImageError, match=error):
@@ -119,6 +119,13 @@ def test_a_process_that_was_ended_from_outside_is_replaced() -> None:
     ended.kill()
     error = ended.pixels(SLOW[1], None, DECODE_LIMITS, Room(1))
     assert str(error) == "decoding it ended the decoder (status -9)"
+
+
+def test_a_long_head_of_a_jpeg_is_not_read_here() -> None:
+    small = encoded(noise(50, 40), "JPEG")
+    assert decode_quick(small, "RGB", DECODE_LIMITS) is not None
+    exif = b"\xff\xe1\x03\x00Exif\0\0" + b"x" * 760
+    assert decode_quick(small[:2] + exif * 2000 + small[2:], "RGB", DECODE_LIMITS) is None
 
 
 def test_photos_larger_than_their_headers_say_are_not_decoded_here(

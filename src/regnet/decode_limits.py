@@ -12,14 +12,14 @@ TOO_LONG: Final = "decoding took longer than the limit of"
 TOO_MUCH: Final = "more than the limit of"
 
 _SMALL: Final = 0.35  # of the memory, for a file of no bytes
-_EACH_BYTE: Final = 450  # more bytes of memory, for each byte of a file
+_EACH_BYTE: Final = 250  # more bytes of memory, for each byte of a file
 
 
 @dataclass(frozen=True, kw_only=True)
 class DecodeLimits:
     """The limits of decoding one photo; raises `LimitError` where one is no positive number.
 
-    `memory` is in bytes, and a small file has less: 35 % of it and 450 for each of its own bytes.
+    `memory` is in bytes, and a small file has less: 35 % of it and 250 for each of its own bytes.
     `seconds` are those of a processor. `pixels` are claimed by the header; None is without limit.
     """
 

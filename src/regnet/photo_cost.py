@@ -81,7 +81,8 @@ def memory_of(form: str, mode: str, width: int, height: int) -> int:
 def _of_jpeg(data: bytes, found: Outline) -> Cost:
     scans = 1 if found.one_scan else max(1, data.count(b"\xff\xda"))
     work = found.pixels * scans
-    return Cost(found.pixels, quick=work <= _QUICK_JPEG, work=work)
+    quick = work <= _QUICK_JPEG and has_quick_head(data, found)
+    return Cost(found.pixels, quick, work)
 
 
 def _work_of_chunks(data: bytes) -> int:
@@ -95,6 +96,11 @@ def _work_of_chunks(data: bytes) -> int:
             if at >= len(data):
                 return 0
     return _OTHER_BYTE * len(data)
+
+
+def has_quick_head(data: bytes, found: Outline) -> bool:
+    """Tell whether Pillow reads in a moment what stands before the first scan of a JPEG."""
+    return (found.scan if found.scan > 0 else len(data)) <= _QUICK_BYTES
 
 
 def claimed_size(data: bytes) -> tuple[int, int] | None:

@@ -15,21 +15,36 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from ceiling import gemm
 from classify import SHARED, start_up
 from PIL import Image
+from plain_loops import (
+    PLAIN_OPENVINO,
+    PLAIN_TORCH,
+    PlainLoop,
+    openvino_loop,
+    plain_pixels,
+    torch_loop,
+)
+from rivals import ONNX, TORCH, Competitors, find_competitors
 
-from regnet.benchmarking.benchmark import Benchmark, Plan, benchmark
-from regnet.benchmarking.competitors import ONNX, TORCH
-from regnet.benchmarking.end_to_end import find_jpegs
-from regnet.benchmarking.plain_loops import PLAIN_OPENVINO, PLAIN_TORCH
-from regnet.benchmarking.table import as_text, grid
+from regnet.benchmarking.benchmark import Plan, engine_calls, example_image, find_paths
+from regnet.benchmarking.end_to_end import EndToEnd, Setup, find_jpegs, prepare, whole_name
+from regnet.benchmarking.machine import this_machine, watch_others
+from regnet.benchmarking.table import grid, machine_text
+from regnet.benchmarking.timing import Contestant, measure, ratio
 from regnet.engine import read_model
 from regnet.errors import UnknownModelError
+from regnet.graph import graph_cost, read_graph
 from regnet.library import Library, int8_beside
+from regnet.parallel import cores
+from regnet.preprocess import crop_pixels
 from regnet.protocol import OMZ
 from regnet.quantization.quantize import quantize
 from regnet.samples import sample_photos
@@ -64,26 +79,123 @@ class Bar:
         )
 
 
-def bars(found: Benchmark) -> Iterator[Bar]:
+@dataclass(frozen=True)
+class Engines:
+    """Engines in turns: images a second of each, its share of the ceiling, latency in ms.
+
+    `int8_over_bf16` is None where one of the two is not there.
+    """
+
+    rows: list[tuple[str, float, float, float]]
+    int8_over_bf16: float | None
+
+
+@dataclass(frozen=True)
+class Files:
+    """From files to labels: our precisions, and how many times faster INT8 is than each loop.
+
+    `identical` counts the photos with Pillow's pixels, `flips` the top-1 of each loop that differ
+    from f32; None where its weights are random ones.
+    """
+
+    whole: EndToEnd
+    times: dict[str, float]
+    identical: int
+    flips: dict[str, int | None]
+
+
+def engines(plan: Plan, library: Library, rivals: Competitors) -> Engines:
+    """Measure all precisions, other engines and the ceilings in the same rounds."""
+    paths = find_paths(plan, library=library, machine=this_machine())
+    models = {p: read_model(path) for p, path in paths.items()}
+    crop = example_image(models["f32"].metadata)
+    ours = {
+        p: engine_calls(model, p, crop, batch_size=plan.batch_size, library=library)
+        for p, model in models.items()
+    }
+    theirs = {rival.name: rival.calls(crop, plan.batch_size) for rival in rivals.present}
+    ceilings = {p: gemm(p, workers=cores()).contestant for p in models}
+    everything = [c for row in ours.values() for c in row.contestants]
+    everything += [*(c for calls in theirs.values() for c in calls), *ceilings.values()]
+    timings = measure(everything, rounds=plan.rounds, seconds=plan.seconds)
+    flops = graph_cost(read_graph(paths["f32"])).flops
+    best = {f"OpenVINO {p}": (row.best(timings), row.latency, p) for p, row in ours.items()}
+    for name, calls in theirs.items():
+        fastest = max((timings[c.name] for c in calls), key=lambda timing: timing.rate)
+        best[name] = (fastest, calls[0], "f32")
+    rows = [
+        (
+            name,
+            timing.rate,
+            ratio(timing, timings[ceilings[precision].name]) * flops,
+            1e3 * timings[latency.name].percentile(50),
+        )
+        for name, (timing, latency, precision) in best.items()
+    ]
+    both = [best.get(f"OpenVINO {p}") for p in ("int8", "bf16")]
+    return Engines(rows, ratio(both[0][0], both[1][0]) if both[0] and both[1] else None)
+
+
+def files(plan: Plan, library: Library, rivals: Competitors) -> Files:
+    """Measure files to labels in each precision, and plain loops in the same rounds."""
+    paths = find_paths(plan, library=library, machine=this_machine())
+    setup = Setup(paths=paths, photos=plan.photos, compiled_cache=library.compiled)
+    prepared = prepare(setup)
+    metadata = read_model(paths["f32"]).metadata
+    loops = [openvino_loop(paths["f32"], prepared.photos, metadata)]
+    if torch := rivals.get(TORCH):
+        options = {"batch_size": plan.batch_size, "comparable": rivals.own_weights}
+        loops.append(torch_loop(torch, prepared.photos, metadata, **options))
+
+    def kept(loop: PlainLoop) -> None:
+        prepared.answers[loop.name] = loop.run()
+
+    extra = [Contestant(one.name, partial(kept, one), len(prepared.photos)) for one in loops]
+    timings = measure([*prepared.contestants, *extra], rounds=plan.rounds, seconds=plan.seconds)
+    return Files(
+        whole=prepared.figures(timings),
+        times={one.name: ratio(timings[whole_name("int8")], timings[one.name]) for one in loops},
+        identical=sum(
+            np.array_equal(crop_pixels(photo, metadata.preprocess), plain_pixels(photo, metadata))
+            for photo in prepared.photos
+        ),
+        flips={
+            one.name: prepared.flips(one.name) if one.comparable else None
+            for one in loops
+            if one.precision == "f32"
+        },
+    )
+
+
+def bars(name: str, speeds: Engines, found: Files) -> Iterator[Bar]:
     """Yield the bars of one model."""
-    speeds = {(row.engine, row.precision): row for row in found.engines}
-    whole = found.end_to_end
-    assert whole is not None
-    by_precision = {row.precision: row for row in whole.wholes}
-    int8 = by_precision["int8"]
-    yield Bar(found.name, "INT8, share of what decode and engine allow", int8.share, 0.90)
-    if PLAIN_TORCH in int8.times:
-        yield Bar(found.name, f"INT8 over {PLAIN_TORCH}", int8.times[PLAIN_TORCH], 3.0)
-    yield Bar(found.name, f"INT8 over {PLAIN_OPENVINO}", int8.times[PLAIN_OPENVINO], 1.6)
-    if times := speeds["OpenVINO", "int8"].times.get("OpenVINO bf16"):
-        yield Bar(found.name, "INT8 engine over bf16 engine", times, 1.6)
-    yield Bar(found.name, "photos with Pillow's pixels", whole.identical or 0, whole.photos)
-    flips = [by_precision["f32"].flips, *(loop.flips for loop in whole.loops if _is_f32(loop))]
-    yield Bar(found.name, "f32 top-1 flips", sum(flip or 0 for flip in flips), 0, at_most=True)
+    by_precision = {row.precision: row for row in found.whole.wholes}
+    yield Bar(name, "INT8, share of what decode and engine allow", by_precision["int8"].share, 0.90)
+    if PLAIN_TORCH in found.times:
+        yield Bar(name, f"INT8 over {PLAIN_TORCH}", found.times[PLAIN_TORCH], 3.0)
+    yield Bar(name, f"INT8 over {PLAIN_OPENVINO}", found.times[PLAIN_OPENVINO], 1.6)
+    if speeds.int8_over_bf16:
+        yield Bar(name, "INT8 engine over bf16 engine", speeds.int8_over_bf16, 1.6)
+    yield Bar(name, "photos with Pillow's pixels", found.identical, found.whole.photos)
+    flips = [by_precision["f32"].flips, *found.flips.values()]
+    yield Bar(name, "f32 top-1 flips", sum(flip or 0 for flip in flips), 0, at_most=True)
 
 
-def _is_f32(loop: Any) -> bool:
-    return loop.precision == "f32" and loop.flips is not None
+def tables(name: str, speeds: Engines, found: Files) -> str:
+    """Return what was measured of one model as text."""
+    head = ("engine", "images/s", "of ceiling", "p50 ms")
+    rows = [(n, f"{rate:.1f}", f"{100 * s:.0f} %", f"{ms:.2f}") for n, rate, s, ms in speeds.rows]
+    whole = [
+        (w.precision, f"{w.images_per_second:.1f}", f"{w.allowed:.1f}", f"{100 * w.share:.1f} %")
+        for w in found.whole.wholes
+    ]
+    times = [(f"INT8 over {loop}", f"{times:.2f}") for loop, times in found.times.items()]
+    parts = [
+        grid([head, *rows]),
+        grid([("files to labels", "photos/s", "allowed", "share"), *whole]),
+        grid([("", "times"), *times]),
+    ]
+    return "\n\n".join([name, *parts])
 
 
 @contextmanager
@@ -149,22 +261,26 @@ def main() -> None:
     one_jpeg = next(photo for photo in sample_photos() if photo.suffix == ".jpg")
     figures: dict[str, Any] = {"start_up": start_up(one_jpeg, 5)}
     print(f"start-up of regnet classify, whole process: {figures['start_up']}\n", flush=True)
-    found = []
+    print(machine_text(this_machine()) + "\n", flush=True)
+    rows: list[Bar] = []
+    figures["models"] = {}
     with tempfile.TemporaryDirectory() as folder, jpegs(options.photos) as photos:
         library = Library(folder=Path(folder), offline=True)
-        for make, most in ((bundled, 200), (large, 100)):
+        for name, make, most in (("bundled", bundled, 200), (LARGE, large, 100)):
             plan = Plan(
                 model=make(library, photos),
                 rounds=options.rounds,
                 seconds=options.seconds,
-                against=(TORCH, ONNX),
                 photos=tuple(find_jpegs(photos, most=most)),
             )
-            found.append(benchmark(plan, library=library))
-            print(as_text(found[-1]) + "\n", flush=True)
-    rows = [bar for one in found for bar in bars(one)]
+            metadata = read_model(library.ir(plan.model)).metadata
+            rivals = find_competitors(plan.model, metadata, library=library, names=(TORCH, ONNX))
+            others = watch_others()
+            speeds, found = engines(plan, library, rivals), files(plan, library, rivals)
+            print(tables(name, speeds, found) + "\n", flush=True)
+            figures["models"][name] = asdict(speeds) | asdict(found) | {"other_work": others()}
+            rows += bars(name, speeds, found)
     print(grid([("bar", "measured", "wanted", "cleared"), *(bar.row() for bar in rows)]) + "\n")
-    figures["models"] = {one.name: one.to_dict() for one in found}
     figures["bars"] = [vars(bar) | {"cleared": bar.cleared} for bar in rows]
     print(json.dumps(figures))
     sys.exit(any(not bar.cleared for bar in rows))

@@ -1,6 +1,6 @@
-"""How fast a model is on this machine, beside the machine's ceiling and beside other engines."""
+"""How fast a model is on this machine, in each of its precisions."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,8 +11,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regnet.assumptions import warn_assumed
-from regnet.benchmarking.ceiling import Gemm, gemm
-from regnet.benchmarking.competitors import NAMES, TORCH, Competitor, Competitors, find_competitors
 from regnet.benchmarking.end_to_end import EndToEnd, Setup, end_to_end
 from regnet.benchmarking.machine import Machine, this_machine, watch_others
 from regnet.benchmarking.timing import Contestant, Timing, Watch, measure, ratio, side_by_side
@@ -46,47 +44,36 @@ class Plan:
     batch_size: int = BATCH_SIZE
     rounds: int | None = None
     seconds: float = 30.0
-    against: tuple[str, ...] = NAMES
     photos: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ceiling:
-    """The machine's best matrix products in one precision, and what they would allow."""
-
-    precision: InferencePrecision
-    computed_in: str
-    gflops_per_second: float
-    images_per_second: float
-
-
-@dataclass(frozen=True, kw_only=True)
 class EngineSpeed:
-    """One engine in one precision.
+    """The engine in one precision.
 
-    `latency_ms` are percentiles of one image at a time, with all cores; `images_per_second` the
-    best of `by_batch`. `share` is that in units of the ceiling, `times` in units of each other
-    engine's.
+    `latency_ms` are percentiles of one image at a time, with all cores; `images_per_second` is the
+    best of `by_batch`, `times` that in units of each other precision's.
     """
 
-    engine: str
-    version: str
     precision: InferencePrecision
     latency_ms: dict[str, float]
     images_per_second: float
     by_batch: dict[int, float]
-    share: float
     times: dict[str, float]
+
+    @property
+    def best_batch(self) -> int:
+        """The batch that gave the best throughput."""
+        return max(self.by_batch, key=lambda batch: self.by_batch[batch])
 
 
 @dataclass(frozen=True, kw_only=True)
 class Benchmark:
     """What was measured of a model, and where.
 
-    `input` is (H, W, 3) of the image that was inferred; `gflops` those of one. `own_weights` is
-    False where the competitors ran random weights, which are as fast. `other_work` is the share of
-    the machine that other processes took meanwhile, None where that is not known. `assumed` is the
-    model's.
+    `input` is (H, W, 3) of the image that was inferred; `gflops` those of one. `other_work` is the
+    share of the machine that other processes took meanwhile, None if that is not known. `assumed`
+    is the model's.
     """
 
     model: str
@@ -95,10 +82,7 @@ class Benchmark:
     gflops: float
     machine: Machine
     rounds: int
-    ceilings: tuple[Ceiling, ...]
     engines: tuple[EngineSpeed, ...]
-    absent: dict[str, str]
-    own_weights: bool
     other_work: float | None
     assumed: tuple[str, ...] = ()
     end_to_end: EndToEnd | None = None
@@ -155,48 +139,40 @@ def benchmark(
     models = {p: read_model(path) for p, path in paths.items()}
     metadata = next(iter(models.values())).metadata
     warn_assumed(plan.model, metadata)
-    rivals = find_competitors(
-        plan.model,
-        metadata,
-        library=library,
-        names=plan.against,
-        batches=(1, plan.batch_size),
-        say=say,
-    )
     image = example_image(metadata)
-    ceilings = {p: gemm(p, workers=cores()) for p in _with_f32(paths, rivals)}
-    entries = [
-        *(_engine_entry(p, model, image, plan, library) for p, model in models.items()),
-        *(_rival_entry(rival, _as_crop(image, metadata), plan) for rival in rivals.present),
+    rows = [
+        engine_calls(model, precision, image, batch_size=plan.batch_size, library=library)
+        for precision, model in models.items()
     ]
     others = watch_others()
-    say(f"{metadata.name}: {len(entries)} engines, {len(ceilings)} ceilings, in turns")
+    say(f"{metadata.name}: {len(rows)} precisions, in turns")
     timings = measure(
-        [c for entry in entries for c in entry.contestants]
-        + [ceiling.contestant for ceiling in ceilings.values()],
+        [call for row in rows for call in row.contestants],
         rounds=plan.rounds,
         seconds=plan.seconds,
         watch=watch,
     )
-    flops = _flops(paths)
     result = Benchmark(
         model=plan.model,
         name=metadata.name,
         input=image.shape,
-        gflops=flops / 1e9,
+        gflops=graph_cost(read_graph(next(iter(paths.values())))).gflops,
         machine=machine,
         rounds=len(next(iter(timings.values())).rounds),
-        ceilings=tuple(_ceiling(c, timings[c.contestant.name], flops) for c in ceilings.values()),
-        engines=tuple(_speeds(entries, timings, ceilings, flops)),
-        absent=rivals.absent,
-        own_weights=rivals.own_weights,
+        engines=tuple(_speeds(rows, timings)),
         other_work=others(),
         assumed=metadata.assumed,
     )
     if not plan.photos:
         return result
     say(f"{metadata.name}: {len(plan.photos)} photos, from files to labels")
-    whole = _end_to_end(plan, paths, rivals, library, watch)
+    setup = Setup(
+        paths=paths,
+        photos=plan.photos,
+        batch_size=plan.batch_size,
+        compiled_cache=library.compiled,
+    )
+    whole = end_to_end(setup, rounds=plan.rounds, seconds=plan.seconds, watch=watch)
     return replace(result, end_to_end=whole, other_work=others())
 
 
@@ -208,49 +184,33 @@ def example_image(metadata: ModelMetadata) -> NDArray[Any]:
     return crop_pixels(photo, metadata.preprocess)
 
 
-def _as_crop(image: NDArray[Any], metadata: ModelMetadata) -> NDArray[Any]:
-    """Return what the competitors take, which do not make the crop themselves."""
-    if metadata.preprocessing == "graph":
-        return crop_pixels(image, metadata.preprocess)
-    return image
-
-
-def _with_f32(paths: Paths, rivals: Competitors) -> list[InferencePrecision]:
-    """Return the precisions that need a ceiling; competitors compute in f32."""
-    return [p for p in PRECISIONS if p in paths or (p == "f32" and rivals.present)]
-
-
-def _flops(paths: Paths) -> float:
-    """Return the operations of one image, counted on the floating-point graph where there is one.
-
-    The same work is done in INT8.
-    """
-    return float(graph_cost(read_graph(next(iter(paths.values())))).flops)
-
-
 @dataclass(frozen=True)
-class _Entry:
-    """An engine in one precision, with what is measured of it."""
+class EngineCalls:
+    """The calls that are timed of the engine in one precision: one image, and batches."""
 
-    engine: str
-    version: str
     precision: InferencePrecision
     latency: Contestant
     throughput: dict[int, Contestant]
 
     @property
     def contestants(self) -> list[Contestant]:
-        return list({c.name: c for c in (self.latency, *self.throughput.values())}.values())
+        """All of them."""
+        return [self.latency, *self.throughput.values()]
+
+    def best(self, timings: dict[str, Timing]) -> Timing:
+        """Return the timing of the batch with the best throughput."""
+        return max((timings[c.name] for c in self.throughput.values()), key=lambda t: t.rate)
 
 
-def _engine_entry(
-    precision: InferencePrecision,
+def engine_calls(
     model: ConvertedModel,
+    precision: InferencePrecision,
     image: NDArray[Any],
-    plan: Plan,
+    *,
+    batch_size: int,
     library: Library,
-) -> _Entry:
-    """Return OpenVINO: one image with all cores, and many with a core each."""
+) -> EngineCalls:
+    """Return the calls of one precision: one image with all cores, and batches on a core each."""
     name = f"OpenVINO {precision}"
     alone, many = (
         Engine(model, precision=precision, streams=n, compiled_cache=library.compiled)
@@ -258,80 +218,21 @@ def _engine_entry(
     )
     latency = Contestant(f"{name} latency", partial(alone.infer, image[None]))
     throughput = {}
-    for batch in sorted({1, plan.batch_size}):
+    for batch in sorted({1, batch_size}):
         images = np.stack([image] * batch)
         calls = side_by_side(partial(many.infer, images), workers=many.streams)
         throughput[batch] = replace(calls, name=f"{name} x{batch}", work=calls.work * batch)
-    return _Entry("OpenVINO", this_machine().openvino, precision, latency, throughput)
+    return EngineCalls(precision, latency, throughput)
 
 
-def _rival_entry(rival: Competitor, crop: NDArray[Any], plan: Plan) -> _Entry:
-    """Return a competitor, which gives each call all cores."""
-    latency = Contestant(f"{rival.name} latency", partial(rival.infer, crop[None]))
-    throughput = {1: latency}
-    if plan.batch_size > 1:
-        images = np.stack([crop] * plan.batch_size)
-        throughput[plan.batch_size] = Contestant(
-            f"{rival.name} x{plan.batch_size}", partial(rival.infer, images), plan.batch_size
+def _speeds(rows: Sequence[EngineCalls], timings: dict[str, Timing]) -> Iterator[EngineSpeed]:
+    best = {row.precision: row.best(timings) for row in rows}
+    for row in rows:
+        own, latency = best[row.precision], timings[row.latency.name]
+        yield EngineSpeed(
+            precision=row.precision,
+            latency_ms={n: 1e3 * latency.percentile(q) for n, q in PERCENTILES.items()},
+            images_per_second=own.rate,
+            by_batch={b: timings[c.name].rate for b, c in row.throughput.items()},
+            times={p: ratio(own, other) for p, other in best.items() if p != row.precision},
         )
-    return _Entry(rival.name, rival.version, "f32", latency, throughput)
-
-
-def _ceiling(found: Gemm, timing: Timing, flops: float) -> Ceiling:
-    return Ceiling(
-        precision=found.precision,
-        computed_in=found.computed_in,
-        gflops_per_second=timing.rate / 1e9,
-        images_per_second=timing.rate / flops,
-    )
-
-
-def _speeds(
-    entries: Sequence[_Entry],
-    timings: dict[str, Timing],
-    ceilings: dict[InferencePrecision, Gemm],
-    flops: float,
-) -> list[EngineSpeed]:
-    best = {(e.engine, e.precision): _best(e, timings) for e in entries}
-    rows = []
-    for entry in entries:
-        own = best[entry.engine, entry.precision]
-        latency = timings[entry.latency.name]
-        ceiling = timings[ceilings[entry.precision].contestant.name]
-        others = {
-            f"{engine} {precision}": timing
-            for (engine, precision), timing in best.items()
-            if (engine, precision) != (entry.engine, entry.precision)
-        }
-        rows.append(
-            EngineSpeed(
-                engine=entry.engine,
-                version=entry.version,
-                precision=entry.precision,
-                latency_ms={n: 1e3 * latency.percentile(q) for n, q in PERCENTILES.items()},
-                images_per_second=own.rate,
-                by_batch={b: timings[c.name].rate for b, c in entry.throughput.items()},
-                share=ratio(own, ceiling) * flops,
-                times={name: ratio(own, other) for name, other in others.items()},
-            )
-        )
-    return rows
-
-
-def _best(entry: _Entry, timings: dict[str, Timing]) -> Timing:
-    """Return the timing of the batch with the best throughput."""
-    return max((timings[c.name] for c in entry.throughput.values()), key=lambda t: t.rate)
-
-
-def _end_to_end(
-    plan: Plan, paths: Paths, rivals: Competitors, library: Library, watch: Watch
-) -> EndToEnd:
-    setup = Setup(
-        paths=paths,
-        photos=plan.photos,
-        batch_size=plan.batch_size,
-        torch=rivals.get(TORCH),
-        own_weights=rivals.own_weights,
-        compiled_cache=library.compiled,
-    )
-    return end_to_end(setup, rounds=plan.rounds, seconds=plan.seconds, watch=watch)

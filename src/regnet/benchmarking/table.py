@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Final
 
-from regnet.benchmarking.benchmark import Benchmark, EngineSpeed
+from regnet.benchmarking.benchmark import Benchmark
 from regnet.benchmarking.end_to_end import EndToEnd
 from regnet.benchmarking.machine import Machine
 
@@ -16,8 +16,8 @@ def as_text(found: Benchmark) -> str:
     """Return all tables, with what must be known to read them."""
     parts = [
         "\n".join(_head(found)),
-        *((grid(_engine_rows(found)),) if found.engines else ()),
-        "\n".join(_notes(found)),
+        grid(_engine_rows(found)),
+        "\n".join([*_ratios(found), *busy_text(found)]),
         *(_end_to_end_parts(found.end_to_end) if found.end_to_end else ()),
     ]
     return "\n\n".join(part for part in parts if part)
@@ -54,48 +54,26 @@ def _head(found: Benchmark) -> list[str]:
 
 def _engine_rows(found: Benchmark) -> Rows:
     percentiles = tuple(found.engines[0].latency_ms)
-    head = ("engine", *(f"{name} ms" for name in percentiles), "images/s", "batch", "ceiling/s")
-    ceilings = {ceiling.precision: ceiling for ceiling in found.ceilings}
     return [
-        (*head, "share"),
+        ("precision", *(f"{name} ms" for name in percentiles), "images/s", "batch"),
         *(
             (
-                f"{row.engine} {row.precision}",
+                row.precision,
                 *(f"{row.latency_ms[name]:.2f}" for name in percentiles),
                 f"{row.images_per_second:.1f}",
-                str(best_batch(row)),
-                f"{ceilings[row.precision].images_per_second:.1f}",
-                f"{100 * row.share:.0f} %",
+                str(row.best_batch),
             )
             for row in found.engines
         ),
     ]
 
 
-def best_batch(row: EngineSpeed) -> int:
-    """Return the batch that gave the best throughput."""
-    return max(row.by_batch, key=lambda batch: row.by_batch[batch])
-
-
-def _notes(found: Benchmark) -> list[str]:
-    """Return the ceilings, what did not take part, and what was assumed."""
-    ceilings = ", ".join(
-        f"{c.gflops_per_second:.0f} GFLOP/s {c.precision}"
-        + ("" if c.precision == "int8" or c.precision == c.computed_in else " (not native)")
-        for c in found.ceilings
-    )
-    lines = [f"ceiling: matrix products, measured in the same rounds: {ceilings}"]
-    if len(found.engines) > 1:
-        lines += [
-            f"{row.engine} {row.precision} over {name}: {times:.2f} times the images/s"
-            for row in found.engines[-1:]
-            for name, times in row.times.items()
-            if row.engine == "OpenVINO"
-        ]
-    lines += [f"{name}: not measured: {reason}" for name, reason in found.absent.items()]
-    if any(row.engine != "OpenVINO" for row in found.engines) and not found.own_weights:
-        lines.append("the other engines ran the same network with random weights, as fast")
-    return [*lines, *busy_text(found)]
+def _ratios(found: Benchmark) -> list[str]:
+    """Return how many times the last precision's throughput is that of each other one."""
+    last = found.engines[-1]
+    return [
+        f"{last.precision}: {times:.2f} times {p}'s images/s" for p, times in last.times.items()
+    ]
 
 
 def busy_text(found: Benchmark) -> list[str]:
@@ -110,23 +88,24 @@ def busy_text(found: Benchmark) -> list[str]:
 
 def _end_to_end_parts(found: EndToEnd) -> list[str]:
     head = f"files to labels: {found.photos} photos, batches of {found.batch_size}"
-    pixels = (
-        []
-        if found.identical is None
-        else [f"pixels identical to Pillow's: {found.identical} of {found.photos} photos"]
-    )
+    lines = [f"{head}, medians of {found.rounds} rounds"]
     if found.unreadable:
-        pixels.append(f"not readable, left out: {found.unreadable} photos")
-    return [
-        "\n".join([f"{head}, medians of {found.rounds} rounds", *pixels]),
-        grid(_whole_rows(found)),
-        *((grid(_loop_rows(found)),) if found.loops else ()),
-    ]
+        lines.append(f"not readable, left out: {found.unreadable} photos")
+    return ["\n".join(lines), grid(_whole_rows(found))]
 
 
 def _whole_rows(found: EndToEnd) -> Rows:
     return [
-        ("regnet", "images/s", "allowed", "share", "decode ms", "engine ms", "other ms", "flips"),
+        (
+            "precision",
+            "images/s",
+            "allowed",
+            "share",
+            "decode ms",
+            "engine ms",
+            "other ms",
+            "flips",
+        ),
         *(
             (
                 whole.precision,
@@ -136,28 +115,8 @@ def _whole_rows(found: EndToEnd) -> Rows:
                 f"{whole.decode_ms:.2f}",
                 f"{whole.engine_ms:.2f}",
                 f"{whole.other_ms:.2f}",
-                _count(whole.flips),
+                "-" if whole.flips is None else str(whole.flips),
             )
             for whole in found.wholes
         ),
     ]
-
-
-def _loop_rows(found: EndToEnd) -> Rows:
-    """Return the plain loops, and how many times faster each precision of ours is."""
-    return [
-        ("against", "images/s", "flips", *(f"regnet {w.precision}" for w in found.wholes)),
-        *(
-            (
-                f"{loop.name} ({loop.precision})",
-                f"{loop.images_per_second:.1f}",
-                _count(loop.flips),
-                *(f"{whole.times[loop.name]:.2f} x" for whole in found.wholes),
-            )
-            for loop in found.loops
-        ),
-    ]
-
-
-def _count(flips: int | None) -> str:
-    return "-" if flips is None else str(flips)

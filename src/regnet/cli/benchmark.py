@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 HELP = """Measure how fast a model is on this machine.
 
 MODEL is a card's name, `bundled`, an IR (.xml) or a checkpoint. Latency percentiles at batch 1 \
-and the best throughput, in each precision, beside the machine's own ceiling (measured matrix \
-products of the same type) and beside torch (eager, compiled) and ONNX Runtime where they are \
-installed. All take turns in rounds; figures are medians. The last line is one JSON object.
+and the best throughput, in each precision. All take turns in rounds; figures are medians. The \
+last line is one JSON object.
 
---end-to-end measures from JPEG files to labels, beside what decoding and engine allow together, \
-and beside plain loops: Pillow with torch, Pillow with OpenVINO as it comes.
+--end-to-end measures from JPEG files to labels, beside what decoding and engine allow together.
 
 Exit status: 0 measured, 2 could not run, 130 interrupted.
 
@@ -43,7 +41,7 @@ Examples:
 
   regnet benchmark regnetx-3.2gf --end-to-end photos/ --html speed.html
 
-  regnet benchmark my.xml --precision f32,int8 --against none --rounds 9 --json
+  regnet benchmark my.xml --precision f32,int8 --rounds 9 --json
 """
 
 
@@ -69,9 +67,6 @@ def benchmark(
     seconds: Annotated[
         float, typer.Option(min=0.0, help="Time for each part, 3 rounds at least")
     ] = 30.0,
-    against: Annotated[
-        str, typer.Option(metavar="LIST", help="Of torch,compiled,onnx; or none")
-    ] = "torch,compiled,onnx",
     most: Annotated[
         int, typer.Option("--photos", min=1, help="How many of the photos, taken evenly")
     ] = 200,
@@ -87,7 +82,6 @@ def benchmark(
     models = library(cache_dir, offline, mirror, entry)
     with interruptible():
         from regnet.benchmarking.benchmark import Plan, parse_precisions
-        from regnet.benchmarking.competitors import parse_against
         from regnet.benchmarking.end_to_end import find_jpegs
 
         plan = Plan(
@@ -96,7 +90,6 @@ def benchmark(
             batch_size=batch_size,
             rounds=rounds,
             seconds=seconds,
-            against=parse_against(against),
             photos=tuple(find_jpegs(photos, most=most)) if photos is not None else (),
         )
         with download_display() as on_event:

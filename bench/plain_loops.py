@@ -9,8 +9,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from rivals import Competitor
 
-from regnet.benchmarking.competitors import Competitor
 from regnet.graph import read_graph
 from regnet.metadata import ModelMetadata
 from regnet.runtime import core

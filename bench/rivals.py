@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -13,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.benchmarking.timing import Contestant
 from regnet.checkpoints.model_files import is_model_folder
-from regnet.errors import RegNetError, UnknownModelError
+from regnet.errors import RegNetError
 from regnet.library import CHECKPOINT_SUFFIXES, Library
 from regnet.metadata import ModelMetadata
 from regnet.parallel import cores
@@ -27,23 +29,8 @@ if TYPE_CHECKING:
 
 TORCH, COMPILED, ONNX = "torch eager", "torch compiled", "ONNX Runtime"
 NAMES: Final = (TORCH, COMPILED, ONNX)
-_SHORT: Final = {"torch": TORCH, "compiled": COMPILED, "onnx": ONNX}
 
 Infer = Callable[[NDArray[Any]], NDArray[np.float32]]
-
-
-def parse_against(text: str) -> tuple[str, ...]:
-    """Return the names of the engines in a list such as `torch,onnx`; none in `none`.
-
-    Raises `UnknownModelError`.
-    """
-    if text.strip() == "none":
-        return ()
-    names = [name.strip() for name in text.split(",")]
-    if unknown := [name for name in names if name not in _SHORT]:
-        known = ", ".join(_SHORT)
-        raise UnknownModelError(f"{unknown[0]!r} is no engine to compare with: {known}, or none")
-    return tuple(full for short, full in _SHORT.items() if short in names)
 
 
 @dataclass(frozen=True)
@@ -53,6 +40,14 @@ class Competitor:
     name: str
     version: str
     infer: Infer
+
+    def calls(self, crop: NDArray[Any], batch: int) -> list[Contestant]:
+        """Return one image and a batch of them, each with all cores."""
+        images = np.stack([crop] * batch)
+        return [
+            Contestant(f"{self.name} latency", partial(self.infer, crop[None])),
+            Contestant(f"{self.name} x{batch}", partial(self.infer, images), batch),
+        ]
 
 
 @dataclass(frozen=True)
@@ -172,10 +167,9 @@ def _compiled(
     say(f"{COMPILED}: compiling, {seconds:.0f} s at most")
     sizes = {"size": metadata.preprocess.crop, "batches": list(dict.fromkeys(batches))}
     job = json.dumps({"spec": spec_to_dict(metadata.spec), **sizes})
-    code = f"import sys; from {__name__} import compile_job; compile_job(sys.argv[1])"
     try:
         subprocess.run(
-            [sys.executable, "-c", code, job], check=True, timeout=seconds, capture_output=True
+            [sys.executable, __file__, job], check=True, timeout=seconds, capture_output=True
         )
     except subprocess.TimeoutExpired:
         raise _AbsentError(f"torch.compile took over {seconds:.0f} s") from None
@@ -238,3 +232,7 @@ def _onnx(network: "RegNet", metadata: ModelMetadata) -> Competitor:
         return rows
 
     return Competitor(ONNX, importlib.metadata.version("onnxruntime"), infer)
+
+
+if __name__ == "__main__":
+    compile_job(sys.argv[1])

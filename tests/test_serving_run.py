@@ -218,6 +218,21 @@ def test_ordinary_photos_are_served_while_others_send_the_most_that_is_accepted(
     assert sorted(took)[len(took) // 2] < 1
 
 
+def test_many_idle_connections_leave_room_for_more(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (300, hard))
+    try:
+        with serving(tmp_path, "bundled", "--offline") as served:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+            idle = [connected(served) for _ in range(400)]
+            assert httpx.post(f"{served.url}/v1/classify", content=PHOTO).status_code == 200
+            for one in idle:
+                one.close()
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 1.7])
 def test_sigterm_ends_it_while_it_starts(tmp_path: Path, seconds: float) -> None:
     command = [sys.executable, "-m", "regnet", "serve", "--offline", "--port", "0"]

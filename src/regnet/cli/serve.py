@@ -33,7 +33,7 @@ on standard error, one line of JSON a request.
 
 SIGTERM or Ctrl-C stop it: it finishes what it has accepted.
 
-Exit status: 0 stopped, 2 could not start.
+Exit status: 0 stopped, 2 could not start, 130 stopped before it was ready.
 
 Examples:
 

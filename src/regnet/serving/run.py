@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import gc
+import resource
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -20,7 +21,7 @@ try:
 
     from regnet.serving.access_log import AccessLog
     from regnet.serving.app import Life, create_app
-    from regnet.serving.connection import connection_class
+    from regnet.serving.connection import MAX_CONNECTIONS, connection_class
     from regnet.serving.metrics import Metrics
     from regnet.serving.models import Models
     from regnet.serving.service import Service
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from regnet.serving.grpc_service import GrpcServer
 
 _LINGER: Final = 0.25  # seconds after the last connection is taken until the idle ones are closed
+_OTHER_FILES: Final = 1000  # open ones beside connections
 _GRACE: Final = 5.0  # seconds more than a request may take
 
 
@@ -68,6 +70,7 @@ def serve(setup: Setup, *, on_ready: OnReady) -> None:
     be had, and the errors of `Library.ir` where a model cannot be loaded.
     """
     listener = _listener(setup.host, setup.port)
+    _allow_files(MAX_CONNECTIONS + _OTHER_FILES)
     with contextlib.closing(listener), asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(_serve(setup, listener, on_ready))
 
@@ -168,6 +171,14 @@ async def _let_go(server: uvicorn.Server, service: Service) -> None:
         one.close()
     await asyncio.sleep(_LINGER)
     server.should_exit = True
+
+
+def _allow_files(wanted: int) -> None:
+    """Let this process have so many open files, a connection being one, if the system does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if 0 <= soft < wanted:
+        most = wanted if hard < 0 else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _listener(host: str, port: int) -> socket.socket:

@@ -173,7 +173,8 @@ def test_a_source_is_not_overwritten(tmp_path: Path) -> None:
     assert photo.read_bytes() == CAT.read_bytes()
 
 
-def test_ctrl_c_does_not_wait_for_a_silent_server(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_does_not_wait_for_a_silent_server(tmp_path: Path, end: signal.Signals) -> None:
     with LocalServer() as server:
         server.files = {"cup.png": ESPRESSO.read_bytes()}
         server.script = [stalls_after(100)] * 8
@@ -188,7 +189,7 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(tmp_path: Path) -> None:
             assert time.monotonic() < deadline
             time.sleep(0.05)
         start = time.monotonic()
-        process.send_signal(signal.SIGINT)
+        process.send_signal(end)
         process.communicate(timeout=60)
     assert time.monotonic() - start < 10
     assert process.returncode == 130

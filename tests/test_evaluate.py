@@ -406,7 +406,7 @@ def run(*arguments: object, cache: Path, code: int = 0) -> subprocess.CompletedP
     return done
 
 
-@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT])
+@pytest.mark.parametrize("end", [signal.SIGKILL, signal.SIGINT, signal.SIGTERM])
 def test_a_killed_process_is_taken_up_again(
     photos: Path, tmp_path: Path, end: signal.Signals
 ) -> None:

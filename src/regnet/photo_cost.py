@@ -50,9 +50,11 @@ def cost_of(data: bytes) -> Cost:
         return _of_jpeg(data, found)
     size = claimed_size(data)
     pixels = size and size[0] * size[1]
-    quick = pixels is not None and pixels <= _QUICK_OTHER and len(data) <= _QUICK_BYTES
-    work = UNKNOWN if pixels is None else _OTHER_PIXEL * pixels + _work_of_chunks(data)
-    return Cost(pixels, quick, work)
+    if pixels is None:
+        return Cost(None, quick=False)
+    chunks = _work_of_chunks(data)
+    quick = pixels <= _QUICK_OTHER and (len(data) <= _QUICK_BYTES or not chunks)
+    return Cost(pixels, quick, _OTHER_PIXEL * pixels + chunks)
 
 
 def memory_of_jpeg(found: Outline, pixels: int) -> int:

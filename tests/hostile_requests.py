@@ -16,8 +16,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from hostile_photos import hostile_files
 from PIL import Image
-from test_fuzz_images import HOSTILE as HOSTILE_IMAGES
 
 from regnet.samples import sample_photos
 
@@ -26,6 +26,11 @@ DOCUMENTED = REFUSALS | {200, 503, 504}
 PHOTO = next(photo.read_bytes() for photo in sample_photos() if photo.suffix == ".jpg")
 SMALL = io.BytesIO()
 Image.new("RGB", (96, 64), (200, 30, 60)).save(SMALL, "JPEG")
+HOSTILE_IMAGES = {
+    f"{kind}, {name}": data
+    for kind, name, data in hostile_files("PNG claims", "GIF", "BMP", "TIFF claims", "PPM", "AVIF")
+    if len(data) < 1 << 20
+}
 SIDE = 128  # the crop of the bundled model
 
 

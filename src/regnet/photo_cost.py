@@ -84,7 +84,7 @@ def _of_jpeg(data: bytes, found: Outline) -> Cost:
     scans = 1 if found.one_scan else max(1, data.count(b"\xff\xda"))
     work = found.pixels * scans
     quick = work <= _QUICK_JPEG and has_quick_head(data, found)
-    return Cost(found.pixels, quick, work)
+    return Cost(found.pixels, quick, work + _OTHER_BYTE * _head(data, found))
 
 
 def _work_of_chunks(data: bytes) -> int:
@@ -102,7 +102,11 @@ def _work_of_chunks(data: bytes) -> int:
 
 def has_quick_head(data: bytes, found: Outline) -> bool:
     """Tell whether Pillow reads in a moment what stands before the first scan of a JPEG."""
-    return (found.scan if found.scan > 0 else len(data)) <= _QUICK_BYTES
+    return _head(data, found) <= _QUICK_BYTES
+
+
+def _head(data: bytes, found: Outline) -> int:
+    return found.scan if found.scan > 0 else len(data)
 
 
 def claimed_size(data: bytes) -> tuple[int, int] | None:

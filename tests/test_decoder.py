@@ -13,8 +13,9 @@ from regnet import decode as decode_module
 from regnet import decoder as decoder_module
 from regnet.decode import decode_pixels
 from regnet.decode_limits import DECODE_LIMITS, DecodeLimits
-from regnet.decoder import Decoder, Room, decode_elsewhere, decode_quick, decode_within
+from regnet.decoder import Decoder, decode_elsewhere, decode_quick, decode_within
 from regnet.errors import ImageError, LimitError
+from regnet.in_flight import Room
 from regnet.notices import DarkPhotoWarning, about
 from regnet.preprocess import crop_of, crop_pixels
 from regnet.protocol import OMZ, PYCLS

@@ -430,6 +430,19 @@ def test_zip_members_over_the_same_bytes_are_refused(tmp_path: Path) -> None:
     }
 
 
+def test_a_zip_may_hold_little_beyond_the_ratio(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regnet.data.zip_stream.BEYOND", 8 << 20)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(4):
+            archive.writestr(f"{number}.bmp", bytes(3 << 20))
+            archive.writestr(f"{number}.jpg", os.urandom(100))
+    errors = [reason(item) for item in iter_items([tmp_path / "a.zip"]) if item.source[-5] == "3"]
+    assert len(errors) == 2
+    assert "members of this zip up to this one are over 200 times its size and 8 MiB" in errors[0]
+
+
 @pytest.mark.parametrize("huge", [2**64 - 1, 2**63, 2**40, 2**32])
 @pytest.mark.parametrize("field", [1, 2, 3])
 def test_a_zip_member_of_huge_claims_fails_alone(tmp_path: Path, huge: int, field: int) -> None:

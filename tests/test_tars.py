@@ -185,7 +185,7 @@ def test_a_broken_tar_in_a_tar_fails_alone(tmp_path: Path, mode: Mode) -> None:
 def test_a_tar_that_unpacks_to_far_more_than_its_size_ends(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode, inside: str
 ) -> None:
-    monkeypatch.setattr("regnet.data.tars._BEYOND", 20 << 20)
+    monkeypatch.setattr("regnet.data.tars.BEYOND", 20 << 20)
     zeros: dict[str, Content] = {f"{n}.jpg": JPEG + bytes(5 << 20) for n in range(9)}
     members: dict[str, Content] = {
         "skipped": {"a.bin": bytes(45 << 20)},
@@ -205,7 +205,7 @@ def test_a_tar_that_unpacks_to_far_more_than_its_size_ends(
 def test_photos_that_pack_well_are_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
-    monkeypatch.setattr("regnet.data.tars._BEYOND", 1 << 20)
+    monkeypatch.setattr("regnet.data.tars.BEYOND", 1 << 20)
     text = b"".join(b"%d" % n for n in range(1_000_000))  # packs to a third or less
     members: dict[str, Content] = {f"{n}.jpg": JPEG + text for n in range(4)}
     assert read(tmp_path / "a.tar", members, mode) == members
@@ -239,7 +239,7 @@ def test_links_to_one_file_are_bounded(tmp_path: Path) -> None:
 def test_holes_in_sparse_members_are_bounded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regnet.data.tars._BEYOND", 3 << 20)
+    monkeypatch.setattr("regnet.data.tars.BEYOND", 3 << 20)
     (tmp_path / "a.tar").write_bytes(
         b"".join(sparse(f"{n}.jpg", size << 20) for n, size in enumerate((1, 200, 1, 1, 1)))
     )

@@ -6,13 +6,11 @@ import os
 import signal
 import struct
 import sys
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import cache
 from io import BufferedReader
 from queue import Empty, LifoQueue
-from threading import Condition
 from typing import Any, Final
 
 import numpy as np
@@ -21,6 +19,7 @@ from numpy.typing import NDArray
 from regnet.decode import Pixels, decode_pixels
 from regnet.decode_limits import TOO_LONG, DecodeLimits
 from regnet.errors import ImageError
+from regnet.in_flight import Room
 from regnet.notices import DarkPhotoWarning, give
 from regnet.photo_cost import QUICK_MEMORY, cost_of
 from regnet.protocol import Channels, Preprocess
@@ -30,26 +29,6 @@ LENGTHS: Final = struct.Struct("<2L")
 
 _START: Final = "import os; os.nice({}); from regnet.decode_process import main; main()"
 _IN_FLIGHT: Final = 1_000_000_000  # bytes of memory of all processes together
-
-
-class Room:
-    """Memory for decoding: who asks for more bytes than are left waits, unless nobody has any."""
-
-    def __init__(self, size: int) -> None:
-        self._size, self._taken, self._changed = size, 0, Condition()
-
-    @contextmanager
-    def taken(self, memory: int) -> Iterator[None]:
-        """Hold so many bytes for the block."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._taken or self._taken + memory <= self._size)
-            self._taken += memory
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._taken -= memory
-                self._changed.notify_all()
 
 
 class Decoder:
@@ -177,7 +156,7 @@ def decode_elsewhere(
     if decoder.alive:
         decoders.idle.put(decoder)
     if isinstance(found, ImageError):
-        raise found
+        raise ImageError(*found.args)  # `found` would hold this frame, and so the photo
     return found
 
 

@@ -203,15 +203,23 @@ def check_status(response: "httpx.Response", *fine: int) -> None:
     raise FinalError(why)
 
 
-def body_of(response: "httpx.Response", limit: int) -> bytes:
-    """Return the whole body. Raises `FinalError` if it has more bytes than the limit."""
+def body_of(
+    response: "httpx.Response", limit: int, taking: Callable[[int], None] = lambda size: None
+) -> bytes:
+    """Return the whole body. Raises `FinalError` if it has more bytes than the limit.
+
+    `taking` is called with the bytes that it has or may have, before they are read.
+    """
     body = bytearray()
     if (size := content_length(response) or 0) > limit:
         raise FinalError(f"{size:,} bytes are over the limit of {limit:,}")
+    taking(size)
     for chunk in response.iter_raw():
         body += chunk
         if len(body) > limit:
             raise FinalError(f"it sends more than the limit of {limit:,} bytes")
+        if len(body) > size:  # it did not say
+            taking(size := 2 * len(body))
     return bytes(body)
 
 

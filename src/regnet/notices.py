@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
+from regnet.in_flight import one_photo
+
 _source: Final = ContextVar("source", default="")
 
 
@@ -38,9 +40,10 @@ def give(kind: type[RegNetWarning], text: str) -> None:
 
 @contextmanager
 def about(source: str) -> Iterator[None]:
-    """Let warnings of this thread, in the block, name a photo."""
+    """Let warnings of this thread name a photo, which is in memory in the block alone."""
     token = _source.set(source)
     try:
-        yield
+        with one_photo():
+            yield
     finally:
         _source.reset(token)

@@ -284,8 +284,8 @@ def _compared(pair: Pair, photos: list[Photo]) -> list[_Batch]:
     errors: list[tuple[str, str]] = []
     for photo in photos:
         try:
-            data = photo.read()
             with about(photo.source):
+                data = photo.read()
                 read.append((photo, pair.a.trace(data), pair.b.trace(data)))
         except ImageError as exc:
             errors.append((photo.source, str(exc)))

@@ -20,13 +20,19 @@ Read = Callable[[], bytes]
 MAX_BYTES: Final = 256 << 20
 """Image files of more bytes are not read."""
 
+RATIO: Final = 200
+"""Times its packed size that an archive or a file in it may unpack to, and beyond that."""
+
+BEYOND: Final = 1 << 30
+"""Bytes that all files of an archive together may unpack to beyond the ratio."""
+
 TAR_SUFFIXES: Final = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", ".tar.xz")
 OPENERS: Final = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 """What compressed tars begin with, and what unpacks them."""
 
-# Over this size, more than so many times its packed size is no picture.
-_BOMB_BYTES: Final = 16 << 20
-_BOMB_RATIO: Final = 200
+BOMB_BYTES: Final = 16 << 20
+"""Over this size, a file of more than the ratio is no picture."""
+
 _SLACK: Final = 64 << 10  # bytes that a packed file may be longer than the file, and an eighth
 
 _STORED: Final = 0
@@ -115,7 +121,7 @@ def check_packing(flags: int, method: int, size: int, packed: int, max_bytes: in
 
 def check_ratio(kind: ArchiveKind, size: int, packed: int) -> None:
     """Raise `ImageError` where an image file is packed as no picture can be."""
-    if size > max(_BOMB_BYTES, _BOMB_RATIO * packed):
+    if size > max(BOMB_BYTES, RATIO * packed):
         raise ImageError(f"a {kind} bomb? {packed:,} bytes unpack to {size:,}")
 
 

@@ -13,6 +13,7 @@ from regnet.data.clutter import is_clutter
 from regnet.data.skipped import SkipTally, sort_of
 from regnet.errors import DatasetError, ImageError, MissingExtraError
 from regnet.formats import HEAD, has_picture_suffix, suffix_of
+from regnet.in_flight import wait_for_room
 from regnet.retry import BrokenError, FinalError, Retry
 from regnet.video.names import VIDEO_SUFFIXES
 
@@ -62,7 +63,8 @@ def read_object(address: str, max_bytes: int) -> bytes:
 def _read_once(address: str, max_bytes: int) -> bytes:
     try:
         store = ObjectStore(address)
-        check_size(int(store.info(store.path).get("size") or 0), max_bytes)
+        check_size(size := int(store.info(store.path).get("size") or 0), max_bytes)
+        wait_for_room(size)
         with store.open(store.path) as file:
             data = file.read(max_bytes + 1)
     except _SETTLED:

@@ -4,6 +4,7 @@ import time
 
 from regnet.errors import DownloadError, ImageError
 from regnet.http import Lines, Patience, body_of, check_status
+from regnet.in_flight import wait_for_room
 from regnet.retry import FinalError, Retry
 
 
@@ -42,4 +43,4 @@ class Fetcher:
         )
         with self._lines.ask(url, patience) as response:
             check_status(response, 200)
-            return body_of(response, self._max_bytes)
+            return body_of(response, self._max_bytes, wait_for_room)

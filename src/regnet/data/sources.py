@@ -30,6 +30,7 @@ from regnet.data.skipped import SkipTally
 from regnet.data.spool import SharedFile
 from regnet.errors import DatasetError, ImageError
 from regnet.formats import HEAD, checked_read, has_picture_suffix, suffix_of
+from regnet.in_flight import wait_for_room
 from regnet.video.names import is_live, is_stream, is_video
 
 STDIN: Final = "-"
@@ -342,7 +343,8 @@ def read_file(name: str, max_bytes: int) -> bytes:
     """Return a file's bytes; raises `ImageError` where it cannot be read or is over the limit."""
     try:
         with Path(name).open("rb") as file:
-            check_size(os.fstat(file.fileno()).st_size, max_bytes)
+            check_size(size := os.fstat(file.fileno()).st_size, max_bytes)
+            wait_for_room(size)
             data = _read_bounded(file, max_bytes + 1)
     except (OSError, ValueError) as exc:
         raise ImageError(f"cannot be read: {_why(exc)}") from exc

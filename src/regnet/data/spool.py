@@ -8,6 +8,7 @@ from threading import Lock
 from typing import BinaryIO, Final, cast
 
 from regnet.errors import ImageError
+from regnet.in_flight import wait_for_room
 
 _FULL: Final = 256 << 20
 
@@ -97,6 +98,7 @@ class Span:
 
     def __call__(self) -> bytes:
         """Return the bytes."""
+        wait_for_room(self.size)
         try:
             data = self._file.read_at(self.offset, self.size)
         except OSError as exc:

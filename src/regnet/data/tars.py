@@ -11,9 +11,11 @@ from itertools import chain
 from typing import Any, BinaryIO, Final, cast
 
 from regnet.data.archives import (
+    BEYOND,
     BROKEN,
     MAX_BYTES,
     OPENERS,
+    RATIO,
     TAR_SUFFIXES,
     ArchiveFile,
     Read,
@@ -35,8 +37,6 @@ _IN_MEMORY: Final = 64 << 10  # bytes of a member of a compressed tar
 _PART: Final = 1 << 20  # bytes put aside at a time
 _MAX_HEADERS: Final = 4 << 20  # bytes of the headers of one member, and at least a part
 _MAX_SHARED: Final = 10_000  # values in headers that hold for all members
-_RATIO: Final = 200  # times the size of a compressed tar that it may unpack to, and beyond it
-_BEYOND: Final = 1 << 30  # bytes, together with the tars inside
 _MAX_LINKS: Final = 40  # links that lead from one to the next
 _MAX_SAME: Final = 100  # links to one file
 _SHOWN: Final = 200  # characters of a path in a message
@@ -47,7 +47,7 @@ class _Beyond:
     """Bytes that are left for unpacking beyond the ratio."""
 
     def __init__(self) -> None:
-        self.left = _BEYOND
+        self.left = BEYOND
 
 
 def tar_files(file: Readable, *, outer: _Beyond | None = None) -> Iterator[ArchiveFile]:
@@ -366,7 +366,7 @@ class _Bounded:
     def _check(self) -> None:
         if not self.is_packed:
             return
-        beyond = self._stream.tell() - _RATIO * self._packed.tell()
+        beyond = self._stream.tell() - RATIO * self._packed.tell()
         if beyond > self._taken:
             taken, self._taken = self._taken, beyond
             self.spend(beyond - taken)
@@ -375,5 +375,5 @@ class _Bounded:
         """Count bytes beyond the ratio. Raises `ImageError`."""
         self._beyond.left -= size
         if self._beyond.left < 0:
-            limit = f"{_RATIO} times its size and {_BEYOND >> 20:,} MiB more"
+            limit = f"{RATIO} times its size and {BEYOND >> 20:,} MiB more"
             raise ImageError(f"a tar bomb? It unpacks to over {limit}")

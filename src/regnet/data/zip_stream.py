@@ -10,10 +10,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from regnet.data.archives import ArchiveFile, check_packing
+from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO, ArchiveFile, check_packing
 from regnet.data.spool import SharedFile
 from regnet.errors import ImageError
 from regnet.formats import HEAD
+from regnet.in_flight import wait_for_room
 
 _END: Final = struct.Struct("<4s4H2LH")
 _END64: Final = struct.Struct("<4sQ2H2L4Q")
@@ -30,8 +31,8 @@ _WINDOWS: Final = (0, 10, 14)  # systems that made a zip: FAT, NTFS, VFAT
 class ZipEntry:
     """A file in a zip: its `size` unpacked and `packed`, and the offset of its local header.
 
-    Where it and those before it are longer than the zip, it `overlaps`: the same bytes would be
-    unpacked again and again.
+    `bomb` says why neither it nor one after it is unpacked: the same bytes would be again and
+    again, or they hold too much.
     """
 
     name: str
@@ -41,7 +42,7 @@ class ZipEntry:
     method: int
     flags: int
     crc: int
-    overlaps: bool = False
+    bomb: str = ""
 
 
 def zip_entries(file: SharedFile) -> Iterator[ZipEntry]:
@@ -57,7 +58,7 @@ def zip_folders(file: SharedFile) -> Iterator[str]:
 def _entries(file: SharedFile) -> Iterator[ZipEntry]:
     """Yield the files and folders in a zip, these with a / at their end."""
     position, end, shift = _directory(file)
-    buffer, at, left = b"", 0, position
+    buffer, at, left, beyond = b"", 0, position, BEYOND
     while position < end:
         if len(buffer) - at < min(_CHUNK // 2, end - position):
             buffer, at = file.read_at(position, min(_CHUNK, end - position)), 0
@@ -65,7 +66,15 @@ def _entries(file: SharedFile) -> Iterator[ZipEntry]:
         position, at = position + length, at + length
         # One that alone is longer than the zip is damaged and fails by itself.
         left -= _LOCAL.size + (entry.packed if entry.packed < file.size else 0)
-        yield entry if left >= 0 else replace(entry, overlaps=True)
+        if entry.size <= BOMB_BYTES:  # larger ones alone are within the ratio, or fail
+            beyond -= max(0, entry.size - RATIO * entry.packed)
+        yield replace(entry, bomb=_bomb(left, beyond)) if min(left, beyond) < 0 else entry
+
+
+def _bomb(left: int, beyond: int) -> str:
+    """Return why there are too many bytes in a zip: those left of it, or of what it may hold."""
+    over = "its size" if left < 0 else f"{RATIO} times its size and {BEYOND >> 20:,} MiB more"
+    return f"a zip bomb? The members of this zip up to this one are over {over}"
 
 
 def zip_files(file: SharedFile) -> Iterator[ArchiveFile]:
@@ -83,7 +92,7 @@ def entry_file(file: SharedFile, entry: ZipEntry) -> ArchiveFile:
 def entry_head(file: SharedFile, entry: ZipEntry) -> bytes:
     """Return the first bytes of a file in a zip, none where they cannot be unpacked."""
     try:
-        if entry.overlaps:
+        if entry.bomb:
             return b""
         check_packing(entry.flags, entry.method, 0, 0, 0)
         packed = _packed(file, entry, min(entry.packed, 2 * HEAD))
@@ -97,9 +106,10 @@ def read_entry(file: SharedFile, entry: ZipEntry, max_bytes: int) -> bytes:
 
     What is encrypted, neither stored nor deflated, or over `max_bytes` is refused.
     """
-    if entry.overlaps:
-        raise ImageError("a zip bomb? The members of this zip up to this one are over its size")
+    if entry.bomb:
+        raise ImageError(entry.bomb)
     check_packing(entry.flags, entry.method, entry.size, entry.packed, max_bytes)
+    wait_for_room(entry.size)
     try:
         packed = _packed(file, entry, entry.packed)
         data = _unpacked(packed, entry.method, entry.size)

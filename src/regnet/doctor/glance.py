@@ -16,6 +16,7 @@ from regnet.decode_limits import DECODE_LIMITS
 from regnet.decoder import decode_within
 from regnet.errors import ImageError
 from regnet.jpeg_markers import jpeg_outline
+from regnet.notices import about
 from regnet.photo_cost import has_quick_head
 
 Grey = NDArray[np.uint8]
@@ -54,7 +55,9 @@ def glances(items: Sequence[Item]) -> Iterator[Glance]:
     """Yield what is kept of each photo. Thread-safe."""
     for item in items:
         try:
-            yield _glance(item.source, item.read())
+            with about(item.source):
+                glance = _glance(item.source, item.read())
+            yield glance
         except ImageError as exc:
             yield Glance(item.source, error=str(exc))
 

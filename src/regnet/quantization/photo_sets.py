@@ -139,9 +139,9 @@ class _Draw:
         """Return a hash of the photo's bytes, and its pixels or why there are none."""
         digest = b""
         try:
-            data = item.read()
-            digest = hashlib.sha256(data).digest()
             with about(item.source):
+                data = item.read()
+                digest = hashlib.sha256(data).digest()
                 return digest, self.pixels(data)
         except ImageError as exc:
             return digest, str(exc)

@@ -8,8 +8,9 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from regnet.decode_limits import TOO_LONG
-from regnet.decoder import Decoder, Room
+from regnet.decoder import Decoder
 from regnet.errors import ImageError
+from regnet.in_flight import Room
 from regnet.parallel import cores
 from regnet.protocol import Preprocess
 from regnet.serving.limits import Limits

@@ -11,6 +11,7 @@ from regnet.data.labelled import LabelledItem
 from regnet.doctor.findings import File, Finding, percent
 from regnet.doctor.quick import SAME_FILES
 from regnet.errors import ImageError
+from regnet.notices import about
 
 MOST_PHOTOS: Final = 1000
 """Validation photos that are compared; of more, as many drawn at random."""
@@ -85,7 +86,8 @@ def _size(item: LabelledItem) -> int:
     if item.size:
         return item.size
     try:
-        return len(item.read())
+        with about(item.source):
+            return len(item.read())
     except ImageError:
         return 0
 
@@ -93,6 +95,7 @@ def _size(item: LabelledItem) -> int:
 def _digest(item: LabelledItem) -> bytes:
     """Return a hash of a photo's file, b"" where it cannot be read."""
     try:
-        return blake2b(item.read(), digest_size=16).digest()
+        with about(item.source):
+            return blake2b(item.read(), digest_size=16).digest()
     except ImageError:
         return b""

@@ -292,6 +292,7 @@ class CentreCrops:
 
     def _crop(self, item: LabelledItem) -> NDArray[Any] | Unreadable:
         try:
-            return crop_pixels(item.read(), self._preprocess)
+            with about(item.source):
+                return crop_pixels(item.read(), self._preprocess)
         except ImageError as exc:
             return Unreadable(item.source, str(exc))

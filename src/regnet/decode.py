@@ -124,10 +124,10 @@ def _open_pixels(
         limits.require_memory(least, len(data), *size)
     with _quiet():
         image = _open(data, name, plugin)
-        _require(image, data, limits, taking, found)
+        _require(image, name, data, limits, taking, found)
         _load(image, name)
         if name == "ICO":  # it may hold more than its header says
-            _require(image, data, limits, taking, found)
+            _require(image, name, data, limits, taking, found)
         pixels = _pixels(image, name, channels, data)
     warn_if_dark(image, pixels, data)
     return pixels
@@ -135,6 +135,7 @@ def _open_pixels(
 
 def _require(
     image: Image.Image,
+    name: str,
     data: bytes,
     limits: DecodeLimits,
     taking: Taking,
@@ -142,7 +143,7 @@ def _require(
 ) -> None:
     """Raise `ImageError` for an image whose pixels would be over a limit."""
     limits.require_size(*image.size)
-    memory = memory_of(str(image.format), image.mode, *image.size)
+    memory = memory_of(name, image.mode, *image.size)
     if found is not None:
         require_few_scans(data, found, image.width * image.height)
         memory += memory_of_scans(found, image.width * image.height)

@@ -19,6 +19,7 @@ from regnet.data.parquet_images import (
     images_from,
     opened_parquet,
 )
+from regnet.data.parquet_pages import bounded_batches
 from regnet.data.photo_files import image_files
 from regnet.data.split_names import role_of
 from regnet.errors import DatasetError
@@ -233,5 +234,5 @@ def _labels(path: Path, column: str) -> Iterator[Any]:
             file.schema_arrow.field(column).type
         ):
             raise DatasetError(f"{path} has no column {column!r} of labels as the first file has")
-        for batch in file.iter_batches(batch_size=4096, columns=[column]):
+        for batch in bounded_batches(str(path), file, [column], rows=4096):
             yield from batch.column(0).to_pylist()

@@ -11,6 +11,8 @@ from typing import Any, Final
 from regnet.data.archives import check_size, failing
 from regnet.data.class_names import listed
 from regnet.data.object_store import is_object_address, open_file, read_object, reason_of
+from regnet.data.parquet_pages import bounded_batches
+from regnet.data.spool import Spool
 from regnet.errors import DatasetError, ImageError, MissingExtraError
 from regnet.formats import checked_read
 
@@ -21,6 +23,7 @@ _PATH_NAMES: Final = (
 )
 _ROWS: Final = 16  # images read at a time
 _BUFFER: Final = 1 << 20  # bytes read at a time
+_IN_MEMORY: Final = 1 << 20  # bytes of an image that waits for its turn
 
 
 @contextmanager
@@ -85,12 +88,11 @@ def images_from(
         starts = [0, *accumulate(sizes)]
         group = bisect_right(starts, start) - 1
         row = starts[group]
-        groups = list(range(group, file.num_row_groups))
-        columns = _with_path(file.schema_arrow, column)
-        for batch in file.iter_batches(batch_size=_ROWS, row_groups=groups, columns=columns):
+        columns, spool = _with_path(file.schema_arrow, column), Spool()
+        for batch in bounded_batches(name, file, columns, rows=_ROWS, first_group=group):
             for value in batch.column(0):
                 if row >= start:
-                    yield row, _reader(value.as_py(), name, max_bytes)
+                    yield row, _reader(value.as_py(), name, max_bytes, spool)
                 row += 1
 
 
@@ -159,8 +161,8 @@ def _field(kind: Any, name: str) -> Any:
     return next((field.type for field in kind if field.name == name), None)
 
 
-def _reader(value: Any, name: str, max_bytes: int) -> Callable[[], bytes]:
-    """Return the reader of a cell of the Parquet file `name`."""
+def _reader(value: Any, name: str, max_bytes: int, spool: Spool) -> Callable[[], bytes]:
+    """Return the reader of a cell of the Parquet file `name`; large ones are put aside."""
     data, path = (
         (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
     )
@@ -172,9 +174,9 @@ def _reader(value: Any, name: str, max_bytes: int) -> Callable[[], bytes]:
         return failing("this row holds no bytes of an image")
     try:
         check_size(len(data), max_bytes)
+        return spool.put([data]) if len(data) > _IN_MEMORY else lambda: data
     except ImageError as exc:
         return failing(str(exc))
-    return lambda: data
 
 
 def _read_beside(name: str, path: str, max_bytes: int) -> bytes:

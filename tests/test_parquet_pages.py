@@ -39,7 +39,12 @@ def test_all_pages_are_found(tmp_path: Path, version: str, dictionary: bool, cod
     }
     path = tmp_path / "photos.parquet"
     options: dict[str, Any] = {"use_dictionary": dictionary, "compression": codec}
-    options |= {"data_page_size": 5000, "row_group_size": 2000, "data_page_version": version}
+    options |= {
+        "data_page_size": 5000,
+        "row_group_size": 2000,
+        "data_page_version": version,
+        "write_batch_size": 10,
+    }
     pq.write_table(pa.table(columns), path, **options)
     metadata, found = pq.read_metadata(path), 0
     with path.open("rb") as file:

@@ -24,6 +24,7 @@ _LOCAL: Final = struct.Struct("<4s5H3L2H")
 _COMMENT: Final = 1 << 16  # bytes that may follow the end's record
 _CHUNK: Final = 1 << 19  # over twice the longest entry
 _UTF8: Final = 0x800
+_LARGEST: Final = (1 << 63) - 1  # of a size or offset, as files have
 _WINDOWS: Final = (0, 10, 14)  # systems that made a zip: FAT, NTFS, VFAT
 
 
@@ -215,7 +216,9 @@ def _wide(extra: bytes, values: list[int]) -> list[int]:
         if kind == 1:
             wide = iter(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
             try:
-                return [next(wide) if value == 0xFFFFFFFF else value for value in values]
+                return [
+                    min(next(wide), _LARGEST) if value == 0xFFFFFFFF else value for value in values
+                ]
             except StopIteration as exc:
                 raise ImageError("this zip archive is corrupt: a size is missing") from exc
     return values

@@ -17,11 +17,11 @@ from browser import Browser, browsing
 from labelled_photos import write_labelled_photos
 from PIL import Image
 
-pytest.importorskip("fastapi")
+pytest.importorskip("starlette")
 
-from fastapi import FastAPI
-from fastapi.testclient import TestClient
 from serving_process import Served, serving
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
 
 import regnet
 from regnet.calibration.calibrate import calibrate
@@ -29,7 +29,7 @@ from regnet.explanation import Explainer
 from regnet.network import RegNet
 from regnet.overlay import heat
 from regnet.samples import sample_photos
-from regnet.serving.page import page_files, router
+from regnet.serving.page import page_files, page_routes
 from regnet.spec import AnyNetSpec, Stage
 from regnet.writers import CsvWriter
 
@@ -39,9 +39,7 @@ TOKEN = "a-token-that-nobody-guesses"
 
 @pytest.fixture(scope="module")
 def client() -> TestClient:
-    app = FastAPI()
-    app.include_router(router)
-    return TestClient(app)
+    return TestClient(Starlette(routes=page_routes()))
 
 
 @pytest.fixture(scope="module")

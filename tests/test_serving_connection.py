@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 pytest.importorskip("uvicorn")
-pytest.importorskip("fastapi")
+pytest.importorskip("starlette")
 
 import uvicorn
 import uvloop

@@ -4,8 +4,12 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
-from fastapi import FastAPI, Request, Response
+from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from regnet.serving.answers import error_answer, short_json
 from regnet.serving.exchange import exchange_of
@@ -16,55 +20,51 @@ from regnet.serving.reference import reference_page
 from regnet.serving.service import Service
 from regnet.serving.v1 import v1_routes
 from regnet.serving.v2 import v2_routes
-from regnet.version import TOOL_VERSION
 
 Life = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
-def create_app(service: Service, *, page: bool = True, life: Life | None = None) -> FastAPI:
+def create_app(service: Service, *, page: bool = True, life: Life | None = None) -> Starlette:
     """Return the ASGI application of a server, which lives in `life`.
 
     `page` adds the one for people at /.
     """
-    app = FastAPI(
-        title="regnet",
-        version=TOOL_VERSION,
-        openapi_url=None,
-        docs_url=None,
-        redoc_url=None,
-        redirect_slashes=False,
-        routes=v1_routes(service),
+    routes = [
+        *v1_routes(service),
+        *v2_routes(service),
+        *_about(service),
+        *(page_routes() if page else ()),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=[Middleware(Gate, service=service, routes=routes)],
+        exception_handlers={HTTPException: _http_error},
         lifespan=life,
     )
-    app.add_middleware(Gate, service=service)
-    app.add_exception_handler(HTTPException, _http_error)
-    app.include_router(v2_routes(service))
-    _add_figures(app, service)
-    _add_reference(app, service)
-    if page:
-        app.include_router(page_routes())
+    app.router.redirect_slashes = False
     return app
 
 
-def _add_figures(app: FastAPI, service: Service) -> None:
-    @app.get("/metrics", include_in_schema=False)
+def _about(service: Service) -> list[Route]:
+    """Return the routes of the figures and of the reference."""
+    document = openapi(service)
+    text, page = short_json(document), reference_page(document)
+
     async def metrics(request: Request) -> Response:
         figures = service.metrics
         return Response(figures.exposition(), headers={"content-type": figures.content_type})
 
-
-def _add_reference(app: FastAPI, service: Service) -> None:
-    document = openapi(service)
-    app.openapi = lambda: document  # type: ignore[method-assign]
-    text, page = short_json(document), reference_page(document)
-
-    @app.get("/openapi.json", include_in_schema=False)
     async def described(request: Request) -> Response:
         return Response(text, media_type="application/json")
 
-    @app.get("/docs", include_in_schema=False)
     async def docs(request: Request) -> Response:
         return Response(page.html, headers=page.headers, media_type="text/html")
+
+    return [
+        Route("/metrics", metrics),
+        Route("/openapi.json", described),
+        Route("/docs", docs),
+    ]
 
 
 async def _http_error(request: Request, exc: Exception) -> Response:

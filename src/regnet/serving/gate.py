@@ -2,10 +2,11 @@
 
 import asyncio
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from regnet.serving.answers import error_answer, refusal_answer
 from regnet.serving.exchange import (
@@ -62,8 +63,9 @@ class Gate:
     token: they hold no secret, and a browser could not send one for them.
     """
 
-    def __init__(self, app: App, service: Service) -> None:
+    def __init__(self, app: App, service: Service, routes: Sequence[Route]) -> None:
         self._app = app
+        self._routes = routes
         self._service = service
         self._freed = FreedMemory()
 
@@ -154,12 +156,18 @@ class Gate:
         exchange.error = "".join(traceback.format_exception(exc))
         return error_answer(exchange, 500, "the server failed; its log says why, under this id")
 
+    def _route(self, scope: Scope) -> str:
+        """Return the pattern of the path, `none` for paths that are not served."""
+        if scope["path"] == _CLASSIFY:
+            return _CLASSIFY
+        fit = (each.path for each in self._routes if each.matches(scope)[0] is not Match.NONE)
+        return next(fit, "none")
+
     def _record(self, exchange: Exchange) -> None:
         self._freed.add(exchange.bytes_held)
         seconds = exchange.age()
         scope, metrics = exchange.scope, self._service.metrics
-        unrouted = _CLASSIFY if scope["path"] == _CLASSIFY else "none"
-        route = getattr(scope.get("route"), "path", unrouted)
+        route = self._route(scope)
         status = exchange.status = exchange.status or _CLIENT_GONE
         metrics.answered(scope["method"], route, status, seconds)
         metrics.held_bytes.set(self._service.held.now)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fastapi import APIRouter, Request, Response
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from regnet.samples import sample_photos
 
@@ -75,22 +77,17 @@ def _read(path: Path) -> PageFile:
     return PageFile(content, _MEDIA_TYPES[path.suffix], etag)
 
 
-def page_routes() -> APIRouter:
+def page_routes() -> list[Route]:
     """Return the routes of the page: only names that are known are answered."""
-    router = APIRouter(include_in_schema=False)
     files = page_files()
 
-    @router.api_route("/", methods=["GET", "HEAD"])
     async def index(request: Request) -> Response:
         return files["index.html"].answer(request)
 
-    @router.api_route("/page/{name:path}", methods=["GET", "HEAD"])
-    async def part(request: Request, name: str) -> Response:
+    async def part(request: Request) -> Response:
+        name = request.path_params["name"]
         if name not in files:
             raise HTTPException(404)
         return files[name].answer(request)
 
-    return router
-
-
-router = page_routes()
+    return [Route("/", index), Route("/page/{name:path}", part)]

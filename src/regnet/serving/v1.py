@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import BaseRoute, Route
+from starlette.routing import Route
 
 from regnet.errors import ModelError, shown
 from regnet.result import Prediction, Wanted
@@ -54,7 +54,7 @@ def _flag(given: Mapping[str, str], name: str) -> bool:
     return value == "true"
 
 
-def v1_routes(service: Service) -> list[BaseRoute]:
+def v1_routes(service: Service) -> list[Route]:
     """Return the routes of a server under /v1, plain ones: a photo takes only milliseconds."""
 
     def _chosen(asked: Mapping[str, str], exchange: Exchange) -> tuple[Options, ServedModel]:

@@ -1,10 +1,13 @@
 """The Open Inference Protocol (KServe v2, REST), as `tritonclient` and others speak it."""
 
 import json
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-from fastapi import APIRouter, Request, Response
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from regnet.errors import RegNetError, shown
 from regnet.serving.answers import Forbidden, error_answer, json_answer
@@ -16,73 +19,75 @@ from regnet.serving.refusals import BadRequest, Refused, TooLarge
 from regnet.serving.service import Service
 from regnet.version import TOOL_VERSION
 
+Endpoint = Callable[[Request], Awaitable[Response]]
+
 _JSON_NUMBER = 50  # bytes of data that take as long as a number in JSON
 
 
-def v2_routes(service: Service) -> APIRouter:
+def v2_routes(service: Service) -> list[Route]:
     """Return the routes of a server under /v2."""
-    router = APIRouter(include_in_schema=False)
-    _add_health(router, service)
-    _add_statistics(router, service)  # before the models: `stats` is none
-    _add_models(router, service)
-    _add_repository(router, service)
-    return router
+    return [
+        *_health(service),
+        *_statistics(service),  # before the models: `stats` is none
+        *_models(service),
+        *_repository(service),
+    ]
 
 
-def _add_health(router: APIRouter, service: Service) -> None:
+def _of_model(end: str, endpoint: Endpoint, method: str = "GET") -> list[Route]:
+    """Return the routes of an endpoint of a model, with and without its version."""
+    paths = (f"/v2/models/{{name}}{version}{end}" for version in ("", "/versions/{version}"))
+    return [Route(path, endpoint, methods=[method]) for path in paths]
+
+
+def _health(service: Service) -> list[Route]:
     extensions = ["classification", "binary_tensor_data", "model_configuration", "statistics"]
     if service.model_control:
         extensions.append("model_repository")
     about = {"name": "regnet", "version": TOOL_VERSION, "extensions": extensions}
 
-    @router.get("/v2")
     async def server(request: Request) -> Response:
         return json_answer(about)
 
-    @router.get("/v2/health/live")
     async def live(request: Request) -> Response:
         return json_answer({"live": True})
 
-    @router.get("/v2/health/ready")
     async def ready(request: Request) -> Response:
         if service.ready:
             return json_answer({"ready": True})
         reason = "the server stops" if service.draining else "a model is not ready"
         return error_answer(exchange_of(request.scope), 503, reason, more={"ready": False})
 
+    return [
+        Route("/v2", server),
+        Route("/v2/health/live", live),
+        Route("/v2/health/ready", ready),
+    ]
 
-def _add_statistics(router: APIRouter, service: Service) -> None:
-    @router.get("/v2/models/stats")
+
+def _statistics(service: Service) -> list[Route]:
     async def all_models(request: Request) -> Response:
         models = [service.models.get(name) for name in service.models.names]
         return json_answer(statistics(models))
 
-    @router.get("/v2/models/{name}/stats")
-    @router.get("/v2/models/{name}/versions/{version}/stats")
     async def one_model(request: Request) -> Response:
         return json_answer(statistics([service.models.get(*_named(request))]))
 
+    return [Route("/v2/models/stats", all_models), *_of_model("/stats", one_model)]
 
-def _add_models(router: APIRouter, service: Service) -> None:
-    @router.get("/v2/models/{name}")
-    @router.get("/v2/models/{name}/versions/{version}")
+
+def _models(service: Service) -> list[Route]:
     async def model(request: Request) -> Response:
         served = service.models.get(*_named(request))
         return json_answer(description(served.metadata, model=served.name, version=VERSION))
 
-    @router.get("/v2/models/{name}/ready")
-    @router.get("/v2/models/{name}/versions/{version}/ready")
     async def model_ready(request: Request) -> Response:
         served = service.models.get(*_named(request))
         return json_answer({"name": served.name, "ready": True})
 
-    @router.get("/v2/models/{name}/config")
-    @router.get("/v2/models/{name}/versions/{version}/config")
     async def config(request: Request) -> Response:
         return json_answer(model_config(service.models.get(*_named(request))))
 
-    @router.post("/v2/models/{name}/infer")
-    @router.post("/v2/models/{name}/versions/{version}/infer")
     async def infer(request: Request) -> Response:
         exchange = exchange_of(request.scope)
         served = service.models.get(*_named(request))
@@ -102,9 +107,15 @@ def _add_models(router: APIRouter, service: Service) -> None:
         headers = {HEADER_LENGTH: str(split)}
         return Response(body, headers=headers, media_type="application/octet-stream")
 
+    return [
+        *_of_model("", model),
+        *_of_model("/ready", model_ready),
+        *_of_model("/config", config),
+        *_of_model("/infer", infer, "POST"),
+    ]
 
-def _add_repository(router: APIRouter, service: Service) -> None:
-    @router.post("/v2/repository/index")
+
+def _repository(service: Service) -> list[Route]:
     async def index(request: Request) -> Response:
         asked = await _object(request)
         only = asked.get("ready", False)
@@ -117,7 +128,6 @@ def _add_repository(router: APIRouter, service: Service) -> None:
         ]
         return json_answer(rows)
 
-    @router.post("/v2/repository/models/{name}/load")
     async def load(request: Request) -> Response:
         name = await _controlled(request, service)
         try:
@@ -133,12 +143,18 @@ def _add_repository(router: APIRouter, service: Service) -> None:
         service.log.event("loaded", model=name)
         return json_answer({})
 
-    @router.post("/v2/repository/models/{name}/unload")
     async def unload(request: Request) -> Response:
         name = await _controlled(request, service)
         await service.models.unload(name)
         service.log.event("unloaded", model=name)
         return json_answer({})
+
+    models = "/v2/repository/models/{name}"
+    return [
+        Route("/v2/repository/index", index, methods=["POST"]),
+        Route(f"{models}/load", load, methods=["POST"]),
+        Route(f"{models}/unload", unload, methods=["POST"]),
+    ]
 
 
 def _reason(model: ModelState) -> str:

@@ -486,7 +486,7 @@ def test_json_has_the_documented_fields(samples: Path) -> None:
     assert list(found) == [
         "a", "b", "dataset", "complete", "photos", "unreadable", "errors", "stages", "top1_equal",
         "top1_equal_at_least", "flipped", "flips", "max_delta", "deltas", "kl", "accuracy",
-        "notes", "gates", "verdict",
+        "notes", "gates", "verdict", "skipped",
     ]  # fmt: skip
     assert found["b"]["protocol"]["interpolation"] == "opencv-linear"
     assert [stage["stage"] for stage in found["stages"]] == [

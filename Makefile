@@ -3,12 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
-BUILD := pyproject.toml constraints.txt hatch_build.py src/regnet/kernel/resize.c
+BUILD := pyproject.toml constraints.txt hatch_build.py src/regnet/pixels/kernel/resize.c
 
 .PHONY: demo test chromium lint format bench clean
 
 demo: $(VENV)/core.stamp  ## classify the sample photos with the bundled model, offline
-	$(BIN)/regnet classify --offline --model bundled --top-k 3 'src/regnet/samples/*.*g'
+	$(BIN)/regnet classify --offline --model bundled --top-k 3 'src/regnet/pixels/samples/*.*g'
 
 test: $(VENV)/test.stamp chromium  ## install everything the tests need and run them
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q

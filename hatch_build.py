@@ -12,7 +12,7 @@ from typing import Any
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 from packaging.tags import sys_tags
 
-FOLDER = Path("src/regnet/kernel")
+FOLDER = Path("src/regnet/pixels/kernel")
 SOURCE, LIBRARY = FOLDER / "resize.c", FOLDER / "resize.so"
 
 FLAGS = [

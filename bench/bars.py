@@ -36,18 +36,18 @@ from rivals import ONNX, TORCH, Competitors, find_competitors
 
 from regnet.benchmarking.benchmark import Plan, engine_calls, example_image, find_paths
 from regnet.benchmarking.end_to_end import EndToEnd, Setup, find_jpegs, prepare, whole_name
-from regnet.benchmarking.machine import this_machine, watch_others
 from regnet.benchmarking.table import grid, machine_text
-from regnet.benchmarking.timing import Contestant, measure, ratio
-from regnet.engine import read_model
-from regnet.errors import UnknownModelError
-from regnet.graph import graph_cost, read_graph
-from regnet.library import Library, int8_beside
-from regnet.parallel import cores
-from regnet.preprocess import crop_pixels
-from regnet.protocol import OMZ
+from regnet.conversion.store import Library, int8_beside
+from regnet.ir.engine import read_model
+from regnet.ir.graph import graph_cost, read_graph
+from regnet.pixels.preprocess import crop_pixels
+from regnet.pixels.protocol import OMZ
+from regnet.pixels.samples import sample_photos
 from regnet.quantization.quantize import quantize
-from regnet.samples import sample_photos
+from regnet.system.errors import UnknownModelError
+from regnet.system.machine import this_machine, watch_others
+from regnet.system.parallel import cores
+from regnet.system.timing import Contestant, measure, ratio
 
 LARGE = "regnetx-3.2gf"
 
@@ -232,8 +232,8 @@ def large(library: Library, photos: Path) -> str:
     import torch
 
     from regnet.checkpoints.weights import write_safetensors
-    from regnet.network import RegNet
-    from regnet.spec import spec_by_name
+    from regnet.network.modules import RegNet
+    from regnet.network.spec import spec_by_name
 
     torch.manual_seed(0)
     spec = spec_by_name(LARGE)

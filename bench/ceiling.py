@@ -5,9 +5,9 @@ from typing import Any, Final
 
 import numpy as np
 
-from regnet.benchmarking.timing import Contestant, side_by_side
-from regnet.conversion import InferencePrecision
-from regnet.runtime import core, ov
+from regnet.conversion.values import InferencePrecision
+from regnet.system.runtime import core, ov
+from regnet.system.timing import Contestant, side_by_side
 
 SIZE: Final = 1024
 LAYERS: Final = 4

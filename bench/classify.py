@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from regnet.classify import Classifier
-from regnet.engine import Engine, read_model
-from regnet.library import Library
-from regnet.parallel import BATCH_SIZE, cores
-from regnet.preprocess import crop_pixels
-from regnet.samples import sample_photos
-from regnet.writers import open_writer
+from regnet.conversion.store import Library
+from regnet.inference.classify import Classifier
+from regnet.inference.writers import open_writer
+from regnet.ir.engine import Engine, read_model
+from regnet.pixels.preprocess import crop_pixels
+from regnet.pixels.samples import sample_photos
+from regnet.system.parallel import BATCH_SIZE, cores
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "photos"
 

@@ -28,10 +28,10 @@ from regnet.cluster.batch import Batch, classify_batch
 from regnet.cluster.plan import partitions
 from regnet.cluster.session import Cluster, connected
 from regnet.cluster.worker import LocalWorker, Settings, read_model_files
-from regnet.engine import read_model
-from regnet.library import Library
-from regnet.result import Wanted
-from regnet.samples import sample_photos
+from regnet.conversion.store import Library
+from regnet.inference.result import Wanted
+from regnet.ir.engine import read_model
+from regnet.pixels.samples import sample_photos
 
 BAR = 0.9
 

@@ -27,18 +27,18 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 import planted_faults as faults
 import torch
 
-import regnet.export
-from regnet.conversion import Proof
-from regnet.errors import ConversionError
-from regnet.export import export_network
-from regnet.labels import Label
-from regnet.metadata import ModelMetadata
-from regnet.network import RegNet
-from regnet.preprocess import crop_pixels
-from regnet.proof import Reference, Rows
-from regnet.protocol import OMZ
-from regnet.samples import sample_photos
-from regnet.spec import spec_by_name
+import regnet.conversion.export
+from regnet.conversion.export import export_network
+from regnet.conversion.proof import Reference, Rows
+from regnet.conversion.values import Proof
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.labels import Label
+from regnet.network.modules import RegNet
+from regnet.network.spec import spec_by_name
+from regnet.pixels.preprocess import crop_pixels
+from regnet.pixels.protocol import OMZ
+from regnet.pixels.samples import sample_photos
+from regnet.system.errors import ConversionError
 
 PHOTOS = Path(__file__).parents[2] / "shared" / "data" / "photos"
 SIZES = ("200mf", "400mf", "600mf", "800mf", "1.6gf", "3.2gf", "4.0gf", "6.4gf", "8.0gf")
@@ -118,7 +118,7 @@ def _try(network: RegNet, name: str, tally: Tally, photos: int) -> str:
         known[:] = known or [Known(Reference(*args))]
         return known[0]
 
-    with patch.object(regnet.export, "Reference", reference):
+    with patch.object(regnet.conversion.export, "Reference", reference):
         message = _convert(network, name, crops, nullcontext())
         tally.networks += 1
         tally.converted += message is None

@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
 from hostile_photos import broken_files, hostile_files
 
-from regnet.classify import Classifier
+from regnet.inference.classify import Classifier
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
 SECONDS, MEGABYTES = 10, 1200

@@ -48,7 +48,7 @@ from hostile_requests import (
 from PIL import Image
 from serving_process import Served, serving
 
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
 from regnet.serving.kserve import MOST_CROPS
 
 CLIENTS = 8

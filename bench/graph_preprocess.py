@@ -21,11 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from regnet.graph_preprocess import preprocessing_model
-from regnet.preprocess import crop_pixels, rgb_pixels
-from regnet.protocol import Preprocess
-from regnet.runtime import core
-from regnet.samples import sample_photos
+from regnet.conversion.graph_preprocess import preprocessing_model
+from regnet.pixels.preprocess import crop_pixels, rgb_pixels
+from regnet.pixels.protocol import Preprocess
+from regnet.pixels.samples import sample_photos
+from regnet.system.runtime import core
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "photos"
 Pixels = NDArray[Any]

@@ -15,13 +15,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.agreement import agreement
-from regnet.benchmarking.machine import this_machine
-from regnet.benchmarking.timing import Contestant, measure, ratio, side_by_side
 from regnet.data.dataset import open_dataset
 from regnet.data.labelled import LabelledItem
-from regnet.engine import Engine, read_model
-from regnet.parallel import BATCH_SIZE, cores, in_order
+from regnet.ir.engine import Engine, read_model
+from regnet.statistics.agreement import agreement
+from regnet.system.machine import this_machine
+from regnet.system.parallel import BATCH_SIZE, cores, in_order
+from regnet.system.timing import Contestant, measure, ratio, side_by_side
 
 Rows = dict[str, NDArray[np.float32]]
 

@@ -249,7 +249,7 @@ def download_flow(place: Path, stack: ExitStack) -> Flow:
     import torch
     from local_server import LocalServer
 
-    from regnet.network import RegNet
+    from regnet.network.modules import RegNet
     from regnet.zoo.card import WeightsFile
     from regnet.zoo.catalogue import card_by_name
     from regnet.zoo.download import download
@@ -299,7 +299,7 @@ def sweep_flow(place: Path, stack: ExitStack) -> Flow:
     """Train three networks of a sweep, the last of which fails."""
     from photo_folders import write_photos
 
-    from regnet.spec import AnyNetSpec, Stage, spec_to_dict
+    from regnet.network.spec import AnyNetSpec, Stage, spec_to_dict
 
     write_photos(place / "photos", 12)
     small = AnyNetSpec(stem_width=8, stem_stride=1, stages=(Stage(1, 8, 8), Stage(1, 16, 8)))
@@ -322,7 +322,7 @@ def training_flow(place: Path, stack: ExitStack) -> Flow:
     """Train a small network for two epochs, as a supervisor asks: with --resume from the first."""
     from photo_folders import write_photos
 
-    from regnet.spec import AnyNetSpec, Stage, spec_to_dict
+    from regnet.network.spec import AnyNetSpec, Stage, spec_to_dict
 
     write_photos(place / "photos", 12)
     small = AnyNetSpec(stem_width=16, stem_stride=1, stages=(Stage(1, 8, 8), Stage(1, 16, 8)))
@@ -352,7 +352,7 @@ def cluster_flow(place: Path, stack: ExitStack, *, address: str | None = None) -
 
     from regnet.cluster import batch, session
     from regnet.cluster.worker import LocalWorker
-    from regnet.samples import sample_photos
+    from regnet.pixels.samples import sample_photos
 
     photos = [*sample_photos(), *sample_photos(), place / "missing"]
     words = (*photos, "-m", "bundled", "--partition-images", 2, "-o", "out")
@@ -396,9 +396,9 @@ def conversion_flow(place: Path, stack: ExitStack) -> Flow:
     import torch
 
     from regnet.checkpoints.weights import write_safetensors
-    from regnet.network import RegNet
-    from regnet.samples import sample_photos
-    from regnet.spec import AnyNetSpec, Stage
+    from regnet.network.modules import RegNet
+    from regnet.network.spec import AnyNetSpec, Stage
+    from regnet.pixels.samples import sample_photos
 
     torch.manual_seed(SEED)
     spec = AnyNetSpec(stem_width=16, stages=(Stage(1, 8, 8), Stage(1, 16, 8)), classes=5)

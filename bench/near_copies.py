@@ -19,7 +19,7 @@ from PIL import Image
 
 from regnet.data.sources import Item, iter_items
 from regnet.doctor.glance import glances
-from regnet.doctor.near import near_pairs
+from regnet.doctor.near_copies import near_pairs
 
 Copy = Callable[[Image.Image, random.Random], bytes]
 

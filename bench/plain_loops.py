@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from rivals import Competitor
 
-from regnet.graph import read_graph
-from regnet.metadata import ModelMetadata
-from regnet.runtime import core
+from regnet.ir.graph import read_graph
+from regnet.ir.metadata import ModelMetadata
+from regnet.system.runtime import core
 
 PLAIN_TORCH: Final = "torch eager f32 behind a Pillow loop"
 PLAIN_OPENVINO: Final = "OpenVINO as it comes behind a Pillow loop"

@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
-from regnet import kernel
-from regnet.decode import Pixels, decode_pixels
-from regnet.preprocess import crop_pixels
-from regnet.protocol import OMZ, PYCLS
-from regnet.resize import resize_crop
-from regnet.samples import sample_photos
+from regnet.pixels import kernel
+from regnet.pixels.decode import Pixels, decode_pixels
+from regnet.pixels.pillow_resize import resize_crop
+from regnet.pixels.preprocess import crop_pixels
+from regnet.pixels.protocol import OMZ, PYCLS
+from regnet.pixels.samples import sample_photos
 
 SHARED = Path(__file__).parent.parent.parent / "shared" / "data" / "photos"
 Contestants = dict[str, Callable[[], Pixels]]

@@ -14,18 +14,18 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.benchmarking.timing import Contestant
 from regnet.checkpoints.model_files import is_model_folder
-from regnet.errors import RegNetError
-from regnet.library import CHECKPOINT_SUFFIXES, Library
-from regnet.metadata import ModelMetadata
-from regnet.parallel import cores
-from regnet.protocol import Preprocess
-from regnet.spec import spec_from_dict, spec_to_dict
+from regnet.conversion.store import CHECKPOINT_SUFFIXES, Library
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.spec import spec_from_dict, spec_to_dict
+from regnet.pixels.protocol import Preprocess
+from regnet.system.errors import RegNetError
+from regnet.system.parallel import cores
+from regnet.system.timing import Contestant
 from regnet.zoo.catalogue import card_by_name
 
 if TYPE_CHECKING:
-    from regnet.network import RegNet
+    from regnet.network.modules import RegNet
 
 TORCH, COMPILED, ONNX = "torch eager", "torch compiled", "ONNX Runtime"
 NAMES: Final = (TORCH, COMPILED, ONNX)
@@ -109,11 +109,11 @@ def _network(model: str, metadata: ModelMetadata, library: Library) -> tuple["Re
     """Return the model's network in evaluation mode, and whether its weights are the model's."""
     import torch
 
-    from regnet.network import RegNet
+    from regnet.network.modules import RegNet
 
     torch.set_num_threads(cores())
     if _has_weights(model):
-        from regnet.convert import read_network
+        from regnet.conversion.convert import read_network
 
         try:
             request = replace(library, offline=True).request(model)
@@ -189,7 +189,7 @@ def compile_job(job: str) -> None:
     """Compile a network given as JSON; what torch made of it stays in its cache on disk."""
     import torch
 
-    from regnet.network import RegNet
+    from regnet.network.modules import RegNet
 
     values = json.loads(job)
     torch.set_num_threads(cores())
@@ -215,8 +215,8 @@ def _onnx(network: "RegNet", metadata: ModelMetadata) -> Competitor:
         raise _AbsentError(f"{' and '.join(missing)} not installed (extra 'onnx')")
     import onnxruntime
 
-    from regnet.network import fold_batch_norm
-    from regnet.onnx_graph import INPUT, OUTPUT, onnx_graph
+    from regnet.conversion.onnx_graph import INPUT, OUTPUT, onnx_graph
+    from regnet.network.modules import fold_batch_norm
 
     weights = {name: v.numpy() for name, v in fold_batch_norm(network).state_dict().items()}
     if sum(value.nbytes for value in weights.values()) > 2**30:

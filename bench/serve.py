@@ -32,8 +32,8 @@ from bars import Bar, jpegs
 from classify import SHARED
 
 from regnet.benchmarking.table import grid
-from regnet.conversion import InferencePrecision
-from regnet.library import Library
+from regnet.conversion.store import Library
+from regnet.conversion.values import InferencePrecision
 
 CLIENTS = 32
 _REST = 0.02  # seconds before a single request
@@ -112,8 +112,8 @@ _alone: dict[str, Any] = {}
 
 def prepare(model: str, precision: InferencePrecision, photos: Path) -> None:
     """Load what the other functions here use."""
-    from regnet.classify import Classifier
-    from regnet.engine import Engine, read_model
+    from regnet.inference.classify import Classifier
+    from regnet.ir.engine import Engine, read_model
 
     path = Library(offline=True).ir(model, precision=precision)
     _alone["files"] = sorted(file for file in photos.iterdir() if file.is_file())
@@ -126,7 +126,7 @@ def classify_rate(seconds: float) -> tuple[float, float]:
     """Return images and CPU seconds a second and an image of `regnet classify`, as it writes."""
     import io
 
-    from regnet.writers import open_writer
+    from regnet.inference.writers import open_writer
 
     files = itertools.cycle(_alone["files"])
     stream = _alone["classifier"].stream(_endless(files))
@@ -149,7 +149,7 @@ def _endless(files: Iterator[Path]) -> Iterator[Path]:
 
 def alone_seconds(count: int, pause: float) -> float:
     """Return the median seconds of decoding and inferring one photo with nothing around it."""
-    from regnet.preprocess import crop_pixels
+    from regnet.pixels.preprocess import crop_pixels
 
     engine, protocol = _alone["engine"], _alone["model"].metadata.preprocess
     photos = [file.read_bytes() for file in _alone["files"]]

@@ -6,7 +6,7 @@ python bench/space_intervals.py
 
 import numpy as np
 
-from regnet.space.statistics import interval, resampled_means
+from regnet.statistics.bootstrap import interval, resampled_means
 
 SWEEPS = 2000
 NETWORKS = (8, 20, 100)

@@ -22,7 +22,7 @@ from regnet.space.measure import Stopwatch, setup
 from regnet.space.published import published
 from regnet.space.search import Found, Plan, search
 from regnet.space.search_export import found_to_dict
-from regnet.space.search_lines import beaten_line, pick_line, remarks, rival_rows
+from regnet.space.search_table import beaten_line, pick_line, remarks, rival_rows
 
 GROUP = 6
 

@@ -27,10 +27,10 @@ import simplejpeg
 import torch
 from torch.nn import functional as F
 
-from regnet.benchmarking.timing import Contestant, measure, ratio
 from regnet.data.labelled import LabelledItem
-from regnet.network import RegNet
-from regnet.spec import spec_by_name
+from regnet.network.modules import RegNet
+from regnet.network.spec import spec_by_name
+from regnet.system.timing import Contestant, measure, ratio
 from regnet.training.activation_noise import ActivationNoise
 from regnet.training.devices import Devices
 from regnet.training.history import History

@@ -9,7 +9,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
 
 SIZE = (384, 256)
 TIME_BASE = Fraction(1, 1000)

@@ -19,7 +19,7 @@ from typing import Any
 from hostile_photos import hostile_files
 from PIL import Image
 
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
 
 REFUSALS = frozenset({400, 401, 403, 404, 405, 408, 411, 413, 414, 415, 417, 422, 429, 431})
 DOCUMENTED = REFUSALS | {200, 503, 504}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
 
 CLASSES = ("n02124075", "n07920052", "n03763968")
 """The samples' classes: a cat, a cup, and a uniform that the bundled model takes for a gown."""

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-import regnet.export
-from regnet.network import RegNet, fold_batch_norm
-from regnet.onnx_graph import onnx_graph
-from regnet.preprocess import crop_pixels
-from regnet.protocol import Preprocess
-from regnet.spec import Spec
+import regnet.conversion.export
+from regnet.conversion.onnx_graph import onnx_graph
+from regnet.network.modules import RegNet, fold_batch_norm
+from regnet.network.spec import Spec
+from regnet.pixels.preprocess import crop_pixels
+from regnet.pixels.protocol import Preprocess
 
 Weights = dict[str, NDArray[np.float32]]
 
@@ -117,7 +117,7 @@ def large_epsilon(epsilon: float = 1e-3) -> Iterator[None]:
                 module.eps = epsilon
         return fold_batch_norm(other)
 
-    with patch.object(regnet.export, "fold_batch_norm", fold):
+    with patch.object(regnet.conversion.export, "fold_batch_norm", fold):
         yield
 
 
@@ -127,7 +127,7 @@ def _changed_weights(change: Callable[[Weights], None]) -> Any:
         change(copy)
         return onnx_graph(spec, copy, *args, **options)
 
-    return patch.object(regnet.export, "onnx_graph", wrong)
+    return patch.object(regnet.conversion.export, "onnx_graph", wrong)
 
 
 def _changed_nodes(change: Callable[[dict[str, Any]], None]) -> Any:
@@ -136,7 +136,7 @@ def _changed_nodes(change: Callable[[dict[str, Any]], None]) -> Any:
         change({node.name: node for node in model.graph.node})
         return model
 
-    return patch.object(regnet.export, "onnx_graph", wrong)
+    return patch.object(regnet.conversion.export, "onnx_graph", wrong)
 
 
 def _set(node: Any, name: str, values: list[int]) -> None:

@@ -2,9 +2,9 @@
 
 from collections.abc import Sequence
 
-from regnet.complexity import complexity
+from regnet.network.complexity import complexity
+from regnet.network.spec import Spec, spec_by_name
 from regnet.space.measure import REFERENCE, Latency
-from regnet.spec import Spec, spec_by_name
 
 
 def formula(spec: Spec) -> float:

@@ -4,13 +4,13 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 
-from regnet.complexity import complexity
-from regnet.space.draws import Uniforms
+from regnet.network.complexity import complexity
+from regnet.network.spec import Spec
 from regnet.space.fit import fit_line
 from regnet.space.records import RunRecord, Setting
 from regnet.space.sampling import Frame, Window, sample
 from regnet.space.spaces import space_by_name
-from regnet.spec import Spec
+from regnet.statistics.draws import Uniforms
 
 SETTING = Setting(
     data="photos", train_photos=2000, val_photos=1000, classes=10, image_size=32, epochs=3,

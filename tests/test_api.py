@@ -98,7 +98,7 @@ def test_imports_have_no_cycles() -> None:
 
 
 def test_errors_import_nothing_and_everything_is_one_tree() -> None:
-    import regnet.errors as errors
+    import regnet.system.errors as errors
 
     assert imports_of(Path(errors.__file__)) == set()
     kinds = [v for v in vars(errors).values() if isinstance(v, type)]

@@ -19,8 +19,8 @@ from local_server import LocalServer, stalls_after
 from PIL import Image
 
 from regnet.cli.info import _layers_text
-from regnet.library import Library
-from regnet.samples import sample_photos
+from regnet.conversion.store import Library
+from regnet.pixels.samples import sample_photos
 
 CAT, ESPRESSO, HOPPER = sample_photos()
 
@@ -280,7 +280,7 @@ def test_help_has_examples(command: str) -> None:
 
 
 def test_version() -> None:
-    from regnet.version import TOOL_VERSION
+    from regnet.system.version import TOOL_VERSION
 
     assert regnet("--version").stdout.decode().strip() == f"regnet {TOOL_VERSION}"
 
@@ -324,8 +324,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a checkpoint of the smallest published network with random weights, as pycls's."""
     import torch
 
-    from regnet.network import RegNet
-    from regnet.spec import spec_by_name
+    from regnet.network.modules import RegNet
+    from regnet.network.spec import spec_by_name
 
     torch.manual_seed(0)
     network = RegNet(spec_by_name("regnetx-200mf"))

@@ -7,9 +7,9 @@ import pytest
 from typer.testing import CliRunner
 
 from regnet.cli import build_app
-from regnet.complexity import complexity
-from regnet.errors import SpaceError
-from regnet.spec import spec_from_dict
+from regnet.network.complexity import complexity
+from regnet.network.spec import spec_from_dict
+from regnet.system.errors import SpaceError
 
 
 def run(*arguments: object) -> str:

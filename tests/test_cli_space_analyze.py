@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from space_records import SETTING, a_record, records_of
 
-from regnet.spec import spec_by_name
+from regnet.network.spec import spec_by_name
 
 
 @pytest.fixture(scope="module")

@@ -10,11 +10,11 @@ from simulated_machine import SimulatedMachine
 from typer.testing import CliRunner
 
 from regnet.cli import build_app
-from regnet.engine import read_model
-from regnet.errors import DatasetError, SpaceError, UnknownModelError
+from regnet.ir.engine import read_model
+from regnet.network.spec import spec_from_dict
+from regnet.network.spec_file import read_spec
 from regnet.space import search
-from regnet.spec import spec_from_dict
-from regnet.spec_file import read_spec
+from regnet.system.errors import DatasetError, SpaceError, UnknownModelError
 
 OPTIONS = ("--space", "regnetx", "--candidates", 500, "--measure", 12)
 
@@ -86,8 +86,8 @@ def test_the_best_are_trained_and_ranked_by_that(tmp_path: Path):
 
 def test_train_begins_with_the_network_of_a_spec_file(tmp_path: Path):
     pytest.importorskip("lightning_fabric")
-    from regnet.library import Library
-    from regnet.training.start import open_start
+    from regnet.conversion.store import Library
+    from regnet.training.initial_network import open_start
 
     pick = tmp_path / "pick.json"
     run("--latency-ms", 6, *OPTIONS, "-o", pick)

@@ -12,9 +12,9 @@ from typer.testing import CliRunner, Result
 
 from regnet.cli import build_app
 from regnet.cli.sweep_display import SweepDisplay
-from regnet.errors import OutputError, SpaceError
+from regnet.network.spec import AnyNetSpec, Stage, spec_to_dict
 from regnet.space.records import read_records
-from regnet.spec import AnyNetSpec, Stage, spec_to_dict
+from regnet.system.errors import OutputError, SpaceError
 
 SMALL = AnyNetSpec(stem_width=8, stem_stride=1, stages=(Stage(1, 8, 8), Stage(1, 16, 8)))
 OPTIONS = ("--data", "photos", "--epochs", 1, "--resolution", 16, "--batch", 16)

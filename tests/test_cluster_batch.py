@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
 
 pytest.importorskip("ray")
 pytest.importorskip("ray.data")

@@ -15,7 +15,7 @@ from regnet.cluster.output import (
     part_of,
 )
 from regnet.data.object_store import ObjectStore
-from regnet.errors import ClusterError, OutputError
+from regnet.system.errors import ClusterError, OutputError
 
 RUN = {"version": "1", "model": {"name": "m"}, "options": {"top_k": 5}, "sources": ["a"]}
 

@@ -15,9 +15,9 @@ from tars import Content, Link, Mode, tar
 from regnet.cluster.entries import Partition, jobs, unpack
 from regnet.cluster.plan import local_places, partitions
 from regnet.data.sources import iter_items
-from regnet.errors import ClusterError, ImageError
-from regnet.notices import SkippedFilesWarning
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
+from regnet.system.errors import ClusterError, ImageError
+from regnet.system.notices import SkippedFilesWarning
 
 CAT, ESPRESSO, HOPPER = sample_photos()
 MODES: dict[str, Mode] = {"": "w", ".gz": "w:gz"}

@@ -8,9 +8,9 @@ import time
 
 import pytest
 
-from regnet.cluster.addresses import is_address
+from regnet.cluster.ray_address import is_address
 from regnet.cluster.session import connected
-from regnet.errors import ClusterError
+from regnet.system.errors import ClusterError
 
 
 @pytest.mark.parametrize(

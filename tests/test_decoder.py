@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regnet import decode as decode_module
-from regnet import decoder as decoder_module
-from regnet.decode import decode_pixels
-from regnet.decode_limits import DECODE_LIMITS, DecodeLimits
-from regnet.decoder import Decoder, decode_elsewhere, decode_quick, decode_within
-from regnet.errors import ImageError, LimitError
-from regnet.in_flight import Room
-from regnet.notices import DarkPhotoWarning, about
-from regnet.preprocess import crop_of, crop_pixels
-from regnet.protocol import OMZ, PYCLS
+from regnet.pixels import decode as decode_module
+from regnet.pixels import decoder as decoder_module
+from regnet.pixels.decode import decode_pixels
+from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
+from regnet.pixels.decoder import Decoder, decode_elsewhere, decode_quick, decode_within
+from regnet.pixels.preprocess import crop_of, crop_pixels
+from regnet.pixels.protocol import OMZ, PYCLS
+from regnet.system.errors import ImageError, LimitError
+from regnet.system.in_flight import Room
+from regnet.system.notices import DarkPhotoWarning, about
 
 
 def noise(width: int, height: int) -> Image.Image:

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from labelled_photos import write_labelled_photos
 
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

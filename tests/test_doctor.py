@@ -19,13 +19,13 @@ from typer.testing import CliRunner, Result
 from regnet.cli import build_app
 from regnet.doctor.examine import Examination, examine
 from regnet.doctor.findings import Finding
+from regnet.doctor.page import doctor_page
+from regnet.doctor.page_photos import SIDE, frame, shots
 from regnet.doctor.photo_findings import kept_shares
 from regnet.doctor.table import examination_lines
 from regnet.doctor.tree import open_tree
-from regnet.errors import ProtocolError
-from regnet.protocol import Preprocess
-from regnet.report.doctor import doctor_page
-from regnet.report.doctor_photos import SIDE, frame, shots
+from regnet.pixels.protocol import Preprocess
+from regnet.system.errors import ProtocolError
 
 GOOD = {"train/cat": 12, "train/dog": 12, "val/cat": 4, "val/dog": 4}
 
@@ -230,7 +230,7 @@ def test_the_command_as_a_process(data: Path, tmp_path: Path) -> None:
 
 def test_torch_and_openvino_are_not_needed() -> None:
     code = (
-        "import sys, regnet.doctor.examine, regnet.doctor.quick, regnet.report.doctor; "
+        "import sys, regnet.doctor.examine, regnet.doctor.quick, regnet.doctor.page; "
         "print([m for m in ('torch', 'openvino', 'scipy', 'nncf') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -9,7 +9,7 @@ import pytest
 
 from regnet.doctor.layout_findings import layout_findings
 from regnet.doctor.tree import Place, open_tree
-from regnet.errors import DatasetError
+from regnet.system.errors import DatasetError
 
 
 def write(folder: Path, names: list[str]) -> Path:

@@ -9,27 +9,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_export import SMALL, SMALL_Y, confident, described
-from test_export import convert as convert_small
+from test_conversion_export import SMALL, SMALL_Y, confident, described
+from test_conversion_export import convert as convert_small
 from typer.testing import CliRunner, Result
 
 from regnet.calibration.temperature import _set_temperature
-from regnet.classify import Classifier
 from regnet.cli import build_app
-from regnet.colours import colour_table
-from regnet.errors import ImageError, ModelError, OutputError
-from regnet.explain import explain_sources
-from regnet.explanation import Explainer, Explanation, class_named, seen_box
-from regnet.graph import graph_metadata, read_graph, set_graph_metadata
-from regnet.graph_preprocess import embed_preprocessing
-from regnet.head import read_head
-from regnet.labels import Label, imagenet_labels
-from regnet.overlay import heat, heat_png, overlay_png, seen
-from regnet.preprocess import rgb_pixels
-from regnet.protocol import OMZ, PYCLS
-from regnet.result import ClassScore
-from regnet.runtime import ov
-from regnet.samples import sample_photos
+from regnet.conversion.graph_preprocess import embed_preprocessing
+from regnet.explanation.activation_maps import Explainer, Explanation, class_named, seen_box
+from regnet.explanation.colours import colour_table
+from regnet.explanation.explain import explain_sources
+from regnet.explanation.ir_head import read_head
+from regnet.explanation.overlay import heat, heat_png, overlay_png, seen
+from regnet.inference.classify import Classifier
+from regnet.inference.result import ClassScore
+from regnet.ir.graph import graph_metadata, read_graph, set_graph_metadata
+from regnet.network.labels import Label, imagenet_labels
+from regnet.pixels.preprocess import rgb_pixels
+from regnet.pixels.protocol import OMZ, PYCLS
+from regnet.pixels.samples import sample_photos
+from regnet.system.errors import ImageError, ModelError, OutputError
+from regnet.system.runtime import ov
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
 BUNDLED = bundled_path(card_by_name("bundled"))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from regnet.files import new_folder_beside, temporary_folder, whole_file, write_whole
+from regnet.system.files import new_folder_beside, temporary_folder, whole_file, write_whole
 
 if sys.platform == "win32":
     pytest.skip("nothing tells who lives", allow_module_level=True)
@@ -17,7 +17,7 @@ if sys.platform == "win32":
 WRITER = """
 import sys, time
 from pathlib import Path
-from regnet.files import new_folder_beside, whole_file
+from regnet.system.files import new_folder_beside, whole_file
 with {how}(Path(sys.argv[1])) as scratch:
     print("writing", flush=True)
     time.sleep(60)

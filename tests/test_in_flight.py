@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from regnet import in_flight
 from regnet.data.sources import file_item
-from regnet.decode_limits import DECODE_LIMITS
-from regnet.decoder import decode_elsewhere
-from regnet.errors import ImageError
-from regnet.notices import about
+from regnet.pixels.decode_limits import DECODE_LIMITS
+from regnet.pixels.decoder import decode_elsewhere
+from regnet.system import in_flight
+from regnet.system.errors import ImageError
+from regnet.system.notices import about
 
 
 def test_photos_in_memory_at_one_time_are_limited(

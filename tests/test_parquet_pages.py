@@ -7,7 +7,7 @@ import pytest
 from regnet.data.parquet_images import images_from
 from regnet.data.parquet_pages import _pages
 from regnet.data.sources import iter_items
-from regnet.errors import DatasetError, ImageError
+from regnet.system.errors import DatasetError, ImageError
 
 pa = pytest.importorskip("pyarrow")
 pq = pytest.importorskip("pyarrow.parquet")

@@ -14,7 +14,7 @@ pytest.importorskip("uvicorn")
 from serving_process import serving
 from test_docs import ROOT, blocks, examples
 
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
 
 PAGE = ROOT / "docs" / "serve.md"
 

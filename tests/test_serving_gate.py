@@ -17,8 +17,7 @@ pytest.importorskip("prometheus_client")
 
 import httpx
 
-from regnet.errors import ServeError
-from regnet.result import ClassScore, Prediction
+from regnet.inference.result import ClassScore, Prediction
 from regnet.serving.access_log import AccessLog
 from regnet.serving.app import create_app
 from regnet.serving.auth import Token, new_token, read_token
@@ -30,6 +29,7 @@ from regnet.serving.served_model import Timing
 from regnet.serving.service import Service
 from regnet.serving.v1 import v1_routes
 from regnet.serving.v2 import v2_routes
+from regnet.system.errors import ServeError
 
 TOKEN = "0123456789abcdef0123"
 CAT = ClassScore(3, "n1", "cat", 0.75)

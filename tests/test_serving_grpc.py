@@ -28,12 +28,11 @@ from tritonclient.grpc import model_config_pb2, service_pb2  # noqa: E402
 from tritonclient.grpc.model_config_pb2 import DataType, ModelInstanceGroup  # noqa: E402
 from tritonclient.utils import InferenceServerException  # noqa: E402
 
-from regnet.classify import Classifier  # noqa: E402
-from regnet.engine import Engine, read_model  # noqa: E402
-from regnet.errors import ServeError  # noqa: E402
-from regnet.library import Library  # noqa: E402
-from regnet.preprocess import crop_pixels  # noqa: E402
-from regnet.samples import sample_photos  # noqa: E402
+from regnet.conversion.store import Library  # noqa: E402
+from regnet.inference.classify import Classifier  # noqa: E402
+from regnet.ir.engine import Engine, read_model  # noqa: E402
+from regnet.pixels.preprocess import crop_pixels  # noqa: E402
+from regnet.pixels.samples import sample_photos  # noqa: E402
 from regnet.serving.access_log import AccessLog  # noqa: E402
 from regnet.serving.auth import new_token  # noqa: E402
 from regnet.serving.grpc_messages import _MESSAGES, _fields, decode, encode  # noqa: E402
@@ -44,6 +43,7 @@ from regnet.serving.metrics import Metrics  # noqa: E402
 from regnet.serving.models import Models  # noqa: E402
 from regnet.serving.refusals import BadRequest  # noqa: E402
 from regnet.serving.service import Service  # noqa: E402
+from regnet.system.errors import ServeError  # noqa: E402
 from regnet.zoo.catalogue import bundled_path, card_by_name  # noqa: E402
 
 PHOTOS = [Path(photo).read_bytes() for photo in sample_photos()]

@@ -17,12 +17,12 @@ import httpx
 from serving_process import Served, serving
 from typer.testing import CliRunner
 
-from regnet.classify import Classifier
 from regnet.cli import build_app
-from regnet.engine import Engine, read_model
-from regnet.preprocess import crop_pixels
-from regnet.samples import sample_photos
-from regnet.version import TOOL_VERSION
+from regnet.inference.classify import Classifier
+from regnet.ir.engine import Engine, read_model
+from regnet.pixels.preprocess import crop_pixels
+from regnet.pixels.samples import sample_photos
+from regnet.system.version import TOOL_VERSION
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
 PATHS = sample_photos()

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regnet.engine import read_model
-from regnet.labels import Label
-from regnet.metadata import ModelMetadata
-from regnet.protocol import PYCLS
+from regnet.ir.engine import read_model
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.labels import Label
+from regnet.pixels.protocol import PYCLS
 from regnet.serving.inputs import PHOTOS, Tensor, images
 from regnet.serving.kserve import from_base64
 from regnet.serving.limits import Limits

@@ -2,10 +2,10 @@
 
 import pytest
 
-from regnet.errors import LimitError, RegNetError
 from regnet.serving import refusals
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import Refused, TooMany
+from regnet.system.errors import LimitError, RegNetError
 
 
 def test_the_limits_without_options_fit_each_other() -> None:

@@ -9,16 +9,16 @@ from typing import Any
 
 import pytest
 
-from regnet.errors import ModelError, UnknownModelError
-from regnet.graph import graph_metadata, read_graph, set_graph_metadata
-from regnet.library import Library
-from regnet.result import Wanted
-from regnet.runtime import ov
-from regnet.samples import sample_photos
+from regnet.conversion.store import Library
+from regnet.inference.result import Wanted
+from regnet.ir.graph import graph_metadata, read_graph, set_graph_metadata
+from regnet.pixels.samples import sample_photos
 from regnet.serving.limits import Limits
 from regnet.serving.models import Models, ModelState
 from regnet.serving.refusals import NotFound, NotReady, TooMany
 from regnet.serving.served_model import ServedModel
+from regnet.system.errors import ModelError, UnknownModelError
+from regnet.system.runtime import ov
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
 BUNDLED = bundled_path(card_by_name("bundled"))

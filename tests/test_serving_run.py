@@ -30,8 +30,8 @@ from typer.testing import CliRunner
 
 from regnet.cli import build_app
 from regnet.cli.serve import named_models
-from regnet.errors import RegNetError, ServeError
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
+from regnet.system.errors import RegNetError, ServeError
 
 PHOTO = sample_photos()[0].read_bytes()
 TOKEN = "a-token-of-some-length"

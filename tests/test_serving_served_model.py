@@ -12,21 +12,21 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regnet.certificate import Calibration
-from regnet.classify import Classifier
-from regnet.engine import Engine, read_model
-from regnet.explanation import Explainer
-from regnet.graph import graph_metadata, read_graph, set_graph_metadata
-from regnet.graph_preprocess import embed_preprocessing
-from regnet.metadata import ModelMetadata
-from regnet.photo_cost import Cost, cost_of
-from regnet.preprocess import rgb_pixels
-from regnet.result import Wanted
-from regnet.runtime import ov
-from regnet.samples import sample_photos
+from regnet.conversion.graph_preprocess import embed_preprocessing
+from regnet.explanation.activation_maps import Explainer
+from regnet.inference.classify import Classifier
+from regnet.inference.result import Wanted
+from regnet.ir.engine import Engine, read_model
+from regnet.ir.graph import graph_metadata, read_graph, set_graph_metadata
+from regnet.ir.metadata import ModelMetadata
+from regnet.ir.records import Calibration
+from regnet.pixels.photo_cost import Cost, cost_of
+from regnet.pixels.preprocess import rgb_pixels
+from regnet.pixels.samples import sample_photos
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import BadRequest, NotReady, TooLarge, TooLate, Unprocessable
 from regnet.serving.served_model import ServedModel, limit_of
+from regnet.system.runtime import ov
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
 BUNDLED = bundled_path(card_by_name("bundled"))

@@ -13,10 +13,10 @@ pytest.importorskip("uvicorn")
 import httpx
 from serving_process import Served, serving
 
-from regnet.errors import ServeError
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
 from regnet.serving.answers import Forbidden
 from regnet.serving.visitors import Visitors
+from regnet.system.errors import ServeError
 
 PHOTO = sample_photos()[0].read_bytes()
 TOKEN = "a-token-of-some-length"

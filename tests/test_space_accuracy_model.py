@@ -5,9 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from regnet.network.spec import PUBLISHED_NAMES, RegNetSpec, spec_by_name
 from regnet.space.accuracy_model import fit, leave_one_out, traits
 from regnet.space.published import published
-from regnet.spec import PUBLISHED_NAMES, RegNetSpec, spec_by_name
 
 MODEL = fit(published())
 
@@ -64,7 +64,7 @@ def test_networks_unlike_the_published_ones_are_not(spec: RegNetSpec):
 
 
 def test_plausible_costs_are_those_of_trusted_networks():
-    from regnet.complexity import complexity
+    from regnet.network.complexity import complexity
 
     assert all(MODEL.plausible(complexity(spec_by_name(name))) for name in PUBLISHED_NAMES)
     assert not MODEL.plausible(complexity(RegNetSpec(d=4, w0=96, wa=120.0, wm=2.2, g=48)))

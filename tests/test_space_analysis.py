@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 from space_records import SETTING, a_record, records_of
 
-from regnet.errors import SpaceError
+from regnet.network.spec import AnyNetSpec, RegNetSpec, Spec, Stage, spec_by_name
 from regnet.space.analysis import Analysis, analyze, analyze_files
 from regnet.space.analysis_json import analysis_to_dict, rows
 from regnet.space.findings import Difference, Finding, space_findings, untested
 from regnet.space.outcomes import populations
 from regnet.space.records import RunRecord
 from regnet.space.remarks import remarks
-from regnet.space.statistics import Interval
-from regnet.spec import AnyNetSpec, RegNetSpec, Spec, Stage, spec_by_name
+from regnet.statistics.bootstrap import Interval
+from regnet.system.errors import SpaceError
 
 
 def worse_by_a_tenth(spec: Spec, noise: float) -> float:

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from regnet.engine import Engine, read_model
-from regnet.graph import graph_cost, read_graph
-from regnet.graph_constants import Crop
-from regnet.metadata import ModelMetadata
+from regnet.ir.constants import Crop
+from regnet.ir.engine import Engine, read_model
+from regnet.ir.graph import graph_cost, read_graph
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.spec import AnyNetSpec, Stage
 from regnet.space.random_ir import protocol, write_random_ir
-from regnet.spec import AnyNetSpec, Stage
 
 pytest.importorskip("onnx")
 
@@ -21,7 +21,7 @@ Y = AnyNetSpec(stages=(Stage(2, 16, 8), Stage(2, 64, 32, 2)), classes=1000, se_r
 
 def layers(graph: Any) -> list[tuple[str, ...]]:
     """Return what the engine runs: kinds of layers, their precisions and kernels, sorted."""
-    from regnet.runtime import core
+    from regnet.system.runtime import core
 
     compiled = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     found = []
@@ -54,8 +54,8 @@ def test_a_random_network_runs_in_the_engine(spec: AnyNetSpec, precision: Any, t
 @pytest.mark.parametrize("spec", [X, Y])
 def test_in_floating_point_it_runs_as_a_converted_network(spec: AnyNetSpec, tmp_path: Path):
     torch = pytest.importorskip("torch")
-    from regnet.export import export_network
-    from regnet.network import RegNet
+    from regnet.conversion.export import export_network
+    from regnet.network.modules import RegNet
 
     write_random_ir(spec, tmp_path / "random.xml", precision="f32", image_size=64)
     metadata = read_model(tmp_path / "random.xml").metadata

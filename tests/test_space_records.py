@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from regnet.errors import OutputError, SpaceError
+from regnet.network.spec import AnyNetSpec, Stage, spec_by_name
 from regnet.space.records import RecordFile, RunRecord, Setting, read_records, record_from_dict
-from regnet.spec import AnyNetSpec, Stage, spec_by_name
+from regnet.system.errors import OutputError, SpaceError
 
 SETTING = Setting(
     data="photos@0", train_photos=90, val_photos=10, classes=4, image_size=32, epochs=2, recipe="r"

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regnet.complexity import complexity
-from regnet.errors import SpaceError, UnknownModelError
-from regnet.space.draws import Table, Uniforms, evenly, log_uniform
+from regnet.network.complexity import complexity
+from regnet.network.spec import PUBLISHED_NAMES, AnyNetSpec, RegNetSpec, spec_by_name, spec_to_dict
 from regnet.space.networks import Lines, on_lines
 from regnet.space.sampling import Frame, Sampled, Window, sample
 from regnet.space.spaces import SPACES, largest_acts, largest_params, space_by_name
-from regnet.spec import PUBLISHED_NAMES, AnyNetSpec, RegNetSpec, spec_by_name, spec_to_dict
+from regnet.statistics.draws import Table, Uniforms, evenly, log_uniform
+from regnet.system.errors import SpaceError, UnknownModelError
 
 SMALL_IMAGES = Frame(image_size=64, stem_width=16, stem_stride=1, classes=200)
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 from simulated_machine import SimulatedMachine, formula
 
-from regnet.errors import SpaceError
+from regnet.network.spec import RegNetSpec
 from regnet.space.accuracy_model import fit
 from regnet.space.candidates import SPACES, draw, require_spaces
 from regnet.space.measure import Setup, Stopwatch, setup
@@ -14,8 +14,8 @@ from regnet.space.measured import Measured, front
 from regnet.space.published import published
 from regnet.space.search import Found, Plan, search
 from regnet.space.search_export import found_to_dict
-from regnet.space.search_lines import front_rows, pick_line, remarks, rival_rows
-from regnet.spec import RegNetSpec
+from regnet.space.search_table import front_rows, pick_line, remarks, rival_rows
+from regnet.system.errors import SpaceError
 
 PLAN = Plan(latency_ms=8.0, candidates=2_000, measure=36)
 
@@ -186,8 +186,8 @@ def test_what_cannot_be_searched():
 
 
 def test_what_slows_down_the_machine_cancels_out(monkeypatch: pytest.MonkeyPatch):
-    from regnet.benchmarking.timing import Contestant, Timing
     from regnet.space import measure as timing_module
+    from regnet.system.timing import Contestant, Timing
 
     slowness = iter((1.0, 3.0))
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from photo_folders import write_photos
 
-from regnet.complexity import complexity
-from regnet.errors import SpaceError, TrainingError, UnknownModelError
+from regnet.network.complexity import complexity
+from regnet.network.spec import AnyNetSpec, Spec, Stage, spec_to_dict
 from regnet.space import sweep_run
 from regnet.space.memory_limit import memory_limit
 from regnet.space.records import RunRecord, read_records
@@ -24,7 +24,7 @@ from regnet.space.sampling import Window
 from regnet.space.sweep import Budget, Population, Swept, Unwatched, read_budget_recipe, sweep
 from regnet.space.sweep_photos import open_sweep_photos
 from regnet.space.sweep_run import Course, Run, recipe_hash, sweep_recipe, train_one
-from regnet.spec import AnyNetSpec, Spec, Stage, spec_to_dict
+from regnet.system.errors import SpaceError, TrainingError, UnknownModelError
 
 SMALL = AnyNetSpec(stem_width=8, stem_stride=1, stages=(Stage(1, 8, 8), Stage(1, 16, 8)))
 OTHER = replace(SMALL, stages=(Stage(1, 8, 4), Stage(2, 32, 8, 2)))

@@ -15,10 +15,10 @@ import pytest
 from photo_folders import write_photos
 
 from regnet.cluster.session import connected
-from regnet.errors import ClusterError
+from regnet.network.spec import AnyNetSpec, Stage, spec_to_dict
 from regnet.space.records import RunRecord
 from regnet.space.sweep import Budget, Population, Swept, sweep
-from regnet.spec import AnyNetSpec, Stage, spec_to_dict
+from regnet.system.errors import ClusterError
 
 ray = pytest.importorskip("ray")
 

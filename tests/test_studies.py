@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from regnet.complexity import complexity
+from regnet.network.complexity import complexity
 from regnet.space.records import read_records
 from regnet.space.sampling import Frame, Window, sample
 from regnet.space.spaces import space_by_name

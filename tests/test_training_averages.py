@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from regnet.network import RegNet
-from regnet.spec import AnyNetSpec, Stage
+from regnet.network.modules import RegNet
+from regnet.network.spec import AnyNetSpec, Stage
 from regnet.training.averages import WeightAverage, precise_batch_norm
 from regnet.training.optimizer import freeze
 

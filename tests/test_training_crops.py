@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from regnet.linear import linear_crop
+from regnet.pixels.opencv_resize import linear_crop
 from regnet.training.crops import TRIES, crop, draws, random_box
 from regnet.training.recipe import Augmentation
 

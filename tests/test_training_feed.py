@@ -11,7 +11,7 @@ import torch
 from lightning_fabric.strategies import ModelParallelStrategy
 from training_runs import items, job, recipe, run
 
-from regnet.errors import TrainingError
+from regnet.system.errors import TrainingError
 from regnet.training.feed import Feed, ahead, runs
 from regnet.training.photos import CentreCrops
 from regnet.training.processes import layout

@@ -10,9 +10,9 @@ from labelled_photos import write_labelled_photos
 from photo_folders import write_photos
 
 import regnet
-from regnet.checkpoints.ir_weights import read_ir_weights
-from regnet.library import Library
-from regnet.samples import sample_photos
+from regnet.conversion.ir_weights import read_ir_weights
+from regnet.conversion.store import Library
+from regnet.pixels.samples import sample_photos
 from regnet.training.recipe import read_recipe
 from regnet.training.train import Training
 

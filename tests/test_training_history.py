@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regnet.errors import MissingExtraError, OutputError, TrainingError
+from regnet.system.errors import MissingExtraError, OutputError, TrainingError
 from regnet.training.history import EpochRecord, History, best_record, csv_text
 
 

@@ -3,7 +3,7 @@
 from functools import partial
 
 from regnet.data.labelled import LabelledItem
-from regnet.errors import ImageError
+from regnet.system.errors import ImageError
 from regnet.training.leaks import leak_findings
 
 

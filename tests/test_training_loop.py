@@ -12,7 +12,7 @@ from lightning_fabric import Fabric
 from lightning_fabric.plugins.precision.amp import MixedPrecision
 from training_runs import Recorder, items, job, recipe, resume, run, trainer
 
-from regnet.errors import OutputError, TrainingError
+from regnet.system.errors import OutputError, TrainingError
 from regnet.training.history import History
 from regnet.training.job import Best, News
 from regnet.training.loop import Trainer

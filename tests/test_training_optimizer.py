@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from regnet.errors import TrainingError
-from regnet.network import RegNet
-from regnet.spec import AnyNetSpec, Stage
+from regnet.network.modules import RegNet
+from regnet.network.spec import AnyNetSpec, Stage
+from regnet.system.errors import TrainingError
 from regnet.training.optimizer import (
     freeze,
     frozen_parts,

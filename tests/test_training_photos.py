@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regnet.data.labelled import LabelledItem
-from regnet.errors import ImageError
-from regnet.preprocess import crop_pixels
-from regnet.protocol import OMZ, PYCLS, Preprocess
+from regnet.pixels.preprocess import crop_pixels
+from regnet.pixels.protocol import OMZ, PYCLS, Preprocess
+from regnet.system.errors import ImageError
 from regnet.training import photos as module
 from regnet.training.crops import crop, draws, random_box
 from regnet.training.photos import CentreCrops, Cropping, Order, Photos, training_batch

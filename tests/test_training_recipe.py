@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from regnet.errors import OutputError, RecipeError
+from regnet.system.errors import OutputError, RecipeError
 from regnet.training import recipe as module
 from regnet.training.recipe import (
     RECIPES,

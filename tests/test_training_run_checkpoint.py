@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from regnet.errors import OutputError, TrainingError
+from regnet.system.errors import OutputError, TrainingError
 from regnet.training.run_checkpoint import (
     FORMAT,
     LAST,

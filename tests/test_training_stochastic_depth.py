@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 from training_runs import SPEC
 
-from regnet.network import Block, RegNet
-from regnet.spec import RegNetSpec
+from regnet.network.modules import Block, RegNet
+from regnet.network.spec import RegNetSpec
 from regnet.training.averages import precise_batch_norm
 from regnet.training.stochastic_depth import StochasticDepth
 

@@ -6,22 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_export import SMALL, TINY, confident
+from test_conversion_export import SMALL, TINY, confident
 
 from regnet.checkpoints.weights import write_safetensors
-from regnet.conversion import Request
-from regnet.convert import convert
+from regnet.conversion.convert import convert
+from regnet.conversion.store import Library
+from regnet.conversion.values import Request
 from regnet.data.class_names import normal
-from regnet.engine import Outputs
-from regnet.errors import TrainingError, UnknownModelError
-from regnet.graph import graph_metadata, read_graph
-from regnet.graph_constants import ops_by_name, values
-from regnet.labels import Label, Labels, imagenet_labels
-from regnet.library import Library
-from regnet.metadata import ModelMetadata
-from regnet.network import RegNet, fold_batch_norm
-from regnet.protocol import Preprocess
-from regnet.samples import sample_crops
+from regnet.ir.constants import ops_by_name, values
+from regnet.ir.engine import Outputs
+from regnet.ir.graph import graph_metadata, read_graph
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.labels import Label, Labels, imagenet_labels
+from regnet.network.modules import RegNet, fold_batch_norm
+from regnet.pixels.protocol import Preprocess
+from regnet.pixels.samples import sample_crops
+from regnet.system.errors import TrainingError, UnknownModelError
 from regnet.training.losses import distillation_loss
 from regnet.training.recipe import Loss
 from regnet.training.teacher import (

@@ -14,7 +14,12 @@ from photo_folders import COLOURS, write_photos
 
 import regnet
 from regnet.checkpoints.weights import read_checkpoint, write_safetensors
-from regnet.errors import (
+from regnet.conversion.store import Library
+from regnet.network.labels import Label, Labels
+from regnet.network.modules import RegNet
+from regnet.network.spec import AnyNetSpec, Stage
+from regnet.pixels.protocol import Preprocess
+from regnet.system.errors import (
     DatasetError,
     MismatchError,
     OutputError,
@@ -22,21 +27,16 @@ from regnet.errors import (
     TrainingError,
     UnknownModelError,
 )
-from regnet.labels import Label, Labels
-from regnet.library import Library
-from regnet.network import RegNet
-from regnet.protocol import Preprocess
-from regnet.spec import AnyNetSpec, Stage
 from regnet.training import deploy
 from regnet.training.batch_size import batch_by_photos, fitting
 from regnet.training.devices import Devices
+from regnet.training.initial_network import begin, open_start
 from regnet.training.job import News
 from regnet.training.photo_sets import open_photo_sets
 from regnet.training.photos import Unreadable
 from regnet.training.recipe import read_recipe, recipe_from_toml
 from regnet.training.resolve import resolved
 from regnet.training.run_checkpoint import read_run, write_checkpoint
-from regnet.training.start import begin, open_start
 from regnet.training.train import Changes, Training, train
 from regnet.training.watching import Unseen
 

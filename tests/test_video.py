@@ -25,15 +25,15 @@ from clips import SIZE, scene, steady, write_clip
 from rtsp_server import RtspServer, rtp_packets
 
 import regnet.video.decode
-from regnet.classify import Classifier
 from regnet.cli import build_app
 from regnet.data.sources import Video, count_items, iter_items
-from regnet.errors import ImageError, MissingExtraError
-from regnet.samples import sample_photos
+from regnet.data.video_names import camera, is_live, is_video
+from regnet.inference.classify import Classifier
+from regnet.pixels.samples import sample_photos
+from regnet.system.errors import ImageError, MissingExtraError
 from regnet.video.decode import Shot, shots
 from regnet.video.frames import frames
 from regnet.video.intervals import Intervals
-from regnet.video.names import camera, is_live, is_video
 from regnet.video.newest import newest
 from regnet.video.pixels import rgb, square_size
 from regnet.video.sampling import Sampling, Smoothing

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from regnet.complexity import complexity
-from regnet.errors import CardError, UnknownModelError
-from regnet.protocol import Preprocess
-from regnet.spec import PUBLISHED_NAMES, SPEC_NAMES, spec_aliases, spec_by_name
+from regnet.network.complexity import complexity
+from regnet.network.spec import PUBLISHED_NAMES, SPEC_NAMES, spec_aliases, spec_by_name
+from regnet.pixels.protocol import Preprocess
+from regnet.system.errors import CardError, UnknownModelError
 from regnet.zoo.card import Card, WeightsFile, parse_card
 from regnet.zoo.catalogue import bundled_path, card_by_name, card_names, find_cards
 from regnet.zoo.download import cached_file

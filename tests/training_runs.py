@@ -11,9 +11,9 @@ from lightning_fabric import Fabric
 from PIL import Image
 
 from regnet.data.labelled import LabelledItem
-from regnet.errors import ImageError
-from regnet.network import RegNet
-from regnet.spec import AnyNetSpec, Stage
+from regnet.network.modules import RegNet
+from regnet.network.spec import AnyNetSpec, Stage
+from regnet.system.errors import ImageError
 from regnet.training.history import EpochRecord, History
 from regnet.training.job import Job, News
 from regnet.training.loop import Trainer

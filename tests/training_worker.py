@@ -17,7 +17,7 @@ from lightning_fabric import Fabric
 from torch import nn
 from training_runs import Recorder, items, job, recipe, resume, trainer
 
-from regnet.errors import RegNetError
+from regnet.system.errors import RegNetError
 from regnet.training.history import History
 from regnet.training.job import Job
 from regnet.training.processes import layout

@@ -4,8 +4,8 @@ from io import BytesIO
 
 import torch
 
-from regnet.network import RegNet
-from regnet.spec import RegNetSpec, Spec
+from regnet.network.modules import RegNet
+from regnet.network.spec import RegNetSpec, Spec
 
 TINY = RegNetSpec(d=3, w0=24, wa=24.0, wm=2.2, g=8)
 

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from regnet.files import new_folder_beside, replace_all
-from regnet.graph import CROPS, PREPROCESSING, graph_metadata, read_graph
-from regnet.graph_preprocess import whole_quotient
-from regnet.ir_file import write_ir
-from regnet.protocol import Preprocess
-from regnet.runtime import ov
+from regnet.conversion.graph_preprocess import whole_quotient
+from regnet.ir.graph import CROPS, PREPROCESSING, graph_metadata, read_graph
+from regnet.ir.writer import write_ir
+from regnet.pixels.protocol import Preprocess
+from regnet.system.files import new_folder_beside, replace_all
+from regnet.system.runtime import ov
 
 opset = ov.opset15
 

@@ -11,9 +11,9 @@ import argparse
 import filecmp
 from pathlib import Path
 
-from regnet.files import new_folder_beside
-from regnet.graph import graph_metadata, read_graph
-from regnet.ir_file import write_ir
+from regnet.ir.graph import graph_metadata, read_graph
+from regnet.ir.writer import write_ir
+from regnet.system.files import new_folder_beside
 
 
 def describe(path: Path) -> None:

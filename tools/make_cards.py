@@ -10,7 +10,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from regnet.spec import PUBLISHED_NAMES, canonical_name, spec_aliases
+from regnet.network.spec import PUBLISHED_NAMES, canonical_name, spec_aliases
 
 ROOT = Path(__file__).parent.parent
 HEADER = "# Written by tools/make_cards.py from published figures; edit that, not this.\n"

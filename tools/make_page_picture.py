@@ -19,7 +19,7 @@ from serving_process import serving  # noqa: E402
 WIDTH, HEIGHT = 1280, 708
 SHOWN = 1000  # pixels wide in the docs
 FLAT = 32
-PHOTO = ROOT / "src" / "regnet" / "samples" / "espresso.png"
+PHOTO = ROOT / "src" / "regnet" / "pixels" / "samples" / "espresso.png"
 
 
 def answered(page: Browser) -> None:

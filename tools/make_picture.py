@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 import regnet
-from regnet.samples import sample_photos
+from regnet.pixels.samples import sample_photos
 
 WIDTH, HEIGHT, BAR, MARGIN = 300, 225, 22, 12
 INK, FILL, PAPER = "#1b1f24", "#b6d4fe", "#ffffff"

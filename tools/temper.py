@@ -14,7 +14,7 @@ from torch import Tensor
 
 from regnet.calibration.temperature import graph_temperature
 from regnet.checkpoints.weights import read_checkpoint, write_safetensors
-from regnet.graph import read_graph
+from regnet.ir.graph import read_graph
 
 HEAD = ("head.fc.weight", "head.fc.bias")
 

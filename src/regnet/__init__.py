@@ -12,28 +12,28 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from regnet.assumptions import AssumptionWarning as AssumptionWarning
     from regnet.calibration.calibrate import calibrate as calibrate
-    from regnet.classify import Classifier as Classifier
     from regnet.comparison.compare import compare as compare
-    from regnet.errors import RegNetError as RegNetError
     from regnet.evaluation.evaluate import evaluate as evaluate
-    from regnet.explanation import Explainer as Explainer
-    from regnet.labels import Label as Label
-    from regnet.labels import imagenet_labels as imagenet_labels
-    from regnet.loading import load as load
-    from regnet.preprocess import crop_pixels as crop_pixels
-    from regnet.protocol import OMZ as OMZ
-    from regnet.protocol import PYCLS as PYCLS
-    from regnet.protocol import Preprocess as Preprocess
+    from regnet.explanation.activation_maps import Explainer as Explainer
+    from regnet.inference.classify import Classifier as Classifier
+    from regnet.inference.load import load as load
+    from regnet.inference.result import ClassScore as ClassScore
+    from regnet.inference.result import Prediction as Prediction
+    from regnet.ir.assumptions import AssumptionWarning as AssumptionWarning
+    from regnet.network.labels import Label as Label
+    from regnet.network.labels import imagenet_labels as imagenet_labels
+    from regnet.network.spec import SPEC_NAMES as SPEC_NAMES
+    from regnet.network.spec import AnyNetSpec as AnyNetSpec
+    from regnet.network.spec import RegNetSpec as RegNetSpec
+    from regnet.network.spec import Stage as Stage
+    from regnet.network.spec import spec_by_name as spec_by_name
+    from regnet.pixels.preprocess import crop_pixels as crop_pixels
+    from regnet.pixels.protocol import OMZ as OMZ
+    from regnet.pixels.protocol import PYCLS as PYCLS
+    from regnet.pixels.protocol import Preprocess as Preprocess
     from regnet.quantization.quantize import quantize as quantize
-    from regnet.result import ClassScore as ClassScore
-    from regnet.result import Prediction as Prediction
-    from regnet.spec import SPEC_NAMES as SPEC_NAMES
-    from regnet.spec import AnyNetSpec as AnyNetSpec
-    from regnet.spec import RegNetSpec as RegNetSpec
-    from regnet.spec import Stage as Stage
-    from regnet.spec import spec_by_name as spec_by_name
+    from regnet.system.errors import RegNetError as RegNetError
     from regnet.training.finetune import finetune as finetune
     from regnet.training.train import train as train
     from regnet.zoo.card import Card as Card
@@ -41,32 +41,32 @@ if TYPE_CHECKING:
     from regnet.zoo.catalogue import card_names as card_names
 
 _HOMES = {
-    "AnyNetSpec": "spec",
-    "AssumptionWarning": "assumptions",
+    "AnyNetSpec": "network.spec",
+    "AssumptionWarning": "ir.assumptions",
     "Card": "zoo.card",
-    "ClassScore": "result",
-    "Classifier": "classify",
-    "Explainer": "explanation",
-    "Label": "labels",
-    "OMZ": "protocol",
-    "PYCLS": "protocol",
-    "Prediction": "result",
-    "Preprocess": "protocol",
-    "RegNetError": "errors",
-    "RegNetSpec": "spec",
-    "SPEC_NAMES": "spec",
-    "Stage": "spec",
+    "ClassScore": "inference.result",
+    "Classifier": "inference.classify",
+    "Explainer": "explanation.activation_maps",
+    "Label": "network.labels",
+    "OMZ": "pixels.protocol",
+    "PYCLS": "pixels.protocol",
+    "Prediction": "inference.result",
+    "Preprocess": "pixels.protocol",
+    "RegNetError": "system.errors",
+    "RegNetSpec": "network.spec",
+    "SPEC_NAMES": "network.spec",
+    "Stage": "network.spec",
     "card_by_name": "zoo.catalogue",
     "card_names": "zoo.catalogue",
-    "crop_pixels": "preprocess",
+    "crop_pixels": "pixels.preprocess",
     "calibrate": "calibration.calibrate",
     "compare": "comparison.compare",
     "evaluate": "evaluation.evaluate",
     "finetune": "training.finetune",
-    "imagenet_labels": "labels",
-    "load": "loading",
+    "imagenet_labels": "network.labels",
+    "load": "inference.load",
     "quantize": "quantization.quantize",
-    "spec_by_name": "spec",
+    "spec_by_name": "network.spec",
     "train": "training.train",
 }
 

@@ -10,19 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from regnet.assumptions import warn_assumed
 from regnet.benchmarking.end_to_end import EndToEnd, Setup, end_to_end
-from regnet.benchmarking.machine import Machine, this_machine, watch_others
-from regnet.benchmarking.timing import Contestant, Timing, Watch, measure, ratio, side_by_side
-from regnet.conversion import InferencePrecision
-from regnet.engine import ConvertedModel, Engine, read_model
-from regnet.errors import ModelError, UnknownModelError
-from regnet.graph import graph_cost, read_graph
-from regnet.library import Library
-from regnet.metadata import ModelMetadata
-from regnet.parallel import BATCH_SIZE, cores
-from regnet.preprocess import crop_pixels, rgb_pixels
-from regnet.samples import sample_photos
+from regnet.conversion.store import Library
+from regnet.conversion.values import InferencePrecision
+from regnet.ir.assumptions import warn_assumed
+from regnet.ir.engine import ConvertedModel, Engine, read_model
+from regnet.ir.graph import graph_cost, read_graph
+from regnet.ir.metadata import ModelMetadata
+from regnet.pixels.preprocess import crop_pixels, rgb_pixels
+from regnet.pixels.samples import sample_photos
+from regnet.system.errors import ModelError, UnknownModelError
+from regnet.system.machine import Machine, this_machine, watch_others
+from regnet.system.parallel import BATCH_SIZE, cores
+from regnet.system.timing import Contestant, Timing, Watch, measure, ratio, side_by_side
 
 PRECISIONS: Final = get_args(InferencePrecision)
 PERCENTILES: Final = {"min": 0, "p50": 50, "p90": 90, "p99": 99}

@@ -15,15 +15,15 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from regnet.benchmarking.timing import Contestant, Timing, Watch, measure
-from regnet.classify import Classifier
-from regnet.conversion import InferencePrecision
+from regnet.conversion.values import InferencePrecision
 from regnet.data.photo_files import image_files
-from regnet.engine import Engine, read_model
-from regnet.errors import DatasetError, ImageError
-from regnet.metadata import ModelMetadata
-from regnet.parallel import cores
-from regnet.preprocess import crop_pixels, rgb_pixels
+from regnet.inference.classify import Classifier
+from regnet.ir.engine import Engine, read_model
+from regnet.ir.metadata import ModelMetadata
+from regnet.pixels.preprocess import crop_pixels, rgb_pixels
+from regnet.system.errors import DatasetError, ImageError
+from regnet.system.parallel import cores
+from regnet.system.timing import Contestant, Timing, Watch, measure
 
 DECODE: Final = "decode"
 JPEG_SUFFIXES: Final = (".jpg", ".jpeg", ".jpe")

@@ -5,7 +5,7 @@ from typing import Final
 
 from regnet.benchmarking.benchmark import Benchmark
 from regnet.benchmarking.end_to_end import EndToEnd
-from regnet.benchmarking.machine import Machine
+from regnet.system.machine import Machine
 
 Rows = Sequence[Sequence[str]]
 

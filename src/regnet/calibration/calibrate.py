@@ -13,9 +13,19 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.assumptions import warn_assumed
-from regnet.cache import cache_dir as default_cache_dir
-from regnet.calibration.conformal import (
+from regnet.calibration.rows import Rows
+from regnet.calibration.temperature import Written, graph_temperature, write_calibrated
+from regnet.conversion.store import Library
+from regnet.data.dataset import open_dataset, sample
+from regnet.data.labelled import Dataset
+from regnet.evaluation.scoring import Failure, Listener, Scores, score
+from regnet.inference.predictors import Choice, Predictor, open_predictor
+from regnet.inference.result import readable
+from regnet.ir.assumptions import warn_assumed
+from regnet.ir.graph import read_graph
+from regnet.ir.metadata import ModelMetadata
+from regnet.ir.records import Calibration
+from regnet.statistics.conformal import (
     Method,
     coverage_range,
     learn_threshold,
@@ -26,19 +36,9 @@ from regnet.calibration.conformal import (
     supported_temperature,
     truth_scores,
 )
-from regnet.calibration.rows import Rows
-from regnet.calibration.temperature import Written, graph_temperature, write_calibrated
-from regnet.certificate import Calibration
-from regnet.data.dataset import open_dataset, sample
-from regnet.data.labelled import Dataset
-from regnet.errors import DatasetError, NoGainError, UnknownModelError
-from regnet.evaluation.scoring import Failure, Listener, Scores, score
-from regnet.graph import read_graph
-from regnet.library import Library
-from regnet.metadata import ModelMetadata
-from regnet.metrics import Metrics, Share, Tally
-from regnet.predictors import Choice, Predictor, open_predictor
-from regnet.result import readable
+from regnet.statistics.metrics import Metrics, Share, Tally
+from regnet.system.cache import cache_dir as default_cache_dir
+from regnet.system.errors import DatasetError, NoGainError, UnknownModelError
 
 Precision = Literal["f32", "int8"]
 

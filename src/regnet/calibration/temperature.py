@@ -13,18 +13,18 @@ from typing import Any, Final
 
 import numpy as np
 
-from regnet.calibration.conformal import softmax
 from regnet.data.labelled import Dataset
-from regnet.engine import Engine, read_model
-from regnet.errors import ConversionError, ImageError, OutputError
-from regnet.files import new_folder_beside, replace_all
-from regnet.graph import read_graph
-from regnet.ir_file import write_ir
-from regnet.metadata import ModelMetadata
-from regnet.parallel import BATCH_SIZE, cores
-from regnet.predictors import Predictor
-from regnet.runtime import ov
-from regnet.samples import sample_photos
+from regnet.inference.predictors import Predictor
+from regnet.ir.engine import Engine, read_model
+from regnet.ir.graph import read_graph
+from regnet.ir.metadata import ModelMetadata
+from regnet.ir.writer import write_ir
+from regnet.pixels.samples import sample_photos
+from regnet.statistics.conformal import softmax
+from regnet.system.errors import ConversionError, ImageError, OutputError
+from regnet.system.files import new_folder_beside, replace_all
+from regnet.system.parallel import BATCH_SIZE, cores
+from regnet.system.runtime import ov
 
 MAX_DELTA: Final = 1e-5
 CHECKED_PHOTOS: Final = 64

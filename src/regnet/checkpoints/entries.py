@@ -28,8 +28,8 @@ from regnet.checkpoints.plain_types import Record
 from regnet.checkpoints.pycls_errors import better_state
 from regnet.checkpoints.shapes import Shape, difference, infer_spec, network_shapes
 from regnet.checkpoints.torch_file import NotPlain
-from regnet.errors import MismatchError, WeightsError
-from regnet.spec import Spec
+from regnet.network.spec import Spec
+from regnet.system.errors import MismatchError, WeightsError
 
 MAX_DEPTH = 6
 _NESTED = (dict, list, tuple, Record, torch.Tensor, NotPlain)

@@ -4,7 +4,7 @@ import zipfile
 from pathlib import Path
 from typing import Final, Literal
 
-from regnet.errors import UnsafeError, WeightsError
+from regnet.system.errors import UnsafeError, WeightsError
 
 Kind = Literal["zip", "pickle", "safetensors"]
 

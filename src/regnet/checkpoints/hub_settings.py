@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from regnet.checkpoints.model_files import ModelFiles, read_json
-from regnet.class_list import WNID, parse_classes
-from regnet.errors import ProtocolError, WeightsError, shown
-from regnet.labels import Labels, first_name, imagenet_labels, label_of
-from regnet.protocol import Interpolation, Offset, Preprocess, Triple
+from regnet.network.class_list import WNID, parse_classes
+from regnet.network.labels import Labels, first_name, imagenet_labels, label_of
+from regnet.pixels.protocol import Interpolation, Offset, Preprocess, Triple
+from regnet.system.errors import ProtocolError, WeightsError, shown
 
 _KINDS = ("regnet", "timm_wrapper")
 _UNNAMED = re.compile(r"LABEL_\d+")

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from functools import cache, cached_property
 from typing import Literal
 
-from regnet.errors import MismatchError
-from regnet.protocol import Channels
+from regnet.pixels.protocol import Channels
+from regnet.system.errors import MismatchError
 
 LayoutName = Literal["pycls", "timm", "torchvision", "transformers"]
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from regnet.errors import WeightsError
-from regnet.files import sha384_of
+from regnet.system.errors import WeightsError
+from regnet.system.files import sha384_of
 
 CONFIG = "config.json"
 _PREPROCESSOR = "preprocessor_config.json"

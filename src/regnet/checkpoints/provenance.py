@@ -5,8 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-from regnet.errors import WeightsError
-from regnet.fields import (
+from regnet.checkpoints.fields import (
     FieldError,
     bad,
     json_value,
@@ -16,10 +15,11 @@ from regnet.fields import (
     preprocess_field,
     spec_field,
 )
-from regnet.labels import Labels
-from regnet.protocol import Channels, Preprocess
-from regnet.spec import Spec, spec_to_dict
-from regnet.version import TOOL_VERSION
+from regnet.network.labels import Labels
+from regnet.network.spec import Spec, spec_to_dict
+from regnet.pixels.protocol import Channels, Preprocess
+from regnet.system.errors import WeightsError
+from regnet.system.version import TOOL_VERSION
 
 _FIELDS = ("spec", "classes", "labels", "channels", "preprocess", "name", "tool", "extra")
 

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from regnet.errors import WeightsError, shown
+from regnet.system.errors import WeightsError, shown
 
 
 def better_state(content: Mapping[str, Any]) -> str:

@@ -4,10 +4,10 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from regnet.checkpoints.fields import is_label
 from regnet.checkpoints.plain_types import as_key, named_values
-from regnet.class_list import WNID
-from regnet.fields import is_label
-from regnet.labels import Labels, label_of
+from regnet.network.class_list import WNID
+from regnet.network.labels import Labels, label_of
 
 Path = tuple[str, ...]
 

@@ -5,8 +5,8 @@ from typing import Any, Final
 
 from regnet.checkpoints.hub_settings import timm_protocol
 from regnet.checkpoints.plain_types import named_values
-from regnet.errors import ProtocolError
-from regnet.protocol import OMZ, Preprocess
+from regnet.pixels.protocol import OMZ, Preprocess
+from regnet.system.errors import ProtocolError
 
 _FILTERS: Final = ("bilinear", "bicubic")
 _TIMM: Final = ("input_size", "crop_pct", "interpolation", "mean", "std")

@@ -4,8 +4,8 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
-from regnet.errors import MismatchError, SpecError
-from regnet.spec import AnyNetSpec, Spec, Stage, published_name, spec_by_name
+from regnet.network.spec import AnyNetSpec, Spec, Stage, published_name, spec_by_name
+from regnet.system.errors import MismatchError, SpecError
 
 Shape = tuple[int, ...]
 Shapes = Mapping[str, Shape]

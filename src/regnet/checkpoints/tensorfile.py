@@ -10,7 +10,7 @@ from typing import Any
 
 from regnet.checkpoints.file_kind import REMEDY, checked_kind
 from regnet.checkpoints.pickles import RefusedError
-from regnet.errors import MissingExtraError, UnsafeError, WeightsError
+from regnet.system.errors import MissingExtraError, UnsafeError, WeightsError
 
 try:
     import torch

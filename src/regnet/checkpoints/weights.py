@@ -24,11 +24,11 @@ from regnet.checkpoints.shapes import (
     same_architecture,
 )
 from regnet.checkpoints.tensorfile import Content, plain_tensor, read_content
-from regnet.errors import MismatchError, MissingExtraError, OutputError, WeightsError
-from regnet.files import write_whole
-from regnet.labels import Labels
-from regnet.protocol import Channels, Preprocess
-from regnet.spec import Spec, published_name, spec_by_name
+from regnet.network.labels import Labels
+from regnet.network.spec import Spec, published_name, spec_by_name
+from regnet.pixels.protocol import Channels, Preprocess
+from regnet.system.errors import MismatchError, MissingExtraError, OutputError, WeightsError
+from regnet.system.files import write_whole
 
 try:
     import torch

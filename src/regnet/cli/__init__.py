@@ -16,7 +16,7 @@ import typer
 
 from regnet.cli.console import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, EXIT_SOME_FAILED, say
 from regnet.cli.notices import notices_said
-from regnet.errors import NoGainError, RegNetError
+from regnet.system.errors import NoGainError, RegNetError
 
 COMMANDS = (
     "classify",
@@ -82,14 +82,14 @@ def main() -> None:
 
 def _say_error(error: RegNetError) -> None:
     """Print what went wrong; names out of files cannot steer the terminal."""
-    from regnet.writers import visible
+    from regnet.inference.writers import visible
 
     say("\n".join(map(visible, f"regnet: {error}".split("\n"))))
 
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from regnet.version import TOOL_VERSION
+        from regnet.system.version import TOOL_VERSION
 
         typer.echo(f"regnet {TOOL_VERSION}")
         raise typer.Exit

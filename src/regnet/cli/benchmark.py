@@ -19,11 +19,11 @@ from regnet.cli.options import (
 )
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
-from regnet.library import Library
+from regnet.conversion.store import Library
 
 if TYPE_CHECKING:
     from regnet.benchmarking.benchmark import Plan
-    from regnet.benchmarking.timing import Turn
+    from regnet.system.timing import Turn
 
 HELP = """Measure how fast a model is on this machine.
 
@@ -104,7 +104,7 @@ def _run(plan: "Plan", models: Library, *, as_json: bool, html: Path | None) -> 
 
     found = measure_all(plan, library=models, watch=_watch, say=say)
     if html is not None:
-        from regnet.report.benchmark import benchmark_page
+        from regnet.benchmarking.page import benchmark_page
 
         write_html(html, benchmark_page(found))
     if not as_json:

@@ -119,7 +119,7 @@ def calibrate(
                 listeners=[lambda batch: advance(len(batch.sources))],
             )
         if html is not None:
-            from regnet.report.calibration import calibration_page
+            from regnet.calibration.page import calibration_page
 
             write_html(html, calibration_page(report))
     if as_json:
@@ -149,7 +149,7 @@ def _as_text(report: "CalibrationReport") -> str:
 
 def _few(learnt: "Learnt") -> str:
     """Return how many photos are wanted if there are fewer."""
-    from regnet.calibration.conformal import photos_wanted
+    from regnet.statistics.conformal import photos_wanted
 
     calibration = learnt.calibration
     wanted = photos_wanted(calibration.coverage)

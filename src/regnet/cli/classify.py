@@ -23,14 +23,14 @@ from regnet.cli.options import (
 )
 from regnet.cli.progress import download_display
 from regnet.cli.ray_option import Ray, RayCommand
-from regnet.conversion import InferencePrecision
-from regnet.decode_limits import DecodeLimits
-from regnet.errors import DownloadError, LicenceError, OutputError
-from regnet.library import Library
-from regnet.output_file import part_of
-from regnet.result import Prediction, Wanted
-from regnet.video.names import is_video, require_extra
-from regnet.writers import OutputFormat, format_of, open_writer
+from regnet.conversion.store import Library
+from regnet.conversion.values import InferencePrecision
+from regnet.data.video_names import is_video, require_extra
+from regnet.inference.result import Prediction, Wanted
+from regnet.inference.writers import OutputFormat, format_of, open_writer
+from regnet.pixels.decode_limits import DecodeLimits
+from regnet.system.errors import DownloadError, LicenceError, OutputError
+from regnet.system.output_file import part_of
 
 DEFAULT_MODEL = "regnetx-3.2gf"
 
@@ -218,8 +218,8 @@ def classify(
     with interruptible():
         with download_display() as on_event:
             path = _ir(replace(models, on_event=on_event), model, precision)
-        from regnet.classify import Classifier
         from regnet.data.sources import count_items
+        from regnet.inference.classify import Classifier
 
         classifier = Classifier(
             path,

@@ -3,13 +3,13 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from regnet.addresses import is_local_address, without_secrets
 from regnet.cli.console import Advance, counter, say
-from regnet.conversion import InferencePrecision
-from regnet.decode_limits import DecodeLimits
-from regnet.errors import OutputError
-from regnet.result import Wanted
-from regnet.writers import OutputFormat
+from regnet.conversion.values import InferencePrecision
+from regnet.inference.result import Wanted
+from regnet.inference.writers import OutputFormat
+from regnet.pixels.decode_limits import DecodeLimits
+from regnet.system.addresses import is_local_address, without_secrets
+from regnet.system.errors import OutputError
 
 
 def require_folder(output: str | None, format: OutputFormat | None, *, offline: bool) -> str:
@@ -51,9 +51,9 @@ def classify_on_ray(
     limits: DecodeLimits,
 ) -> int:
     """Classify the sources into the folder, say what came of it, and return how many failed."""
-    from regnet.classify import Classifier
     from regnet.cluster.batch import Batch, classify_batch
     from regnet.cluster.session import connected
+    from regnet.inference.classify import Classifier
 
     classifier = Classifier(model, precision=precision, name=name)
     classifier.require_possible(wanted, batch_size)

@@ -127,7 +127,7 @@ def _report(record: "ComparisonRecord", *, as_json: bool, html: Path | None) -> 
     for source, error in record.comparison.errors[:SHOWN]:
         say(f"{source}: {error}")
     if html is not None:
-        from regnet.report.comparison import comparison_page
+        from regnet.comparison.page import comparison_page
 
         write_html(html, comparison_page(record))
     if as_json:

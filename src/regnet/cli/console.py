@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, TextIO, TypeVar
 
-from regnet.json_text import json_text
+from regnet.system.json_text import json_text
 
 if TYPE_CHECKING:
     from rich.console import Console

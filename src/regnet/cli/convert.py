@@ -6,24 +6,24 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from regnet.assumptions import AssumptionWarning, warn
-from regnet.certificate import PixelBound
 from regnet.cli.console import interruptible, print_json
 from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.cli.progress import download_display
-from regnet.conversion import Conversion, Format, Precision, require_format
-from regnet.errors import ConversionError, OutputError
-from regnet.labels import read_labels
-from regnet.library import Library
-from regnet.metadata import Preprocessing
-from regnet.protocol import Channels, Interpolation
-from regnet.spec import Spec
-from regnet.spec_file import SUFFIX as SPEC_SUFFIX
-from regnet.spec_file import read_spec
+from regnet.conversion.store import Library
+from regnet.conversion.values import Conversion, Format, Precision, require_format
+from regnet.ir.assumptions import AssumptionWarning, warn
+from regnet.ir.metadata import Preprocessing
+from regnet.ir.records import PixelBound
+from regnet.network.labels import read_labels
+from regnet.network.spec import Spec
+from regnet.network.spec_file import SUFFIX as SPEC_SUFFIX
+from regnet.network.spec_file import read_spec
+from regnet.pixels.protocol import Channels, Interpolation
+from regnet.system.errors import ConversionError, OutputError
 from regnet.zoo.catalogue import card_by_name
 
 if TYPE_CHECKING:
-    from regnet.model_repository import Entry
+    from regnet.conversion.repository import Entry
 
 Layout = Literal["files", "repository"]
 
@@ -177,15 +177,15 @@ def _warn(model: str, assumed: tuple[str, ...]) -> None:
 
 
 def _is_converted(model: str) -> bool:
-    from regnet.model_repository import converted_file
+    from regnet.conversion.repository import converted_file
 
     return converted_file(model) is not None
 
 
 def _embed(model: str, changes: dict[str, Any], folder: Path) -> tuple[dict[str, Any], str]:
     """Write a copy of a converted model that takes whole photos; return the JSON and the text."""
-    from regnet.model_repository import converted_file
-    from regnet.whole_photo import write_whole_photo_model
+    from regnet.conversion.repository import converted_file
+    from regnet.conversion.whole_photo import write_whole_photo_model
 
     _require_unchanged(model, changes | {"preprocessing": "caller"})
     path = converted_file(model)
@@ -216,7 +216,7 @@ def _into_repository(
     models: Library, model: str, changes: dict[str, Any], folder: Path
 ) -> tuple[dict[str, Any], str]:
     """Add the model to a repository, converted if it is not yet; return the JSON and the text."""
-    from regnet.model_repository import add_to_repository, converted_file
+    from regnet.conversion.repository import add_to_repository, converted_file
 
     if changes["format"] != "ir":
         raise ConversionError("--layout repository is for OpenVINO IR: leave out --format onnx")
@@ -259,7 +259,7 @@ def _entry_text(entry: "Entry") -> str:
 
 def _publish(conversion: Conversion, folder: Path) -> Path:
     """Copy the converted model from the cache to a folder; each file appears whole."""
-    from regnet.files import copy_all
+    from regnet.system.files import copy_all
 
     try:
         copy_all(conversion.path.parent, folder, conversion.files)
@@ -289,7 +289,7 @@ def _as_text(conversion: Conversion, path: Path) -> str:
 
 def _text_lines(conversion: Conversion) -> list[str]:
     """Return what was measured, a line each."""
-    from regnet.writers import visible
+    from regnet.inference.writers import visible
 
     delta, float32 = conversion.proof.delta, conversion.proof.float32
     allowed = conversion.proof.allowed

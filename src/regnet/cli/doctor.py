@@ -78,7 +78,7 @@ def doctor(
         with counter("looking", len(tree), "photos") as bar:
             found = examine(tree, resize=resize, crop=crop, near=near, advance=_moving(bar))
         if html is not None:
-            from regnet.report.doctor import doctor_page
+            from regnet.doctor.page import doctor_page
 
             write_html(html, doctor_page(found, tree))
     if as_json:

@@ -13,7 +13,7 @@ import typer
 from regnet.cli.console import EXIT_INTERRUPTED, EXIT_OK, EXIT_SOME_FAILED, print_json, say
 from regnet.cli.options import CacheDir, Mirrors, Offline
 from regnet.cli.progress import download_display, one_at_a_time
-from regnet.errors import DownloadError, LicenceError, UnknownModelError
+from regnet.system.errors import DownloadError, LicenceError, UnknownModelError
 from regnet.zoo.batch import Fetch, fetch_all
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import card_names, find_cards

@@ -32,8 +32,8 @@ from regnet.cli.options import (
 )
 from regnet.cli.outputs import require_html, require_writable, write_html
 from regnet.cli.progress import download_display
-from regnet.conversion import InferencePrecision
-from regnet.predictors import Choice, EngineName
+from regnet.conversion.values import InferencePrecision
+from regnet.inference.predictors import Choice, EngineName
 
 if TYPE_CHECKING:
     from regnet.evaluation.evaluate import Evaluation, Run
@@ -139,7 +139,7 @@ def evaluate(
 def _report(found: "Evaluation", run: "Run", *, as_json: bool, html: Path | None) -> None:
     """Print the figures and write the report."""
     if html is not None:
-        from regnet.report.evaluation import evaluation_page
+        from regnet.evaluation.page import evaluation_page
 
         write_html(html, evaluation_page(found, run.dataset))
     if as_json:

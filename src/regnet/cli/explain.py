@@ -11,12 +11,12 @@ from regnet.cli.classify import DEFAULT_MODEL
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track, utf8_stdout
 from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.cli.progress import download_display
-from regnet.conversion import InferencePrecision
-from regnet.row_writers import JsonRows
-from regnet.writers import visible
+from regnet.conversion.values import InferencePrecision
+from regnet.inference.writers import visible
+from regnet.system.row_writers import JsonRows
 
 if TYPE_CHECKING:
-    from regnet.explain import ExplainedPhoto
+    from regnet.explanation.explain import ExplainedPhoto
 
 HELP = """Show where in photos a model sees a class: class activation maps.
 
@@ -86,8 +86,8 @@ def explain(
     models = library(cache_dir, offline, mirror, entry)
     folder = output or (None if as_json else Path())
     with interruptible():
-        from regnet.explain import explain_sources
-        from regnet.explanation import Explainer
+        from regnet.explanation.activation_maps import Explainer
+        from regnet.explanation.explain import explain_sources
 
         with download_display() as on_event:
             found = replace(models, on_event=on_event)

@@ -6,14 +6,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from regnet.assumptions import warn_assumed
 from regnet.checkpoints.model_files import is_model_folder
 from regnet.cli.console import print_json
 from regnet.cli.options import CheckpointEntry
-from regnet.complexity import complexity
-from regnet.errors import UnknownModelError
-from regnet.library import CHECKPOINT_SUFFIXES, Library
-from regnet.spec import (
+from regnet.conversion.store import CHECKPOINT_SUFFIXES, Library
+from regnet.ir.assumptions import warn_assumed
+from regnet.network.complexity import complexity
+from regnet.network.spec import (
     Spec,
     canonical_name,
     published_name,
@@ -21,9 +20,10 @@ from regnet.spec import (
     spec_by_name,
     spec_to_dict,
 )
+from regnet.system.errors import UnknownModelError
 
 if TYPE_CHECKING:
-    from regnet.metadata import ModelMetadata
+    from regnet.ir.metadata import ModelMetadata
 
 LAYERS_SHOWN = 3
 
@@ -114,7 +114,7 @@ def _checkpoint(path: Path, image_size: int | None, entry: str | None) -> dict[s
     if not path.exists():
         raise UnknownModelError(f"{path}: no such file")
     from regnet.checkpoints.weights import read_checkpoint
-    from regnet.convert import describe
+    from regnet.conversion.convert import describe
 
     found = read_checkpoint(path, entry=entry)
     metadata = describe(Library(entry=entry).request(path), found)
@@ -134,7 +134,7 @@ def _checkpoint(path: Path, image_size: int | None, entry: str | None) -> dict[s
 
 
 def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
-    from regnet.graph import file_metadata, graph_cost, read_graph
+    from regnet.ir.graph import file_metadata, graph_cost, read_graph
 
     model = read_graph(path)
     cost = graph_cost(model)

@@ -9,8 +9,8 @@ import typer
 
 from regnet.cli.console import print_json, stdout
 from regnet.cli.options import CacheDir
-from regnet.complexity import Complexity, complexity
-from regnet.spec import network_title
+from regnet.network.complexity import Complexity, complexity
+from regnet.network.spec import network_title
 from regnet.zoo.card import Accuracy, Card
 from regnet.zoo.catalogue import card_names, find_cards, is_glob
 from regnet.zoo.download import cached_file

@@ -9,7 +9,7 @@ from contextvars import ContextVar
 from typing import Final, TextIO
 
 from regnet.cli.console import say
-from regnet.notices import DarkPhotoWarning, RegNetWarning, SkippedFilesWarning
+from regnet.system.notices import DarkPhotoWarning, RegNetWarning, SkippedFilesWarning
 
 _SHOWN: Final = 3  # photos that are warned of one by one
 _skipped: Final[ContextVar[Counter[str]]] = ContextVar("skipped")
@@ -54,7 +54,7 @@ def notices_said() -> Iterator[None]:
                 if isinstance(message, SkippedFilesWarning):
                     skipped.update(message.counts)
                 if known is said or len(dark) <= _SHOWN:
-                    from regnet.writers import visible
+                    from regnet.inference.writers import visible
 
                     say(f"regnet: {visible(str(message))}")
 

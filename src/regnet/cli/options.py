@@ -5,9 +5,9 @@ from typing import Annotated
 
 import typer
 
-from regnet.cache import cache_dir
 from regnet.cli.console import say
-from regnet.library import Library
+from regnet.conversion.store import Library
+from regnet.system.cache import cache_dir
 
 CacheDir = Annotated[
     Path | None,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from regnet.cli.console import say
-from regnet.errors import OutputError
+from regnet.system.errors import OutputError
 
 
 def require_writable(path: Path | None) -> None:
@@ -16,14 +16,14 @@ def require_html(path: Path | None) -> None:
     """Raise as `require_writable`, or `MissingExtraError` where reports cannot be made."""
     require_writable(path)
     if path is not None:
-        from regnet.report import require_report
+        from regnet.pages import require_report
 
         require_report()
 
 
 def write_html(path: Path, text: str) -> None:
     """Write a report and say so."""
-    from regnet.report import write_page
+    from regnet.pages import write_page
 
     write_page(path, text)
     say(f"{path}: written")

@@ -113,7 +113,7 @@ def quantize(
             watch=_watch,
         )
         if html is not None:
-            from regnet.report.quantization import quantization_page
+            from regnet.quantization.page import quantization_page
 
             write_html(html, quantization_page(found, agreement or calibration))
     for reason in found.no_gain:

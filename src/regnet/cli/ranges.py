@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from regnet.errors import SpaceError
+from regnet.system.errors import SpaceError
 
 Range = Annotated[str | None, typer.Option(metavar="LOW:HIGH", help="Limits, ends included")]
 

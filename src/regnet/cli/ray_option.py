@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from regnet.cluster.addresses import LOCAL, is_address
+from regnet.cluster.ray_address import LOCAL, is_address
 
 _NAME = "--ray"
 

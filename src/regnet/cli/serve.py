@@ -17,10 +17,10 @@ from regnet.cli.options import (
     Offline,
     library,
 )
-from regnet.conversion import InferencePrecision
-from regnet.errors import ServeError
+from regnet.conversion.values import InferencePrecision
 from regnet.serving.auth import read_token
 from regnet.serving.limits import Limits
+from regnet.system.errors import ServeError
 
 HELP = """Serve models over HTTP: to standard clients, to scripts, and to people as a page.
 

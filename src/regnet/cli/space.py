@@ -10,7 +10,7 @@ from regnet.cli import space_analyze, space_search, space_sweep
 from regnet.cli.console import interruptible, say, track
 from regnet.cli.outputs import require_writable
 from regnet.cli.ranges import Range, bounds
-from regnet.json_text import json_text
+from regnet.system.json_text import json_text
 
 HELP = "The design space of RegNets: samples of it."
 
@@ -66,11 +66,11 @@ def sample(
     """Write the sample."""
     from dataclasses import replace
 
-    from regnet.files import whole_file
+    from regnet.network.spec import spec_to_dict
     from regnet.space.sampling import Frame, Window
     from regnet.space.sampling import sample as draw
     from regnet.space.spaces import space_by_name
-    from regnet.spec import spec_to_dict
+    from regnet.system.files import whole_file
 
     require_writable(output)
     frame = Frame(image_size=resolution, classes=classes)

@@ -65,9 +65,9 @@ def analyze(
     require_html(output)
     require_writable(parquet)
     with interruptible():
-        from regnet.row_writers import require_parquet
         from regnet.space.analysis import analyze_files
         from regnet.space.analysis_json import analysis_to_dict, rows, write_rows
+        from regnet.system.row_writers import require_parquet
 
         if parquet is not None:
             require_parquet()
@@ -76,7 +76,7 @@ def analyze(
             write_rows(parquet, rows(found))
             say(f"{parquet}: written")
         if output is not None:
-            from regnet.report.space_analysis import analysis_page
+            from regnet.space.analysis_page import analysis_page
 
             write_html(output, analysis_page(found))
         if as_json:
@@ -87,7 +87,7 @@ def analyze(
 
 def _show(found: "Analysis") -> None:
     """Print tables and sentences."""
-    from regnet.space.analysis_lines import failed_lines
+    from regnet.space.analysis_table import failed_lines
     from regnet.space.remarks import remarks
 
     console = stdout()
@@ -103,7 +103,7 @@ def _show(found: "Analysis") -> None:
 
 def _tables(found: "Analysis") -> Iterator["Table"]:
     """Yield the tables of spaces, findings and best values."""
-    from regnet.space.analysis_lines import best_rows, finding_rows, space_rows
+    from regnet.space.analysis_table import best_rows, finding_rows, space_rows
 
     spaces = ("space", "networks", "failed", "least", "median", "mean", "95 %", "MMACs")
     yield _table(spaces, space_rows(found), left=1)

@@ -124,8 +124,8 @@ def _train(
     found: "Found", dataset: str, records: Path, *, val: str | None, top: int, epochs: int
 ) -> "list[Trained]":
     """Train the best, saying how each came out."""
-    from regnet.parallel import cores
     from regnet.space.search_training import train_best
+    from regnet.system.parallel import cores
 
     trained = train_best(
         found, dataset, records, val=val, top=top, epochs=epochs, cpus=cores(), say=say
@@ -143,8 +143,8 @@ def _write(
     front: Path | None,
 ) -> None:
     """Write what is asked for of the best network: of those trained, where any were."""
+    from regnet.network.spec_file import write_spec
     from regnet.space.search_export import export_pick
-    from regnet.spec_file import write_spec
 
     best = trained[0].measured if trained else found.pick
     if output is not None:
@@ -154,14 +154,14 @@ def _write(
         model = next(path for path in export_pick(found, best, export) if path.suffix == ".xml")
         say(f"{export}: written; `regnet benchmark {model}` measures it")
     if front is not None:
-        from regnet.report.space_search import search_page
+        from regnet.space.search_page import search_page
 
         write_html(front, search_page(found, trained))
 
 
 def _show(found: "Found", trained: "Sequence[Trained]") -> None:
     """Print the answer, the tables, and what must be known to read them."""
-    from regnet.space.search_lines import beaten_line, pick_line, remarks
+    from regnet.space.search_table import beaten_line, pick_line, remarks
 
     console = stdout()
     if not console.is_terminal:
@@ -177,7 +177,7 @@ def _show(found: "Found", trained: "Sequence[Trained]") -> None:
 
 
 def _tables(found: "Found", trained: "Sequence[Trained]") -> "Iterator[Table]":
-    from regnet.space import search_lines as lines
+    from regnet.space import search_table as lines
 
     yield _table(lines.FRONT_COLUMNS, lines.front_rows(found))
     yield _table(lines.RIVAL_COLUMNS, lines.rival_rows(found), left=(0, 3))

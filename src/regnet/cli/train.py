@@ -28,7 +28,7 @@ from regnet.cli.options import (
 )
 from regnet.cli.progress import download_display
 from regnet.cli.training_display import SHOWN, Display, Stopping
-from regnet.result import readable
+from regnet.inference.result import readable
 
 if TYPE_CHECKING:
     from regnet.training.train import Training

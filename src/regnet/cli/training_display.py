@@ -7,7 +7,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from regnet.cli.console import clock, say, shows_motion, stderr, track
-from regnet.result import readable
+from regnet.inference.result import readable
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -8,18 +8,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from regnet.addresses import without_secrets
 from regnet.cluster.entries import Partition
 from regnet.cluster.output import Output, Part, open_output, part_name, part_of
 from regnet.cluster.plan import local_places, partitions
 from regnet.cluster.session import Cluster
 from regnet.cluster.worker import ModelFiles, Settings, Worker, read_model_files
-from regnet.conversion import InferencePrecision
-from regnet.decode_limits import DECODE_LIMITS, DecodeLimits
-from regnet.errors import ClusterError, MissingExtraError, OutputError, RegNetError
-from regnet.metadata import ModelMetadata
-from regnet.result import Wanted
-from regnet.version import TOOL_VERSION
+from regnet.conversion.values import InferencePrecision
+from regnet.inference.result import Wanted
+from regnet.ir.metadata import ModelMetadata
+from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
+from regnet.system.addresses import without_secrets
+from regnet.system.errors import ClusterError, MissingExtraError, OutputError, RegNetError
+from regnet.system.version import TOOL_VERSION
 
 PARTITION_IMAGES: Final = 10_000
 _MEASURED: Final = ("worker", "started", "ended", "memory", "cpu")

@@ -8,7 +8,6 @@ from functools import partial
 from itertools import groupby
 from typing import Final, Literal
 
-from regnet.addresses import without_secrets
 from regnet.data.archives import MAX_BYTES, failing, photos_in, reader
 from regnet.data.object_store import open_file, read_object
 from regnet.data.parquet_images import images_from
@@ -17,8 +16,9 @@ from regnet.data.sources import read_file
 from regnet.data.spool import SharedFile, Span
 from regnet.data.tars import tar_files
 from regnet.data.zip_stream import ZipEntry, read_entry
-from regnet.errors import ClusterError, DatasetError, ImageError
-from regnet.formats import checked_read
+from regnet.pixels.formats import checked_read
+from regnet.system.addresses import without_secrets
+from regnet.system.errors import ClusterError, DatasetError, ImageError
 
 Kind = Literal["file", "object", "url", "zip", "tar", "packed", "row", "failed"]
 Read = Callable[[], bytes]

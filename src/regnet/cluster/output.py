@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from regnet.data.object_store import ObjectStore, is_object_address
-from regnet.errors import ClusterError, OutputError
-from regnet.files import write_whole
-from regnet.json_text import from_plain, json_bytes
+from regnet.system.errors import ClusterError, OutputError
+from regnet.system.files import write_whole
+from regnet.system.json_text import from_plain, json_bytes
 
 MANIFEST: Final = "_manifest.json"
 _FINISHED: Final = "_finished"

@@ -8,7 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
-from regnet.addresses import without_secrets
 from regnet.cluster.entries import Entry, Kind, Partition, pack, squeeze
 from regnet.data.archives import MAX_BYTES, archive_kind, failing, photos_in
 from regnet.data.clutter import is_clutter
@@ -24,10 +23,11 @@ from regnet.data.skipped import SkipTally, sort_of
 from regnet.data.sources import PARQUET, STDIN, Item, Walk, or_reason
 from regnet.data.spool import SharedFile, Span
 from regnet.data.tars import tar_files
+from regnet.data.video_names import is_live, is_video
 from regnet.data.zip_stream import entry_head, zip_entries
-from regnet.errors import ClusterError, ImageError
-from regnet.formats import HEAD, has_picture_suffix, suffix_of
-from regnet.video.names import is_live, is_video
+from regnet.pixels.formats import HEAD, has_picture_suffix, suffix_of
+from regnet.system.addresses import without_secrets
+from regnet.system.errors import ClusterError, ImageError
 
 _GLOB: Final = "*?["
 

@@ -10,9 +10,9 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from regnet.cluster.addresses import HOST, LOCAL, is_address
-from regnet.errors import ClusterError, MissingExtraError
-from regnet.parallel import cores
+from regnet.cluster.ray_address import HOST, LOCAL, is_address
+from regnet.system.errors import ClusterError, MissingExtraError
+from regnet.system.parallel import cores
 
 _PATIENCE: Final = 10.0  # seconds for a host to answer
 

@@ -13,15 +13,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regnet.cluster.entries import jobs, unpack
-from regnet.conversion import InferencePrecision
-from regnet.decode_limits import DecodeLimits
-from regnet.errors import ClusterError
-from regnet.files import temporary_folder
-from regnet.result import Wanted
-from regnet.version import TOOL_VERSION
+from regnet.conversion.values import InferencePrecision
+from regnet.inference.result import Wanted
+from regnet.pixels.decode_limits import DecodeLimits
+from regnet.system.errors import ClusterError
+from regnet.system.files import temporary_folder
+from regnet.system.version import TOOL_VERSION
 
 if TYPE_CHECKING:
-    from regnet.engine import Engine
+    from regnet.ir.engine import Engine
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,9 @@ class LocalWorker:
 
     def partition(self, packed: bytes) -> dict[str, Any]:
         """Return rows, failed and the file's bytes (`data`), and who made them when."""
-        from regnet.classify import predict
-        from regnet.parallel import in_order
-        from regnet.writers import ParquetWriter
+        from regnet.inference.classify import predict
+        from regnet.inference.writers import ParquetWriter
+        from regnet.system.parallel import in_order
 
         self._require_places()
         started, cpu = time.time(), time.process_time()
@@ -137,8 +137,8 @@ def peak_memory() -> int:
 
 def _engine(model: ModelFiles, settings: Settings) -> "Engine":
     """Return the compiled model; its files are needed only until then."""
-    from regnet.engine import Engine, read_model
-    from regnet.runtime import core
+    from regnet.ir.engine import Engine, read_model
+    from regnet.system.runtime import core
 
     core.set_property("CPU", {"INFERENCE_NUM_THREADS": settings.cpus})
     with temporary_folder() as folder:

@@ -4,7 +4,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from regnet.cache import cache_dir as default_cache_dir
 from regnet.comparison.sides import Pair, Side, open_pair
 from regnet.comparison.tally import (
     DELTA_EDGES,
@@ -15,8 +14,9 @@ from regnet.comparison.tally import (
     open_photos,
 )
 from regnet.comparison.verdict import Verdict, notes, verdict
-from regnet.library import Library
-from regnet.metrics import Share
+from regnet.conversion.store import Library
+from regnet.statistics.metrics import Share
+from regnet.system.cache import cache_dir as default_cache_dir
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.errors import ModelError
-from regnet.graph import read_graph
-from regnet.graph_preprocess import PIXELS
-from regnet.parallel import cores
-from regnet.runtime import core, ov
+from regnet.conversion.graph_preprocess import PIXELS
+from regnet.ir.graph import read_graph
+from regnet.system.errors import ModelError
+from regnet.system.parallel import cores
+from regnet.system.runtime import core, ov
 
 
 class GraphCrop:

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.addresses import is_loopback, without_secrets
-from regnet.assumptions import AssumptionWarning, warn
 from regnet.comparison.differences import PIXEL_STAGES, Array, Stage
+from regnet.conversion.store import Library
 from regnet.data.class_names import ClassNames
-from regnet.errors import DatasetError, ModelError, ServerError, UnknownModelError
-from regnet.labels import Labels
-from regnet.library import Library
-from regnet.metadata import ModelMetadata
-from regnet.predictors import Choice, Predictor, open_predictor, parse_choice
-from regnet.preprocess import stages
-from regnet.server_predictor import ServerPredictor, is_address
+from regnet.inference.predictors import Choice, Predictor, open_predictor, parse_choice
+from regnet.inference.server_predictor import ServerPredictor, is_address
+from regnet.ir.assumptions import AssumptionWarning, warn
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.labels import Labels
+from regnet.pixels.preprocess import stages
+from regnet.system.addresses import is_loopback, without_secrets
+from regnet.system.errors import DatasetError, ModelError, ServerError, UnknownModelError
 
 if TYPE_CHECKING:
     from regnet.comparison.graph_crop import GraphCrop

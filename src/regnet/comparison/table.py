@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from regnet.comparison.compare import ComparisonRecord
 from regnet.comparison.differences import StageDifference
 from regnet.comparison.verdict import percent
-from regnet.labels import first_name
+from regnet.network.labels import first_name
 
 _FLIPS = 10
 

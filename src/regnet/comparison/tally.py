@@ -10,7 +10,6 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.agreement import Agreement, AgreementTally, PairedTest, margin, paired_test
 from regnet.comparison.differences import (
     PIXEL_STAGES,
     STAGES,
@@ -23,12 +22,13 @@ from regnet.comparison.differences import (
 from regnet.comparison.sides import Answers, Pair, Trace
 from regnet.data.dataset import open_dataset
 from regnet.data.sources import STDIN, count_items, iter_items
-from regnet.errors import DatasetError, ImageError, ModelError
-from regnet.labels import Labels
-from regnet.metrics import Share
-from regnet.notices import about
-from regnet.parallel import cores, in_order
-from regnet.result import ClassScore, top_classes
+from regnet.inference.result import ClassScore, top_classes
+from regnet.network.labels import Labels
+from regnet.statistics.agreement import Agreement, AgreementTally, PairedTest, margin, paired_test
+from regnet.statistics.metrics import Share
+from regnet.system.errors import DatasetError, ImageError, ModelError
+from regnet.system.notices import about
+from regnet.system.parallel import cores, in_order
 
 KEPT_FLIPS: Final = 1000
 KEPT_ERRORS: Final = 100

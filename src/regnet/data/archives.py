@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from regnet.data.skipped import SkipTally, sort_of
-from regnet.errors import ImageError
-from regnet.formats import checked_read
+from regnet.pixels.formats import checked_read
+from regnet.system.errors import ImageError
 
 ArchiveKind = Literal["zip", "tar"]
 Read = Callable[[], bytes]

@@ -18,8 +18,8 @@ from regnet.data.members import all_folders, open_members
 from regnet.data.parquet_dataset import parquet_class_names, parquet_files, parquet_splits
 from regnet.data.split_names import Role, role_of, roles_of
 from regnet.data.truth_files import SIDE_NAMES
-from regnet.errors import DatasetError
-from regnet.labels import Label, Labels, label_of
+from regnet.network.labels import Label, Labels, label_of
+from regnet.system.errors import DatasetError
 
 _WNID: Final = re.compile(r"(n\d{8})(?:[-_ ](.+))?")  # alone, or as in n02085620-Chihuahua
 _NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, undecoded bytes

@@ -6,8 +6,8 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Sequence
 from typing import Final
 
-from regnet.errors import DatasetError
-from regnet.labels import Labels
+from regnet.network.labels import Labels
+from regnet.system.errors import DatasetError
 
 _SHOWN: Final = 10  # names in a message
 _WNID: Final = re.compile(r"(n\d{8})(?:[-_ ].+)?")  # alone, or as in n02085620-Chihuahua

@@ -8,7 +8,6 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
-from regnet.addresses import without_secrets
 from regnet.data.class_names import ClassNames, listed
 from regnet.data.foreign import refuse_foreign
 from regnet.data.image_labels import report_skipped, webdataset_labels
@@ -18,8 +17,9 @@ from regnet.data.listing import Listing
 from regnet.data.members import open_members
 from regnet.data.parquet_dataset import open_parquet, parquet_files
 from regnet.data.truth_files import SIDE_NAMES
-from regnet.errors import DatasetError
-from regnet.labels import Labels
+from regnet.network.labels import Labels
+from regnet.system.addresses import without_secrets
+from regnet.system.errors import DatasetError
 
 __all__ = ["Dataset", "LabelledItem", "open_dataset", "sample"]
 

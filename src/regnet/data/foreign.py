@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from regnet.errors import DatasetError
+from regnet.system.errors import DatasetError
 
 _EXPORT: Final = (
     "write its images into a folder per class, into webdataset shards (.tar), or as Parquet"

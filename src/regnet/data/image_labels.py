@@ -23,8 +23,8 @@ from regnet.data.listing import Listing, below
 from regnet.data.skipped import Skipped, SkipTally, joined
 from regnet.data.truth_files import METADATA_NAMES, TruthFile
 from regnet.data.webdataset import SUFFIXES, holds_samples, sample_labels
-from regnet.errors import DatasetError
-from regnet.formats import HEAD
+from regnet.pixels.formats import HEAD
+from regnet.system.errors import DatasetError
 
 _CAPTIONS: Final = 20  # from so many images on, texts that mostly differ are captions
 

@@ -10,7 +10,7 @@ from regnet.data.folders import Layout, read_layout
 from regnet.data.listed_truths import found_above, given_truth, truths_by_file
 from regnet.data.listing import Listing
 from regnet.data.truth_files import TRUTH_NAMES
-from regnet.errors import DatasetError
+from regnet.system.errors import DatasetError
 
 _WNID_IN_NAME: Final = re.compile(r"(?:^|.*_)(n\d{8})(?:_.*|$)")
 

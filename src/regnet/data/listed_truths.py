@@ -10,8 +10,8 @@ from regnet.data.folders import Layout, read_layout
 from regnet.data.listing import Listing, below
 from regnet.data.split_names import role_of
 from regnet.data.truth_files import METADATA_NAMES, TRUTH_NAMES, TruthFile, key_of, read_truth
-from regnet.errors import DatasetError
-from regnet.labels import imagenet_labels
+from regnet.network.labels import imagenet_labels
+from regnet.system.errors import DatasetError
 
 
 def found_above(listing: Listing, layout: Layout, top: str = "") -> TruthFile | None:

@@ -9,7 +9,7 @@ from typing import TypeVar
 from regnet.data.archives import plain_path
 from regnet.data.members import Members
 from regnet.data.sources import Item
-from regnet.errors import DatasetError
+from regnet.system.errors import DatasetError
 
 T = TypeVar("T")
 

@@ -21,8 +21,8 @@ from regnet.data.sources import Item, file_item
 from regnet.data.spool import SharedFile
 from regnet.data.tars import tar_files, tar_folders
 from regnet.data.zip_stream import zip_files, zip_folders
-from regnet.errors import DatasetError, ImageError
-from regnet.formats import HEAD
+from regnet.pixels.formats import HEAD
+from regnet.system.errors import DatasetError, ImageError
 
 _MAX_SIDE: Final = 64 << 20  # bytes of a file of labels
 

@@ -7,15 +7,15 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
-from regnet.addresses import without_secrets
 from regnet.data.archives import check_size
 from regnet.data.clutter import is_clutter
 from regnet.data.skipped import SkipTally, sort_of
-from regnet.errors import DatasetError, ImageError, MissingExtraError
-from regnet.formats import HEAD, has_picture_suffix, suffix_of
-from regnet.in_flight import wait_for_room
-from regnet.retry import BrokenError, FinalError, Retry
-from regnet.video.names import VIDEO_SUFFIXES
+from regnet.data.video_names import VIDEO_SUFFIXES
+from regnet.pixels.formats import HEAD, has_picture_suffix, suffix_of
+from regnet.system.addresses import without_secrets
+from regnet.system.errors import DatasetError, ImageError, MissingExtraError
+from regnet.system.in_flight import wait_for_room
+from regnet.system.retry import BrokenError, FinalError, Retry
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _OTHERS: Final = frozenset(("http", "https", "rtsp", "rtsps"))

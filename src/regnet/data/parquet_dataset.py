@@ -22,7 +22,7 @@ from regnet.data.parquet_images import (
 from regnet.data.parquet_pages import bounded_batches
 from regnet.data.photo_files import image_files
 from regnet.data.split_names import role_of
-from regnet.errors import DatasetError
+from regnet.system.errors import DatasetError
 
 _LABEL_NAMES: Final = ("label", "labels", "class", "wnid", "target", "category", "class_name")
 _PARQUET: Final = ".parquet"

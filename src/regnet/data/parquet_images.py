@@ -13,8 +13,8 @@ from regnet.data.class_names import listed
 from regnet.data.object_store import is_object_address, open_file, read_object, reason_of
 from regnet.data.parquet_pages import bounded_batches
 from regnet.data.spool import Spool
-from regnet.errors import DatasetError, ImageError, MissingExtraError
-from regnet.formats import checked_read
+from regnet.pixels.formats import checked_read
+from regnet.system.errors import DatasetError, ImageError, MissingExtraError
 
 _IMAGE_NAMES: Final = ("image", "img", "picture", "photo", "bytes")
 _PATH_NAMES: Final = (

@@ -9,7 +9,7 @@ from typing import Any, BinaryIO, Final
 
 from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO
 from regnet.data.object_store import file_size, open_file
-from regnet.errors import DatasetError
+from regnet.system.errors import DatasetError
 
 MAX_PAGE: Final = 288 << 20
 """Bytes that a page may unpack to; one that hardly shrank when it was packed may be larger."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from regnet.data.clutter import is_clutter
 from regnet.data.skipped import MAX_COUNTED, SkipTally, is_photo
-from regnet.formats import HEAD
+from regnet.pixels.formats import HEAD
 
 Found = tuple[str, bool]
 

@@ -2,10 +2,10 @@
 
 import time
 
-from regnet.errors import DownloadError, ImageError
-from regnet.http import Lines, Patience, body_of, check_status
-from regnet.in_flight import wait_for_room
-from regnet.retry import FinalError, Retry
+from regnet.system.errors import DownloadError, ImageError
+from regnet.system.http import Lines, Patience, body_of, check_status
+from regnet.system.in_flight import wait_for_room
+from regnet.system.retry import FinalError, Retry
 
 
 class Fetcher:

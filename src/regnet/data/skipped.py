@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final, Literal
 
 from regnet.data.clutter import first_clutter
-from regnet.formats import has_picture_suffix, is_picture, suffix_of
-from regnet.notices import SkippedFilesWarning
+from regnet.pixels.formats import has_picture_suffix, is_picture, suffix_of
+from regnet.system.notices import SkippedFilesWarning
 
 Sort = Literal["photo", "other", "clutter"]
 

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO, Final, cast
 
-from regnet.addresses import is_local_address, without_secrets
 from regnet.data.archives import (
     MAX_BYTES,
     ArchiveFile,
@@ -28,10 +27,11 @@ from regnet.data.photo_files import count_files, image_files, is_picture_file
 from regnet.data.remote import Fetcher
 from regnet.data.skipped import SkipTally
 from regnet.data.spool import SharedFile
-from regnet.errors import DatasetError, ImageError
-from regnet.formats import HEAD, checked_read, has_picture_suffix, suffix_of
-from regnet.in_flight import wait_for_room
-from regnet.video.names import is_live, is_stream, is_video
+from regnet.data.video_names import is_live, is_stream, is_video
+from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
+from regnet.system.addresses import is_local_address, without_secrets
+from regnet.system.errors import DatasetError, ImageError
+from regnet.system.in_flight import wait_for_room
 
 STDIN: Final = "-"
 

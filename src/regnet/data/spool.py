@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from threading import Lock
 from typing import BinaryIO, Final, cast
 
-from regnet.errors import ImageError
-from regnet.in_flight import wait_for_room
+from regnet.system.errors import ImageError
+from regnet.system.in_flight import wait_for_room
 
 _FULL: Final = 256 << 20
 

@@ -26,8 +26,8 @@ from regnet.data.archives import (
 )
 from regnet.data.clutter import first_clutter
 from regnet.data.spool import Cursor, Readable, Span, Spool, Window
-from regnet.errors import ImageError
-from regnet.formats import HEAD, has_picture_suffix
+from regnet.pixels.formats import HEAD, has_picture_suffix
+from regnet.system.errors import ImageError
 
 # Members that are too large are skipped, but a compressed stream must be read to be skipped.
 _MAX_SKIP: Final = 16 << 30

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from regnet.data.class_names import listed
 from regnet.data.truth_table import read_table
-from regnet.errors import DatasetError, MissingExtraError
-from regnet.formats import has_picture_suffix
+from regnet.pixels.formats import has_picture_suffix
+from regnet.system.errors import DatasetError, MissingExtraError
 
 METADATA_NAMES: Final = ("metadata.csv", "metadata.jsonl")
 """Names of Hugging Face's files of labels."""

@@ -15,9 +15,9 @@ from typing import Any, Final
 
 from regnet.data.class_names import listed
 from regnet.data.split_names import role_of
-from regnet.errors import DatasetError
-from regnet.formats import has_picture_suffix
-from regnet.json_text import unique_keys
+from regnet.pixels.formats import has_picture_suffix
+from regnet.system.errors import DatasetError
+from regnet.system.json_text import unique_keys
 
 _FILES: Final = (  # the first that is there is the image's name
     ("filename", "filenames", "filepath", "filepaths", "imagefile", "imagefilename", "fname"),

@@ -16,7 +16,7 @@ from regnet.data.class_names import listed
 from regnet.data.skipped import Skipped, sort_of
 from regnet.data.spool import SharedFile
 from regnet.data.tars import tar_files
-from regnet.errors import DatasetError, ImageError
+from regnet.system.errors import DatasetError, ImageError
 
 SUFFIXES: Final = (".cls", ".json", ".txt")
 """The files of a sample that say its class: the first that there is."""

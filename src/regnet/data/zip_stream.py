@@ -12,9 +12,9 @@ from typing import Final
 
 from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO, ArchiveFile, check_packing
 from regnet.data.spool import SharedFile
-from regnet.errors import ImageError
-from regnet.formats import HEAD
-from regnet.in_flight import wait_for_room
+from regnet.pixels.formats import HEAD
+from regnet.system.errors import ImageError
+from regnet.system.in_flight import wait_for_room
 
 _END: Final = struct.Struct("<4s4H2LH")
 _END64: Final = struct.Struct("<4sQ2H2L4Q")

@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from regnet.doctor.findings import Finding, Severity, counted, percent, worst_first
-from regnet.doctor.near import Links, near_pairs
+from regnet.doctor.near_copies import Links, near_pairs
 from regnet.doctor.photos import Photos
 
 Group = tuple[int, ...]

@@ -15,10 +15,10 @@ from regnet.doctor.layout_findings import layout_findings
 from regnet.doctor.photo_findings import kept_shares, photo_findings
 from regnet.doctor.photos import Photos
 from regnet.doctor.tree import Tree
-from regnet.parallel import cores, in_order
-from regnet.protocol import Preprocess
-from regnet.result import readable
-from regnet.version import TOOL_VERSION
+from regnet.inference.result import readable
+from regnet.pixels.protocol import Preprocess
+from regnet.system.parallel import cores, in_order
+from regnet.system.version import TOOL_VERSION
 
 Listener = Callable[[float, str], None]
 

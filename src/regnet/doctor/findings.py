@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from regnet.result import readable
+from regnet.inference.result import readable
 
 Severity = Literal["error", "warning", "note"]
 

@@ -11,13 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regnet.data.sources import Item
-from regnet.decode import jpeg_orientation, require_jpeg, upright
-from regnet.decode_limits import DECODE_LIMITS
-from regnet.decoder import decode_within
-from regnet.errors import ImageError
-from regnet.jpeg_markers import jpeg_outline
-from regnet.notices import about
-from regnet.photo_cost import has_quick_head
+from regnet.pixels.decode import jpeg_orientation, require_jpeg, upright
+from regnet.pixels.decode_limits import DECODE_LIMITS
+from regnet.pixels.decoder import decode_within
+from regnet.pixels.jpeg_markers import jpeg_outline
+from regnet.pixels.photo_cost import has_quick_head
+from regnet.system.errors import ImageError
+from regnet.system.notices import about
 
 Grey = NDArray[np.uint8]
 

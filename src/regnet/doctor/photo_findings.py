@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from regnet.doctor.findings import Finding, Severity, counted, percent, quoted, share_text
 from regnet.doctor.photos import Photos
-from regnet.protocol import Preprocess
+from regnet.pixels.protocol import Preprocess
 
 UNREADABLE: Final = 0.1
 """From this share of unreadable photos on, something went wrong for all."""

@@ -5,7 +5,7 @@ from itertools import groupby
 
 from regnet.doctor.examine import Examination
 from regnet.doctor.findings import SEVERITIES, File, Finding, counted, share_text
-from regnet.result import readable
+from regnet.inference.result import readable
 
 _LINES = 5  # of a finding
 _NAMES = 3  # of a line

@@ -28,7 +28,7 @@ from regnet.data.parquet_dataset import (
 from regnet.data.sources import Item
 from regnet.data.split_names import ROLES
 from regnet.data.truth_files import SIDE_NAMES
-from regnet.labels import Label
+from regnet.network.labels import Label
 
 
 @dataclass(frozen=True, order=True)

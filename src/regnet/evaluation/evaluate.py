@@ -8,22 +8,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from regnet.assumptions import warn_assumed
-from regnet.cache import cache_dir as default_cache_dir
-from regnet.conversion import InferencePrecision
+from regnet.conversion.store import Library
+from regnet.conversion.values import InferencePrecision
 from regnet.data.dataset import open_dataset
 from regnet.data.labelled import Dataset
+from regnet.evaluation.card_comparison import CardComparison, compare_with_card
 from regnet.evaluation.journal import Journal, open_journal
-from regnet.evaluation.published import CardComparison, compare_with_card
 from regnet.evaluation.scoring import Listener, Scores, score
-from regnet.files import sha384_of
-from regnet.labels import Labels
-from regnet.library import Library
-from regnet.metadata import ModelMetadata
-from regnet.metrics import ClassMetrics, Confusion, Share
-from regnet.predictors import Choice, EngineName, Predictor, open_predictor
-from regnet.result import readable
-from regnet.version import TOOL_VERSION
+from regnet.inference.predictors import Choice, EngineName, Predictor, open_predictor
+from regnet.inference.result import readable
+from regnet.ir.assumptions import warn_assumed
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.labels import Labels
+from regnet.statistics.metrics import ClassMetrics, Confusion, Share
+from regnet.system.cache import cache_dir as default_cache_dir
+from regnet.system.files import sha384_of
+from regnet.system.version import TOOL_VERSION
 
 CONFUSED: Final = 50
 """Confused pairs in the JSON values; the report's plots know more."""

@@ -14,9 +14,9 @@ from typing import Any, BinaryIO, Final
 
 import numpy as np
 
-from regnet.errors import OutputError
 from regnet.evaluation.scoring import Scored
-from regnet.files import write_all
+from regnet.system.errors import OutputError
+from regnet.system.files import write_all
 
 _HEAD: Final = struct.Struct("<II")  # length and CRC-32 of what follows
 _LONGEST: Final = 256 << 20  # bytes of a record: a damaged length must not fill the memory

@@ -5,13 +5,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from regnet.errors import OutputError
 from regnet.evaluation.scoring import Batch, Listener
-from regnet.files import is_stream
-from regnet.labels import Labels
-from regnet.output_file import naming, open_output, text_of
-from regnet.result import readable, top_classes
-from regnet.row_writers import (
+from regnet.inference.result import readable, top_classes
+from regnet.network.labels import Labels
+from regnet.system.errors import OutputError
+from regnet.system.files import is_stream
+from regnet.system.output_file import naming, open_output, text_of
+from regnet.system.row_writers import (
     SUFFIXES,
     CsvRows,
     JsonLinesRows,

@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.data.labelled import Dataset, LabelledItem
-from regnet.errors import DatasetError, ImageError
-from regnet.metrics import Metrics, Tally
-from regnet.notices import about
-from regnet.parallel import BATCH_SIZE, cores, in_order
-from regnet.predictors import Predictor
+from regnet.inference.predictors import Predictor
+from regnet.statistics.metrics import Metrics, Tally
+from regnet.system.errors import DatasetError, ImageError
+from regnet.system.notices import about
+from regnet.system.parallel import BATCH_SIZE, cores, in_order
 
 WORST: Final = 24
 """Mistakes that are kept: those of the highest probability."""

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from regnet.evaluation.evaluate import Evaluation
-from regnet.labels import first_name
-from regnet.metrics import ClassMetrics, Share
+from regnet.network.labels import first_name
+from regnet.statistics.metrics import ClassMetrics, Share
 
 _CONFUSED = 8
 _WEAKEST = 8

@@ -9,7 +9,7 @@ pass.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from regnet.agreement import lower_bound
+from regnet.statistics.agreement import lower_bound
 
 Agreeing = Callable[[int, slice], int]
 """`agreeing(n, part)`: on how many photos of the part the top class is FP32's, n layers in FP32."""

@@ -13,14 +13,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.graph_constants import (
-    Crop,
-    channel_statistics,
-    ops_by_name,
-    set_values,
-    values,
-)
-from regnet.runtime import ov
+from regnet.ir.constants import Crop, channel_statistics, ops_by_name, set_values, values
+from regnet.system.runtime import ov
 
 _BLOCK: Final = re.compile(r"s(\d+)\.b(\d+)\.f\.c")
 

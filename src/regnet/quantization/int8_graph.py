@@ -18,12 +18,12 @@ from typing import Any, Final
 
 import numpy as np
 
-from regnet.errors import MissingExtraError, ModelError
-from regnet.graph_constants import Crop, ops_by_name, pixels_of, set_values, values
+from regnet.ir.constants import Crop, ops_by_name, pixels_of, set_values, values
 from regnet.quantization.equalize import equalize
 from regnet.quantization.photo_sets import Watch, unwatched
 from regnet.quantization.rounding import correct_biases, round_weights
-from regnet.runtime import ov
+from regnet.system.errors import MissingExtraError, ModelError
+from regnet.system.runtime import ov
 
 _WEIGHTED: Final = ("Convolution", "GroupConvolution")
 _IN_FLOAT: Final = (r"head\..*", r"logits", r".*\.sum", r".*\.f\.se($|\..*)")

@@ -10,11 +10,11 @@ from typing import Any, Final, Protocol, TypeVar
 from numpy.typing import NDArray
 
 from regnet.data.sources import Item, iter_items
-from regnet.errors import ImageError, QuantizationError
 from regnet.evaluation.scoring import Failure
-from regnet.notices import about
-from regnet.parallel import cores, in_order
-from regnet.preprocess import ImageLike
+from regnet.pixels.preprocess import ImageLike
+from regnet.system.errors import ImageError, QuantizationError
+from regnet.system.notices import about
+from regnet.system.parallel import cores, in_order
 
 LEAST: Final = 100
 """Photos to check with, at least: with fewer, agreement is a matter of luck."""

@@ -4,22 +4,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from regnet.agreement import Agreement
-from regnet.assumptions import warn_assumed
-from regnet.cache import cache_dir as default_cache_dir
-from regnet.certificate import Certificate
-from regnet.engine import Engine, read_model
-from regnet.errors import ModelError, NoGainError, OutputError, QuantizationError
+from regnet.conversion.store import Library
 from regnet.evaluation.scoring import Failure
-from regnet.files import new_folder_beside, replace_all
-from regnet.graph import read_graph
-from regnet.library import Library
-from regnet.metadata import ModelMetadata
-from regnet.parallel import cores
+from regnet.inference.result import readable
+from regnet.ir.assumptions import warn_assumed
+from regnet.ir.engine import Engine, read_model
+from regnet.ir.graph import read_graph
+from regnet.ir.metadata import ModelMetadata
+from regnet.ir.records import Certificate
 from regnet.quantization.int8_graph import Int8Graph, int8_graph
 from regnet.quantization.photo_sets import Watch, draw_photos, unwatched
 from regnet.quantization.trial import Layers, Speed, Trial
-from regnet.result import readable
+from regnet.statistics.agreement import Agreement
+from regnet.system.cache import cache_dir as default_cache_dir
+from regnet.system.errors import ModelError, NoGainError, OutputError, QuantizationError
+from regnet.system.files import new_folder_beside, replace_all
+from regnet.system.parallel import cores
 
 SAMPLES: Final = 300
 CHECKS: Final = 2000

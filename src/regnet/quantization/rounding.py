@@ -14,8 +14,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from regnet.errors import QuantizationError
-from regnet.graph_constants import (
+from regnet.ir.constants import (
     Crop,
     channel_statistics,
     ops_by_name,
@@ -24,7 +23,8 @@ from regnet.graph_constants import (
     values,
 )
 from regnet.quantization.photo_sets import Watch
-from regnet.runtime import ov
+from regnet.system.errors import QuantizationError
+from regnet.system.runtime import ov
 
 _POSITIONS: Final = 64  # of a photo, at which a layer's inputs are looked at
 _DAMPING: Final = 0.01  # of the mean variance, for inputs that hardly vary

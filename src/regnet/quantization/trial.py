@@ -10,20 +10,20 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.agreement import Agreement, agreement
-from regnet.benchmarking.machine import this_machine
-from regnet.benchmarking.timing import Contestant, Timing, measure, ratio, side_by_side
-from regnet.certificate import Certificate
-from regnet.conversion import InferencePrecision
-from regnet.engine import Engine, read_model
-from regnet.errors import AgreementError
-from regnet.ir_file import write_ir
-from regnet.parallel import BATCH_SIZE, cores
+from regnet.conversion.values import InferencePrecision
+from regnet.ir.engine import Engine, read_model
+from regnet.ir.records import Certificate
+from regnet.ir.writer import write_ir
 from regnet.quantization.certification import Halves, certify
 from regnet.quantization.int8_graph import Int8Graph
 from regnet.quantization.photo_sets import Photos, PhotoSets, Watch
 from regnet.quantization.sensitivity import ranked
-from regnet.version import TOOL_VERSION
+from regnet.statistics.agreement import Agreement, agreement
+from regnet.system.errors import AgreementError
+from regnet.system.machine import this_machine
+from regnet.system.parallel import BATCH_SIZE, cores
+from regnet.system.timing import Contestant, Timing, measure, ratio, side_by_side
+from regnet.system.version import TOOL_VERSION
 
 _RANKING: Final = 64  # calibration photos: a mean KL is a smooth figure, so a few tell
 

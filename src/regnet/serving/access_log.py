@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Any, Final, TextIO
 
-from regnet.json_text import json_text
 from regnet.serving.exchange import Exchange
+from regnet.system.json_text import json_text
 
 _LONGEST_PATH: Final = 200  # characters
 

@@ -5,9 +5,9 @@ from typing import Any, ClassVar
 
 from starlette.responses import Response
 
-from regnet.json_text import json_bytes
 from regnet.serving.exchange import Exchange
 from regnet.serving.refusals import Refused
+from regnet.system.json_text import json_bytes
 
 
 class Forbidden(Refused):

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from regnet.errors import ServeError
+from regnet.system.errors import ServeError
 
 VARIABLE: Final = "REGNET_TOKEN"
 _LEAST: Final = 16  # characters: what is shorter can be guessed

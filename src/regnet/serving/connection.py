@@ -12,9 +12,9 @@ from typing import Any, ClassVar, Final
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from regnet.json_text import json_bytes
 from regnet.serving.exchange import WORK, Work
 from regnet.serving.gate import SECURITY_HEADERS
+from regnet.system.json_text import json_bytes
 
 MAX_HEAD: Final = 64 << 10
 """Bytes of a request's line and headers; each header counts 32 more, as in HTTP/2."""

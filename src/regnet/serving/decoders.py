@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from regnet.decode_limits import TOO_LONG
-from regnet.decoder import Decoder
-from regnet.errors import ImageError
-from regnet.in_flight import Room
-from regnet.parallel import cores
-from regnet.protocol import Preprocess
+from regnet.pixels.decode_limits import TOO_LONG
+from regnet.pixels.decoder import Decoder
+from regnet.pixels.protocol import Preprocess
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import TooLate
+from regnet.system.errors import ImageError
+from regnet.system.in_flight import Room
+from regnet.system.parallel import cores
 
 _SHORT: Final = 40_000_000  # work of a photo that takes about a second, see `Cost`
 _NICE: Final = (5, 10)  # of processes for short and for long work: small photos go first

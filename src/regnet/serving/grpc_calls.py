@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
-from regnet.errors import RegNetError
 from regnet.serving.answers import Forbidden
 from regnet.serving.exchange import Exchange
 from regnet.serving.grpc_tensors import (
@@ -18,7 +17,8 @@ from regnet.serving.model_config import config_fields, model_config
 from regnet.serving.models import VERSION, statistics
 from regnet.serving.refusals import BadRequest, NotFound, NotReady, Refused
 from regnet.serving.service import Service
-from regnet.version import TOOL_VERSION
+from regnet.system.errors import RegNetError
+from regnet.system.version import TOOL_VERSION
 
 Call = Callable[[dict[str, Any], Exchange], Awaitable[Fields]]
 """The fields of a request to those of its answer; raises `Refused`."""

@@ -11,13 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from regnet.errors import MissingExtraError, ServeError
 from regnet.serving.exchange import Exchange, open_exchange
 from regnet.serving.freed_memory import FreedMemory
 from regnet.serving.grpc_calls import Call, calls
 from regnet.serving.grpc_messages import SERVICE, decode, encode
 from regnet.serving.refusals import BadRequest, NotReady, Refused, TooLate, Unauthorized
 from regnet.serving.service import Service
+from regnet.system.errors import MissingExtraError, ServeError
 
 try:
     import grpc

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.errors import shown
-from regnet.labels import Labels
-from regnet.metadata import ModelMetadata
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.labels import Labels
 from regnet.serving.inputs import PHOTOS, Tensor, images
 from regnet.serving.limits import Limits
 from regnet.serving.outputs import (
@@ -20,6 +19,7 @@ from regnet.serving.outputs import (
     wanted_classes,
 )
 from regnet.serving.refusals import BadRequest
+from regnet.system.errors import shown
 
 Fields = Mapping[str, Any]
 """A message as `grpc_messages` reads and writes it."""

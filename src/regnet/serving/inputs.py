@@ -11,10 +11,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.errors import shown
-from regnet.metadata import ModelMetadata
+from regnet.ir.metadata import ModelMetadata
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import BadRequest, TooLarge, Unprocessable
+from regnet.system.errors import shown
 
 Shape = tuple[int, ...]
 

@@ -14,9 +14,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.errors import shown
-from regnet.labels import Labels
-from regnet.metadata import ModelMetadata
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.labels import Labels
 from regnet.serving.answers import short_json
 from regnet.serving.inputs import PHOTOS, Tensor, images
 from regnet.serving.limits import Limits
@@ -29,6 +28,7 @@ from regnet.serving.outputs import (
     wanted_classes,
 )
 from regnet.serving.refusals import BadRequest, TooLarge
+from regnet.system.errors import shown
 
 HEADER_LENGTH: Final = "inference-header-content-length"
 MOST_CROPS: Final = 4

@@ -2,8 +2,8 @@
 
 from dataclasses import dataclass, fields
 
-from regnet.decode_limits import DecodeLimits
-from regnet.errors import LimitError, shown
+from regnet.pixels.decode_limits import DecodeLimits
+from regnet.system.errors import LimitError, shown
 
 
 @dataclass(frozen=True, kw_only=True)

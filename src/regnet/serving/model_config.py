@@ -5,10 +5,10 @@ Source: Triton's model_config.proto and its extension "model configuration".
 
 from typing import Any, Final
 
-from regnet.json_text import json_text
 from regnet.serving.inputs import PHOTOS, Port
 from regnet.serving.outputs import output_port
 from regnet.serving.served_model import ServedModel
+from regnet.system.json_text import json_text
 
 _NUMBERS: Final = {
     "data_type": {"TYPE_UINT8": 2, "TYPE_FP32": 11, "TYPE_STRING": 13},

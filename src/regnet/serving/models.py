@@ -6,9 +6,9 @@ from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
-from regnet.assumptions import warn_assumed
-from regnet.conversion import InferencePrecision
-from regnet.library import Library
+from regnet.conversion.store import Library
+from regnet.conversion.values import InferencePrecision
+from regnet.ir.assumptions import warn_assumed
 from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotFound, NotReady

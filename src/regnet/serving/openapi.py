@@ -5,7 +5,7 @@ from typing import Any
 from regnet.serving.schemas import PHOTO, schemas
 from regnet.serving.service import Service
 from regnet.serving.v1 import MOST_TOP_K
-from regnet.version import TOOL_VERSION
+from regnet.system.version import TOOL_VERSION
 
 Json = dict[str, Any]
 

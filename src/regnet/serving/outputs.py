@@ -7,12 +7,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.errors import shown
-from regnet.labels import Labels
-from regnet.metadata import ModelMetadata
-from regnet.result import top_classes
+from regnet.inference.result import top_classes
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.labels import Labels
 from regnet.serving.inputs import Port
 from regnet.serving.refusals import BadRequest
+from regnet.system.errors import shown
 
 OUTPUT: Final = "prob"
 

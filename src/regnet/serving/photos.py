@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
-from regnet.errors import shown
-from regnet.metadata import ModelMetadata
+from regnet.ir.metadata import ModelMetadata
 from regnet.serving.content_coding import Unsupported
 from regnet.serving.exchange import Exchange
 from regnet.serving.kserve import from_base64, json_object
@@ -14,6 +13,7 @@ from regnet.serving.multipart import parse_multipart
 from regnet.serving.refusals import BadRequest, TooLarge
 from regnet.serving.served_model import ServedModel
 from regnet.serving.service import Service
+from regnet.system.errors import shown
 
 _IMAGE_TYPES: Final = ("application/octet-stream", "application/x-www-form-urlencoded", "")
 """Taken as one image beside image/*: the second is what `curl --data-binary` says by itself."""

@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from regnet.errors import RegNetError
+from regnet.system.errors import RegNetError
 
 
 class Refused(RegNetError):  # noqa: N818 - what is raised is an answer, not a fault

@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from regnet.conversion import InferencePrecision
-from regnet.errors import MissingExtraError, ServeError
-from regnet.library import Library
+from regnet.conversion.store import Library
+from regnet.conversion.values import InferencePrecision
 from regnet.serving.limits import Limits
+from regnet.system.errors import MissingExtraError, ServeError
 
 try:
     import uvicorn

@@ -10,26 +10,26 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.answer import Answer
-from regnet.conversion import InferencePrecision
-from regnet.decode_limits import TOO_LONG, TOO_MUCH
-from regnet.engine import Engine, read_model
-from regnet.errors import ImageError
-from regnet.metadata import ModelMetadata
-from regnet.parallel import BATCH_SIZE, cores
-from regnet.photo_cost import Cost, cost_of
-from regnet.preprocess import crop_pixels, rgb_pixels
-from regnet.result import Prediction, Wanted
+from regnet.conversion.values import InferencePrecision
+from regnet.inference.result import Prediction, Wanted
+from regnet.inference.row_prediction import Answer
+from regnet.ir.engine import Engine, read_model
+from regnet.ir.metadata import ModelMetadata
+from regnet.pixels.decode_limits import TOO_LONG, TOO_MUCH
+from regnet.pixels.photo_cost import Cost, cost_of
+from regnet.pixels.preprocess import crop_pixels, rgb_pixels
 from regnet.serving.batching import Batcher, Done
 from regnet.serving.batching import Observer as Observer
 from regnet.serving.batching import Timing as Timing
 from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
+from regnet.serving.model_statistics import Statistics
 from regnet.serving.refusals import BadRequest, TooLarge, Unprocessable
-from regnet.serving.statistics import Statistics
+from regnet.system.errors import ImageError
+from regnet.system.parallel import BATCH_SIZE, cores
 
 if TYPE_CHECKING:
-    from regnet.explanation import Explainer, Explanation
+    from regnet.explanation.activation_maps import Explainer, Explanation
 
 Row = NDArray[np.float32]
 Given = bytes | NDArray[Any]
@@ -335,7 +335,7 @@ class ServedModel:
 
     @cached_property
     def _explainer(self) -> "Explainer":
-        from regnet.explanation import Explainer
+        from regnet.explanation.activation_maps import Explainer
 
         return Explainer(self.path, precision=self.precision, compiled_cache=self._compiled_cache)
 

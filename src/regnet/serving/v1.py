@@ -9,14 +9,14 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from regnet.errors import ModelError, shown
-from regnet.result import Prediction, Wanted
+from regnet.inference.result import Prediction, Wanted
 from regnet.serving.answers import error_answer, json_answer
 from regnet.serving.exchange import Exchange, exchange_of
 from regnet.serving.photos import Photos, read_photos
 from regnet.serving.refusals import BadRequest, Unprocessable
 from regnet.serving.served_model import ServedModel, Timing, limit_of
 from regnet.serving.service import Service
+from regnet.system.errors import ModelError, shown
 
 MOST_TOP_K: Final = 999_999_999
 _CLASS: Final = 200  # bytes of data that take as long as a class in JSON

@@ -9,7 +9,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from regnet.errors import RegNetError, shown
 from regnet.serving.answers import Forbidden, error_answer, json_answer
 from regnet.serving.exchange import exchange_of
 from regnet.serving.kserve import HEADER_LENGTH, description, infer_answer, infer_request
@@ -17,7 +16,8 @@ from regnet.serving.model_config import model_config
 from regnet.serving.models import VERSION, ModelState, statistics
 from regnet.serving.refusals import BadRequest, Refused, TooLarge
 from regnet.serving.service import Service
-from regnet.version import TOOL_VERSION
+from regnet.system.errors import RegNetError, shown
+from regnet.system.version import TOOL_VERSION
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 

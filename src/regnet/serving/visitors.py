@@ -12,10 +12,10 @@ from functools import lru_cache
 from ipaddress import ip_address
 from typing import Final
 
-from regnet.errors import ServeError, shown
 from regnet.serving.answers import Forbidden
 from regnet.serving.exchange import Scope
 from regnet.serving.refusals import BadRequest
+from regnet.system.errors import ServeError, shown
 
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5})?)?")
 _ORIGIN: Final = re.compile(r"(https?)://(\S+)", re.IGNORECASE)

@@ -13,9 +13,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.complexity import Complexity, complexity
+from regnet.network.complexity import Complexity, complexity
+from regnet.network.spec import RegNetSpec
 from regnet.space.published import Published
-from regnet.spec import RegNetSpec
 
 Reals = NDArray[np.float64]
 Flags = NDArray[np.bool_]

@@ -10,8 +10,6 @@ from typing import Final
 
 import numpy as np
 
-from regnet.errors import SpaceError
-from regnet.space.draws import Reals
 from regnet.space.findings import (
     Difference,
     Finding,
@@ -23,7 +21,7 @@ from regnet.space.findings import (
 from regnet.space.fit import LineFit, fit_line
 from regnet.space.outcomes import Population, populations
 from regnet.space.records import RunRecord, Setting, read_records
-from regnet.space.statistics import (
+from regnet.statistics.bootstrap import (
     FEWEST,
     Edf,
     Interval,
@@ -35,6 +33,8 @@ from regnet.space.statistics import (
     resampled_means,
     winners,
 )
+from regnet.statistics.draws import Reals
+from regnet.system.errors import SpaceError
 
 _READS: Final = 5
 COSTS: Final = ("macs", "params", "acts")

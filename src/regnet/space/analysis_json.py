@@ -6,20 +6,20 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from regnet.files import write_whole
-from regnet.json_text import json_text
-from regnet.output_file import naming
-from regnet.row_writers import require_parquet
+from regnet.network.spec import spec_to_dict
 from regnet.space.analysis import Analysis, SpaceResult
 from regnet.space.findings import Difference
 from regnet.space.outcomes import Population
 from regnet.space.published import published
 from regnet.space.records import RunRecord
 from regnet.space.remarks import remarks
-from regnet.space.statistics import DRAWS, Interval
 from regnet.space.trends import exponents
-from regnet.spec import spec_to_dict
-from regnet.version import TOOL_VERSION
+from regnet.statistics.bootstrap import DRAWS, Interval
+from regnet.system.files import write_whole
+from regnet.system.json_text import json_text
+from regnet.system.output_file import naming
+from regnet.system.row_writers import require_parquet
+from regnet.system.version import TOOL_VERSION
 
 
 def analysis_to_dict(found: Analysis) -> dict[str, Any]:

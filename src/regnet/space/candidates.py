@@ -7,13 +7,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.complexity import Complexity, complexity
-from regnet.errors import SpaceError
+from regnet.network.complexity import Complexity, complexity
+from regnet.network.spec import RegNetSpec
 from regnet.space.accuracy_model import AccuracyModel, traits
 from regnet.space.latency_model import features
 from regnet.space.sampling import Sampled, Window, sample
 from regnet.space.spaces import RegNetSpace, space_by_name
-from regnet.spec import RegNetSpec
+from regnet.system.errors import SpaceError
 
 Reals = NDArray[np.float64]
 Watch = Callable[[Iterable[Sampled], int], Iterable[Sampled]]

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, Literal
 
-from regnet.space.statistics import Interval
+from regnet.statistics.bootstrap import Interval
 
 Verdict = Literal["confirmed", "contradicted", "not separated"]
 Unit = Literal["points", "rank correlation", "bottleneck ratio"]

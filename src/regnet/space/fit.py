@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from regnet.space.draws import Reals
-from regnet.spec import Spec
+from regnet.network.spec import Spec
+from regnet.statistics.draws import Reals
 
 _QUANTUM: Final = 8
 _WM: Final = np.arange(60, 121) / 40  # 1.5 to 3

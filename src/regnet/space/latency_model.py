@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.spec import Spec, Stage
+from regnet.network.spec import Spec, Stage
 
 Reals = NDArray[np.float64]
 

@@ -8,14 +8,14 @@ from typing import Final, get_args
 
 import numpy as np
 
-from regnet.benchmarking.machine import this_machine, watch_others
-from regnet.benchmarking.timing import Contestant, Timing, Watch, measure, ratio
-from regnet.conversion import InferencePrecision
-from regnet.engine import Engine, read_model
-from regnet.errors import SpaceError
-from regnet.files import temporary_folder
+from regnet.conversion.values import InferencePrecision
+from regnet.ir.engine import Engine, read_model
+from regnet.network.spec import Spec, spec_by_name
 from regnet.space.random_ir import write_random_ir
-from regnet.spec import Spec, spec_by_name
+from regnet.system.errors import SpaceError
+from regnet.system.files import temporary_folder
+from regnet.system.machine import this_machine, watch_others
+from regnet.system.timing import Contestant, Timing, Watch, measure, ratio
 
 REFERENCE: Final = "regnetx-400mf"
 """The network measured beside all others: what slows it down slowed them down."""

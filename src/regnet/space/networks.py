@@ -6,8 +6,8 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.space.draws import Reals, Whole
-from regnet.spec import MAX_WIDTH, RegNetSpec
+from regnet.network.spec import MAX_WIDTH, RegNetSpec
+from regnet.statistics.draws import Reals, Whole
 
 _NEAR: Final = 1e-9  # closer to where rounding turns, libraries may differ
 _QUANTUM: Final = 8

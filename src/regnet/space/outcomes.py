@@ -6,11 +6,11 @@ from functools import cached_property
 
 import numpy as np
 
-from regnet.errors import SpaceError
-from regnet.space.draws import Reals
+from regnet.network.spec import RegNetSpec, Spec, Stage
 from regnet.space.records import RunRecord, Setting
 from regnet.space.spaces import SPACES
-from regnet.spec import RegNetSpec, Spec, Stage
+from regnet.statistics.draws import Reals
+from regnet.system.errors import SpaceError
 
 _LINE = ("d", "w0", "wa", "wm", "g", "b")
 _COLUMNS = {"d": "depth", "w": "width", "b": "bottleneck", "g": "group_width"}

@@ -5,10 +5,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Final
 
-from regnet.errors import SpaceError, SpecError, UnknownModelError
+from regnet.network.spec import Spec, spec_from_dict
 from regnet.space.sampling import Frame, Window, sample
 from regnet.space.spaces import SPACES, Space, space_by_name
-from regnet.spec import Spec, spec_from_dict
+from regnet.system.errors import SpaceError, SpecError, UnknownModelError
 
 SAMPLED: Final = 100
 """Networks of a sample, unless told otherwise."""

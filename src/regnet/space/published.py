@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
 
-from regnet.complexity import Complexity, complexity
-from regnet.spec import PUBLISHED_NAMES, RegNetSpec
+from regnet.network.complexity import Complexity, complexity
+from regnet.network.spec import PUBLISHED_NAMES, RegNetSpec
 from regnet.zoo.catalogue import card_by_name
 
 PROTOCOL: Final = "pycls"  # of the errors: what those who trained them measured

@@ -14,16 +14,16 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.conversion import InferencePrecision
-from regnet.graph_constants import ops_by_name, set_values, values
-from regnet.ir_file import write_ir
-from regnet.labels import Label, imagenet_labels
-from regnet.metadata import ModelMetadata, StoredPrecision
-from regnet.onnx_graph import onnx_graph
-from regnet.protocol import OMZ, Preprocess
-from regnet.runtime import core, ov
-from regnet.spec import Spec
-from regnet.version import TOOL_VERSION
+from regnet.conversion.onnx_graph import onnx_graph
+from regnet.conversion.values import InferencePrecision
+from regnet.ir.constants import ops_by_name, set_values, values
+from regnet.ir.metadata import ModelMetadata, StoredPrecision
+from regnet.ir.writer import write_ir
+from regnet.network.labels import Label, imagenet_labels
+from regnet.network.spec import Spec
+from regnet.pixels.protocol import OMZ, Preprocess
+from regnet.system.runtime import core, ov
+from regnet.system.version import TOOL_VERSION
 
 Weights = dict[str, NDArray[np.float32]]
 

@@ -14,10 +14,10 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Final, Self
 
-from regnet.errors import OutputError, SpaceError, SpecError, shown
-from regnet.files import is_stream, write_all
-from regnet.json_text import json_bytes
-from regnet.spec import Spec, spec_from_dict, spec_to_dict
+from regnet.network.spec import Spec, spec_from_dict, spec_to_dict
+from regnet.system.errors import OutputError, SpaceError, SpecError, shown
+from regnet.system.files import is_stream, write_all
+from regnet.system.json_text import json_bytes
 
 _KEY_DIGITS: Final = 16
 _TAIL: Final = 1 << 20  # bytes at the end of a file that hold its last line

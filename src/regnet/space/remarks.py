@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from regnet.space.analysis import Analysis
-from regnet.space.statistics import FEWEST
+from regnet.statistics.bootstrap import FEWEST
 
 _ALIKE = 1.1  # times, within which the spaces' median MACs are alike
 _NEAR_CHANCE = 0.95  # of the error of guessing

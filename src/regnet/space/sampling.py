@@ -7,12 +7,12 @@ from typing import Any, Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.complexity import Complexity
-from regnet.errors import SpaceError
-from regnet.space.draws import Table, Uniforms, Whole, evenly, log_uniform
+from regnet.network.complexity import Complexity
+from regnet.network.spec import AnyNetSpec, RegNetSpec, Spec, Stage
 from regnet.space.networks import Costs, Lines, Networks, costs, fitted, on_lines
 from regnet.space.spaces import AnyNetSpace, RegNetSpace, Space, largest_acts, largest_params
-from regnet.spec import AnyNetSpec, RegNetSpec, Spec, Stage
+from regnet.statistics.draws import Table, Uniforms, Whole, evenly, log_uniform
+from regnet.system.errors import SpaceError
 
 Bounds = tuple[int, int]
 Flags = NDArray[np.bool_]

@@ -11,9 +11,8 @@ from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
-from regnet.benchmarking.machine import Machine, this_machine
-from regnet.complexity import complexity
-from regnet.errors import SpaceError
+from regnet.network.complexity import complexity
+from regnet.network.spec import Spec, spec_by_name
 from regnet.space.accuracy_model import AccuracyModel, LeaveOneOut, fit, leave_one_out
 from regnet.space.candidates import Candidates, assess, draw, require_spaces
 from regnet.space.latency_model import LatencyModel, Reals, features
@@ -21,7 +20,8 @@ from regnet.space.latency_model import fit as fit_latency
 from regnet.space.measure import REFERENCE, Latency, Setup, Stopwatch
 from regnet.space.measured import Measured, Rival, front, rival
 from regnet.space.published import Published, published
-from regnet.spec import Spec, spec_by_name
+from regnet.system.errors import SpaceError
+from regnet.system.machine import Machine, this_machine
 
 _BROAD: Final = 2_000  # networks of each space from which the first are taken
 _FIRST: Final = 12

@@ -4,14 +4,14 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from regnet.errors import OutputError
-from regnet.files import new_folder_beside, replace_all
+from regnet.network.spec import spec_to_dict
+from regnet.network.spec_file import write_spec
 from regnet.space.measured import Measured, Rival
 from regnet.space.random_ir import write_random_ir
 from regnet.space.search import Found
 from regnet.space.search_training import Trained
-from regnet.spec import spec_to_dict
-from regnet.spec_file import write_spec
+from regnet.system.errors import OutputError
+from regnet.system.files import new_folder_beside, replace_all
 
 NAME: Final = "pick"
 

@@ -6,13 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from regnet.errors import MissingExtraError
-from regnet.files import temporary_folder
-from regnet.json_text import json_text
+from regnet.network.spec import spec_to_dict
 from regnet.space.measured import Measured
 from regnet.space.records import RunRecord
 from regnet.space.search import Found
-from regnet.spec import spec_to_dict
+from regnet.system.errors import MissingExtraError
+from regnet.system.files import temporary_folder
+from regnet.system.json_text import json_text
 
 if TYPE_CHECKING:
     from regnet.space.sweep import SweepWatcher

@@ -11,8 +11,8 @@ from typing import Final
 
 import numpy as np
 
-from regnet.errors import UnknownModelError
-from regnet.space.draws import Reals
+from regnet.statistics.draws import Reals
+from regnet.system.errors import UnknownModelError
 
 Range = tuple[float, float]
 

@@ -9,10 +9,10 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from regnet.errors import SpaceError
 from regnet.space.population import draw_specs, open_population, read_specs
 from regnet.space.records import RecordFile, RunRecord, Setting
 from regnet.space.sampling import Window
+from regnet.system.errors import SpaceError
 from regnet.training.photos import MEMORY
 from regnet.training.recipe import Recipe, read_recipe, recipe_from_toml
 from regnet.training.resolve import resolved

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Final, NoReturn
 
 from regnet.data.labelled import LabelledItem
-from regnet.errors import TrainingError
-from regnet.labels import Labels
-from regnet.protocol import Preprocess
+from regnet.network.labels import Labels
+from regnet.pixels.protocol import Preprocess
+from regnet.system.errors import TrainingError
 from regnet.training.photo_sets import PhotoSets, open_photo_sets
 from regnet.training.photos import MEMORY, Batch, CentreCrops, Photos, Pixels, Unreadable
 from regnet.training.recipe import Input, Recipe

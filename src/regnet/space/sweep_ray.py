@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from regnet.cluster.session import Cluster, connected
-from regnet.errors import ClusterError, RegNetError
 from regnet.space.records import RunRecord
 from regnet.space.sweep_run import Course, Run, failed_or_done, train_one
+from regnet.system.errors import ClusterError, RegNetError
 
 _LOST: Final = "a worker that was lost"
 

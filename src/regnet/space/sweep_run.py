@@ -8,23 +8,23 @@ from typing import Final
 
 import torch
 
-from regnet.complexity import complexity
-from regnet.errors import RegNetError, SpecError, TrainingError
-from regnet.files import temporary_folder
+from regnet.network.complexity import complexity
+from regnet.network.spec import Spec
 from regnet.space.memory_limit import memory_limit
 from regnet.space.records import RunRecord, Setting, run_key
 from regnet.space.sweep_photos import SweepPhotos
-from regnet.spec import Spec
+from regnet.system.errors import RegNetError, SpecError, TrainingError
+from regnet.system.files import temporary_folder
+from regnet.system.version import TOOL_VERSION
 from regnet.training.devices import Devices
 from regnet.training.history import EpochRecord, History
+from regnet.training.initial_network import Start, begin
 from regnet.training.job import Job, Watcher
 from regnet.training.loop import Trainer
 from regnet.training.malloc import keep_freed_memory
 from regnet.training.recipe import Recipe
 from regnet.training.resolve import require_size
-from regnet.training.start import Start, begin
 from regnet.training.watching import Unseen
-from regnet.version import TOOL_VERSION
 
 _HASH_DIGITS: Final = 16
 _LONGEST: Final = 300  # characters of a reason

@@ -9,9 +9,9 @@ from typing import Final
 
 import numpy as np
 
-from regnet.space.draws import Reals
 from regnet.space.published import PARAMETERS, Published, published
-from regnet.space.statistics import Interval, power_law
+from regnet.statistics.bootstrap import Interval, power_law
+from regnet.statistics.draws import Reals
 
 COSTS: Final = ("params", "acts")
 

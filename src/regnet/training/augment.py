@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regnet.protocol import Preprocess, Triple
+from regnet.pixels.protocol import Preprocess, Triple
 from regnet.training.mixing import mix
 from regnet.training.recipe import Augmentation
 from regnet.training.trivial_augment import trivial_augment

@@ -7,8 +7,8 @@ from typing import Any, Final
 import torch
 from torch.nn import functional as F
 
-from regnet.errors import TrainingError
-from regnet.network import RegNet
+from regnet.network.modules import RegNet
+from regnet.system.errors import TrainingError
 from regnet.training.recipe import Recipe
 
 STEPS: Final = 30

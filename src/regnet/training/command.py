@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from regnet.labels import Label, Labels
+from regnet.network.labels import Label, Labels
 from regnet.training.photos import MEMORY
 
 if TYPE_CHECKING:

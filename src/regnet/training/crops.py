@@ -10,8 +10,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.protocol import Box, Interpolation
-from regnet.resize import resize_crop
+from regnet.pixels.pillow_resize import resize_crop
+from regnet.pixels.protocol import Box, Interpolation
 from regnet.training.recipe import Augmentation
 
 TRIES: Final = 10
@@ -87,7 +87,8 @@ def crop(
 def _linear(pixels: Pixels, side: int) -> Floats:
     """Return pixels resized as by OpenCV's INTER_LINEAR on float32: (side, side, 3).
 
-    On 0..255, within 0.0001 of `regnet.linear`, which is exact and takes three times as long.
+    On 0..255, within 0.0001 of `regnet.pixels.opencv_resize`, which is exact and takes three times
+    as long.
     """
     height, width = pixels.shape[:2]
     top, bottom, down = _taps(height, side)

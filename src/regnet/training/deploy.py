@@ -6,25 +6,25 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from regnet.checkpoints.weights import write_safetensors
-from regnet.conversion import Request
-from regnet.convert import convert
-from regnet.errors import (
+from regnet.conversion.convert import convert
+from regnet.conversion.values import Request
+from regnet.evaluation.evaluate import Evaluation
+from regnet.evaluation.evaluate import Run as EvaluationRun
+from regnet.inference.predictors import Choice, open_predictor
+from regnet.system.errors import (
     ConversionError,
     DatasetError,
     MissingExtraError,
     NoGainError,
     OutputError,
 )
-from regnet.evaluation.evaluate import Evaluation
-from regnet.evaluation.evaluate import Run as EvaluationRun
-from regnet.predictors import Choice, open_predictor
 from regnet.training.command import resuming
 from regnet.training.loop import Trainer
 from regnet.training.photo_sets import PhotoSets
 from regnet.training.photos import Unreadable
-from regnet.training.readable import validation_remarks
 from regnet.training.run_folder import REPORT, WEIGHTS
 from regnet.training.train import Task, Training
+from regnet.training.unreadable import validation_remarks
 
 if TYPE_CHECKING:
     from regnet.calibration.calibrate import CalibrationReport
@@ -149,8 +149,8 @@ class _Deployment:
         """Write the HTML report, where the extra for it is installed."""
         training, sets = self.training, self._sets
         with suppress(MissingExtraError):
-            from regnet.report import require_report, write_page
-            from regnet.report.training import TrainingRun, training_page
+            from regnet.pages import require_report, write_page
+            from regnet.training.page import TrainingRun, training_page
 
             require_report()
             run = TrainingRun(

@@ -3,9 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from regnet.benchmarking.machine import this_machine
-from regnet.errors import MissingExtraError, TrainingError
-from regnet.spec import Spec
+from regnet.network.spec import Spec
+from regnet.system.errors import MissingExtraError, TrainingError
+from regnet.system.machine import this_machine
 
 try:
     import torch

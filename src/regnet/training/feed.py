@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from regnet.errors import TrainingError
-from regnet.parallel import cores
+from regnet.system.errors import TrainingError
+from regnet.system.parallel import cores
 from regnet.training.command import resuming
 from regnet.training.job import Job
 from regnet.training.photos import Batch, Cropping, Order, Unreadable, training_batch

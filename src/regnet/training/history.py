@@ -10,9 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Self
 
-from regnet.errors import MissingExtraError, TrainingError, shown
-from regnet.files import write_whole
-from regnet.output_file import naming
+from regnet.system.errors import MissingExtraError, TrainingError, shown
+from regnet.system.files import write_whole
+from regnet.system.output_file import naming
 
 CSV_NAME: Final = "metrics.csv"
 TENSORBOARD_NAME: Final = "tensorboard"

@@ -10,8 +10,8 @@ from regnet.data.dataset import sample
 from regnet.data.labelled import LabelledItem
 from regnet.doctor.findings import File, Finding, percent
 from regnet.doctor.quick import SAME_FILES
-from regnet.errors import ImageError
-from regnet.notices import about
+from regnet.system.errors import ImageError
+from regnet.system.notices import about
 
 MOST_PHOTOS: Final = 1000
 """Validation photos that are compared; of more, as many drawn at random."""

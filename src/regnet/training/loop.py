@@ -9,8 +9,8 @@ import torch
 from lightning_fabric import Fabric
 from torch import Tensor
 
-from regnet.errors import TrainingError
-from regnet.network import RegNet
+from regnet.network.modules import RegNet
+from regnet.system.errors import TrainingError
 from regnet.training.activation_noise import ActivationNoise
 from regnet.training.augment import Augment
 from regnet.training.averages import WeightAverage, precise_batch_norm

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from regnet.protocol import Preprocess
+from regnet.pixels.protocol import Preprocess
 from regnet.training.photos import Batch
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from regnet.errors import TrainingError
+from regnet.system.errors import TrainingError
 from regnet.training.recipe import Optimizer, Recipe
 
 

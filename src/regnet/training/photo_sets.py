@@ -12,8 +12,8 @@ from regnet.data.dataset import open_dataset
 from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
 from regnet.doctor.findings import Finding, errors_of, quoted, worst_first
 from regnet.doctor.quick import held_out_of, quick_findings
-from regnet.errors import DatasetError, TrainingError
-from regnet.labels import Labels
+from regnet.network.labels import Labels
+from regnet.system.errors import DatasetError, TrainingError
 from regnet.training.leaks import leak_findings
 
 

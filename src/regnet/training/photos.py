@@ -10,14 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.data.labelled import LabelledItem
-from regnet.decode_limits import DECODE_LIMITS
-from regnet.decoder import decode_within
-from regnet.errors import ImageError
-from regnet.notices import about
-from regnet.parallel import cores, in_order
-from regnet.preprocess import crop_pixels
-from regnet.protocol import Interpolation, Preprocess
-from regnet.resize import resize_crop
+from regnet.pixels.decode_limits import DECODE_LIMITS
+from regnet.pixels.decoder import decode_within
+from regnet.pixels.pillow_resize import resize_crop
+from regnet.pixels.preprocess import crop_pixels
+from regnet.pixels.protocol import Interpolation, Preprocess
+from regnet.system.errors import ImageError
+from regnet.system.notices import about
+from regnet.system.parallel import cores, in_order
 from regnet.training.crops import crop, draws, random_box
 from regnet.training.recipe import Augmentation
 

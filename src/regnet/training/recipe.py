@@ -14,10 +14,10 @@ from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, get_args, get_origin
 
-from regnet.errors import ProtocolError, RecipeError, shown
-from regnet.files import write_whole
-from regnet.output_file import naming
-from regnet.protocol import Interpolation, Offset, Preprocess, Triple
+from regnet.pixels.protocol import Interpolation, Offset, Preprocess, Triple
+from regnet.system.errors import ProtocolError, RecipeError, shown
+from regnet.system.files import write_whole
+from regnet.system.output_file import naming
 
 Pair = tuple[float, float]
 Sizes = tuple[tuple[float, int], ...]

@@ -3,9 +3,9 @@
 from dataclasses import replace
 from typing import Final
 
-from regnet.errors import TrainingError
-from regnet.protocol import Preprocess
-from regnet.spec import Spec
+from regnet.network.spec import Spec
+from regnet.pixels.protocol import Preprocess
+from regnet.system.errors import TrainingError
 from regnet.training.recipe import Input, Recipe
 from regnet.training.train import Changes
 

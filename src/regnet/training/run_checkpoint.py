@@ -6,8 +6,8 @@ from typing import Any, Final
 
 import torch
 
-from regnet.errors import OutputError, TrainingError
-from regnet.files import new_folder_beside, whole_file
+from regnet.system.errors import OutputError, TrainingError
+from regnet.system.files import new_folder_beside, whole_file
 from regnet.training.command import resuming
 
 FORMAT: Final = 2

@@ -9,7 +9,7 @@ from typing import Final
 
 from filelock import FileLock, Timeout
 
-from regnet.errors import OutputError, TrainingError
+from regnet.system.errors import OutputError, TrainingError
 from regnet.training.run_checkpoint import LAST
 
 RUNS: Final = Path("runs")

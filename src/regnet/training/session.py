@@ -11,32 +11,32 @@ from typing import Any, Final
 import torch
 from torch import Tensor
 
-from regnet.assumptions import AssumptionWarning, warn, warn_assumed
 from regnet.data.dataset import sample
 from regnet.data.labelled import Dataset
-from regnet.errors import DatasetError, OutputError, RegNetError, TrainingError
-from regnet.network import RegNet
-from regnet.predictors import parse_choice
-from regnet.training.about import About, about
+from regnet.inference.predictors import parse_choice
+from regnet.ir.assumptions import AssumptionWarning, warn, warn_assumed
+from regnet.network.modules import RegNet
+from regnet.system.errors import DatasetError, OutputError, RegNetError, TrainingError
 from regnet.training.batch_size import batch_by_photos, fitting, is_shortage, one_step
 from regnet.training.command import absolute, resuming
 from regnet.training.deploy import deploy
 from regnet.training.history import EpochRecord, History
+from regnet.training.initial_network import Start, begin, open_start
 from regnet.training.job import Job
 from regnet.training.loop import Trainer
 from regnet.training.malloc import keep_freed_memory
 from regnet.training.normalise import Normalise
-from regnet.training.past import Past, read_past
 from regnet.training.photo_sets import PhotoSets, open_photo_sets
 from regnet.training.photos import CentreCrops, Photos
-from regnet.training.readable import readable_validation, require_readable
+from regnet.training.provenance import About, about
 from regnet.training.recipe import Recipe, write_recipe
 from regnet.training.resolve import require_size, require_statistics, resolved
+from regnet.training.resume import Past, read_past
 from regnet.training.run_checkpoint import LAST, read_run
 from regnet.training.run_folder import RECIPE, in_use, run_folder
-from regnet.training.start import Start, begin, open_start
 from regnet.training.teacher import Teacher, open_teacher
 from regnet.training.train import Task, Training
+from regnet.training.unreadable import readable_validation, require_readable
 from regnet.training.watching import FirstSpeaks
 
 _STATISTICS: Final = 512  # photos that BN's statistics are taken from

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from regnet.network import Block
+from regnet.network.modules import Block
 
 
 class StochasticDepth:

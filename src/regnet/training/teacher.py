@@ -14,18 +14,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from regnet.conversion import InferencePrecision, Request
-from regnet.convert import read_network
+from regnet.conversion.convert import read_network
+from regnet.conversion.store import Library
+from regnet.conversion.values import InferencePrecision, Request
 from regnet.data.class_names import ClassNames, listed
-from regnet.errors import DatasetError, TrainingError, UnknownModelError
-from regnet.labels import Label, Labels, first_name
-from regnet.library import Library
-from regnet.metadata import ModelMetadata
-from regnet.network import RegNet, fold_batch_norm
-from regnet.parallel import BATCH_SIZE, cores
-from regnet.predictors import Choice, Predictor, open_predictor, parse_choice
-from regnet.protocol import Preprocess
-from regnet.server_predictor import is_address
+from regnet.inference.predictors import Choice, Predictor, open_predictor, parse_choice
+from regnet.inference.server_predictor import is_address
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.labels import Label, Labels, first_name
+from regnet.network.modules import RegNet, fold_batch_norm
+from regnet.pixels.protocol import Preprocess
+from regnet.system.errors import DatasetError, TrainingError, UnknownModelError
+from regnet.system.parallel import BATCH_SIZE, cores
 
 Logits = Callable[[Tensor], Tensor]
 """Pixels (N, 3, crop, crop), float32, 0..255, in the model's channels -> logits (N, classes)."""

@@ -5,13 +5,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from regnet.cache import cache_dir as default_cache_dir
-from regnet.classify import Classifier
-from regnet.errors import TrainingError
-from regnet.labels import Labels, read_labels
-from regnet.library import Library
-from regnet.result import readable
-from regnet.spec import Spec
+from regnet.conversion.store import Library
+from regnet.inference.classify import Classifier
+from regnet.inference.result import readable
+from regnet.network.labels import Labels, read_labels
+from regnet.network.spec import Spec
+from regnet.system.cache import cache_dir as default_cache_dir
+from regnet.system.errors import TrainingError
 from regnet.training.command import Command
 from regnet.training.history import EpochRecord
 from regnet.training.photos import Unreadable
@@ -110,7 +110,7 @@ class Training:
                 f"the run in {self.folder} is not over, so it has no model yet: go on with it "
                 "(resume=True)"
             )
-        from regnet.loading import load
+        from regnet.inference.load import load
 
         return load(self.model, **options)
 
@@ -191,7 +191,7 @@ def train(
     `MissingExtraError`.
     """
     from regnet.training.devices import Devices  # says which extra is missing, before others do
-    from regnet.training.past import read_past
+    from regnet.training.resume import read_past
     from regnet.training.run_checkpoint import LAST
     from regnet.training.run_folder import folder_to_resume
     from regnet.training.session import run

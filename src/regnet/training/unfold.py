@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from regnet.errors import TrainingError
-from regnet.network import RegNet
-from regnet.spec import Spec
+from regnet.network.modules import RegNet
+from regnet.network.spec import Spec
+from regnet.system.errors import TrainingError
 
 _PAIRS = (("conv", "bn"), ("a", "a_bn"), ("b", "b_bn"), ("c", "c_bn"), ("proj", "bn"))
 

@@ -10,8 +10,8 @@ from typing import Any, Final
 
 import av
 
-from regnet.errors import ImageError
-from regnet.video.names import camera, is_live, is_stream
+from regnet.data.video_names import camera, is_live, is_stream
+from regnet.system.errors import ImageError
 from regnet.video.pixels import (
     MAX_FRAME_PIXELS,
     UPRIGHT,

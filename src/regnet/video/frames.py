@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from regnet.data.archives import failing
-from regnet.errors import ImageError
-from regnet.preprocess import ImageLike
+from regnet.data.video_names import is_live
+from regnet.pixels.preprocess import ImageLike
+from regnet.system.errors import ImageError
 from regnet.video.decode import Shot, shots
 from regnet.video.intervals import Intervals
-from regnet.video.names import is_live
 from regnet.video.newest import newest
 from regnet.video.pixels import rgb
 from regnet.video.sampling import Sampling

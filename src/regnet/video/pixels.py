@@ -7,8 +7,8 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 
-from regnet.decode import Pixels
-from regnet.errors import ImageError
+from regnet.pixels.decode import Pixels
+from regnet.system.errors import ImageError
 
 MAX_FRAME_PIXELS: Final = 8192 * 4352
 """Larger frames are refused: no level of H.264, HEVC or AV1 allows more."""

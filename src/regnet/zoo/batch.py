@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from regnet.errors import RegNetError
+from regnet.system.errors import RegNetError
 from regnet.zoo.card import Card
 
 Fetch = Callable[[Card], Path]

@@ -8,9 +8,9 @@ import tomllib
 from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any, Literal, TypeVar, get_args
 
-from regnet.errors import CardError, ProtocolError, SpecError, UnknownModelError
-from regnet.protocol import Channels, Preprocess, preprocess_from_dict
-from regnet.spec import RegNetSpec, canonical_name, spec_by_name, spec_from_dict
+from regnet.network.spec import RegNetSpec, canonical_name, spec_by_name, spec_from_dict
+from regnet.pixels.protocol import Channels, Preprocess, preprocess_from_dict
+from regnet.system.errors import CardError, ProtocolError, SpecError, UnknownModelError
 
 Layout = Literal["pycls", "torchvision", "timm", "transformers", "ir"]
 
@@ -161,12 +161,11 @@ class Recipe:
 class Card:
     """One published set of weights.
 
-    `spec` is a network's name in `regnet.spec`, or where it has none the network itself (in TOML a
-    table of its parameters), `labels` "imagenet-1k" or "in the model",
-    `channels` the order the file's weights expect; `preprocess` the protocol to classify with,
-    always BGR, as weights are flipped to BGR on load. Either `file` says what to download or
-    `bundled` names a model inside the package. The first of `accuracies` is the headline.
-    Raises `CardError`.
+    `spec` is a network's name in `regnet.network.spec`, or where it has none the network itself (in
+    TOML a table of its parameters), `labels` "imagenet-1k" or "in the model", `channels` the order
+    the file's weights expect; `preprocess` the protocol to classify with, always BGR, as weights
+    are flipped to BGR on load. Either `file` says what to download or `bundled` names a model
+    inside the package. The first of `accuracies` is the headline. Raises `CardError`.
     """
 
     name: str

@@ -12,18 +12,18 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 from typing import BinaryIO
 
-from regnet.addresses import without_secrets
-from regnet.cache import cache_dir as default_cache_dir
-from regnet.errors import (
+from regnet.system.addresses import without_secrets
+from regnet.system.cache import cache_dir as default_cache_dir
+from regnet.system.errors import (
     DownloadError,
     IntegrityError,
     LicenceError,
     OfflineError,
     WeightsError,
 )
-from regnet.files import new_folder_beside
-from regnet.http import Lines
-from regnet.retry import FinalError
+from regnet.system.files import new_folder_beside
+from regnet.system.http import Lines
+from regnet.system.retry import FinalError
 from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import bundled_path
 from regnet.zoo.events import OnEvent, Reporter, ignore

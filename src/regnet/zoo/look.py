@@ -4,7 +4,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from regnet.checkpoints.file_kind import checked_kind
-from regnet.errors import WeightsError
+from regnet.system.errors import WeightsError
 from regnet.zoo.card import Card
 
 

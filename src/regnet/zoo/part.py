@@ -7,7 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from regnet.files import write_all
+from regnet.system.files import write_all
 from regnet.zoo.record import Digests, Hasher, clear_way, hash_file, read_json, write_json
 
 

@@ -12,9 +12,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from regnet.errors import DownloadError
-from regnet.files import write_whole
-from regnet.json_text import from_plain, is_a, json_bytes
+from regnet.system.errors import DownloadError
+from regnet.system.files import write_whole
+from regnet.system.json_text import from_plain, is_a, json_bytes
 from regnet.zoo.card import Card
 
 CHUNK = 1 << 20

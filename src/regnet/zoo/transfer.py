@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regnet.addresses import without_secrets
-from regnet.errors import DownloadError
-from regnet.http import (
+from regnet.system.addresses import without_secrets
+from regnet.system.errors import DownloadError
+from regnet.system.http import (
     Lines,
     Patience,
     check_status,
@@ -17,7 +17,7 @@ from regnet.http import (
     is_delimited,
     unsatisfied_total,
 )
-from regnet.retry import BrokenError, FinalError, Retry
+from regnet.system.retry import BrokenError, FinalError, Retry
 from regnet.zoo.events import Reporter
 from regnet.zoo.part import Origin, Part
 from regnet.zoo.record import Expected

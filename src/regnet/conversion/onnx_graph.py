@@ -1,0 +1,140 @@
+"""The converted network as one ONNX graph: raw pixels in, probabilities out.
+
+Both formats come from it: it is the .onnx file itself, and OpenVINO reads it for the IR. It is
+written from the spec, not traced from the torch modules, so comparing the two proves something.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.network.spec import Spec
+from regnet.pixels.protocol import Preprocess
+from regnet.system.errors import MissingExtraError
+
+try:
+    from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+except ImportError as exc:
+    raise MissingExtraError("converting a network", "torch") from exc
+
+if TYPE_CHECKING:
+    Weights = Mapping[str, NDArray[np.float32]]
+
+OPSET = 17
+INPUT, OUTPUT = "data", "prob"
+
+
+def onnx_graph(
+    spec: Spec, weights: "Weights", preprocess: Preprocess, *, half: bool = False
+) -> ModelProto:
+    """Return the graph `data` (N, 3, crop, crop), raw 0..255 -> `prob` (N, classes), rows sum to 1.
+
+    `weights` are those of `fold_batch_norm`'s network: a weight and a bias for each layer. `half`
+    stores weights in FP16 and computes in FP32; biases, mean and scale stay in FP32.
+    """
+    graph = _Graph(weights, half)
+    x = graph.normalise(INPUT, preprocess)
+    x = graph.relu(graph.conv(x, "stem.conv", stride=spec.stem_stride))
+    for number, stage in enumerate(spec.stages, start=1):
+        for block in range(1, stage.depth + 1):
+            groups = stage.inner_width // stage.group_width
+            x = graph.block(x, f"s{number}.b{block}", groups=groups, first=block == 1)
+    graph.head(x)
+    return graph.model(preprocess.crop, spec.classes)
+
+
+def with_logits(model: ModelProto) -> tuple[ModelProto, str]:
+    """Add the input of the final softmax to a model's outputs; return the model and its name.
+
+    Raises `ValueError` if the model does not end in a softmax.
+    """
+    last = next((node for node in model.graph.node if OUTPUT in node.output), None)
+    if last is None or last.op_type != "Softmax":
+        raise ValueError(f"{OUTPUT} does not come from a softmax")
+    name = str(last.input[0])
+    model.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, None))
+    return model, name
+
+
+class _Graph:
+    """A graph under construction; each method adds nodes and returns the name of their output."""
+
+    def __init__(self, weights: "Weights", half: bool) -> None:
+        self.weights = weights
+        self.half = half
+        self.nodes: list[NodeProto] = []
+        self.constants: list[TensorProto] = []
+
+    def node(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
+        return name
+
+    def constant(self, name: str, values: NDArray[Any]) -> str:
+        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
+        return name
+
+    def weight(self, name: str) -> str:
+        values = self.weights[name]
+        if not self.half:
+            return self.constant(name, values)
+        stored = self.constant(f"{name}.fp16", values.astype(np.float16))
+        return self.node("Cast", [stored], name, to=TensorProto.FLOAT)
+
+    def normalise(self, x: str, preprocess: Preprocess) -> str:
+        mean, scale = (
+            self.constant(name, np.array(values, np.float32).reshape(1, 3, 1, 1))
+            for name, values in (("pixel_mean", preprocess.mean), ("scale", preprocess.scale))
+        )
+        return self.node("Div", [self.node("Sub", [x, mean], "centred"), scale], "normalised")
+
+    def conv(self, x: str, name: str, *, stride: int = 1, groups: int = 1) -> str:
+        size = self.weights[f"{name}.weight"].shape[-1]
+        inputs = [x, self.weight(f"{name}.weight")]
+        pads = [size // 2] * 4
+        y = self.node("Conv", inputs, f"{name}.conv", strides=[stride] * 2, pads=pads, group=groups)
+        bias = self.constant(f"{name}.bias", self.weights[f"{name}.bias"].reshape(1, -1, 1, 1))
+        return self.node("Add", [y, bias], name)
+
+    def relu(self, x: str) -> str:
+        return self.node("Relu", [x], f"{x}.relu")
+
+    def block(self, x: str, name: str, *, groups: int, first: bool) -> str:
+        stride = 2 if first else 1
+        shortcut = self.conv(x, f"{name}.proj", stride=stride) if first else x
+        y = self.relu(self.conv(x, f"{name}.f.a"))
+        y = self.relu(self.conv(y, f"{name}.f.b", stride=stride, groups=groups))
+        if f"{name}.f.se.f_ex.0.weight" in self.weights:
+            y = self.squeeze_excite(y, f"{name}.f.se")
+        y = self.conv(y, f"{name}.f.c")
+        return self.relu(self.node("Add", [shortcut, y], f"{name}.sum"))
+
+    def squeeze_excite(self, x: str, name: str) -> str:
+        mean = self.mean(x, f"{name}.mean", keepdims=1)
+        squeezed = self.relu(self.conv(mean, f"{name}.f_ex.0"))
+        gate = self.node("Sigmoid", [self.conv(squeezed, f"{name}.f_ex.2")], f"{name}.gate")
+        return self.node("Mul", [x, gate], name)
+
+    def mean(self, x: str, name: str, *, keepdims: int) -> str:
+        return self.node("ReduceMean", [x], name, axes=[2, 3], keepdims=keepdims)
+
+    def head(self, x: str) -> str:
+        product = self.node("MatMul", [self.mean(x, "head.mean", keepdims=0), self.fc()], "head.fc")
+        bias = self.constant("head.fc.bias", self.weights["head.fc.bias"])
+        logits = self.node("Add", [product, bias], "logits")
+        return self.node("Softmax", [logits], OUTPUT, axis=1)
+
+    def fc(self) -> str:
+        weight = self.weight("head.fc.weight")
+        return self.node("Transpose", [weight], "head.fc.weight.t", perm=[1, 0])
+
+    def model(self, size: int, classes: int) -> ModelProto:
+        data = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, size, size])
+        prob = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", classes])
+        graph = helper.make_graph(self.nodes, "regnet", [data], [prob], self.constants)
+        # IR version 8 is the one of opset 17, which every ONNX Runtime since 1.12 reads.
+        opset = helper.make_opsetid("", OPSET)
+        return helper.make_model(
+            graph, opset_imports=[opset], ir_version=8, producer_name="regnet-vision"
+        )

@@ -1,0 +1,72 @@
+"""The pixels that a graph computes of whole images, compared with the protocol's own."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.conversion.graph_preprocess import PIXELS
+from regnet.ir.records import PixelBound
+from regnet.pixels.preprocess import crop_pixels
+from regnet.pixels.protocol import Preprocess
+from regnet.system.errors import ConversionError
+from regnet.system.runtime import core, ov
+
+Images = Sequence[NDArray[np.uint8]]
+
+MIN_IDENTICAL = 0.9999
+MAX_LEVELS = 1
+
+
+def pixel_bound(model: ov.Model, preprocess: Preprocess, photos: Images) -> PixelBound:
+    """Return how the pixels inside a model with embedded preprocessing differ from the protocol's.
+
+    Measured in float32 on photos, uint8 (H, W, 3), RGB, and on `odd_images`. Raises
+    `ConversionError` where under 99.99 % are identical or any is more than 1 level apart.
+    """
+    images = [*photos, *odd_images(preprocess)]
+    equal = total = levels = 0
+    for image, (found, *_) in zip(images, run_whole(model, images), strict=True):
+        wanted = crop_pixels(image, preprocess).transpose(2, 0, 1)
+        apart = np.abs(found - wanted)
+        equal += int((apart == 0).sum())
+        total += apart.size
+        levels = max(levels, int(apart.max()))
+    bound = PixelBound(identical=equal / total, levels=levels, photos=len(images))
+    if bound.identical < MIN_IDENTICAL or levels > MAX_LEVELS:
+        raise ConversionError(
+            f"the graph's pixels differ from the protocol's: {bound.identical:.4%} are identical "
+            f"and some are {levels} levels apart, where {MIN_IDENTICAL:.2%} and {MAX_LEVELS} are "
+            "promised; nothing was written"
+        )
+    return bound
+
+
+def run_whole(model: ov.Model, images: Images) -> Iterator[list[NDArray[np.float32]]]:
+    """Yield the pixels (3, crop, crop) and each output (classes) for each image, in float32."""
+    model = model.clone()
+    outputs = range(len(model.outputs))
+    model.add_outputs(PIXELS)
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for image in images:
+        found = compiled(image[None])
+        yield [found[PIXELS][0].copy(), *(found[place][0].copy() for place in outputs)]
+
+
+def odd_images(preprocess: Preprocess) -> list[NDArray[np.uint8]]:
+    """Return images of noise in shapes that are hard to resize right, always the same ones."""
+    short = preprocess.resize
+    sizes = [
+        (1, 1),
+        (1, 300),
+        (300, 1),
+        (short, short),
+        (short, short + 77),
+        (short // 2 + 1, short // 3 + 1),
+        (short + 1, short),
+        (2 * short + 90, short + 20),  # vertical first
+        (short + 20, 3 * short),
+        (375, 500),
+    ]
+    noise = np.random.default_rng(0)
+    return [noise.integers(0, 256, (*size, 3), np.uint8) for size in sizes]

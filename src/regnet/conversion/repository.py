@@ -1,0 +1,187 @@
+"""Model repositories: folders that OpenVINO Model Server and Triton load as they are.
+
+    REPOSITORY/NAME/config.pbtxt   Triton reads it
+                    labels.txt     a class a line, in Triton's classification results
+                    1/model.xml    a version; both servers take the highest
+                      model.bin
+
+Both servers want a folder a model with a numbered folder a version. OpenVINO Model Server takes any
+.xml there is in it; Triton's OpenVINO backend wants `model.xml`, and config.pbtxt.
+Sources: https://docs.openvino.ai/2025/model-server/ovms_docs_models_repository.html,
+https://github.com/triton-inference-server/openvino_backend, its README and src/openvino.cc.
+"""
+
+import filecmp
+import re
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from regnet.checkpoints.model_files import is_model_folder
+from regnet.conversion.store import CHECKPOINT_SUFFIXES
+from regnet.ir.graph import graph_metadata, read_graph
+from regnet.network.labels import Labels
+from regnet.system.errors import ModelError, OutputError
+from regnet.system.files import new_folder_beside
+from regnet.system.json_text import json_text
+from regnet.system.runtime import ov
+from regnet.zoo.catalogue import bundled_path, card_by_name
+
+CONFIG: Final = "config.pbtxt"
+LABELS: Final = "labels.txt"
+
+_FILES: Final = ("model.bin", "model.xml")
+_TYPES: Final = {"f32": "TYPE_FP32", "u8": "TYPE_UINT8"}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A model in a repository: its folder, whose name is the model's, and the version in it.
+
+    `files` are all of them relative to the folder; `new` is False where the same was there.
+    `assumed` is the model's.
+    """
+
+    folder: Path
+    version: int
+    files: tuple[str, ...]
+    new: bool
+    assumed: tuple[str, ...] = ()
+
+
+def converted_file(model: str) -> Path | None:
+    """Return the IR that a name stands for without any conversion; None where it needs one."""
+    path = Path(model)
+    if path.suffix == ".xml":
+        return path
+    if path.suffix in CHECKPOINT_SUFFIXES or path.is_file() or is_model_folder(path):
+        return None
+    card = card_by_name(model)
+    return None if card.bundled is None else bundled_path(card)
+
+
+def add_to_repository(path: Path, repository: Path, *, name: str | None = None) -> Entry:
+    """Add an IR from `regnet convert` to a repository under a name, that of its file if None.
+
+    Where the model is there already this is its next version, unless the newest one is the same.
+    Everything appears whole or not at all. Raises `ModelError` where the file is no such IR,
+    `OutputError` where the name belongs to a model with other tensors or classes, or the
+    repository cannot be written to.
+    """
+    graph = read_graph(path)
+    metadata = graph_metadata(graph, source=str(path))
+    plain = _plain(name or path.stem)
+    texts = {CONFIG: config_text(graph, plain), LABELS: labels_text(metadata.labels)}
+    folder = repository / plain
+    try:
+        return replace(_add(path, folder, texts), assumed=metadata.assumed)
+    except OSError as exc:
+        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+
+
+def _add(path: Path, folder: Path, texts: dict[str, str]) -> Entry:
+    newest = max(_versions(folder), default=0)
+    if newest and _same(path, folder / str(newest)):
+        _require_same(folder, texts)
+        return _entry(folder, newest, new=False)
+    with new_folder_beside(folder) as scratch:
+        version = scratch / str(newest + 1)
+        version.mkdir()
+        for source, target in zip(_sources(path), _FILES, strict=True):
+            shutil.copyfile(source, version / target)
+        if folder.is_dir() and any(folder.iterdir()):
+            _require_same(folder, texts)
+            version.replace(folder / version.name)
+        else:
+            whole = scratch / "whole"
+            whole.mkdir()
+            for name, text in texts.items():
+                (whole / name).write_text(text, "utf-8", newline="\n")
+            version.replace(whole / version.name)
+            whole.replace(folder)
+    return _entry(folder, newest + 1, new=True)
+
+
+def _sources(path: Path) -> tuple[Path, Path]:
+    return path.with_suffix(".bin"), path
+
+
+def _versions(folder: Path) -> list[int]:
+    """Return the numbers of the versions in a model's folder."""
+    if not folder.is_dir():
+        return []
+    return [int(p.name) for p in folder.iterdir() if re.fullmatch(r"[1-9][0-9]*", p.name)]
+
+
+def _same(path: Path, version: Path) -> bool:
+    """Tell whether a version is this IR, byte by byte."""
+    return all(
+        (version / name).is_file() and filecmp.cmp(source, version / name, shallow=False)
+        for source, name in zip(_sources(path), _FILES, strict=True)
+    )
+
+
+def _require_same(folder: Path, texts: dict[str, str]) -> None:
+    """Refuse a folder of another model: what it says of its tensors holds for all its versions."""
+    for name, text in texts.items():
+        try:
+            there = (folder / name).read_text("utf-8")
+        except (OSError, UnicodeDecodeError):
+            there = ""
+        if there != text:
+            raise OutputError(
+                f"{folder}: holds another model, or one that was changed: its {name} is not this "
+                "one's; choose another name with --name, or remove it"
+            )
+
+
+def _entry(folder: Path, version: int, *, new: bool) -> Entry:
+    files = (CONFIG, LABELS, *(f"{version}/{name}" for name in _FILES))
+    return Entry(folder, version, files, new)
+
+
+def _plain(name: str) -> str:
+    """Return a name that is one for files, addresses and config.pbtxt."""
+    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "model"
+
+
+def labels_text(labels: Labels) -> str:
+    """Return the file of a class a line, by index."""
+    return "".join(f"{' '.join(label.name.split())}\n" for label in labels)
+
+
+def config_text(graph: ov.Model, name: str) -> str:
+    """Return Triton's description of a graph: names, types and shapes are the graph's own.
+
+    A bundled model's file also takes whole photos; the description says crops, as of others.
+
+    The batch is a dimension like any other (`max_batch_size` 0), so that requests of any size go
+    in as they are: where Triton knows of batches, its OpenVINO backend fills each up to the largest
+    or refuses it. The backend runs on CPUs only, so it says that too.
+    """
+    return "\n".join(
+        [
+            f"name: {json_text(name)}",
+            'backend: "openvino"',
+            "max_batch_size: 0",
+            *_tensor("input", graph.input(0)),
+            *_tensor("output", graph.output(0), f"label_filename: {json_text(LABELS)}"),
+            "instance_group [ { count: 1 kind: KIND_CPU } ]",
+            "",
+        ]
+    )
+
+
+def _tensor(role: str, port: Any, *more: str) -> list[str]:
+    kind = port.element_type.to_string()
+    if kind not in _TYPES:
+        raise ModelError(f"{role} {port.any_name} is {kind}; f32 or u8 is wanted")
+    dims = ", ".join(str(-1 if d.is_dynamic else d.get_length()) for d in port.partial_shape)
+    fields = (
+        f"name: {json_text(port.any_name)}",
+        f"data_type: {_TYPES[kind]}",
+        f"dims: [ {dims} ]",
+        *more,
+    )
+    return [f"{role} [", "  {", *(f"    {field}" for field in fields), "  }", "]"]

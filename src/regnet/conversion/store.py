@@ -1,0 +1,232 @@
+"""From the name of a model to its IR on disk: downloaded once, converted once, kept by content."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from importlib.util import find_spec
+from pathlib import Path
+
+from regnet.checkpoints.model_files import is_model_folder, model_files
+from regnet.conversion.values import Conversion, InferencePrecision, Request, read_conversion
+from regnet.system.cache import cache_dir
+from regnet.system.errors import ConversionError, MissingExtraError, UnknownModelError
+from regnet.system.files import sha384_of
+from regnet.system.notices import RegNetWarning, give
+from regnet.system.version import TOOL_VERSION
+from regnet.zoo.card import Card
+from regnet.zoo.catalogue import bundled_path, card_by_name, card_names
+from regnet.zoo.events import OnEvent, ignore
+from regnet.zoo.record import SeenHashes, read_record
+
+CONVERTED_SUFFIXES = (".xml", ".onnx")
+CHECKPOINT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".pkl")
+
+
+def _silent(message: str) -> None:
+    """Say nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Library:
+    """The models on this machine: finds, downloads and converts what a name stands for.
+
+    `folder` is the cache, `mirrors` are base URLs tried first, `entry` chooses among the networks
+    in checkpoint files. `say` hears what is going on, `on_event` the progress of a download.
+    """
+
+    folder: Path = field(default_factory=cache_dir)
+    offline: bool = False
+    mirrors: Sequence[str] = ()
+    entry: str | None = None
+    say: Callable[[str], None] = _silent
+    on_event: OnEvent = ignore
+
+    @property
+    def compiled(self) -> Path | None:
+        """Folder of OpenVINO's compiled models; None where it cannot be written to."""
+        folder = self.folder / "compiled"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            return None
+        return folder if os.access(folder, os.W_OK) else None
+
+    def ir(self, model: str | Path, *, precision: InferencePrecision = "f32") -> Path:
+        """Return the .xml of a model: a card's name, `bundled`, an IR or a checkpoint file.
+
+        Downloads and converts where that was not done before. For `int8` it is the IR itself or
+        the INT8 one beside it. Raises `UnknownModelError`, `DownloadError`, `WeightsError`,
+        `ConversionError`.
+        """
+        self.note_entry(model)
+        return self._int8(model) if precision == "int8" else self._ir(model)
+
+    def note_entry(self, model: str | Path) -> None:
+        """Warn where an `entry` was given that a model, which is no checkpoint, has no use for."""
+        checkpoint = _names_a_file(model) and Path(model).suffix not in CONVERTED_SUFFIXES
+        if self.entry is not None and not checkpoint:
+            text = f"{model}: is no checkpoint with networks to choose from: --entry is not used"
+            give(RegNetWarning, text)
+
+    def _int8(self, model: str | Path) -> Path:
+        """Return the INT8 model of an IR or of `bundled`: nothing is quantized on the way."""
+        if _names_a_file(model) and Path(model).suffix == ".xml":
+            path = Path(model)
+        elif not _names_a_file(model) and (card := card_by_name(str(model))).bundled is not None:
+            path = bundled_path(card)
+        else:
+            raise UnknownModelError(
+                f"{model}: there is no INT8 model of it yet: make one with "
+                f"`regnet quantize {model} --calibration FOLDER`, and name the .xml it writes"
+            )
+        return int8_beside(path)
+
+    def _ir(self, model: str | Path) -> Path:
+        if Path(model).suffix == ".xml":
+            return Path(model)
+        if _names_a_file(model):
+            return self.convert(self.request(model)).path
+        card = card_by_name(str(model))
+        if card.bundled is not None:
+            return bundled_path(card)
+        return (self._converted_before(card) or self.convert(self.request(model))).path
+
+    def request(self, model: str | Path) -> Request:
+        """Return what to convert for a card's name (downloading it) or a checkpoint file."""
+        self.note_entry(model)
+        if _names_a_file(model):
+            path = _checkpoint(Path(model))
+            return Request(weights=path, card=_card_of_file(path), entry=self.entry)
+        card = card_by_name(str(model))
+        if card.bundled is not None:
+            raise UnknownModelError(
+                f"{card.name} is converted already: {bundled_path(card)}; "
+                "name a checkpoint or another card"
+            )
+        weights = self._weights(card)
+        record = read_record(weights)
+        return Request(weights=weights, card=card, sha384=record.sha384 if record else None)
+
+    def _weights(self, card: Card) -> Path:
+        """Return a card's verified weights file, downloaded if need be."""
+        from regnet.zoo.download import cached_file, download
+
+        if cached_file(card, cache_dir=self.folder) is None and find_spec("torch") is None:
+            raise MissingExtraError(f"converting {card.name}, before it is downloaded,", "torch")
+        return download(
+            card,
+            cache_dir=self.folder,
+            mirrors=self.mirrors,
+            offline=self.offline,
+            on_event=self.on_event,
+        )
+
+    def _converted_before(self, card: Card) -> Conversion | None:
+        """Return a card's conversion if it is here, even where its weights are not any more."""
+        known = SeenHashes(self.folder / "weights").expected(card).sha384
+        if known is None:
+            return None
+        return read_conversion(
+            self._entry(Request(weights=Path(card.name), sha384=known, card=card))
+        )
+
+    def _entry(self, request: Request) -> Path:
+        return self.folder / "converted" / f"{request.model_name}-{_key(request)}"
+
+    def convert(self, request: Request) -> Conversion:
+        """Return the converted model, from the cache where the same was converted before."""
+        entry = self._entry(request)
+        if found := read_conversion(entry):
+            return found
+        from filelock import FileLock
+
+        try:
+            entry.parent.mkdir(parents=True, exist_ok=True)
+            with FileLock(entry.with_name(f"{entry.name}.lock")):
+                return read_conversion(entry) or self._convert_into(entry, request)
+        except OSError as exc:
+            raise ConversionError(
+                f"cannot write to the cache {entry.parent}: {exc.strerror or exc}; choose another "
+                "folder with --cache-dir or REGNET_CACHE"
+            ) from exc
+
+    def _convert_into(self, entry: Path, request: Request) -> Conversion:
+        try:
+            from regnet.conversion.convert import convert
+        except MissingExtraError as exc:
+            what = f"converting {request.weights.name} (once; classifying then needs no extra)"
+            raise MissingExtraError(what, exc.extra) from exc
+        self.say(f"{request.model_name}: converting {request.weights}")
+        return convert(request, entry)
+
+
+def int8_beside(path: Path) -> Path:
+    """Return the INT8 IR that belongs to an IR: itself, or `<name>-int8.xml` beside it.
+
+    Raises `UnknownModelError` where there is none.
+    """
+    stem = path.stem.removesuffix("-fp16").removesuffix("-int8")
+    found = path if path.stem.endswith("-int8") else path.with_name(f"{stem}-int8.xml")
+    if not found.is_file():
+        raise UnknownModelError(
+            f"{path}: no INT8 model beside it ({found.name}): make one with "
+            f"`regnet quantize {path} --calibration FOLDER`"
+        )
+    return found
+
+
+def _names_a_file(model: str | Path) -> bool:
+    """Tell whether a model is a path; a folder of a card's name is one if it holds a model."""
+    path = Path(model)
+    exists = os.path.exists(path)  # False, not an error, if the name is too long
+    if exists and path.is_dir():
+        return is_model_folder(path) or not _is_a_card(str(model))
+    return path.suffix in (*CHECKPOINT_SUFFIXES, *CONVERTED_SUFFIXES) or exists
+
+
+def _is_a_card(name: str) -> bool:
+    try:
+        return bool(card_by_name(name))
+    except UnknownModelError:
+        return False
+
+
+def _checkpoint(path: Path) -> Path:
+    """Return the path of a checkpoint; say what it is where it is none."""
+    if not path.exists():
+        raise UnknownModelError(f"{path}: no such file")
+    if path.suffix in CONVERTED_SUFFIXES:
+        raise UnknownModelError(f"{path}: is a converted model; a checkpoint is wanted here")
+    if not path.is_file() and not is_model_folder(path):
+        raise UnknownModelError(
+            f"{path}: is not a file, nor a folder with the config.json of a model; name a "
+            "checkpoint, a folder of Hugging Face's, or a card"
+        )
+    return path
+
+
+def _key(request: Request) -> str:
+    """Return a short hash of all that a conversion depends on, the weights' content above all."""
+    parts = {
+        **request.key_parts(),
+        "weights": request.sha384 or model_files(request.weights).digest,
+        "version": TOOL_VERSION,
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _card_of_file(path: Path) -> Card | None:
+    """Return the card whose published weights this file is, by its name and hash, if any."""
+    for name in card_names():
+        card = card_by_name(name)
+        if card.file is None or card.file.name != path.name:
+            continue
+        if card.file.sha384 is not None:
+            return card if sha384_of(path) == card.file.sha384 else None
+        if card.file.sha256_prefix is not None:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+            return card if digest.startswith(card.file.sha256_prefix) else None
+    return None

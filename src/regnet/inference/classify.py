@@ -1,0 +1,241 @@
+"""Images to predictions: decoding and inference side by side, results in input order."""
+
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from functools import cached_property, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.conversion.values import InferencePrecision
+from regnet.data.sources import Item, Video, iter_items
+from regnet.data.video_names import is_live, require_extra
+from regnet.inference.result import Prediction, Wanted
+from regnet.inference.row_prediction import Answer
+from regnet.ir.assumptions import warn_assumed
+from regnet.ir.engine import Engine, read_model
+from regnet.ir.metadata import ModelMetadata
+from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
+from regnet.pixels.preprocess import ImageLike
+from regnet.system.errors import ImageError, ModelError
+from regnet.system.notices import about
+from regnet.system.parallel import BATCH_SIZE, cores, in_order
+from regnet.video.sampling import Sampling, Smoothing
+
+if TYPE_CHECKING:
+    from regnet.video.frames import Frame
+
+
+class Classifier:
+    """A converted model that names what is in images. Thread-safe.
+
+    `path` is the .xml of an IR from `regnet convert`; `precision` what it computes in: "f32" is
+    exact, "bf16" faster where the CPU has it. `compiled_cache` is a folder that makes later
+    starts faster. With `offline` images at addresses are errors. `name` is what warnings call the
+    model, None its file. `limits` are those of decoding one image. Raises `ModelError`.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        precision: InferencePrecision = "f32",
+        compiled_cache: Path | None = None,
+        offline: bool = False,
+        name: str | None = None,
+        limits: DecodeLimits = DECODE_LIMITS,
+    ) -> None:
+        self._model = read_model(path)
+        warn_assumed(name or path, self.metadata)
+        self._offline, self._limits = offline, limits
+        self._precision = precision
+        self._compiled_cache = compiled_cache
+
+    @cached_property
+    def _one_at_a_time(self) -> Engine:
+        """The engine that gives a single image all cores."""
+        return self._engine(streams=1)
+
+    @cached_property
+    def _side_by_side(self) -> Engine:
+        """The engine for many images: one on each core wastes none on waiting for the others."""
+        return self._engine(streams=cores())
+
+    def _engine(self, streams: int) -> Engine:
+        return Engine(
+            self._model,
+            precision=self._precision,
+            streams=streams,
+            compiled_cache=self._compiled_cache,
+            limits=self._limits,
+        )
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """The model's name, spec, protocol, labels and provenance."""
+        return self._model.metadata
+
+    @overload
+    def classify(
+        self, images: ImageLike, *, top_k: int = 5, sets: bool = False, unknown: bool = False
+    ) -> Prediction: ...
+    @overload
+    def classify(
+        self, images: list[ImageLike], *, top_k: int = 5, sets: bool = False, unknown: bool = False
+    ) -> list[Prediction]: ...
+    def classify(
+        self,
+        images: ImageLike | list[ImageLike],
+        *,
+        top_k: int = 5,
+        sets: bool = False,
+        unknown: bool = False,
+    ) -> Prediction | list[Prediction]:
+        """Return the prediction of one image, or of each in a list.
+
+        An image is a path, encoded bytes, a uint8 array (H, W, 3) in RGB or (H, W) grey, or a PIL
+        image. One that cannot be read gives a prediction with `error` set. `sets` and `unknown`
+        fill the fields of these names; raises `ModelError` unless the model is calibrated.
+        """
+        wanted = Wanted(top_k, sets, unknown)
+        if isinstance(images, list):
+            jobs = [self._job(image, number) for number, image in enumerate(images)]
+            return list(self._stream(jobs, wanted, BATCH_SIZE))
+        return next(self._stream([self._job(images, 0)], wanted, BATCH_SIZE))
+
+    def stream(
+        self,
+        sources: str | Path | Iterable[str | Path],
+        *,
+        top_k: int = 5,
+        sets: bool = False,
+        unknown: bool = False,
+        batch_size: int = BATCH_SIZE,
+        every: float = 1.0,
+        smooth: float = 0.0,
+        realtime: bool | None = None,
+    ) -> Iterator[Prediction]:
+        """Return the predictions of all images in the sources, in their order, one by one.
+
+        Sources are those of `regnet classify`: files, folders, globs, URLs, archives, `-`, and
+        videos and cameras, of which `every`, `smooth` and `realtime` say what `Sampling` has of
+        them. Memory does not grow with their number. At most `batch_size` images are inferred in
+        one call. The other options, and the error of a model that is not calibrated, are those of
+        `classify`; raises `MissingExtraError` where a video comes and its extra is not there.
+        """
+        if isinstance(sources, str | Path):
+            sources = [sources]
+        sampling = Sampling(every=every, smooth=smooth, realtime=realtime)
+        wanted = Wanted(top_k, sets, unknown)
+        self.require_possible(wanted, batch_size)
+        return self._items(iter_items(sources, offline=self._offline), wanted, batch_size, sampling)
+
+    def _items(
+        self, items: Iterable[Item], wanted: Wanted, batch_size: int, sampling: Sampling
+    ) -> Iterator[Prediction]:
+        """Yield the predictions of runs of photos and of the videos between them."""
+        for is_video, run in itertools.groupby(items, lambda item: isinstance(item, Video)):
+            if is_video:
+                for video in cast(Iterator[Video], run):
+                    yield from self._frames(video, wanted, sampling)
+            else:
+                jobs = ((item.source, item.read) for item in run)
+                yield from self._predictions(jobs, wanted, batch_size)
+
+    def _frames(self, video: Video, wanted: Wanted, sampling: Sampling) -> Iterator[Prediction]:
+        """Yield the predictions of a video's frames, smoothed."""
+        answer = Answer(self.metadata, wanted)
+        smoothing = Smoothing(sampling.smooth)
+        for time, row in self._frame_rows(video, sampling):
+            if isinstance(row, str):
+                yield answer.error(video.source, row, time)
+            else:
+                yield answer.prediction(video.source, smoothing(row, time or 0), time)
+
+    def _frame_rows(self, video: Video, sampling: Sampling) -> "Iterator[FrameRow]":
+        require_extra()
+        from regnet.video.frames import frames
+
+        found = frames(video.address, sampling)
+        if sampling.newest_only(live=is_live(video.address)):  # each frame before the next is taken
+            return (_frame_row(self._one_at_a_time, frame) for frame in found)
+        engine = self._side_by_side
+        return in_order(
+            found,
+            lambda batch: [_frame_row(engine, frame) for frame in batch],
+            workers=engine.streams,
+            batch_size=1,  # decoded frames are large, and batches would come late
+        )
+
+    def _job(self, image: ImageLike, number: int) -> "Job":
+        """Return an image given in Python with a name for it."""
+        if isinstance(image, str) and image.startswith(("http://", "https://")):
+            item = next(iter_items([image], offline=self._offline))
+            return item.source, item.read
+        source = str(image) if isinstance(image, str | Path) else f"image {number}"
+        return source, lambda: image
+
+    def _stream(
+        self, jobs: "Iterable[Job]", wanted: Wanted, batch_size: int
+    ) -> Iterator[Prediction]:
+        self.require_possible(wanted, batch_size)
+        return self._predictions(iter(jobs), wanted, batch_size)
+
+    def require_possible(self, wanted: Wanted, batch_size: int) -> None:
+        """Raise `ModelError` or `ValueError` where this cannot be had of the model."""
+        if wanted.top_k < 1 or batch_size < 1:
+            raise ValueError(f"top_k={wanted.top_k} and batch_size={batch_size} must be at least 1")
+        if wanted.calibrated and self.metadata.calibration is None:
+            raise ModelError(
+                f"{self._model.path}: is not calibrated, so no set is known to hold the truth; run "
+                "`regnet calibrate MODEL DATASET` once and name the .xml that it writes"
+            )
+
+    def _predictions(
+        self, jobs: "Iterator[Job]", wanted: Wanted, batch_size: int
+    ) -> Iterator[Prediction]:
+        first = list(itertools.islice(jobs, 2))
+        if len(first) == 1:
+            yield from predict(self._one_at_a_time, first, wanted=wanted)
+        elif first:
+            engine = self._side_by_side
+            work = partial(predict, engine, wanted=wanted)
+            if self.metadata.preprocessing == "graph":
+                batch_size = 1  # whole photos are large
+            yield from in_order(
+                itertools.chain(first, jobs), work, workers=engine.streams, batch_size=batch_size
+            )
+
+
+Job = tuple[str, Callable[[], ImageLike]]
+FrameRow = tuple[float | None, NDArray[np.float32] | str]
+
+
+def predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Prediction]:
+    """Return the predictions of a batch; images that cannot be read have their error."""
+    pixels: list[NDArray[Any]] = []
+    errors: list[str | None] = []
+    for source, read in jobs:
+        try:
+            with about(source):
+                pixels.append(engine.pixels(read()))
+            errors.append(None)
+        except ImageError as exc:
+            errors.append(str(exc))
+    rows = iter(engine.infer(pixels) if pixels else ())
+    answer = Answer(engine.metadata, wanted)
+    return [
+        answer.error(source, error) if error is not None else answer.prediction(source, next(rows))
+        for (source, _), error in zip(jobs, errors, strict=True)
+    ]
+
+
+def _frame_row(engine: Engine, frame: "Frame") -> FrameRow:
+    """Return the time of a frame, and its probabilities (classes,) or why there are none."""
+    try:
+        pixels = engine.pixels(frame.read())
+    except ImageError as exc:
+        return frame.timestamp, str(exc)
+    return frame.timestamp, engine.infer([pixels])[0]

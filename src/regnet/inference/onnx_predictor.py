@@ -1,0 +1,56 @@
+"""ONNX files from `regnet convert`, run by ONNX Runtime."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+from numpy.typing import NDArray
+
+from regnet.conversion.onnx_graph import INPUT, OUTPUT, with_logits
+from regnet.ir.engine import Batch, Outputs, require_probabilities, with_protocol
+from regnet.ir.graph import require_finite
+from regnet.ir.metadata import metadata_from_strings
+from regnet.pixels.preprocess import ImageLike, crop_pixels
+from regnet.system.errors import ModelError
+
+
+class OnnxPredictor:
+    """An ONNX model on the CPU, in FP32.
+
+    Raises `ModelError` if regnet did not write it, or its weights hold NaN or infinity.
+    """
+
+    def __init__(self, path: Path, *, protocol: str | None = None) -> None:
+        if not path.is_file():
+            raise ModelError(f"{path}: no such file")
+        try:
+            model, self._logits = with_logits(onnx.load(path))
+            self._session = onnxruntime.InferenceSession(
+                model.SerializeToString(), providers=["CPUExecutionProvider"]
+            )
+        except Exception as exc:  # protobuf's and the runtime's errors share no base
+            raise ModelError(f"{path}: not a model that ONNX Runtime can run ({exc})") from exc
+        require_finite(_weights(model), source=str(path))
+        values = self._session.get_modelmeta().custom_metadata_map
+        metadata = metadata_from_strings(values, source=str(path))
+        self.metadata = metadata if protocol is None else with_protocol(metadata, protocol)
+
+    def pixels(self, image: ImageLike) -> NDArray[Any]:
+        """Return the crop (crop, crop, 3) of one image; raises `ImageError`."""
+        return crop_pixels(image, self.metadata.preprocess)
+
+    def outputs(self, pixels: Batch) -> Outputs:
+        """Return logits and probabilities (N, classes) of crops (N, crop, crop, 3)."""
+        batch = np.ascontiguousarray(np.asarray(pixels).transpose(0, 3, 1, 2), np.float32)
+        logits, probabilities = self._session.run([self._logits, OUTPUT], {INPUT: batch})
+        require_probabilities(probabilities, self.metadata.name, "its weights are damaged")
+        return Outputs(logits, probabilities)
+
+
+def _weights(model: onnx.ModelProto) -> Iterator[tuple[str, NDArray[Any]]]:
+    for tensor in model.graph.initializer:
+        if tensor.data_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16):
+            yield tensor.name, onnx.numpy_helper.to_array(tensor)

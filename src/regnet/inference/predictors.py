@@ -1,0 +1,135 @@
+"""Models behind one face, whatever runs them: pixels in, logits and probabilities out."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
+
+from numpy.typing import NDArray
+
+from regnet.conversion.store import Library
+from regnet.conversion.values import InferencePrecision
+from regnet.ir.metadata import ModelMetadata
+from regnet.pixels.protocol import PROTOCOLS
+from regnet.system.errors import MissingExtraError, UnknownModelError
+from regnet.system.parallel import cores
+
+if TYPE_CHECKING:
+    from regnet.ir.engine import Batch, Outputs
+    from regnet.pixels.preprocess import ImageLike
+
+EngineName = Literal["ir", "onnx", "torch"]
+
+
+class Predictor(Protocol):
+    """A model ready to run. Threads may call it at once."""
+
+    @property
+    def metadata(self) -> ModelMetadata:
+        """Its description; `preprocess` is the protocol that it is run with."""
+
+    def pixels(self, image: "ImageLike") -> NDArray[Any]:
+        """Return what the model takes of one image; raises `ImageError`."""
+
+    def outputs(self, pixels: "Batch") -> "Outputs":
+        """Return logits and probabilities (N, classes) of N images' `pixels`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """A model and how to run it: by which engine, in which precision, with which protocol.
+
+    `engine` None is ONNX Runtime for .onnx files, else OpenVINO; `protocol` None is the model's.
+    """
+
+    model: str
+    engine: EngineName | None = None
+    precision: InferencePrecision = "f32"
+    protocol: str | None = None
+
+    @property
+    def runs_on(self) -> EngineName:
+        """The engine, chosen by the model where none was named."""
+        return self.engine or ("onnx" if Path(self.model).suffix == ".onnx" else "ir")
+
+    def __str__(self) -> str:
+        parts = (self.model, self.runs_on, self.precision, self.protocol)
+        return ":".join(part for part in parts if part)
+
+
+def parse_choice(text: str) -> Choice:
+    """Return what `MODEL[:engine][:precision][:protocol]` says, such as `bundled:bf16`.
+
+    The parts after the model come in any order. Raises `UnknownModelError` where one comes twice.
+    """
+    model, found = text, dict[str, Any]()
+    while ":" in model:
+        rest, _, part = model.rpartition(":")
+        kind = next((kind for kind, words in _PARTS.items() if part in words), None)
+        if kind is None or not rest:
+            break
+        if kind in found:
+            raise UnknownModelError(f"{text}: names two of {kind}; name one")
+        found[kind] = part
+        model = rest
+    return Choice(model=model, **found)
+
+
+_PARTS: dict[str, tuple[str, ...]] = {
+    "engine": get_args(EngineName),
+    "precision": get_args(InferencePrecision),
+    "protocol": tuple(PROTOCOLS),
+}
+
+
+def open_predictor(choice: Choice, *, library: Library) -> Predictor:
+    """Return the model ready to run, downloaded and converted where that was not done before.
+
+    Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`,
+    `ProtocolError`, and `MissingExtraError` where the engine is not installed.
+    """
+    opens = {"ir": _open_ir, "onnx": _open_onnx, "torch": _open_torch}
+    return opens[choice.runs_on](choice, library)
+
+
+def _open_ir(choice: Choice, library: Library) -> Predictor:
+    from regnet.ir.engine import Engine, read_model
+
+    path = library.ir(choice.model, precision=choice.precision)
+    model = read_model(path, protocol=choice.protocol, logits=True)
+    return Engine(
+        model, precision=choice.precision, streams=cores(), compiled_cache=library.compiled
+    )
+
+
+def _open_onnx(choice: Choice, library: Library) -> Predictor:
+    _require_precision(choice, "f32")
+    try:
+        from regnet.inference.onnx_predictor import OnnxPredictor
+    except ImportError as exc:
+        raise MissingExtraError("running ONNX models", "onnx") from exc
+
+    path = Path(choice.model)
+    if path.suffix == ".onnx":
+        library.note_entry(path)
+    else:
+        path = library.convert(replace(library.request(choice.model), format="onnx")).path
+    return OnnxPredictor(path, protocol=choice.protocol)
+
+
+def _open_torch(choice: Choice, library: Library) -> Predictor:
+    _require_precision(choice, "f32", "bf16")
+    try:
+        from regnet.inference.torch_predictor import TorchPredictor
+    except ImportError as exc:
+        raise MissingExtraError("running checkpoints with torch", "torch") from exc
+
+    request = library.request(choice.model)
+    return TorchPredictor(request, precision=choice.precision, protocol=choice.protocol)
+
+
+def _require_precision(choice: Choice, *allowed: str) -> None:
+    if choice.precision not in allowed:
+        raise UnknownModelError(
+            f"{choice}: the engine {choice.runs_on} runs {' and '.join(allowed)} only; "
+            f"{choice.precision} is for the engine ir"
+        )

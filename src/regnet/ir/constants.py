@@ -1,0 +1,81 @@
+"""Constants of OpenVINO graphs read and replaced, and statistics of what flows through layers."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.system.errors import ModelError
+from regnet.system.runtime import core, ov
+
+Crop = NDArray[Any]
+Reduction = Literal["mean", "max"]
+
+WEIGHTED: Final = ("Convolution", "GroupConvolution", "MatMul")
+"""Kinds of operations that have weights, as their second input."""
+
+_BATCH: Final = 8
+
+
+def ops_by_name(graph: ov.Model) -> dict[str, Any]:
+    """Return the operations of a graph by their names."""
+    return {op.get_friendly_name(): op for op in graph.get_ordered_ops()}
+
+
+def values(output: Any) -> NDArray[np.float32]:
+    """Return a constant's values in FP32; raises `ModelError` where it is none."""
+    node = output.get_node()
+    while node.get_type_name() == "Convert":
+        node = node.input_value(0).get_node()
+    if node.get_type_name() != "Constant":
+        raise ModelError(f"its graph computes {node.get_friendly_name()}; a constant is wanted")
+    found: NDArray[np.float32] = node.data.astype(np.float32)
+    return found
+
+
+def set_values(op: Any, place: int, array: NDArray[Any]) -> None:
+    """Make an input of an operation a constant; weights are in FP16 where that loses nothing."""
+    from openvino import opset13 as opset
+
+    whole = np.ascontiguousarray(array, np.float32)
+    with np.errstate(over="ignore"):
+        half = whole.astype(np.float16)
+    if op.get_type_name() in WEIGHTED and np.array_equal(half.astype(np.float32), whole):
+        constant = opset.convert(opset.constant(half), "f32")
+    else:
+        constant = opset.constant(whole)
+    op.input(place).replace_source_output(constant.output(0))
+
+
+def pixels_of(crops: Sequence[Crop]) -> NDArray[np.float32]:
+    """Return crops (H, W, 3) as the graph of an IR takes them, (N, 3, H, W)."""
+    return np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2), np.float32)
+
+
+def outputs_of(
+    graph: ov.Model, outputs: Sequence[Any], crops: Sequence[Crop], *, batch: int = _BATCH
+) -> Iterator[list[NDArray[np.float32]]]:
+    """Yield what these outputs of operations in the graph are, batch by batch of crops."""
+    part = ov.Model(list(outputs), graph.get_parameters())
+    options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
+    request = core.compile_model(part, "CPU", options).create_infer_request()
+    for start in range(0, len(crops), batch):
+        request.infer({0: pixels_of(crops[start : start + batch])})
+        yield [request.get_output_tensor(place).data for place in range(len(outputs))]
+
+
+def channel_statistics(
+    graph: ov.Model, names: Sequence[str], crops: Sequence[Crop], reduction: Reduction
+) -> list[NDArray[np.float64]]:
+    """Return the mean or maximum of each channel of these operations' outputs over the crops."""
+    from openvino import opset13 as opset
+
+    graph = graph.clone()
+    ops = ops_by_name(graph)
+    reduce = opset.reduce_mean if reduction == "mean" else opset.reduce_max
+    axes = np.array([2, 3])
+    outputs = [reduce(ops[name].output(0), axes, False).output(0) for name in names]
+    batches = [[rows.astype(np.float64) for rows in b] for b in outputs_of(graph, outputs, crops)]
+    joined = [np.concatenate(rows) for rows in zip(*batches, strict=True)]
+    return [rows.mean(axis=0) if reduction == "mean" else rows.max(axis=0) for rows in joined]

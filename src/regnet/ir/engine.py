@@ -1,0 +1,226 @@
+"""A converted model, ready to run: pixels in, probabilities out. Never imports torch."""
+
+import contextlib
+import queue
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from regnet.conversion.values import InferencePrecision
+from regnet.ir.assumptions import without
+from regnet.ir.graph import add_logits, graph_metadata, read_graph
+from regnet.ir.metadata import ModelMetadata
+from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
+from regnet.pixels.preprocess import ImageLike, crop_pixels, rgb_pixels
+from regnet.pixels.protocol import Preprocess, by_protocol
+from regnet.system.errors import ModelError, ProtocolError
+from regnet.system.runtime import core, ov
+
+Batch = NDArray[Any] | Sequence[NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class ConvertedModel:
+    """A converted model in memory, not yet compiled; its graph takes pixels (N, H, W, 3).
+
+    Its first output is the probabilities, its second, where it was asked for, the logits.
+    """
+
+    path: Path
+    graph: ov.Model
+    metadata: ModelMetadata
+
+
+def read_model(path: Path, *, protocol: str | None = None, logits: bool = False) -> ConvertedModel:
+    """Return the model in an IR from `regnet convert`.
+
+    `protocol` names another than the model's own, "omz" or "pycls"; `logits` adds them as a
+    second output. Raises `ModelError` where the file is none, or its graph is not what its
+    metadata promises, `ProtocolError` where the protocol contradicts what the graph itself does.
+    """
+    graph = read_graph(path)
+    metadata = graph_metadata(graph, source=str(path))
+    _require_contract(graph, metadata, path)
+    if protocol is not None:
+        metadata = with_protocol(metadata, protocol)
+    if logits:
+        add_logits(graph, source=str(path))
+    if metadata.preprocessing == "caller":
+        graph = _from_pixels(graph, metadata.preprocess)
+    return ConvertedModel(path, graph, metadata)
+
+
+def with_protocol(metadata: ModelMetadata, protocol: str) -> ModelMetadata:
+    """Return the metadata with a named protocol's rules, which are then not assumed.
+
+    Raises `ProtocolError`.
+    """
+    preprocess = by_protocol(metadata.preprocess, protocol)
+    own = metadata.preprocess
+    if metadata.preprocessing == "graph" and replace(preprocess, name=own.name) != own:
+        raise ProtocolError(
+            f"{metadata.name}: its graph makes the crop by {own.name}; "
+            f"{protocol} contradicts that: leave --protocol out, or convert it without "
+            "--preprocessing graph"
+        )
+    assumed = without(metadata.assumed, "protocol")
+    return replace(metadata, preprocess=preprocess, assumed=assumed)
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What a network says of images: `logits` and `probabilities`, both (N, classes)."""
+
+    logits: NDArray[np.float32]
+    probabilities: NDArray[np.float32]
+
+
+class Engine:
+    """A model compiled by OpenVINO for the CPU, behind one thread-safe function.
+
+    `streams` is how many calls of `infer` run side by side, each on its share of the cores;
+    1 gives one call all of them. `compiled_cache` is a folder for compiled models, which makes
+    later starts faster; None compiles anew. `limits` are those of decoding an image. Raises
+    `ModelError`.
+    """
+
+    def __init__(
+        self,
+        model: ConvertedModel,
+        *,
+        precision: InferencePrecision = "f32",
+        streams: int = 1,
+        compiled_cache: Path | None = None,
+        limits: DecodeLimits = DECODE_LIMITS,
+    ) -> None:
+        if precision not in get_args(InferencePrecision):
+            raise ModelError(f"precision {precision!r} is none of {get_args(InferencePrecision)}")
+        if precision == "int8" and model.metadata.precision != "int8":
+            raise ModelError(f"{model.path}: is not an INT8 model; `regnet quantize` makes one")
+        self.metadata = model.metadata
+        self.streams = streams
+        self._compiled_cache, self._limits = compiled_cache, limits
+        options: dict[str, Any] = {
+            "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
+            "NUM_STREAMS": streams,
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+        }
+        if compiled_cache is not None:
+            options["CACHE_DIR"] = str(compiled_cache)
+        compiled = _compile(model, options)
+        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(streams):
+            self._requests.put(compiled.create_infer_request())
+
+    def pixels(self, image: ImageLike) -> NDArray[Any]:
+        """Return what the model takes of an image: its crop, or all of it where the graph crops.
+
+        A crop (crop, crop, 3) is by `metadata.preprocess`, channels in its order; a whole image
+        (H, W, 3) is RGB. Raises `ImageError`.
+        """
+        if self.metadata.preprocessing == "graph":
+            return rgb_pixels(image, limits=self._limits)
+        return crop_pixels(image, self.metadata.preprocess, limits=self._limits)
+
+    def infer(self, pixels: Batch) -> NDArray[np.float32]:
+        """Return the probabilities (N, classes) of N images, rows sum to 1.
+
+        They are what `pixels` gives: one array (N, crop, crop, 3), or an array for each image.
+        Threads may call it at once; a call waits while `streams` others run.
+        """
+        (probabilities,) = self._run(pixels, (0,))
+        return probabilities
+
+    def outputs(self, pixels: Batch) -> Outputs:
+        """Return probabilities as `infer` does, and logits, of a model read with `logits`."""
+        probabilities, logits = self._run(pixels, (0, 1))
+        return Outputs(logits, probabilities)
+
+    def ports(self, pixels: Batch, *numbers: int) -> list[NDArray[np.float32]]:
+        """Return the graph's outputs of these numbers, each (N, ...); 0, probabilities, is first.
+
+        For models whose graph was given more outputs than `read_model` does.
+        """
+        return self._run(pixels, (0, *numbers))
+
+    def _run(self, pixels: Batch, ports: tuple[int, ...]) -> list[NDArray[np.float32]]:
+        with self._request() as request:
+            parts = [self._run_one(request, batch, ports) for batch in self._batches(pixels)]
+        results = (
+            parts[0] if len(parts) == 1 else list(map(np.concatenate, zip(*parts, strict=True)))
+        )
+        self._require_probabilities(results[0])
+        return results
+
+    def _batches(self, pixels: Batch) -> Sequence[NDArray[Any]]:
+        """Return the inputs of the calls it takes: whole images differ in size, so one each."""
+        if self.metadata.preprocessing == "graph":
+            return [image[None] for image in pixels]
+        return [pixels if isinstance(pixels, np.ndarray) else np.stack(pixels)]
+
+    def _run_one(
+        self, request: Any, batch: NDArray[Any], ports: tuple[int, ...]
+    ) -> list[NDArray[np.float32]]:
+        request.infer({0: batch}, share_inputs=True)
+        return [request.get_output_tensor(port).data.copy() for port in ports]
+
+    def _require_probabilities(self, rows: NDArray[np.float32]) -> None:
+        """Refuse other rows, as a damaged model or a damaged compiled copy gives."""
+        cache = self._compiled_cache
+        remedy = f"remove {cache} and try again, or " if cache else ""
+        require_probabilities(
+            rows,
+            self.metadata.name,
+            f"the model or its compiled copy is damaged: {remedy}convert the model again",
+        )
+
+    @contextlib.contextmanager
+    def _request(self) -> Iterator[Any]:
+        request = self._requests.get()
+        try:
+            yield request
+        finally:
+            self._requests.put(request)
+
+
+def require_probabilities(rows: NDArray[np.float32], name: str, reason: str) -> None:
+    """Raise `ModelError` if the rows (N, classes) of a model do not sum to 1, or hold NaN."""
+    if not np.all(np.abs(rows.sum(axis=1) - 1) < 1e-2):  # NaN fails too
+        raise ModelError(f"{name}: its results are no probabilities; {reason}")
+
+
+def _require_contract(model: ov.Model, metadata: ModelMetadata, path: Path) -> None:
+    """Refuse a graph whose input and output are not those its metadata promises."""
+    size = metadata.preprocess.crop
+    taken = "[1,?,?,3]" if metadata.preprocessing == "graph" else f"[?,3,{size},{size}]"
+    given = "[1" if metadata.preprocessing == "graph" else "[?"
+    expected = f"{taken} -> {given},{metadata.spec.classes}]"
+    found = " -> ".join(
+        str(ports[0].partial_shape) if len(ports) == 1 else f"{len(ports)} ports"
+        for ports in (model.inputs, model.outputs)
+    ).replace(" ", "").replace("->", " -> ")  # fmt: skip
+    if found != expected:
+        raise ModelError(f"{path}: its graph is {found}, its metadata says {expected}")
+
+
+def _from_pixels(model: ov.Model, preprocess: Preprocess) -> ov.Model:
+    """Return the model with (N, H, W, 3) input; converting it is free inside the graph."""
+    from openvino.preprocess import PrePostProcessor
+
+    processor = PrePostProcessor(model)
+    element = ov.Type.f32 if preprocess.interpolation == "opencv-linear" else ov.Type.u8
+    processor.input().tensor().set_element_type(element).set_layout(ov.Layout("NHWC"))
+    processor.input().model().set_layout(ov.Layout("NCHW"))
+    return processor.build()
+
+
+def _compile(model: ConvertedModel, options: dict[str, Any]) -> Any:
+    try:
+        return core.compile_model(model.graph, "CPU", options)
+    except RuntimeError as exc:
+        reason = str(exc).strip().splitlines()[-1]
+        raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc

@@ -1,0 +1,1 @@
+"""The networks: their specs, costs, class lists, and the torch modules."""

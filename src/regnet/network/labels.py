@@ -1,0 +1,69 @@
+"""Class lists: ImageNet-1k's, and custom ones from a file."""
+
+import csv
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regnet.system.errors import RegNetError
+
+if TYPE_CHECKING:
+    from regnet.network.class_list import Pair
+
+
+@dataclass(frozen=True)
+class Label:
+    """One class: `wnid` (WordNet id; empty where classes have none) and `name` (synonyms)."""
+
+    wnid: str
+    name: str
+
+
+Labels = tuple[Label, ...]
+
+
+def first_name(name: str) -> str:
+    """Return the first of a class's synonyms."""
+    return name.split(",")[0]
+
+
+@cache
+def imagenet_labels() -> Labels:
+    """Return the 1,000 classes of ImageNet-1k (ILSVRC 2012) in index order."""
+    text = files("regnet.network").joinpath("imagenet_classes.tsv").read_text("utf-8")
+    rows = csv.DictReader(text.splitlines(), delimiter="\t")
+    return tuple(Label(row["wnid"], row["name"]) for row in rows)
+
+
+def read_labels(path: str | Path) -> Labels:
+    """Return the classes in a file in index order.
+
+    A line is a name, with a wnid or an index before it, or an index behind it; or the file has
+    columns (.tsv, .csv), with a header or without; or it is JSON: a list of names, or an object of
+    them by index. The order is that of the index where there is one, which has 0 to N - 1, each
+    once. Raises `RegNetError` for a file that cannot be read or understood.
+    """
+    from regnet.network.class_list import parse_classes
+
+    try:
+        text = Path(path).read_text("utf-8-sig")
+    except (OSError, ValueError) as exc:
+        raise RegNetError(f"cannot read the class list {path}: {exc}") from exc
+    try:
+        pairs = parse_classes(text, Path(path).suffix.lower())
+    except ValueError as exc:
+        raise RegNetError(f"the class list {path}: {exc}") from exc
+    return tuple(map(label_of, pairs))
+
+
+def label_of(pair: "Pair") -> Label:
+    """Return the class of a wnid and a name; a wnid of ImageNet alone has its name from there."""
+    wnid, name = pair
+    return Label(wnid, name) if name else _imagenet_by_wnid().get(wnid) or Label(wnid, wnid)
+
+
+@cache
+def _imagenet_by_wnid() -> dict[str, Label]:
+    return {label.wnid: label for label in imagenet_labels()}

@@ -1,0 +1,321 @@
+"""Network descriptions: the RegNet design space in the paper's symbols, and its published members.
+
+Source: Radosavovic et al., Designing Network Design Spaces (arXiv 2003.13678), sections 3.2-3.3.
+"""
+
+import contextlib
+import math
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Self
+
+from regnet.system.errors import SpecError, UnknownModelError
+
+Rounding = Literal["pycls", "torchvision"]
+
+MAX_DEPTH = 512
+MAX_WIDTH = 65536
+MAX_CLASSES = 1_000_000
+
+
+def _require_int(name: str, value: object, low: int, high: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise SpecError(name, value, f"a whole number from {low} to {high}")
+
+
+def _require_real(name: str, value: object, allowed: str) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # a whole number of over 300 digits
+            if math.isfinite(real := float(value)):
+                return real
+    raise SpecError(name, value, f"a finite number, {allowed}")
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A run of `depth` blocks of one width; the first halves height and width.
+
+    The 3x3 convolution has `width / bottleneck` channels in groups of `group_width`.
+    Raises `SpecError` where the group width does not divide them.
+    """
+
+    depth: int
+    width: int
+    group_width: int
+    bottleneck: int = 1
+
+    def __post_init__(self) -> None:
+        _require_int("depth", self.depth, 1, MAX_DEPTH)
+        _require_int("width", self.width, 1, MAX_WIDTH)
+        _require_int("bottleneck", self.bottleneck, 1, 64)
+        _require_int("group_width", self.group_width, 1, MAX_WIDTH)
+        if self.width % self.bottleneck:
+            raise SpecError("bottleneck", self.bottleneck, f"a divisor of width {self.width}")
+        if self.inner_width % self.group_width:
+            raise SpecError(
+                "group_width",
+                self.group_width,
+                f"a divisor of the 3x3 convolution's {self.inner_width} channels",
+            )
+
+    @property
+    def inner_width(self) -> int:
+        """Channels of the 3x3 convolution."""
+        return self.width // self.bottleneck
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Frame:
+    """What surrounds the stages in every spec: stem, squeeze-excite, head."""
+
+    stem_width: int = 32
+    stem_stride: int = 2
+    se_ratio: float | None = None
+    classes: int = 1000
+
+    def __post_init__(self) -> None:
+        _require_int("stem_width", self.stem_width, 1, MAX_WIDTH)
+        _require_int("stem_stride", self.stem_stride, 1, 2)
+        _require_int("classes", self.classes, 1, MAX_CLASSES)
+        if self.se_ratio is not None:
+            ratio = _require_real("se_ratio", self.se_ratio, "over 0 and at most 1, or None")
+            if not 0 < ratio <= 1:
+                raise SpecError("se_ratio", self.se_ratio, "over 0 and at most 1, or None")
+
+    def with_classes(self, classes: int) -> Self:
+        """Return the same network with another number of classes."""
+        return replace(self, classes=classes)
+
+    def with_small_stem(self, width: int = 16) -> Self:
+        """Return the same network with the stem for images of 32 to 64 pixels: 3x3, stride 1."""
+        return replace(self, stem_width=width, stem_stride=1)
+
+    def se_width(self, width_in: int) -> int | None:
+        """Width of the squeeze in a block with `width_in` input channels; None without it."""
+        return None if self.se_ratio is None else max(1, round(width_in * self.se_ratio))
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnyNetSpec(_Frame):
+    """A network by its stages, free of any rule between them (the paper's AnyNetX)."""
+
+    stages: tuple[Stage, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.stages, tuple) or not 1 <= len(self.stages) <= MAX_DEPTH:
+            raise SpecError("stages", self.stages, f"a tuple of 1 to {MAX_DEPTH} stages")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegNetSpec(_Frame):
+    """A RegNet: widths on a quantised line (paper, section 3.3).
+
+    d depth in blocks (1..512), w0 initial width (multiple of q), wa slope (>= 0), wm width
+    multiplier (> 1), g group width, b bottleneck ratio (width over inner width), q quantum.
+    `rounding` makes widths divisible by the group width: "pycls" to the nearest multiple,
+    "torchvision" the same but a group more where that would lose over 10 %.
+    Raises `SpecError` naming the parameter and its allowed range.
+    """
+
+    d: int
+    w0: int
+    wa: float
+    wm: float
+    g: int
+    b: int = 1
+    q: int = 8
+    rounding: Rounding = "pycls"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _require_int("d", self.d, 1, MAX_DEPTH)
+        _require_int("q", self.q, 1, 1024)
+        _require_int("w0", self.w0, 1, MAX_WIDTH)
+        if self.w0 % self.q:
+            raise SpecError("w0", self.w0, f"a multiple of q={self.q}")
+        if not 0 <= _require_real("wa", self.wa, "at least 0") <= MAX_WIDTH:
+            raise SpecError("wa", self.wa, f"from 0 to {MAX_WIDTH}")
+        if not 1 < _require_real("wm", self.wm, "over 1") <= 64:
+            raise SpecError("wm", self.wm, "over 1 and at most 64")
+        _require_int("g", self.g, 1, MAX_WIDTH)
+        _require_int("b", self.b, 1, 64)
+        if self.rounding not in ("pycls", "torchvision"):
+            raise SpecError("rounding", self.rounding, "'pycls' or 'torchvision'")
+        if max(self.block_widths) > MAX_WIDTH:
+            raise SpecError("wa", self.wa, f"such that no width exceeds {MAX_WIDTH}")
+
+    @property
+    def block_widths(self) -> tuple[int, ...]:
+        """Width of each block before group widths are taken into account: equations 2 to 4."""
+        u = [self.w0 + self.wa * j for j in range(self.d)]
+        s = [round(math.log(u_j / self.w0) / math.log(self.wm)) for u_j in u]
+        return tuple(self.q * round(self.w0 * self.wm**s_j / self.q) for s_j in s)
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """The stages: blocks of equal width, made divisible by the group width."""
+        widths = sorted(set(self.block_widths))
+        return tuple(self._stage(self.block_widths.count(w), w) for w in widths)
+
+    def _stage(self, depth: int, width: int) -> Stage:
+        inner = max(1, width // self.b)
+        g = min(self.g, inner)
+        inner = _nearest_multiple(inner, g, self.rounding)
+        return Stage(depth, inner * self.b, g, self.b)
+
+
+def _nearest_multiple(width: int, g: int, rounding: Rounding) -> int:
+    """Return the multiple of g nearest to a width; a half goes to even (pycls) or up."""
+    if rounding == "pycls":
+        return max(g, round(width / g) * g)
+    rounded = max(g, int(width + g / 2) // g * g)
+    return rounded + g if rounded < 0.9 * width else rounded
+
+
+Spec = RegNetSpec | AnyNetSpec
+
+# name: d, w0, wa, wm, g (pycls model zoo, dds_baselines); Y adds squeeze-excite of 1/4.
+_PUBLISHED: dict[str, tuple[int, int, float, float, int]] = {
+    "regnetx-200mf": (13, 24, 36.44, 2.49, 8),
+    "regnetx-400mf": (22, 24, 24.48, 2.54, 16),
+    "regnetx-600mf": (16, 48, 36.97, 2.24, 24),
+    "regnetx-800mf": (16, 56, 35.73, 2.28, 16),
+    "regnetx-1.6gf": (18, 80, 34.01, 2.25, 24),
+    "regnetx-3.2gf": (25, 88, 26.31, 2.25, 48),
+    "regnetx-4.0gf": (23, 96, 38.65, 2.43, 40),
+    "regnetx-6.4gf": (17, 184, 60.83, 2.07, 56),
+    "regnetx-8.0gf": (23, 80, 49.56, 2.88, 120),
+    "regnetx-12gf": (19, 168, 73.36, 2.37, 112),
+    "regnetx-16gf": (22, 216, 55.59, 2.1, 128),
+    "regnetx-32gf": (23, 320, 69.86, 2.0, 168),
+    "regnety-200mf": (13, 24, 36.44, 2.49, 8),
+    "regnety-400mf": (16, 48, 27.89, 2.09, 8),
+    "regnety-600mf": (15, 48, 32.54, 2.32, 16),
+    "regnety-800mf": (14, 56, 38.84, 2.4, 16),
+    "regnety-1.6gf": (27, 48, 20.71, 2.65, 24),
+    "regnety-3.2gf": (21, 80, 42.63, 2.66, 24),
+    "regnety-4.0gf": (22, 96, 31.41, 2.24, 64),
+    "regnety-6.4gf": (25, 112, 33.22, 2.27, 72),
+    "regnety-8.0gf": (17, 192, 76.82, 2.19, 56),
+    "regnety-12gf": (19, 168, 73.36, 2.37, 112),
+    "regnety-16gf": (18, 200, 106.23, 2.48, 112),
+    "regnety-32gf": (20, 232, 115.89, 2.53, 232),
+}
+
+# Networks that only torchvision published: three of the above with its own rounding, and one more.
+_TORCHVISION_ONLY: dict[str, tuple[int, int, float, float, int]] = {
+    "regnetx-400mf-tv": _PUBLISHED["regnetx-400mf"],
+    "regnety-800mf-tv": _PUBLISHED["regnety-800mf"],
+    "regnety-8.0gf-tv": _PUBLISHED["regnety-8.0gf"],
+    "regnety-128gf": (27, 456, 160.83, 2.52, 264),
+}
+
+PUBLISHED_NAMES: tuple[str, ...] = tuple(_PUBLISHED)
+SPEC_NAMES: tuple[str, ...] = (*_PUBLISHED, *_TORCHVISION_ONLY)
+
+
+def _timm_name(name: str) -> str:
+    """Return timm's name: regnetx-3.2gf -> regnetx_032, regnetx-400mf-tv -> regnetx_004_tv."""
+    family, size, *suffix = name.split("-")
+    tenths = round(float(size[:-2]) * (10 if size.endswith("gf") else 0.01))
+    return "_".join([family, f"{tenths:03d}", *suffix])
+
+
+def _torchvision_name(name: str) -> str | None:
+    """Return torchvision's name: regnetx-3.2gf -> regnet_x_3_2gf; None where it has no such net."""
+    base = name.removesuffix("-tv")
+    if base == name and f"{name}-tv" in _TORCHVISION_ONLY:
+        return None
+    family, size = base.split("-")
+    if size in ("200mf", "600mf", "4.0gf", "6.4gf", "12gf"):
+        return None
+    return f"regnet_{family[-1]}_{size.replace('.0gf', 'gf').replace('.', '_')}"
+
+
+def spec_aliases(name: str) -> tuple[str, ...]:
+    """Return the other names of a canonical spec name: timm's, then torchvision's if it has one."""
+    return tuple(alias for alias in (_timm_name(name), _torchvision_name(name)) if alias)
+
+
+def spec_by_name(name: str, *, classes: int = 1000) -> RegNetSpec:
+    """Return the published network of a card, timm or torchvision name (case does not matter).
+
+    torchvision's regnet_x_400mf, regnet_y_800mf and regnet_y_8gf are networks of their own,
+    `regnetx-400mf-tv` and so on here. Raises `UnknownModelError`.
+    """
+    canonical = canonical_name(name)
+    d, w0, wa, wm, g = (_PUBLISHED | _TORCHVISION_ONLY)[canonical]
+    return RegNetSpec(
+        d=d,
+        w0=w0,
+        wa=wa,
+        wm=wm,
+        g=g,
+        se_ratio=0.25 if canonical.startswith("regnety") else None,
+        rounding="torchvision" if canonical in _TORCHVISION_ONLY else "pycls",
+        classes=classes,
+    )
+
+
+def canonical_name(name: str) -> str:
+    """Return the canonical spec name behind any alias; raises `UnknownModelError`."""
+    wanted = name.lower()
+    for known in SPEC_NAMES:
+        if wanted == known or wanted in spec_aliases(known):
+            return known
+    raise UnknownModelError(
+        f"no RegNet is called {name!r}; known are {', '.join(SPEC_NAMES)} "
+        "and their timm and torchvision names"
+    )
+
+
+def published_name(spec: Spec) -> str | None:
+    """Return the canonical name of the network with these stages and squeeze-excite, if any.
+
+    The stem must be the published one (width 32, stride 2); the number of classes may differ.
+    """
+    if (spec.stem_width, spec.stem_stride) != (32, 2):
+        return None
+    for name in SPEC_NAMES:
+        known = spec_by_name(name)
+        if known.stages == spec.stages and known.se_ratio == spec.se_ratio:
+            return name
+    return None
+
+
+def network_title(spec: Spec) -> str:
+    """Return what to call a network: its published name, or "a RegNetX of 31 blocks"."""
+    family = "RegNetX" if spec.se_ratio is None else "RegNetY"
+    blocks = sum(stage.depth for stage in spec.stages)
+    return published_name(spec) or f"a {family} of {blocks} blocks"
+
+
+def spec_to_dict(spec: Spec) -> dict[str, Any]:
+    """Return a spec as plain JSON values; `spec_from_dict` reads it back."""
+    values = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    if isinstance(spec, AnyNetSpec):
+        values["stages"] = [[getattr(s, f.name) for f in fields(Stage)] for s in spec.stages]
+    return values
+
+
+def spec_from_dict(values: dict[str, Any]) -> Spec:
+    """Return the spec that `spec_to_dict` wrote; raises `SpecError` on unknown or bad fields."""
+    kind: type[Spec] = AnyNetSpec if "stages" in values else RegNetSpec
+    known = [f.name for f in fields(kind)]
+    for name in values:
+        if name not in known:
+            raise SpecError(name, values[name], f"one of the known fields {', '.join(known)}")
+    arguments = dict(values)
+    if kind is AnyNetSpec:
+        arguments["stages"] = _stages_from_lists(values["stages"])
+    try:
+        return kind(**arguments)
+    except TypeError as exc:
+        raise SpecError("spec", values, f"complete ({exc})") from exc
+
+
+def _stages_from_lists(rows: Any) -> tuple[Stage, ...]:
+    try:
+        return tuple(Stage(*row) for row in rows)
+    except TypeError as exc:
+        raise SpecError("stages", rows, "rows of [depth, width, group_width, bottleneck]") from exc

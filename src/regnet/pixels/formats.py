@@ -1,0 +1,281 @@
+"""Formats of pictures, told by their first bytes or by their suffix: those read and those not."""
+
+import re
+import struct
+from collections.abc import Callable
+from importlib.util import find_spec
+from typing import Final, Literal, NamedTuple
+
+from regnet.pixels.tiff_tags import is_camera_raw
+from regnet.system.errors import ImageError
+
+HEAD: Final = 512
+"""Bytes from the beginning of a file that are enough to tell a picture from other files."""
+
+IMAGE_SUFFIXES: Final = frozenset(
+    (".avif", ".bmp", ".dib", ".gif", ".ico", ".j2k", ".jp2", ".jpe", ".jpeg", ".jpg", ".jfif")
+) | {".pbm", ".pgm", ".pjpeg", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
+"""Files of these suffixes are pictures without a look inside."""
+
+# Format, offset and value of its magic number, Pillow plugin. Formats without a magic number (TGA),
+# that run other programs (EPS) or that are documents are left out.
+_MAGIC: Final = (
+    ("JPEG", 0, b"\xff\xd8\xff", "Jpeg"),
+    ("PNG", 0, b"\x89PNG\r\n\x1a\n", "Png"),
+    ("GIF", 0, b"GIF8", "Gif"),
+    ("WEBP", 8, b"WEBP", "WebP"),
+    ("BMP", 0, b"BM", "Bmp"),
+    ("TIFF", 0, b"II*\0", "Tiff"),
+    ("TIFF", 0, b"MM\0*", "Tiff"),
+    ("TIFF", 0, b"II+\0", "Tiff"),
+    ("TIFF", 0, b"MM\0+", "Tiff"),
+    ("JPEG2000", 0, b"\xff\x4f\xff\x51", "Jpeg2K"),
+    ("JPEG2000", 0, b"\0\0\0\x0cjP  \r\n\x87\n", "Jpeg2K"),
+    ("ICO", 0, b"\0\0\1\0", "Ico"),
+    *(("PPM", 0, b"P%d" % n + space, "Ppm") for n in range(1, 7) for space in (b" ", b"\n", b"\r")),
+    *(("PPM", 0, b"P%d\t" % n, "Ppm") for n in range(1, 7)),
+)
+_AVIF_BRANDS: Final = {b"avif", b"avis"}
+_HEIC_BRANDS: Final = {
+    *(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"),
+    *(b"mif1", b"mif2", b"msf1", b"avci", b"avcs"),
+}
+FORMATS: Final = (*dict.fromkeys(name for name, *_ in _MAGIC), "AVIF")
+"""The formats that are read without an extra."""
+
+
+class Unread(NamedTuple):
+    """A kind of picture that is not read: its name, and what to do instead."""
+
+    name: str
+    advice: str
+
+
+HEIC: Final = Unread(
+    "a HEIC photo",
+    "install the extra 'heif' (pip install 'regnet-vision[heif]') or save it as JPEG",
+)
+_RAW: Final = Unread("a camera RAW file", "export it as JPEG or as TIFF of 8 or 16 bits")
+_EXPORT: Final = "export it as PNG or JPEG"
+_DRAWING: Final = "render it to PNG"
+
+_UNREAD_SUFFIXES: Final = {
+    **dict.fromkeys((".heic", ".heif", ".hif", ".heics", ".heifs", ".avci"), HEIC),
+    **dict.fromkeys(
+        (
+            *(".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dcr", ".dng", ".erf", ".iiq", ".kdc"),
+            *(".mef", ".mrw", ".nef", ".nrw", ".orf", ".pef", ".raf", ".rw2", ".rwl", ".sr2"),
+            *(".srf", ".srw", ".x3f"),
+        ),
+        _RAW,
+    ),
+    **dict.fromkeys((".psd", ".psb"), Unread("a Photoshop document", _EXPORT)),
+    **dict.fromkeys((".svg", ".svgz"), Unread("an SVG drawing", _DRAWING)),
+    **dict.fromkeys((".eps", ".epsf"), Unread("an EPS drawing", _DRAWING)),
+    ".jxl": Unread("a JPEG XL picture", _EXPORT),
+    **dict.fromkeys((".jxr", ".wdp", ".hdp"), Unread("a JPEG XR picture", _EXPORT)),
+    ".exr": Unread("an OpenEXR picture", _EXPORT),
+    ".xcf": Unread("a GIMP document", _EXPORT),
+    **{
+        f".{name}": Unread(f"a picture of the kind {name.upper()}", _EXPORT)
+        for name in (
+            *("bpg", "dds", "emf", "flif", "icns", "pam", "pcx", "pfm", "qoi", "sgi", "tga"),
+            *("wmf", "xbm", "xpm"),
+        )
+    },
+    **dict.fromkeys((".dcm", ".dicom"), Unread("a DICOM file", _EXPORT)),
+}
+
+_UNREAD_MAGIC: Final = (
+    (8, b"CR\x02\0", _RAW),
+    (4, b"ftypcrx ", _RAW),
+    *((0, magic, _RAW) for magic in (b"IIRO", b"IIRS", b"MMOR", b"IIU\0\x18\0\0\0", b"FOVb")),
+    *((0, magic, _RAW) for magic in (b"FUJIFILMCCD-RAW", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")),
+    (0, b"8BPS\0\1\0\0", _UNREAD_SUFFIXES[".psd"]),
+    (0, b"8BPS\0\2\0\0", _UNREAD_SUFFIXES[".psd"]),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", _UNREAD_SUFFIXES[".jxl"]),
+    (0, b"II\xbc\1", _UNREAD_SUFFIXES[".jxr"]),
+    (0, b"\x76\x2f\x31\x01", _UNREAD_SUFFIXES[".exr"]),
+    (0, b"#?RADIANCE\n", Unread("a Radiance HDR picture", _EXPORT)),
+    (0, b"#?RGBE\n", Unread("a Radiance HDR picture", _EXPORT)),
+    (0, b"gimp xcf ", _UNREAD_SUFFIXES[".xcf"]),
+    (0, b"DDS \x7c\0\0\0", _UNREAD_SUFFIXES[".dds"]),
+    (0, b"qoif\0", _UNREAD_SUFFIXES[".qoi"]),
+    (128, b"DICM", _UNREAD_SUFFIXES[".dcm"]),
+    (0, b"<svg", _UNREAD_SUFFIXES[".svg"]),
+)
+_SVG: Final = re.compile(rb"\s*<\?xml[^>]*>.*<svg[\s>]", re.DOTALL)
+_EPS: Final = re.compile(rb"%!PS-Adobe-\d\.\d EPSF")
+
+
+def suffix_of(name: str) -> str:
+    """Return a name's suffix in lower case, "" without one."""
+    last = name.rpartition("/")[2]  # pathlib would intern each name
+    at = last.rfind(".")
+    return last[at:].lower() if 0 < at < len(last) - 1 else ""
+
+
+def has_picture_suffix(name: str) -> bool:
+    """Tell whether a name has the suffix of a picture, of a kind that is read or not."""
+    suffix = suffix_of(name)
+    return suffix in IMAGE_SUFFIXES or suffix in _UNREAD_SUFFIXES
+
+
+def is_picture(head: bytes) -> bool:
+    """Tell a picture, of a kind that is read or not, from the first `HEAD` bytes of a file.
+
+    For files whose suffix says nothing, so strict: text and other binary files are not taken.
+    """
+    if unread_picture(head) is not None:
+        return True
+    found = _format_of(head)
+    return found is not None and _CERTAIN.get(found[0], _always)(head)
+
+
+def unread_picture(head: bytes) -> Unread | None:
+    """Return which kind of picture begins so that is not read; None of other files."""
+    if _brands(head) & _HEIC_BRANDS and not _brands(head) & _AVIF_BRANDS:
+        return HEIC
+    for at, magic, kind in _UNREAD_MAGIC:
+        if head[at : at + len(magic)] == magic:
+            return kind
+    if _SVG.match(head):
+        return _UNREAD_SUFFIXES[".svg"]
+    return _UNREAD_SUFFIXES[".eps"] if _EPS.match(head) else None
+
+
+def format_of(data: bytes) -> tuple[str, str]:
+    """Return a picture's format (of `FORMATS`, or DIB or HEIC) and the Pillow plugin that reads it.
+
+    Raises `ImageError` for other files; it names kinds of pictures that are not read.
+    """
+    if not data:
+        raise ImageError("the file is empty")
+    unread = unread_picture(data[:HEAD])
+    if unread is HEIC:
+        return "HEIC", ""
+    if unread is not None:
+        raise unread_error(unread)
+    if (found := _format_of(data)) is None:
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}, HEIC)")
+    if found[0] == "TIFF" and is_camera_raw(data):
+        raise unread_error(_RAW)
+    return found
+
+
+def heic_package() -> str | None:
+    """Return the installed package that reads HEIC, None without one; imports nothing."""
+    return next((name for name in ("pi_heif", "pillow_heif") if find_spec(name)), None)
+
+
+def unread_error(kind: Unread) -> ImageError:
+    """Return the error of a picture of a kind that is not read."""
+    return ImageError(f"{kind.name}, which is not read: {kind.advice}")
+
+
+def checked_read(name: str, read: Callable[[], bytes]) -> Callable[[], bytes]:
+    """Return a reader that raises `ImageError` if a file's suffix and content say it is not read.
+
+    Camera RAW files are often TIFF with a thumbnail in front, which must not pass for the photo.
+    """
+    kind = _UNREAD_SUFFIXES.get(suffix_of(name))
+    return read if kind is None or kind is HEIC else lambda: _checked(kind, read())
+
+
+def _checked(kind: Unread, data: bytes) -> bytes:
+    found = _format_of(data)
+    if found is None or (kind is _RAW and found[0] == "TIFF"):
+        raise unread_error(unread_picture(data[:HEAD]) or kind)
+    return data
+
+
+def _format_of(data: bytes) -> tuple[str, str] | None:
+    if _brands(data) & _AVIF_BRANDS:
+        return "AVIF", "Avif"
+    for name, at, magic, plugin in _MAGIC:
+        if data[at : at + len(magic)] == magic:
+            return name, plugin
+    return ("DIB", "Bmp") if is_bare_bitmap(data) else None
+
+
+def _brands(data: bytes) -> set[bytes]:
+    """Return the brands of a file of the ISO base media format, empty for other files."""
+    if data[4:8] != b"ftyp":
+        return set()
+    size = min(int.from_bytes(data[:4]), HEAD)
+    return {data[8:12], *(data[at : at + 4] for at in range(16, size - 3, 4))}
+
+
+def is_bare_bitmap(data: bytes) -> bool:
+    """Tell a bitmap without the header of a file, as some .dib are."""
+    return data[:4] == b"\x28\0\0\0" and _is_bitmap_info(data)
+
+
+def _is_bitmap_info(info: bytes) -> bool:
+    """Tell whether these bytes begin with a plausible header of a bitmap (BITMAPINFOHEADER)."""
+    if len(info) < 40:
+        return False
+    size, width, height, planes, bits, compression = struct.unpack_from("<IiiHHI", info)
+    plausible = size in (40, 52, 56, 64, 108, 124) and planes == 1 and compression <= 6
+    return plausible and width > 0 and height != 0 and bits in (0, 1, 2, 4, 8, 16, 24, 32)
+
+
+def _is_bmp(head: bytes) -> bool:
+    if is_bare_bitmap(head):
+        return True
+    core = head[14:18] == b"\x0c\0\0\0" and head[22:24] == b"\1\0"
+    return head[6:10] == b"\0\0\0\0" and (core or _is_bitmap_info(head[14:]))
+
+
+def _is_jpeg(head: bytes) -> bool:
+    return len(head) > 3 and (0xC0 <= head[3] <= 0xCF or 0xDB <= head[3] <= 0xFE)
+
+
+def _is_gif(head: bytes) -> bool:
+    return head[:6] in (b"GIF87a", b"GIF89a")
+
+
+def _is_webp(head: bytes) -> bool:
+    return head[:4] == b"RIFF" and head[12:15] == b"VP8"
+
+
+def _is_tiff(head: bytes) -> bool:
+    order: Literal["little", "big"] = "little" if head[:1] == b"I" else "big"
+    if head[2:4] in (b"+\0", b"\0+"):
+        return int.from_bytes(head[4:6], order) == 8
+    return len(head) >= 8 and int.from_bytes(head[4:8], order) >= 8
+
+
+def _is_icon(head: bytes) -> bool:
+    if len(head) < 22:
+        return False
+    count, reserved = int.from_bytes(head[4:6], "little"), head[9]
+    planes, bits, size, offset = struct.unpack_from("<HHII", head, 10)
+    plausible = planes <= 1 and bits in (0, 1, 4, 8, 16, 24, 32) and reserved == 0
+    return plausible and 1 <= count <= 256 and size > 0 and offset >= 6 + 16 * count
+
+
+_SPACE: Final = rb"(?:\s|#[^\n]*\n)+"
+_PNM_TEXT: Final = re.compile(rb"P1" + _SPACE + rb"\d{1,6}" + _SPACE + rb"\d{1,6}\s[\s01]*\Z")
+_PNM_BITS: Final = re.compile(rb"P4" + _SPACE + rb"\d{1,6}" + _SPACE + rb"\d{1,6}\s")
+_PNM_GREY: Final = re.compile(rb"P[2356](?:" + _SPACE + rb"\d{1,6}){2}" + _SPACE + rb"\d{1,5}\s")
+
+
+def _is_pnm(head: bytes) -> bool:
+    return any(pattern.match(head) for pattern in (_PNM_TEXT, _PNM_BITS, _PNM_GREY))
+
+
+def _always(head: bytes) -> bool:
+    return True
+
+
+_CERTAIN: Final = {
+    "JPEG": _is_jpeg,
+    "GIF": _is_gif,
+    "WEBP": _is_webp,
+    "BMP": _is_bmp,
+    "TIFF": _is_tiff,
+    "ICO": _is_icon,
+    "PPM": _is_pnm,
+}
+"""What else a beginning must have for a format whose magic number is short."""

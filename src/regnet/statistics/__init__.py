@@ -1,0 +1,1 @@
+"""Statistics of classifiers: metrics, agreement, conformal sets, intervals by resampling."""

@@ -1,0 +1,91 @@
+"""The command `regnet models`."""
+
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import get_args
+
+import pytest
+import typer
+from typer.testing import CliRunner
+from zoo_weights import weights_of
+
+from regnet.cli import download, models
+from regnet.cli.models import register
+from regnet.cli.options import CacheDir, Mirrors, Offline
+from regnet.system.errors import UnknownModelError
+from regnet.zoo.catalogue import card_by_name, card_names
+from regnet.zoo.download import import_file
+
+
+def run(*arguments: str) -> str:
+    app = typer.Typer()
+    register(app)
+    app.callback()(lambda: None)
+    result = CliRunner().invoke(app, ["models", *arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def row(table: str, name: str) -> list[str]:
+    return next(line.split() for line in table.splitlines() if line.split()[:1] == [name])
+
+
+def test_the_table_has_every_model_with_its_protocol() -> None:
+    table = run()
+    assert [line.split()[0] for line in table.splitlines()[1:]] == list(card_names())
+    assert " ".join(row(table, "regnetx-3.2gf")) == (
+        "regnetx-3.2gf 78.15 94.09 omz 256/224 15.30 3.18 122.7 MIT"
+    )
+    assert " ".join(row(table, "regnety-16gf-swag")) == (
+        "regnety-16gf-swag 86.012 98.054 torchvision-swag-e2e 384/384 83.59 46.73 335.0 "
+        "CC-BY-NC-4.0"
+    )
+
+
+def test_a_pattern_narrows_the_table_and_a_name_shows_a_card() -> None:
+    assert len(run("regnetx-3.2gf*").splitlines()) == 4
+    card = run("regnetx_032")
+    for text in ("122,749,825 bytes", "5757be26", "78.264", "OpenCV, float", "8 V100", "MIT"):
+        assert text in card
+    assert "non-commercial purposes only" in run("regnety-128gf")
+    assert "in the package" in run("bundled")
+
+
+def test_json_is_an_object_for_one_name_and_a_list_else() -> None:
+    card = json.loads(run("regnet_x_3_2gf", "--json"))
+    assert card["name"] == "regnetx-3.2gf-tv2"
+    assert (card["params"], card["macs"]) == (15_296_552, 3_176_622_952)
+    assert card["accuracies"][0]["top1"] == 81.196
+    assert card["cached"] is None
+    assert [card["name"] for card in json.loads(run("--json"))] == list(card_names())
+    assert isinstance(json.loads(run("regnetx-3.2g?", "--json")), list)
+
+
+def test_what_is_cached_is_shown(tmp_path: Path) -> None:
+    source = tmp_path / "fetched elsewhere"
+    card = card_by_name("regnetx-200mf")
+    source.write_bytes(weights_of(card.build_spec(), 6))
+    path = import_file(card, source, cache_dir=tmp_path)
+    arguments = ("--cache-dir", str(tmp_path))
+    assert row(run(*arguments), "regnetx-200mf")[-1] == "yes"
+    assert row(run(*arguments), "regnetx-400mf")[-1] != "yes"
+    assert json.loads(run("regnetx-200mf", "--json", *arguments))["cached"] == str(path)
+
+
+@pytest.mark.parametrize("command", [models, download])
+def test_options_are_those_of_every_command(command: ModuleType) -> None:
+    app = typer.Typer()
+    command.register(app)
+    parameters = {p.name: p for p in typer.main.get_command(app).params}
+    shared = {"cache_dir": CacheDir, "offline": Offline, "mirror": Mirrors}
+    for name, option in shared.items():
+        if name in parameters:
+            assert parameters[name].help == get_args(option)[1].help
+
+
+def test_an_unknown_model_is_an_error() -> None:
+    with pytest.raises(UnknownModelError, match="close are"):
+        run("regnetx-33gf")

@@ -1,0 +1,275 @@
+"""The page of a training run: true at any moment of it, with and without an evaluation."""
+
+import json
+import re
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pages import plots, text_of, titles, words
+
+from regnet.calibration.calibrate import Learnt, learn
+from regnet.data.dataset import open_dataset
+from regnet.evaluation.evaluate import Evaluation, evaluate
+from regnet.network.complexity import complexity
+from regnet.network.spec import spec_by_name
+from regnet.pixels.samples import sample_photos
+from regnet.system.errors import MissingExtraError
+from regnet.training.history import EpochRecord
+from regnet.training.page import TrainingRun, duration, training_page
+from regnet.training.recipe import read_recipe
+
+EVIL = "<script>alert('&')</script>"
+
+
+def record(epoch: int, **values: object) -> EpochRecord:
+    known = {
+        "lr": 0.1 / epoch,
+        "crop": 64 if epoch < 4 else 96,
+        "loss": 5.0 - 0.25 * epoch,
+        "train_top1": 0.01 * epoch,
+        "val_loss": 4.0 - 0.25 * epoch,
+        "val_top1": 0.04 * epoch,
+        "val_top5": 0.09 * epoch,
+        "images_per_s": 500.0,
+        "seconds": 90.0,
+        "skipped": 0,
+    }
+    return EpochRecord(epoch=epoch, **(known | values))  # type: ignore[arg-type]
+
+
+def a_run(epochs: int = 6, **values: object) -> TrainingRun:
+    known = {
+        "name": "cats",
+        "spec": spec_by_name("regnety-200mf", classes=200),
+        "recipe": read_recipe("finetune").changed("schedule", batch=64),
+        "records": tuple(record(epoch + 1) for epoch in range(epochs)),
+        "dataset": "photos/cats",
+        "train_photos": 45_000,
+        "val_photos": 5_000,
+        "machine": "a machine",
+        "finished": False,
+    }
+    return TrainingRun(**(known | values))  # type: ignore[arg-type]
+
+
+def test_a_page_of_a_run_that_goes_on() -> None:
+    html = training_page(a_run())
+    text = text_of(html)
+    assert titles(html) == ["How it learnt", "Every epoch", "What was trained", "The recipe"]
+    assert "6 of 10 epochs so far" in text
+    assert "|Validation top-1|24.00 %|best, epoch 6|" in text
+    assert "|Validation top-5|54.00 %|" in text
+    assert "|Training loss|3.500|of epoch 6|" in text
+    assert "|Training time|9 min|6 epochs; as fast as now, 4 more take 6 min|" in text
+    assert "|Speed|500 /s|" in text
+    assert "default-src 'none'" in html
+
+
+def test_the_best_epoch_is_told_from_the_last() -> None:
+    run = a_run(records=(record(1, val_top1=0.5), record(2, val_top1=0.4)))
+    html = training_page(run)
+    text = text_of(html)
+    assert "|50.00 %|best, epoch 1; 40.00 % in epoch 2|" in text
+    assert "|1, best|" in text
+    assert "|2|" in text
+    top1 = plots(html)["Share of right answers by epoch"]
+    assert "50.0 %" in words(top1)
+
+
+def test_a_run_before_its_first_epoch() -> None:
+    html = training_page(a_run(0))
+    assert "No epoch is finished yet." in text_of(html)
+    assert titles(html) == ["How it learnt", "What was trained", "The recipe"]
+    assert plots(html) == {}
+    assert "0 of 10 epochs so far" in text_of(html)
+
+
+def test_a_run_without_validation() -> None:
+    nothing = {"val_loss": None, "val_top1": None, "val_top5": None}
+    records = (record(1, **nothing), record(2, train_top1=None, **nothing))
+    html = training_page(a_run(records=records))
+    text = text_of(html)
+    assert "there was no validation" in text
+    assert "|Training loss|4.500|of epoch 2|" in text
+    assert "Validation top-1" not in text
+    assert "best" not in text
+    assert "validation" not in words(plots(html)["Loss by epoch"])
+
+
+def test_the_axis_of_one_epoch_has_no_fractions() -> None:
+    shown = words(plots(training_page(a_run(1)))["Images a second by epoch"])
+    assert "1" in shown
+    assert not any(re.fullmatch(r"[01]\.\d+", word) for word in shown)
+
+
+def test_crops_are_drawn_where_they_change() -> None:
+    html = training_page(a_run())
+    assert "crop, pixels" in words(plots(html)["Learning rate and crop size by epoch"])
+    html = training_page(a_run(3))
+    assert "crop, pixels" not in words(plots(html)["Learning rate and crop size by epoch"])
+    assert "its training crops have 64 pixels a side" in text_of(html)
+
+
+def test_a_run_that_validation_ended() -> None:
+    run = a_run(finished=True, epoch=4, records=tuple(record(e, val_top1=0.3) for e in range(1, 6)))
+    text = text_of(training_page(run))
+    assert "ended after 5 of 10 epochs" in text
+    assert "Validation did not get better in 5 epochs" in text
+    assert "weights of epoch 4, chosen by validation" in text
+    assert "|4, deployed|" in text
+    whole = text_of(training_page(a_run(10, finished=True, epoch=10)))
+    assert "chosen by validation" not in whole
+    assert "did not get better" not in whole
+    assert "|10, best, deployed|" in whole
+
+
+def test_what_was_trained_is_counted() -> None:
+    run = a_run(0, teacher="regnety-16gf", started_from="bundled", remarks=("Nine are twins.",))
+    text = text_of(training_page(run))
+    cost = complexity(run.spec, image_size=224)
+    assert f"{cost.params:,} parameters, {cost.macs / 1e9:.4g} GMACs at 224 x 224" in text
+    assert "|Network|regnety-200mf|" in text
+    assert "squeeze-excite of 0.25" in text
+    assert "|Started from|bundled|" in text
+    assert "|Teacher|regnety-16gf|" in text
+    assert "45,000 to train, 5,000 to validate" in text
+    assert "Nine are twins." in text
+    assert "|Unreadable|" not in text
+    assert "|Skipped|" not in text
+    torn = text_of(training_page(a_run(records=(record(1), record(2, skipped=3)))))
+    assert "|Unreadable|at most 3 in an epoch, skipped|" in torn
+    assert "|Skipped|" in torn
+
+
+def test_every_value_of_the_recipe_is_there() -> None:
+    run = a_run(0)
+    text = text_of(training_page(run)).replace("&#34;", '"')
+    for part, values in asdict(run.recipe).items():
+        assert f"|{part}|" in text
+        if isinstance(values, dict):
+            for name, value in values.items():
+                assert f"{name} {json.dumps(value)}" in text
+    assert "A learning rate of 0.04 after the warm-up, for 64 images a step." in text
+
+
+def test_all_texts_are_escaped() -> None:
+    recipe = replace(read_recipe("modern"), name=EVIL)
+    run = a_run(
+        1, name=EVIL, recipe=recipe, dataset=EVIL, machine=EVIL, teacher=EVIL, started_from=EVIL,
+        remarks=(EVIL,),
+    )  # fmt: skip
+    assert "<script>alert" not in training_page(run)
+
+
+def test_many_epochs_make_a_page_of_bearable_size() -> None:
+    html = training_page(a_run(600, records=tuple(record(n, loss=1 / n) for n in range(1, 601))))
+    assert len(html) < 700_000
+    assert "|600, best|" in text_of(html)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0.2, "0 s"), (99.4, "99 s"), (100, "2 min"), (5940, "99 min"), (6000, "1 h 40 min"),
+     (5999, "1 h 40 min"), (3600 * 30 + 300, "30 h 05 min")],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the sample photos under classes, one of them wrong, and a torn one."""
+    top = tmp_path_factory.mktemp("photos")
+    cat, espresso, hopper = (photo.read_bytes() for photo in sample_photos())
+    for wnid, name, data in (
+        ("n02124075", "cat.png", cat),
+        ("n07920052", "cup.png", espresso),
+        ("n07920052", "man.jpg", hopper),
+        ("n07920052", "torn.png", cat[:100]),
+    ):
+        (top / wnid).mkdir(exist_ok=True)
+        (top / wnid / name).write_bytes(data)
+    return top
+
+
+@pytest.fixture(scope="module")
+def found(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    cache = tmp_path_factory.mktemp("cache")
+    return evaluate("bundled", folder, subset=True, cache_dir=cache, offline=True)
+
+
+def test_the_deployed_models_evaluation(folder: Path, found: Evaluation) -> None:
+    run = a_run(10, finished=True, epoch=10)
+    photos = open_dataset(folder, found.labels, subset=True)
+    html = training_page(run, evaluation=found, photos=photos)
+    assert titles(html) == [
+        "How it learnt",
+        "Calibration, and how classes differ",
+        "Confused classes",
+        "Worst mistakes",
+        "Every class",
+        "Unreadable images",
+        "Every epoch",
+        "What was trained",
+        "The recipe",
+        "How the model was measured",
+    ]
+    text = text_of(html)
+    share = found.scores.metrics.top1
+    assert (
+        f"|Top-1|{100 * share.value:.2f} %|{100 * share.low:.2f} to {100 * share.high:.2f} %"
+        in text
+    )
+    assert "Validation top-1" not in text
+    assert "Calibration error" in text
+    assert html.count("<img") == len(found.scores.worst) > 0
+    ids = re.findall(r'\bid="([^"]+)"', html)
+    assert len(ids) == len(set(ids))
+    without = training_page(run, evaluation=found)
+    assert "Worst mistakes" not in titles(without)
+    assert "Every class" in titles(without)
+
+
+def test_an_evaluation_of_nothing_readable(tmp_path: Path) -> None:
+    (tmp_path / "n02124075").mkdir()
+    (tmp_path / "n02124075" / "torn.png").write_bytes(b"no photo")
+    nothing = evaluate("bundled", tmp_path, subset=True, cache_dir=tmp_path / "c", offline=True)
+    html = training_page(a_run(0, finished=True), evaluation=nothing)
+    assert "Every class" not in titles(html)
+    assert "Unreadable images" in titles(html)
+
+
+def learnt() -> Learnt:
+    """Return a calibration on drawn answers that are too sure of themselves."""
+    random = np.random.default_rng(0)
+    truths = random.integers(0, 8, 400)
+    logits = random.normal(size=(400, 8)) * 4
+    logits[np.arange(400), truths] += 4
+    odds = np.exp(logits)
+    probabilities = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
+    return learn(probabilities, truths, coverage=0.9, method="aps", seed=0)
+
+
+def test_a_calibration_has_its_sentence() -> None:
+    taught = learnt()
+    text = text_of(training_page(a_run(0, finished=True), calibration=taught))
+    after, before = (f"{100 * (m.ece or 0):.2f} %" for m in (
+        taught.held_out.after, taught.held_out.before
+    ))  # fmt: skip
+    assert after != before
+    assert f"|Calibration error|{after}|{before} before calibration|" in text
+    assert (
+        f"Calibrated with temperature {taught.calibration.temperature:.3f}: on 200 photos" in text
+    )
+    assert "sets meant to hold the true class for 90 % do" in text
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    from regnet.pages import html
+
+    html._environment.cache_clear()
+    monkeypatch.setattr(html, "find_spec", lambda name: None)
+    with pytest.raises(MissingExtraError, match="extra 'report'"):
+        training_page(a_run())

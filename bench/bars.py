@@ -39,7 +39,8 @@ from regnet.benchmarking.end_to_end import EndToEnd, Setup, find_jpegs, prepare,
 from regnet.benchmarking.table import grid, machine_text
 from regnet.conversion.store import Library, int8_beside
 from regnet.ir.engine import read_model
-from regnet.ir.graph import graph_cost, read_graph
+from regnet.ir.graph import read_graph
+from regnet.ir.graph_cost import graph_cost
 from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.protocol import OMZ
 from regnet.pixels.samples import sample_photos

@@ -5,7 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
-from regnet.conversion.values import InferencePrecision
+from regnet.ir.metadata import InferencePrecision
 from regnet.system.runtime import core, ov
 from regnet.system.timing import Contestant, side_by_side
 

@@ -33,7 +33,7 @@ from classify import SHARED
 
 from regnet.benchmarking.table import grid
 from regnet.conversion.store import Library
-from regnet.conversion.values import InferencePrecision
+from regnet.ir.metadata import InferencePrecision
 
 CLIENTS = 32
 _REST = 0.02  # seconds before a single request

@@ -16,7 +16,8 @@ from regnet.benchmarking.table import as_text, grid
 from regnet.checkpoints.weights import write_safetensors
 from regnet.cli import build_app
 from regnet.conversion.store import Library
-from regnet.ir.graph import graph_cost, read_graph
+from regnet.ir.graph import read_graph
+from regnet.ir.graph_cost import graph_cost
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import DatasetError, ModelError, UnknownModelError
 from regnet.system.machine import Machine, this_machine, watch_others

@@ -11,7 +11,8 @@ import torch
 
 from regnet.conversion.export import export_network, probabilities
 from regnet.conversion.values import Conversion
-from regnet.ir.graph import file_metadata, graph_cost, graph_metadata, read_graph
+from regnet.ir.graph import file_metadata, graph_metadata, read_graph
+from regnet.ir.graph_cost import graph_cost
 from regnet.ir.metadata import ModelMetadata, metadata_from_strings
 from regnet.network.labels import Label, imagenet_labels
 from regnet.network.modules import RegNet

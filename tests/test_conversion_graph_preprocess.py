@@ -19,7 +19,8 @@ from regnet.conversion.graph_preprocess import PIXELS, embed_preprocessing, prep
 from regnet.conversion.pixel_check import odd_images, pixel_bound
 from regnet.conversion.values import Request, read_conversion, write_conversion
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.graph import graph_cost, graph_metadata, read_graph
+from regnet.ir.graph import graph_metadata, read_graph
+from regnet.ir.graph_cost import graph_cost
 from regnet.pixels.preprocess import crop_pixels, rgb_pixels
 from regnet.pixels.protocol import OMZ, PYCLS, Preprocess
 from regnet.pixels.samples import sample_crops, sample_photos

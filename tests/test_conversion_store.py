@@ -8,9 +8,11 @@ import torch
 
 from regnet.checkpoints.weights import write_safetensors
 from regnet.conversion.store import Library
-from regnet.conversion.values import CONVERSION_FILE, InferencePrecision, Request, read_conversion
+from regnet.conversion.values import Request, read_conversion
 from regnet.inference.classify import Classifier
 from regnet.ir.assumptions import AssumptionWarning
+from regnet.ir.checksum import CONVERSION_FILE
+from regnet.ir.metadata import InferencePrecision
 from regnet.network.labels import Label
 from regnet.network.modules import RegNet
 from regnet.network.spec import RegNetSpec

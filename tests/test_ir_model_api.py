@@ -8,7 +8,8 @@ import openvino as ov
 import pytest
 from test_conversion_export import SMALL, convert
 
-from regnet.ir.graph import CROPS, PREPROCESSING, graph_metadata, read_graph
+from regnet.ir.graph import CROPS, graph_metadata, read_graph
+from regnet.ir.graph_cost import PREPROCESSING
 from regnet.ir.metadata import ModelMetadata
 from regnet.ir.model_api import label_words, model_info
 from regnet.ir.writer import write_ir

@@ -18,15 +18,15 @@ from regnet.conversion.export import export_network
 from regnet.conversion.store import Library, int8_beside
 from regnet.evaluation.scoring import Failure
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.graph import graph_cost, graph_metadata, read_graph
+from regnet.ir.graph import graph_metadata, read_graph
+from regnet.ir.graph_cost import graph_cost
 from regnet.pixels.samples import sample_crops, sample_photos
 from regnet.quantization.certification import Verdict
 from regnet.quantization.page import described_layer, quantization_page
 from regnet.quantization.photo_sets import draw_photos
 from regnet.quantization.quantize import Quantization, quantize
 from regnet.quantization.rounding import rounded
-from regnet.quantization.sensitivity import ranked
-from regnet.quantization.trial import Speed, Trial
+from regnet.quantization.trial import Speed, Trial, ranked
 from regnet.statistics.agreement import Agreement, agreement, lower_bound
 from regnet.statistics.metrics import Share
 from regnet.system.errors import (

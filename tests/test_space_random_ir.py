@@ -8,7 +8,8 @@ import pytest
 
 from regnet.ir.constants import Crop
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.graph import graph_cost, read_graph
+from regnet.ir.graph import read_graph
+from regnet.ir.graph_cost import graph_cost
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.spec import AnyNetSpec, Stage
 from regnet.space.random_ir import protocol, write_random_ir

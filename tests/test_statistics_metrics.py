@@ -13,16 +13,9 @@ from numpy.typing import NDArray
 
 from regnet.inference.result import top_classes
 from regnet.network.labels import Label
-from regnet.statistics.agreement import (
-    AgreementTally,
-    Flip,
-    agreement,
-    kl_divergence,
-    lower_bound,
-    mcnemar,
-    paired_test,
-)
+from regnet.statistics.agreement import AgreementTally, Flip, agreement, kl_divergence, lower_bound
 from regnet.statistics.metrics import BINS, Share, Tally, ranks
+from regnet.statistics.paired_test import mcnemar, paired_test
 
 Rows = NDArray[np.float32]
 

@@ -14,7 +14,7 @@ from regnet.conversion.ir_weights import read_ir_weights
 from regnet.conversion.store import Library
 from regnet.pixels.samples import sample_photos
 from regnet.training.recipe import read_recipe
-from regnet.training.train import Training
+from regnet.training.task import Training
 
 
 @pytest.fixture(scope="module")

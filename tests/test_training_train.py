@@ -37,7 +37,8 @@ from regnet.training.photos import Unreadable
 from regnet.training.recipe import read_recipe, recipe_from_toml
 from regnet.training.resolve import resolved
 from regnet.training.run_checkpoint import read_run, write_checkpoint
-from regnet.training.train import Changes, Training, train
+from regnet.training.task import Changes, Training
+from regnet.training.train import train
 from regnet.training.watching import Unseen
 
 SPEC = AnyNetSpec(

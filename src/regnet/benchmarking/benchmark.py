@@ -12,11 +12,11 @@ from PIL import Image
 
 from regnet.benchmarking.end_to_end import EndToEnd, Setup, end_to_end
 from regnet.conversion.store import Library
-from regnet.conversion.values import InferencePrecision
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import ConvertedModel, Engine, read_model
-from regnet.ir.graph import graph_cost, read_graph
-from regnet.ir.metadata import ModelMetadata
+from regnet.ir.graph import read_graph
+from regnet.ir.graph_cost import graph_cost
+from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.preprocess import crop_pixels, rgb_pixels
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ModelError, UnknownModelError

@@ -15,11 +15,10 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
-from regnet.conversion.values import InferencePrecision
 from regnet.data.photo_files import image_files
 from regnet.inference.classify import Classifier
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.metadata import ModelMetadata
+from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.preprocess import crop_pixels, rgb_pixels
 from regnet.system.errors import DatasetError, ImageError
 from regnet.system.parallel import cores

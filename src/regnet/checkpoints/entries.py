@@ -6,6 +6,7 @@ If there is one, it is taken; a plain and an averaged version of the same networ
 the rules of the projects that write both; otherwise the error names all of them.
 """
 
+import math
 from collections import deque
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -25,11 +26,10 @@ from regnet.checkpoints.layouts import (
     without_inner_wrappers,
 )
 from regnet.checkpoints.plain_types import Record
-from regnet.checkpoints.pycls_errors import better_state
 from regnet.checkpoints.shapes import Shape, difference, infer_spec, network_shapes
 from regnet.checkpoints.torch_file import NotPlain
 from regnet.network.spec import Spec
-from regnet.system.errors import MismatchError, WeightsError
+from regnet.system.errors import MismatchError, WeightsError, shown
 
 MAX_DEPTH = 6
 _NESTED = (dict, list, tuple, Record, torch.Tensor, NotPlain)
@@ -350,3 +350,24 @@ class _Holders:
                 self._holds(child, depth - 1) for child in _children(value).values()
             )
         return self._known[place]
+
+
+def better_state(content: Mapping[str, Any]) -> str:
+    """Return "model_state" or "ema_state", as pycls chooses: by `test_err` and `ema_err`.
+
+    An error that is missing or undefined counts as 100 %; at equal errors it is `model_state`.
+    Raises `WeightsError` where an error is not a number.
+    """
+    plain = _error(content, "test_err")
+    return "model_state" if plain <= _error(content, "ema_err") else "ema_state"
+
+
+def _error(content: Mapping[str, Any], name: str) -> float:
+    value = content.get(name)
+    if value is None:
+        return 100.0
+    try:
+        error = float(value)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as exc:
+        raise WeightsError(f"{name} is no number: {shown(value):.80}") from exc
+    return 100.0 if math.isnan(error) else error

@@ -24,10 +24,10 @@ from regnet.cli.options import (
 from regnet.cli.progress import download_display
 from regnet.cli.ray_option import Ray, RayCommand
 from regnet.conversion.store import Library
-from regnet.conversion.values import InferencePrecision
 from regnet.data.video_names import is_video, require_extra
 from regnet.inference.result import Prediction, Wanted
 from regnet.inference.writers import OutputFormat, format_of, open_writer
+from regnet.ir.metadata import InferencePrecision
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.errors import DownloadError, LicenceError, OutputError
 from regnet.system.output_file import part_of

@@ -4,9 +4,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from regnet.cli.console import Advance, counter, say
-from regnet.conversion.values import InferencePrecision
 from regnet.inference.result import Wanted
 from regnet.inference.writers import OutputFormat
+from regnet.ir.metadata import InferencePrecision
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import OutputError

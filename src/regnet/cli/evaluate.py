@@ -32,8 +32,8 @@ from regnet.cli.options import (
 )
 from regnet.cli.outputs import require_html, require_writable, write_html
 from regnet.cli.progress import download_display
-from regnet.conversion.values import InferencePrecision
 from regnet.inference.predictors import Choice, EngineName
+from regnet.ir.metadata import InferencePrecision
 
 if TYPE_CHECKING:
     from regnet.evaluation.evaluate import Evaluation, Run

@@ -11,8 +11,8 @@ from regnet.cli.classify import DEFAULT_MODEL
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track, utf8_stdout
 from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
 from regnet.cli.progress import download_display
-from regnet.conversion.values import InferencePrecision
 from regnet.inference.writers import visible
+from regnet.ir.metadata import InferencePrecision
 from regnet.system.row_writers import JsonRows
 
 if TYPE_CHECKING:

@@ -134,7 +134,8 @@ def _checkpoint(path: Path, image_size: int | None, entry: str | None) -> dict[s
 
 
 def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
-    from regnet.ir.graph import file_metadata, graph_cost, read_graph
+    from regnet.ir.graph import file_metadata, read_graph
+    from regnet.ir.graph_cost import graph_cost
 
     model = read_graph(path)
     cost = graph_cost(model)

@@ -17,7 +17,7 @@ from regnet.cli.options import (
     Offline,
     library,
 )
-from regnet.conversion.values import InferencePrecision
+from regnet.ir.metadata import InferencePrecision
 from regnet.serving.auth import read_token
 from regnet.serving.limits import Limits
 from regnet.system.errors import ServeError

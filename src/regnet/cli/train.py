@@ -31,7 +31,7 @@ from regnet.cli.training_display import SHOWN, Display, Stopping
 from regnet.inference.result import readable
 
 if TYPE_CHECKING:
-    from regnet.training.train import Training
+    from regnet.training.task import Training
 
 HELP = """Train a classifier on labelled photos, or a pretrained one further.
 

@@ -13,9 +13,8 @@ from regnet.cluster.output import Output, Part, open_output, part_name, part_of
 from regnet.cluster.plan import local_places, partitions
 from regnet.cluster.session import Cluster
 from regnet.cluster.worker import ModelFiles, Settings, Worker, read_model_files
-from regnet.conversion.values import InferencePrecision
 from regnet.inference.result import Wanted
-from regnet.ir.metadata import ModelMetadata
+from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.system.addresses import without_secrets
 from regnet.system.errors import ClusterError, MissingExtraError, OutputError, RegNetError

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regnet.cluster.entries import jobs, unpack
-from regnet.conversion.values import InferencePrecision
 from regnet.inference.result import Wanted
+from regnet.ir.metadata import InferencePrecision
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.errors import ClusterError
 from regnet.system.files import temporary_folder

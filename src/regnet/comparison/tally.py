@@ -24,8 +24,9 @@ from regnet.data.dataset import open_dataset
 from regnet.data.sources import STDIN, count_items, iter_items
 from regnet.inference.result import ClassScore, top_classes
 from regnet.network.labels import Labels
-from regnet.statistics.agreement import Agreement, AgreementTally, PairedTest, margin, paired_test
+from regnet.statistics.agreement import Agreement, AgreementTally, margin
 from regnet.statistics.metrics import Share
+from regnet.statistics.paired_test import PairedTest, paired_test
 from regnet.system.errors import DatasetError, ImageError, ModelError
 from regnet.system.notices import about
 from regnet.system.parallel import cores, in_order

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.polynomial import Polynomial
 from numpy.typing import NDArray
 
-from regnet.ir.graph import PREPROCESSING
+from regnet.ir.graph_cost import PREPROCESSING
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import ProtocolError
 from regnet.system.runtime import ov

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from regnet.checkpoints.model_files import is_model_folder, model_files
-from regnet.conversion.values import Conversion, InferencePrecision, Request, read_conversion
+from regnet.conversion.values import Conversion, Request, read_conversion
+from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
 from regnet.system.errors import ConversionError, MissingExtraError, UnknownModelError
 from regnet.system.files import sha384_of

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from regnet.checkpoints.fields import FieldError, labels_to_rows
+from regnet.ir.checksum import CONVERSION_FILE
 from regnet.ir.metadata import Preprocessing
 from regnet.ir.records import PixelBound
 from regnet.network.labels import Labels
@@ -20,9 +21,7 @@ from regnet.zoo.card import Card
 
 Format = Literal["ir", "onnx"]
 Precision = Literal["fp32", "fp16"]
-InferencePrecision = Literal["f32", "bf16", "int8"]
 
-CONVERSION_FILE = "conversion.json"
 
 FLOOR: Final = 1e-5
 """What is always allowed: no distance this small is refused."""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from regnet.conversion.store import Library
-from regnet.conversion.values import InferencePrecision
 from regnet.data.dataset import open_dataset
 from regnet.data.labelled import Dataset
 from regnet.evaluation.card_comparison import CardComparison, compare_with_card
@@ -18,7 +17,7 @@ from regnet.evaluation.scoring import Listener, Scores, score
 from regnet.inference.predictors import Choice, EngineName, Predictor, open_predictor
 from regnet.inference.result import readable
 from regnet.ir.assumptions import warn_assumed
-from regnet.ir.metadata import ModelMetadata
+from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
 from regnet.statistics.metrics import ClassMetrics, Confusion, Share
 from regnet.system.cache import cache_dir as default_cache_dir

@@ -15,12 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.conversion.store import Library
-from regnet.conversion.values import InferencePrecision
 from regnet.explanation.ir_head import read_head
 from regnet.inference.result import ClassScore, top_classes
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.metadata import ModelMetadata
+from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
 from regnet.pixels.preprocess import ImageLike, rgb_pixels
 from regnet.pixels.protocol import Preprocess, Size

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.conversion.values import InferencePrecision
 from regnet.data.sources import Item, Video, iter_items
 from regnet.data.video_names import is_live, require_extra
 from regnet.inference.result import Prediction, Wanted
 from regnet.inference.row_prediction import Answer
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.metadata import ModelMetadata
+from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike
 from regnet.system.errors import ImageError, ModelError

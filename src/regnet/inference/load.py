@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from regnet.conversion.store import Library
-from regnet.conversion.values import InferencePrecision
 from regnet.inference.classify import Classifier
+from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir as default_cache_dir
 
 

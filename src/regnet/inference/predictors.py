@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 from numpy.typing import NDArray
 
 from regnet.conversion.store import Library
-from regnet.conversion.values import InferencePrecision
-from regnet.ir.metadata import ModelMetadata
+from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.protocol import PROTOCOLS
 from regnet.system.errors import MissingExtraError, UnknownModelError
 from regnet.system.parallel import cores

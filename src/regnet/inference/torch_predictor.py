@@ -8,9 +8,9 @@ import torch
 from numpy.typing import NDArray
 
 from regnet.conversion.convert import read_network
-from regnet.conversion.values import InferencePrecision, Request
+from regnet.conversion.values import Request
 from regnet.ir.engine import Batch, Outputs, require_probabilities, with_protocol
-from regnet.ir.metadata import ModelMetadata
+from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.preprocess import ImageLike, crop_pixels
 
 

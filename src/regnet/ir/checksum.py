@@ -8,8 +8,10 @@ import re
 from pathlib import Path
 from typing import Final
 
-from regnet.conversion.values import CONVERSION_FILE
 from regnet.system.errors import ModelError
+
+CONVERSION_FILE = "conversion.json"
+
 
 KEY: Final = "bin_sha256"
 UNKNOWN: Final = "0" * 64

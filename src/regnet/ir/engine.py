@@ -10,10 +10,9 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.conversion.values import InferencePrecision
 from regnet.ir.assumptions import without
 from regnet.ir.graph import add_logits, graph_metadata, read_graph
-from regnet.ir.metadata import ModelMetadata
+from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike, crop_pixels, rgb_pixels
 from regnet.pixels.protocol import Preprocess, by_protocol

@@ -22,6 +22,9 @@ from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import ModelError
 from regnet.system.json_text import json_text
 
+InferencePrecision = Literal["f32", "bf16", "int8"]
+
+
 StoredPrecision = Literal["fp32", "fp16", "int8"]
 Preprocessing = Literal["caller", "graph"]
 

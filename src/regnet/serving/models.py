@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
 from regnet.conversion.store import Library
-from regnet.conversion.values import InferencePrecision
 from regnet.ir.assumptions import warn_assumed
+from regnet.ir.metadata import InferencePrecision
 from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotFound, NotReady

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from regnet.conversion.store import Library
-from regnet.conversion.values import InferencePrecision
+from regnet.ir.metadata import InferencePrecision
 from regnet.serving.limits import Limits
 from regnet.system.errors import MissingExtraError, ServeError
 

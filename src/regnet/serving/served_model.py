@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.conversion.values import InferencePrecision
 from regnet.inference.result import Prediction, Wanted
 from regnet.inference.row_prediction import Answer
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.metadata import ModelMetadata
+from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import TOO_LONG, TOO_MUCH
 from regnet.pixels.photo_cost import Cost, cost_of
 from regnet.pixels.preprocess import crop_pixels, rgb_pixels

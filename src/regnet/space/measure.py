@@ -8,8 +8,8 @@ from typing import Final, get_args
 
 import numpy as np
 
-from regnet.conversion.values import InferencePrecision
 from regnet.ir.engine import Engine, read_model
+from regnet.ir.metadata import InferencePrecision
 from regnet.network.spec import Spec, spec_by_name
 from regnet.space.random_ir import write_random_ir
 from regnet.system.errors import SpaceError

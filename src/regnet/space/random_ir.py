@@ -15,9 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.conversion.onnx_graph import onnx_graph
-from regnet.conversion.values import InferencePrecision
 from regnet.ir.constants import ops_by_name, set_values, values
-from regnet.ir.metadata import ModelMetadata, StoredPrecision
+from regnet.ir.metadata import InferencePrecision, ModelMetadata, StoredPrecision
 from regnet.ir.writer import write_ir
 from regnet.network.labels import Label, imagenet_labels
 from regnet.network.spec import Spec

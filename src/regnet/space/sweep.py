@@ -16,7 +16,7 @@ from regnet.system.errors import SpaceError
 from regnet.training.photos import MEMORY
 from regnet.training.recipe import Recipe, read_recipe, recipe_from_toml
 from regnet.training.resolve import resolved
-from regnet.training.train import Changes
+from regnet.training.task import Changes
 
 if TYPE_CHECKING:
     from regnet.space.sweep_photos import SweepPhotos

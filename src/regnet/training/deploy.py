@@ -23,7 +23,7 @@ from regnet.training.loop import Trainer
 from regnet.training.photo_sets import PhotoSets
 from regnet.training.photos import Unreadable
 from regnet.training.run_folder import REPORT, WEIGHTS
-from regnet.training.train import Task, Training
+from regnet.training.task import Task, Training
 from regnet.training.unreadable import validation_remarks
 
 if TYPE_CHECKING:

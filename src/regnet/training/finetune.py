@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from regnet.training.recipe import Recipe
-from regnet.training.train import Training, train
+from regnet.training.task import Training
+from regnet.training.train import train
 
 
 def finetune(

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from regnet.conversion.store import Library
-from regnet.conversion.values import InferencePrecision
 from regnet.inference.predictors import parse_choice
+from regnet.ir.metadata import InferencePrecision
 from regnet.network.spec import Spec, network_title, spec_from_dict, spec_to_dict
 from regnet.system.errors import SpecError, TrainingError
 from regnet.system.files import sha384_of

@@ -7,7 +7,7 @@ from regnet.network.spec import Spec
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import TrainingError
 from regnet.training.recipe import Input, Recipe
-from regnet.training.train import Changes
+from regnet.training.task import Changes
 
 _SMALLEST: Final = 32  # pixels of crops that grow
 

@@ -34,8 +34,8 @@ from regnet.training.resolve import require_size, require_statistics, resolved
 from regnet.training.resume import Past, read_past
 from regnet.training.run_checkpoint import LAST, read_run
 from regnet.training.run_folder import RECIPE, in_use, run_folder
+from regnet.training.task import Task, Training
 from regnet.training.teacher import Teacher, open_teacher
-from regnet.training.train import Task, Training
 from regnet.training.unreadable import readable_validation, require_readable
 from regnet.training.watching import FirstSpeaks
 

@@ -35,7 +35,7 @@ from plain_loops import (
 from rivals import ONNX, TORCH, Competitors, find_competitors
 
 from regnet.benchmarking.benchmark import Plan, engine_calls, example_image, find_paths
-from regnet.benchmarking.end_to_end import EndToEnd, Setup, find_jpegs, prepare, whole_name
+from regnet.benchmarking.end_to_end import EndToEnd, EndToEndSetup, find_jpegs, prepare, whole_name
 from regnet.benchmarking.table import grid, machine_text
 from regnet.conversion.store import Library, int8_beside
 from regnet.ir.engine import read_model
@@ -140,7 +140,7 @@ def engines(plan: Plan, library: Library, rivals: Competitors) -> Engines:
 def files(plan: Plan, library: Library, rivals: Competitors) -> Files:
     """Measure files to labels in each precision, and plain loops in the same rounds."""
     paths = find_paths(plan, library=library, machine=this_machine())
-    setup = Setup(paths=paths, photos=plan.photos, compiled_cache=library.compiled)
+    setup = EndToEndSetup(paths=paths, photos=plan.photos, compiled_cache=library.compiled)
     prepared = prepare(setup)
     metadata = read_model(paths["f32"]).metadata
     loops = [openvino_loop(paths["f32"], prepared.photos, metadata)]

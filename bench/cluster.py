@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from classify import SHARED
 from ray_cluster import two_nodes
 
-from regnet.cluster.batch import Batch, classify_batch
+from regnet.cluster.batch import BatchJob, classify_batch
 from regnet.cluster.plan import partitions
 from regnet.cluster.session import Cluster, connected
 from regnet.cluster.worker import LocalWorker, Settings, read_model_files
@@ -65,7 +65,7 @@ def steady_rate(spans: list[Span]) -> float:
     return sum(shares) / (end - begin)
 
 
-def on_ray(batch: Batch, cluster: Cluster, folder: Path) -> tuple[float, list[Span]]:
+def on_ray(batch: BatchJob, cluster: Cluster, folder: Path) -> tuple[float, list[Span]]:
     """Return the seconds until the first image was begun, and the spans."""
     began = time.time()
     summary = classify_batch(
@@ -75,7 +75,7 @@ def on_ray(batch: Batch, cluster: Cluster, folder: Path) -> tuple[float, list[Sp
     return min(span.started for span in spans) - began, spans
 
 
-def alone(batch: Batch, count: int) -> tuple[float, list[Span]]:
+def alone(batch: BatchJob, count: int) -> tuple[float, list[Span]]:
     """Return the same of independent processes, each with every second partition."""
     began = time.time()
     own = {"model": str(batch.model), "sources": batch.sources, "size": batch.partition_images}
@@ -147,7 +147,7 @@ def main() -> None:
     began = time.time()
     with tempfile.TemporaryDirectory() as scratch, two_nodes() as address:
         model = Library(folder=Path(scratch) / "cache", offline=True).ir("bundled")
-        batch = Batch(model=model, sources=sources, partition_images=options.partition)
+        batch = BatchJob(model=model, sources=sources, partition_images=options.partition)
         with connected(address) as cluster:
             up = time.time() - began
             print(f"{cluster.described}, up in {up:.1f} s; {count * len(sources)} images a turn")

@@ -38,7 +38,7 @@ from regnet.training.job import Job, Position
 from regnet.training.loop import Trainer
 from regnet.training.malloc import keep_freed_memory
 from regnet.training.optimizer import make_optimizer
-from regnet.training.photos import Photos
+from regnet.training.photos import LabelledPhotos
 from regnet.training.recipe import Recipe, read_recipe
 from regnet.training.watching import Unseen
 
@@ -65,7 +65,9 @@ def photo(side: int, number: int) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(big), colorspace="BGR")
 
 
-def trainer(recipe: Recipe, network: RegNet, fabric: Any, photos: Photos, folder: Path) -> Trainer:
+def trainer(
+    recipe: Recipe, network: RegNet, fabric: Any, photos: LabelledPhotos, folder: Path
+) -> Trainer:
     """Return the trainer of a run that has nothing to validate with."""
     job = Job(
         recipe=recipe,
@@ -132,7 +134,7 @@ def figures(side: int, recipe: Recipe, options: Any, fabric: Any) -> dict[str, f
         LabelledItem(f"{n}.jpg", n % CLASSES, partial(photo, options.photo, n))
         for n in range(count)
     ]
-    photos = Photos(items, short_side=2 * side)
+    photos = LabelledPhotos(items, short_side=2 * side)
     network = RegNet(spec_by_name(options.model).with_classes(CLASSES))
     plain = bare(recipe, copy.deepcopy(network), fabric, side, options.steps)
     images = recipe.schedule.batch * options.steps

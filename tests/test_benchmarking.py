@@ -11,7 +11,7 @@ from test_conversion_export import SMALL, TINY, confident, described
 from typer.testing import CliRunner
 
 from regnet.benchmarking.benchmark import Benchmark, Plan, benchmark, find_paths, parse_precisions
-from regnet.benchmarking.end_to_end import Setup, end_to_end, find_jpegs
+from regnet.benchmarking.end_to_end import EndToEndSetup, end_to_end, find_jpegs
 from regnet.benchmarking.table import as_text, grid
 from regnet.checkpoints.weights import write_safetensors
 from regnet.cli import build_app
@@ -186,7 +186,7 @@ def test_photos_that_are_none(tmp_path: Path, library: Library) -> None:
     with pytest.raises(DatasetError, match=r"no JPEG files \(.jpg"):
         find_jpegs(tmp_path, most=5)
     (tmp_path / "a.jpg").write_bytes(b"none")
-    setup = Setup(paths={"f32": library.ir("bundled")}, photos=find_jpegs(tmp_path, most=5))
+    setup = EndToEndSetup(paths={"f32": library.ir("bundled")}, photos=find_jpegs(tmp_path, most=5))
     with pytest.raises(DatasetError, match="cannot be read"):
         end_to_end(setup)
 

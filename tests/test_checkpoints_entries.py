@@ -19,7 +19,7 @@ from regnet.zoo.catalogue import bundled_path, card_by_name
 
 torch = pytest.importorskip("torch")
 
-from regnet.checkpoints.entries import MAX_DEPTH, Network, find_network  # noqa: E402
+from regnet.checkpoints.entries import MAX_DEPTH, FoundNetwork, find_network  # noqa: E402
 from regnet.checkpoints.plain_types import Record  # noqa: E402
 from regnet.checkpoints.weights import read_checkpoint  # noqa: E402
 from regnet.network.modules import RegNet  # noqa: E402
@@ -47,7 +47,7 @@ def headless(state: State) -> State:
     return {key: tensor for key, tensor in state.items() if "head" not in key}
 
 
-def assert_found(network: Network, state: State) -> None:
+def assert_found(network: FoundNetwork, state: State) -> None:
     assert network.tensors.keys() == state.keys()
     assert all(torch.equal(network.tensors[key], tensor) for key, tensor in state.items())
 

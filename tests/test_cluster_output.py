@@ -8,7 +8,7 @@ import pytest
 
 from regnet.cluster.output import (
     MANIFEST,
-    Part,
+    PartitionFile,
     _LocalFolder,
     _StoreFolder,
     open_output,
@@ -20,7 +20,7 @@ from regnet.system.errors import ClusterError, OutputError
 RUN = {"version": "1", "model": {"name": "m"}, "options": {"top_k": 5}, "sources": ["a"]}
 
 
-def part(number: int, data: bytes = b"rows") -> tuple[Part, bytes]:
+def part(number: int, data: bytes = b"rows") -> tuple[PartitionFile, bytes]:
     return part_of(number, data, rows=3, failed=1, images=f"hash {number}"), data
 
 

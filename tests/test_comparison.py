@@ -22,7 +22,7 @@ from regnet.comparison.compare import ComparisonRecord, Gates, compare
 from regnet.comparison.differences import PIXEL_STAGES, difference
 from regnet.comparison.page import comparison_page
 from regnet.comparison.sides import Answers, PredictorSide, Side, Trace, open_pair, pair_up
-from regnet.comparison.tally import ComparisonTally, Photo, Photos, open_photos
+from regnet.comparison.tally import ComparedPhoto, ComparedPhotos, ComparisonTally, open_photos
 from regnet.comparison.verdict import percent
 from regnet.conversion.graph_preprocess import PIXELS, embed_preprocessing
 from regnet.conversion.store import Library
@@ -131,19 +131,21 @@ class ShiftedSide(NumberSide):
         return Trace(trace.pixels, (chosen + level % 2) % SMALL.classes)
 
 
-def photos_of(*texts: str, truths: Sequence[int | None] | None = None) -> list[Photo]:
+def photos_of(*texts: str, truths: Sequence[int | None] | None = None) -> list[ComparedPhoto]:
     known = truths or [None] * len(texts)
     return [
-        Photo(f"{number}: {text}", truth, text.encode)
+        ComparedPhoto(f"{number}: {text}", truth, text.encode)
         for number, (text, truth) in enumerate(zip(texts, known, strict=True))
     ]
 
 
-def tallied(a: Side, b: Side, photos: Sequence[Photo], *, keep: int = 1000) -> ComparisonRecord:
+def tallied(
+    a: Side, b: Side, photos: Sequence[ComparedPhoto], *, keep: int = 1000
+) -> ComparisonRecord:
     pair = pair_up(a, b)
     tally = ComparisonTally(pair, keep=keep)
     tally.run(photos)
-    about = Photos("numbers", lambda: iter(photos), lambda: len(photos), None)
+    about = ComparedPhotos("numbers", lambda: iter(photos), lambda: len(photos), None)
     return ComparisonRecord(pair=pair, photos=about, comparison=tally.result(), gates=Gates())
 
 
@@ -234,7 +236,7 @@ def test_channel_orders_are_compared_as_rgb_and_said() -> None:
             TINY, channels="RGB", mean=TINY.mean[::-1], scale=TINY.scale[::-1]
         ),
     )  # fmt: skip
-    photos = [Photo(path.name, None, path.read_bytes) for path in SAMPLES]
+    photos = [ComparedPhoto(path.name, None, path.read_bytes) for path in SAMPLES]
     found = tallied(fake_side(metadata), fake_side(turned), photos)
     assert found.verdict.kind == "identical"
     assert "A takes BGR, B takes RGB: pixels are compared as RGB" in found.notes
@@ -244,7 +246,7 @@ def test_another_mean_is_named_as_the_cause() -> None:
     metadata = described(SMALL)
     other = replace(metadata, preprocess=replace(TINY, mean=(0.0, 1.0, 2.5)))
     rows = np.array([0.9, 0.1, 0, 0, 0, 0, 0], np.float32)
-    photos = [Photo(path.name, None, path.read_bytes) for path in SAMPLES]
+    photos = [ComparedPhoto(path.name, None, path.read_bytes) for path in SAMPLES]
     text = tallied(fake_side(metadata), fake_side(other, rows), photos).verdict.text
     assert "logits (A: mean 123.675/116.28/103.53 of RGB; B: mean 2.5/1/0 of RGB)" in text
 
@@ -519,8 +521,8 @@ def test_the_report_shows_the_flips_and_escapes_every_text() -> None:
     evil = "<script>alert('&')</script>"
     labels = tuple(Label("", f"{evil} {i}") for i in range(SMALL.classes))
     metadata = replace(described(SMALL), labels=labels, name=evil)
-    photos = [Photo(f"{evil}/{path.name}", 1, path.read_bytes) for path in SAMPLES]
-    photos.append(Photo("bad", 1, lambda: b"no image"))
+    photos = [ComparedPhoto(f"{evil}/{path.name}", 1, path.read_bytes) for path in SAMPLES]
+    photos.append(ComparedPhoto("bad", 1, lambda: b"no image"))
     sides = (fake_side(metadata), fake_side(metadata, sure_of(1)))
     found = tallied(*sides, photos)
     html = comparison_page(replace(found, gates=Gates(max_flips=1), complete=False))
@@ -605,16 +607,16 @@ def test_photos_are_read_as_they_are_wanted() -> None:
     """However many there are, only some batches are in memory."""
     alive: list[int] = []
 
-    def endless() -> Iterator[Photo]:
+    def endless() -> Iterator[ComparedPhoto]:
         for number in range(2000):
             alive.append(number)
-            yield Photo(str(number), None, lambda: b"1 1")
+            yield ComparedPhoto(str(number), None, lambda: b"1 1")
 
     pair = pair_up(NumberSide(), NumberSide())
     tally = ComparisonTally(pair)
     most = 0
 
-    def watched() -> Iterator[Photo]:
+    def watched() -> Iterator[ComparedPhoto]:
         nonlocal most
         for photo in endless():
             most = max(most, len(alive) - tally.photos)

@@ -28,7 +28,7 @@ from regnet.evaluation.card_comparison import compare_with_card
 from regnet.evaluation.evaluate import evaluate
 from regnet.evaluation.journal import open_journal
 from regnet.evaluation.predictions_file import ROW_GROUP, open_predictions
-from regnet.evaluation.scoring import FAILURES, WORST, Batch, Scores, score
+from regnet.evaluation.scoring import FAILURES, WORST, ScoredBatch, Scores, score
 from regnet.inference.predictors import Choice, open_predictor
 from regnet.ir.engine import Outputs
 from regnet.ir.metadata import ModelMetadata
@@ -156,7 +156,7 @@ class Held:
         self.peaks: list[int] = []
         self._images = 0
 
-    def __call__(self, batch: Batch) -> None:
+    def __call__(self, batch: ScoredBatch) -> None:
         before, self._images = self._images, self._images + len(batch.sources)
         if any(before < count <= self._images for count in self.counts):
             gc.collect()
@@ -191,7 +191,7 @@ class StoppedError(Exception):
 def stopping(after: int):
     batches = iter(range(after))
 
-    def listen(batch: Batch) -> None:
+    def listen(batch: ScoredBatch) -> None:
         if next(batches, None) is None:
             raise StoppedError
 

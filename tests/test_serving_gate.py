@@ -23,13 +23,13 @@ from regnet.serving.app import create_app
 from regnet.serving.auth import Token, new_token, read_token
 from regnet.serving.gate import SECURITY_HEADERS
 from regnet.serving.limits import Limits
-from regnet.serving.metrics import Metrics
+from regnet.serving.metrics import ServerMetrics
 from regnet.serving.refusals import NotFound, TooLate, TooMany
 from regnet.serving.served_model import Timing
 from regnet.serving.service import Service
 from regnet.serving.v1 import v1_routes
 from regnet.serving.v2 import v2_routes
-from regnet.system.errors import ServeError
+from regnet.system.errors import StartError
 
 TOKEN = "0123456789abcdef0123"
 CAT = ClassScore(3, "n1", "cat", 0.75)
@@ -91,7 +91,7 @@ class App:
         self.service = Service(
             models=self.models,  # type: ignore[arg-type]
             limits=limits or Limits(),
-            metrics=Metrics(),
+            metrics=ServerMetrics(),
             log=AccessLog(self.stream),
             token=token,
         )
@@ -179,11 +179,11 @@ def test_a_token_comes_from_a_file_or_the_environment(tmp_path: Any) -> None:
         assert token is not None
         assert token.admits(b"Bearer " + TOKEN.encode())
     file.write_text("short")
-    with pytest.raises(ServeError, match=r"holds no token: at least 16"):
+    with pytest.raises(StartError, match=r"holds no token: at least 16"):
         read_token(file, {})
-    with pytest.raises(ServeError, match=r"cannot be read: No such file"):
+    with pytest.raises(StartError, match=r"cannot be read: No such file"):
         read_token(tmp_path / "none", {})
-    with pytest.raises(ServeError, match=r"\$REGNET_TOKEN: holds no token"):
+    with pytest.raises(StartError, match=r"\$REGNET_TOKEN: holds no token"):
         read_token(None, {"REGNET_TOKEN": ""})
 
 

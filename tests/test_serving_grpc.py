@@ -39,11 +39,11 @@ from regnet.serving.grpc_messages import _MESSAGES, _fields, decode, encode  # n
 from regnet.serving.grpc_service import start_grpc  # noqa: E402
 from regnet.serving.grpc_tensors import _small_numbers  # noqa: E402
 from regnet.serving.limits import Limits  # noqa: E402
-from regnet.serving.metrics import Metrics  # noqa: E402
+from regnet.serving.metrics import ServerMetrics  # noqa: E402
 from regnet.serving.models import Models  # noqa: E402
 from regnet.serving.refusals import BadRequest  # noqa: E402
 from regnet.serving.service import Service  # noqa: E402
-from regnet.system.errors import ServeError  # noqa: E402
+from regnet.system.errors import StartError  # noqa: E402
 from regnet.zoo.catalogue import bundled_path, card_by_name  # noqa: E402
 
 PHOTOS = [Path(photo).read_bytes() for photo in sample_photos()]
@@ -58,7 +58,7 @@ class Running:
     def __init__(self, folder: Path, limits: Limits | None = None, **options: Any) -> None:
         limits = limits or Limits()
         self.log = io.StringIO()
-        metrics = Metrics()
+        metrics = ServerMetrics()
         models = Models(Library(folder=folder, offline=True), limits=limits, observer=metrics)
         self.service = Service(
             models=models, limits=limits, metrics=metrics, log=AccessLog(self.log), **options
@@ -639,7 +639,7 @@ def test_a_client_that_goes_away(server: Running) -> None:
 
 
 def test_a_port_that_is_taken(server: Running) -> None:
-    with pytest.raises(ServeError, match="choose another port"):
+    with pytest.raises(StartError, match="choose another port"):
         server.do(start_grpc(server.service, "127.0.0.1", server.server.port))
 
 

@@ -31,7 +31,7 @@ from typer.testing import CliRunner
 from regnet.cli import build_app
 from regnet.cli.serve import named_models
 from regnet.pixels.samples import sample_photos
-from regnet.system.errors import RegNetError, ServeError
+from regnet.system.errors import RegNetError, StartError
 
 PHOTO = sample_photos()[0].read_bytes()
 TOKEN = "a-token-of-some-length"
@@ -386,8 +386,8 @@ def test_models_have_names() -> None:
         "y-int8": "/x/y-int8.xml",
         "b": "/x/y.xml",
     }
-    with pytest.raises(ServeError, match="there is a model y already"):
+    with pytest.raises(StartError, match="there is a model y already"):
         named_models(["y.xml", "z/y.xml"])
     for name in ("a b", "stats"):
-        with pytest.raises(ServeError, match="is no name for a model"):
+        with pytest.raises(StartError, match="is no name for a model"):
             named_models([f"{name}=bundled"])

@@ -16,7 +16,7 @@ from serving_process import Served, serving
 from regnet.pixels.samples import sample_photos
 from regnet.serving.answers import Forbidden
 from regnet.serving.visitors import Visitors
-from regnet.system.errors import ServeError
+from regnet.system.errors import StartError
 
 PHOTO = sample_photos()[0].read_bytes()
 TOKEN = "a-token-of-some-length"
@@ -213,5 +213,5 @@ def test_what_is_allowed_is_a_name_or_an_address() -> None:
     for host in ("A.example:1", "[::5]", "[0::6]:80", "10.0.0.1"):
         assert admitted(visitors, host, "127.0.0.1"), host
     for wrong in ("a.example:80", "http://a.example", "*", "", "a b"):
-        with pytest.raises(ServeError, match="is no name"):
+        with pytest.raises(StartError, match="is no name"):
             Visitors("127.0.0.1", [wrong])

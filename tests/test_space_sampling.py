@@ -15,7 +15,7 @@ from regnet.network.spec import PUBLISHED_NAMES, AnyNetSpec, RegNetSpec, spec_by
 from regnet.space.networks import Lines, on_lines
 from regnet.space.sampling import Frame, Sampled, Window, sample
 from regnet.space.spaces import SPACES, largest_acts, largest_params, space_by_name
-from regnet.statistics.draws import Table, Uniforms, evenly, log_uniform
+from regnet.statistics.draws import Uniforms, WeightedValues, evenly, log_uniform
 from regnet.system.errors import SpaceError, UnknownModelError
 
 SMALL_IMAGES = Frame(image_size=64, stem_width=16, stem_stride=1, classes=200)
@@ -154,7 +154,7 @@ def test_log_uniform_is_what_rounding_reals_gives() -> None:
 
 
 def test_tables_reach_their_ends() -> None:
-    for table in (evenly((3, 5, 9)), log_uniform(1, 16), Table([1, 2], [0.5, 0.1])):
+    for table in (evenly((3, 5, 9)), log_uniform(1, 16), WeightedValues([1, 2], [0.5, 0.1])):
         ends = table.pick(np.array([0.0, np.nextafter(1.0, 0.0)]))
         assert ends.tolist() == [table.values[0], table.values[-1]]
 

@@ -9,7 +9,7 @@ from simulated_machine import SimulatedMachine, formula
 from regnet.network.spec import RegNetSpec
 from regnet.space.accuracy_model import fit
 from regnet.space.candidates import SPACES, draw, require_spaces
-from regnet.space.measure import Setup, Stopwatch, setup
+from regnet.space.measure import LatencySetup, Stopwatch, setup
 from regnet.space.measured import Measured, front
 from regnet.space.published import published
 from regnet.space.search import Found, Plan, search
@@ -201,7 +201,7 @@ def test_what_slows_down_the_machine_cancels_out(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(timing_module, "measure", measured)
     monkeypatch.setattr(Stopwatch, "_contestant", contestant)
-    stopwatch = Stopwatch(Setup())
+    stopwatch = Stopwatch(LatencySetup())
     specs = [published()[0].spec] * 2
     assert stopwatch.comparable(specs) == pytest.approx([3.0, 4.0])
     assert stopwatch.comparable(specs) == pytest.approx([3.0, 4.0])

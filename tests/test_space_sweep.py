@@ -23,7 +23,7 @@ from regnet.space.records import RunRecord, read_records
 from regnet.space.sampling import Window
 from regnet.space.sweep import Budget, Population, Swept, Unwatched, read_budget_recipe, sweep
 from regnet.space.sweep_photos import open_sweep_photos
-from regnet.space.sweep_run import Course, Run, recipe_hash, sweep_recipe, train_one
+from regnet.space.sweep_run import Course, SweepRun, recipe_hash, sweep_recipe, train_one
 from regnet.system.errors import SpaceError, TrainingError, UnknownModelError
 
 SMALL = AnyNetSpec(stem_width=8, stem_stride=1, stages=(Stage(1, 8, 8), Stage(1, 16, 8)))
@@ -169,7 +169,7 @@ def test_the_same_run_gives_the_same_errors_wherever_its_photos_came_from(photos
     course = Course(
         recipe=recipe, photos=open_sweep_photos(photos, None, recipe), precision="32-true"
     )
-    chosen = Run(space="s", spec=OTHER, seed=5)
+    chosen = SweepRun(space="s", spec=OTHER, seed=5)
     one = train_one(chosen, course)
     other = train_one(chosen, pickle.loads(pickle.dumps(course)))
     assert lasting(one) == lasting(other)

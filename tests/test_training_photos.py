@@ -15,7 +15,7 @@ from regnet.pixels.protocol import OMZ, PYCLS, Preprocess
 from regnet.system.errors import ImageError
 from regnet.training import photos as module
 from regnet.training.crops import crop, draws, random_box
-from regnet.training.photos import CentreCrops, Cropping, Order, Photos, training_batch
+from regnet.training.photos import CentreCrops, Cropping, LabelledPhotos, Order, training_batch
 from regnet.training.recipe import Augmentation
 
 SIDE = 24
@@ -68,7 +68,7 @@ def pool():
 
 
 def one(data, short_side):
-    return Photos([LabelledItem("a", 0, lambda: data)], short_side=short_side).pixels(0)
+    return LabelledPhotos([LabelledItem("a", 0, lambda: data)], short_side=short_side).pixels(0)
 
 
 def test_a_photo_no_larger_than_the_short_side_is_kept_as_it_is():
@@ -108,7 +108,7 @@ def test_a_photo_that_lies_on_its_side_is_turned_before_it_is_shrunk():
 
 def test_photos_that_fit_are_read_once():
     shelf = Shelf(20)
-    photos = Photos(shelf.items, short_side=100)
+    photos = LabelledPhotos(shelf.items, short_side=100)
     assert photos.in_memory
     assert len(photos) == 20
     np.testing.assert_array_equal(photos.truths, np.arange(20) % 4)
@@ -119,7 +119,7 @@ def test_photos_that_fit_are_read_once():
 
 @pytest.mark.parametrize(("memory", "held"), [(10 * BYTES, 10), (11 * BYTES - 1, 10), (BYTES, 1)])
 def test_the_limit_of_memory_is_kept_and_other_photos_read_each_time(memory, held):
-    photos = Photos(Shelf(20).items, short_side=100, memory=memory)
+    photos = LabelledPhotos(Shelf(20).items, short_side=100, memory=memory)
     assert not photos.in_memory
     for number in range(20):
         np.testing.assert_array_equal(photos.pixels(number), image(number)[:, :, ::-1])
@@ -129,14 +129,14 @@ def test_the_limit_of_memory_is_kept_and_other_photos_read_each_time(memory, hel
 
 def test_the_limit_is_of_shrunk_photos():
     shelf = Shelf(6, size=(400, 300))
-    photos = Photos(shelf.items, short_side=30, memory=6 * 40 * 30 * 3)
+    photos = LabelledPhotos(shelf.items, short_side=30, memory=6 * 40 * 30 * 3)
     assert photos.in_memory
 
 
 @pytest.mark.parametrize("memory", [0, -1])
 def test_without_memory_no_photo_is_read_before_it_is_wanted(memory):
     shelf = Shelf(5)
-    photos = Photos(shelf.items, short_side=100, memory=memory)
+    photos = LabelledPhotos(shelf.items, short_side=100, memory=memory)
     assert shelf.reads == [0] * 5
     assert photos.pixels(3).shape == (30, 40, 3)
     assert shelf.reads == [0, 0, 0, 1, 0]
@@ -146,7 +146,7 @@ def test_few_photos_are_read_beyond_the_limit(monkeypatch):
     """Those under way are held as well, so they must not be many: thousands have come before."""
     monkeypatch.setattr(module, "cores", lambda: 4)
     shelf = Shelf(2000, size=(8, 8))
-    photos = Photos(shelf.items, short_side=100, memory=300 * 8 * 8 * 3)
+    photos = LabelledPhotos(shelf.items, short_side=100, memory=300 * 8 * 8 * 3)
     assert len(photos) == 2000
     assert 300 <= sum(shelf.reads) <= 300 + (2 * 4 + 6) * 8
 
@@ -160,20 +160,20 @@ def test_reading_is_watched():
             seen.append(item.shape)
             yield item
 
-    Photos(Shelf(3).items, short_side=100, watch=watch)
+    LabelledPhotos(Shelf(3).items, short_side=100, watch=watch)
     assert seen == [("reading photos", 3), *3 * [(30, 40, 3)]]
 
 
 def test_unreadable_photos_are_named_with_the_reason_and_take_no_memory():
     shelf = Shelf(6, broken=(1, 4))
-    photos = Photos(shelf.items, short_side=100, memory=4 * BYTES)
+    photos = LabelledPhotos(shelf.items, short_side=100, memory=4 * BYTES)
     assert photos.in_memory
     assert [(u.source, u.error) for u in photos.unreadable] == [
         ("1.png", "the PNG is truncated"),
         ("4.png", "the PNG is truncated"),
     ]
     assert photos.pixels(4) == photos.unreadable[1]
-    assert Photos(shelf.items, short_side=100, memory=0).pixels(4) == photos.unreadable[1]
+    assert LabelledPhotos(shelf.items, short_side=100, memory=0).pixels(4) == photos.unreadable[1]
 
 
 def test_bytes_that_are_no_image_are_unreadable_too():
@@ -283,7 +283,7 @@ def seeded():
 
 
 def test_a_batch_has_the_crops_of_its_photos(pool):
-    photos = Photos(Shelf(12).items, short_side=100)
+    photos = LabelledPhotos(Shelf(12).items, short_side=100)
     numbers = np.array([7, 3, 3, 11, 0])
     batch = training_batch(photos, numbers, CROPPING, seeded(), pool=pool)
     assert batch.crops.shape == (5, SIDE, SIDE, 3)
@@ -300,7 +300,7 @@ def test_a_batch_has_the_crops_of_its_photos(pool):
 
 def test_crops_by_pillow_are_8_bit(pool):
     cropping = Cropping(side=8, augmentation=Augmentation(), interpolation="bilinear")
-    photos = Photos(Shelf(3).items, short_side=100)
+    photos = LabelledPhotos(Shelf(3).items, short_side=100)
     batch = training_batch(photos, np.arange(3), cropping, seeded(), pool=pool)
     assert batch.crops.dtype == np.uint8
 
@@ -310,8 +310,8 @@ def test_crops_by_pillow_are_8_bit(pool):
 def test_a_batch_does_not_depend_on_cores_or_memory(cores, memory, pool, monkeypatch):
     monkeypatch.setattr(module, "cores", lambda: cores)
     shelf = Shelf(11, broken=(2, 9))
-    whole = Photos(shelf.items, short_side=100)
-    other = Photos(shelf.items, short_side=100, memory=memory)
+    whole = LabelledPhotos(shelf.items, short_side=100)
+    other = LabelledPhotos(shelf.items, short_side=100, memory=memory)
     numbers = np.arange(11)[::-1]
     one, two = (
         training_batch(photos, numbers, CROPPING, seeded(), pool=pool) for photos in (whole, other)
@@ -325,7 +325,7 @@ def test_a_batch_does_not_depend_on_cores_or_memory(cores, memory, pool, monkeyp
 @pytest.mark.parametrize("parts", [1, 2, 3, 5, 8])
 def test_parts_are_slices_of_the_whole_batch(parts, pool):
     shelf = Shelf(16, broken=(4, 5))
-    photos = Photos(shelf.items, short_side=100)
+    photos = LabelledPhotos(shelf.items, short_side=100)
     numbers = np.random.default_rng(1).permutation(16)[:13]
     make = partial(training_batch, photos, numbers, CROPPING, pool=pool)
     whole = make(seeded())
@@ -340,7 +340,7 @@ def test_parts_are_slices_of_the_whole_batch(parts, pool):
 @pytest.mark.parametrize("broken", [(), (0, 1, 2)])
 def test_a_batch_of_nothing_has_the_shape_of_one(broken, pool):
     """Where no photo can be read, and for a process whose part of a small batch is empty."""
-    photos = Photos(Shelf(3, broken=broken).items, short_side=100)
+    photos = LabelledPhotos(Shelf(3, broken=broken).items, short_side=100)
     part = slice(None) if broken else slice(3, 6)
     batch = training_batch(photos, np.arange(3), CROPPING, seeded(), part=part, pool=pool)
     assert batch.crops.shape == (0, SIDE, SIDE, 3)
@@ -353,7 +353,7 @@ def test_an_error_in_the_code_is_no_unreadable_photo(pool):
     def read():
         raise RuntimeError("a bug")
 
-    photos = Photos([LabelledItem("a", 0, read)], short_side=100, memory=0)
+    photos = LabelledPhotos([LabelledItem("a", 0, read)], short_side=100, memory=0)
     with pytest.raises(RuntimeError, match="a bug"):
         training_batch(photos, np.arange(1), CROPPING, seeded(), pool=pool)
 

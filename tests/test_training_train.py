@@ -806,7 +806,7 @@ def test_memory_that_is_refused(
     def refuse(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr("regnet.training.session.Photos", refuse)
+    monkeypatch.setattr("regnet.training.session.LabelledPhotos", refuse)
     with pytest.raises(
         TrainingError, match=r"too little memory .*lower --memory, then: regnet train"
     ):

@@ -17,7 +17,7 @@ from regnet.system.errors import ImageError
 from regnet.training.history import EpochRecord, History
 from regnet.training.job import Job, News
 from regnet.training.loop import Trainer
-from regnet.training.photos import CentreCrops, Photos, Unreadable
+from regnet.training.photos import CentreCrops, LabelledPhotos, Unreadable
 from regnet.training.recipe import Recipe, recipe_from_toml
 from regnet.training.run_checkpoint import LAST, read_run
 
@@ -83,7 +83,7 @@ def job(
     protocol = recipe.input.protocol("test")
     return Job(
         recipe=recipe,
-        photos=Photos(items() if photos is None else photos, short_side=48),
+        photos=LabelledPhotos(items() if photos is None else photos, short_side=48),
         validation=CentreCrops(items(33, seed=1), protocol, batch=16),
         classes=CLASSES,
         folder=folder,

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from regnet.benchmarking.end_to_end import EndToEnd, Setup, end_to_end
+from regnet.benchmarking.end_to_end import EndToEnd, EndToEndSetup, end_to_end
 from regnet.conversion.store import Library
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import ConvertedModel, Engine, read_model
@@ -166,7 +166,7 @@ def benchmark(
     if not plan.photos:
         return result
     say(f"{metadata.name}: {len(plan.photos)} photos, from files to labels")
-    setup = Setup(
+    setup = EndToEndSetup(
         paths=paths,
         photos=plan.photos,
         batch_size=plan.batch_size,

@@ -31,7 +31,7 @@ Top1 = list[int]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
+class EndToEndSetup:
     """What is measured: IRs by precision, on photos."""
 
     paths: dict[InferencePrecision, Path]
@@ -89,7 +89,7 @@ def find_jpegs(folder: Path, *, most: int) -> list[Path]:
 
 
 def end_to_end(
-    setup: Setup, *, rounds: int | None = None, seconds: float = 60.0, watch: Watch = iter
+    setup: EndToEndSetup, *, rounds: int | None = None, seconds: float = 60.0, watch: Watch = iter
 ) -> EndToEnd:
     """Measure files to labels in every precision of the setup, beside the parts alone.
 
@@ -108,7 +108,7 @@ class Prepared:
     contestant that gave it, once it ran; `reference` is the top-1 in f32, one by one.
     """
 
-    setup: Setup
+    setup: EndToEndSetup
     photos: list[Path]
     contestants: list[Contestant]
     answers: dict[str, Top1]
@@ -154,7 +154,7 @@ def whole_name(precision: InferencePrecision) -> str:
     return f"regnet {precision}"
 
 
-def prepare(setup: Setup) -> Prepared:
+def prepare(setup: EndToEndSetup) -> Prepared:
     """Return what is timed of a setup; raises `DatasetError` if no photo can be read."""
     metadata = read_model(next(iter(setup.paths.values()))).metadata
     photos, pixels = _readable(setup.photos, metadata)
@@ -198,7 +198,7 @@ def _decode(photos: Sequence[Path], metadata: ModelMetadata) -> None:
 
 
 def _parts(
-    setup: Setup, precision: InferencePrecision, pixels: Sequence[NDArray[Any]]
+    setup: EndToEndSetup, precision: InferencePrecision, pixels: Sequence[NDArray[Any]]
 ) -> Callable[[], None]:
     """Return the engine alone: pixels to probabilities, on all cores."""
     engine = Engine(
@@ -220,7 +220,10 @@ def _parts(
 
 
 def _whole(
-    setup: Setup, precision: InferencePrecision, photos: Sequence[Path], answers: dict[str, Top1]
+    setup: EndToEndSetup,
+    precision: InferencePrecision,
+    photos: Sequence[Path],
+    answers: dict[str, Top1],
 ) -> Callable[[], None]:
     """Return all of it, as `regnet classify` does it; it keeps its answers."""
     classifier = Classifier(
@@ -234,7 +237,7 @@ def _whole(
     return run
 
 
-def _reference(setup: Setup, pixels: Sequence[NDArray[Any]]) -> Top1 | None:
+def _reference(setup: EndToEndSetup, pixels: Sequence[NDArray[Any]]) -> Top1 | None:
     """Return the top-1 of each photo in f32, one by one; None where the model has no f32."""
     if "f32" not in setup.paths:
         return None

@@ -204,7 +204,7 @@ def open_run(
     precision: Precision = "f32",
     truth: str | Path | None = None,
     subset: bool = False,
-) -> "Run":
+) -> "CalibrationRun":
     """Return a model and photos that fit, ready to be calibrated; errors as of `calibrate`."""
     if Path(model).suffix == ".onnx":
         raise UnknownModelError(f"{model}: name an IR or a card; ONNX files are not calibrated")
@@ -212,11 +212,11 @@ def open_run(
     predictor = open_predictor(Choice(model=str(path), precision=precision), library=library)
     warn_assumed(model, predictor.metadata)
     photos = open_dataset(dataset, predictor.metadata.labels, truth=truth, subset=subset)
-    return Run(path=path, predictor=predictor, dataset=photos)
+    return CalibrationRun(path=path, predictor=predictor, dataset=photos)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class CalibrationRun:
     """An IR, its model ready to run, and photos, found to fit."""
 
     path: Path

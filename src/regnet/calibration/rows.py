@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.evaluation.scoring import Batch
+from regnet.evaluation.scoring import ScoredBatch
 
 
 class Rows:
@@ -14,7 +14,7 @@ class Rows:
         self._truths = np.empty(photos, np.int64)
         self._count = 0
 
-    def __call__(self, batch: Batch) -> None:
+    def __call__(self, batch: ScoredBatch) -> None:
         """Add the readable photos of a batch."""
         part = slice(self._count, self._count + len(batch.readable))
         self._probabilities[part] = batch.scored.probabilities

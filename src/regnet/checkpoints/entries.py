@@ -73,7 +73,7 @@ def entry_name(path: Path, prefix: str) -> str:
 
 
 @dataclass(frozen=True)
-class Network:
+class FoundNetwork:
     """The entry that was chosen, its tensors, and the names of what else in the file has some.
 
     `apart` are the paths of containers that hold other networks, and not this one.
@@ -85,7 +85,7 @@ class Network:
     apart: frozenset[Path] = frozenset()
 
 
-def find_network(content: Any, name: str | None = None) -> Network:
+def find_network(content: Any, name: str | None = None) -> FoundNetwork:
     """Return the one RegNet in a file's content, or that in the entry called `name`.
 
     Raises `MismatchError` if there is no RegNet, or if there are several to choose from;
@@ -108,7 +108,7 @@ def find_network(content: Any, name: str | None = None) -> Network:
         entry = max(entries, key=lambda entry: len(entry.tensors))
         _require_known_kind(entry)
     apart = frozenset(path for path in paths if path != entry.path[: len(path)])
-    return Network(entry, _plain_tensors(entry), tuple(_beside(content, entry)), apart)
+    return FoundNetwork(entry, _plain_tensors(entry), tuple(_beside(content, entry)), apart)
 
 
 def _entries(content: Any) -> Iterator[Entry]:

@@ -34,7 +34,7 @@ try:
     import torch
     from safetensors.torch import save
 
-    from regnet.checkpoints.entries import Network, entry_name, find_network
+    from regnet.checkpoints.entries import FoundNetwork, entry_name, find_network
 except ImportError as exc:
     raise MissingExtraError("reading and writing checkpoints", "torch") from exc
 
@@ -160,7 +160,7 @@ def read_checkpoint(
     )
 
 
-def _named_tensors(network: Network, *, head: bool) -> dict[str, torch.Tensor]:
+def _named_tensors(network: FoundNetwork, *, head: bool) -> dict[str, torch.Tensor]:
     """Return the tensors by pycls's names, with the classifier or without."""
     names = to_pycls(network.tensors)
     if head:
@@ -216,7 +216,7 @@ def _recorded(content: Content) -> Provenance:
     return Provenance() if text is None else provenance_from_json(text)
 
 
-def _require_head(network: Network) -> None:
+def _require_head(network: FoundNetwork) -> None:
     """Refuse a network that is whole but for its classifier; say what lies beside it."""
     if network.entry.spec is None or network.entry.has_head:
         return

@@ -51,13 +51,13 @@ def classify_on_ray(
     limits: DecodeLimits,
 ) -> int:
     """Classify the sources into the folder, say what came of it, and return how many failed."""
-    from regnet.cluster.batch import Batch, classify_batch
+    from regnet.cluster.batch import BatchJob, classify_batch
     from regnet.cluster.session import connected
     from regnet.inference.classify import Classifier
 
     classifier = Classifier(model, precision=precision, name=name)
     classifier.require_possible(wanted, batch_size)
-    batch = Batch(
+    batch = BatchJob(
         model=model,
         sources=tuple(sources),
         wanted=wanted,

@@ -26,7 +26,7 @@ from regnet.cli.progress import download_display
 if TYPE_CHECKING:
     from regnet.comparison.compare import ComparisonRecord, Gates
     from regnet.comparison.sides import Pair
-    from regnet.comparison.tally import Photos
+    from regnet.comparison.tally import ComparedPhotos
 
 SHOWN = 10  # photos that could not be read
 
@@ -100,7 +100,7 @@ def compare(
 
 
 def _compared(
-    pair: "Pair", photos: "Photos", gates: "Gates", report: "Report"
+    pair: "Pair", photos: "ComparedPhotos", gates: "Gates", report: "Report"
 ) -> "ComparisonRecord":
     """Compare and report, also what was found until an interruption."""
     from regnet.comparison.compare import ComparisonRecord

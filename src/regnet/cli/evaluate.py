@@ -36,8 +36,8 @@ from regnet.inference.predictors import Choice, EngineName
 from regnet.ir.metadata import InferencePrecision
 
 if TYPE_CHECKING:
-    from regnet.evaluation.evaluate import Evaluation, Run
-    from regnet.evaluation.scoring import Batch, Listener
+    from regnet.evaluation.evaluate import Evaluation, EvaluationRun
+    from regnet.evaluation.scoring import Listener, ScoredBatch
 
 HELP = """Measure a model's accuracy on labelled photos.
 
@@ -136,7 +136,7 @@ def evaluate(
     raise typer.Exit(EXIT_SOME_FAILED if found.scores.unreadable else EXIT_OK)
 
 
-def _report(found: "Evaluation", run: "Run", *, as_json: bool, html: Path | None) -> None:
+def _report(found: "Evaluation", run: "EvaluationRun", *, as_json: bool, html: Path | None) -> None:
     """Print the figures and write the report."""
     if html is not None:
         from regnet.evaluation.page import evaluation_page
@@ -155,7 +155,7 @@ def _running_top1(advance: Advance) -> "Listener":
     """Return what moves the bar on and shows the top-1 until now."""
     hits = seen = 0
 
-    def show(batch: "Batch") -> None:
+    def show(batch: "ScoredBatch") -> None:
         nonlocal hits, seen
         hits, seen = hits + batch.hits, seen + len(batch.readable)
         running = f"top-1 {100 * hits / seen:.2f} %" if seen else None

@@ -20,7 +20,7 @@ from regnet.cli.options import (
 from regnet.ir.metadata import InferencePrecision
 from regnet.serving.auth import read_token
 from regnet.serving.limits import Limits
-from regnet.system.errors import ServeError
+from regnet.system.errors import StartError
 
 HELP = """Serve models over HTTP: to standard clients, to scripts, and to people as a page.
 
@@ -126,9 +126,9 @@ def serve(
         queue_bytes=queue_mib << 20,
         seconds=timeout,
     )
-    from regnet.serving.run import Setup, serve
+    from regnet.serving.run import ServerSetup, serve
 
-    setup = Setup(
+    setup = ServerSetup(
         models=sources,
         library=library(cache_dir, offline, mirror, entry),
         host=host,
@@ -150,7 +150,7 @@ def serve(
 def named_models(models: list[str]) -> dict[str, str]:
     """Return the sources of `[NAME=]MODEL`s by name: without one a card's, or a file's stem.
 
-    Raises `ServeError` where a name is not fit for an address, or given twice.
+    Raises `StartError` where a name is not fit for an address, or given twice.
     """
     found: dict[str, str] = {}
     for text in models:
@@ -158,9 +158,9 @@ def named_models(models: list[str]) -> dict[str, str]:
         if not equals or "/" in name or Path(text).exists():
             name, source = _own_name(text), text
         if not _NAME.fullmatch(name) or name in _TAKEN or not source:
-            raise ServeError(f"{text}: {name!r} is no name for a model; NAME=MODEL gives another")
+            raise StartError(f"{text}: {name!r} is no name for a model; NAME=MODEL gives another")
         if name in found:
-            raise ServeError(f"{text}: there is a model {name} already; NAME=MODEL gives another")
+            raise StartError(f"{text}: there is a model {name} already; NAME=MODEL gives another")
         found[name] = source
     return found
 

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from regnet.cluster.entries import Partition
-from regnet.cluster.output import Output, Part, open_output, part_name, part_of
+from regnet.cluster.output import Output, PartitionFile, open_output, part_name, part_of
 from regnet.cluster.plan import local_places, partitions
 from regnet.cluster.session import Cluster
-from regnet.cluster.worker import ModelFiles, Settings, Worker, read_model_files
+from regnet.cluster.worker import PackedModel, Settings, Worker, read_model_files
 from regnet.inference.result import Wanted
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
@@ -26,7 +26,7 @@ _TRIES: Final = 5  # more often than that a partition is not given to a new work
 
 
 @dataclass(frozen=True, kw_only=True)
-class Batch:
+class BatchJob:
     """What to classify, with which model (the .xml of an IR), and how the work is cut.
 
     With `offline` images at addresses are rows with an error.
@@ -60,7 +60,7 @@ class Done:
     `memory` is the most bytes that the worker has held, `cpu` the seconds of CPU that it took.
     """
 
-    part: Part
+    part: PartitionFile
     worker: str
     started: float
     ended: float
@@ -105,7 +105,7 @@ Finished = Callable[[int], None]
 
 
 def classify_batch(
-    batch: Batch,
+    batch: BatchJob,
     folder: str,
     *,
     cluster: Cluster,
@@ -161,8 +161,8 @@ class _Todo:
         self.images = 0
 
     def add_all(
-        self, planned: Iterator[Partition], found: dict[str, Part], folder: str
-    ) -> list[Part]:
+        self, planned: Iterator[Partition], found: dict[str, PartitionFile], folder: str
+    ) -> list[PartitionFile]:
         """Add what is not found yet, and return the rest. Raises `OutputError`."""
         there = []
         for partition in planned:
@@ -194,7 +194,7 @@ def _changed(folder: str, file: str) -> OutputError:
     )
 
 
-def _identity(batch: Batch, metadata: ModelMetadata, sha256: str) -> dict[str, Any]:
+def _identity(batch: BatchJob, metadata: ModelMetadata, sha256: str) -> dict[str, Any]:
     """Return all that the rows depend on."""
     wanted = batch.wanted
     return {
@@ -224,7 +224,7 @@ def _finish(row: dict[str, Any], todo: _Todo, output: Output) -> Done:
 
 
 def _rows(
-    todo: _Todo, model: ModelFiles, settings: Settings, workers: int
+    todo: _Todo, model: PackedModel, settings: Settings, workers: int
 ) -> Iterator[dict[str, Any]]:
     """Yield what the workers make of the partitions, as it comes."""
     import ray

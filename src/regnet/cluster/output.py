@@ -29,7 +29,7 @@ _IDENTITY: Final = ("format", "version", "model", "options", "sources")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PartitionFile:
     """A finished partition: its file, rows, how many of them failed, size and hash.
 
     `images` is the hash of the entries that it was made of.
@@ -48,9 +48,9 @@ def part_name(number: int) -> str:
     return f"part-{number:05}.parquet"
 
 
-def part_of(number: int, data: bytes, *, rows: int, failed: int, images: str) -> Part:
+def part_of(number: int, data: bytes, *, rows: int, failed: int, images: str) -> PartitionFile:
     """Return what is to be known of a partition's file."""
-    return Part(
+    return PartitionFile(
         file=part_name(number),
         rows=rows,
         failed=failed,
@@ -88,7 +88,7 @@ class Output:
     def __init__(self, folder: Folder, shown: str, identity: dict[str, Any]) -> None:
         self._folder, self._shown = folder, shown
         self._identity: dict[str, Any] = json.loads(json.dumps({"format": 1, **identity}))
-        self._parts: list[Part] = []
+        self._parts: list[PartitionFile] = []
         if (data := folder.read(MANIFEST)) is None:
             if names := folder.names(""):
                 raise OutputError(
@@ -98,25 +98,25 @@ class Output:
         else:
             self._require_same(data)
 
-    def finished(self) -> dict[str, Part]:
+    def finished(self) -> dict[str, PartitionFile]:
         """Return the partitions that are there, by file name."""
         names = self._folder.names(_FINISHED)
         records = (self._folder.read(f"{_FINISHED}/{name}") for name in names)
         parts = {part.file: part for part in (*self._parts, *filter(None, map(_part, records)))}
         return {name: part for name, part in parts.items() if self._folder.size(name) == part.bytes}
 
-    def add(self, part: Part, data: bytes) -> None:
+    def add(self, part: PartitionFile, data: bytes) -> None:
         """Write a partition, and only then that it is there."""
         self._folder.write(part.file, data)
         record = json_bytes(asdict(part))
         self._folder.write(f"{_FINISHED}/{Path(part.file).stem}.json", record)
 
-    def complete(self, parts: list[Part]) -> None:
+    def complete(self, parts: list[PartitionFile]) -> None:
         """Write the manifest of all partitions, in their order."""
         self._write_manifest(parts)
         self._folder.remove(_FINISHED)
 
-    def _write_manifest(self, parts: list[Part] | None) -> None:
+    def _write_manifest(self, parts: list[PartitionFile] | None) -> None:
         manifest = dict(self._identity, complete=parts is not None)
         if parts is not None:
             manifest["images"] = sum(part.rows for part in parts)
@@ -128,7 +128,9 @@ class Output:
         try:
             there = json.loads(data)
             changed = [name for name in _IDENTITY if there.get(name) != self._identity[name]]
-            self._parts = [from_plain(Part, values) for values in there.get("partitions", ())]
+            self._parts = [
+                from_plain(PartitionFile, values) for values in there.get("partitions", ())
+            ]
         except (ValueError, AttributeError, TypeError, RecursionError) as exc:
             raise OutputError(
                 f"{self._shown}/{MANIFEST}: is damaged ({exc}), and without it nobody knows what "
@@ -143,10 +145,10 @@ class Output:
             )
 
 
-def _part(record: bytes | None) -> Part | None:
+def _part(record: bytes | None) -> PartitionFile | None:
     """Return what a record says; None where it is damaged, so that its partition is done again."""
     try:
-        return from_plain(Part, json.loads(record or b""))
+        return from_plain(PartitionFile, json.loads(record or b""))
     except (ValueError, TypeError, RecursionError):
         return None
 

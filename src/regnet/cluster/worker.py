@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ModelFiles:
+class PackedModel:
     """The two files of an IR, as bytes that travel to the nodes."""
 
     name: str
@@ -38,9 +38,9 @@ class ModelFiles:
         return hashlib.sha256(self.xml + self.weights).hexdigest()
 
 
-def read_model_files(path: Path) -> ModelFiles:
+def read_model_files(path: Path) -> PackedModel:
     """Return the files of the IR at `path`, its .xml."""
-    return ModelFiles(path.stem, path.read_bytes(), path.with_suffix(".bin").read_bytes())
+    return PackedModel(path.stem, path.read_bytes(), path.with_suffix(".bin").read_bytes())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +59,7 @@ class Settings:
 class LocalWorker:
     """One engine with its share of the cores; `partition` makes packed entries to a file."""
 
-    def __init__(self, model: ModelFiles, settings: Settings) -> None:
+    def __init__(self, model: PackedModel, settings: Settings) -> None:
         self._settings = settings
         self._engine = _engine(model, settings)
 
@@ -135,7 +135,7 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _engine(model: ModelFiles, settings: Settings) -> "Engine":
+def _engine(model: PackedModel, settings: Settings) -> "Engine":
     """Return the compiled model; its files are needed only until then."""
     from regnet.ir.engine import Engine, read_model
     from regnet.system.runtime import core

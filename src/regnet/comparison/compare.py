@@ -8,9 +8,9 @@ from regnet.comparison.sides import Pair, Side, open_pair
 from regnet.comparison.tally import (
     DELTA_EDGES,
     Accuracy,
+    ComparedPhotos,
     Comparison,
     ComparisonTally,
-    Photos,
     open_photos,
 )
 from regnet.comparison.verdict import Verdict, notes, verdict
@@ -48,7 +48,7 @@ class ComparisonRecord:
     """
 
     pair: Pair
-    photos: Photos
+    photos: ComparedPhotos
     comparison: Comparison
     gates: Gates
     complete: bool = True

@@ -9,7 +9,7 @@ from regnet.comparison.differences import StageDifference
 from regnet.comparison.sides import Side
 from regnet.comparison.table import difference_text, sizes_text
 from regnet.comparison.tally import DELTA_EDGES, Accuracy, FlippedPhoto
-from regnet.comparison.tally import Photo as SourcePhoto
+from regnet.comparison.tally import ComparedPhoto as SourcePhoto
 from regnet.comparison.verdict import ROUNDING, percent
 from regnet.inference.result import ClassScore
 from regnet.network.labels import first_name

@@ -39,7 +39,7 @@ DELTA_EDGES: Final = (0.0, *(10.0**power for power in range(-8, 1)))
 
 
 @dataclass(frozen=True)
-class Photo:
+class ComparedPhoto:
     """One photo: the name it is reported under, its true class if known, its bytes once wanted."""
 
     source: str
@@ -48,15 +48,15 @@ class Photo:
 
 
 @dataclass(frozen=True)
-class Photos:
+class ComparedPhotos:
     """The photos to compare on. `unlabelled` says why their classes are not known, else None."""
 
     path: str
-    items: Callable[[], Iterator[Photo]]
+    items: Callable[[], Iterator[ComparedPhoto]]
     count: Callable[[], int | None]
     unlabelled: str | None
 
-    def find(self, sources: Collection[str]) -> dict[str, Photo]:
+    def find(self, sources: Collection[str]) -> dict[str, ComparedPhoto]:
         """Return the photos of these names, in one pass."""
         found = ((photo.source, photo) for photo in self.items() if photo.source in sources)
         return dict(islice(found, len(set(sources))))
@@ -64,7 +64,7 @@ class Photos:
 
 def open_photos(
     path: str, labels: Labels, *, truth: str | None = None, offline: bool = False
-) -> Photos:
+) -> ComparedPhotos:
     """Return the photos at a path: a data set whose classes are among the labels, or any photos.
 
     What `open_dataset` takes is labelled; anything else that `regnet classify` takes is not, unless
@@ -81,20 +81,22 @@ def open_photos(
         if truth is not None:
             raise
         return _unlabelled(path, str(exc), offline)
-    return Photos(
+    return ComparedPhotos(
         path=path,
-        items=lambda: (Photo(item.source, item.truth, item.read) for item in dataset.items()),
+        items=lambda: (
+            ComparedPhoto(item.source, item.truth, item.read) for item in dataset.items()
+        ),
         count=lambda: dataset.count,
         unlabelled=None,
     )
 
 
-def _unlabelled(path: str, reason: str, offline: bool) -> Photos:
-    def items() -> Iterator[Photo]:
+def _unlabelled(path: str, reason: str, offline: bool) -> ComparedPhotos:
+    def items() -> Iterator[ComparedPhoto]:
         found = iter_items([path], offline=offline)
-        return (Photo(item.source, None, item.read) for item in found)
+        return (ComparedPhoto(item.source, None, item.read) for item in found)
 
-    return Photos(
+    return ComparedPhotos(
         path=path,
         items=items,
         count=lambda: count_items([path]),
@@ -163,7 +165,7 @@ class Comparison:
 class _Batch:
     """What both sides made of a few photos, and those that could not be read."""
 
-    photos: list[Photo]
+    photos: list[ComparedPhoto]
     pixels: list[dict[Stage, Difference]]
     a: Answers | None
     b: Answers | None
@@ -192,7 +194,7 @@ class ComparisonTally:
         """How many photos were compared so far."""
         return int(self._deltas.sum())
 
-    def run(self, photos: Iterable[Photo]) -> None:
+    def run(self, photos: Iterable[ComparedPhoto]) -> None:
         """Compare these photos on all cores and count them, in their order."""
         for batch in in_order(photos, partial(_compared, self._pair), workers=cores()):
             self._add(batch)
@@ -207,7 +209,7 @@ class ComparisonTally:
                 self._stages[stage].add(photo.source, one)
         self._add_answers(batch.photos, batch.a, batch.b)
 
-    def _add_answers(self, photos: list[Photo], a: Answers, b: Answers) -> None:
+    def _add_answers(self, photos: list[ComparedPhoto], a: Answers, b: Answers) -> None:
         p, q = a.probabilities, b.probabilities
         try:
             self._agreement.update(p, q)
@@ -222,12 +224,12 @@ class ComparisonTally:
         self._add_top1(photos, p, q)
 
     def _add_rows(
-        self, stage: Stage, photos: list[Photo], a: NDArray[Any], b: NDArray[Any]
+        self, stage: Stage, photos: list[ComparedPhoto], a: NDArray[Any], b: NDArray[Any]
     ) -> None:
         for photo, x, y in zip(photos, a, b, strict=True):
             self._stages[stage].add(photo.source, difference(x, y))
 
-    def _add_top1(self, photos: list[Photo], p: NDArray[Any], q: NDArray[Any]) -> None:
+    def _add_top1(self, photos: list[ComparedPhoto], p: NDArray[Any], q: NDArray[Any]) -> None:
         first, second = p.argmax(axis=1), q.argmax(axis=1)
         for row in np.flatnonzero(first != second).tolist():
             heapq.heappush(self._flips, self._flip(photos[row], p[row], q[row]))
@@ -239,7 +241,7 @@ class ComparisonTally:
             else:
                 self._right[int(x == photo.truth), int(y == photo.truth)] += 1
 
-    def _flip(self, photo: Photo, p: NDArray[Any], q: NDArray[Any]) -> FlippedPhoto:
+    def _flip(self, photo: ComparedPhoto, p: NDArray[Any], q: NDArray[Any]) -> FlippedPhoto:
         a, b = (top_classes(row, self._pair.labels, 1)[0] for row in (p, q))
         sure = float(margin(p[None].astype(np.float64))[0])
         return FlippedPhoto(sure, photo.source, a, b, -1 if photo.truth is None else photo.truth)
@@ -279,9 +281,9 @@ def _hidden(pair: Pair, stage: Stage) -> str | None:
     return "; ".join(reasons) or None
 
 
-def _compared(pair: Pair, photos: list[Photo]) -> list[_Batch]:
+def _compared(pair: Pair, photos: list[ComparedPhoto]) -> list[_Batch]:
     """Return what both sides make of a batch; photos that cannot be read are left out."""
-    read: list[tuple[Photo, Trace, Trace]] = []
+    read: list[tuple[ComparedPhoto, Trace, Trace]] = []
     errors: list[tuple[str, str]] = []
     for photo in photos:
         try:
@@ -293,7 +295,7 @@ def _compared(pair: Pair, photos: list[Photo]) -> list[_Batch]:
     return [*_answered(pair, read), _Batch([], [], None, None, errors)]
 
 
-def _answered(pair: Pair, read: list[tuple[Photo, Trace, Trace]]) -> list[_Batch]:
+def _answered(pair: Pair, read: list[tuple[ComparedPhoto, Trace, Trace]]) -> list[_Batch]:
     """Return the batch with both models' answers, or photo by photo where one is refused."""
     if not read:
         return []

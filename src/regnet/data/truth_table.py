@@ -39,7 +39,7 @@ _HOW: Final = "write a first line that names the columns, such as file_name,labe
 
 
 @dataclass(frozen=True)
-class Table:
+class LabelTable:
     """Rows of an image's name and class; `splits` has a word for each row, or nothing.
 
     Of a one-hot table without class names `one_hot` is the number of its columns of classes. `flag`
@@ -52,7 +52,7 @@ class Table:
     flag: str = ""
 
 
-def read_table(text: str, source: str) -> Table:
+def read_table(text: str, source: str) -> LabelTable:
     """Return the rows of a table: CSV, TSV, lines `NAME CLASS`, JSON lines, or a JSON object.
 
     Raises `DatasetError` where it is not clear which column holds what.
@@ -138,7 +138,7 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     )
 
 
-def _by_header(rows: Sequence[Sequence[str]], source: str) -> Table:
+def _by_header(rows: Sequence[Sequence[str]], source: str) -> LabelTable:
     header, body = rows[0], rows[1:]
     if not body:
         raise DatasetError(f"{source} has a header and no lines")
@@ -156,7 +156,7 @@ def _by_header(rows: Sequence[Sequence[str]], source: str) -> Table:
     classes = _classes(others, words, columns, header, source)
     splits = tuple(columns[split]) if split is not None else ()
     flag = header[others[0]] if len(others) == 1 and set(classes) <= _ONE_HOT.keys() else ""
-    return Table(_rows(columns[name], classes, source), splits, flag=flag)
+    return LabelTable(_rows(columns[name], classes, source), splits, flag=flag)
 
 
 def _name_column(
@@ -194,7 +194,7 @@ def _classes(
     )
 
 
-def _by_content(rows: Sequence[Sequence[str]], source: str) -> Table:
+def _by_content(rows: Sequence[Sequence[str]], source: str) -> LabelTable:
     """Return the rows of a table without a header."""
     columns = [list(column) for column in zip(*rows, strict=True)]
     images = [place for place, column in enumerate(columns) if all(map(_is_image, column))]
@@ -203,15 +203,15 @@ def _by_content(rows: Sequence[Sequence[str]], source: str) -> Table:
     name = images[0] if images else 0
     others = [place for place in range(len(columns)) if place != name]
     if len(others) == 1:
-        return Table(_rows(columns[name], columns[others[0]], source))
+        return LabelTable(_rows(columns[name], columns[others[0]], source))
     if (hot := _hot([columns[place] for place in others])) is not None:
-        return Table(_rows(columns[name], list(map(str, hot)), source), one_hot=len(others))
+        return LabelTable(_rows(columns[name], list(map(str, hot)), source), one_hot=len(others))
     text = [place for place in others if not _are_numbers(columns[place])]
     if len(text) != 1:
         raise DatasetError(
             f"{source}: which of its {len(columns)} columns is the class is not clear: {_HOW}"
         )
-    return Table(_rows(columns[name], columns[text[0]], source))
+    return LabelTable(_rows(columns[name], columns[text[0]], source))
 
 
 def _hot(columns: Sequence[Sequence[str]]) -> list[int] | None:

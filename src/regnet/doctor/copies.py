@@ -9,7 +9,7 @@ import numpy as np
 
 from regnet.doctor.findings import Finding, Severity, counted, percent, worst_first
 from regnet.doctor.near_copies import Links, near_pairs
-from regnet.doctor.photos import Photos
+from regnet.doctor.photos import Glances
 
 Group = tuple[int, ...]
 
@@ -36,7 +36,7 @@ _SAME: Final = _Kind("duplicates", "the same file", certain=True)
 _NEAR: Final = _Kind("near-duplicates", "nearly the same picture", certain=False)
 
 
-def exact_groups(photos: Photos) -> list[Group]:
+def exact_groups(photos: Glances) -> list[Group]:
     """Return the photos that are the same file byte by byte, by index."""
     by_digest: dict[bytes, list[int]] = defaultdict(list)
     for index in photos.readable.tolist():
@@ -45,7 +45,10 @@ def exact_groups(photos: Photos) -> list[Group]:
 
 
 def near_groups(
-    photos: Photos, exact: Sequence[Group], *, advance: Callable[[float], None] = lambda share: None
+    photos: Glances,
+    exact: Sequence[Group],
+    *,
+    advance: Callable[[float], None] = lambda share: None,
 ) -> list[Group]:
     """Return the photos that are nearly the same picture; of the same files only the first is in.
 
@@ -63,7 +66,7 @@ def near_groups(
     return list(map(tuple, groups.values()))
 
 
-def copy_findings(photos: Photos, exact: Sequence[Group], near: Sequence[Group]) -> list[Finding]:
+def copy_findings(photos: Glances, exact: Sequence[Group], near: Sequence[Group]) -> list[Finding]:
     """Return what copies harm: the labels, the accuracy that validation gives, or only the time."""
     found: list[Finding] = []
     for groups, kind in ((exact, _SAME), (near, _NEAR)):
@@ -73,7 +76,7 @@ def copy_findings(photos: Photos, exact: Sequence[Group], near: Sequence[Group])
     return list(worst_first(found))
 
 
-def _conflicts(photos: Photos, groups: Sequence[Group], kind: _Kind) -> Iterator[Finding]:
+def _conflicts(photos: Glances, groups: Sequence[Group], kind: _Kind) -> Iterator[Finding]:
     """Yield the pictures that lie in several classes."""
     torn = [g for g in groups if len({photos.place(i).label for i in g} - {""}) > 1]
     count = sum(map(len, torn))
@@ -93,7 +96,7 @@ def _conflicts(photos: Photos, groups: Sequence[Group], kind: _Kind) -> Iterator
     )
 
 
-def _leaks(photos: Photos, groups: Sequence[Group], kind: _Kind) -> Iterator[Finding]:
+def _leaks(photos: Glances, groups: Sequence[Group], kind: _Kind) -> Iterator[Finding]:
     """Yield the pictures that lie in several splits."""
     shared = [g for g in groups if len({photos.place(i).split for i in g} - {""}) > 1]
     if not shared:
@@ -120,7 +123,7 @@ def _leaks(photos: Photos, groups: Sequence[Group], kind: _Kind) -> Iterator[Fin
     )
 
 
-def _repeats(photos: Photos, groups: Sequence[Group], kind: _Kind) -> Iterator[Finding]:
+def _repeats(photos: Glances, groups: Sequence[Group], kind: _Kind) -> Iterator[Finding]:
     """Yield the pictures that one class of one split has several times."""
     repeated: list[Group] = []
     for group in groups:
@@ -147,7 +150,7 @@ def _repeats(photos: Photos, groups: Sequence[Group], kind: _Kind) -> Iterator[F
 
 
 def _finding(
-    photos: Photos,
+    photos: Glances,
     groups: Sequence[Group],
     code: str,
     severity: Severity,

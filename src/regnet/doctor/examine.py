@@ -13,7 +13,7 @@ from regnet.doctor.findings import Finding, errors_of, worst_first
 from regnet.doctor.glance import glances
 from regnet.doctor.layout_findings import layout_findings
 from regnet.doctor.photo_findings import kept_shares, photo_findings
-from regnet.doctor.photos import Photos
+from regnet.doctor.photos import Glances
 from regnet.doctor.tree import Tree
 from regnet.inference.result import readable
 from regnet.pixels.protocol import Preprocess
@@ -128,8 +128,8 @@ def examine(
     return _examination(tree, photos, preprocess, worst_first(found), start)
 
 
-def _look(tree: Tree, workers: int, advance: Listener) -> Photos:
-    photos = Photos(tree)
+def _look(tree: Tree, workers: int, advance: Listener) -> Glances:
+    photos = Glances(tree)
     for glance in in_order(tree.items(), glances, workers=workers):
         photos.add(glance)
         advance(1, "looking")
@@ -138,7 +138,7 @@ def _look(tree: Tree, workers: int, advance: Listener) -> Photos:
 
 def _examination(
     tree: Tree,
-    photos: Photos,
+    photos: Glances,
     preprocess: Preprocess,
     findings: tuple[Finding, ...],
     start: float,
@@ -166,7 +166,7 @@ def _examination(
 
 
 def _previews(
-    photos: Photos,
+    photos: Glances,
     readable: NDArray[np.int64],
     kept: NDArray[np.float64],
     chosen: NDArray[np.int64],

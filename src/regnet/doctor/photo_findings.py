@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.doctor.findings import Finding, Severity, counted, percent, quoted, share_text
-from regnet.doctor.photos import Photos
+from regnet.doctor.photos import Glances
 from regnet.pixels.protocol import Preprocess
 
 UNREADABLE: Final = 0.1
@@ -20,7 +20,7 @@ LEAST_KEPT: Final = 1 / 3
 """A crop that keeps less of a photo is named."""
 
 
-def photo_findings(photos: Photos, preprocess: Preprocess) -> list[Finding]:
+def photo_findings(photos: Glances, preprocess: Preprocess) -> list[Finding]:
     """Return what is wrong with single photos, by the protocol that a training would use."""
     found = [
         _unreadable(photos),
@@ -38,7 +38,7 @@ def kept_shares(sizes: NDArray[np.uint32], preprocess: Preprocess) -> NDArray[np
     return np.asarray(np.minimum(1.0, preprocess.crop**2 / (preprocess.resize * resized)))
 
 
-def _unreadable(photos: Photos) -> Finding | None:
+def _unreadable(photos: Glances) -> Finding | None:
     if not photos.errors:
         return None
     bad = len(photos.errors)
@@ -57,7 +57,7 @@ def _unreadable(photos: Photos) -> Finding | None:
     )
 
 
-def _lost_classes(photos: Photos) -> list[str]:
+def _lost_classes(photos: Glances) -> list[str]:
     """Return the classes of which no photo of a split can be read."""
     all_of = Counter(photos.place(index) for index in range(len(photos)))
     bad = Counter(photos.place(index) for index in photos.errors)
@@ -68,7 +68,7 @@ def _lost_classes(photos: Photos) -> list[str]:
     )
 
 
-def _tiny(photos: Photos, preprocess: Preprocess) -> Finding | None:
+def _tiny(photos: Glances, preprocess: Preprocess) -> Finding | None:
     least = preprocess.crop // 2
     readable = photos.readable
     sides = photos.sizes[readable].min(axis=1)
@@ -87,7 +87,7 @@ def _tiny(photos: Photos, preprocess: Preprocess) -> Finding | None:
     )
 
 
-def _cut(photos: Photos, preprocess: Preprocess) -> Finding | None:
+def _cut(photos: Glances, preprocess: Preprocess) -> Finding | None:
     readable = photos.readable
     kept = kept_shares(photos.sizes[readable], preprocess)
     order = np.argsort(kept, kind="stable")
@@ -110,7 +110,7 @@ def _cut(photos: Photos, preprocess: Preprocess) -> Finding | None:
     )
 
 
-def _blank(photos: Photos) -> Finding | None:
+def _blank(photos: Glances) -> Finding | None:
     readable = photos.readable
     blank = readable[photos.blank[readable]]
     if not len(blank):
@@ -125,17 +125,17 @@ def _blank(photos: Photos) -> Finding | None:
     )
 
 
-def _size(photos: Photos, index: int) -> str:
+def _size(photos: Glances, index: int) -> str:
     width, height = photos.sizes[index].tolist()
     return f"{width} x {height}"
 
 
-def _some(photos: Photos, indices: NDArray[np.int64]) -> str:
+def _some(photos: Glances, indices: NDArray[np.int64]) -> str:
     return f"{counted(len(indices), 'photo')} ({percent(len(indices), len(photos))})"
 
 
 def _severity(
-    photos: Photos,
+    photos: Glances,
     indices: NDArray[np.int64],
     *,
     few: Severity = "note",

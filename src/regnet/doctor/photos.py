@@ -13,7 +13,7 @@ from regnet.doctor.tree import Place, Tree
 _BLANK: Final = 2.5  # levels of contrast
 
 
-class Photos:
+class Glances:
     """The glances at the photos of a tree, by their index in its order; fill it with `add`.
 
     `errors` says why those that could not be read could not.

@@ -146,16 +146,16 @@ def open_run(
     library: Library,
     truth: str | Path | None = None,
     subset: bool = False,
-) -> "Run":
+) -> "EvaluationRun":
     """Return a model and images, opened and found to fit; raises as `evaluate` does."""
     predictor = open_predictor(choice, library=library)
     warn_assumed(choice.model, predictor.metadata)
     images = open_dataset(dataset, predictor.metadata.labels, truth=truth, subset=subset)
-    return Run(choice=choice, predictor=predictor, dataset=images, library=library)
+    return EvaluationRun(choice=choice, predictor=predictor, dataset=images, library=library)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class EvaluationRun:
     """A model and images, opened and found to fit."""
 
     choice: Choice

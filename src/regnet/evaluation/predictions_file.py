@@ -5,7 +5,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, Final
 
-from regnet.evaluation.scoring import Batch, Listener
+from regnet.evaluation.scoring import Listener, ScoredBatch
 from regnet.inference.result import readable, top_classes
 from regnet.network.labels import Labels
 from regnet.system.errors import OutputError
@@ -61,7 +61,7 @@ def open_predictions(path: Path, labels: Labels) -> Iterator[Listener]:
         rows, flush = _writer(place.file, kind)
     try:
 
-        def write(batch: Batch) -> None:
+        def write(batch: ScoredBatch) -> None:
             with naming(path):
                 for row in _rows(batch, labels):
                     rows.write(row)
@@ -89,7 +89,7 @@ def _writer(file: BinaryIO, format: RowFormat) -> tuple[RowWriter, Callable[[], 
     return JsonRows(text) if format == "json" else JsonLinesRows(text), text.flush
 
 
-def _rows(batch: Batch, labels: Labels) -> Iterator[Row]:
+def _rows(batch: ScoredBatch, labels: Labels) -> Iterator[Row]:
     """Yield a row for each image; an unreadable one has its `source`, `truth` and `error`."""
     scores = iter(batch.scored.probabilities)
     for source, truth, error in zip(batch.sources, batch.truths, batch.scored.errors, strict=True):

@@ -45,7 +45,7 @@ class Scored:
 
 
 @dataclass(frozen=True, eq=False)
-class Batch:
+class ScoredBatch:
     """Images side by side with what the model said of them."""
 
     sources: tuple[str, ...]
@@ -120,7 +120,7 @@ class Record(Protocol):
         """Keep the next batch."""
 
 
-Listener = Callable[[Batch], None]
+Listener = Callable[[ScoredBatch], None]
 
 
 def score(
@@ -142,7 +142,7 @@ def score(
     counts = _Counts(len(predictor.metadata.labels), strict=strict)
     hear: tuple[Listener, ...] = (counts, *listeners)
     for scored in record.replay() if record else ():
-        _tell(hear, Batch(*_names(_taken(items, len(scored.errors))), scored))
+        _tell(hear, ScoredBatch(*_names(_taken(items, len(scored.errors))), scored))
     counts.resumed = counts.images
     start = time.perf_counter()
     jobs = _chunks(items, BATCH_SIZE)
@@ -154,7 +154,7 @@ def score(
     return counts.result(time.perf_counter() - start)
 
 
-def _tell(listeners: Iterable[Listener], batch: Batch) -> None:
+def _tell(listeners: Iterable[Listener], batch: ScoredBatch) -> None:
     for listener in listeners:
         listener(batch)
 
@@ -175,8 +175,8 @@ def _names(items: list[LabelledItem]) -> tuple[tuple[str, ...], tuple[int, ...]]
     return tuple(item.source for item in items), tuple(item.truth for item in items)
 
 
-def _work(predictor: Predictor, jobs: list[list[LabelledItem]]) -> list[Batch]:
-    return [Batch(*_names(items), _scored(predictor, items)) for items in jobs]
+def _work(predictor: Predictor, jobs: list[list[LabelledItem]]) -> list[ScoredBatch]:
+    return [ScoredBatch(*_names(items), _scored(predictor, items)) for items in jobs]
 
 
 def _scored(predictor: Predictor, items: list[LabelledItem]) -> Scored:
@@ -210,7 +210,7 @@ class _Counts:
     def __post_init__(self) -> None:
         self._tally = Tally(self.classes)
 
-    def __call__(self, batch: Batch) -> None:
+    def __call__(self, batch: ScoredBatch) -> None:
         self._tally.update(batch.scored.probabilities, batch.readable_truths)
         for place, error in enumerate(batch.scored.errors):
             if error is not None:
@@ -218,14 +218,14 @@ class _Counts:
         self._keep_worst(batch)
         self.images += len(batch.sources)
 
-    def _fail(self, batch: Batch, place: int, error: str) -> None:
+    def _fail(self, batch: ScoredBatch, place: int, error: str) -> None:
         self.unreadable += 1
         if self.strict:
             self._tally.unreadable([batch.truths[place]])
         if len(self.failures) < FAILURES:
             self.failures.append(Failure(batch.sources[place], error))
 
-    def _keep_worst(self, batch: Batch) -> None:
+    def _keep_worst(self, batch: ScoredBatch) -> None:
         """Push the mistakes on the heap, off which the least falls; of equals the earlier stays."""
         rows, truths = batch.scored.probabilities, batch.readable_truths
         predicted = rows.argmax(axis=1)

@@ -19,7 +19,7 @@ _POSITIONS: Final = [2, 3]
 
 
 @dataclass(frozen=True, eq=False)
-class Head:
+class LinearHead:
     """What makes logits of features: `weights` (classes, channels) and `bias` (classes,).
 
     logits = weights @ mean of the features over their positions + bias. The temperature that a
@@ -40,7 +40,7 @@ class Head:
         return np.tensordot(rows, features.astype(np.float64), axes=1).astype(np.float32)
 
 
-def read_head(graph: ov.Model, *, source: str) -> Head:
+def read_head(graph: ov.Model, *, source: str) -> LinearHead:
     """Return the head of a graph that ends in mean, linear layer and softmax.
 
     `source` names the model in errors. Raises `ModelError` where the graph ends in anything else.
@@ -54,7 +54,7 @@ def read_head(graph: ov.Model, *, source: str) -> Head:
         ) from exc
 
 
-def _read(graph: ov.Model) -> Head:
+def _read(graph: ov.Model) -> LinearHead:
     logits = _one_of(graph.output(0).get_node().input_value(0), "Softmax").input_value(0)
     scale, logits = _temperature(logits)
     add = _one_of(logits, "Add")
@@ -68,7 +68,7 @@ def _read(graph: ov.Model) -> Head:
     axes = sorted(_constant(mean.input_value(1)).ravel().astype(int).tolist())
     if axes != _POSITIONS or len(features.get_partial_shape()) != 4:
         raise _OddError(f"{mean.get_friendly_name()} is no mean over positions")
-    return Head(np.ascontiguousarray(weights * scale), bias.ravel() * scale, features)
+    return LinearHead(np.ascontiguousarray(weights * scale), bias.ravel() * scale, features)
 
 
 def _temperature(logits: Any) -> tuple[np.float32, Any]:

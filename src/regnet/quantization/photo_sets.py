@@ -37,7 +37,7 @@ def unwatched(items: Iterable[T], what: str, count: int) -> Iterable[T]:
 
 
 @dataclass(frozen=True, eq=False)
-class Photos:
+class Crops:
     """What the model takes of each photo (H, W, 3), and the photos' names."""
 
     sources: tuple[str, ...]
@@ -46,20 +46,20 @@ class Photos:
     def __len__(self) -> int:
         return len(self.sources)
 
-    def part(self, part: slice) -> "Photos":
+    def part(self, part: slice) -> "Crops":
         """Return some of them."""
-        return Photos(self.sources[part], self.crops[part])
+        return Crops(self.sources[part], self.crops[part])
 
 
 @dataclass(frozen=True, eq=False)
-class PhotoSets:
+class CalibrationPhotos:
     """Photos to calibrate with and others to check with; no content is in both, or in one twice.
 
     `unreadable` ones were skipped, as were `duplicates` (exact copies of a photo drawn before).
     """
 
-    calibration: Photos
-    agreement: Photos
+    calibration: Crops
+    agreement: Crops
     unreadable: tuple[Failure, ...]
     duplicates: int
 
@@ -73,7 +73,7 @@ def draw_photos(
     checks: int,
     watch: Watch = unwatched,
     offline: bool = False,
-) -> PhotoSets:
+) -> CalibrationPhotos:
     """Return `samples` photos of `calibration`, and up to `checks` of `agreement`.
 
     Where `agreement` is None the others of `calibration` are drawn from. The same files give the
@@ -91,7 +91,7 @@ def draw_photos(
     others = draw.take(items, checks, "reading photos to check with")
     if len(others) < LEAST:
         raise QuantizationError(_too_few_checks(source, agreement, len(others), samples))
-    return PhotoSets(chosen, others, tuple(draw.unreadable), draw.duplicates)
+    return CalibrationPhotos(chosen, others, tuple(draw.unreadable), draw.duplicates)
 
 
 @dataclass
@@ -110,7 +110,7 @@ class _Draw:
         random.Random(0).shuffle(items)  # folders are a class each: a photo of every kind
         return iter(items)
 
-    def take(self, items: Iterator[Item], count: int, what: str) -> Photos:
+    def take(self, items: Iterator[Item], count: int, what: str) -> Crops:
         """Return the next `count` photos that can be read and were not seen, or all there are."""
         found: list[tuple[str, NDArray[Any]]] = []
         numbers = iter(self.watch(range(count), what, count))
@@ -127,7 +127,7 @@ class _Draw:
                     self._seen.add(digest)
         next(numbers, None)
         sources, crops = zip(*found, strict=True) if found else ((), ())
-        return Photos(tuple(sources), tuple(crops))
+        return Crops(tuple(sources), tuple(crops))
 
     def _read(self, items: Sequence[Item]) -> Iterator[tuple[bytes, NDArray[Any] | str]]:
         def work(batch: list[Item]) -> list[tuple[bytes, NDArray[Any] | str]]:

@@ -16,7 +16,7 @@ from regnet.ir.records import Certificate
 from regnet.ir.writer import write_ir
 from regnet.quantization.certification import Halves, certify
 from regnet.quantization.int8_graph import Int8Graph
-from regnet.quantization.photo_sets import Photos, PhotoSets, Watch
+from regnet.quantization.photo_sets import CalibrationPhotos, Crops, Watch
 from regnet.statistics.agreement import Agreement, agreement
 from regnet.system.errors import AgreementError
 from regnet.system.machine import this_machine
@@ -63,7 +63,13 @@ class Trial:
     """
 
     def __init__(
-        self, graphs: Int8Graph, engine: Engine, photos: PhotoSets, *, scratch: Path, watch: Watch
+        self,
+        graphs: Int8Graph,
+        engine: Engine,
+        photos: CalibrationPhotos,
+        *,
+        scratch: Path,
+        watch: Watch,
     ) -> None:
         self._graphs, self._photos, self._scratch, self._watch = graphs, photos, scratch, watch
         self._metadata = replace(
@@ -170,7 +176,7 @@ class Trial:
         path = self.write(restored, "trial", certificate=None)
         return Engine(read_model(path), precision="int8", streams=cores())
 
-    def _predict(self, engine: Engine, photos: Photos, what: str) -> NDArray[np.float32]:
+    def _predict(self, engine: Engine, photos: Crops, what: str) -> NDArray[np.float32]:
         count = -(-len(photos) // BATCH_SIZE)
         return np.concatenate(list(self._watch(_rows(engine, photos), what, count)))
 
@@ -195,7 +201,7 @@ class Trial:
         )
 
 
-def _rows(engine: Engine, photos: Photos) -> Iterator[NDArray[np.float32]]:
+def _rows(engine: Engine, photos: Crops) -> Iterator[NDArray[np.float32]]:
     """Yield the probabilities (8, classes) of a batch after the other, computed side by side."""
     starts = range(0, len(photos), BATCH_SIZE)
     with ThreadPoolExecutor(cores()) as pool:

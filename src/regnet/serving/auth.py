@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from regnet.system.errors import ServeError
+from regnet.system.errors import StartError
 
 VARIABLE: Final = "REGNET_TOKEN"
 _LEAST: Final = 16  # characters: what is shorter can be guessed
@@ -31,10 +31,10 @@ class Token:
 
 
 def new_token(text: str, *, source: str) -> Token:
-    """Return a token; raises `ServeError` where it is too short or no header could hold it."""
+    """Return a token; raises `StartError` where it is too short or no header could hold it."""
     secret = text.strip()
     if len(secret) < _LEAST or not secret.isascii() or not secret.isprintable() or " " in secret:
-        raise ServeError(
+        raise StartError(
             f"{source}: holds no token: at least {_LEAST} letters, digits or signs without spaces; "
             "make one with `openssl rand -hex 32`"
         )
@@ -44,7 +44,7 @@ def new_token(text: str, *, source: str) -> Token:
 def read_token(file: Path | None, environ: Mapping[str, str] = os.environ) -> Token | None:
     """Return the token in a file, else that in $REGNET_TOKEN, else None: none is asked for.
 
-    Raises `ServeError` where the file cannot be read, or holds none.
+    Raises `StartError` where the file cannot be read, or holds none.
     """
     if file is None:
         return new_token(environ[VARIABLE], source=f"${VARIABLE}") if VARIABLE in environ else None
@@ -52,4 +52,4 @@ def read_token(file: Path | None, environ: Mapping[str, str] = os.environ) -> To
         return new_token(file.read_text(), source=str(file))
     except (OSError, UnicodeDecodeError) as exc:
         reason = exc.strerror if isinstance(exc, OSError) else "is no text"
-        raise ServeError(f"{file}: the token cannot be read: {reason}") from exc
+        raise StartError(f"{file}: the token cannot be read: {reason}") from exc

@@ -17,7 +17,7 @@ from regnet.serving.grpc_calls import Call, calls
 from regnet.serving.grpc_messages import SERVICE, decode, encode
 from regnet.serving.refusals import BadRequest, NotReady, Refused, TooLate, Unauthorized
 from regnet.serving.service import Service
-from regnet.system.errors import MissingExtraError, ServeError
+from regnet.system.errors import MissingExtraError, StartError
 
 try:
     import grpc
@@ -62,7 +62,7 @@ class GrpcServer:
 async def start_grpc(service: Service, host: str, port: int) -> GrpcServer:
     """Return a server that answers already; of port 0 the system chooses one.
 
-    Raises `ServeError` where it cannot listen there.
+    Raises `StartError` where it cannot listen there.
     """
     limits = service.limits
     server = grpc.aio.server(
@@ -78,7 +78,7 @@ async def start_grpc(service: Service, host: str, port: int) -> GrpcServer:
     try:
         bound = server.add_insecure_port(where)
     except RuntimeError as exc:
-        raise ServeError(f"cannot listen for gRPC on {where}: {exc}; choose another port") from exc
+        raise StartError(f"cannot listen for gRPC on {where}: {exc}; choose another port") from exc
     await server.start()
     return GrpcServer(server, answering, bound)
 

@@ -17,7 +17,7 @@ _IMAGES: Final = (1, 2, 3, 4, 5, 6, 7, 8, 16, 32, 64)
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
 
-class Metrics:
+class ServerMetrics:
     """The figures of one server. It is an `Observer` of its models too; quick, never raises."""
 
     content_type = CONTENT_TYPE_LATEST

@@ -9,7 +9,7 @@ from regnet.serving.refusals import BadRequest, TooLarge
 
 
 @dataclass
-class Part:
+class FormFile:
     """One part: the name of its field, that of its file, empty where it has none, and its bytes.
 
     It is a file where it has the name of one, or says that it is of another kind than text.
@@ -26,13 +26,13 @@ class _Parts:
     """Hears the parser."""
 
     most: int
-    found: list[Part] = field(default_factory=list)
+    found: list[FormFile] = field(default_factory=list)
     chunks: list[bytes] = field(default_factory=list)
     header: bytes = b""
     value: bytes = b""
 
     def on_part_begin(self) -> None:
-        self.found.append(Part())
+        self.found.append(FormFile())
         self.chunks = []
 
     def on_header_field(self, data: bytes, start: int, end: int) -> None:
@@ -69,7 +69,7 @@ class _Parts:
         self.found[-1].data = b"".join(self.chunks)
 
 
-def parse_multipart(body: bytes, content_type: str, *, most: int) -> list[Part]:
+def parse_multipart(body: bytes, content_type: str, *, most: int) -> list[FormFile]:
     """Return the parts of a body; raises `BadRequest`, `TooLarge` for over `most` files."""
     _, options = parse_options_header(content_type)
     if not (boundary := options.get(b"boundary")):

@@ -20,7 +20,7 @@ _IMAGE_TYPES: Final = ("application/octet-stream", "application/x-www-form-urlen
 
 
 @dataclass(frozen=True)
-class Photos:
+class RequestPhotos:
     """The encoded photos of a request, a name of each, and the text `fields` of its form."""
 
     data: list[bytes]
@@ -28,11 +28,11 @@ class Photos:
     fields: tuple[tuple[str, str], ...] = ()
 
 
-async def read_photos(exchange: Exchange, service: Service, model: ServedModel) -> Photos:
+async def read_photos(exchange: Exchange, service: Service, model: ServedModel) -> RequestPhotos:
     """Return the photos in the body of a request; raises `Refused`."""
     kind = exchange.media_type
     if kind.startswith("image/") or kind in _IMAGE_TYPES:
-        return Photos([await exchange.body()], ["image 0"])
+        return RequestPhotos([await exchange.body()], ["image 0"])
     if kind == "multipart/form-data":
         body = await exchange.body()
         read = partial(_files, body, exchange, most=service.limits.batch)
@@ -47,15 +47,15 @@ async def read_photos(exchange: Exchange, service: Service, model: ServedModel) 
     )
 
 
-def _files(body: bytes, exchange: Exchange, *, most: int) -> Photos:
+def _files(body: bytes, exchange: Exchange, *, most: int) -> RequestPhotos:
     parts = parse_multipart(body, exchange.header("content-type") or "", most=most)
     files = [part for part in parts if part.is_file]
     sources = [part.name or f"image {number}" for number, part in enumerate(files)]
     fields = [(p.field, p.data.decode("utf-8", "replace")) for p in parts if not p.is_file]
-    return Photos([part.data for part in files], sources, tuple(fields))
+    return RequestPhotos([part.data for part in files], sources, tuple(fields))
 
 
-def _listed(body: bytes, metadata: ModelMetadata, limits: Limits) -> Photos:
+def _listed(body: bytes, metadata: ModelMetadata, limits: Limits) -> RequestPhotos:
     """Return the photos that JSON lists in base64."""
     asked, most = json_object(body, metadata, limits), limits.batch
     if unknown := [name for name in asked if name != "images"]:
@@ -74,4 +74,4 @@ def _listed(body: bytes, metadata: ModelMetadata, limits: Limits) -> Photos:
             limit="batch",
         )
     sources = [f"image {number}" for number in range(len(texts))]
-    return Photos([from_base64(*each) for each in zip(texts, sources, strict=True)], sources)
+    return RequestPhotos([from_base64(*each) for each in zip(texts, sources, strict=True)], sources)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 from regnet.conversion.store import Library
 from regnet.ir.metadata import InferencePrecision
 from regnet.serving.limits import Limits
-from regnet.system.errors import MissingExtraError, ServeError
+from regnet.system.errors import MissingExtraError, StartError
 
 try:
     import uvicorn
@@ -22,7 +22,7 @@ try:
     from regnet.serving.access_log import AccessLog
     from regnet.serving.app import Life, create_app
     from regnet.serving.connection import MAX_CONNECTIONS, connection_class
-    from regnet.serving.metrics import Metrics
+    from regnet.serving.metrics import ServerMetrics
     from regnet.serving.models import Models
     from regnet.serving.service import Service
     from regnet.serving.visitors import Visitors
@@ -40,7 +40,7 @@ _GRACE: Final = 5.0  # seconds more than a request may take
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
+class ServerSetup:
     """What to serve and how; `models` are the sources of models by name, the default first.
 
     `grpc` is the port for gRPC, None for none.
@@ -63,10 +63,10 @@ OnReady = Callable[[str, str | None], None]
 """Hears the address of HTTP, and that of gRPC where there is one."""
 
 
-def serve(setup: Setup, *, on_ready: OnReady) -> None:
+def serve(setup: ServerSetup, *, on_ready: OnReady) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was accepted.
 
-    `on_ready` is called once requests are taken. Raises `ServeError` where the port cannot
+    `on_ready` is called once requests are taken. Raises `StartError` where the port cannot
     be had, and the errors of `Library.ir` where a model cannot be loaded.
     """
     listener = _listener(setup.host, setup.port)
@@ -75,8 +75,8 @@ def serve(setup: Setup, *, on_ready: OnReady) -> None:
         runner.run(_serve(setup, listener, on_ready))
 
 
-async def _serve(setup: Setup, listener: socket.socket, on_ready: OnReady) -> None:
-    metrics = Metrics()
+async def _serve(setup: ServerSetup, listener: socket.socket, on_ready: OnReady) -> None:
+    metrics = ServerMetrics()
     log = AccessLog()
     models = Models(setup.library, precision=setup.precision, limits=setup.limits, observer=metrics)
     service = Service(
@@ -104,7 +104,7 @@ def _settle() -> None:
     gc.freeze()
 
 
-async def _grpc(setup: Setup, service: Service) -> "GrpcServer | None":
+async def _grpc(setup: ServerSetup, service: Service) -> "GrpcServer | None":
     if setup.grpc is None:
         return None
     from regnet.serving.grpc_service import start_grpc
@@ -112,7 +112,7 @@ async def _grpc(setup: Setup, service: Service) -> "GrpcServer | None":
     return await start_grpc(service, setup.host, setup.grpc)
 
 
-def _server(setup: Setup, service: Service, life: Life) -> uvicorn.Server:
+def _server(setup: ServerSetup, service: Service, life: Life) -> uvicorn.Server:
     """Return uvicorn's server, which enters `life` when it starts."""
     limits = setup.limits
     return uvicorn.Server(
@@ -135,7 +135,7 @@ def _server(setup: Setup, service: Service, life: Life) -> uvicorn.Server:
 
 
 async def _until_stopped(
-    setup: Setup, service: Service, listener: socket.socket, on_ready: OnReady
+    setup: ServerSetup, service: Service, listener: socket.socket, on_ready: OnReady
 ) -> None:
     """Serve until the first signal; a second Ctrl-C does not wait for what is under way."""
     grpc = await _grpc(setup, service)
@@ -188,7 +188,7 @@ def _listener(host: str, port: int) -> socket.socket:
         return socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as exc:
         reason = str(getattr(exc, "strerror", None) or exc).partition(" (while")[0]
-        raise ServeError(
+        raise StartError(
             f"cannot listen on {host}, port {port}: {reason}; choose another with --host and "
             "--port (--port 0 finds a free one)"
         ) from exc

@@ -8,7 +8,7 @@ from regnet.serving.access_log import AccessLog
 from regnet.serving.auth import Token
 from regnet.serving.exchange import Exchange, Held
 from regnet.serving.limits import Limits
-from regnet.serving.metrics import Metrics
+from regnet.serving.metrics import ServerMetrics
 from regnet.serving.models import Models
 from regnet.serving.turns import Turns
 from regnet.serving.visitors import Visitors
@@ -26,7 +26,7 @@ class Service:
 
     models: Models
     limits: Limits
-    metrics: Metrics
+    metrics: ServerMetrics
     log: AccessLog
     token: Token | None = None
     visitors: Visitors = field(default_factory=lambda: Visitors("127.0.0.1"))

@@ -12,7 +12,7 @@ from starlette.routing import Route
 from regnet.inference.result import Prediction, Wanted
 from regnet.serving.answers import error_answer, json_answer
 from regnet.serving.exchange import Exchange, exchange_of
-from regnet.serving.photos import Photos, read_photos
+from regnet.serving.photos import RequestPhotos, read_photos
 from regnet.serving.refusals import BadRequest, Unprocessable
 from regnet.serving.served_model import ServedModel, Timing, limit_of
 from regnet.serving.service import Service
@@ -155,7 +155,7 @@ def _require_offered(model: ServedModel, options: Options) -> None:
 
 async def _explain(
     model: ServedModel,
-    photos: Photos,
+    photos: RequestPhotos,
     predictions: list[Prediction],
     rows: list[dict[str, Any]],
     deadline: float,

@@ -15,7 +15,7 @@ from typing import Final
 from regnet.serving.answers import Forbidden
 from regnet.serving.exchange import Scope
 from regnet.serving.refusals import BadRequest
-from regnet.system.errors import ServeError, shown
+from regnet.system.errors import StartError, shown
 
 _AUTHORITY: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(\d{1,5})?)?")
 _ORIGIN: Final = re.compile(r"(https?)://(\S+)", re.IGNORECASE)
@@ -26,7 +26,7 @@ class Visitors:
     """Knows the names of a server: `host`, where it listens, loopback, and those `allowed`.
 
     The address at which a connection came in is a name too: no name service can make it lead
-    elsewhere. So is the machine's name, where it listens to other machines. Raises `ServeError`
+    elsewhere. So is the machine's name, where it listens to other machines. Raises `StartError`
     where what is allowed is no name.
     """
 
@@ -83,7 +83,7 @@ class Visitors:
 def _allowed(text: str) -> str:
     name, port = _parts(text if ":" not in text or text.startswith("[") else f"[{text}]")
     if not name or port:
-        raise ServeError(f"--allow-host {text}: is no name; give one such as photos.example.org")
+        raise StartError(f"--allow-host {text}: is no name; give one such as photos.example.org")
     return name
 
 

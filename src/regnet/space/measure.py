@@ -26,7 +26,7 @@ _LEAST_SIZE: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setup:
+class LatencySetup:
     """How networks are to run: the engine's precision and the image's size in pixels.
 
     Raises `SpaceError` where that cannot be.
@@ -47,11 +47,11 @@ class Setup:
             raise SpaceError(f"bf16: this CPU ({this_machine().cpu}) has none; use f32 or int8")
 
 
-def setup(precision: str, *, image_size: int = 224, device: str = "CPU") -> Setup:
+def setup(precision: str, *, image_size: int = 224, device: str = "CPU") -> LatencySetup:
     """Return the setup of these words; raises `SpaceError`."""
     for known in get_args(InferencePrecision):
         if precision == known:
-            return Setup(precision=known, image_size=image_size, device=device)
+            return LatencySetup(precision=known, image_size=image_size, device=device)
     known = ", ".join(get_args(InferencePrecision))
     raise SpaceError(f"precision {precision!r} is none of {known}")
 
@@ -70,7 +70,7 @@ class Stopwatch:
     `drift` are the reference's medians, of each group.
     """
 
-    def __init__(self, setup: Setup, *, watch: Watch = iter) -> None:
+    def __init__(self, setup: LatencySetup, *, watch: Watch = iter) -> None:
         self.setup = setup
         self.drift: list[float] = []
         self._watch = watch

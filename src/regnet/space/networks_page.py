@@ -9,7 +9,7 @@ from regnet.pages.figures import svg
 from regnet.pages.html import Cell, Number, Section, figure, table
 from regnet.space.analysis import Analysis
 from regnet.space.analysis_table import spec_text
-from regnet.space.outcomes import Network
+from regnet.space.outcomes import TrainedNetwork
 from regnet.space.published import published
 from regnet.space.published_plots import draw_published_costs, draw_trends, draw_widths
 from regnet.space.trends import column, exponents
@@ -33,7 +33,7 @@ def networks_section(found: Analysis) -> Section:
     )  # fmt: skip
 
 
-def _row(space: str, network: Network) -> list[Cell]:
+def _row(space: str, network: TrainedNetwork) -> list[Cell]:
     return [
         spec_text(network.spec),
         space,

@@ -17,7 +17,7 @@ _COLUMNS = {"d": "depth", "w": "width", "b": "bottleneck", "g": "group_width"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Network:
+class TrainedNetwork:
     """A network with what it costs, and the errors in [0, 1] of its runs: one for each seed."""
 
     spec: Spec
@@ -37,7 +37,7 @@ class Population:
     """What is known of a space: the networks with a result, and the runs without."""
 
     space: str
-    networks: tuple[Network, ...]
+    networks: tuple[TrainedNetwork, ...]
     failed: tuple[RunRecord, ...]
 
     def __len__(self) -> int:
@@ -131,10 +131,10 @@ def _population(space: str, records: Sequence[RunRecord]) -> Population:
     return Population(space, networks, tuple(r for r in records if r.error is None))
 
 
-def _network(runs: Sequence[RunRecord]) -> Network:
+def _network(runs: Sequence[RunRecord]) -> TrainedNetwork:
     first = runs[0]
     errors = tuple(run.error for run in runs if run.error is not None)
-    return Network(
+    return TrainedNetwork(
         spec=first.spec, params=first.params, macs=first.macs, acts=first.acts, errors=errors
     )
 

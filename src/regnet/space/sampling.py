@@ -11,7 +11,7 @@ from regnet.network.complexity import Complexity
 from regnet.network.spec import AnyNetSpec, RegNetSpec, Spec, Stage
 from regnet.space.networks import Costs, Lines, Networks, costs, fitted, on_lines
 from regnet.space.spaces import AnyNetSpace, RegNetSpace, Space, largest_acts, largest_params
-from regnet.statistics.draws import Table, Uniforms, Whole, evenly, log_uniform
+from regnet.statistics.draws import Uniforms, WeightedValues, Whole, evenly, log_uniform
 from regnet.system.errors import SpaceError
 
 Bounds = tuple[int, int]
@@ -159,7 +159,7 @@ def _anynets(space: AnyNetSpace, uniforms: Uniforms) -> Networks:
 
 
 def _per_stage(
-    table: Table,
+    table: WeightedValues,
     uniforms: Uniforms,
     shape: tuple[int, int],
     *,
@@ -175,7 +175,7 @@ def _per_stage(
 
 
 def _lines(space: RegNetSpace, uniforms: Uniforms) -> Lines:
-    def picked(table: Table) -> Whole:
+    def picked(table: WeightedValues) -> Whole:
         return table.pick(uniforms.draw(_CHUNK))
 
     low, high = (round(1000 * wm) for wm in space.wm)

@@ -17,7 +17,7 @@ from regnet.space.accuracy_model import AccuracyModel, LeaveOneOut, fit, leave_o
 from regnet.space.candidates import Candidates, assess, draw, require_spaces
 from regnet.space.latency_model import LatencyModel, Reals, features
 from regnet.space.latency_model import fit as fit_latency
-from regnet.space.measure import REFERENCE, Latency, Setup, Stopwatch
+from regnet.space.measure import REFERENCE, Latency, LatencySetup, Stopwatch
 from regnet.space.measured import Measured, Rival, front, rival
 from regnet.space.published import Published, published
 from regnet.system.errors import SpaceError
@@ -64,7 +64,7 @@ class Plan:
     """
 
     latency_ms: float
-    setup: Setup = field(default_factory=Setup)
+    setup: LatencySetup = field(default_factory=LatencySetup)
     spaces: tuple[str, ...] = ("regnetx", "regnety")
     candidates: int = 20_000
     measure: int = 48

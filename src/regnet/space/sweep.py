@@ -20,7 +20,7 @@ from regnet.training.task import Changes
 
 if TYPE_CHECKING:
     from regnet.space.sweep_photos import SweepPhotos
-    from regnet.space.sweep_run import Course, Run
+    from regnet.space.sweep_run import Course, SweepRun
     from regnet.training.job import Watcher
     from regnet.training.watching import Watch
 
@@ -236,11 +236,13 @@ def _require_setting(file: RecordFile, setting: Setting) -> None:
             )
 
 
-def _planned(population: Population, space: str, course: "Course") -> "dict[str, Run]":
+def _planned(population: Population, space: str, course: "Course") -> "dict[str, SweepRun]":
     """Return the runs by their keys."""
-    from regnet.space.sweep_run import Run
+    from regnet.space.sweep_run import SweepRun
 
-    found = (Run(space=space, spec=s, seed=population.seed) for s in _specs(population, course))
+    found = (
+        SweepRun(space=space, spec=s, seed=population.seed) for s in _specs(population, course)
+    )
     return {course.key(run): course.prepared(run) for run in found}
 
 
@@ -263,7 +265,7 @@ def _specs(population: Population, course: "Course") -> Any:
 
 
 def _trained(
-    runs: "Sequence[Run]", course: "Course", budget: Budget, watcher: "Watcher | None"
+    runs: "Sequence[SweepRun]", course: "Course", budget: Budget, watcher: "Watcher | None"
 ) -> Iterator[RunRecord]:
     """Yield the records of runs as they end: here, or on a cluster."""
     if budget.ray is not None and runs:

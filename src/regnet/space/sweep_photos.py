@@ -11,7 +11,7 @@ from regnet.network.labels import Labels
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import TrainingError
 from regnet.training.photo_sets import PhotoSets, open_photo_sets
-from regnet.training.photos import MEMORY, Batch, CentreCrops, Photos, Pixels, Unreadable
+from regnet.training.photos import MEMORY, Batch, CentreCrops, LabelledPhotos, Pixels, Unreadable
 from regnet.training.recipe import Input, Recipe
 from regnet.training.watching import Watch, unwatched
 
@@ -20,10 +20,10 @@ _DIGITS: Final = 12
 _SEED: Final = 0  # of what is held out: the same photos validate all runs
 
 
-class HeldPhotos(Photos):
+class HeldPhotos(LabelledPhotos):
     """Photos whose pixels are in memory: processes may share them."""
 
-    def __init__(self, photos: Photos) -> None:
+    def __init__(self, photos: LabelledPhotos) -> None:
         super().__init__(_closed(photos.items), short_side=1, memory=0)
         self._held: list[Pixels | Unreadable] = [photos.pixels(n) for n in range(len(photos))]
 
@@ -74,7 +74,7 @@ def open_sweep_photos(
     """
     sets = open_photo_sets(dataset, val, None, seed=_SEED)
     largest = max([recipe.input.crop, *(size for _, size in recipe.input.progressive)])
-    photos = Photos(sets.train, short_side=2 * largest, memory=memory, watch=watch)
+    photos = LabelledPhotos(sets.train, short_side=2 * largest, memory=memory, watch=watch)
     if not photos.in_memory:
         raise TrainingError(
             f"the {len(photos):,} photos of {sets.path} do not fit into {memory / 2**30:.1f} GiB "

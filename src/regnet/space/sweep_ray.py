@@ -7,14 +7,14 @@ from typing import Any, Final
 
 from regnet.cluster.session import Cluster, connected
 from regnet.space.records import RunRecord
-from regnet.space.sweep_run import Course, Run, failed_or_done, train_one
+from regnet.space.sweep_run import Course, SweepRun, failed_or_done, train_one
 from regnet.system.errors import ClusterError, RegNetError
 
 _LOST: Final = "a worker that was lost"
 
 
 def train_spread(
-    runs: Sequence[Run], course: Course, *, address: str, gpus: float, retries: int
+    runs: Sequence[SweepRun], course: Course, *, address: str, gpus: float, retries: int
 ) -> Iterator[RunRecord]:
     """Yield the records of runs as they end, each of `course.threads` CPUs and a share of GPUs.
 

@@ -31,7 +31,7 @@ _LONGEST: Final = 300  # characters of a reason
 
 
 @dataclass(frozen=True, kw_only=True)
-class Run:
+class SweepRun:
     """A network of a space that is to be trained, and the seed of all that is random in it."""
 
     space: str
@@ -65,11 +65,11 @@ class Course:
             recipe=recipe_hash(self.recipe, self.precision),
         )
 
-    def key(self, run: Run) -> str:
+    def key(self, run: SweepRun) -> str:
         """Return the key of a run's record."""
         return run_key(run.space, self.prepared(run).spec, run.seed, self.setting)
 
-    def prepared(self, run: Run) -> Run:
+    def prepared(self, run: SweepRun) -> SweepRun:
         """Return the run with its network made for these classes."""
         return replace(run, spec=run.spec.with_classes(len(self.photos.labels)))
 
@@ -90,7 +90,7 @@ def recipe_hash(recipe: Recipe, precision: str) -> str:
     return sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
 
 
-def train_one(run: Run, course: Course, *, watcher: Watcher | None = None) -> RunRecord:
+def train_one(run: SweepRun, course: Course, *, watcher: Watcher | None = None) -> RunRecord:
     """Return the record of a run, also of one that failed: its reason is in it.
 
     The same run on as many threads gives the same errors. Raises `RegNetError` where the machine,
@@ -121,7 +121,7 @@ def train_one(run: Run, course: Course, *, watcher: Watcher | None = None) -> Ru
 
 
 def failed_or_done(
-    run: Run,
+    run: SweepRun,
     setting: Setting,
     epochs: list[EpochRecord],
     *,
@@ -156,7 +156,7 @@ def machine(course: Course) -> str:
     return f"{devices.described}, {course.threads} used"
 
 
-def _train(run: Run, course: Course, watcher: Watcher) -> None:
+def _train(run: SweepRun, course: Course, watcher: Watcher) -> None:
     recipe = replace(course.recipe, seed=run.seed)
     require_size(run.spec, recipe.input)
     devices = Devices(accelerator=course.accelerator, devices=1, precision=course.precision)

@@ -32,7 +32,7 @@ class Uniforms:
         return (raw >> np.uint64(11)).astype(np.float64) * _TO_UNIT
 
 
-class Table:
+class WeightedValues:
     """Values, each with its share of the draws."""
 
     def __init__(self, values: Sequence[int], weights: Sequence[float]) -> None:
@@ -78,17 +78,17 @@ class Table:
 
 
 @cache
-def evenly(values: Sequence[int]) -> Table:
+def evenly(values: Sequence[int]) -> WeightedValues:
     """Return a table of equally likely values."""
-    return Table(values, [1.0] * len(values))
+    return WeightedValues(values, [1.0] * len(values))
 
 
 @cache
-def log_uniform(low: int, high: int, *, step: int = 1) -> Table:
+def log_uniform(low: int, high: int, *, step: int = 1) -> WeightedValues:
     """Return the multiples of `step` from `low` to `high`, as log-uniform reals round to them.
 
     Both ends are multiples of `step`, at least that.
     """
     values = range(low, high + 1, step)
     edges = [max(value - step / 2, low) for value in values]
-    return Table(values, np.diff(np.log([*edges, high])).tolist())
+    return WeightedValues(values, np.diff(np.log([*edges, high])).tolist())

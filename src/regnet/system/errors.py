@@ -17,7 +17,7 @@ RegNetError
 ├── ModelError           a converted model (IR, ONNX) cannot be used
 ├── ServerError          a running server does not answer as it should
 ├── LimitError           a server's limits are impossible (also a ValueError)
-├── ServeError           a server cannot start
+├── StartError           a server cannot start
 ├── ConversionError      a conversion failed or disagrees with the network
 ├── QuantizationError    an INT8 model cannot be made
 │   └── AgreementError   ... because it would not agree with the original
@@ -113,7 +113,7 @@ class ServerError(RegNetError):
     """A running server does not answer as it should."""
 
 
-class ServeError(RegNetError):
+class StartError(RegNetError):
     """A server cannot start."""
 
 

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from regnet.checkpoints.weights import write_safetensors
 from regnet.conversion.convert import convert
 from regnet.conversion.values import Request
-from regnet.evaluation.evaluate import Evaluation
-from regnet.evaluation.evaluate import Run as EvaluationRun
+from regnet.evaluation.evaluate import Evaluation, EvaluationRun
 from regnet.inference.predictors import Choice, open_predictor
 from regnet.system.errors import (
     ConversionError,
@@ -130,10 +129,10 @@ class _Deployment:
                 f"validate with, and there are {photos.count if photos else 0}."
             )
             return
-        from regnet.calibration.calibrate import Run
+        from regnet.calibration.calibrate import CalibrationRun
 
         predictor = open_predictor(Choice(model=str(self._model)), library=self._task.library)
-        run = Run(path=self._model, predictor=predictor, dataset=photos)
+        run = CalibrationRun(path=self._model, predictor=predictor, dataset=photos)
         try:
             found = self._calibration = run.calibrate(folder=self._model.parent)
         except DatasetError as exc:  # such as photos that it gets all right

@@ -30,7 +30,7 @@ U = TypeVar("U")
 
 
 @dataclass(frozen=True)
-class Part:
+class MicroBatch:
     """Photos that go through the network at once, on the host: crops (N, S, S, 3), classes (N,).
 
     `place` is that of the first one in the step's batch, the same in any number of processes.
@@ -46,7 +46,7 @@ class Step:
     """A step's photos: parts, which go through the network one by one, and what was left out."""
 
     number: int
-    parts: tuple[Part, ...]
+    parts: tuple[MicroBatch, ...]
     unreadable: tuple[Unreadable, ...]
 
 
@@ -88,7 +88,7 @@ class Feed:
             augmentation=recipe.augmentation,
             interpolation=recipe.input.interpolation,
         )
-        parts: list[Part] = []
+        parts: list[MicroBatch] = []
         unreadable: list[Unreadable] = []
         for run in self._runs:
             random = np.random.default_rng(self.seed(epoch, step, _CROPS))
@@ -101,11 +101,11 @@ class Feed:
             unreadable += found.unreadable
         return Step(step, tuple(parts), tuple(unreadable))
 
-    def _part(self, batch: Batch, place: int) -> Part:
+    def _part(self, batch: Batch, place: int) -> MicroBatch:
         crops, truths = torch.from_numpy(batch.crops), torch.from_numpy(batch.truths)
         if self._on_gpu:  # from pinned memory it copies while it computes
             crops, truths = crops.pin_memory(), truths.pin_memory()
-        return Part(crops, truths, place)
+        return MicroBatch(crops, truths, place)
 
 
 def runs(batch: int, parts: int, processes: Processes) -> tuple[slice, ...]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from regnet.training.history import EpochRecord
-from regnet.training.photos import CentreCrops, Photos, Unreadable
+from regnet.training.photos import CentreCrops, LabelledPhotos, Unreadable
 from regnet.training.recipe import Recipe
 from regnet.training.teacher import Teacher
 from regnet.training.validation import Score
@@ -28,7 +28,7 @@ class Job:
     """
 
     recipe: Recipe
-    photos: Photos
+    photos: LabelledPhotos
     validation: CentreCrops | None
     classes: int
     folder: Path

@@ -15,7 +15,7 @@ from regnet.training.activation_noise import ActivationNoise
 from regnet.training.augment import Augment
 from regnet.training.averages import WeightAverage, precise_batch_norm
 from regnet.training.command import resuming
-from regnet.training.feed import Feed, Part, Step
+from regnet.training.feed import Feed, MicroBatch, Step
 from regnet.training.history import EpochRecord, History
 from regnet.training.job import Best, Job, News, Position, Sums, Watcher, no_sums
 from regnet.training.losses import distillation_loss
@@ -171,7 +171,7 @@ class Trainer:
         self.sums.images += len(images)
         return loss
 
-    def _augmented(self, part: Part, step: int) -> tuple[Tensor, Tensor]:
+    def _augmented(self, part: MicroBatch, step: int) -> tuple[Tensor, Tensor]:
         """Return a part's images (N, 3, S, S) and soft targets (N, classes) on the device."""
         images, truths = self._normalise.moved(part.crops, part.truths)
         for perturbation in self._perturbations:

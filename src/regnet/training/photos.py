@@ -47,7 +47,7 @@ class Batch:
     unreadable: tuple[Unreadable, ...] = ()
 
 
-class Photos:
+class LabelledPhotos:
     """Labelled photos, by number.
 
     Each is shrunk so that its short side has at most `short_side` pixels. As many as fit into
@@ -174,7 +174,7 @@ class Cropping:
 
 
 def training_batch(
-    photos: Photos,
+    photos: LabelledPhotos,
     numbers: NDArray[np.int64],
     cropping: Cropping,
     random: np.random.Generator,

@@ -27,7 +27,7 @@ from regnet.training.loop import Trainer
 from regnet.training.malloc import keep_freed_memory
 from regnet.training.normalise import Normalise
 from regnet.training.photo_sets import PhotoSets, open_photo_sets
-from regnet.training.photos import CentreCrops, Photos
+from regnet.training.photos import CentreCrops, LabelledPhotos
 from regnet.training.provenance import About, about
 from regnet.training.recipe import Recipe, write_recipe
 from regnet.training.resolve import require_size, require_statistics, resolved
@@ -280,7 +280,7 @@ def _job(task: Task, plan: _Plan, sets: PhotoSets, folder: Path, fabric: Any) ->
     largest = max([recipe.input.crop, *(size for _, size in recipe.input.progressive)])
     return Job(
         recipe=recipe,
-        photos=Photos(
+        photos=LabelledPhotos(
             sets.train, short_side=2 * largest, memory=command.memory // 2, watch=task.watch
         ),
         validation=_validation(sets.validation, recipe, command.memory // 2),

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from regnet.doctor.findings import counted, quoted
 from regnet.network.labels import Labels
 from regnet.system.errors import TrainingError
-from regnet.training.photos import CentreCrops, Photos, Unreadable
+from regnet.training.photos import CentreCrops, LabelledPhotos, Unreadable
 from regnet.training.watching import Watch
 
 
@@ -21,7 +21,7 @@ class Lost:
     remarks: tuple[str, ...] = ()
 
 
-def require_readable(photos: Photos, labels: Labels) -> None:
+def require_readable(photos: LabelledPhotos, labels: Labels) -> None:
     """Raise `TrainingError` if no photo, or none of a class, that is in memory can be read."""
     lost = photos.unreadable
     if not lost:

@@ -27,7 +27,7 @@ from regnet.system.retry import FinalError
 from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import bundled_path
 from regnet.zoo.events import OnEvent, Reporter, ignore
-from regnet.zoo.part import Part, drop_origin
+from regnet.zoo.part import PartialFile, drop_origin
 from regnet.zoo.record import (
     CHUNK,
     Digests,
@@ -269,7 +269,7 @@ def _fetch(
     with ExitStack() as stack:
         lines = Lines()
         stack.callback(lines.close)
-        part = stack.enter_context(Part(place.path))
+        part = stack.enter_context(PartialFile(place.path))
         expected = place.seen.expected(place.card)
         for url in urls:
             transfer = Transfer(
@@ -304,7 +304,7 @@ def _looked(card: Card, reporter: Reporter, path: Path) -> str | None:
     return None
 
 
-def _finish(place: _Place, part: Part, url: str) -> Path:
+def _finish(place: _Place, part: PartialFile, url: str) -> Path:
     """Record what came, then give it its name: whoever sees the name finds the record."""
     etag = part.origin.etag if part.origin else None
     place.seen.remember(place.card, part.digests, url=url)

@@ -32,7 +32,7 @@ def _is_plain(value: str) -> bool:
     return value.isascii() and value.isprintable()
 
 
-class Part:
+class PartialFile:
     """The file `<name>.part` and, beside it, its origin as JSON.
 
     Every byte goes to the system at once, so that what a killed process received is still there.

@@ -19,7 +19,7 @@ from regnet.system.http import (
 )
 from regnet.system.retry import BrokenError, FinalError, Retry
 from regnet.zoo.events import Reporter
-from regnet.zoo.part import Origin, Part
+from regnet.zoo.part import Origin, PartialFile
 from regnet.zoo.record import Expected
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Transfer:
     def __init__(
         self,
         url: str,
-        part: Part,
+        part: PartialFile,
         expected: Expected,
         *,
         lines: Lines,

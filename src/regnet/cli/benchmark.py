@@ -8,15 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from regnet.cli.console import interruptible, print_json, say, track
-from regnet.cli.options import (
-    CacheDir,
-    CheckpointEntry,
-    HtmlReport,
-    Mirrors,
-    Model,
-    Offline,
-    library,
-)
+from regnet.cli.options import HtmlReport, Model, Store, grouped
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 from regnet.conversion.store import Library
@@ -47,7 +39,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("benchmark", help=HELP)(benchmark)
+    app.command("benchmark", help=HELP)(grouped(benchmark))
 
 
 def benchmark(
@@ -72,14 +64,12 @@ def benchmark(
     ] = 200,
     as_json: Annotated[bool, typer.Option("--json", help="Print only the JSON line")] = False,
     html: HtmlReport = None,
-    entry: CheckpointEntry = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
-    mirror: Mirrors = None,
+    *,
+    store: Store,
 ) -> None:
     """Measure and print."""
     require_html(html)
-    models = library(cache_dir, offline, mirror, entry)
+    models = store.library()
     with interruptible():
         from regnet.benchmarking.benchmark import Plan, parse_precisions
         from regnet.benchmarking.end_to_end import find_jpegs

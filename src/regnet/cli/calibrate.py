@@ -11,17 +11,14 @@ from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, counter, interruptible
 from regnet.cli.notices import skipped_files
 from regnet.cli.options import (
     AsJson,
-    CacheDir,
-    CheckpointEntry,
     HtmlReport,
     LabelledPhotos,
-    Mirrors,
     Model,
-    Offline,
     OutputFolder,
+    Store,
     Subset,
     Truth,
-    library,
+    grouped,
 )
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
@@ -62,7 +59,7 @@ def _coverage(value: float) -> float:
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("calibrate", help=HELP)(calibrate)
+    app.command("calibrate", help=HELP)(grouped(calibrate))
 
 
 def calibrate(
@@ -89,14 +86,12 @@ def calibrate(
     ] = False,
     as_json: AsJson = False,
     html: HtmlReport = None,
-    entry: CheckpointEntry = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
-    mirror: Mirrors = None,
+    *,
+    store: Store,
 ) -> None:
     """Calibrate and exit with 0, or 1 if photos were unreadable or the sets hold too little."""
     require_html(html)
-    models = library(cache_dir, offline, mirror, entry)
+    models = store.library()
     with interruptible():
         from regnet.calibration.calibrate import open_run
 

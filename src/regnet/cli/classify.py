@@ -4,25 +4,17 @@ import math
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from regnet.cli.classify_ray import classify_on_ray, require_folder
+from regnet.cli.classify_ray import RayOptions, classify_on_ray, require_folder
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, say, track, utf8_stdout
-from regnet.cli.options import (
-    CacheDir,
-    CheckpointEntry,
-    MaxDecode,
-    MaxMemory,
-    Mirrors,
-    Offline,
-    library,
-)
+from regnet.cli.options import DecodeOptions, Store, grouped
 from regnet.cli.progress import download_display
-from regnet.cli.ray_option import Ray, RayCommand
+from regnet.cli.ray_option import RayCommand
 from regnet.conversion.store import Library
 from regnet.data.video_names import is_video, require_extra
 from regnet.inference.result import Prediction, Wanted
@@ -31,6 +23,9 @@ from regnet.ir.metadata import InferencePrecision
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.errors import DownloadError, LicenceError, OutputError
 from regnet.system.output_file import part_of
+
+if TYPE_CHECKING:
+    from regnet.inference.classify import Classifier
 
 DEFAULT_MODEL = "regnetx-3.2gf"
 
@@ -71,13 +66,84 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("classify", cls=RayCommand, help=HELP)(classify)
+    app.command("classify", cls=RayCommand, help=HELP)(grouped(classify))
 
 
 def _finite(seconds: float) -> float:
     if not math.isfinite(seconds):
         raise typer.BadParameter("is not a number of seconds")
     return seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """Which results are wanted, and where they go."""
+
+    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image")] = 5
+    format: Annotated[
+        OutputFormat | None,
+        typer.Option(
+            "--format",
+            "-f",
+            help="Default: by the ending of -o, else a table",
+        ),
+    ] = None
+    output: Annotated[
+        str | None,
+        typer.Option("--output", "-o", metavar="FILE", help="File to write; with --ray the folder"),
+    ] = None
+    sets: Annotated[
+        bool,
+        typer.Option(
+            "--sets",
+            help="Of a calibrated model: also the set of classes that holds the truth with the "
+            "probability it was calibrated for",
+        ),
+    ] = False
+    unknown: Annotated[
+        bool,
+        typer.Option(
+            "--unknown",
+            help="Of a calibrated model: say unknown where that set is not a single class",
+        ),
+    ] = False
+
+    def wanted(self, *, timestamps: bool = False) -> Wanted:
+        """Return what each prediction has to hold."""
+        return Wanted(self.top_k, self.sets, self.unknown, timestamps=timestamps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """How videos are looked at, as `Classifier.stream` takes it."""
+
+    every: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            callback=_finite,
+            metavar="SECONDS",
+            help="Of a video, a frame of each so many seconds; 0: all",
+        ),
+    ] = 1.0
+    smooth: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            callback=_finite,
+            metavar="SECONDS",
+            help="Of a video, average the probabilities over so many seconds",
+        ),
+    ] = 0.0
+    realtime: Annotated[
+        bool | None,
+        typer.Option(
+            "--realtime/--no-realtime",
+            help="Take the newest frame and drop those that came meanwhile, or classify all; "
+            "default: drop for cameras and rtsp alone",
+            show_default=False,
+        ),
+    ] = None
 
 
 def classify(
@@ -88,34 +154,8 @@ def classify(
         str,
         typer.Option("--model", "-m", help="Card name, `bundled`, an IR (.xml) or a checkpoint"),
     ] = DEFAULT_MODEL,
-    top_k: Annotated[int, typer.Option("--top-k", "-k", min=1, help="Classes an image")] = 5,
-    format: Annotated[
-        OutputFormat | None,
-        typer.Option(
-            "--format",
-            "-f",
-            help="Default: by the ending of -o, else a table",
-        ),
-    ] = None,
-    output: Annotated[
-        str | None,
-        typer.Option("--output", "-o", metavar="FILE", help="File to write; with --ray the folder"),
-    ] = None,
-    sets: Annotated[
-        bool,
-        typer.Option(
-            "--sets",
-            help="Of a calibrated model: also the set of classes that holds the truth with the "
-            "probability it was calibrated for",
-        ),
-    ] = False,
-    unknown: Annotated[
-        bool,
-        typer.Option(
-            "--unknown",
-            help="Of a calibrated model: say unknown where that set is not a single class",
-        ),
-    ] = False,
+    *,
+    results: Results,
     precision: Annotated[
         InferencePrecision,
         typer.Option(
@@ -125,130 +165,88 @@ def classify(
     batch_size: Annotated[
         int, typer.Option("--batch-size", min=1, max=256, help="Most images inferred in one call")
     ] = 8,
-    every: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            callback=_finite,
-            metavar="SECONDS",
-            help="Of a video, a frame of each so many seconds; 0: all",
-        ),
-    ] = 1.0,
-    smooth: Annotated[
-        float,
-        typer.Option(
-            min=0,
-            callback=_finite,
-            metavar="SECONDS",
-            help="Of a video, average the probabilities over so many seconds",
-        ),
-    ] = 0.0,
-    realtime: Annotated[
-        bool | None,
-        typer.Option(
-            "--realtime/--no-realtime",
-            help="Take the newest frame and drop those that came meanwhile, or classify all; "
-            "default: drop for cameras and rtsp alone",
-            show_default=False,
-        ),
-    ] = None,
-    ray: Ray = None,
-    partition_images: Annotated[
-        int, typer.Option(min=1, help="With --ray: images of one Parquet file of the results")
-    ] = 10_000,
-    cpus_per_worker: Annotated[
-        int, typer.Option(min=1, help="With --ray: CPUs of each engine")
-    ] = 1,
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="With --ray: engines; default: as many as have CPUs", show_default=False
-        ),
-    ] = None,
-    price: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="PER_HOUR",
-            help="With --ray: what the cluster costs an hour, to say what a million images cost",
-            show_default=False,
-        ),
-    ] = None,
-    max_memory: MaxMemory = 2000,
-    max_decode: MaxDecode = 8,
-    entry: CheckpointEntry = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
-    mirror: Mirrors = None,
+    video: VideoOptions,
+    spread: RayOptions,
+    decoding: DecodeOptions,
+    store: Store,
 ) -> None:
     """Classify the sources and exit with 0, or 1 if some failed."""
-    models = library(cache_dir, offline, mirror, entry)
-    limits = DecodeLimits(memory=max_memory * 1_000_000, seconds=max_decode)
-    if ray is not None:
-        folder = require_folder(output, format, offline=offline)
+    if (address := spread.ray) is not None:
+        folder = require_folder(results.output, results.format, offline=store.offline)
         with interruptible():
-            with download_display() as on_event:
-                path = _ir(replace(models, on_event=on_event), model, precision)
             failed = classify_on_ray(
                 sources,
-                address=ray,
+                spread,
+                address=address,
                 folder=folder,
-                model=path,
+                model=_ir(store.library(), model, precision),
                 name=model,
-                wanted=Wanted(top_k, sets, unknown),
+                wanted=results.wanted(),
                 precision=precision,
                 batch_size=batch_size,
-                partition_images=partition_images,
-                cpus_per_worker=cpus_per_worker,
-                workers=workers,
-                price=price,
-                offline=offline,
-                limits=limits,
+                offline=store.offline,
+                limits=decoding.limits(),
             )
         raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
-    file = Path(output) if output is not None else None
-    chosen = format or (format_of(file) if file else "table")
+    file, chosen = _output(results, sources)
+    wanted = results.wanted(timestamps=any(is_video(source) for source in sources))
+    if wanted.timestamps:
+        require_extra()
+    with interruptible():
+        classifier = _classifier(store, model, precision, decoding.limits())
+        predictions = classifier.stream(
+            sources,
+            top_k=results.top_k,
+            sets=results.sets,
+            unknown=results.unknown,
+            batch_size=batch_size,
+            **asdict(video),
+        )
+        if file is not None or not sys.stdout.isatty():
+            predictions = _tracked(predictions, sources)
+        failed = _write(predictions, file, chosen, wanted)
+    raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
+
+
+def _output(results: Results, sources: list[str]) -> tuple[Path | None, OutputFormat]:
+    """Return the file to write, None for standard output, and its format."""
+    file = Path(results.output) if results.output is not None else None
+    chosen = results.format or (format_of(file) if file else "table")
     if chosen == "parquet" and file is None:
         raise OutputError("Parquet is not text: name a file with -o FILE")
     if file is not None:
         _require_not_a_source(file, sources)
-    videos = any(is_video(source) for source in sources)
-    if videos:
-        require_extra()
-    with interruptible():
-        with download_display() as on_event:
-            path = _ir(replace(models, on_event=on_event), model, precision)
-        from regnet.data.sources import count_items
-        from regnet.inference.classify import Classifier
+    return file, chosen
 
-        classifier = Classifier(
-            path,
-            precision=precision,
-            compiled_cache=models.compiled,
-            offline=offline,
-            name=model,
-            limits=limits,
-        )
-        results = classifier.stream(
-            sources,
-            top_k=top_k,
-            sets=sets,
-            unknown=unknown,
-            batch_size=batch_size,
-            every=every,
-            smooth=smooth,
-            realtime=realtime,
-        )
-        if file is not None or not sys.stdout.isatty():
-            results = track(results, "classifying", lambda: count_items(sources), unit="images")
-        failed = _write(results, file, chosen, Wanted(top_k, sets, unknown, timestamps=videos))
-    raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)
+
+def _classifier(
+    store: Store, model: str, precision: InferencePrecision, limits: DecodeLimits
+) -> "Classifier":
+    models = store.library()
+    path = _ir(models, model, precision)
+    from regnet.inference.classify import Classifier
+
+    return Classifier(
+        path,
+        precision=precision,
+        compiled_cache=models.compiled,
+        offline=store.offline,
+        name=model,
+        limits=limits,
+    )
+
+
+def _tracked(predictions: Iterator[Prediction], sources: list[str]) -> Iterator[Prediction]:
+    from regnet.data.sources import count_items
+
+    return track(predictions, "classifying", lambda: count_items(sources), unit="images")
 
 
 def _ir(models: Library, model: str, precision: InferencePrecision) -> Path:
     """Return the model's IR; where it cannot be fetched, name the one that is always here."""
     try:
-        return models.ir(model, precision=precision)
+        with download_display() as on_event:
+            return replace(models, on_event=on_event).ir(model, precision=precision)
     except LicenceError:
         raise
     except DownloadError as exc:

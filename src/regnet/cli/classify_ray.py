@@ -1,15 +1,46 @@
 """The `--ray` part of `regnet classify`: from the options to a folder of Parquet files."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
+
+import typer
 
 from regnet.cli.console import Advance, counter, say
+from regnet.cli.ray_option import Ray
 from regnet.inference.result import Wanted
 from regnet.inference.writers import OutputFormat
 from regnet.ir.metadata import InferencePrecision
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import OutputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class RayOptions:
+    """How the work is spread; without `ray` it is not."""
+
+    ray: Ray = None
+    partition_images: Annotated[
+        int, typer.Option(min=1, help="With --ray: images of one Parquet file of the results")
+    ] = 10_000
+    cpus_per_worker: Annotated[int, typer.Option(min=1, help="With --ray: CPUs of each engine")] = 1
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="With --ray: engines; default: as many as have CPUs", show_default=False
+        ),
+    ] = None
+    price: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="PER_HOUR",
+            help="With --ray: what the cluster costs an hour, to say what a million images cost",
+            show_default=False,
+        ),
+    ] = None
 
 
 def require_folder(output: str | None, format: OutputFormat | None, *, offline: bool) -> str:
@@ -35,6 +66,7 @@ def _require_local(folder: str) -> None:
 
 def classify_on_ray(
     sources: list[str],
+    spread: RayOptions,
     *,
     address: str,
     folder: str,
@@ -43,10 +75,6 @@ def classify_on_ray(
     wanted: Wanted,
     precision: InferencePrecision,
     batch_size: int,
-    partition_images: int,
-    cpus_per_worker: int,
-    workers: int | None,
-    price: float | None,
     offline: bool,
     limits: DecodeLimits,
 ) -> int:
@@ -63,9 +91,9 @@ def classify_on_ray(
         wanted=wanted,
         precision=precision,
         batch_size=batch_size,
-        partition_images=partition_images,
-        cpus_per_worker=cpus_per_worker,
-        workers=workers,
+        partition_images=spread.partition_images,
+        cpus_per_worker=spread.cpus_per_worker,
+        workers=spread.workers,
         offline=offline,
         limits=limits,
     )
@@ -79,7 +107,7 @@ def classify_on_ray(
             on_listed=bar.begin,
             on_finished=bar.move,
         )
-    for line in summary.lines(folder, price=price):
+    for line in summary.lines(folder, price=spread.price):
         say(line)
     return summary.failed
 

@@ -10,16 +10,7 @@ import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, print_json, say, track
 from regnet.cli.notices import skipped_files
-from regnet.cli.options import (
-    AsJson,
-    CacheDir,
-    CheckpointEntry,
-    HtmlReport,
-    Mirrors,
-    Offline,
-    Truth,
-    library,
-)
+from regnet.cli.options import AsJson, HtmlReport, Store, Truth, grouped
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 
@@ -59,7 +50,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("compare", help=HELP)(compare)
+    app.command("compare", help=HELP)(grouped(compare))
 
 
 def compare(
@@ -76,10 +67,8 @@ def compare(
     ] = None,
     as_json: AsJson = False,
     html: HtmlReport = None,
-    entry: CheckpointEntry = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
-    mirror: Mirrors = None,
+    *,
+    store: Store,
 ) -> None:
     """Compare, print, and exit with 0, or 1 where a gate is exceeded or photos failed."""
     require_html(html)
@@ -88,11 +77,11 @@ def compare(
         from regnet.comparison.sides import open_pair
         from regnet.comparison.tally import open_photos
 
-        models = library(cache_dir, offline, mirror, entry)
+        models = store.library()
         with download_display() as on_event:
             pair = open_pair(a, b, library=replace(models, on_event=on_event))
         given = str(truth) if truth else None
-        photos = open_photos(dataset, pair.labels, truth=given, offline=offline)
+        photos = open_photos(dataset, pair.labels, truth=given, offline=store.offline)
         gates = Gates(max_flips=max_flips, max_delta=max_delta)
         record = _compared(pair, photos, gates, partial(_report, as_json=as_json, html=html))
     failed = record.exceeded or record.comparison.unreadable

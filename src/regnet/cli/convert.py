@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from regnet.cli.console import interruptible, print_json
-from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
+from regnet.cli.options import Store, grouped
 from regnet.cli.progress import download_display
 from regnet.conversion.store import Library
 from regnet.conversion.values import Conversion, Format, Precision, require_format
@@ -67,7 +67,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("convert", help=HELP)(convert)
+    app.command("convert", help=HELP)(grouped(convert))
 
 
 def convert(
@@ -112,13 +112,11 @@ def convert(
         Channels | None, typer.Option(help="The checkpoint's order, where not its layout's own")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
-    entry: CheckpointEntry = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
-    mirror: Mirrors = None,
+    *,
+    store: Store,
 ) -> None:
     """Convert and say what was measured."""
-    models = library(cache_dir, offline, mirror, entry)
+    models = store.library()
     models.note_entry(model)
     rules = {"name": protocol, "resize": resize, "crop": crop, "interpolation": interpolation}
     changes: dict[str, Any] = {

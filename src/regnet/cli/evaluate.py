@@ -19,16 +19,13 @@ from regnet.cli.console import (
 from regnet.cli.notices import skipped_files
 from regnet.cli.options import (
     AsJson,
-    CacheDir,
-    CheckpointEntry,
     HtmlReport,
     LabelledPhotos,
-    Mirrors,
     Model,
-    Offline,
+    Store,
     Subset,
     Truth,
-    library,
+    grouped,
 )
 from regnet.cli.outputs import require_html, require_writable, write_html
 from regnet.cli.progress import download_display
@@ -65,7 +62,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("evaluate", help=HELP)(evaluate)
+    app.command("evaluate", help=HELP)(grouped(evaluate))
 
 
 def evaluate(
@@ -98,16 +95,14 @@ def evaluate(
     fresh: Annotated[
         bool, typer.Option("--fresh", help="Start over instead of going on with a broken-off run")
     ] = False,
-    entry: CheckpointEntry = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
-    mirror: Mirrors = None,
+    *,
+    store: Store,
 ) -> None:
     """Evaluate and exit with 0, or 1 if some photos could not be read."""
     choice = Choice(model=model, engine=engine, precision=precision, protocol=protocol)
     require_html(html)
     require_writable(predictions)
-    models = library(cache_dir, offline, mirror, entry)
+    models = store.library()
     with interruptible():
         from regnet.evaluation.evaluate import open_run
         from regnet.evaluation.predictions_file import open_predictions, predictions_format

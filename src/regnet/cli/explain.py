@@ -9,7 +9,7 @@ import typer
 
 from regnet.cli.classify import DEFAULT_MODEL
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, track, utf8_stdout
-from regnet.cli.options import CacheDir, CheckpointEntry, Mirrors, Offline, library
+from regnet.cli.options import Store, grouped
 from regnet.cli.progress import download_display
 from regnet.inference.writers import visible
 from regnet.ir.metadata import InferencePrecision
@@ -42,7 +42,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("explain", help=HELP)(explain)
+    app.command("explain", help=HELP)(grouped(explain))
 
 
 def explain(
@@ -77,13 +77,11 @@ def explain(
     precision: Annotated[
         InferencePrecision, typer.Option(help="As in `regnet classify`; bf16 is not exact")
     ] = "f32",
-    entry: CheckpointEntry = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
-    mirror: Mirrors = None,
+    *,
+    store: Store,
 ) -> None:
     """Explain the photos and exit with 0, or 1 if some failed."""
-    models = library(cache_dir, offline, mirror, entry)
+    models = store.library()
     folder = output or (None if as_json else Path())
     with interruptible():
         from regnet.explanation.activation_maps import Explainer
@@ -100,7 +98,7 @@ def explain(
             top_k=top_k,
             folder=folder,
             opacity=opacity,
-            offline=offline,
+            offline=store.offline,
         )
         failed = (_print_json if as_json else _print_text)(_tracked(results, photos))
     raise typer.Exit(EXIT_SOME_FAILED if failed else EXIT_OK)

@@ -10,17 +10,7 @@ import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, print_json, say, track
 from regnet.cli.notices import skipped_files
-from regnet.cli.options import (
-    AsJson,
-    CacheDir,
-    CheckpointEntry,
-    HtmlReport,
-    Mirrors,
-    Model,
-    Offline,
-    OutputFolder,
-    library,
-)
+from regnet.cli.options import AsJson, HtmlReport, Model, OutputFolder, Store, grouped
 from regnet.cli.outputs import require_html, write_html
 from regnet.cli.progress import download_display
 
@@ -61,7 +51,7 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("quantize", help=HELP)(quantize)
+    app.command("quantize", help=HELP)(grouped(quantize))
 
 
 def quantize(
@@ -86,14 +76,12 @@ def quantize(
     output: OutputFolder = Path(),
     as_json: AsJson = False,
     html: HtmlReport = None,
-    entry: CheckpointEntry = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
-    mirror: Mirrors = None,
+    *,
+    store: Store,
 ) -> None:
     """Quantize and say what was measured."""
     require_html(html)
-    models = library(cache_dir, offline, mirror, entry)
+    models = store.library()
     with interruptible():
         with download_display() as on_event:
             models = replace(models, on_event=on_event)

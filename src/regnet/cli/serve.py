@@ -2,21 +2,14 @@
 
 import re
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from regnet.cli.console import in_utf8, say
-from regnet.cli.options import (
-    CacheDir,
-    CheckpointEntry,
-    MaxDecode,
-    MaxMemory,
-    Mirrors,
-    Offline,
-    library,
-)
+from regnet.cli.options import MaxDecode, MaxMemory, Store, grouped
 from regnet.ir.metadata import InferencePrecision
 from regnet.serving.auth import read_token
 from regnet.serving.limits import Limits
@@ -54,7 +47,44 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("serve", help=HELP)(serve)
+    app.command("serve", help=HELP)(grouped(serve))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """What a server takes at most."""
+
+    max_body: Annotated[int, typer.Option(min=1, help="MiB of one request, else 413")] = 32
+    max_pixels: Annotated[
+        float, typer.Option(min=0.001, help="Millions of pixels of one image, else 422")
+    ] = 50
+    max_request_pixels: Annotated[
+        float, typer.Option(min=0.001, help="Millions of pixels of one request, else 413")
+    ] = 200
+    max_decode: MaxDecode = 10
+    max_memory: MaxMemory = 2000
+    max_batch: Annotated[int, typer.Option(min=1, help="Images in one request, else 413")] = 64
+    queue: Annotated[
+        int, typer.Option(min=1, help="Images of a model waiting or running, else 429")
+    ] = 128
+    queue_mib: Annotated[
+        int, typer.Option(min=1, help="MiB that the requests under way may hold, else 429")
+    ] = 512
+    timeout: Annotated[float, typer.Option(min=0.01, help="Seconds for one request, else 504")] = 30
+
+    def values(self) -> Limits:
+        """Return them in the units of the server."""
+        return Limits(
+            body=self.max_body << 20,
+            pixels=round(self.max_pixels * 1e6),
+            request_pixels=round(self.max_request_pixels * 1e6),
+            decode_memory=self.max_memory * 1_000_000,
+            decode_seconds=self.max_decode,
+            batch=self.max_batch,
+            queue=self.queue,
+            queue_bytes=self.queue_mib << 20,
+            seconds=self.timeout,
+        )
 
 
 def serve(
@@ -72,25 +102,8 @@ def serve(
             help="f32 is exact; bf16 is faster where the CPU has it; int8: see `regnet quantize`"
         ),
     ] = "f32",
-    max_body: Annotated[int, typer.Option(min=1, help="MiB of one request, else 413")] = 32,
-    max_pixels: Annotated[
-        float, typer.Option(min=0.001, help="Millions of pixels of one image, else 422")
-    ] = 50,
-    max_request_pixels: Annotated[
-        float, typer.Option(min=0.001, help="Millions of pixels of one request, else 413")
-    ] = 200,
-    max_decode: MaxDecode = 10,
-    max_memory: MaxMemory = 2000,
-    max_batch: Annotated[int, typer.Option(min=1, help="Images in one request, else 413")] = 64,
-    queue: Annotated[
-        int, typer.Option(min=1, help="Images of a model waiting or running, else 429")
-    ] = 128,
-    queue_mib: Annotated[
-        int, typer.Option(min=1, help="MiB that the requests under way may hold, else 429")
-    ] = 512,
-    timeout: Annotated[
-        float, typer.Option(min=0.01, help="Seconds for one request, else 504")
-    ] = 30,
+    *,
+    limits: LimitOptions,
     token_file: Annotated[
         Path | None,
         typer.Option(
@@ -108,33 +121,20 @@ def serve(
         int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Also serve gRPC there")
     ] = None,
     no_page: Annotated[bool, typer.Option("--no-page", help="Without the page at /")] = False,
-    entry: CheckpointEntry = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
-    mirror: Mirrors = None,
+    store: Store,
 ) -> None:
     """Serve until a signal, then exit with 0."""
     token, sources = read_token(token_file), named_models(models or [_DEFAULT])
-    limits = Limits(
-        body=max_body << 20,
-        pixels=round(max_pixels * 1e6),
-        request_pixels=round(max_request_pixels * 1e6),
-        decode_memory=max_memory * 1_000_000,
-        decode_seconds=max_decode,
-        batch=max_batch,
-        queue=queue,
-        queue_bytes=queue_mib << 20,
-        seconds=timeout,
-    )
+    most = limits.values()
     from regnet.serving.run import ServerSetup, serve
 
     setup = ServerSetup(
         models=sources,
-        library=library(cache_dir, offline, mirror, entry),
+        library=store.library(),
         host=host,
         port=port,
         precision=precision,
-        limits=limits,
+        limits=most,
         token=token,
         allow_hosts=allow_host or (),
         model_control=model_control,

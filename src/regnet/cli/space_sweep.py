@@ -1,17 +1,21 @@
 """`regnet space sweep`: trains a population of networks, one record a run."""
 
 import logging
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, interruptible, print_json, say, track
-from regnet.cli.options import AsJson
+from regnet.cli.options import AsJson, grouped
 from regnet.cli.outputs import require_writable
 from regnet.cli.ranges import Range, bounds
 from regnet.cli.ray_option import Ray, RayCommand
 from regnet.cli.sweep_display import SweepDisplay, summary
+
+if TYPE_CHECKING:
+    from regnet.space.sampling import Window
 
 HELP = """Train a population of networks on few photos for few epochs; one record a run.
 
@@ -39,7 +43,62 @@ Examples:
 
 def register(group: typer.Typer) -> None:
     """Add the command to the group."""
-    group.command("sweep", help=HELP, cls=RayCommand)(sweep)
+    group.command("sweep", help=HELP, cls=RayCommand)(grouped(sweep))
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleOptions:
+    """Which networks are drawn."""
+
+    space: Annotated[
+        str | None,
+        typer.Option(help="What records name as the space of a file [default: its stem]"),
+    ] = None
+    count: Annotated[
+        int | None,
+        typer.Option(
+            "--count", "-n", min=1, max=1_000_000, help="Networks [default: 100; a file's: all]"
+        ),
+    ] = None
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**63 - 1, help="Of the sample, and of each run")
+    ] = 0
+    macs: Range = None
+    params: Range = None
+    acts: Range = None
+
+    def window(self) -> "Window":
+        """Return the limits of what they cost."""
+        from regnet.space.sampling import Window
+
+        return Window(macs=bounds(self.macs), params=bounds(self.params), acts=bounds(self.acts))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CourseOptions:
+    """How each network is trained, as `Budget` takes it."""
+
+    recipe: Annotated[
+        str, typer.Option(metavar="NAME|FILE", help="sweep, paper, modern, or a TOML file")
+    ] = "sweep"
+    batch: Annotated[int | None, typer.Option(min=0, help="Images a step; 0 chooses")] = None
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate as in the recipe, for 128 images a step")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerOptions:
+    """Where the runs are."""
+
+    ray: Ray = None
+    cpus_per_run: Annotated[int, typer.Option(min=1, help="Threads of each run")] = 1
+    gpus_per_run: Annotated[
+        float, typer.Option(min=0, help="GPUs of each run, or a share of one; 0 uses the CPU")
+    ] = 0.0
+    retries: Annotated[
+        int, typer.Option(min=0, help="Times that a run begins again which lost its worker")
+    ] = 2
 
 
 def sweep(
@@ -52,22 +111,8 @@ def sweep(
     val: Annotated[
         str | None, typer.Option(metavar="PATH", help="Photos to validate with", show_default=False)
     ] = None,
-    space: Annotated[
-        str | None,
-        typer.Option(help="What records name as the space of a file [default: its stem]"),
-    ] = None,
-    count: Annotated[
-        int | None,
-        typer.Option(
-            "--count", "-n", min=1, max=1_000_000, help="Networks [default: 100; a file's: all]"
-        ),
-    ] = None,
-    seed: Annotated[
-        int, typer.Option(min=0, max=2**63 - 1, help="Of the sample, and of each run")
-    ] = 0,
-    macs: Range = None,
-    params: Range = None,
-    acts: Range = None,
+    *,
+    networks: SampleOptions,
     resolution: Annotated[
         int | None,
         typer.Option(min=8, max=4096, help="Pixels of the crops [default: the recipe's, 48]"),
@@ -75,21 +120,8 @@ def sweep(
     small_stem: Annotated[
         bool, typer.Option("--small-stem", help="The stem for images of 32 to 64 pixels")
     ] = False,
-    recipe: Annotated[
-        str, typer.Option(metavar="NAME|FILE", help="sweep, paper, modern, or a TOML file")
-    ] = "sweep",
-    batch: Annotated[int | None, typer.Option(min=0, help="Images a step; 0 chooses")] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate as in the recipe, for 128 images a step")
-    ] = None,
-    ray: Ray = None,
-    cpus_per_run: Annotated[int, typer.Option(min=1, help="Threads of each run")] = 1,
-    gpus_per_run: Annotated[
-        float, typer.Option(min=0, help="GPUs of each run, or a share of one; 0 uses the CPU")
-    ] = 0.0,
-    retries: Annotated[
-        int, typer.Option(min=0, help="Times that a run begins again which lost its worker")
-    ] = 2,
+    course: CourseOptions,
+    workers: WorkerOptions,
     retry_failed: Annotated[
         bool, typer.Option("--retry-failed", help="Run again what failed")
     ] = False,
@@ -99,32 +131,28 @@ def sweep(
     """Sweep and say what came out."""
     require_writable(output)
     with interruptible():
-        from regnet.space.sampling import Window
         from regnet.space.sweep import Budget, Population
         from regnet.space.sweep import sweep as run
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of its settings
-        window = Window(macs=bounds(macs), params=bounds(params), acts=bounds(acts))
         with SweepDisplay() as display:
             swept = run(
                 Population(
                     source=source,
-                    space=space,
-                    count=count,
-                    seed=seed,
-                    window=window,
+                    space=networks.space,
+                    count=networks.count,
+                    seed=networks.seed,
+                    window=networks.window(),
                     small_stem=small_stem,
                 ),
                 Budget(
                     epochs=epochs,
-                    recipe=recipe,
                     resolution=resolution,
-                    batch=batch,
-                    lr=lr,
-                    cpus=cpus_per_run,
-                    gpus=gpus_per_run,
-                    ray=ray,
-                    retries=retries,
+                    **asdict(course),
+                    cpus=workers.cpus_per_run,
+                    gpus=workers.gpus_per_run,
+                    ray=workers.ray,
+                    retries=workers.retries,
                     memory=int(memory * 2**30),
                 ),
                 data,

@@ -2,9 +2,9 @@
 
 import logging
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,15 +17,7 @@ from regnet.cli.console import (
     say,
 )
 from regnet.cli.notices import skipped_files
-from regnet.cli.options import (
-    AsJson,
-    CacheDir,
-    CheckpointEntry,
-    Mirrors,
-    Offline,
-    Truth,
-    library,
-)
+from regnet.cli.options import AsJson, Store, Truth, grouped
 from regnet.cli.progress import download_display
 from regnet.cli.training_display import SHOWN, Display, Stopping
 from regnet.inference.result import readable
@@ -71,7 +63,104 @@ Examples:
 
 def register(app: typer.Typer) -> None:
     """Add the command to an application."""
-    app.command("train", help=HELP)(train)
+    app.command("train", help=HELP)(grouped(train))
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoOptions:
+    """The photos of the run and what is in them."""
+
+    val: Annotated[
+        str | None, typer.Option(metavar="PATH", help="Photos to validate with", show_default=False)
+    ] = None
+    labels: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Class list; default: the class folders")
+    ] = None
+    truth: Truth = None
+    name: Annotated[str | None, typer.Option(help="The model's name [default: the folder's]")] = (
+        None
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OriginOptions:
+    """What the network has learnt before, and from whom it learns."""
+
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Weights to start from, of a card or a file"),
+    ] = None
+    from_scratch: Annotated[
+        bool, typer.Option("--from-scratch", help="Start at random whatever the model has learnt")
+    ] = False
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(metavar="MODEL", help="A classifier to learn from as well; may be repeated"),
+    ] = None
+    small_stem: Annotated[
+        bool, typer.Option("--small-stem", help="The stem for images of 32 to 64 pixels")
+    ] = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class ChangeOptions:
+    """What is to be different from the recipe, or how it is computed."""
+
+    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's")] = None
+    batch: Annotated[
+        int | None, typer.Option(min=0, help="Images a step, of all devices; 0 chooses")
+    ] = None
+    lr: Annotated[
+        float | None, typer.Option(help="Learning rate as in the recipe, for 128 images a step")
+    ] = None
+    crop: Annotated[
+        int | None, typer.Option(min=8, help="Side of the images in pixels; other sizes follow")
+    ] = None
+    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is random")] = None
+    freeze: Annotated[
+        int | None, typer.Option(min=0, help="First parts that do not learn: stem, stages")
+    ] = None
+    accumulate: Annotated[
+        int | None,
+        typer.Option(min=1, help="Parts in which a batch is computed, to save memory"),
+    ] = None
+    compile: Annotated[
+        bool | None, typer.Option(help="Compile the network [default: on a GPU]")
+    ] = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions:
+    """Where the run computes, as `Devices` takes it."""
+
+    accelerator: Annotated[str, typer.Option(help="cpu, cuda, ... (Lightning Fabric)")] = "auto"
+    devices: Annotated[str, typer.Option(help="How many, or which")] = "auto"
+    nodes: Annotated[int, typer.Option(min=1, help="Machines")] = 1
+    strategy: Annotated[str, typer.Option(help="ddp, fsdp, ...")] = "auto"
+    precision: Annotated[
+        str, typer.Option(help="32-true, bf16-mixed, 16-mixed, ...; auto: bf16 where it is fast")
+    ] = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LimitOptions:
+    """Memory of the photos, and the time between checkpoints."""
+
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0, metavar="GiB", help="Memory for decoded photos \\[default: 4]"),
+    ] = None
+    checkpoint_minutes: Annotated[
+        float | None,
+        typer.Option(min=0, help="Between checkpoints; each epoch ends with one \\[default: 10]"),
+    ] = None
+
+    def values(self) -> dict[str, Any]:
+        """Return them in bytes and seconds."""
+        return {
+            "memory": None if self.memory is None else int(self.memory * 2**30),
+            "checkpoint_seconds": self.checkpoint_minutes and 60 * self.checkpoint_minutes,
+        }
 
 
 def train(
@@ -99,74 +188,17 @@ def train(
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue the run in DIR, which is enough to name")
     ] = False,
-    val: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Photos to validate with", show_default=False)
-    ] = None,
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Class list; default: the class folders")
-    ] = None,
-    truth: Truth = None,
-    name: Annotated[
-        str | None, typer.Option(help="The model's name [default: the folder's]")
-    ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="Weights to start from, of a card or a file"),
-    ] = None,
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Start at random whatever the model has learnt")
-    ] = False,
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", help="A classifier to learn from as well; may be repeated"),
-    ] = None,
-    small_stem: Annotated[
-        bool, typer.Option("--small-stem", help="The stem for images of 32 to 64 pixels")
-    ] = False,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's")] = None,
-    batch: Annotated[
-        int | None, typer.Option(min=0, help="Images a step, of all devices; 0 chooses")
-    ] = None,
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate as in the recipe, for 128 images a step")
-    ] = None,
-    crop: Annotated[
-        int | None, typer.Option(min=8, help="Side of the images in pixels; other sizes follow")
-    ] = None,
-    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is random")] = None,
-    freeze: Annotated[
-        int | None, typer.Option(min=0, help="First parts that do not learn: stem, stages")
-    ] = None,
-    accumulate: Annotated[
-        int | None,
-        typer.Option(min=1, help="Parts in which a batch is computed, to save memory"),
-    ] = None,
-    compile: Annotated[
-        bool | None, typer.Option(help="Compile the network [default: on a GPU]")
-    ] = None,
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, ... (Lightning Fabric)")] = "auto",
-    devices: Annotated[str, typer.Option(help="How many, or which")] = "auto",
-    nodes: Annotated[int, typer.Option(min=1, help="Machines")] = 1,
-    strategy: Annotated[str, typer.Option(help="ddp, fsdp, ...")] = "auto",
-    precision: Annotated[
-        str, typer.Option(help="32-true, bf16-mixed, 16-mixed, ...; auto: bf16 where it is fast")
-    ] = "auto",
-    memory: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="GiB", help="Memory for decoded photos \\[default: 4]"),
-    ] = None,
-    checkpoint_minutes: Annotated[
-        float | None,
-        typer.Option(min=0, help="Between checkpoints; each epoch ends with one \\[default: 10]"),
-    ] = None,
+    *,
+    photos: PhotoOptions,
+    origin: OriginOptions,
+    changes: ChangeOptions,
+    devices: DeviceOptions,
+    limits: LimitOptions,
     as_json: AsJson = False,
-    entry: CheckpointEntry = None,
-    cache_dir: CacheDir = None,
-    offline: Offline = False,
-    mirror: Mirrors = None,
+    store: Store,
 ) -> None:
     """Train and say what came out."""
-    models = library(cache_dir, offline, mirror, entry)
+    models = store.library()
     stopping = Stopping()
     display = Display(stopping)
     with interruptible(), stopping.listening():
@@ -182,33 +214,13 @@ def train(
                     dataset,
                     model=model,
                     recipe=recipe,
-                    val=val,
-                    labels=labels,
-                    truth=truth,
-                    weights=weights,
-                    teacher=teacher,
                     folder=output,
-                    name=name,
                     resume=resume,
-                    from_scratch=from_scratch,
-                    small_stem=small_stem,
-                    epochs=epochs,
-                    batch=batch,
-                    lr=lr,
-                    seed=seed,
-                    crop=crop,
-                    freeze=freeze,
-                    accumulate=accumulate,
-                    compile=compile,
-                    devices=Devices(
-                        accelerator=accelerator,
-                        devices=devices,
-                        nodes=nodes,
-                        strategy=strategy,
-                        precision=precision,
-                    ),
-                    memory=None if memory is None else int(memory * 2**30),
-                    checkpoint_seconds=checkpoint_minutes and 60 * checkpoint_minutes,
+                    **asdict(photos),
+                    **asdict(origin),
+                    **asdict(changes),
+                    **limits.values(),
+                    devices=Devices(**asdict(devices)),
                     library=replace(models, on_event=on_event),
                     watcher=display,
                     watch=display.watch,

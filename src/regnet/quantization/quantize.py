@@ -121,14 +121,9 @@ def quantize(
     warn_assumed(model, original.metadata)
     _require_quantizable(original.metadata, source)
     engine = Engine(original, streams=cores())
+    counts = {"samples": samples, "checks": checks}
     photos = draw_photos(
-        calibration,
-        agreement,
-        engine.pixels,
-        samples=samples,
-        checks=checks,
-        watch=watch,
-        offline=library.offline,
+        calibration, agreement, engine.pixels, **counts, watch=watch, offline=library.offline
     )
     graphs = int8_graph(read_graph(source), photos.calibration.crops, watch=watch)
     path = Path(folder) / f"{source.stem.removesuffix('-fp16')}-int8.xml"

@@ -1,7 +1,6 @@
 """The command that a run was started with: kept in its checkpoints, so that it can be resumed."""
 
 import shlex
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -33,7 +32,7 @@ class Command:
     entry: str | None = None
     devices: "Devices"
 
-    def changed(self, given: Mapping[str, Any]) -> Self:
+    def changed(self, **given: Any) -> Self:
         """Return the command with the options that are given instead; None is not given."""
         options = {name: value for name, value in given.items() if value is not None}
         if devices := options.get("devices"):

@@ -79,7 +79,7 @@ def _photo_sets(task: Task) -> PhotoSets:
             command.dataset, command.val, command.labels, seed=seed, truth=command.truth
         )
     except DatasetError as exc:
-        if not task.recalled or Path(command.dataset).exists():
+        if not task.origin.recalled or Path(command.dataset).exists():
             raise
         moved = f"If the photos have moved: regnet train DATASET -o {task.folder} --resume"
         raise DatasetError(f"{exc}. {moved}") from exc
@@ -216,14 +216,14 @@ def _start(task: Task, past: Past | None) -> Start:
     """Return the network to begin with; a run that is resumed as it was has its own."""
     if past and _keeps_start(task):
         return Start(spec=past.about.spec, source=past.about.start.name if past.about.start else "")
-    pretrained = task.recipe.transfer.pretrained and not task.from_scratch
-    model = task.model
-    if model is None and task.weights is None and task.recipe.transfer.pretrained:
+    pretrained = task.recipe.transfer.pretrained and not task.origin.from_scratch
+    model = task.origin.model
+    if model is None and task.origin.weights is None and task.recipe.transfer.pretrained:
         model = _DEFAULT
-    start = open_start(model, task.weights, pretrained=pretrained, library=task.library)
-    if task.from_scratch:
+    start = open_start(model, task.origin.weights, pretrained=pretrained, library=task.library)
+    if task.origin.from_scratch:
         start = start.at_random()
-    if not task.small_stem:
+    if not task.origin.small_stem:
         return start
     if start.state is not None:
         raise TrainingError(
@@ -235,7 +235,7 @@ def _start(task: Task, past: Past | None) -> Start:
 
 def _keeps_start(task: Task) -> bool:
     """Return whether a run is resumed without naming its model: no weights are read again."""
-    return task.recalled and not (task.from_scratch or task.small_stem)
+    return task.origin.recalled and not (task.origin.from_scratch or task.origin.small_stem)
 
 
 def _network(start: Start, recipe: Recipe, sets: PhotoSets, *, resume: bool) -> RegNet:

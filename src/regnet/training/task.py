@@ -40,22 +40,29 @@ class Changes:
     teachers: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A run as it was asked for, its options as those of `train`.
+@dataclass(frozen=True)
+class Origin:
+    """The network to begin with, as the options of `train` name it.
 
-    `recalled` says that the command is that of the run to resume, whose network goes on.
+    `recalled` says that they leave it to the run to resume, whose network goes on.
     """
 
-    command: Command
     model: str | Path | Spec | None
-    recipe: Recipe
     weights: str | Path | None
-    folder: str | Path | None
-    resume: bool
-    recalled: bool
     from_scratch: bool
     small_stem: bool
+    recalled: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A run as it was asked for, its options as those of `train`."""
+
+    command: Command
+    origin: Origin
+    recipe: Recipe
+    folder: str | Path | None
+    resume: bool
     changes: Changes
     library: Library
     watcher: "Watcher"

@@ -11,11 +11,12 @@ from regnet.network.spec import Spec
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.training.command import Command
 from regnet.training.recipe import Recipe, read_recipe
-from regnet.training.task import Changes, Task, Training
+from regnet.training.task import Changes, Origin, Task, Training
 
 if TYPE_CHECKING:
     from regnet.training.devices import Devices
     from regnet.training.job import Watcher
+    from regnet.training.resume import Past
     from regnet.training.watching import Watch
 
 
@@ -77,58 +78,45 @@ def train(
     `MissingExtraError`.
     """
     from regnet.training.devices import Devices  # says which extra is missing, before others do
-    from regnet.training.resume import read_past
-    from regnet.training.run_checkpoint import LAST
-    from regnet.training.run_folder import folder_to_resume
     from regnet.training.session import run
     from regnet.training.watching import Unseen, unwatched
 
-    options = {
-        "dataset": dataset,
-        "val": val,
-        "labels": read_labels(labels) if isinstance(labels, str | Path) else labels,
-        "truth": truth,
-        "name": name,
-        "accumulate": accumulate,
-        "compile": compile,
-        "memory": memory,
-        "checkpoint_seconds": checkpoint_seconds,
-        "entry": library.entry if library else None,
-        "devices": devices,
-    }
-    unnamed = model is None and weights is None and recipe is None
-    begun = folder is not None and (Path(folder).expanduser() / LAST).exists()
-    recalled = dataset is None or (resume and unnamed and begun)
-    if recalled:
-        past = read_past(folder_to_resume(folder, resume=resume))
-        command, recipe = past.command, past.recipe if recipe is None else recipe
-    else:
-        command = Command(dataset=dataset or "", devices=Devices())
-    command = command.changed(options)
+    named = model is not None or weights is not None
+    past = _past(dataset, folder, resume=resume, named=named or recipe is not None)
+    command = past.command if past else Command(dataset=dataset or "", devices=Devices())
+    classes = read_labels(labels) if isinstance(labels, str | Path) else labels
+    command = command.changed(dataset=dataset, val=val, labels=classes, truth=truth, name=name)
+    command = command.changed(accumulate=accumulate, compile=compile, devices=devices)
+    command = command.changed(memory=memory, checkpoint_seconds=checkpoint_seconds)
+    command = command.changed(entry=library.entry if library else None)
     library = library or Library(folder=default_cache_dir(cache_dir))
-    return run(
-        Task(
-            command=command,
-            model=model,
-            recipe=recipe if isinstance(recipe, Recipe) else read_recipe(recipe or _RECIPE),
-            weights=weights,
-            folder=folder,
-            resume=resume,
-            recalled=recalled and model is None and weights is None,
-            from_scratch=from_scratch,
-            small_stem=small_stem,
-            changes=Changes(
-                epochs=epochs,
-                batch=batch,
-                lr=lr,
-                seed=seed,
-                crop=crop,
-                freeze=freeze,
-                teachers=(teacher,) if isinstance(teacher, str) else tuple(teacher or ()),
-            ),
-            library=replace(library, entry=command.entry),
-            watcher=watcher or Unseen(),
-            watch=watch or unwatched,
-            say=say,
-        )
+    recipe = past.recipe if past and recipe is None else recipe or _RECIPE
+    teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher or ())
+    changes = Changes(epochs=epochs, batch=batch, lr=lr, seed=seed, crop=crop, freeze=freeze)
+    task = Task(
+        command=command,
+        origin=Origin(model, weights, from_scratch, small_stem, bool(past) and not named),
+        recipe=recipe if isinstance(recipe, Recipe) else read_recipe(recipe),
+        folder=folder,
+        resume=resume,
+        changes=replace(changes, teachers=teachers),
+        library=replace(library, entry=command.entry),
+        watcher=watcher or Unseen(),
+        watch=watch or unwatched,
+        say=say,
     )
+    return run(task)
+
+
+def _past(
+    dataset: str | Path | None, folder: str | Path | None, *, resume: bool, named: bool
+) -> "Past | None":
+    """Return the run whose options are taken for those not given; None if there is none."""
+    from regnet.training.resume import read_past
+    from regnet.training.run_checkpoint import LAST
+    from regnet.training.run_folder import folder_to_resume
+
+    begun = folder is not None and (Path(folder).expanduser() / LAST).exists()
+    if dataset is None or (resume and not named and begun):
+        return read_past(folder_to_resume(folder, resume=resume))
+    return None

@@ -69,7 +69,7 @@ def bundled_path(card: Card) -> Path:
     """Return the .xml of a model inside the package. Raises `UnknownModelError` for another."""
     if card.bundled is None:
         raise UnknownModelError(f"{card.name} is not inside the package: download it")
-    return Path(str(files("regnet.zoo").joinpath(card.bundled)))
+    return Path(str(files("regnet").joinpath(card.bundled)))
 
 
 def find_cards(patterns: Sequence[str]) -> tuple[Card, ...]:

@@ -578,7 +578,7 @@ def interrupted(*args, **kwargs):
     def items():
         yield from list(photos.items()) * {times}
         raise KeyboardInterrupt
-    return comparison.Photos(photos.path, items, photos.count, None)
+    return comparison.ComparedPhotos(photos.path, items, photos.count, None)
 comparison.open_photos = interrupted
 build_app(("compare",))(sys.argv[1:])
 """

@@ -97,8 +97,7 @@ COMMANDS = {
                  "--min-agreement", 0, "-o", "OUT", "--json"),
     "calibrate": ("calibrate", "MODEL", "PHOTOS", "--subset", "-o", "OUT", "--json"),
     "explain": ("explain", "-m", "MODEL", CAT, "--json"),
-    "benchmark": ("benchmark", "MODEL", "--seconds", 0, "--rounds", 1, "--against", "none",
-                  "--json"),
+    "benchmark": ("benchmark", "MODEL", "--seconds", 0, "--rounds", 1, "--json"),
     "info": ("info", "MODEL", "--json"),
     "convert": ("convert", "MODEL", "-o", "OUT", "--json"),
 }  # fmt: skip

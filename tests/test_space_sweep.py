@@ -182,7 +182,7 @@ def test_photos_are_decoded_once_for_all_runs(
 ) -> None:
     from regnet.training import photos as module
 
-    counts = {"decode_pixels": 0, "crop_pixels": 0}
+    counts = {"decode_within": 0, "crop_pixels": 0}
 
     def counted(name: str, do: Any, *args: Any) -> Any:
         counts[name] += 1
@@ -191,7 +191,7 @@ def test_photos_are_decoded_once_for_all_runs(
     for name in counts:
         monkeypatch.setattr(module, name, partial(counted, name, getattr(module, name)))
     run(photos, specs(tmp_path, SMALL, OTHER), tmp_path / "r.jsonl")
-    assert counts == {"decode_pixels": 60, "crop_pixels": 15}
+    assert counts == {"decode_within": 60, "crop_pixels": 15}
 
 
 def test_unreadable_photos_are_told_of_and_left_out(tmp_path: Path) -> None:

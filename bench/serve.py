@@ -204,7 +204,7 @@ def throughput(bench: Bench, rounds: int, seconds: float) -> Part:
     }
     share = statistics.median(ratios)
     return [
-        Bar("32 clients", "throughput over `regnet classify`", share, 0.80),
+        Bar("32 clients", "throughput over `regnet classify`", share, 0.90),
         Bar("32 clients", "lost, doubled or wrong answers", bad, 0, at_most=True),
     ], figures
 

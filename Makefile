@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BUILD := pyproject.toml constraints.txt hatch_build.py src/regnet/pixels/kernel/resize.c
 
-.PHONY: demo test chromium lint format bench clean
+.PHONY: demo test chromium lint format bench nightly clean
 
 demo: $(VENV)/core.stamp  ## classify the sample photos with the bundled model, offline
 	$(BIN)/regnet classify --offline --model bundled --top-k 3 'src/regnet/pixels/samples/*.*g'
@@ -30,6 +30,12 @@ format: $(VENV)/test.stamp  ## rewrite to the style
 
 bench: $(VENV)/test.stamp  ## the bars of speed on two models, about 5 minutes; ends in one JSON line
 	$(BIN)/python bench/bars.py
+
+nightly: $(VENV)/test.stamp  ## hostile photos and requests, and kills of every kind of run: half an hour
+	$(BIN)/python bench/fuzz_photos.py
+	$(BIN)/python bench/fuzz_serve.py
+	$(BIN)/python bench/fuzz_serve.py --siege 8
+	$(BIN)/python bench/kills.py --most 40
 
 clean:  ## remove the environment
 	rm -rf $(VENV)

@@ -12,15 +12,18 @@ import tarfile
 import time
 import zipfile
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import pytest
 from local_server import LocalServer, stalls_after
 from PIL import Image
 
+from regnet.cli import main
 from regnet.cli.info import _layers_text
 from regnet.conversion.store import Library
 from regnet.pixels.samples import sample_photos
+from regnet.system.errors import MissingExtraError
 
 CAT, ESPRESSO, HOPPER = sample_photos()
 
@@ -422,3 +425,22 @@ def test_results_go_to_standard_output_by_its_name(format: str, tmp_path: Path) 
     words = ("classify", "-m", "bundled", CAT, "-f", format, "-o")
     regnet(*words, tmp_path / "file")
     assert regnet(*words, "/dev/stdout").stdout == (tmp_path / "file").read_bytes()
+
+
+def test_an_interrupt_that_a_library_made_an_error_of_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """SIGTERM while uvloop is imported comes as ImportError, so the extra seems to be missing."""
+
+    def start(commands: object) -> NoReturn:
+        try:
+            raise ImportError("initialization failed") from KeyboardInterrupt()
+        except ImportError as exc:
+            raise MissingExtraError("serving", "serve") from exc
+
+    monkeypatch.setattr("regnet.cli.build_app", start)
+    monkeypatch.setattr("signal.signal", lambda *_: None)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "regnet: interrupted\n"

@@ -63,21 +63,32 @@ def main() -> None:
     asked = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
         build_app(asked or COMMANDS)(prog_name="regnet")
-    except NoGainError as exc:
-        _say_error(exc)
-        sys.exit(EXIT_SOME_FAILED)
-    except RegNetError as exc:
-        _say_error(exc)
-        sys.exit(EXIT_COULD_NOT_RUN)
-    except BrokenPipeError:  # the reader of standard output has gone: nobody is left to tell
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(EXIT_SOME_FAILED)
-    except OSError as exc:
-        say(f"regnet: {exc}")
-        sys.exit(EXIT_COULD_NOT_RUN)
-    except KeyboardInterrupt:
+    except (Exception, KeyboardInterrupt) as exc:
+        sys.exit(_status_after(exc))
+
+
+def _status_after(exc: BaseException) -> int:
+    """Say what ended a command and return its exit status; raises what regnet did not foresee."""
+    if _is_interrupt(exc):
         say("regnet: interrupted")
-        sys.exit(EXIT_INTERRUPTED)
+        return EXIT_INTERRUPTED
+    if isinstance(exc, RegNetError):
+        _say_error(exc)
+        return EXIT_SOME_FAILED if isinstance(exc, NoGainError) else EXIT_COULD_NOT_RUN
+    if isinstance(exc, BrokenPipeError):  # nobody reads standard output any more: nothing to tell
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return EXIT_SOME_FAILED
+    if isinstance(exc, OSError):
+        say(f"regnet: {exc}")
+        return EXIT_COULD_NOT_RUN
+    raise exc
+
+
+def _is_interrupt(exc: BaseException | None) -> bool:
+    """Tell whether Ctrl-C or SIGTERM is behind an error: libraries turn one into ImportError."""
+    while exc is not None and not isinstance(exc, KeyboardInterrupt):
+        exc = exc.__cause__ or exc.__context__
+    return exc is not None
 
 
 def _say_error(error: RegNetError) -> None:

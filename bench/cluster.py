@@ -31,6 +31,7 @@ from regnet.cluster.worker import LocalWorker, Settings, read_model_files
 from regnet.conversion.store import Library
 from regnet.inference.result import Wanted
 from regnet.ir.engine import read_model
+from regnet.pixels.decode_limits import DECODE_LIMITS
 from regnet.pixels.samples import sample_photos
 
 BAR = 0.9
@@ -96,7 +97,9 @@ def alone(batch: BatchJob, count: int) -> tuple[float, list[Span]]:
 
 def work_alone(task: dict[str, str | int]) -> Iterator[Span]:
     """Classify one process's share."""
-    settings = Settings(wanted=Wanted(), precision="f32", batch_size=8, cpus=1, places=())
+    settings = Settings(
+        wanted=Wanted(), precision="f32", batch_size=8, cpus=1, places=(), limits=DECODE_LIMITS
+    )
     worker = LocalWorker(read_model_files(Path(str(task["model"]))), settings)
     for partition in partitions(tuple(task["sources"]), int(task["size"])):  # type: ignore[arg-type]
         if partition.number % int(task["of"]) == task["number"]:

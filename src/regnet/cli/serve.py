@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from regnet.cli.console import in_utf8, say
+from regnet.cli.console import in_utf8, say, signals_wait
 from regnet.cli.options import MaxDecode, MaxMemory, Store, grouped
 from regnet.ir.metadata import InferencePrecision
 from regnet.serving.auth import read_token
@@ -126,7 +126,8 @@ def serve(
     """Serve until a signal, then exit with 0."""
     token, sources = read_token(token_file), named_models(models or [_DEFAULT])
     most = limits.values()
-    from regnet.serving.run import ServerSetup, serve
+    with signals_wait():
+        from regnet.serving.run import ServerSetup, serve
 
     setup = ServerSetup(
         models=sources,

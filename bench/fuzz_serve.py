@@ -2,10 +2,10 @@
 
     python bench/fuzz_serve.py [--requests 10000] [--seed 1]
 
-A third are schemathesis' on the server's OpenAPI document, some are messages over gRPC, the rest
-the corpus of the tests and good requests with something broken in them, from several clients at
-once. Memory is that of the server after a first round of the corpus, and at the end. The last line
-is one JSON object; the exit status is 1 where an answer was none of the documented ones.
+A third are schemathesis' on the server's OpenAPI document, the rest the corpus of the tests and
+good requests with something broken in them, from several clients at once. Memory is that of the
+server after a first round of the corpus, and at the end. The last line is one JSON object; the exit
+status is 1 where an answer was none of the documented ones.
 
     python bench/fuzz_serve.py --siege 10 [--kind NAME]
 
@@ -19,7 +19,6 @@ import contextlib
 import io
 import itertools
 import json
-import random
 import re
 import shutil
 import subprocess
@@ -42,7 +41,6 @@ from hostile_requests import (
     ask,
     broken,
     corpus,
-    damaged,
     message,
 )
 from PIL import Image
@@ -186,7 +184,7 @@ def main() -> int:
     if options.siege:
         return sieges([options.kind] if options.kind else list(KINDS), options.siege)
     with tempfile.TemporaryDirectory() as folder:
-        with serving(Path(folder), "bundled", "--offline", "--grpc", "0") as served:
+        with serving(Path(folder), "bundled", "--offline") as served:
             found = fuzz(served, Path(folder), options.requests, options.seed)
             found["alive"] = served.process.poll() is None
             found["exit_status"] = served.stop()
@@ -205,10 +203,7 @@ def fuzz(served: Served, folder: Path, requests: int, seed: int) -> dict[str, An
     described, failed = of_schema(served, folder, requests // 3, seed)
     memory.append(resident(served))
     print(f"after {described} requests of schemathesis, {failed}: {memory[1]:.0f} MB")
-    codes = over_grpc(served, requests // 10, seed)
-    memory.append(resident(served))
-    print(f"after {sum(codes.values())} messages over gRPC: {memory[2]:.0f} MB {dict(codes)}")
-    rest = requests - described - sum(codes.values()) - 2 * len(corpus())
+    rest = requests - described - 2 * len(corpus())
     quarter_of = -(-rest // 4)
     for quarter in range(4):
         wrong += round_of(served, itertools.islice(broken(seed + quarter), quarter_of))
@@ -218,11 +213,10 @@ def fuzz(served: Served, folder: Path, requests: int, seed: int) -> dict[str, An
     memory.append(resident(served))
     print(f"after the hostile ones once more: {memory[-1]:.0f} MB")
     return {
-        "requests": described + sum(codes.values()) + 4 * quarter_of + 2 * len(corpus()),
+        "requests": described + 4 * quarter_of + 2 * len(corpus()),
         "seconds": round(time.perf_counter() - start, 1),
         "memory_mb": [round(one) for one in memory],
         "schemathesis": failed,
-        "grpc": dict(codes),
         "wrong": wrong,
     }
 
@@ -268,34 +262,6 @@ def of_schema(served: Served, folder: Path, requests: int, seed: int) -> tuple[i
     if cases is None or done.returncode:
         print(done.stdout[-4000:], done.stderr[-4000:])
     return (int(cases[1]), cases[2]) if cases else (0, "failed")
-
-
-def over_grpc(served: Served, requests: int, seed: int) -> Counter[str]:
-    """Send broken messages over gRPC and return how often each status came."""
-    import grpc
-
-    from regnet.serving.grpc_messages import encode
-
-    photo, rng = SMALL.getvalue(), random.Random(seed)
-    good = encode(
-        "ModelInferRequest",
-        {
-            "model_name": "bundled",
-            "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}],
-            "outputs": [{"name": "prob"}],
-            "raw_input_contents": [len(photo).to_bytes(4, "little") + photo],
-        },
-    )
-    codes = Counter[str]()
-    with grpc.insecure_channel(served.grpc) as channel:
-        infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-        for _ in range(requests):
-            try:
-                infer(damaged(good, rng), timeout=60)
-                codes["OK"] += 1
-            except grpc.RpcError as exc:
-                codes[exc.code().name] += 1
-    return codes
 
 
 def of_log(log: Path) -> dict[str, Any]:

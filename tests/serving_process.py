@@ -19,7 +19,6 @@ class Served:
     url: str
     process: subprocess.Popen[str]
     log: Path
-    grpc: str | None = None
 
     @property
     def host(self) -> str:
@@ -53,10 +52,7 @@ def serving(folder: Path, *options: str, environ: dict[str, str] | None = None) 
     try:
         said = process.stdout.readline()
         assert said.startswith("regnet serves http://"), log.read_text()
-        served = Served(said.split()[-1], process, log)
-        if "--grpc" in options:
-            served.grpc = process.stdout.readline().split()[-1]
-        yield served
+        yield Served(said.split()[-1], process, log)
     finally:
         process.kill()
         process.wait()

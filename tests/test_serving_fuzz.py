@@ -3,7 +3,6 @@
 import asyncio
 import itertools
 import os
-import random
 import re
 import socket
 import subprocess
@@ -11,7 +10,6 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -22,12 +20,10 @@ pytest.importorskip("uvloop")
 from hostile_requests import (
     DOCUMENTED,
     PHOTO,
-    SMALL,
     Hostile,
     ask,
     broken,
     corpus,
-    damaged,
     message,
 )
 from serving_process import Served, serving
@@ -146,65 +142,6 @@ def test_a_crowd_of_broken_requests(server: Served) -> None:
         thread.join()
     assert wrong == []
     assert good == [200] * 40
-
-
-def test_broken_messages_over_grpc(tmp_path: Path) -> None:
-    grpc = pytest.importorskip("grpc")
-    from regnet.serving.grpc_messages import encode
-
-    photo = SMALL.getvalue()
-    good = encode(
-        "ModelInferRequest",
-        {
-            "model_name": "bundled",
-            "inputs": [{"name": "image", "datatype": "BYTES", "shape": [1]}],
-            "outputs": [{"name": "prob"}],
-            "raw_input_contents": [len(photo).to_bytes(4, "little") + photo],
-        },
-    )
-    rng = random.Random(5)
-    unforeseen = (grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.UNAVAILABLE)
-    with serving(tmp_path, "bundled", "--offline", "--grpc", "0") as served:
-        with grpc.insecure_channel(served.grpc) as channel:
-            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-            codes = set()
-            for _ in range(300):
-                try:
-                    infer(damaged(good, rng), timeout=60)
-                except grpc.RpcError as exc:
-                    codes.add(exc.code())
-            assert codes
-            assert codes.isdisjoint(unforeseen)
-            assert infer(good, timeout=60)
-        assert "Traceback" not in served.log.read_text()
-
-
-def test_large_messages_over_grpc_leave_no_memory(tmp_path: Path) -> None:
-    grpc = pytest.importorskip("grpc")
-    from regnet.serving.grpc_messages import encode
-
-    photo = bytes(12 << 20)
-    tensor = {"name": "image", "datatype": "BYTES", "shape": [1]}
-    raw = [len(photo).to_bytes(4, "little") + photo]
-    data = encode(
-        "ModelInferRequest",
-        {"model_name": "bundled", "inputs": [tensor], "raw_input_contents": raw},
-    )
-
-    def client(_: int) -> set[str]:
-        with grpc.insecure_channel(served.grpc) as channel:
-            infer = channel.unary_unary("/inference.GRPCInferenceService/ModelInfer")
-            return {infer.future(data, timeout=60).code().name for _ in range(10)}
-
-    with serving(tmp_path, "bundled", "--offline", "--grpc", "0") as served:
-        before = resident(served)
-        with ThreadPoolExecutor(8) as pool:
-            codes = set().union(*pool.map(client, range(8)))
-        assert codes == {"INVALID_ARGUMENT"}
-        end = time.monotonic() + 60  # a busy machine gives it back later
-        while resident(served) >= before + 500 and time.monotonic() < end:
-            time.sleep(0.1)
-        assert resident(served) < before + 500  # of 960 MB sent
 
 
 def test_memory_that_is_freed_while_other_is_given_back_follows(

@@ -117,9 +117,6 @@ def serve(
     model_control: Annotated[
         bool, typer.Option("--model-control", help="Clients may load and unload these models")
     ] = False,
-    grpc: Annotated[
-        int | None, typer.Option(min=0, max=65535, metavar="PORT", help="Also serve gRPC there")
-    ] = None,
     no_page: Annotated[bool, typer.Option("--no-page", help="Without the page at /")] = False,
     store: Store,
 ) -> None:
@@ -140,12 +137,11 @@ def serve(
         allow_hosts=allow_host or (),
         model_control=model_control,
         page=not no_page,
-        grpc=grpc,
     )
     if token is None and host not in _LOOPBACK:
         say(f"regnet: whoever reaches {host} may use this server: --token-file asks for a token")
     in_utf8(sys.stderr)  # its log is JSON
-    serve(setup, on_ready=_print_ready)
+    serve(setup, on_ready=lambda address: typer.echo(f"regnet serves {address}"))
 
 
 def named_models(models: list[str]) -> dict[str, str]:
@@ -169,9 +165,3 @@ def named_models(models: list[str]) -> dict[str, str]:
 def _own_name(model: str) -> str:
     path = Path(model)
     return path.stem if path.suffix in (".xml", ".pyth", ".pth", ".pt", ".bin") else path.name
-
-
-def _print_ready(address: str, grpc: str | None) -> None:
-    typer.echo(f"regnet serves {address}")
-    if grpc is not None:
-        typer.echo(f"gRPC on {grpc}")

@@ -1,1 +1,1 @@
-"""Models behind HTTP and gRPC: limits, batching, protocols, the page. Needs the extra `serve`."""
+"""Models behind HTTP: limits, batching, protocols, the page. Needs the extra `serve`."""

@@ -10,10 +10,6 @@ from regnet.serving.outputs import output_port
 from regnet.serving.served_model import ServedModel
 from regnet.system.json_text import json_text
 
-_NUMBERS: Final = {
-    "data_type": {"TYPE_UINT8": 2, "TYPE_FP32": 11, "TYPE_STRING": 13},
-    "kind": {"KIND_CPU": 2},
-}
 _TYPES: Final = {"BYTES": "TYPE_STRING", "FP32": "TYPE_FP32"}
 
 
@@ -53,17 +49,3 @@ def _tensor(port: Port) -> dict[str, Any]:
         "data_type": _TYPES[port.datatype],
         "dims": list(port.shape[1:]),
     }
-
-
-def config_fields(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a configuration as the fields of gRPC's message: numbers for enums, lists for maps."""
-    numbered = {
-        name: [_numbered(one) for one in config[name]]
-        for name in ("input", "output", "instance_group")
-    }
-    parameters = [{"key": key, "value": value} for key, value in config["parameters"].items()]
-    return {**config, **numbered, "parameters": parameters}
-
-
-def _numbered(values: dict[str, Any]) -> dict[str, Any]:
-    return {key: _NUMBERS[key][v] if key in _NUMBERS else v for key, v in values.items()}

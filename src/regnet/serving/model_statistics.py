@@ -85,7 +85,7 @@ class Statistics:
                 self._sizes[images][name].add(seconds)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON values, which are the fields of gRPC's message too."""
+        """Return the figures as plain JSON values."""
         with self._lock:
             return {
                 "last_inference": self._last_ms,

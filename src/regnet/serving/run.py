@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from regnet.conversion.store import Library
 from regnet.ir.metadata import InferencePrecision
@@ -31,9 +31,6 @@ except ImportError as exc:
 
 from regnet.serving.auth import Token
 
-if TYPE_CHECKING:
-    from regnet.serving.grpc_service import GrpcServer
-
 _LINGER: Final = 0.25  # seconds after the last connection is taken until the idle ones are closed
 _OTHER_FILES: Final = 1000  # open ones beside connections
 _GRACE: Final = 5.0  # seconds more than a request may take
@@ -41,10 +38,7 @@ _GRACE: Final = 5.0  # seconds more than a request may take
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSetup:
-    """What to serve and how; `models` are the sources of models by name, the default first.
-
-    `grpc` is the port for gRPC, None for none.
-    """
+    """What to serve and how; `models` are the sources of models by name, the default first."""
 
     models: Mapping[str, str]
     library: Library
@@ -56,11 +50,10 @@ class ServerSetup:
     allow_hosts: Sequence[str] = ()
     model_control: bool = False
     page: bool = True
-    grpc: int | None = None
 
 
-OnReady = Callable[[str, str | None], None]
-"""Hears the address of HTTP, and that of gRPC where there is one."""
+OnReady = Callable[[str], None]
+"""Called with the server's address."""
 
 
 def serve(setup: ServerSetup, *, on_ready: OnReady) -> None:
@@ -104,14 +97,6 @@ def _settle() -> None:
     gc.freeze()
 
 
-async def _grpc(setup: ServerSetup, service: Service) -> "GrpcServer | None":
-    if setup.grpc is None:
-        return None
-    from regnet.serving.grpc_service import start_grpc
-
-    return await start_grpc(service, setup.host, setup.grpc)
-
-
 def _server(setup: ServerSetup, service: Service, life: Life) -> uvicorn.Server:
     """Return uvicorn's server, which enters `life` when it starts."""
     limits = setup.limits
@@ -138,7 +123,6 @@ async def _until_stopped(
     setup: ServerSetup, service: Service, listener: socket.socket, on_ready: OnReady
 ) -> None:
     """Serve until the first signal; a second Ctrl-C does not wait for what is under way."""
-    grpc = await _grpc(setup, service)
     stop = asyncio.Event()
 
     def hear(number: int) -> None:
@@ -149,14 +133,13 @@ async def _until_stopped(
     async def life(app: object) -> AsyncIterator[None]:
         for number in (signal.SIGTERM, signal.SIGINT):  # after uvicorn has set its own
             asyncio.get_running_loop().add_signal_handler(number, hear, number)
-        on_ready(_address(listener), None if grpc is None else f"{setup.host}:{grpc.port}")
+        on_ready(_address(listener))
         yield
 
     server = _server(setup, service, life)
     serving = asyncio.create_task(server.serve([listener]))
     await asyncio.wait((serving, asyncio.create_task(stop.wait())), return_when="FIRST_COMPLETED")
-    others = [] if grpc is None else [grpc.stop()]
-    await asyncio.gather(serving, _let_go(server, service), *others)
+    await asyncio.gather(serving, _let_go(server, service))
 
 
 async def _let_go(server: uvicorn.Server, service: Service) -> None:

@@ -8,6 +8,7 @@ output elements of convolutions and of the head.
 from dataclasses import dataclass
 
 from regnet.network.spec import Spec, Stage
+from regnet.system.checked import refused
 from regnet.system.errors import SpecError
 
 
@@ -31,7 +32,7 @@ def complexity(spec: Spec, *, image_size: int = 224) -> Complexity:
     Source: pycls, `complexity` functions of anynet and blocks. Raises `SpecError`.
     """
     if isinstance(image_size, bool) or not 1 <= image_size <= 16384:
-        raise SpecError("image_size", image_size, "a whole number from 1 to 16384")
+        raise refused(SpecError, "image_size", image_size, "a whole number from 1 to 16384")
     size = _out_size(image_size, spec.stem_stride)
     total = _conv_bn(3, spec.stem_width, 3, size)
     width_in = spec.stem_width

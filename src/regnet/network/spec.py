@@ -3,11 +3,11 @@
 Source: Radosavovic et al., Designing Network Design Spaces (arXiv 2003.13678), sections 3.2-3.3.
 """
 
-import contextlib
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
+from regnet.system.checked import Checked, Rule, within
 from regnet.system.errors import SpecError, UnknownModelError
 
 Rounding = Literal["pycls", "torchvision"]
@@ -16,46 +16,30 @@ MAX_DEPTH = 512
 MAX_WIDTH = 65536
 MAX_CLASSES = 1_000_000
 
-
-def _require_int(name: str, value: object, low: int, high: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
-        raise SpecError(name, value, f"a whole number from {low} to {high}")
-
-
-def _require_real(name: str, value: object, allowed: str) -> float:
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        with contextlib.suppress(OverflowError):  # a whole number of over 300 digits
-            if math.isfinite(real := float(value)):
-                return real
-    raise SpecError(name, value, f"a finite number, {allowed}")
+Depth = Annotated[int, within(ge=1, le=MAX_DEPTH)]
+Width = Annotated[int, within(ge=1, le=MAX_WIDTH)]
+Bottleneck = Annotated[int, within(ge=1, le=64)]
 
 
 @dataclass(frozen=True)
-class Stage:
+class Stage(Checked, error=SpecError):
     """A run of `depth` blocks of one width; the first halves height and width.
 
     The 3x3 convolution has `width / bottleneck` channels in groups of `group_width`.
-    Raises `SpecError` where the group width does not divide them.
+    Raises `SpecError` if the group width does not divide them.
     """
 
-    depth: int
-    width: int
-    group_width: int
-    bottleneck: int = 1
+    depth: Depth
+    width: Width
+    group_width: Width
+    bottleneck: Bottleneck = 1
 
     def __post_init__(self) -> None:
-        _require_int("depth", self.depth, 1, MAX_DEPTH)
-        _require_int("width", self.width, 1, MAX_WIDTH)
-        _require_int("bottleneck", self.bottleneck, 1, 64)
-        _require_int("group_width", self.group_width, 1, MAX_WIDTH)
-        if self.width % self.bottleneck:
-            raise SpecError("bottleneck", self.bottleneck, f"a divisor of width {self.width}")
-        if self.inner_width % self.group_width:
-            raise SpecError(
-                "group_width",
-                self.group_width,
-                f"a divisor of the 3x3 convolution's {self.inner_width} channels",
-            )
+        super().__post_init__()
+        divides = self.width % self.bottleneck == 0
+        self._require(divides, "bottleneck", f"a divisor of width {self.width}")
+        channels = f"a divisor of the 3x3 convolution's {self.inner_width} channels"
+        self._require(self.inner_width % self.group_width == 0, "group_width", channels)
 
     @property
     def inner_width(self) -> int:
@@ -64,22 +48,13 @@ class Stage:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Frame:
+class _Frame(Checked, error=SpecError):
     """What surrounds the stages in every spec: stem, squeeze-excite, head."""
 
-    stem_width: int = 32
-    stem_stride: int = 2
-    se_ratio: float | None = None
-    classes: int = 1000
-
-    def __post_init__(self) -> None:
-        _require_int("stem_width", self.stem_width, 1, MAX_WIDTH)
-        _require_int("stem_stride", self.stem_stride, 1, 2)
-        _require_int("classes", self.classes, 1, MAX_CLASSES)
-        if self.se_ratio is not None:
-            ratio = _require_real("se_ratio", self.se_ratio, "over 0 and at most 1, or None")
-            if not 0 < ratio <= 1:
-                raise SpecError("se_ratio", self.se_ratio, "over 0 and at most 1, or None")
+    stem_width: Width = 32
+    stem_stride: Annotated[int, within(ge=1, le=2)] = 2
+    se_ratio: Annotated[float, within(gt=0, le=1)] | None = None
+    classes: Annotated[int, within(ge=1, le=MAX_CLASSES)] = 1000
 
     def with_classes(self, classes: int) -> Self:
         """Return the same network with another number of classes."""
@@ -98,12 +73,10 @@ class _Frame:
 class AnyNetSpec(_Frame):
     """A network by its stages, free of any rule between them (the paper's AnyNetX)."""
 
-    stages: tuple[Stage, ...]
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if not isinstance(self.stages, tuple) or not 1 <= len(self.stages) <= MAX_DEPTH:
-            raise SpecError("stages", self.stages, f"a tuple of 1 to {MAX_DEPTH} stages")
+    stages: Annotated[
+        tuple[Stage, ...],
+        Rule(f"with 1 to {MAX_DEPTH} items", lambda stages: 1 <= len(stages) <= MAX_DEPTH),
+    ]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,36 +86,24 @@ class RegNetSpec(_Frame):
     d depth in blocks (1..512), w0 initial width (multiple of q), wa slope (>= 0), wm width
     multiplier (> 1), g group width, b bottleneck ratio (width over inner width), q quantum.
     `rounding` makes widths divisible by the group width: "pycls" to the nearest multiple,
-    "torchvision" the same but a group more where that would lose over 10 %.
+    "torchvision" the same but one group more if that would lose over 10 %.
     Raises `SpecError` naming the parameter and its allowed range.
     """
 
-    d: int
-    w0: int
-    wa: float
-    wm: float
-    g: int
-    b: int = 1
-    q: int = 8
+    d: Depth
+    w0: Width
+    wa: Annotated[float, within(ge=0, le=MAX_WIDTH)]
+    wm: Annotated[float, within(gt=1, le=64)]
+    g: Width
+    b: Bottleneck = 1
+    q: Annotated[int, within(ge=1, le=1024)] = 8
     rounding: Rounding = "pycls"
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _require_int("d", self.d, 1, MAX_DEPTH)
-        _require_int("q", self.q, 1, 1024)
-        _require_int("w0", self.w0, 1, MAX_WIDTH)
-        if self.w0 % self.q:
-            raise SpecError("w0", self.w0, f"a multiple of q={self.q}")
-        if not 0 <= _require_real("wa", self.wa, "at least 0") <= MAX_WIDTH:
-            raise SpecError("wa", self.wa, f"from 0 to {MAX_WIDTH}")
-        if not 1 < _require_real("wm", self.wm, "over 1") <= 64:
-            raise SpecError("wm", self.wm, "over 1 and at most 64")
-        _require_int("g", self.g, 1, MAX_WIDTH)
-        _require_int("b", self.b, 1, 64)
-        if self.rounding not in ("pycls", "torchvision"):
-            raise SpecError("rounding", self.rounding, "'pycls' or 'torchvision'")
-        if max(self.block_widths) > MAX_WIDTH:
-            raise SpecError("wa", self.wa, f"such that no width exceeds {MAX_WIDTH}")
+        self._require(self.w0 % self.q == 0, "w0", f"a multiple of q={self.q}")
+        narrow = max(self.block_widths) <= MAX_WIDTH
+        self._require(narrow, "wa", f"such that no width exceeds {MAX_WIDTH}")
 
     @property
     def block_widths(self) -> tuple[int, ...]:
@@ -300,22 +261,4 @@ def spec_to_dict(spec: Spec) -> dict[str, Any]:
 
 def spec_from_dict(values: dict[str, Any]) -> Spec:
     """Return the spec that `spec_to_dict` wrote; raises `SpecError` on unknown or bad fields."""
-    kind: type[Spec] = AnyNetSpec if "stages" in values else RegNetSpec
-    known = [f.name for f in fields(kind)]
-    for name in values:
-        if name not in known:
-            raise SpecError(name, values[name], f"one of the known fields {', '.join(known)}")
-    arguments = dict(values)
-    if kind is AnyNetSpec:
-        arguments["stages"] = _stages_from_lists(values["stages"])
-    try:
-        return kind(**arguments)
-    except TypeError as exc:
-        raise SpecError("spec", values, f"complete ({exc})") from exc
-
-
-def _stages_from_lists(rows: Any) -> tuple[Stage, ...]:
-    try:
-        return tuple(Stage(*row) for row in rows)
-    except TypeError as exc:
-        raise SpecError("stages", rows, "rows of [depth, width, group_width, bottleneck]") from exc
+    return (AnyNetSpec if "stages" in values else RegNetSpec).from_dict(values)

@@ -40,13 +40,9 @@ class RegNetError(Exception):
 class SpecError(RegNetError, ValueError):
     """A network description is impossible; `parameter` names what is wrong."""
 
-    def __init__(self, parameter: str, value: object, allowed: str) -> None:
-        super().__init__(
-            f"{parameter}={shown(value)} is not allowed: {parameter} must be {allowed}"
-        )
-        self.parameter = parameter
-        self.value = value
-        self.allowed = allowed
+    parameter: str = ""
+    value: object = None
+    allowed: str = ""
 
 
 def shown(value: object) -> str:

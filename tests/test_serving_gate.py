@@ -24,12 +24,13 @@ from regnet.serving.auth import Token, new_token, read_token
 from regnet.serving.gate import SECURITY_HEADERS
 from regnet.serving.limits import Limits
 from regnet.serving.metrics import ServerMetrics
-from regnet.serving.refusals import NotFound, TooLate, TooMany
+from regnet.serving.refusals import NotFound, Refused, TooLate, TooMany
 from regnet.serving.served_model import Timing
 from regnet.serving.service import Service
-from regnet.serving.v1 import v1_routes
+from regnet.serving.v1 import MOST_TOP_K, v1_routes
 from regnet.serving.v2 import v2_routes
 from regnet.system.errors import StartError
+from regnet.system.version import TOOL_VERSION
 
 TOKEN = "0123456789abcdef0123"
 CAT = ClassScore(3, "n1", "cat", 0.75)
@@ -373,6 +374,32 @@ def test_the_document_has_every_route_and_no_other() -> None:
     protected = App(token=new_token(TOKEN, source="test"))
     bearer = {"Authorization": f"Bearer {TOKEN}"}
     assert protected("GET", "/openapi.json", headers=bearer).json()["security"] == [{"token": []}]
+
+
+def references(value: Any) -> set[str]:
+    """Return all that a document refers to."""
+    if isinstance(value, list):
+        return set().union(*map(references, value))
+    if not isinstance(value, dict):
+        return set()
+    found = {value["$ref"]} if "$ref" in value else set()
+    return found.union(*map(references, value.values()))
+
+
+def test_the_document_is_valid_and_has_every_status() -> None:
+    validator = pytest.importorskip("jsonschema").Draft202012Validator
+    document = App()("GET", "/openapi.json").json()
+    kinds = document["components"]
+    assert document["info"]["version"] == TOOL_VERSION
+    assert kinds["schemas"]["TopK"]["maximum"] == MOST_TOP_K
+    assert kinds["schemas"]["Images"]["properties"]["images"]["maxItems"] == Limits().batch
+    for schema in kinds["schemas"].values():
+        validator.check_schema(schema)
+    named = {f"#/components/{kind}/{name}" for kind, found in kinds.items() for name in found}
+    assert references(document) <= named
+    operations = [one for methods in document["paths"].values() for one in methods.values()]
+    statuses = {int(status) for one in operations for status in one["responses"]}
+    assert statuses == {200} | {error.status for error in Refused.__subclasses__()}
 
 
 def test_the_reference_page_needs_nothing_from_elsewhere() -> None:

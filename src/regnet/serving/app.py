@@ -14,9 +14,8 @@ from starlette.routing import Route
 from regnet.serving.answers import error_answer, short_json
 from regnet.serving.exchange import exchange_of
 from regnet.serving.gate import Gate
-from regnet.serving.openapi import openapi
+from regnet.serving.openapi import openapi, reference_page
 from regnet.serving.page import page_routes
-from regnet.serving.reference import reference_page
 from regnet.serving.service import Service
 from regnet.serving.v1 import v1_routes
 from regnet.serving.v2 import v2_routes
@@ -48,7 +47,8 @@ def create_app(service: Service, *, page: bool = True, life: Life | None = None)
 def _about(service: Service) -> list[Route]:
     """Return the routes of the figures and of the reference."""
     document = openapi(service)
-    text, page = short_json(document), reference_page(document)
+    text = short_json(document)
+    page, headers = reference_page(document)
 
     async def metrics(request: Request) -> Response:
         figures = service.metrics
@@ -58,7 +58,7 @@ def _about(service: Service) -> list[Route]:
         return Response(text, media_type="application/json")
 
     async def docs(request: Request) -> Response:
-        return Response(page.html, headers=page.headers, media_type="text/html")
+        return Response(page, headers=headers, media_type="text/html")
 
     return [
         Route("/metrics", metrics),

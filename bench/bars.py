@@ -6,11 +6,16 @@ Start-up of `regnet classify`, then engines and files to labels in f32, bf16 and
 models: the bundled one, and a network of regnetx-3.2gf's size with random weights, converted and
 quantized in a temporary folder. All that is compared takes turns; figures are medians. The last
 line is one JSON object; the exit status is 1 where a bar is missed.
+
+Each run of the whole adds a line to bench/figures.jsonl: commit, machine and the ratios. The ratios
+of the last line of an equal machine are printed beside the new ones.
 """
 
 import argparse
 import json
+import math
 import shutil
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -51,6 +56,7 @@ from regnet.system.parallel import cores
 from regnet.system.timing import Contestant, measure, ratio
 
 LARGE = "regnetx-3.2gf"
+FIGURES = Path(__file__).with_name("figures.jsonl")
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,11 @@ class Bar:
     at_most: bool = False
 
     @property
+    def name(self) -> str:
+        """The model and what was measured of it."""
+        return f"{self.model}: {self.what}"
+
+    @property
     def cleared(self) -> bool:
         """Whether the bar is cleared."""
         return self.measured <= self.wanted if self.at_most else self.measured >= self.wanted
@@ -73,7 +84,7 @@ class Bar:
         sign = "<=" if self.at_most else ">="
         verdict = "yes" if self.cleared else "NO"
         return (
-            f"{self.model}: {self.what}",
+            self.name,
             f"{self.measured:.3g}",
             f"{sign} {self.wanted:g}",
             verdict,
@@ -252,6 +263,22 @@ def _quantize(path: Path, photos: Path) -> None:
     assert read_model(int8_beside(path)).metadata.precision == "int8"
 
 
+def last_ratios(machine: dict[str, Any]) -> dict[str, float]:
+    """Return the ratios of the last line of `FIGURES` that was measured on an equal machine."""
+    lines = FIGURES.read_text().splitlines() if FIGURES.exists() else []
+    same = (line for line in map(json.loads, reversed(lines)) if line["machine"] == machine)
+    return next((line["ratios"] for line in same), {})
+
+
+def record_ratios(machine: dict[str, Any], ratios: dict[str, float]) -> None:
+    """Add a line to `FIGURES`."""
+    git = ["git", "-C", str(FIGURES.parent), "describe", "--always", "--dirty"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip()
+    line = {"commit": commit, "machine": machine, "ratios": ratios}
+    with FIGURES.open("a") as file:
+        file.write(json.dumps(line) + "\n")
+
+
 def main() -> None:
     """Measure, print the tables, and end in one JSON line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -281,7 +308,11 @@ def main() -> None:
             print(tables(name, speeds, found) + "\n", flush=True)
             figures["models"][name] = asdict(speeds) | asdict(found) | {"other_work": others()}
             rows += bars(name, speeds, found)
-    print(grid([("bar", "measured", "wanted", "cleared"), *(bar.row() for bar in rows)]) + "\n")
+    machine = {name: getattr(this_machine(), name) for name in ("cpu", "cores", "openvino")}
+    before = last_ratios(machine)
+    cells = [(*bar.row(), f"{before.get(bar.name, math.nan):.3g}") for bar in rows]
+    print(grid([("bar", "measured", "wanted", "cleared", "before"), *cells]) + "\n")
+    record_ratios(machine, {bar.name: round(bar.measured, 4) for bar in rows})
     figures["bars"] = [vars(bar) | {"cleared": bar.cleared} for bar in rows]
     print(json.dumps(figures))
     sys.exit(any(not bar.cleared for bar in rows))

@@ -1,8 +1,8 @@
-"""How near a network's widths are to a RegNet's quantised line: e_fit.
+"""e_fit: how near a network's widths are to a RegNet's quantised line.
 
-Source: Radosavovic et al., Designing Network Design Spaces (arXiv 2003.13678), section 3.3: d is
-the network's depth, and a grid of w0, wa and wm is searched for the least mean absolute log-ratio
-of the line's widths, block by block, to the network's.
+Source: Radosavovic et al., Designing Network Design Spaces (arXiv 2003.13678), section 3.3: of a
+grid of w0, wa and wm the line with the least mean absolute log-ratio to the network's widths, block
+by block.
 """
 
 from dataclasses import dataclass
@@ -41,27 +41,26 @@ def fit_line(spec: Spec) -> LineFit:
 @cache
 def _fit(widths: tuple[int, ...]) -> LineFit:
     """Return the line nearest to the widths of blocks: of a grid, then of a finer one around it."""
-    wanted = np.log(np.asarray(widths, np.float64))
-    best = _nearest(wanted, _steps(len(widths)), _WM, _SLOPES)
+    logs = np.log(np.asarray(widths, np.float64))
+    best = _nearest(logs, _grid_steps(len(widths)), _WM, _SLOPES)
     wm = np.clip(best.wm + np.linspace(-_WM_STEP, _WM_STEP, _FINER), _WM[0], _WM[-1])
     slopes = best.wa / best.w0 * np.geomspace(1 / _SLOPE_STEP, _SLOPE_STEP, _FINER)
-    finer = _nearest(wanted, _steps_of(len(widths), wm, slopes), wm, slopes)
+    finer = _nearest(logs, _steps(len(widths), wm, slopes), wm, slopes)
     return min(best, finer, key=lambda fit: fit.error)
 
 
-def _nearest(wanted: Reals, steps: Reals, wms: Reals, slopes: Reals) -> LineFit:
+def _nearest(logs: Reals, steps: Reals, wms: Reals, slopes: Reals) -> LineFit:
     """Return the line of a grid nearest to the logarithms of widths (blocks,).
 
-    Each with the two w0 next to what would be best were widths not rounded to multiples of 8, which
-    is a median.
+    For unrounded widths the best w0 is a median; the multiples of 8 on both sides are tried.
     """
     rises = steps * np.log(wms)[:, None, None]  # (wm, slopes, blocks)
-    middle = np.exp(np.median(wanted - rises, axis=2)) / _QUANTUM
-    best = LineFit(float("inf"), len(wanted), 0, 0.0, 0.0)
+    middle = np.exp(np.median(logs - rises, axis=2)) / _QUANTUM
+    best = LineFit(float("inf"), len(logs), 0, 0.0, 0.0)
     for multiples in (np.floor(middle), np.ceil(middle)):
         w0 = _QUANTUM * np.maximum(multiples, 1.0)
         lines = _QUANTUM * np.rint(w0[..., None] * np.exp(rises) / _QUANTUM)
-        errors = np.abs(np.log(lines) - wanted).mean(axis=2)
+        errors = np.abs(np.log(lines) - logs).mean(axis=2)
         at = np.unravel_index(int(errors.argmin()), errors.shape)
         if errors[at] < best.error:
             first, slope, wm = int(w0[at]), slopes[at[1]], wms[at[0]]
@@ -70,12 +69,11 @@ def _nearest(wanted: Reals, steps: Reals, wms: Reals, slopes: Reals) -> LineFit:
 
 
 @cache
-def _steps(blocks: int) -> Reals:
-    """Return the steps of the grid."""
-    return _steps_of(blocks, _WM, _SLOPES)
+def _grid_steps(blocks: int) -> Reals:
+    return _steps(blocks, _WM, _SLOPES)
 
 
-def _steps_of(blocks: int, wms: Reals, slopes: Reals) -> Reals:
+def _steps(blocks: int, wms: Reals, slopes: Reals) -> Reals:
     """Return the steps of wm that each block is above the first, (wm, slopes, blocks)."""
     rise = np.log1p(slopes[:, None] * np.arange(blocks))
     steps: Reals = np.rint(rise / np.log(wms)[:, None, None])

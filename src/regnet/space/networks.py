@@ -1,5 +1,6 @@
-"""Many networks at once, as columns: their stages, and what they cost, exactly."""
+"""Many networks at once as arrays: their stages and their exact costs."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,7 +16,7 @@ _QUANTUM: Final = 8
 
 @dataclass(frozen=True)
 class Networks:
-    """N networks of S stages each; every array is (N, S), of whole numbers, as in `Stage`."""
+    """N networks of S stages each; every array is (N, S) and holds a field of `Stage`."""
 
     depth: Whole
     width: Whole
@@ -30,14 +31,14 @@ class Networks:
         return np.stack([column[place] for column in vars(self).values()], axis=1)
 
     def keys(self) -> list[bytes]:
-        """Return what tells each network from others."""
+        """Return a key for each network; equal networks have equal keys."""
         flat = np.concatenate(list(vars(self).values()), axis=1).astype(np.uint16)
         return [row.tobytes() for row in flat]
 
 
 @dataclass(frozen=True)
 class Costs:
-    """What N networks cost, (N,) each: see `Complexity`."""
+    """The costs of N networks, (N,) each: see `Complexity`."""
 
     params: Whole
     macs: Whole
@@ -64,7 +65,7 @@ class Lines:
     b: Whole
 
     def row(self, place: int) -> dict[str, Any]:
-        """Return the parameters of one of them."""
+        """Return the parameters of one RegNet."""
         return {name: column[place].item() for name, column in vars(self).items()}
 
     def __getitem__(self, chosen: NDArray[np.bool_]) -> "Lines":
@@ -72,7 +73,7 @@ class Lines:
 
 
 def on_lines(lines: Lines, stages: int) -> tuple[Networks, Lines]:
-    """Return the networks of those lines that have so many stages, and these lines."""
+    """Return the networks of the lines that have `stages` stages, and those lines."""
     lines = lines[_likely(lines, stages)]
     depth, width = _steps(lines)
     taken = depth > 0
@@ -84,9 +85,9 @@ def on_lines(lines: Lines, stages: int) -> tuple[Networks, Lines]:
 
 
 def _likely(lines: Lines, stages: int) -> NDArray[np.bool_]:
-    """Return which lines may have so many stages, (N,).
+    """Return which lines may have `stages` stages, (N,).
 
-    Between the second block's step and the last block's, none is skipped where wm is at least 2.
+    If wm is at least 2, no step is skipped between the second block's and the last block's.
     """
     second, last = (_step(lines, block) for block in (np.minimum(1, lines.d - 1), lines.d - 1))
     most = np.rint(last + _NEAR) - np.maximum(np.rint(second - _NEAR), 1) + 2
@@ -102,10 +103,10 @@ def _step(lines: Lines, block: Whole) -> Reals:
 
 
 def _steps(lines: Lines) -> tuple[Whole, Whole]:
-    """Return how many blocks are on each step, and how wide they are: (N, most steps) each.
+    """Return the number of blocks on each step and their width, (N, steps) each.
 
-    Step s begins at the first block j with w0 + wa j >= w0 wm^(s - 1/2): what `RegNetSpec` rounds,
-    turned round. That is asked where rounding leaves a doubt, and where two steps have one width.
+    Step s begins at the first block j with w0 + wa j >= w0 wm^(s - 1/2), the inverse of what
+    `RegNetSpec` rounds. If rounding is in doubt or two steps share a width, `RegNetSpec` decides.
     """
     count = int(_step(lines, lines.d - 1).max(initial=0) + 0.5) + 1
     w0, d = lines.w0[:, None].astype(np.float64), lines.d[:, None]
@@ -136,51 +137,41 @@ def costs(
     se_ratio: float | None = None,
     classes: int = 1000,
 ) -> Costs:
-    """Return what networks cost, equal to `complexity` of each."""
+    """Return the costs of networks, equal to `complexity` of each."""
     size = _halved(image_size) if stem_stride == 2 else image_size
-    count = len(networks)
-    total = _Sum(count)
-    total.conv(3, np.full(count, stem_width), 9, size)
-    width_in = np.full(count, stem_width)
+    stem = np.full(len(networks), stem_width)
+    params, macs, acts = (np.zeros(len(networks), np.int64) for _ in range(3))
+    layers = _layers(networks, stem, size, se_ratio, classes)
+    for inputs, outputs, taps, side, times in [(3, stem, 9, size, 1), *layers]:
+        weights = taps * inputs * outputs
+        params += (weights + (2 if side else 1) * outputs) * times
+        macs += (weights * side**2 if side else weights + outputs) * times
+        acts += outputs * (side**2 or 1) * times
+    return Costs(params, macs, acts)
+
+
+def _layers(
+    networks: Networks, width_in: Whole, size: int, se_ratio: float | None, classes: int
+) -> Iterator[tuple[Whole, Whole | int, int, int, Whole | int]]:
+    """Yield each layer's inputs per group, outputs, kernel positions, output size and count.
+
+    Layers with bias (squeeze-excite, head) have size 0; others have batch norm.
+    """
     for s in range(networks.depth.shape[1]):
-        depth, width = networks.depth[:, s], networks.width[:, s]
-        group, inner = networks.group_width[:, s], width // networks.bottleneck[:, s]
+        width, group = networks.width[:, s], networks.group_width[:, s]
+        inner = width // networks.bottleneck[:, s]
         before, size = size, _halved(size)
-        for w_in, side, times in ((width_in, before, 1), (width, size, depth - 1)):
-            total.conv(w_in, inner, 1, side, times)
-            total.conv(group, inner, 9, size, times)
-            total.conv(inner, width, 1, size, times)
+        yield width_in, width, 1, size, 1
+        for w_in, side, times in ((width_in, before, 1), (width, size, networks.depth[:, s] - 1)):
+            yield w_in, inner, 1, side, times
+            yield group, inner, 9, size, times
+            yield inner, width, 1, size, times
             if se_ratio is not None:
                 squeeze = np.maximum(np.rint(w_in * se_ratio).astype(np.int64), 1)
-                total.linear(inner, squeeze, times)
-                total.linear(squeeze, inner, times)
-        total.conv(width_in, width, 1, size)
+                yield inner, squeeze, 1, 0, times
+                yield squeeze, inner, 1, 0, times
         width_in = width
-    total.linear(width_in, classes)
-    return Costs(total.params, total.macs, total.acts)
-
-
-class _Sum:
-    """Adds up what layers cost."""
-
-    def __init__(self, count: int) -> None:
-        self.params, self.macs, self.acts = (np.zeros(count, np.int64) for _ in range(3))
-
-    def conv(
-        self, per_group: Whole | int, out: Whole, taps: int, size: int, times: Whole | int = 1
-    ) -> None:
-        """Add a convolution, with BN, whose outputs each see `per_group` inputs."""
-        weights = taps * per_group * out
-        self.params += (weights + 2 * out) * times
-        self.macs += weights * size * size * times
-        self.acts += out * size * size * times
-
-    def linear(self, width_in: Whole, out: Whole | int, times: Whole | int = 1) -> None:
-        """Add a layer with bias."""
-        count = (width_in * out + out) * times
-        self.params += count
-        self.macs += count
-        self.acts += out * times
+    yield width_in, classes, 1, 0, 1
 
 
 def _halved(size: int) -> int:

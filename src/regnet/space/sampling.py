@@ -1,4 +1,4 @@
-"""Samples of a design space, within limits of cost."""
+"""Random samples of a design space, within limits of cost."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -25,14 +25,14 @@ _PUBLISHED_SIZE: Final = 224  # pixels, of the figures that the envelope is from
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """The least and most that networks may cost, both ends included; None is no limit."""
+    """The range of costs that networks may have, both ends included; None is no limit."""
 
     macs: Bounds | None = None
     params: Bounds | None = None
     acts: Bounds | None = None
 
     def holds(self, cost: Costs) -> Flags:
-        """Return which networks are within, (N,)."""
+        """Return which networks are within the window, (N,)."""
         inside = np.ones(len(cost.macs), bool)
         for name, bounds in vars(self).items():
             if bounds is not None:
@@ -47,7 +47,7 @@ class Window:
 
 @dataclass(frozen=True, kw_only=True)
 class Frame:
-    """What surrounds the stages of every network, and the image that costs are counted for."""
+    """The parts of a network around its stages, and the image size that costs are counted for."""
 
     image_size: int = 224
     stem_width: int = 32
@@ -61,7 +61,7 @@ class Frame:
 
 @dataclass(frozen=True)
 class _Batch:
-    """Networks of a space with their costs, and the RegNet parameters where it has such."""
+    """Networks of a space with their costs; `lines` are the parameters if they are RegNets."""
 
     space: Space
     frame: Frame
@@ -72,7 +72,7 @@ class _Batch:
 
 @dataclass(frozen=True)
 class Sampled:
-    """One network of a sample; its spec is made when it is asked for."""
+    """One network of a sample; its spec is built on demand."""
 
     _batch: _Batch
     _place: int
@@ -94,7 +94,7 @@ class Sampled:
 
     @property
     def cost(self) -> Complexity:
-        """What it costs, of an image of the size asked for."""
+        """The cost at the frame's image size."""
         cost, place = self._batch.cost, self._place
         return Complexity(int(cost.params[place]), int(cost.macs[place]), int(cost.acts[place]))
 
@@ -109,29 +109,31 @@ def sample(
 ) -> Iterator[Sampled]:
     """Yield `count` different networks of a space within a window, the same for the same seed.
 
-    The sample of a smaller count is the beginning of a larger one. Raises `SpaceError` where almost
-    no network of the space is within the window.
+    A smaller sample is the beginning of a larger one. Raises `SpaceError` if almost no network of
+    the space is within the window.
     """
-    found, drawn, seen = 0, 0, set[bytes]()
+    drawn, seen = 0, set[bytes]()
     uniforms = Uniforms(seed, space.name)
-    while found < count:
+    while len(seen) < count:
         if drawn >= max(_FREE_DRAWS, _DRAWS_EACH * count):
             raise SpaceError(
-                f"of {drawn:,} networks drawn from {space.name} only {found:,} different ones have "
-                f"{window}: widen the window, or ask for fewer"
+                f"of {drawn:,} networks drawn from {space.name} only {len(seen):,} different ones "
+                f"have {window}: widen the window, or ask for fewer"
             )
         batch = _draw(space, uniforms, frame)
         keys = batch.networks.keys()
-        for place in np.flatnonzero(_good(batch, window)).tolist():
-            if keys[place] not in seen and found < count:
+        good = window.holds(batch.cost)
+        if isinstance(space, RegNetSpace) and space.enveloped:
+            good &= _enveloped(batch)
+        for place in np.flatnonzero(good).tolist():
+            if keys[place] not in seen and len(seen) < count:
                 seen.add(keys[place])
-                found += 1
                 yield Sampled(batch, place)
         drawn += _CHUNK
 
 
 def _draw(space: Space, uniforms: Uniforms, frame: Frame) -> _Batch:
-    """Return the networks of the next draws."""
+    """Return the next networks."""
     if isinstance(space, AnyNetSpace):
         networks, lines = _anynets(space, uniforms), None
     else:
@@ -139,39 +141,20 @@ def _draw(space: Space, uniforms: Uniforms, frame: Frame) -> _Batch:
     return _Batch(space, frame, networks, lines, _costs(space, networks, frame))
 
 
-def _good(batch: _Batch, window: Window) -> Flags:
-    """Return which networks are to be in the sample, (N,)."""
-    good = window.holds(batch.cost)
-    if isinstance(batch.space, RegNetSpace) and batch.space.enveloped:
-        good &= _enveloped(batch)
-    return good
-
-
 def _anynets(space: AnyNetSpace, uniforms: Uniforms) -> Networks:
-    shape = (_CHUNK, space.stages)
-    depths, widths = log_uniform(1, space.depth), log_uniform(8, space.width, step=8)
+    def per_stage(table: WeightedValues, *, rising: bool = False, shared: bool = False) -> Whole:
+        numbers = uniforms.draw(_CHUNK * space.stages).reshape(_CHUNK, space.stages)
+        if rising:
+            return table.pick_rising(numbers)
+        picked = table.pick(numbers)
+        return np.repeat(picked[:, :1], space.stages, axis=1) if shared else picked
+
     return fitted(
-        _per_stage(depths, uniforms, shape, rising=space.rising_depths),
-        _per_stage(widths, uniforms, shape, rising=space.rising_widths),
-        _per_stage(evenly(space.group_widths), uniforms, shape, shared=space.shared_group_width),
-        _per_stage(evenly(space.bottlenecks), uniforms, shape, shared=space.shared_bottleneck),
+        per_stage(log_uniform(1, space.depth), rising=space.rising_depths),
+        per_stage(log_uniform(8, space.width, step=8), rising=space.rising_widths),
+        per_stage(evenly(space.group_widths), shared=space.shared_group_width),
+        per_stage(evenly(space.bottlenecks), shared=space.shared_bottleneck),
     )
-
-
-def _per_stage(
-    table: WeightedValues,
-    uniforms: Uniforms,
-    shape: tuple[int, int],
-    *,
-    rising: bool = False,
-    shared: bool = False,
-) -> Whole:
-    """Return drawn values (N, S)."""
-    numbers = uniforms.draw(shape[0] * shape[1]).reshape(shape)
-    if rising:
-        return table.pick_rising(numbers)
-    picked = table.pick(numbers)
-    return np.repeat(picked[:, :1], shape[1], axis=1) if shared else picked
 
 
 def _lines(space: RegNetSpace, uniforms: Uniforms) -> Lines:
@@ -199,8 +182,9 @@ def _costs(space: Space, networks: Networks, frame: Frame) -> Costs:
 def _enveloped(batch: _Batch) -> Flags:
     """Return which networks have no more parameters and activations than good ones, (N,)."""
     published = Frame(image_size=_PUBLISHED_SIZE)
-    counted = batch.frame == published  # already
-    cost = batch.cost if counted else _costs(batch.space, batch.networks, published)
+    cost = batch.cost
+    if batch.frame != published:
+        cost = _costs(batch.space, batch.networks, published)
     macs = cost.macs.astype(np.float64)
     within: Flags = (cost.params <= largest_params(macs)) & (cost.acts <= largest_acts(macs))
     return within

@@ -24,8 +24,8 @@ _BOTTLENECKS: Final = (1, 2, 4)
 class AnyNetSpace:
     """Networks of `stages` stages, each with its own depth, width, bottleneck and group width.
 
-    Depths go from 1 to `depth`, widths from 8 to `width` in steps of 8, all log-uniform. What is
-    `shared` is the same in all stages; what is `rising` never falls from stage to stage.
+    Depths go from 1 to `depth`, widths from 8 to `width` in steps of 8, both log-uniform. A
+    `shared_` value is the same in all stages; `rising_` ones never fall from stage to stage.
     """
 
     name: str
@@ -45,11 +45,10 @@ class AnyNetSpace:
 class RegNetSpace:
     """Networks whose widths lie on a quantised line, of `stages` stages.
 
-    Depth uniform up to `depth`; w0 from 8 in steps of 8, wa from 0.1 in steps of 0.1, wm in steps
-    of 0.001, all log-uniform up to the largest. Group widths likewise from 8 in steps of 8 up to
-    `group_width`, where that is given, else one of `group_widths`. With `enveloped`, parameters and
-    activations are no more than those of good models of so many MACs: `largest_params` and
-    `largest_acts`.
+    The depth is uniform up to `depth`; w0 (from 8 in steps of 8), wa (from 0.1 in steps of 0.1) and
+    wm (in steps of 0.001) are log-uniform, as are group widths from 8 to `group_width` in steps of
+    8; without `group_width` they are one of `group_widths`. `enveloped` spaces keep to
+    `largest_params` and `largest_acts`.
     """
 
     name: str
@@ -72,25 +71,14 @@ _B: Final = replace(_A, name="anynetx-b", shared_bottleneck=True)
 _C: Final = replace(_B, name="anynetx-c", shared_group_width=True)
 _D: Final = replace(_C, name="anynetx-d", rising_widths=True)
 _E: Final = replace(_D, name="anynetx-e", rising_depths=True)
+_R: Final = RegNetSpace(name="regnet")
 _X: Final = RegNetSpace(
-    name="regnetx",
-    depth=40,
-    wm=(2.0, 3.0),
-    bottlenecks=(1,),
-    group_width=256,
-    enveloped=True,
+    name="regnetx", depth=40, wm=(2.0, 3.0), bottlenecks=(1,), group_width=256, enveloped=True
 )
+_Y: Final = replace(_X, name="regnety", se_ratio=0.25)
 
 SPACES: Final[Mapping[str, Space]] = MappingProxyType(
-    {
-        space.name: space
-        for space in (
-            *(_A, _B, _C, _D, _E),
-            RegNetSpace(name="regnet"),
-            _X,
-            replace(_X, name="regnety", se_ratio=0.25),
-        )
-    }
+    {space.name: space for space in (_A, _B, _C, _D, _E, _R, _X, _Y)}
 )
 
 
@@ -103,13 +91,10 @@ def space_by_name(name: str) -> Space:
 
 
 def largest_params(macs: Reals) -> Reals:
-    """Return the parameters that networks of so many MACs, at 224 pixels, may have.
-
-    The upper envelope of good models: the paper's figure 12.
-    """
+    """Return the largest parameters of good models by MACs at 224 pixels: the paper's figure 12."""
     return 3.0e6 + 5.5e-3 * macs
 
 
 def largest_acts(macs: Reals) -> Reals:
-    """Return the activations that networks of so many MACs, at 224 pixels, may have; likewise."""
+    """Return the largest activations of good models by MACs at 224 pixels: likewise."""
     return 6.5e6 * np.sqrt(macs / 1e9)

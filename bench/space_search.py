@@ -18,10 +18,10 @@ import numpy as np
 from regnet.benchmarking.table import grid
 from regnet.space.accuracy_model import fit
 from regnet.space.candidates import draw
-from regnet.space.measure import Stopwatch, setup
+from regnet.space.measure import LatencySetup, Stopwatch
 from regnet.space.published import published
 from regnet.space.search import Found, Plan, search
-from regnet.space.search_export import found_to_dict
+from regnet.space.search_results import found_to_dict
 from regnet.space.search_table import beaten_line, pick_line, remarks, rival_rows
 
 GROUP = 6
@@ -76,7 +76,7 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=224)
     parser.add_argument("--held-out", type=int, default=50, help="networks")
     options = parser.parse_args()
-    how = setup(options.precision, image_size=options.resolution)
+    how = LatencySetup(precision=options.precision, image_size=options.resolution)
     stopwatch = Stopwatch(how)
     plan = Plan(latency_ms=options.latency_ms, setup=how)
     found = search(plan, stopwatch=stopwatch, say=lambda text: print(text, file=sys.stderr))

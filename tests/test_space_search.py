@@ -8,12 +8,11 @@ from simulated_machine import SimulatedMachine, formula
 
 from regnet.network.spec import RegNetSpec
 from regnet.space.accuracy_model import fit
-from regnet.space.candidates import SPACES, draw, require_spaces
-from regnet.space.measure import LatencySetup, Stopwatch, setup
-from regnet.space.measured import Measured, front
+from regnet.space.candidates import SPACES, Measured, draw, front, require_spaces
+from regnet.space.measure import LatencySetup, Stopwatch
 from regnet.space.published import published
 from regnet.space.search import Found, Plan, search
-from regnet.space.search_export import found_to_dict
+from regnet.space.search_results import found_to_dict
 from regnet.space.search_table import front_rows, pick_line, remarks, rival_rows
 from regnet.system.errors import SpaceError
 
@@ -178,11 +177,11 @@ def test_what_cannot_be_searched():
     with pytest.raises(SpaceError, match="more than 0 ms"):
         Plan(latency_ms=0)
     with pytest.raises(SpaceError, match="use --device CPU"):
-        setup("f32", device="GPU")
+        LatencySetup(device="GPU")
     with pytest.raises(SpaceError, match="'fp8' is none of f32, bf16, int8"):
-        setup("fp8")
+        LatencySetup(precision="fp8")
     with pytest.raises(SpaceError, match="32 or more"):
-        setup("f32", image_size=31)
+        LatencySetup(image_size=31)
 
 
 def test_what_slows_down_the_machine_cancels_out(monkeypatch: pytest.MonkeyPatch):
@@ -210,7 +209,7 @@ def test_what_slows_down_the_machine_cancels_out(monkeypatch: pytest.MonkeyPatch
 
 def test_real_latencies():
     pytest.importorskip("onnx")
-    stopwatch = Stopwatch(setup("int8", image_size=64))
+    stopwatch = Stopwatch(LatencySetup(precision="int8", image_size=64))
     small, large = (
         stopwatch.latencies([spec], rounds=1)[0]
         for spec in (published()[0].spec, published()[5].spec)

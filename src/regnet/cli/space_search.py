@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
@@ -13,8 +13,9 @@ from regnet.cli.outputs import require_html, require_writable, write_html
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from regnet.ir.metadata import InferencePrecision
     from regnet.space.search import Found
-    from regnet.space.search_training import Trained
+    from regnet.space.search_results import Trained
 
 HELP = """Find the most accurate network that takes at most so many milliseconds on this machine.
 
@@ -92,14 +93,18 @@ def search(
         require_writable(records)
     with interruptible():
         from regnet.space.candidates import SPACES, require_spaces
-        from regnet.space.measure import setup
+        from regnet.space.measure import LatencySetup
         from regnet.space.search import Plan
         from regnet.space.search import search as run
-        from regnet.space.search_training import require_training
+        from regnet.space.search_results import require_training
 
         plan = Plan(
             latency_ms=latency_ms,
-            setup=setup(precision, image_size=resolution, device=device),
+            setup=LatencySetup(
+                precision=cast("InferencePrecision", precision),
+                image_size=resolution,
+                device=device,
+            ),
             spaces=require_spaces(space or SPACES),
             candidates=candidates,
             measure=measure,
@@ -113,7 +118,7 @@ def search(
             trained = _train(found, train, records, val=val, top=top, epochs=epochs)
         _write(found, trained, output=output, export=export, front=front)
         if as_json:
-            from regnet.space.search_export import found_to_dict
+            from regnet.space.search_results import found_to_dict
 
             print_json(found_to_dict(found, trained))
         else:
@@ -124,7 +129,7 @@ def _train(
     found: "Found", dataset: str, records: Path, *, val: str | None, top: int, epochs: int
 ) -> "list[Trained]":
     """Train the best, saying how each came out."""
-    from regnet.space.search_training import train_best
+    from regnet.space.search_results import train_best
     from regnet.system.parallel import cores
 
     trained = train_best(
@@ -144,7 +149,7 @@ def _write(
 ) -> None:
     """Write what is asked for of the best network: of those trained, where any were."""
     from regnet.network.spec_file import write_spec
-    from regnet.space.search_export import export_pick
+    from regnet.space.search_results import export_pick
 
     best = trained[0].measured if trained else found.pick
     if output is not None:

@@ -1,39 +1,40 @@
-"""How accurate a network would be, from the 24 published ones of the same recipe.
+"""Predict a network's accuracy from the 24 published ones, trained with the same recipe.
 
-The logarithm of the top-1 error is a cubic of that of the MACs, apart for networks with
-squeeze-excite, and shifts with what a network's activations, parameters and depth are beside those
-usual for its MACs. Counts are of 224 pixels; errors are on ImageNet-1k by pycls's protocol.
+The logarithm of the top-1 error is a cubic in log MACs, separate for networks with squeeze-excite,
+and shifts with activations, parameters and depth relative to those usual for the MACs. Costs are
+those at 224 pixels; errors are on ImageNet-1k with pycls's protocol.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from regnet.network.complexity import Complexity, complexity
 from regnet.network.spec import RegNetSpec
 from regnet.space.published import Published
-
-Reals = NDArray[np.float64]
-Flags = NDArray[np.bool_]
+from regnet.statistics.draws import Flags, Reals
 
 _MACS, _ACTS, _PARAMS, _DEPTH, _GROUP, _SE = range(6)
 _BESIDE: Final = (_ACTS, _PARAMS, _DEPTH)
-_RIDGE: Final = 1.0  # on what shifts the error: a network as unusual as the published ones counts 1
+_RIDGE: Final = 1.0  # on the shifts: a network as unusual as the published ones counts 1
 _BASE: Final = 6
 _FAR: Final = math.log(1.1)
-_MARGIN: Final = 0.1  # of the published ones' range, beyond which nothing is known
+_MARGIN: Final = 0.1  # how far beyond the published range a network is trusted
 
 
 def traits(spec: RegNetSpec, cost: Complexity | None = None) -> Reals:
-    """Return what an accuracy is predicted from, (6,); `cost` is that of 224 pixels, if known."""
+    """Return the inputs of the prediction, (6,); `cost` is that at 224 pixels, if known."""
     cost = cost or complexity(spec)
-    group_width = min(spec.g, spec.block_widths[-1])  # that of all stages but narrow ones
+    group_width = min(spec.g, spec.block_widths[-1])  # of all stages but narrow ones
     logs = map(math.log, (*_counts(cost), spec.d, group_width))
     return np.array([*logs, float(spec.se_ratio is not None)])
+
+
+_known_traits = cache(traits)  # of the published networks: leaving one out needs each 24 times
 
 
 def _counts(cost: Complexity) -> tuple[float, float, float]:
@@ -53,8 +54,9 @@ class LeaveOneOut:
 class AccuracyModel:
     """A prediction of top-1 errors.
 
-    `usual` are lines (2, 4) over log MACs of what `trusted` looks at, `spread` and `limits` (2, 4)
-    how far the published networks are from them, `ends` their least and most log MACs.
+    `usual` has lines over log MACs (2, 4) of activations, parameters, depth and group width,
+    `spread` and `limits` (2, 4) the published networks' distances from them, and `ends` the range
+    of their log MACs.
     """
 
     coefficients: Reals
@@ -66,7 +68,7 @@ class AccuracyModel:
     def predict(self, rows: Reals) -> Reals:
         """Return top-1 errors in percent, (N,), for traits (N, 6).
 
-        Beyond the published ones' MACs they go on as straight lines in the logarithms.
+        Beyond the published MACs the curve continues as a straight line in the logarithms.
         """
         inside = rows.copy()
         inside[:, _MACS] = rows[:, _MACS].clip(*self.ends)
@@ -80,13 +82,13 @@ class AccuracyModel:
         return errors
 
     def trusted(self, rows: Reals) -> Flags:
-        """Return which networks are as the published ones, (N,).
+        """Return which networks resemble the published ones, (N,).
 
-        Their activations, parameters, depth and group width are within the range of those, given
-        the MACs; of others, however cheap, nothing is known.
+        Their activations, parameters, depth and group width are in the published range for their
+        MACs. Of other networks nothing is known.
         """
-        found = _beside(rows, self.usual)
-        flags: Flags = ((found >= self.limits[0]) & (found <= self.limits[1])).all(axis=1)
+        beside = _beside(rows, self.usual)
+        flags: Flags = ((beside >= self.limits[0]) & (beside <= self.limits[1])).all(axis=1)
         return flags
 
     def plausible(self, cost: Complexity) -> bool:
@@ -106,51 +108,42 @@ class AccuracyModel:
 
 def fit(known: Sequence[Published]) -> AccuracyModel:
     """Return the model of these networks' errors."""
-    rows = _rows(known)
-    logs = np.stack([np.ones(len(rows)), rows[:, _MACS]], axis=1)
+    rows = np.stack([_known_traits(one.spec) for one in known])
+    macs, depth = rows[:, _MACS], _BESIDE.index(_DEPTH)
+    logs = np.stack([np.ones(len(rows)), macs], axis=1)
     lines: Any = np.linalg.lstsq(logs, rows[:, [*_BESIDE, _GROUP]], rcond=None)[0]
-    lines[1, _BESIDE.index(_DEPTH)] = 0  # depth is the same in every regime: paper, section 4
-    lines[0, _BESIDE.index(_DEPTH)] = rows[:, _DEPTH].mean()
+    lines[:, depth] = rows[:, _DEPTH].mean(), 0  # the same in every regime: paper, section 4
     apart = _beside(rows, lines)
     spread = apart[:, : len(_BESIDE)].std(axis=0)
-    ends = (float(rows[:, _MACS].min()), float(rows[:, _MACS].max()))
     columns = _columns(rows, apart / np.append(spread, 1))
     ridge = np.diag([1e-9] * _BASE + [_RIDGE] * len(_BESIDE))
     errors = np.log([one.percent for one in known])
     coefficients: Any = np.linalg.solve(columns.T @ columns + ridge, columns.T @ errors)
-    return AccuracyModel(coefficients, lines, spread, _limits(apart), ends)
-
-
-def _limits(apart: Reals) -> Reals:
-    """Return the least and most of each column, and a little beyond, (2, C)."""
     low, high = apart.min(axis=0), apart.max(axis=0)
     margin = _MARGIN * (high - low)
-    return np.stack([low - margin, high + margin])
+    limits = np.stack([low - margin, high + margin])
+    ends = (float(macs.min()), float(macs.max()))
+    return AccuracyModel(coefficients, lines, spread, limits, ends)
 
 
 def leave_one_out(known: Sequence[Published]) -> LeaveOneOut:
     """Return how well each network is predicted by a model of the others."""
-    errors = [one.percent for one in known]
-    found = [
-        float(fit([*known[:i], *known[i + 1 :]]).predict(_rows([one]))[0])
+    predicted = [
+        float(fit([*known[:i], *known[i + 1 :]]).predict(_known_traits(one.spec)[None])[0])
         for i, one in enumerate(known)
     ]
-    apart = np.abs(np.subtract(found, errors))
+    apart = np.abs(np.subtract(predicted, [one.percent for one in known]))
     return LeaveOneOut(float(apart.mean()), float(np.sqrt((apart**2).mean())), float(apart.max()))
 
 
-def _rows(known: Sequence[Published]) -> Reals:
-    return np.stack([traits(one.spec) for one in known])
-
-
 def _columns(rows: Reals, beside: Reals) -> Reals:
-    """Return what the logarithm of the error is a sum of, (N, 9)."""
+    """Return the terms that the logarithm of the error is a sum of, (N, 9)."""
     macs, se = rows[:, _MACS], rows[:, _SE]
     base = np.stack([np.ones(len(rows)), macs, macs**2, macs**3, se, se * macs], axis=1)
     return np.concatenate([base, beside[:, : len(_BESIDE)]], axis=1)
 
 
 def _beside(rows: Reals, usual: Reals) -> Reals:
-    """Return activations, parameters, depth and group width beside those usual, in logarithms."""
+    """Return log activations, parameters, depth and group width minus the usual, (N, 4)."""
     apart: Reals = rows[:, [*_BESIDE, _GROUP]] - usual[0] - np.outer(rows[:, _MACS], usual[1])
     return apart

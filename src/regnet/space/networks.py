@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from regnet.network.spec import MAX_WIDTH, RegNetSpec
-from regnet.statistics.draws import Reals, Whole
+from regnet.statistics.draws import Flags, Reals, Whole
 
 _NEAR: Final = 1e-9  # closer to where rounding turns, libraries may differ
 _QUANTUM: Final = 8
@@ -68,7 +67,7 @@ class Lines:
         """Return the parameters of one RegNet."""
         return {name: column[place].item() for name, column in vars(self).items()}
 
-    def __getitem__(self, chosen: NDArray[np.bool_]) -> "Lines":
+    def __getitem__(self, chosen: Flags) -> "Lines":
         return Lines(*(column[chosen] for column in vars(self).values()))
 
 
@@ -84,7 +83,7 @@ def on_lines(lines: Lines, stages: int) -> tuple[Networks, Lines]:
     return fitted(depth, width, group, bottleneck), lines
 
 
-def _likely(lines: Lines, stages: int) -> NDArray[np.bool_]:
+def _likely(lines: Lines, stages: int) -> Flags:
     """Return which lines may have `stages` stages, (N,).
 
     If wm is at least 2, no step is skipped between the second block's and the last block's.
@@ -92,7 +91,7 @@ def _likely(lines: Lines, stages: int) -> NDArray[np.bool_]:
     second, last = (_step(lines, block) for block in (np.minimum(1, lines.d - 1), lines.d - 1))
     most = np.rint(last + _NEAR) - np.maximum(np.rint(second - _NEAR), 1) + 2
     least = np.rint(last - _NEAR) - np.maximum(np.rint(second + _NEAR), 1) + 2
-    likely: NDArray[np.bool_] = (stages <= most) & ((least <= stages) | (lines.wm < 2))
+    likely: Flags = (stages <= most) & ((least <= stages) | (lines.wm < 2))
     return likely
 
 
@@ -142,7 +141,7 @@ def costs(
     stem = np.full(len(networks), stem_width)
     params, macs, acts = (np.zeros(len(networks), np.int64) for _ in range(3))
     layers = _layers(networks, stem, size, se_ratio, classes)
-    for inputs, outputs, taps, side, times in [(3, stem, 9, size, 1), *layers]:
+    for inputs, outputs, taps, side, times in layers:
         weights = taps * inputs * outputs
         params += (weights + (2 if side else 1) * outputs) * times
         macs += (weights * side**2 if side else weights + outputs) * times
@@ -152,11 +151,12 @@ def costs(
 
 def _layers(
     networks: Networks, width_in: Whole, size: int, se_ratio: float | None, classes: int
-) -> Iterator[tuple[Whole, Whole | int, int, int, Whole | int]]:
+) -> Iterator[tuple[Any, Any, int, int, Any]]:
     """Yield each layer's inputs per group, outputs, kernel positions, output size and count.
 
     Layers with bias (squeeze-excite, head) have size 0; others have batch norm.
     """
+    yield 3, width_in, 9, size, 1
     for s in range(networks.depth.shape[1]):
         width, group = networks.width[:, s], networks.group_width[:, s]
         inner = width // networks.bottleneck[:, s]

@@ -5,17 +5,15 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
 from regnet.network.complexity import Complexity
 from regnet.network.spec import AnyNetSpec, RegNetSpec, Spec, Stage
 from regnet.space.networks import Costs, Lines, Networks, costs, fitted, on_lines
 from regnet.space.spaces import AnyNetSpace, RegNetSpace, Space, largest_acts, largest_params
-from regnet.statistics.draws import Uniforms, WeightedValues, Whole, evenly, log_uniform
+from regnet.statistics.draws import Flags, Uniforms, WeightedValues, Whole, evenly, log_uniform
 from regnet.system.errors import SpaceError
 
 Bounds = tuple[int, int]
-Flags = NDArray[np.bool_]
 
 _CHUNK: Final = 1 << 14
 _FREE_DRAWS: Final = 2_000_000

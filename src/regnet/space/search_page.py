@@ -18,8 +18,9 @@ from regnet.pages.html import (
     table,
     tiles,
 )
-from regnet.space.measured import Measured
+from regnet.space.candidates import Measured
 from regnet.space.search import Found
+from regnet.space.search_results import Trained
 from regnet.space.search_table import (
     FRONT_COLUMNS,
     RIVAL_COLUMNS,
@@ -34,7 +35,6 @@ from regnet.space.search_table import (
     top1,
     trained_rows,
 )
-from regnet.space.search_training import Trained
 from regnet.system.version import TOOL_VERSION
 
 if TYPE_CHECKING:

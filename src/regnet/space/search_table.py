@@ -4,9 +4,9 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from regnet.network.spec import RegNetSpec
-from regnet.space.measured import Measured, Rival
+from regnet.space.candidates import Measured, Rival
 from regnet.space.search import UNSTEADY, Found
-from regnet.space.search_training import Trained
+from regnet.space.search_results import Trained
 
 Row = tuple[str, ...]
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Reals = NDArray[np.float64]
 Whole = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 _TO_UNIT: Final = 2.0**-53
 _PARTS: Final = (

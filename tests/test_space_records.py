@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from regnet.network.spec import AnyNetSpec, Stage, spec_by_name
-from regnet.space.records import RecordFile, RunRecord, Setting, read_records, record_from_dict
+from regnet.space.records import RecordFile, RunRecord, Setting, read_records
 from regnet.system.errors import OutputError, SpaceError
 
 SETTING = Setting(
@@ -98,27 +98,27 @@ def test_a_last_line_without_its_end_is_kept(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "says"),
     [
-        ({"errors": [2.0]}, "errors = .* each is at most 1"),
-        ({"errors": [float("nan")]}, "errors = nan is not allowed: it must be a finite number"),
-        ({"errors": "no"}, "errors = 'no' .* a list"),
-        ({"macs": 1.5}, "macs = 1.5 .* a whole number"),
-        ({"seed": True}, "seed = True"),
-        ({"more": 1}, "has no 'more'; it has space, spec"),
-        ({"spec": {"d": 1}}, "spec is impossible"),
-        ({"setting": {}}, "setting lacks data"),
-        ({"failure": 3}, "failure = 3 .* a text"),
+        ({"errors": [2.0]}, r"errors must be a list of a finite number from 0 to 1, not \[2.0\]"),
+        ({"errors": [float("nan")]}, r"errors must be .*, not \[nan\]"),
+        ({"errors": "no"}, "errors must be a list of .*, not 'no'"),
+        ({"macs": 1.5}, "macs must be a whole number of at least 0, not 1.5"),
+        ({"seed": True}, "seed must be .*, not True"),
+        ({"more": 1}, "unknown field 'more'; known: space, spec"),
+        ({"spec": {"d": 1}}, "spec: the field 'w0' is missing"),
+        ({"setting": {}}, "setting: the field 'data' is missing"),
+        ({"failure": 3}, "failure must be a text or None, not 3"),
     ],
 )
 def test_what_is_no_record_is_refused(change: dict[str, object], says: str) -> None:
     with pytest.raises(SpaceError, match=says):
-        record_from_dict(record().to_dict() | change)
+        RunRecord.from_dict(record().to_dict() | change)
 
 
 def test_errors_name_file_and_line(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     good = json.dumps(record().to_dict())
     path.write_text(f"{good}\n\n{good[:40]}\n{good}\n")
-    with pytest.raises(SpaceError, match=r"r\.jsonl, line 3: is no record"):
+    with pytest.raises(SpaceError, match=r"r\.jsonl, line 3: not a record"):
         read_records([path])
     with pytest.raises(SpaceError, match="line 3"):
         RecordFile(path)

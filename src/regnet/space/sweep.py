@@ -1,38 +1,42 @@
-"""`regnet space sweep`: trains a population of networks, one record a run.
+"""`regnet space sweep`: train a population of networks, one record per run.
 
-The file of records says what is done: the same sweep goes on where it was killed.
+The file of records says which runs are done, so that a killed sweep can continue.
 """
 
+import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from importlib import import_module, resources
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
-from regnet.space.population import draw_specs, open_population, read_specs
+from regnet.network.spec import Spec, spec_from_dict
 from regnet.space.records import RecordFile, RunRecord, Setting
-from regnet.space.sampling import Window
-from regnet.system.errors import SpaceError
+from regnet.space.sampling import Frame, Window, sample
+from regnet.space.spaces import SPACES, Space, space_by_name
+from regnet.system.errors import SpaceError, SpecError, UnknownModelError
 from regnet.training.photos import MEMORY
 from regnet.training.recipe import Recipe, read_recipe, recipe_from_toml
 from regnet.training.resolve import resolved
 from regnet.training.task import Changes
 
 if TYPE_CHECKING:
-    from regnet.space.sweep_photos import SweepPhotos
     from regnet.space.sweep_run import Course, SweepRun
     from regnet.training.job import Watcher
     from regnet.training.watching import Watch
 
 RECIPE: Final = "sweep"
 """The paper's low-budget setting."""
+_SAMPLED: Final = 100  # networks of a sample, unless told otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
 class Population:
-    """Which networks: a space or a file of specs, the first `count`, and the seed of all runs.
+    """The networks of a sweep: the first `count` of a space or of a file of specs.
 
-    The seed draws the sample, too. `space` names that of a file; its stem is the default.
+    `seed` is that of the sample and of all runs. `space` names the networks of a file; its stem is
+    the default.
     """
 
     source: str | Path
@@ -42,13 +46,63 @@ class Population:
     window: Window = field(default_factory=Window)
     small_stem: bool = False
 
+    def open(self) -> Space | Path:
+        """Return the space, or the file of specs; raises `UnknownModelError`."""
+        if str(self.source).lower() in SPACES:
+            return space_by_name(str(self.source))
+        if not (path := Path(self.source)).is_file():
+            raise UnknownModelError(
+                f"{self.source}: is neither a file of specs nor a design space; known are "
+                f"{', '.join(SPACES)}"
+            )
+        return path
+
+    def specs(self, image_size: int, classes: int) -> list[Spec]:
+        """Return the networks; the costs of a sample are those at `image_size`.
+
+        Raises `SpaceError`, also if there are ranges for a file.
+        """
+        source = self.open()
+        if isinstance(source, Path):
+            if self.window != Window():
+                raise SpaceError(f"ranges choose what is drawn from a space; {source} is a file")
+            specs = _read_specs(source, self.count)
+            return [spec.with_small_stem() for spec in specs] if self.small_stem else specs
+        frame = Frame(image_size=image_size, classes=classes)
+        frame = frame.with_small_stem() if self.small_stem else frame
+        count = self.count or _SAMPLED
+        drawn = sample(source, count, seed=self.seed, window=self.window, frame=frame)
+        return [one.spec for one in drawn]
+
+
+def _read_specs(path: Path, count: int | None) -> list[Spec]:
+    """Return the first `count` specs of a file of JSON lines; raises `SpaceError`."""
+    specs: list[Spec] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            numbered = ((n, line) for n, line in enumerate(file, start=1) if line.strip())
+            for number, line in islice(numbered, count):
+                try:
+                    if not isinstance(values := json.loads(line), dict):
+                        raise ValueError("not a JSON object")
+                    specs.append(spec_from_dict(values))
+                except (ValueError, RecursionError, SpecError) as exc:
+                    raise SpaceError(
+                        f"{path}, line {number}: not a network of `regnet space sample`: {exc}"
+                    ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SpaceError(f"cannot read the specs {path}: {exc}") from exc
+    if not specs:
+        raise SpaceError(f"{path}: contains no spec")
+    return specs
+
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How each network is trained: a recipe and what is to be different from it.
+    """How each network is trained: a recipe and changes to it.
 
-    A run has `cpus` threads and `gpus` of a GPU. With an address of a Ray cluster they run there,
-    and one that lost its worker begins again, `retries` times.
+    A run has `cpus` threads and a share `gpus` of the GPUs. With the address of a Ray cluster, runs
+    are tasks there; one that loses its worker is restarted up to `retries` times.
     """
 
     epochs: int
@@ -65,10 +119,7 @@ class Budget:
 
 @dataclass(frozen=True, kw_only=True)
 class Swept:
-    """What a sweep has come to: all records of its population, those of earlier turns included.
-
-    `new` are those of this turn.
-    """
+    """The result of a sweep: all records of its population; `new` are those of this call."""
 
     path: Path
     space: str
@@ -78,16 +129,17 @@ class Swept:
 
     @property
     def failed(self) -> tuple[RunRecord, ...]:
-        """The runs that have no result."""
+        """The runs without a result."""
         return tuple(record for record in self.records if record.failure is not None)
 
     @property
     def best(self) -> RunRecord | None:
-        """The run of the least error."""
-        return best_of(self.records)
+        """The run with the least error, if any has one."""
+        results = [record for record in self.records if record.error is not None]
+        return min(results, key=lambda record: record.error or 0.0, default=None)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all as plain JSON values."""
+        """Return the result as plain JSON values."""
         return {
             "records": str(self.path),
             "space": self.space,
@@ -100,23 +152,13 @@ class Swept:
 
 
 class SweepWatcher(Protocol):
-    """Whoever watches a sweep."""
+    """Shows the progress of a sweep."""
 
     def planned(self, space: str, there: Sequence[RunRecord], left: int) -> None:
-        """Hear of what is in the file already, and how many runs are left."""
+        """Show the records that exist and the number of runs left."""
 
     def finished(self, record: RunRecord) -> None:
-        """Hear of a run that has ended; its record is on disk."""
-
-
-class Unwatched:
-    """A watcher that looks away."""
-
-    def planned(self, space: str, there: Sequence[RunRecord], left: int) -> None:
-        """Ignore the plan."""
-
-    def finished(self, record: RunRecord) -> None:
-        """Ignore a run."""
+        """Show a run that has ended; its record is on disk."""
 
 
 def sweep(
@@ -132,45 +174,40 @@ def sweep(
     watch: "Watch | None" = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> Swept:
-    """Train the networks that `output` has no record of, and add a record of each.
+    """Train the networks without a record in `output`, and add a record of each.
 
-    `dataset` and `val` are photos as for `regnet.train`. A run that fails is a record with its
-    reason; with `retry_failed` such are run again. `runs` watches those of this process. Raises
+    `dataset` and `val` are photos as for `regnet.train`. A run that fails leaves a record with the
+    reason; `retry_failed` repeats such runs. `runs` watches the runs of this process. Raises
     `SpaceError`, `UnknownModelError`, `RecipeError`, `DatasetError`, `TrainingError`,
     `OutputError`, `ClusterError`, `MissingExtraError`.
     """
-    source = open_population(population.source)
+    source = population.open()
     with RecordFile(output) as file:
         course = _course(budget, dataset, val, watch, say)
-        _require_setting(file, course.setting)
+        setting = course.setting
+        _require_setting(file, setting)
         space = population.space or (source.stem if isinstance(source, Path) else source.name)
-        planned = _planned(population, space, course)
-        known = {record.key: record for record in file.records}
+        planned = {
+            course.key(run): course.prepared(run) for run in _runs(space, population, setting)
+        }
+        records = {record.key: record for record in file.records}
         done = file.keys(failed=not retry_failed)
         left = [run for key, run in planned.items() if key not in done]
-        watcher = watcher or Unwatched()
-        watcher.planned(space, [known[key] for key in planned if key in done], len(left))
+        if watcher is not None:
+            watcher.planned(space, [records[key] for key in planned if key in done], len(left))
         new = []
         for record in _trained(left, course, budget, runs):
             file.append(record)
-            known[record.key] = record
+            records[record.key] = record
             new.append(record)
-            watcher.finished(record)
-        found = tuple(known[key] for key in planned if key in known)
-    return Swept(path=output, space=space, setting=course.setting, records=found, new=tuple(new))
-
-
-def best_of(records: Sequence[RunRecord]) -> RunRecord | None:
-    """Return the record of the least error, if any has one."""
-    return min(
-        (record for record in records if record.error is not None),
-        key=lambda record: record.error or 0.0,
-        default=None,
-    )
+            if watcher is not None:
+                watcher.finished(record)
+    every = tuple(records[key] for key in planned if key in records)
+    return Swept(path=output, space=space, setting=setting, records=every, new=tuple(new))
 
 
 def read_budget_recipe(name_or_path: str | Path) -> Recipe:
-    """Return a recipe by name or file; the sweep's own is one more. Raises `RecipeError`."""
+    """Return a recipe by name or file, or the sweep's own. Raises `RecipeError`."""
     if str(name_or_path) != RECIPE:
         return read_recipe(name_or_path)
     file = resources.files("regnet.training").joinpath("recipes", f"{RECIPE}.toml")
@@ -185,9 +222,10 @@ def _course(
     say: Callable[[str], None],
 ) -> "Course":
     """Return how all networks are trained, with the photos in memory."""
-    import_module("regnet.training.devices")  # says which extra is missing, before others do
+    import_module("regnet.training.devices")  # names the missing extra, before others do
     from regnet.space.sweep_photos import open_sweep_photos
     from regnet.space.sweep_run import Course, sweep_recipe
+    from regnet.training.batch_size import batch_by_photos
     from regnet.training.watching import unwatched
 
     given = budget.recipe
@@ -197,10 +235,15 @@ def _course(
     )
     recipe = sweep_recipe(resolved(recipe, changes, None))
     photos = open_sweep_photos(dataset, val, recipe, memory=budget.memory, watch=watch or unwatched)
-    _tell_unreadable(photos, say)
+    if lost := photos.unreadable:
+        say(
+            f"{len(lost):,} photos cannot be read and are left out, such as {lost[0].source}: "
+            f"{lost[0].error}"
+        )
+    batch = recipe.schedule.batch or batch_by_photos(len(photos.train), gpu=False)
     gpu = budget.gpus > 0
     return Course(
-        recipe=_with_batch(recipe, len(photos.train)),
+        recipe=recipe.changed("schedule", batch=batch),
         photos=photos,
         accelerator="cuda" if gpu else "cpu",
         precision="bf16-mixed" if gpu else "32-true",
@@ -208,24 +251,8 @@ def _course(
     )
 
 
-def _with_batch(recipe: Recipe, photos: int) -> Recipe:
-    from regnet.training.batch_size import batch_by_photos
-
-    if recipe.schedule.batch:
-        return recipe
-    return recipe.changed("schedule", batch=batch_by_photos(photos, gpu=False))
-
-
-def _tell_unreadable(photos: "SweepPhotos", say: Callable[[str], None]) -> None:
-    if lost := photos.unreadable:
-        say(
-            f"{len(lost):,} photos cannot be read and are left out, such as {lost[0].source}: "
-            f"{lost[0].error}"
-        )
-
-
 def _require_setting(file: RecordFile, setting: Setting) -> None:
-    """Raise `SpaceError` where the file has runs that were trained otherwise."""
+    """Raise `SpaceError` if the file has runs of another setting."""
     for record in file.records:
         if record.setting != setting:
             old, new = asdict(record.setting), asdict(setting)
@@ -236,40 +263,19 @@ def _require_setting(file: RecordFile, setting: Setting) -> None:
             )
 
 
-def _planned(population: Population, space: str, course: "Course") -> "dict[str, SweepRun]":
-    """Return the runs by their keys."""
+def _runs(space: str, population: Population, setting: Setting) -> "Iterator[SweepRun]":
     from regnet.space.sweep_run import SweepRun
 
-    found = (
-        SweepRun(space=space, spec=s, seed=population.seed) for s in _specs(population, course)
-    )
-    return {course.key(run): course.prepared(run) for run in found}
-
-
-def _specs(population: Population, course: "Course") -> Any:
-    source = open_population(population.source)
-    if isinstance(source, Path):
-        if population.window != Window():
-            raise SpaceError(f"ranges choose what is drawn from a space; {source} is a file")
-        specs = read_specs(source, population.count)
-        return [spec.with_small_stem() for spec in specs] if population.small_stem else specs
-    return draw_specs(
-        source,
-        population.count,
-        seed=population.seed,
-        window=population.window,
-        image_size=course.setting.image_size,
-        classes=course.setting.classes,
-        small_stem=population.small_stem,
-    )
+    for spec in population.specs(setting.image_size, setting.classes):
+        yield SweepRun(space=space, spec=spec, seed=population.seed)
 
 
 def _trained(
     runs: "Sequence[SweepRun]", course: "Course", budget: Budget, watcher: "Watcher | None"
 ) -> Iterator[RunRecord]:
-    """Yield the records of runs as they end: here, or on a cluster."""
+    """Yield the records of runs as they end, in this process or on a cluster."""
     if budget.ray is not None and runs:
-        from regnet.space.sweep_ray import train_spread
+        from regnet.space.sweep_run import train_spread
 
         yield from train_spread(
             runs, course, address=budget.ray, gpus=budget.gpus, retries=budget.retries

@@ -1,4 +1,4 @@
-"""The photos of a sweep: decoded once, held in memory, and shared by all runs."""
+"""The photos of a sweep: decoded once, kept in memory, and shared by all runs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -15,13 +15,13 @@ from regnet.training.photos import MEMORY, Batch, CentreCrops, LabelledPhotos, P
 from regnet.training.recipe import Input, Recipe
 from regnet.training.watching import Watch, unwatched
 
-_BATCH: Final = 256  # validation photos that go through a network at once
+_BATCH: Final = 256  # validation photos per batch
 _DIGITS: Final = 12
-_SEED: Final = 0  # of what is held out: the same photos validate all runs
+_SEED: Final = 0  # of the held-out photos: the same ones validate all runs
 
 
 class HeldPhotos(LabelledPhotos):
-    """Photos whose pixels are in memory: processes may share them."""
+    """Photos whose pixels are in memory, so that they can be sent to other processes."""
 
     def __init__(self, photos: LabelledPhotos) -> None:
         super().__init__(_closed(photos.items), short_side=1, memory=0)
@@ -29,7 +29,7 @@ class HeldPhotos(LabelledPhotos):
 
 
 class HeldCrops(CentreCrops):
-    """Centre crops that are in memory, whole batches: likewise."""
+    """Batches of centre crops in memory, likewise."""
 
     def __init__(self, crops: CentreCrops, items: Sequence[LabelledItem], rule: Preprocess) -> None:
         super().__init__(_closed(items), rule, batch=_BATCH)
@@ -42,10 +42,7 @@ class HeldCrops(CentreCrops):
 
 @dataclass(frozen=True, kw_only=True)
 class SweepPhotos:
-    """What the networks of a sweep learn from and are validated on.
-
-    `data` names the photos and has their fingerprint.
-    """
+    """The training and validation photos of a sweep; `data` is their name and fingerprint."""
 
     data: str
     labels: Labels
@@ -54,7 +51,7 @@ class SweepPhotos:
 
     @property
     def unreadable(self) -> tuple[Unreadable, ...]:
-        """The photos that were left out."""
+        """The photos that cannot be read and are left out."""
         lost = [photo for batch in self.validation.batches() for photo in batch.unreadable]
         return (*self.train.unreadable, *lost)
 
@@ -67,10 +64,10 @@ def open_sweep_photos(
     memory: int = MEMORY,
     watch: Watch = unwatched,
 ) -> SweepPhotos:
-    """Return a data set's photos, read at the size that the recipe works at.
+    """Read a data set's photos at the size that the recipe needs.
 
-    As of `regnet.train`, its splits or `val` validate, else a tenth of each class. Raises
-    `DatasetError`, and `TrainingError` where photos are missing or do not fit into `memory` bytes.
+    As in `regnet.train`, its splits or `val` validate, else a tenth of each class. Raises
+    `DatasetError`, and `TrainingError` if photos are missing or do not fit into `memory` bytes.
     """
     sets = open_photo_sets(dataset, val, None, seed=_SEED)
     largest = max([recipe.input.crop, *(size for _, size in recipe.input.progressive)])
@@ -84,8 +81,9 @@ def open_sweep_photos(
     if len(photos.unreadable) == len(photos):
         first = photos.unreadable[0]
         raise TrainingError(f"no photo can be read, such as {first.source}: {first.error}")
+    fingerprint = sha256(sets.fingerprint.encode()).hexdigest()[:_DIGITS]
     return SweepPhotos(
-        data=f"{Path(dataset).resolve().name}@{_fingerprint(sets)}",
+        data=f"{Path(dataset).resolve().name}@{fingerprint}",
         labels=sets.labels,
         train=HeldPhotos(photos),
         validation=_validation(sets, recipe.input),
@@ -105,12 +103,8 @@ def _validation(sets: PhotoSets, size: Input) -> HeldCrops:
     return held
 
 
-def _fingerprint(sets: PhotoSets) -> str:
-    return sha256(sets.fingerprint.encode()).hexdigest()[:_DIGITS]
-
-
 def _closed(items: Sequence[LabelledItem]) -> tuple[LabelledItem, ...]:
-    """Return items that know their class alone, and travel to other processes."""
+    """Return items with their class alone, which can be pickled."""
     return tuple(replace(item, read=_not_here) for item in items)
 
 

@@ -1,19 +1,22 @@
-"""One run of a sweep: a network trained from random weights -> its record."""
+"""One run of a sweep: train a network from random weights and return its record."""
 
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
-from typing import Final
+from pathlib import Path
+from typing import Any, Final
 
 import torch
 
+from regnet.cluster.session import Cluster, connected
 from regnet.network.complexity import complexity
 from regnet.network.spec import Spec
-from regnet.space.memory_limit import memory_limit
 from regnet.space.records import RunRecord, Setting, run_key
 from regnet.space.sweep_photos import SweepPhotos
-from regnet.system.errors import RegNetError, SpecError, TrainingError
+from regnet.system.errors import ClusterError, RegNetError, SpecError, TrainingError
 from regnet.system.files import temporary_folder
 from regnet.system.version import TOOL_VERSION
 from regnet.training.devices import Devices
@@ -28,11 +31,12 @@ from regnet.training.watching import Unseen
 
 _HASH_DIGITS: Final = 16
 _LONGEST: Final = 300  # characters of a reason
+_GROUP: Final = Path("/sys/fs/cgroup")
 
 
 @dataclass(frozen=True, kw_only=True)
 class SweepRun:
-    """A network of a space that is to be trained, and the seed of all that is random in it."""
+    """A network of a space to train, and the seed of the run."""
 
     space: str
     spec: Spec
@@ -41,9 +45,9 @@ class SweepRun:
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
-    """How all networks of a sweep are trained: the recipe, the photos, and on what.
+    """How all networks of a sweep are trained: the recipe, the photos and the device.
 
-    `threads` of the CPU compute a run: other numbers of them round otherwise.
+    The number of CPU `threads` of a run changes rounding.
     """
 
     recipe: Recipe
@@ -54,7 +58,7 @@ class Course:
 
     @property
     def setting(self) -> Setting:
-        """What its records share."""
+        """The setting of its records."""
         return Setting(
             data=self.photos.data,
             train_photos=len(self.photos.train),
@@ -70,31 +74,30 @@ class Course:
         return run_key(run.space, self.prepared(run).spec, run.seed, self.setting)
 
     def prepared(self, run: SweepRun) -> SweepRun:
-        """Return the run with its network made for these classes."""
+        """Return the run with its network changed to these classes."""
         return replace(run, spec=run.spec.with_classes(len(self.photos.labels)))
 
 
 def sweep_recipe(recipe: Recipe) -> Recipe:
-    """Return a recipe as a sweep follows it: from random weights, to its last epoch.
+    """Return a recipe as a sweep follows it: from random weights, to the last epoch.
 
-    Errors are those after each epoch, so statistics made precise after the last would be for
-    nothing.
+    Errors are those after each epoch, so precise statistics after the last would change nothing.
     """
     recipe = recipe.changed("transfer", pretrained=False).changed("schedule", patience=0)
     return replace(recipe.changed("averages", precise_bn=0), seed=0)
 
 
 def recipe_hash(recipe: Recipe, precision: str) -> str:
-    """Return a hash of all that a recipe says but its seed, and of the precision."""
+    """Return a hash of a recipe without its seed, and of the precision."""
     text = f"{replace(recipe, seed=0).to_toml()}\nprecision = {precision}\n"
     return sha256(text.encode()).hexdigest()[:_HASH_DIGITS]
 
 
 def train_one(run: SweepRun, course: Course, *, watcher: Watcher | None = None) -> RunRecord:
-    """Return the record of a run, also of one that failed: its reason is in it.
+    """Train a network and return its record; if that fails, the record has the reason.
 
-    The same run on as many threads gives the same errors. Raises `RegNetError` where the machine,
-    and not the network, is at fault.
+    With the same number of threads a run gives the same errors. Raises `RegNetError` if the machine
+    is at fault, not the network.
     """
     run = course.prepared(run)
     started, clock = datetime.now(UTC), time.perf_counter()
@@ -107,53 +110,37 @@ def train_one(run: SweepRun, course: Course, *, watcher: Watcher | None = None) 
         failure = str(exc)
     except RegNetError:
         raise
-    except Exception as exc:  # torch raises many kinds where memory is short
+    except Exception as exc:  # torch raises many kinds if memory is short
         failure = _reason(exc)
-    return failed_or_done(
-        run,
-        course.setting,
-        epochs,
-        seconds=time.perf_counter() - clock,
-        machine=machine(course),
-        started=started,
-        failure=failure,
-    )
+    devices = Devices(accelerator=course.accelerator, precision=course.precision)
+    machine = f"{devices.described}, {course.threads} used"
+    return _record(run, course, epochs, machine, (started, clock), failure)
 
 
-def failed_or_done(
+def _record(
     run: SweepRun,
-    setting: Setting,
-    epochs: list[EpochRecord],
-    *,
-    seconds: float,
+    course: Course,
+    epochs: Sequence[EpochRecord],
     machine: str,
-    started: datetime,
+    start: tuple[datetime, float],
     failure: str | None,
 ) -> RunRecord:
-    """Return a run's record; its network is made for the setting's classes."""
-    cost = complexity(run.spec, image_size=setting.image_size)
+    """Return the record of a prepared run; `start` is its time and clock."""
+    setting = course.setting
     return RunRecord(
         space=run.space,
         spec=run.spec,
-        params=cost.params,
-        macs=cost.macs,
-        acts=cost.acts,
+        **vars(complexity(run.spec, image_size=setting.image_size)),
         setting=setting,
         seed=run.seed,
         errors=tuple(1 - (epoch.val_top1 or 0.0) for epoch in epochs),
         losses=tuple(epoch.loss for epoch in epochs),
-        seconds=round(seconds, 3),
+        seconds=round(time.perf_counter() - start[1], 3),
         machine=machine,
-        started=started.isoformat(timespec="seconds"),
+        started=start[0].isoformat(timespec="seconds"),
         tool=TOOL_VERSION,
         failure=failure and failure[:_LONGEST],
     )
-
-
-def machine(course: Course) -> str:
-    """Return the machine in words, and how many of its cores a run has."""
-    devices = Devices(accelerator=course.accelerator, precision=course.precision)
-    return f"{devices.described}, {course.threads} used"
 
 
 def _train(run: SweepRun, course: Course, watcher: Watcher) -> None:
@@ -179,7 +166,7 @@ def _train(run: SweepRun, course: Course, watcher: Watcher) -> None:
 
 
 class _Unsaved(Trainer):
-    """Trains without checkpoints: a run of a sweep is short, and begins anew where it is killed."""
+    """Trains without checkpoints: a run of a sweep is short, and is restarted if it is killed."""
 
     def save(self, history: History) -> None:
         """Keep nothing."""
@@ -190,7 +177,7 @@ class _Unsaved(Trainer):
 
 
 class _Listener:
-    """Keeps the epochs of a run, and passes all on."""
+    """Collects the epochs of a run, and passes everything on."""
 
     def __init__(self, watcher: Watcher, epochs: list[EpochRecord]) -> None:
         self._watcher = watcher
@@ -203,6 +190,95 @@ class _Listener:
 
 
 def _reason(error: Exception) -> str:
-    line = (str(error).strip().splitlines() or [""])[0]
+    line = _line(error)
     short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in line.lower()
     return f"out of memory: {line}" if short else f"{type(error).__name__}: {line}"
+
+
+def _line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [""])[0]
+
+
+@contextmanager
+def memory_limit() -> Iterator[None]:
+    """Let allocations beyond the memory now free fail, so that the system need not kill us.
+
+    Does nothing if the system does not say what is free, as on all but Linux.
+    """
+    try:
+        import resource
+
+        free, used = free_memory(), _kilobytes("/proc/self/status", "VmData")
+    except (ImportError, OSError):
+        free = used = None
+    if free is None or used is None:
+        yield
+        return
+    soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    limits = [n for n in (used + free, soft, hard) if n != resource.RLIM_INFINITY]
+    resource.setrlimit(resource.RLIMIT_DATA, (min(limits), hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_DATA, (soft, hard))
+
+
+def free_memory() -> int | None:
+    """Return the bytes that this process may still allocate, also within a container."""
+    free = _kilobytes("/proc/meminfo", "MemAvailable")
+    with suppress(OSError, ValueError):
+        most, used = (int((_GROUP / f"memory.{name}").read_text()) for name in ("max", "current"))
+        rows = (line.split() for line in (_GROUP / "memory.stat").read_text().splitlines())
+        cached = int(dict(rows).get("inactive_file", 0))
+        left = most - (used - cached)
+        free = left if free is None else min(free, left)
+    return free
+
+
+def _kilobytes(path: str, name: str) -> int | None:
+    """Return the value of a line such as "MemFree: 12 kB", in bytes."""
+    for line in Path(path).read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1]) * 1024
+    return None
+
+
+def train_spread(
+    runs: Sequence[SweepRun], course: Course, *, address: str, gpus: float, retries: int
+) -> Iterator[RunRecord]:
+    """Yield the records of runs on a Ray cluster as they end; the photos go to each node once.
+
+    A run has `course.threads` CPUs and a share of the GPUs. If its worker is lost, it is restarted
+    up to `retries` times and then fails. Raises `ClusterError` if no node is large enough.
+    """
+    with connected(address) as cluster:
+        import ray
+
+        _require_room(ray, cluster, course.threads, gpus)
+        task = ray.remote(num_cpus=course.threads, num_gpus=gpus, max_retries=retries)(train_one)
+        shared = ray.put(course)
+        waiting = {task.remote(run, shared): run for run in runs}
+        start = datetime.now(UTC), time.perf_counter()
+        while waiting:
+            (done,), _ = ray.wait(list(waiting), num_returns=1)
+            run = course.prepared(waiting.pop(done))
+            try:
+                yield ray.get(done)
+            except ray.exceptions.RayTaskError as exc:
+                if isinstance(exc.cause, RegNetError):
+                    raise exc.cause from exc
+                raise ClusterError(f"a run failed: {exc.cause!r}") from exc
+            except ray.exceptions.RayError as exc:
+                reason = _line(exc) or type(exc).__name__
+                failure = f"lost its worker {retries + 1} times: {reason}"
+                yield _record(run, course, (), "a worker that was lost", start, failure)
+
+
+def _require_room(ray: Any, cluster: Cluster, cpus: int, gpus: float) -> None:
+    """Raise `ClusterError` if a run would wait for ever."""
+    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    if not any(n.get("CPU", 0) >= cpus and n.get("GPU", 0) >= gpus for n in nodes):
+        raise ClusterError(
+            f"no node of {cluster.described} has {cpus} CPUs and {gpus:g} GPUs for a run: ask for "
+            "less (--cpus-per-run, --gpus-per-run)"
+        )

@@ -96,7 +96,7 @@ def reference_crop(image: Image.Image, protocol: Preprocess) -> np.ndarray:
         ("channels", "GBR"),
         ("channels", ["BGR"]),
         ("mean", (1.0, 2.0)),
-        ("mean", [1.0, 2.0, 3.0]),
+        ("mean", [1.0, 2.0]),
         ("mean", (1.0, 2.0, float("nan"))),
         ("mean", (1.0, 2.0, "3")),
         ("mean", None),
@@ -108,7 +108,7 @@ def reference_crop(image: Image.Image, protocol: Preprocess) -> np.ndarray:
     ],
 )
 def test_impossible_protocols_are_refused_by_name(field: str, value: object) -> None:
-    with pytest.raises(ProtocolError, match=f"{field}=.*must be|{field}.*name") as caught:
+    with pytest.raises(ProtocolError, match=f"^{field} must be .*, not ") as caught:
         Preprocess(**({"name": "p"} | {field: value}))  # type: ignore[arg-type]
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, RegNetError)
@@ -154,18 +154,18 @@ def test_a_protocol_of_other_rules_takes_those_that_are_asked_for(own: Preproces
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"name": "p", "size": 3}, "unknown protocol fields"),
-        ({"resize": 256}, "needs a field 'name'"),
-        ({"name": "p", "mean": 3}, "mean=3"),
-        ({"name": "p", "scale": [1, 2]}, "scale="),
-        ({"name": "p", "mean": [10**400, 1, 1]}, "mean="),
-        ({"name": "p", "mean": {"a": 1}}, "mean="),
-        ({"name": ["p"]}, "give it a name"),
-        ({3: 4}, "unknown protocol fields"),
-        (None, "must be a table"),
-        (["name"], "must be a table"),
-        ("omz", "must be a table"),
-        (3, "must be a table"),
+        ({"name": "p", "size": 3}, "unknown field"),
+        ({"resize": 256}, "the field 'name' is missing"),
+        ({"name": "p", "mean": 3}, "mean must be .* not 3"),
+        ({"name": "p", "scale": [1, 2]}, "scale must be"),
+        ({"name": "p", "mean": [10**400, 1, 1]}, "mean must be"),
+        ({"name": "p", "mean": {"a": 1}}, "mean must be"),
+        ({"name": ["p"]}, "name must be a text that is not blank"),
+        ({3: 4}, "unknown field 3; known: name, resize, "),
+        (None, "expected a table of name, resize, "),
+        (["name"], "expected a table of name, resize, "),
+        ("omz", "expected a table of name, resize, "),
+        (3, "expected a table of name, resize, "),
     ],
 )
 def test_a_protocol_from_wrong_values_is_refused(values: object, message: str) -> None:
@@ -203,7 +203,7 @@ def test_values_that_cannot_be_shown_are_a_protocol_error() -> None:
         {"resize": 10**5000},
         {"mean": [10**5000] * 3},
     ):
-        with pytest.raises(ProtocolError, match="is not allowed"):
+        with pytest.raises(ProtocolError, match=" must be "):
             preprocess_from_dict({"name": "p"} | values)
 
 

@@ -205,7 +205,7 @@ def read_conversion(folder: Path) -> Conversion | None:
             record["rounding"],
             record["photos"],
             tuple(record["assumed"]),
-            PixelBound.from_dict("pixel_bound", bound) if bound else None,
+            PixelBound.from_dict(bound) if bound else None,
             tuple(record["notes"]),
         )
     except (OSError, ValueError, FieldError, LookupError, TypeError, AttributeError):

@@ -1,9 +1,10 @@
 """What decoding one photo may take at most: memory, seconds, pixels."""
 
-from dataclasses import dataclass, fields
-from typing import Final
+from dataclasses import dataclass
+from typing import Annotated, Final
 
-from regnet.system.errors import ImageError, LimitError, shown
+from regnet.system.checked import Checked, within
+from regnet.system.errors import ImageError, LimitError
 
 MAX_SIDE: Final = 100_000
 """Pixels of a photo's longer side, whatever the other limits are."""
@@ -16,24 +17,16 @@ _EACH_BYTE: Final = 250  # more bytes of memory, for each byte of a file
 
 
 @dataclass(frozen=True, kw_only=True)
-class DecodeLimits:
-    """The limits of decoding one photo; raises `LimitError` where one is no positive number.
+class DecodeLimits(Checked, error=LimitError):
+    """The limits of decoding one photo. Raises `LimitError`.
 
-    `memory` is in bytes, and a small file has less: 35 % of it and 250 for each of its own bytes.
-    `seconds` are those of a processor. `pixels` are claimed by the header; None is without limit.
+    `memory` is in bytes; a small file may take less: 35 % of it and 250 for each of its own bytes.
+    `seconds` are processor time. `pixels` are those that the header claims; None: no limit.
     """
 
-    memory: int = 2_000_000_000
-    seconds: float = 8.0
-    pixels: int | None = None
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and field.name == "pixels":
-                continue
-            if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
-                raise LimitError(f"the limit {field.name}={shown(value)} must be above 0")
+    memory: Annotated[int, within(gt=0)] = 2_000_000_000
+    seconds: Annotated[float, within(gt=0)] = 8.0
+    pixels: Annotated[int, within(gt=0)] | None = None
 
     def memory_of(self, length: int) -> int:
         """Return the bytes of memory for a file of that many bytes."""

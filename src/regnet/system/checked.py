@@ -80,10 +80,11 @@ class Checked:
 
     @classmethod
     def from_dict(cls, values: object) -> Self:
-        """Return the dataclass with these values, by name or in a list in the fields' order."""
+        """Return the dataclass with these values, by name or (unless keyword-only) in order."""
         known = _kinds(cls)
-        if isinstance(values, list | tuple) and len(values) <= len(known):
-            values = dict(zip(known, values, strict=False))
+        names = [f.name for f in fields(cls) if not f.kw_only]  # type: ignore[arg-type]
+        if names and isinstance(values, list | tuple) and len(values) <= len(names):
+            values = dict(zip(names, values, strict=False))
         if not isinstance(values, dict):
             raise cls._error(f"expected {_Kind(cls)}, got {shown(values)}")
         if unknown := [name for name in values if name not in known]:

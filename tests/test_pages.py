@@ -12,31 +12,33 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regnet.evaluation.evaluate import evaluate
-from regnet.evaluation.page import evaluation_page
-from regnet.pages import (
-    Bar,
-    Number,
-    Photo,
-    Section,
-    Tile,
-    facts,
-    figure,
-    gallery,
-    note,
-    page,
-    require_report,
-    side_by_side,
-    table,
-    tiles,
-    write_page,
-)
+from regnet.data.dataset import open_dataset
+from regnet.evaluation.evaluate import Evaluation, evaluate
+from regnet.evaluation.report import evaluation_report
 from regnet.pages.figures import ACCENT, INK, plain, svg
+from regnet.pages.html import block_html, report_html, require_report, write_report
+from regnet.pages.report import (
+    Bar,
+    Beside,
+    Facts,
+    Gallery,
+    Number,
+    PageOnly,
+    Photo,
+    Plot,
+    Report,
+    Section,
+    Table,
+    Tile,
+    Tiles,
+)
+from regnet.pages.terminal import report_lines
 from regnet.pages.thumbnails import thumbnail
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import MissingExtraError, OutputError
 
 EVIL = "<script>alert('&')</script>\"$x$"
+WIDTH = len(EVIL)
 
 
 class Reader(HTMLParser):
@@ -80,16 +82,23 @@ def draw(drawing) -> None:
     plain(axes)
 
 
-def whole_page() -> str:
-    parts = (
-        tiles([Tile(EVIL, "12 %", EVIL, EVIL, "good")]),
-        table(("a", EVIL), [(EVIL, Number("1,000", 1000)), ("x", Bar("50 %", 0.5))], sortable=True),
-        side_by_side(figure(svg("one", draw, label=EVIL), EVIL), figure(svg("two", draw))),
-        gallery([Photo(None, (EVIL,), EVIL), Photo(thumbnail(str(PHOTO)), ("b",), "c")]),
-        facts([(EVIL, EVIL)]),
-        note(EVIL),
+def whole_report() -> Report:
+    photos = [Photo(EVIL, (EVIL,)), Photo(str(PHOTO), ("b",))]
+    rows = [(EVIL, Number(1000)), ("x", Bar(0.5)), ("z", Number(None))]
+    blocks = (
+        Tiles([Tile(EVIL, "12 %", EVIL, EVIL, "good")]),
+        Table(("a", EVIL), rows, sortable=True, first=2),
+        Beside([Plot("one", draw, EVIL, EVIL), Plot("two", draw, "")]),
+        Gallery(photos, lambda names: {name: thumbnail(name) for name in names[1:]}),
+        Facts([(EVIL, EVIL), ("empty", "")]),
+        PageOnly(["only a page has this"]),
+        EVIL,
     )
-    return page(EVIL, [Section(EVIL, parts, EVIL)], subtitle=EVIL, foot=EVIL)
+    return Report(EVIL, [Section(EVIL, blocks, EVIL)], EVIL, EVIL, EVIL)
+
+
+def whole_page() -> str:
+    return report_html(whole_report())
 
 
 PHOTO = sample_photos()[0]
@@ -99,7 +108,7 @@ def test_every_text_is_escaped_and_every_tag_closed() -> None:
     html = whole_page()
     reader = Reader(html)
     assert "alert" not in re.sub(r"&lt;script&gt;alert", "", html)
-    assert sum(EVIL in text for text in reader.texts) >= 14
+    assert sum(EVIL in text for text in reader.texts) >= 15
     assert [tag for tag, *_ in reader.attributes].count("script") == 0
 
 
@@ -133,11 +142,66 @@ def test_plots_take_their_colours_from_the_page_and_keep_their_ids_apart() -> No
 
 
 def test_columns_of_numbers_sort_by_number() -> None:
-    html = table(("name", "n"), [("a", Number("9", 9)), ("b", Number("-", None))], sortable=True)
+    rows = [("a", Number(9)), ("b", Number(None))]
+    html = block_html(Table(("name", "n"), rows, sortable=True))
     assert 'data-v="9"' in html
     assert 'data-v=""' in html
     assert html.count("<button") == 2
-    assert "<button" not in table(("name",), [("a",)])
+    assert "<button" not in block_html(Table(("name",), [("a",)]))
+
+
+def test_cells_show_their_values() -> None:
+    assert [Number(n, spec).text for n, spec in ((1234.5, ",.1f"), (0.25, ".1%"), (7, "d"))] == [
+        "1,234.5",
+        "25.0 %",
+        "7",
+    ]
+    assert [Bar(0.5).text, Bar(0.5, "1 of 2").text, Bar(None).text] == ["50.0 %", "1 of 2", "-"]
+
+
+def test_the_terminal_shows_the_same_report() -> None:
+    assert list(report_lines(whole_report())) == [
+        EVIL,
+        EVIL,
+        "",
+        EVIL,
+        EVIL,
+        f"  {EVIL}  12 %  {EVIL}; {EVIL}",
+        f"  {'a':{WIDTH}}  {EVIL}",
+        f"  {EVIL}  {'1,000':>{WIDTH}}",
+        f"  {'x':{WIDTH}}  {'50.0 %':>{WIDTH}}",
+        "  ... and 1 more: --json or --html FILE",
+        f"  {EVIL}: {EVIL}",
+        f"  {PHOTO}: b",
+        f"  {EVIL}  {EVIL}",
+        f"  {EVIL}",
+        "",
+        EVIL,
+    ]
+
+
+def test_the_terminal_gets_no_control_characters_and_no_empty_section() -> None:
+    copies = Gallery([Photo("a\x1b"), Photo("b\udcff"), Photo("c")], dict, first=2, joined=" = ")
+    plots = Section("Plots", [Plot("one", draw, "")])
+    report = Report("t\n", [plots, Section("Copies", [copies]), Section("Lead", [], "alone")])
+    assert list(report_lines(report)) == [
+        "t\\n",
+        "",
+        "Copies",
+        "  a\\x1b = b\\udcff = ... (3 in all)",
+        "",
+        "Lead",
+        "alone",
+    ]
+
+
+def test_a_long_cell_moves_its_own_row_only() -> None:
+    table = Table(("name", "n"), [("x" * 60, Number(1)), ("y", Number(22))])
+    assert list(report_lines(Report("t", [Section("", [table])])))[2:] == [
+        f"{'name':48}   n",
+        f"{'x' * 60}   1",
+        f"{'y':48}  22",
+    ]
 
 
 def test_thumbnails_are_small_squares(tmp_path: Path) -> None:
@@ -155,11 +219,11 @@ def test_thumbnails_are_small_squares(tmp_path: Path) -> None:
 
 
 def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    write_page(tmp_path / "r.html", "a\udcff")
-    assert (tmp_path / "r.html").read_text() == "a\\udcff"
+    write_report(tmp_path / "r.html", Report("a\udcff", []))
+    assert "<h1>a\\udcff</h1>" in (tmp_path / "r.html").read_text()
     (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="cannot write"):
-        write_page(tmp_path / "folder", "a")
+        write_report(tmp_path / "folder", Report("a", []))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "r.html"]
 
 
@@ -186,20 +250,21 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return top
 
 
+def report_of(folder: Path, found: Evaluation) -> Report:
+    return evaluation_report(found, open_dataset(folder, found.labels, subset=True))
+
+
 def test_the_report_of_an_evaluation(folder: Path, tmp_path: Path) -> None:
     found = evaluate("bundled", folder, subset=True, cache_dir=tmp_path, offline=True)
-    from regnet.data.dataset import open_dataset
-
-    html = evaluation_page(found, open_dataset(folder, found.labels, subset=True))
+    html = report_html(report := report_of(folder, found))
     reader = Reader(html)
-    titles = re.findall(r"<h2>(.*?)</h2>", html)
-    assert titles == [
+    assert re.findall(r"<h2>(.*?)</h2>", html) == [
         "Calibration, and how classes differ",
         "Confused classes",
         "Worst mistakes",
-        "Every class",
-        "Unreadable images",
-        "How this was measured",
+        "Every class, weakest first",
+        "Unreadable photos",
+        "How the model was measured",
     ]
     images = [v for tag, name, v in reader.attributes if (tag, name) == ("img", "src")]
     assert len(images) == 2
@@ -208,17 +273,19 @@ def test_the_report_of_an_evaluation(folder: Path, tmp_path: Path) -> None:
     assert any("torn.png" in text for text in reader.texts)
     assert any("none is masked" in text for text in reader.texts)
     assert len(html) < 200_000
+    text = "\n".join(report_lines(report))
+    assert re.search(r"^Top-1 +50.00 %  15.00 to 85.00 % \(95 %\)$", text, re.MULTILINE)
+    assert re.search(r"<b>&.png: espresso .* %, truth: Egyptian cat .* %$", text, re.MULTILINE)
+    assert re.search(r"torn.png +\S", text)
 
 
-def test_the_report_of_nothing_readable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("strict", [False, True])
+def test_the_report_of_nothing_readable(tmp_path: Path, strict: bool) -> None:
     (tmp_path / "n02124075").mkdir()
     (tmp_path / "n02124075" / "torn.png").write_bytes(b"no photo")
-    for strict in (False, True):
-        found = evaluate(
-            "bundled", tmp_path, subset=True, strict=strict, cache_dir=tmp_path / "c", offline=True
-        )
-        from regnet.data.dataset import open_dataset
-
-        html = evaluation_page(found, open_dataset(tmp_path, found.labels, subset=True))
-        assert "Unreadable images" in html
-        assert "Every class" not in html
+    found = evaluate(
+        "bundled", tmp_path, subset=True, strict=strict, cache_dir=tmp_path / "c", offline=True
+    )
+    html = report_html(report_of(tmp_path, found))
+    assert "Unreadable photos" in html
+    assert "Every class" not in html

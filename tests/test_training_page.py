@@ -209,8 +209,8 @@ def test_the_deployed_models_evaluation(folder: Path, found: Evaluation) -> None
         "Calibration, and how classes differ",
         "Confused classes",
         "Worst mistakes",
-        "Every class",
-        "Unreadable images",
+        "Every class, weakest first",
+        "Unreadable photos",
         "Every epoch",
         "What was trained",
         "The recipe",
@@ -229,7 +229,7 @@ def test_the_deployed_models_evaluation(folder: Path, found: Evaluation) -> None
     assert len(ids) == len(set(ids))
     without = training_page(run, evaluation=found)
     assert "Worst mistakes" not in titles(without)
-    assert "Every class" in titles(without)
+    assert "Every class, weakest first" in titles(without)
 
 
 def test_an_evaluation_of_nothing_readable(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from regnet.calibration.calibrate import CalibrationReport, HeldOut
 from regnet.evaluation.plots import draw_reliability
-from regnet.evaluation.table import percent
 from regnet.inference.result import readable
 from regnet.pages.figures import ACCENT, WARM, plain, svg
 from regnet.pages.html import (
@@ -22,6 +21,7 @@ from regnet.pages.html import (
     tiles,
 )
 from regnet.statistics.metrics import Metrics, Share
+from regnet.system.text import percent
 from regnet.system.version import TOOL_VERSION
 
 if TYPE_CHECKING:

@@ -2,6 +2,7 @@
 
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -13,10 +14,8 @@ from regnet.cli.console import (
     Advance,
     counter,
     interruptible,
-    print_json,
     say,
 )
-from regnet.cli.notices import skipped_files
 from regnet.cli.options import (
     AsJson,
     HtmlReport,
@@ -27,13 +26,12 @@ from regnet.cli.options import (
     Truth,
     grouped,
 )
-from regnet.cli.outputs import require_html, require_writable, write_html
+from regnet.cli.outputs import require_html, require_writable, show
 from regnet.cli.progress import download_display
 from regnet.inference.predictors import Choice, EngineName
 from regnet.ir.metadata import InferencePrecision
 
 if TYPE_CHECKING:
-    from regnet.evaluation.evaluate import Evaluation, EvaluationRun
     from regnet.evaluation.scoring import Listener, ScoredBatch
 
 HELP = """Measure a model's accuracy on labelled photos.
@@ -106,6 +104,7 @@ def evaluate(
     with interruptible():
         from regnet.evaluation.evaluate import open_run
         from regnet.evaluation.predictions_file import open_predictions, predictions_format
+        from regnet.evaluation.report import evaluation_report
 
         if predictions is not None:
             predictions_format(predictions)  # before the photos are scored
@@ -127,23 +126,13 @@ def evaluate(
             stack.close()
             if predictions is not None:
                 say(f"{predictions}: written")
-            _report(found, run, as_json=as_json, html=html)
+            show(
+                partial(evaluation_report, found, run.dataset),
+                found.to_dict,
+                as_json=as_json,
+                html=html,
+            )
     raise typer.Exit(EXIT_SOME_FAILED if found.scores.unreadable else EXIT_OK)
-
-
-def _report(found: "Evaluation", run: "EvaluationRun", *, as_json: bool, html: Path | None) -> None:
-    """Print the figures and write the report."""
-    if html is not None:
-        from regnet.evaluation.page import evaluation_page
-
-        write_html(html, evaluation_page(found, run.dataset))
-    if as_json:
-        print_json(found.to_dict() | {"skipped": skipped_files()})
-        return
-    from regnet.evaluation.table import evaluation_lines
-
-    for line in evaluation_lines(found):
-        print(line)  # noqa: T201
 
 
 def _running_top1(advance: Advance) -> "Listener":

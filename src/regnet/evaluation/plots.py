@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from regnet.evaluation.evaluate import Evaluation
-from regnet.evaluation.table import percent
 from regnet.network.labels import first_name
 from regnet.pages.figures import ACCENT, CARD, INK, LINE, MUTED, WARM, plain
 from regnet.statistics.metrics import ClassMetrics, ReliabilityBin
+from regnet.system.text import percent
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

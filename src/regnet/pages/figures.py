@@ -64,9 +64,6 @@ def svg(
     `name` tells its ids from those of other plots on the page; `label` describes it to those who
     do not see it. Raises `MissingExtraError` without the extra `report`.
     """
-    from regnet.pages.html import require_report
-
-    require_report()
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

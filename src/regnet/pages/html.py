@@ -1,7 +1,6 @@
-"""The parts of a report, each a piece of HTML with every text in it escaped.
+"""A report as one HTML file that loads nothing: tables, plots, photos, light and dark.
 
-Parts are made with `tiles`, `table`, `figure`, `gallery`, `facts` and `note`, put into sections,
-and the sections into a `page`. jinja2 is imported when the first part is made.
+jinja2 escapes every text and is imported when the first page is made.
 """
 
 import base64
@@ -12,30 +11,97 @@ from functools import cache
 from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NewType
+from typing import TYPE_CHECKING, Any
 
+from regnet.pages import report
+from regnet.pages.figures import svg
+from regnet.pages.report import Block, Plot, Report
 from regnet.system.errors import MissingExtraError
 from regnet.system.files import write_whole
 from regnet.system.output_file import naming
+from regnet.system.version import TOOL_VERSION
 
 if TYPE_CHECKING:
     from jinja2 import Environment
 
-Html = NewType("Html", str)
-"""A piece of HTML that is safe to put into a page as it is."""
 
-Tone = Literal["plain", "good", "bad"]
+def require_report() -> None:
+    """Raise `MissingExtraError` if jinja2 or matplotlib is missing."""
+    if find_spec("jinja2") is None or find_spec("matplotlib") is None:
+        raise MissingExtraError("an HTML report", "report")
 
 
-@dataclass(frozen=True)
-class Tile:
-    """A figure to be seen first: what it is, its value, a line below, and a verdict in colour."""
+def report_html(result: Report) -> str:
+    """Return a report as HTML that loads nothing and runs only its own script.
 
-    name: str
-    value: str
-    note: str = ""
-    verdict: str = ""
-    tone: Tone = "plain"
+    Plots are drawn and the photos of galleries read. Raises `MissingExtraError` without the extra
+    `report`.
+    """
+    script = _text("sort.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            report=result,
+            version=TOOL_VERSION,
+            style=_text("page.css"),
+            script=script,
+            digest=digest,
+        )
+    )
+
+
+def write_report(path: Path, result: Report) -> None:
+    """Write a report's HTML atomically. Raises `OutputError`, and as `report_html`."""
+    html = report_html(result)
+    with naming(path):
+        write_whole(path, html.encode("utf-8", "backslashreplace"))
+
+
+def block_html(block: Block) -> str:
+    """Return a block of a report as HTML."""
+    macros = _environment().get_template("parts.html").module
+    return str(getattr(macros, type(block).__name__)(block))
+
+
+def _svg(plot: Plot) -> str:
+    return svg(plot.name, plot.draw, width=plot.width, height=plot.height, label=plot.label)
+
+
+@cache
+def _environment() -> "Environment":
+    require_report()
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("regnet.pages", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_unbroken,
+    )
+    environment.globals.update(html=block_html, svg=_svg)
+    return environment
+
+
+def _unbroken(value: Any) -> Any:
+    """Keep a number and its percent sign on one line."""
+    return value.replace(" %", "\u00a0%") if isinstance(value, str) else value
+
+
+def _text(name: str) -> str:
+    return files("regnet.pages").joinpath("templates", name).read_text("utf-8")
+
+
+# The kit before `Report`: goes when training, quantization, benchmarking and space build reports.
+
+Html = Any
+Section = report.Section
+Tile = report.Tile
+Tone = report.Tone
+Cell = Any
 
 
 @dataclass(frozen=True)
@@ -44,7 +110,6 @@ class Number:
 
     text: str
     value: float | None
-
     share = None
 
 
@@ -61,86 +126,59 @@ class Bar:
         return self.share
 
 
-Cell = str | Number | Bar
-
-
 @dataclass(frozen=True)
 class Photo:
-    """A photo as a data address (`thumbnail`), None where it is gone; lines below it; its path."""
+    """A photo as a data URL, None where it is gone; lines below it; its path."""
 
     address: str | None
     lines: tuple[str, ...]
     name: str
 
-    @property
-    def short(self) -> str:
-        """The last part of its path."""
-        return self.name.rstrip("/").rpartition("/")[2]
-
 
 @dataclass(frozen=True)
-class Section:
-    """A heading, a sentence on how to read what follows, and the parts."""
+class Svg:
+    """A drawn plot."""
 
-    title: str
-    parts: tuple[Html, ...]
-    lead: str = ""
-
-
-def require_report() -> None:
-    """Raise `MissingExtraError` where reports cannot be made."""
-    if find_spec("jinja2") is None or find_spec("matplotlib") is None:
-        raise MissingExtraError("an HTML report", "report")
+    drawing: str
+    caption: str = ""
 
 
-def page(title: str, sections: Sequence[Section], *, subtitle: str = "", foot: str = "") -> str:
-    """Return the HTML of a whole report; it loads nothing and runs only its own script."""
-    script = _text("sort.js")
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    template = _environment().get_template("page.html")
-    return template.render(
-        title=title,
-        subtitle=subtitle,
-        sections=sections,
-        foot=foot,
-        style=_text("page.css"),
-        script=script,
-        digest=digest,
-    )
+def page(title: str, sections: Sequence[Any], *, subtitle: str = "", foot: str = "") -> str:
+    """Return the HTML of a report."""
+    command = foot.partition(", ")[2]
+    return report_html(Report(title, sections, subtitle=subtitle, command=command))
 
 
 def write_page(path: Path, html: str) -> None:
-    """Write a report, whole or not at all. Raises `OutputError`."""
+    """Write a page."""
     with naming(path):
         write_whole(path, html.encode("utf-8", "backslashreplace"))
 
 
-def tiles(figures: Sequence[Tile]) -> Html:
-    """Return large figures side by side."""
-    return _part("tiles", figures)
+def tiles(figures: Sequence[Tile]) -> Any:
+    """Return tiles."""
+    return report.Tiles(figures)
 
 
-def table(
-    columns: Sequence[str], rows: Sequence[Sequence[Cell]], *, sortable: bool = False
-) -> Html:
-    """Return a table; columns of numbers are set right, `sortable` ones sort by a click."""
-    numeric = [any(not isinstance(row[i], str) for row in rows) for i in range(len(columns))]
-    return _part("table", columns, rows, numeric, sortable)
+def table(columns: Sequence[str], rows: Sequence[Sequence[Any]], *, sortable: bool = False) -> Any:
+    """Return a table."""
+    return report.Table(columns, rows, sortable)
 
 
-def figure(svg: str, caption: str = "") -> Html:
-    """Return a plot of `figures.svg` with a caption."""
-    return _part("figure", svg, caption)
+def figure(svg: str, caption: str = "") -> Any:
+    """Return a drawn plot."""
+    return Svg(svg, caption)
 
 
-def gallery(photos: Sequence[Photo]) -> Html:
-    """Return photos with their lines, as many side by side as fit."""
-    return _part("gallery", photos)
+def gallery(photos: Sequence[Photo]) -> Any:
+    """Return a gallery."""
+    pictures = {photo.name: photo.address for photo in photos}
+    return report.Gallery([report.Photo(p.name, p.lines) for p in photos], lambda names: pictures)
 
 
-def facts(pairs: Sequence[tuple[str, str]]) -> Html:
-    """Return names and values, a line each."""
-    return _part("facts", pairs)
+def facts(pairs: Sequence[tuple[str, str]]) -> Any:
+    """Return facts."""
+    return report.Facts(pairs)
 
 
 def assumed_facts(assumed: Sequence[str], name: str = "Assumed") -> list[tuple[str, str]]:
@@ -148,39 +186,11 @@ def assumed_facts(assumed: Sequence[str], name: str = "Assumed") -> list[tuple[s
     return [(name, "; ".join(assumed))] if assumed else []
 
 
-def note(text: str) -> Html:
+def note(text: str) -> Any:
     """Return a paragraph."""
-    return _part("note", text)
+    return text
 
 
-def side_by_side(*parts: Html) -> Html:
-    """Return parts side by side where the window is wide."""
-    return _part("side_by_side", parts)
-
-
-def _part(name: str, *values: Any) -> Html:
-    return Html(str(getattr(_environment().get_template("parts.html").module, name)(*values)))
-
-
-@cache
-def _environment() -> "Environment":
-    require_report()
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    return Environment(
-        loader=PackageLoader("regnet.pages", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_unbroken,
-    )
-
-
-def _unbroken(value: Any) -> Any:
-    """Keep a number and its percent sign on one line."""
-    return value.replace(" %", "\u00a0%") if isinstance(value, str) else value
-
-
-def _text(name: str) -> str:
-    return files("regnet.pages").joinpath("templates", name).read_text("utf-8")
+def side_by_side(*parts: Any) -> Any:
+    """Return blocks side by side."""
+    return report.Beside(parts)

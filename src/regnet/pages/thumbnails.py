@@ -2,6 +2,7 @@
 
 import base64
 import io
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 from PIL import Image
@@ -17,6 +18,13 @@ class Readable(Protocol):
 
     def read(self) -> bytes:
         """Return the bytes; raises `ImageError`."""
+
+
+def thumbnails(
+    find: Callable[[Sequence[str]], Mapping[str, Readable]],
+) -> Callable[[Sequence[str]], dict[str, str | None]]:
+    """Return a gallery's `pictures`: `find` gets names, and the photos found are read again."""
+    return lambda names: {name: thumbnail_of(photo) for name, photo in find(names).items()}
 
 
 def thumbnail_of(photo: Readable | None) -> str | None:

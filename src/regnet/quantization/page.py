@@ -8,7 +8,6 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 from regnet.data.sources import Item, iter_items
-from regnet.evaluation.table import percent
 from regnet.inference.result import readable
 from regnet.ir.engine import read_model
 from regnet.ir.metadata import ModelMetadata
@@ -34,6 +33,7 @@ from regnet.pages.thumbnails import thumbnail_of
 from regnet.quantization.quantize import Quantization
 from regnet.quantization.trial import Speed
 from regnet.statistics.agreement import Agreement, Flip
+from regnet.system.text import percent
 from regnet.system.version import TOOL_VERSION
 
 if TYPE_CHECKING:

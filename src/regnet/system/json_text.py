@@ -3,6 +3,9 @@
 import json
 import re
 from collections import Counter
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from pathlib import Path
 from typing import Any, Final, TypeVar, get_type_hints
 
 # Control characters, line separators, and the surrogates that stand for undecodable bytes of names.
@@ -20,6 +23,35 @@ def json_text(value: Any, **options: Any) -> str:
     """
     text = json.dumps(value, ensure_ascii=False, **options)
     return text if text.isascii() else _NOT_TEXT.sub(_escape, text)
+
+
+def plain(value: Any) -> Any:
+    """Return a value as JSON's types, by `to_dict` where it has one; dataclasses by their fields.
+
+    Tuples become lists, paths texts.
+    """
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if is_dataclass(value):
+        return plain_fields(value)
+    if isinstance(value, Mapping):
+        return {key: plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(one) for one in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def plain_fields(value: Any) -> dict[str, Any]:
+    """Return the fields of a dataclass by name, as JSON's types."""
+    return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+
+
+class ToDict:
+    """Base of dataclasses whose JSON object is their fields; a subclass may add to `to_dict`."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the fields as plain JSON values."""
+        return plain_fields(self)
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -148,7 +148,7 @@ class _Deployment:
         """Write the HTML report, where the extra for it is installed."""
         training, sets = self.training, self._sets
         with suppress(MissingExtraError):
-            from regnet.pages import require_report, write_page
+            from regnet.pages.html import require_report, write_page
             from regnet.training.page import TrainingRun, training_page
 
             require_report()

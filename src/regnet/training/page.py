@@ -8,9 +8,8 @@ from typing import Any
 
 from regnet.calibration.calibrate import Learnt
 from regnet.data.labelled import Dataset
-from regnet.evaluation import page as evaluated
+from regnet.evaluation import report as evaluated
 from regnet.evaluation.evaluate import Evaluation
-from regnet.evaluation.table import percent, subset_text
 from regnet.inference.result import readable
 from regnet.network.complexity import complexity
 from regnet.network.spec import Spec, network_title
@@ -30,6 +29,7 @@ from regnet.pages.html import (
     tiles,
 )
 from regnet.system.json_text import json_text
+from regnet.system.text import percent
 from regnet.system.version import TOOL_VERSION
 from regnet.training.history import EpochRecord, best_record
 from regnet.training.plots import draw_accuracies, draw_losses, draw_schedule, draw_speeds
@@ -94,7 +94,7 @@ def training_page(
         sections.append(Section("", tuple(map(note, remarks))))
     sections.append(_curves(run))
     if evaluation is not None:
-        sections += _evaluated(evaluation, photos)
+        sections += evaluated.result_sections(evaluation, photos)
     if run.records:
         sections.append(_epochs(run))
     sections += [
@@ -102,9 +102,7 @@ def training_page(
         _recipe(run.recipe),
     ]
     if evaluation is not None:
-        sections.append(
-            Section("How the model was measured", (facts(evaluated.measured_facts(evaluation)),))
-        )
+        sections.append(evaluated.measured_section(evaluation))
     return page(
         f"{run.name}, trained on {Path(readable(run.dataset)).name}",
         sections,
@@ -151,8 +149,8 @@ def _tiles(
 def _measured(evaluation: Evaluation) -> list[Tile]:
     metrics = evaluation.scores.metrics
     return [
-        evaluated.share_tile("Top-1", metrics.top1, None, within=False),
-        evaluated.share_tile("Top-5", metrics.top5, None, within=False),
+        evaluated.share_tile("Top-1", metrics.top1),
+        evaluated.share_tile("Top-5", metrics.top5),
     ]
 
 
@@ -202,7 +200,7 @@ def _remarks(run: TrainingRun, evaluation: Evaluation | None) -> list[str]:
             f"The model has the weights of epoch {run.epoch:,}, chosen by validation: on the "
             "photos that chose it, it looks a little better than it is."
         )
-    if evaluation is not None and (text := subset_text(evaluation)):
+    if evaluation is not None and (text := evaluated.subset_text(evaluation)):
         texts.append(f"{text[0].upper()}{text[1:]}.")
     return texts
 
@@ -255,18 +253,6 @@ def _schedule_caption(run: TrainingRun) -> str:
     if len(crops) > 1:
         return "At the end of each epoch, and the side of its training crops."
     return f"At the end of each epoch; its training crops have {crops.pop()} pixels a side."
-
-
-def _evaluated(found: Evaluation, photos: Dataset | None) -> list[Section]:
-    """Return the sections of the evaluation's own report."""
-    sections = []
-    if found.scores.metrics.images > found.scores.unreadable * found.strict:
-        sections += [evaluated.plots_section(found), evaluated.confusion_section(found)]
-        sections += [] if photos is None else [evaluated.mistakes_section(found, photos)]
-        sections.append(evaluated.classes_section(found))
-    if found.scores.unreadable:
-        sections.append(evaluated.unreadable_section(found))
-    return sections
 
 
 def _epochs(run: TrainingRun) -> Section:

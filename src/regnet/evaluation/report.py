@@ -1,0 +1,249 @@
+"""The report of `regnet evaluate`."""
+
+from functools import partial
+from pathlib import Path
+
+from regnet.data.labelled import Dataset
+from regnet.evaluation.evaluate import Evaluation
+from regnet.evaluation.plots import draw_matrix, draw_recalls, draw_reliability
+from regnet.network.labels import first_name
+from regnet.pages.report import (
+    Bar,
+    Beside,
+    Facts,
+    Gallery,
+    Number,
+    Photo,
+    Plot,
+    Report,
+    Section,
+    Table,
+    Tile,
+    Tiles,
+    Tone,
+    unreadable_section,
+)
+from regnet.pages.thumbnails import thumbnails
+from regnet.statistics.metrics import ClassMetrics, Confusion, ReliabilityBin, Share
+from regnet.system.text import percent, sentence
+
+_MATRIX = 18  # classes in the confusion plot
+_PAIRS = 18
+
+
+def evaluation_report(found: Evaluation, dataset: Dataset) -> Report:
+    """Return an evaluation as a report; its page reads photos of `dataset` again."""
+    metrics = found.scores.metrics
+    subset = subset_text(found)
+    return Report(
+        f"{found.model.name} on {Path(found.dataset).name}",
+        [
+            Section("", [Tiles(_tiles(found)), *([sentence(subset)] if subset else [])]),
+            *result_sections(found, dataset),
+            measured_section(found),
+        ],
+        subtitle=f"{metrics.images:,} images of {len(found.classes):,} classes, "
+        f"protocol {_protocol(found)}",
+        command="regnet evaluate",
+    )
+
+
+def result_sections(found: Evaluation, photos: Dataset | None) -> list[Section]:
+    """Return the sections on calibration, confusions, mistakes (with `photos`) and classes."""
+    sections = []
+    scores = found.scores
+    if scores.metrics.images > scores.unreadable * found.strict:
+        mistakes = [_mistakes(found, photos)] if photos else []
+        sections = [_calibration(found), _confusions(found), *mistakes, _classes(found)]
+    how = "They count as wrong answers." if found.strict else "They are in no figure."
+    failures = [(failure.source, failure.error) for failure in scores.failures]
+    return [*sections, *unreadable_section(failures, scores.unreadable, how)]
+
+
+def share_tile(
+    name: str, share: Share, card: float | None = None, within: bool | None = None
+) -> Tile:
+    """Return the tile of an accuracy, compared with the card's (in percent) if it has one."""
+    interval = f"{100 * share.low:.2f} to {percent(share.high)} (95 %)"
+    if card is None or not share.images:
+        return Tile(name, percent(share.value), interval)
+    tone: Tone = "good" if within else "bad"
+    verdict = f"card {card:.2f} %: {'inside' if within else 'OUTSIDE'}"
+    return Tile(name, percent(share.value), interval, verdict, tone)
+
+
+def subset_text(found: Evaluation) -> str | None:
+    """Return the remark on classes of the model without images; None if all have some."""
+    if not found.missing:
+        return None
+    return (
+        f"{len(found.missing):,} of the model's {len(found.labels):,} classes have no images here; "
+        "probabilities are over all classes, none is masked"
+    )
+
+
+def measured_section(found: Evaluation) -> Section:
+    """Return how the figures were measured."""
+    metrics, model, scores = found.scores.metrics, found.model, found.scores
+    means = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
+    macro = zip(("precision", "recall", "F1"), means, strict=True)
+    accuracy = f"top-1 {metrics.top1.hits:,} of {metrics.top1.images:,} images, Wilson's interval"
+    resumed = f"{scores.resumed:,} images from the interrupted run" if scores.resumed else ""
+    card = found.card.accuracy
+    compared = f"{card.dataset}, protocol {card.protocol}" if card else "not compared"
+    pairs = [
+        ("Model", f"{model.name}, weights {model.precision}, licence {model.licence}"),
+        ("Engine", f"{found.choice.runs_on}, computing in {found.choice.precision}"),
+        ("Protocol", f"{_protocol(found)}, {model.preprocess.interpolation}"),
+        ("Assumed", "; ".join(model.assumed)),
+        ("Data set", found.dataset),
+        ("Accuracy", accuracy),
+        ("Means over classes", ", ".join(f"{name} {percent(mean)}" for name, mean in macro)),
+        ("NLL", "-" if metrics.nll is None else f"{metrics.nll:.4f} nats"),
+        ("Card", ": ".join(filter(None, (compared, found.card.reason)))),
+        ("Resumed", resumed),
+        ("Images' fingerprint", found.fingerprint),
+        ("Weights' sha384", model.weights_sha384),
+    ]
+    return Section("How the model was measured", [Facts(pairs)])
+
+
+def _protocol(found: Evaluation) -> str:
+    protocol = found.model.preprocess
+    return f"{protocol.name} (resize {protocol.resize}, crop {protocol.crop})"
+
+
+def _tiles(found: Evaluation) -> list[Tile]:
+    metrics, card, speed = found.scores.metrics, found.card, found.scores.images_per_s
+    top1, top5 = (card.accuracy.top1, card.accuracy.top5) if card.accuracy else (None, None)
+    return [
+        share_tile("Top-1", metrics.top1, top1, card.top1_within),
+        share_tile("Top-5", metrics.top5, top5, card.top5_within),
+        Tile("Calibration error", percent(metrics.ece), "mean gap, confidence to accuracy"),
+        Tile(
+            "Speed",
+            "-" if speed is None else f"{speed:,.0f} /s",
+            f"images, {found.choice.runs_on} {found.choice.precision}, decoding included",
+        ),
+    ]
+
+
+def _calibration(found: Evaluation) -> Section:
+    metrics = found.scores.metrics
+    reliability = Plot(
+        "reliability",
+        partial(draw_reliability, bins=metrics.bins),
+        "Reliability diagram: accuracy against confidence in 15 bins",
+        f"On the line, confidence equals accuracy. {_confidence(metrics.bins)}",
+        height=4.4,
+    )
+    recalls = Plot(
+        "recall",
+        partial(draw_recalls, classes=metrics.classes),
+        "Histogram of recall and precision of the classes",
+        "How many classes have each recall and precision.",
+        height=4.4,
+    )
+    return Section("Calibration, and how classes differ", [Beside([reliability, recalls])])
+
+
+def _confidence(bins: tuple[ReliabilityBin, ...]) -> str:
+    """Return whether the model is over- or underconfident on the whole."""
+    gap = sum(b.images * (b.confidence - b.accuracy) for b in bins if b.confidence is not None
+              and b.accuracy is not None)  # fmt: skip
+    if abs(gap) < 0.01 * sum(b.images for b in bins):
+        return "On the whole the model is well calibrated."
+    return f"On the whole the model is {'over' if gap > 0 else 'under'}confident."
+
+
+def _confusions(found: Evaluation) -> Section:
+    metrics = found.scores.metrics
+    if not metrics.confused:
+        return Section("Confused classes", ["No image was taken for another class."])
+    chosen = _most_confused(metrics.confused, metrics.classes)
+    matrix = Plot(
+        "confusion",
+        lambda canvas: draw_matrix(canvas.subplots(), found, chosen),
+        "Confusion matrix of the classes that are confused most",
+        "Share of a row's images that were taken for the column's class.",
+        width=7.2,
+        height=1.5 + 0.27 * len(chosen),
+    )
+    rows = [
+        (
+            _name(found, pair.truth),
+            _name(found, pair.predicted),
+            Number(pair.count),
+            Bar(pair.count / metrics.classes[pair.truth].support),
+        )
+        for pair in metrics.confused[:_PAIRS]
+    ]
+    columns = ("Truth", "Taken for", "Images", "Of the class")
+    return Section("Confused classes", [matrix, Table(columns, rows)])
+
+
+def _name(found: Evaluation, index: int) -> str:
+    return first_name(found.labels[index].name)
+
+
+def _most_confused(pairs: tuple[Confusion, ...], classes: tuple[ClassMetrics, ...]) -> list[int]:
+    """Return the classes of the most confused pairs, those that are confused side by side."""
+    seen = [one.index for one in classes if one.support]
+    if len(seen) <= _MATRIX:
+        return sorted({*seen, *(pair.predicted for pair in pairs)})[: 2 * _MATRIX]
+    chosen: list[int] = []
+    for pair in pairs:
+        new = [index for index in (pair.truth, pair.predicted) if index not in chosen]
+        if len(chosen) + len(new) > _MATRIX:
+            break
+        chosen += new
+    counts = {(pair.truth, pair.predicted): pair.count for pair in pairs}
+
+    def confusions(a: int, b: int) -> int:
+        return counts.get((a, b), 0) + counts.get((b, a), 0)
+
+    order, left = chosen[:1], chosen[1:]
+    while left:
+        order.append(max(left, key=partial(confusions, order[-1])))
+        left.remove(order[-1])
+    return order
+
+
+def _mistakes(found: Evaluation, dataset: Dataset) -> Section:
+    worst = found.scores.worst
+    if not worst:
+        return Section("Worst mistakes", ["There are none."])
+    photos = [
+        Photo(
+            mistake.source,
+            (
+                f"{_name(found, mistake.predicted)} {percent(mistake.probability, 1)}",
+                f"truth: {_name(found, mistake.truth)} {percent(mistake.of_truth, 1)}",
+            ),
+        )
+        for mistake in worst
+    ]
+    return Section(
+        "Worst mistakes",
+        [Gallery(photos, thumbnails(dataset.find), first=4)],
+        lead="The most confident wrong answers. Some are the label's mistake.",
+    )
+
+
+def _classes(found: Evaluation) -> Section:
+    """Return the section with a row for each class, the worst first."""
+    seen = [one for one in found.scores.metrics.classes if one.support or one.predicted]
+    ordered = sorted(seen, key=lambda one: (one.f1 if one.f1 is not None else 2.0, one.index))
+    rows = [
+        (
+            found.labels[one.index].name,
+            Bar(one.recall),
+            Bar(one.precision),
+            Bar(one.f1),
+            Number(one.support),
+            Number(one.predicted),
+        )
+        for one in ordered
+    ]
+    columns = ("Class", "Recall", "Precision", "F1", "Images", "Predicted")
+    return Section("Every class, weakest first", [Table(columns, rows, sortable=True)])

@@ -14,7 +14,7 @@ from regnet.cluster.output import (
     open_output,
     part_of,
 )
-from regnet.data.object_store import ObjectStore
+from regnet.data.remote import ObjectStore
 from regnet.system.errors import ClusterError, OutputError
 
 RUN = {"version": "1", "model": {"name": "m"}, "options": {"top_k": 5}, "sources": ["a"]}

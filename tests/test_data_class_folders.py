@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regnet.data.class_folders import folder_labels, training_folders
-from regnet.data.clutter import is_clutter
 from regnet.data.dataset import open_dataset
+from regnet.data.photo_files import is_clutter
 from regnet.network.labels import Label
 from regnet.system.errors import DatasetError
 

@@ -491,13 +491,16 @@ def test_flat_without_labels_says_how_to_give_them(tmp_path: Path) -> None:
 
 
 MISFITS = {
-    "a line too many": (lambda rows: [*rows, "other.JPEG 1"], r"1 lines have no image: other"),
-    "a line too few": (lambda rows: rows[1:], r"1 images have no line: xILSVRC2012_val_00000001"),
+    "a line too many": (lambda rows: [*rows, "other.JPEG 1"], r"no image for 1 label: other"),
+    "a line too few": (lambda rows: rows[1:], r"no label for 1 image: xILSVRC2012_val_00000001"),
     "a line twice": (lambda rows: [*rows, rows[0]], r"more than once: xILSVRC2012_val_00000001"),
-    "out of range": (lambda rows: [*rows[1:], "x.JPEG 4"], r"0 to 3, .*out of range: x\.JPEG 4"),
-    "negative": (lambda rows: [*rows[1:], "x.JPEG -1"], r"not know .*-1"),
+    "out of range": (
+        lambda rows: [f"{rows[0][:-1]}4", *rows[1:]],
+        r"are 0 to 3, .*out of range: 4",
+    ),
+    "negative": (lambda rows: [f"{rows[0][:-1]}-1", *rows[1:]], r"not know .*-1"),
     "no class": (lambda rows: [*rows, "y.JPEG"], r"not NAME and CLASS: y\.JPEG"),
-    "unknown wnid": (lambda rows: [*rows[1:], "x.JPEG n09999999"], r"not know .*n09999999"),
+    "unknown wnid": (lambda rows: [f"{rows[0][:-1]}n09999999", *rows[1:]], r"not know .*n09999999"),
     "empty": (lambda rows: [], r"has no lines"),
 }
 
@@ -516,8 +519,8 @@ def test_labels_that_do_not_fit(misfit: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 2 3".replace(" ", "\n"), "5 images have no line"),
-        ("\n".join(["n01440764"] * 9), "1 lines have no image: ILSVRC2012_val_00000009"),
+        ("1 2 3".replace(" ", "\n"), "no label for 5 images"),
+        ("\n".join(["n01440764"] * 9), "no image for 1 label: ILSVRC2012_val_00000009"),
         ("ImageId,PredictionString\nx,\ny,n1 1 2 3 4 n2 1 2 3 4\n", "without one class: x,, y,n1"),
         ("\n".join(["1001"] * 8), "1 to 1000, not 1001"),
         ("\n".join(["0"] * 8), "0-based index needs the image's name"),
@@ -541,7 +544,7 @@ def test_labels_that_are_no_text(tmp_path: Path) -> None:
 
 def test_part_of_the_images_fits_the_whole_list_as_a_subset(tmp_path: Path) -> None:
     files = dict(list(FLAT_FILES.items())[2:5]) | TRUTH_FILES["val.txt"]
-    with pytest.raises(DatasetError, match="5 lines have no image"):
+    with pytest.raises(DatasetError, match="no image for 5 labels"):
         open_dataset(as_folder(files, tmp_path), SIX)
     dataset = open_dataset(tmp_path, SIX, subset=True)
     assert contents(dataset) == dict(zip(FLAT[2:5], FLAT_TRUTH[2:5], strict=True))

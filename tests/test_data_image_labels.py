@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from regnet.data.class_folders import folder_labels
+from regnet.data.class_folders import folder_labels, training_folders
 from regnet.data.dataset import open_dataset
 from regnet.doctor.findings import errors_of
 from regnet.doctor.layout_findings import layout_findings
@@ -114,9 +114,9 @@ def test_what_a_shard_says_first_counts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("files", "reason"),
     [
-        ({"1.jpg": "x", "1.cls": "0", "2.jpg": "x"}, r"1 images have no label: 2\.jpg"),
-        ({"1.jpg": "x", "1.cls": "3"}, "labels in .* are 0 to 2, .*out of range: 3"),
-        ({"1.jpg": "x", "1.cls": "cow"}, "not know 1 of the labels in .*: cow"),
+        ({"1.jpg": "x", "1.cls": "0", "2.jpg": "x"}, r"no label for 1 image: 2\.jpg"),
+        ({"1.jpg": "x", "1.cls": "3"}, "classes in .* are 0 to 2, .*out of range: 3"),
+        ({"1.jpg": "x", "1.cls": "cow"}, "not know 1 of the classes in .*: cow"),
         ({"1.jpg": "x", "1.cls": "0", "2.cls": "1"}, "1 labels have no image: 2"),
         ({"1.jpg": "x", "1.a.cls": "0", "1.b.cls": "1"}, r"1\.jpg has several labels: 0, 1"),
         ({"1.jpg": "x", "1.cls": "0", "./1.cls": "1"}, r"two files are called \./1\.cls"),
@@ -197,7 +197,7 @@ def test_a_kaggle_download_is_trained_on_with_its_file_of_labels(
 
     truth.write_text("\n".join(["image_id,label", *lines[1:]]))
     for opened in (partial(open_photo_sets, path, None, None, seed=0), partial(open_tree, path)):
-        with pytest.raises(DatasetError, match=r"train\.csv: 1 images have no label: 000\.jpg"):
+        with pytest.raises(DatasetError, match=r"train\.csv: no label for 1 image: 000\.jpg"):
             opened(truth=truth)
         with pytest.raises(DatasetError, match="cannot read the labels"):
             opened(truth=tmp_path / "none.csv")
@@ -268,8 +268,8 @@ def test_metadata_that_does_not_fit_is_refused_by_the_doctor_as_by_a_training(
         (tmp_path / split / "metadata.csv").write_text("\n".join(rows))
     assert len(open_tree(tmp_path)) == 20 * len(splits)
     (tmp_path / splits[-1] / "metadata.csv").write_text("\n".join([*rows, "gone.jpg,cat"]))
-    for look in (open_tree, folder_labels):
-        with pytest.raises(DatasetError, match=r"1 lines have no image: gone\.jpg"):
+    for look in (open_tree, training_folders):
+        with pytest.raises(DatasetError, match=r"no image for 1 label: gone\.jpg"):
             look(tmp_path)
     (tmp_path / splits[-1] / "metadata.jsonl").write_text('{"file_name": "1.jpg", "label": 1}')
     with pytest.raises(DatasetError, match=r"metadata\.csv' lies beside metadata\.jsonl"):

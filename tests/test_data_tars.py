@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from tars import Content, Link, Mode, tar
 
-from regnet.data.members import open_members
+from regnet.data.listing import Listing
 from regnet.data.sources import iter_items
 from regnet.network.labels import Label
 from regnet.system.errors import DatasetError, ImageError
@@ -112,11 +112,12 @@ def test_links_count_in_data_sets(tmp_path: Path, mode: Mode) -> None:
         "dogs": Link("dog"),
     }
     (tmp_path / "a.tar").write_bytes(tar(members, mode))
-    opened = open_members([tmp_path / "a.tar"], side_names=frozenset())
+    listing = Listing([tmp_path / "a.tar"])
     expected = {"cat/1.jpg": SMALL, "dog/1.jpg": LARGE, "dog/2.jpg": SMALL}
-    assert dict(opened.sizes()) == {name: len(content) for name, content in expected.items()}
-    assert {name: item.read() for name, item in opened.images()} == expected
-    assert opened.skipped.to_dict() == {"as a link to a folder": 1}
+    assert list(listing.paths()) == list(expected)
+    assert list(listing.sizes) == [len(content) for content in expected.values()]
+    assert [item.read() for item in listing.images("a.tar")] == list(expected.values())
+    assert listing.tally.to_dict() == {"as a link to a folder": 1}
 
 
 def test_a_photo_behind_a_link_has_the_limit_of_others(tmp_path: Path) -> None:
@@ -175,9 +176,8 @@ def test_a_broken_tar_in_a_tar_fails_alone(tmp_path: Path, mode: Mode) -> None:
     assert list(found) == ["a/1.jpg", "a/2.jpg", "a.tar", "b.tar", "c.jpg"]
     assert (found["a/1.jpg"], found["c.jpg"]) == (SMALL, SMALL)
     assert all("corrupt or truncated" in str(found[name]) for name in ("a/2.jpg", "a.tar", "b.tar"))
-    opened = open_members([tmp_path / "a.tar"], side_names=frozenset())
     with pytest.raises(DatasetError, match=r"a\.tar/a\.tar: this tar archive is corrupt"):
-        list(opened.sizes())
+        Listing([tmp_path / "a.tar"])
 
 
 @pytest.mark.parametrize("mode", MODES[1:])

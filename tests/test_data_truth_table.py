@@ -128,7 +128,7 @@ def test_lines_of_other_splits_folders_do_not_count(tmp_path: Path) -> None:
     dataset = open_dataset(folder, TREES, truth=tmp_path / "t.csv")
     assert [item.truth for item in dataset.items()] == [0, 1, 2]
     (tmp_path / "t.csv").write_text("\n".join(["file_name,label", *lines, "val/d.jpg,ash"]))
-    with pytest.raises(DatasetError, match=r"1 lines have no image: val/d\.jpg"):
+    with pytest.raises(DatasetError, match=r"no image for 1 label: val/d\.jpg"):
         open_dataset(folder, TREES, truth=tmp_path / "t.csv")
 
 

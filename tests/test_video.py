@@ -27,15 +27,12 @@ from rtsp_server import RtspServer, rtp_packets
 import regnet.video.decode
 from regnet.cli import build_app
 from regnet.data.sources import Video, count_items, iter_items
-from regnet.data.video_names import camera, is_live, is_video
+from regnet.data.video_names import is_live, is_video
 from regnet.inference.classify import Classifier
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ImageError, MissingExtraError
-from regnet.video.decode import Shot, shots
-from regnet.video.frames import frames
-from regnet.video.intervals import Intervals
-from regnet.video.newest import newest
-from regnet.video.pixels import rgb, square_size
+from regnet.video.decode import Shot, camera, rgb, shots, square_size
+from regnet.video.frames import Intervals, frames, newest
 from regnet.video.sampling import Sampling, Smoothing
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
@@ -556,7 +553,7 @@ def test_frames_over_the_limit_are_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_clip(tmp_path / "clip.mp4", [(0, scene(0))])
-    monkeypatch.setattr("regnet.video.pixels.MAX_FRAME_PIXELS", 98303)
+    monkeypatch.setattr("regnet.video.decode.MAX_FRAME_PIXELS", 98303)
     assert errors(path) == ["frames of 384 x 256 are over the limit of 98,303 pixels"]
 
 

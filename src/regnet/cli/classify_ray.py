@@ -58,7 +58,7 @@ def require_folder(output: str | None, format: OutputFormat | None, *, offline: 
 
 
 def _require_local(folder: str) -> None:
-    from regnet.data.object_store import is_object_address
+    from regnet.data.remote import is_object_address
 
     if is_object_address(folder) and not is_local_address(folder):
         raise OutputError(f"{without_secrets(folder)}: not written to, because of --offline")

@@ -9,9 +9,8 @@ from itertools import groupby
 from typing import Final, Literal
 
 from regnet.data.archives import MAX_BYTES, failing, photos_in, reader
-from regnet.data.object_store import open_file, read_object
 from regnet.data.parquet_images import images_from
-from regnet.data.remote import Fetcher
+from regnet.data.remote import Fetcher, open_file, read_object
 from regnet.data.sources import read_file
 from regnet.data.spool import SharedFile, Span
 from regnet.data.tars import tar_files

@@ -17,7 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from regnet.data.object_store import ObjectStore, is_object_address
+from regnet.data.remote import ObjectStore, is_object_address
 from regnet.system.errors import ClusterError, OutputError
 from regnet.system.files import write_whole
 from regnet.system.json_text import from_plain, json_bytes

@@ -10,18 +10,11 @@ from typing import Final
 
 from regnet.cluster.entries import Entry, Kind, Partition, pack, squeeze
 from regnet.data.archives import MAX_BYTES, archive_kind, failing, photos_in
-from regnet.data.clutter import is_clutter
-from regnet.data.object_store import (
-    ObjectStore,
-    file_size,
-    open_file,
-    reason_of,
-)
 from regnet.data.parquet_images import image_rows
-from regnet.data.remote import Fetcher
-from regnet.data.skipped import SkipTally, sort_of
+from regnet.data.photo_files import SkipTally, is_clutter, sort_of
+from regnet.data.remote import Fetcher, ObjectStore, file_size, open_file, reason_of
 from regnet.data.sources import PARQUET, STDIN, Item, Walk, or_reason
-from regnet.data.spool import SharedFile, Span
+from regnet.data.spool import Readable, SharedFile, Span
 from regnet.data.tars import tar_files
 from regnet.data.video_names import is_live, is_video
 from regnet.data.zip_stream import entry_head, zip_entries
@@ -65,7 +58,7 @@ def _entries(sources: Sequence[str], offline: bool) -> Iterator[Entry]:
             raise ClusterError(f"{without_secrets(source)}: only one machine can read this")
         for item in walk.items(source):
             yield item.entry if isinstance(item, _Listed) else _failed(item)
-    tally.result().report()
+    tally.report()
 
 
 def _sizes(entries: Iterable[Entry]) -> bytes:
@@ -111,7 +104,7 @@ class _Listing(Walk):
         for row in range(rows):
             yield _listed("row", name, column, row)
 
-    def _zip(self, name: str, file: SharedFile) -> Iterator[Item]:
+    def _zip(self, name: str, file: Readable) -> Iterator[Item]:
         found = []
         try:
             for entry in zip_entries(file):
@@ -127,7 +120,7 @@ class _Listing(Walk):
         for entry in sorted(found, key=lambda entry: entry.name):
             yield _listed("zip", name, *astuple(entry))
 
-    def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
+    def _tar(self, name: str, file: Readable) -> Iterator[Item]:
         number = -1
         try:
             photos = photos_in(tar_files(file), name, self._tally)
@@ -179,10 +172,11 @@ class _Listing(Walk):
             found = True
             yield _listed("object", store.address_of(path))
         files = [] if found else [p for p in store.below(top) if suffix_of(p) == PARQUET]
+        tally.drop((PARQUET,) if files else ())
         for path in files:
             yield from or_reason(self._rows(store.address_of(path)), store.address_of(path))
         if self._tally is not None:
-            self._tally.add_all(tally.result(), used="" if found else PARQUET)
+            self._tally.add_all(tally)
         if not found and not files:
             yield Item(store.address_of(top), failing("no images in this folder"))
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from regnet.data.skipped import SkipTally, sort_of
+from regnet.data.photo_files import SkipTally, sort_of
 from regnet.pixels.formats import checked_read
 from regnet.system.errors import ImageError
 
@@ -35,9 +35,6 @@ BOMB_BYTES: Final = 16 << 20
 
 _SLACK: Final = 64 << 10  # bytes that a packed file may be longer than the file, and an eighth
 
-_STORED: Final = 0
-_DEFLATED: Final = 8
-
 BROKEN: Final = (
     *(tarfile.TarError, zlib.error, lzma.LZMAError),
     *(OSError, EOFError, ValueError, OverflowError, RecursionError),
@@ -49,10 +46,10 @@ BROKEN: Final = (
 class ArchiveFile:
     """A file in an archive, of `size` bytes unpacked.
 
-    `head` returns its first 512 bytes, None where it leads to no file; `keep` takes the most bytes
-    of an image, and returns a reader that works at any time in any thread and raises `ImageError`.
-    Both must be called before the next file is asked for. `error` says why a part of the archive
-    cannot be read. `what` says what it is in counts of skipped files, "" for its suffix.
+    `head` returns its first 512 bytes, None for a link to nowhere; `keep` takes the maximum bytes
+    of an image and returns a thread-safe reader that raises `ImageError`. Call both before the next
+    file is asked for. `error` says why a part of the archive cannot be read; `what` replaces the
+    suffix in counts of skipped files.
     """
 
     name: str
@@ -64,20 +61,13 @@ class ArchiveFile:
 
 
 def photos_in(
-    files: Iterable[ArchiveFile],
-    place: str,
-    tally: SkipTally | None,
-    other: Callable[[ArchiveFile], bool] = lambda file: False,
+    files: Iterable[ArchiveFile], place: str, tally: SkipTally | None
 ) -> Iterator[ArchiveFile]:
-    """Yield the files of an archive at `place` that are photos, or errors; count the others.
-
-    `other` is called with each other file and returns whether it is used, so not counted.
-    """
+    """Yield the files of an archive at `place` that are photos, or errors; count the others."""
     for file in files:
-        sort = "photo" if file.error is not None else sort_of(file.name, file.head)
-        if sort == "photo":
+        if file.error is not None or sort_of(file.name, file.head) == "photo":
             yield file
-        elif not (sort == "other" and other(file)) and tally is not None:
+        elif tally is not None:
             tally.add(place, file.name, file.what)
 
 
@@ -102,7 +92,7 @@ def archive_kind(head: bytes, name: str = "") -> ArchiveKind | None:
 
 
 def is_tar(head: bytes, name: str) -> bool:
-    """Tell whether a file is a tar by its first 512 bytes or its name, also a `.tar.gz`."""
+    """Tell a tar, also a `.tar.gz`, by its first 512 bytes or its name."""
     return head[257:262] == b"ustar" or name.lower().endswith(TAR_SUFFIXES)
 
 
@@ -111,7 +101,7 @@ def check_packing(flags: int, method: int, size: int, packed: int, max_bytes: in
     if flags & 1:
         raise ImageError("this member of the zip is encrypted: unpack it first")
     # Others unpack without bound, so a small member could fill the memory.
-    if method not in (_STORED, _DEFLATED):
+    if method not in (0, 8):
         raise ImageError("this member of the zip is neither stored nor deflated: repack it")
     check_size(size, max_bytes)
     if packed > size + (size >> 3) + _SLACK:

@@ -1,78 +1,231 @@
-"""The classes and splits of a data set that no model knows yet, by the names of its folders."""
+"""A data set on disk, opened in one way for a training, an evaluation and the doctor."""
 
-import contextlib
+import glob
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path, PurePath, PurePosixPath
 from typing import Final
 
-from regnet.data.class_names import listed, normal
-from regnet.data.clutter import is_clutter
-from regnet.data.dataset import located
-from regnet.data.folders import Layout, read_layout
-from regnet.data.foreign import refuse_foreign
-from regnet.data.image_labels import ImageLabels, image_labels
-from regnet.data.listing import Listing
-from regnet.data.members import all_folders, open_members
+from regnet.data.class_names import ClassNames, listed, normal
+from regnet.data.folders import Layout, Role, read_layout, role_of, roles_of
+from regnet.data.image_labels import (
+    ImageLabels,
+    labels_beside,
+    labels_in_file,
+    webdataset_labels,
+)
+from regnet.data.listing import Listing, refuse_foreign
 from regnet.data.parquet_dataset import parquet_class_names, parquet_files, parquet_splits
-from regnet.data.split_names import Role, role_of, roles_of
 from regnet.data.truth_files import SIDE_NAMES
 from regnet.network.labels import Label, Labels, label_of
+from regnet.system.addresses import without_secrets
 from regnet.system.errors import DatasetError
 
 _WNID: Final = re.compile(r"(n\d{8})(?:[-_ ](.+))?")  # alone, or as in n02085620-Chihuahua
 _NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, undecoded bytes
+_BRACES: Final = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]+(?:,[^{},]+)+))\}")
+_MOST_SHARDS: Final = 1_000_000
 
 
 @dataclass(frozen=True)
 class Folders:
-    """The folders of photos at `paths`, in archives at `inner`, and how they are laid out.
+    """The photos at a path and the layout of their folders.
 
-    `labels` are the photos' classes where they are not their folders. Of `parquet` files there are
-    no folders.
+    `labels` are the photos' classes if those are not their folders. A data set of `parquet` files
+    has no folders.
     """
 
+    path: str
     paths: Sequence[Path]
-    names: tuple[str, ...]
+    listing: Listing
     layout: Layout
     labels: ImageLabels | None = None
     parquet: tuple[Path, ...] = ()
-    inner: str = ""
 
     @property
     def classes(self) -> tuple[str, ...]:
         """The classes, sorted."""
         if self.labels is not None:
             return self.labels.classes
-        return tuple(sorted({self.layout.place(name)[1] for name in self.names} - {""}))
+        names = {self.layout.place(folder)[1] for folder in self.listing.directories}
+        return tuple(sorted(names - {""}))
+
+    def class_folders(self) -> list[tuple[str, str]]:
+        """Return role ("" without splits) and name of every class folder, with photos or without.
+
+        For a training or validation split without a photo the name is "".
+        """
+        roots: list[tuple[str, str]] = [(split.role, split.root) for split in self.layout.splits]
+        if self.layout.kind == "classes":
+            roots = [("", self.layout.root)]
+        folders = [(role, name) for role, root in roots for name in self.listing.folders(root)]
+        return folders + [(role, "") for role in self._empty_splits()]
+
+    def _empty_splits(self) -> Iterator[Role]:
+        """Yield the training or validation splits without a photo, beside splits with some."""
+        root = PurePosixPath(self.layout.root)
+        tops = [PurePosixPath(split.top) for split in self.layout.splits]
+        tops = tops or [top for top in (root, *root.parents) if role_of(top.name)]
+        for parent in dict.fromkeys(top.parent for top in tops):
+            known = {top.name for top in tops if top.parent == parent}
+            roles = roles_of({*self.listing.folders(str(parent)), *known})
+            empty = (role for name, role in roles.items() if name not in known)
+            yield from (role for role in empty if role in ("train", "val"))
+
+
+def open_folders(
+    path: str | Path,
+    truth: str | Path | None = None,
+    *,
+    model: ClassNames | None = None,
+    one_split: bool = False,
+    subset: bool = False,
+) -> Folders:
+    """Return the photos at a path: a folder, zip or tar, a folder in one, a pattern, Parquet files.
+
+    `truth` is a file of their labels; with `subset` it may have others. Folders called as a class
+    of the `model` are classes whatever lies beside them. Raises `DatasetError`, with `one_split`
+    also for several splits.
+    """
+    truth = None if truth is None else Path(truth).expanduser()
+    paths, inner = located(path)
+    if files := parquet_files(paths, str(path), truth):
+        return Folders(str(path), paths, Listing(()), read_layout(()), parquet=tuple(files))
+    listing = Listing(paths, inner, side_names=SIDE_NAMES)
+    if not len(listing):
+        refuse_foreign(str(path), paths)
+    layout = read_layout(
+        listing.directories,
+        is_class=lambda name: model is not None and bool(model.candidates(name)),
+    )
+    labels: ImageLabels | None
+    if truth is not None:
+        labels = labels_in_file(listing, truth, PurePath(path).name, subset=subset)
+    else:
+        labels = webdataset_labels(listing, paths)
+        if labels is None and one_split:
+            _refuse_splits(path, layout)
+        if labels is None and len(listing) and not is_known(layout, model):
+            labels = labels_beside(listing, layout, subset=subset)
+    return Folders(str(path), paths, listing, layout, labels)
+
+
+def is_known(layout: Layout, model: ClassNames | None) -> bool:
+    """Tell whether a folder at the root is called as a class of the model."""
+    return model is not None and any(map(model.candidates, layout.children))
+
+
+def located(path: str | Path) -> tuple[Sequence[Path], str]:
+    """Return the folders or files at a path, and for a place inside an archive the rest of it."""
+    if "://" in str(path):
+        raise DatasetError(
+            f"{without_secrets(str(path))}: data sets are read from disk, not from addresses; copy "
+            "the files here first"
+        )
+    place = Path(path).expanduser()
+    try:
+        if place.exists():
+            return [place], ""
+        for top in place.parents:
+            if top.is_file():
+                return [top], place.relative_to(top).as_posix()
+        return [match for name in _expanded(str(place)) for match in _matching(name)], ""
+    except (OSError, ValueError) as exc:
+        raise DatasetError(f"cannot open {path}: {exc}") from exc
+
+
+def _matching(pattern: str) -> list[Path]:
+    """Return the paths that match a pattern, sorted; raises `DatasetError` if there are none."""
+    if names := sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
+        return [Path(name) for name in names]
+    raise DatasetError(f"no such file or folder: {pattern}")
+
+
+def _expanded(pattern: str) -> list[str]:
+    """Return the patterns that webdataset's braces stand for: `{000..012}` or `{train,val}`."""
+    match = _BRACES.search(pattern)
+    if match is None:
+        return [pattern]
+    first, last, names = match.groups()
+    if names is None and int(last) - int(first) >= _MOST_SHARDS:
+        raise DatasetError(f"{pattern} names more than {_MOST_SHARDS:,} files")
+    numbers = () if names is not None else range(int(first), int(last) + 1)
+    choices = names.split(",") if names else [f"{n:0{len(first)}}" for n in numbers]
+    head, tails = pattern[: match.start()], _expanded(pattern[match.end() :])
+    return [f"{head}{choice}{tail}" for choice in choices for tail in tails]
+
+
+def _refuse_splits(path: str | Path, layout: Layout) -> None:
+    """Raise `DatasetError` for several splits, or photos beside one."""
+    if len(layout.splits) > 1 or (layout.splits and layout.stray):
+        tops = sorted(split.top for split in layout.splits)
+        names = listed([top.rpartition("/")[2] for top in tops])
+        places = " or ".join(str(Path(path, top)) for top in tops)
+        raise DatasetError(f"{path} holds the splits {names}: name one, {places}")
 
 
 def folder_labels(path: str | Path, truth: Path | None = None) -> Labels:
     """Return the classes of a folder or archive of class folders, sorted by folder name.
 
-    `truth` is a file of labels, whose classes they are instead.
-
-    A folder named by a wnid of ImageNet has its name, too. Raises `DatasetError` where there are no
-    class folders, or splits, or folders that look like splits.
+    With `truth`, a file of labels, its classes. A folder called by a wnid of ImageNet also gets its
+    name. Raises `DatasetError` without class folders, and for splits or folders that look like
+    some.
     """
-    folders = open_folders(path, truth)
-    layout = folders.layout
+    folders = open_folders(path, truth, one_split=True)
     if folders.parquet:
         return tuple(map(_label, parquet_class_names(folders.parquet, str(path))))
-    if truth is None and (len(layout.splits) > 1 or (layout.splits and layout.stray)):
-        raise _with_splits(path, layout)
-    if layout.doubt and folders.labels is None:
-        raise DatasetError(f"{path}: {layout.doubt.text} {layout.doubt.remedy}")
+    if (doubt := folders.layout.doubt) and folders.labels is None:
+        raise DatasetError(f"{path}: {doubt.text} {doubt.remedy}")
     if not folders.classes:
-        raise _without_folders(path, folders)
+        raise _without_folders(folders)
     _require_names(path, folders.classes)
-    return tuple(_label(name) for name in folders.classes)
+    return tuple(map(_label, folders.classes))
+
+
+def _label(name: str) -> Label:
+    match = _WNID.fullmatch(name)
+    if match is None:
+        return Label("", name)
+    wnid, rest = match.groups()
+    known = label_of((wnid, ""))
+    return Label(wnid, rest) if rest and known.name == wnid else known
+
+
+def _without_folders(folders: Folders) -> DatasetError:
+    what = f"{folders.path} has no class folders"
+    how = f"{what}: put the photos of each class in a folder of its name"
+    if folders.layout.stray:
+        return DatasetError(
+            f"{how}, or list them in a metadata.csv beside them (columns file_name and label) or "
+            "in another file (--truth FILE), or give the classes with --labels FILE"
+        )
+    return DatasetError(
+        f"{how}; there is no image in it now (archives inside of it are not looked into: name them)"
+    )
+
+
+def _require_names(path: str | Path, names: Sequence[str]) -> None:
+    """Raise `DatasetError` for names that are no text, or that cannot be told apart."""
+    if odd := names_without_text(names):
+        raise DatasetError(f"{path}: these names of class folders are no text: {listed(odd)}")
+    first: dict[str, str] = {}
+    for name in names:
+        if (other := first.setdefault(normal(name), name)) != name:
+            raise DatasetError(
+                f"{path}: the class folders {other!r} and {name!r} differ only in case, or in _ "
+                "for a space, which tells no classes apart: rename one, or put them together"
+            )
+
+
+def names_without_text(names: Sequence[str]) -> list[str]:
+    """Return the names, as Python writes them, that hold control characters or undecoded bytes."""
+    return [repr(name) for name in names if _NO_TEXT.search(name)]
 
 
 @dataclass(frozen=True)
 class TrainingFolders:
-    """The photos to train on and, None without a split for it, to validate with.
+    """The photos to train on and, None without such a split, to validate with.
 
     `unused` are the other splits, and folders beside them; `empty` are class folders without a
     photo, `empty_splits` the roles of splits without one. Parquet files may list classes that have
@@ -88,15 +241,15 @@ class TrainingFolders:
 
 
 def training_folders(path: str | Path) -> TrainingFolders:
-    """Return the splits of a data set to train on: the whole path where there are none.
-
-    Raises `DatasetError` where it cannot be looked into.
-    """
+    """Return the splits of a data set to train on, or the whole path without splits."""
     folders = open_folders(path)
     if folders.parquet:
         return _parquet_folders(folders.parquet, str(path))
     layout = folders.layout
-    empty, empty_splits = _empty(folders)
+    known = folders.class_folders() if folders.labels is None else []
+    names = {name for _, name in known if name}
+    empty = tuple(sorted(names.difference(folders.classes))) if names else ()
+    empty_splits = tuple(role for role, name in known if not name)
     train, val = layout.split("train"), layout.split("val")
     if train is None or (len(layout.splits) == 1 and not layout.stray and not layout.beside):
         return TrainingFolders(str(path), empty=empty, empty_splits=empty_splits)
@@ -117,7 +270,7 @@ def training_folders(path: str | Path) -> TrainingFolders:
 
 
 def _parquet_folders(files: Sequence[Path], path: str) -> TrainingFolders:
-    """Return the splits of Parquet files; raises `DatasetError` where two have one role."""
+    """Return the splits of Parquet files; raises `DatasetError` if two have one role."""
     splits = parquet_splits(files)
     places: dict[str, str] = {}
     for split in splits:
@@ -132,113 +285,3 @@ def _parquet_folders(files: Sequence[Path], path: str) -> TrainingFolders:
         return TrainingFolders(path, listed=True)
     unused = tuple(split.name for split in splits if split.role not in ("train", "val"))
     return TrainingFolders(places["train"], places.get("val"), unused, listed=True)
-
-
-def _empty(folders: Folders) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return the class folders that have no photo in any split, and the splits that have none."""
-    if folders.labels is not None:
-        return (), ()
-    known = class_folders(folders.paths, folders.inner, folders.layout)
-    splits = tuple(role for role, name in known if not name)
-    return tuple(sorted({name for _, name in known} - {*folders.classes, ""})), splits
-
-
-def open_folders(path: str | Path, truth: Path | None = None) -> Folders:
-    """Return the folders of a data set. Raises `DatasetError`."""
-    paths, inner = located(path)
-    if files := parquet_files(paths, str(path), truth):
-        return Folders(paths, (), read_layout(()), parquet=tuple(files))
-    listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
-    layout = read_layout(listing.directories)
-    labels = image_labels(listing, layout, paths, truth)
-    return Folders(paths, tuple(listing.directories), layout, labels, inner=inner)
-
-
-def class_folders(paths: Sequence[Path], inner: str, layout: Layout) -> list[tuple[str, str]]:
-    """Return role ("" without splits) and name of every class folder, with photos or without.
-
-    Of a training or validation split without a photo the name is "". What a system makes beside
-    photos is none. `inner` is the place in archives.
-    """
-    roots: list[tuple[str, str]] = [(split.role, split.root) for split in layout.splits]
-    if layout.kind == "classes":
-        roots = [("", layout.root)]
-    found = [(role, name) for role, root in roots for name in _folders(paths, inner, root)]
-    return found + [(role, "") for role in _empty_splits(paths, inner, layout)]
-
-
-def _empty_splits(paths: Sequence[Path], inner: str, layout: Layout) -> Iterator[Role]:
-    """Yield the training or validation splits without a photo, beside splits that have some."""
-    root = PurePosixPath(layout.root)
-    tops = [PurePosixPath(split.top) for split in layout.splits]
-    tops = tops or [top for top in (root, *root.parents) if role_of(top.name)]
-    for parent in dict.fromkeys(top.parent for top in tops):
-        known = {top.name for top in tops if top.parent == parent}
-        roles = roles_of({*_folders(paths, inner, str(parent)), *known})
-        empty = {name: role for name, role in roles.items() if name not in known}
-        yield from (role for role in empty.values() if role in ("train", "val"))
-
-
-def _folders(paths: Sequence[Path], inner: str, root: str) -> list[str]:
-    """Return the names of the folders in a folder that may hold photos, sorted."""
-    names = {name for path in paths for name in _folders_of(path, inner, root)}
-    return sorted(name for name in names if not is_clutter(name))
-
-
-def _folders_of(path: Path, inner: str, root: str) -> Iterator[str]:
-    if not path.is_dir():
-        top = PurePosixPath(inner, root)
-        places = map(PurePosixPath, all_folders(path))
-        yield from (place.name for place in places if place.parent == top)
-        return
-    with contextlib.suppress(OSError):
-        yield from (folder.name for folder in (path / root).iterdir() if folder.is_dir())
-
-
-def _label(name: str) -> Label:
-    found = _WNID.fullmatch(name)
-    if found is None:
-        return Label("", name)
-    wnid, rest = found.groups()
-    known = label_of((wnid, ""))
-    return Label(wnid, rest) if rest and known.name == wnid else known
-
-
-def _without_folders(path: str | Path, folders: Folders) -> DatasetError:
-    how = "put the photos of each class in a folder of its name"
-    if folders.layout.stray:
-        return DatasetError(
-            f"{path} has no class folders: {how}, or list them in a metadata.csv beside them "
-            "(columns file_name and label) or in another file (--truth FILE), or give the classes "
-            "with --labels FILE"
-        )
-    refuse_foreign(str(path), folders.paths)
-    return DatasetError(
-        f"{path} has no class folders: {how}; there is no image in it now (archives inside of it "
-        "are not looked into: name them)"
-    )
-
-
-def _with_splits(path: str | Path, layout: Layout) -> DatasetError:
-    tops = sorted(split.top for split in layout.splits)
-    names = [top.rpartition("/")[2] for top in tops]
-    named = " or ".join(str(Path(path, top)) for top in tops)
-    return DatasetError(f"{path} holds the splits {listed(names)}: name one, {named}")
-
-
-def _require_names(path: str | Path, names: Sequence[str]) -> None:
-    """Refuse names that cannot be a class's, or be told apart."""
-    if odd := names_without_text(names):
-        raise DatasetError(f"{path}: these names of class folders are no text: {listed(odd)}")
-    first: dict[str, str] = {}
-    for name in names:
-        if (other := first.setdefault(normal(name), name)) != name:
-            raise DatasetError(
-                f"{path}: the class folders {other!r} and {name!r} differ only in case, or in _ "
-                "for a space, which tells no classes apart: rename one, or put them together"
-            )
-
-
-def names_without_text(names: Sequence[str]) -> list[str]:
-    """Return the names, as Python writes them, that hold control characters or undecoded bytes."""
-    return [repr(name) for name in names if _NO_TEXT.search(name)]

@@ -3,7 +3,7 @@
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
 from regnet.network.labels import Labels
@@ -14,10 +14,10 @@ _WNID: Final = re.compile(r"(n\d{8})(?:[-_ ].+)?")  # alone, or as in n02085620-
 
 
 class ClassNames:
-    """A model's classes by wnid, by name, and by each synonym in it (a name has them by commas).
+    """A model's classes by wnid, name, and each synonym (a name lists them with commas).
 
     Case does not matter, nor `_` for a space. Raises `DatasetError` for a model whose classes are
-    only numbered: no name could then be told to be right.
+    only numbered: no name could be matched.
     """
 
     def __init__(self, labels: Labels) -> None:
@@ -40,9 +40,9 @@ class ClassNames:
     def candidates(self, name: str) -> set[int]:
         """Return the classes that a wnid, name or synonym may mean: none, one, or several.
 
-        A class's whole name means that class: `maillot` is not the `maillot, tank suit`. But what
-        is spelled exactly as another's synonym may mean either: ImageNet has the dog `Cardigan`,
-        and the `cardigan`.
+        A class's whole name means that class: `maillot` is not the `maillot, tank suit`. But a name
+        spelled exactly as another's synonym may mean either: ImageNet has the dog `Cardigan` and
+        the `cardigan`.
         """
         classes = self._meanings(name)
         whole = self._by_name.get(normal(name), set()) & classes
@@ -55,22 +55,22 @@ class ClassNames:
 
     def _meanings(self, name: str) -> set[int]:
         """Return all classes that have this wnid, name or synonym."""
-        if wnid := _WNID.fullmatch(name.strip().lower()):
-            return self._by_wnid.get(wnid[1], set()) or self._by_synonym.get(normal(name), set())
-        return self._by_synonym.get(normal(name), set())
+        wnid = _WNID.fullmatch(name.strip().lower())
+        by_wnid = self._by_wnid.get(wnid[1], set()) if wnid else set()
+        return by_wnid or self._by_synonym.get(normal(name), set())
 
     def _spells(self, name: str, index: int, *, synonyms: bool = True) -> bool:
         """Tell whether a class has this name, or a synonym, with the same capitals."""
         whole = self.labels[index].name
         names = (whole, *whole.split(",")) if synonyms else (whole,)
-        return any(_spaced(name) == _spaced(other) for other in names)
+        return _spaced(name) in map(_spaced, names)
 
     def match(self, names: Iterable[str], *, what: str) -> dict[str, int]:
-        """Return the class of each name; raises `DatasetError` listing what is not just one.
+        """Return the class of each name; raises `DatasetError` listing unknown and ambiguous names.
 
         Names that are each a class's whole name, one for every class, are taken as such. So are all
         the indices from 0 on, but not some: those could count from 1. `what` says in the message
-        what is named, such as "class folders".
+        what has the names, such as "class folders".
         """
         names = list(names)
         whole = [self._by_name.get(normal(name), set()) for name in names]
@@ -80,10 +80,14 @@ class ClassNames:
         numbered = all(name.isdecimal() for name in names) and not any(whole)
         if numbered and every == {int(name) for name in names}:
             return {name: int(name) for name in names}
-        found = {name: self.candidates(name) for name in names}
-        self._refuse_unknown([name for name in names if not found[name]], what)
-        self._refuse_ambiguous({n: c for n, c in found.items() if len(c) > 1}, what)
-        return {name: min(found[name]) for name in names}
+        classes = {name: self.candidates(name) for name in names}
+        if unknown := [name for name in names if not classes[name]]:
+            raise DatasetError(
+                f"the model does not know {len(unknown)} of the {what}: {listed(unknown)}; its "
+                f"{len(self.labels)} classes are like {self.described(0)}"
+            )
+        self._refuse_ambiguous(classes, what)
+        return {name: min(classes[name]) for name in names}
 
     def are_indices(self, labels: Collection[str]) -> bool:
         """Tell whether labels are numbers, none of which is the name of a class."""
@@ -91,7 +95,7 @@ class ClassNames:
         return numbers and not any(map(self.candidates, labels))
 
     def match_labels(self, labels: Collection[str], *, what: str) -> dict[str, int]:
-        """Return the class of each label: a wnid, a name, or 0-based indices. As of `match`."""
+        """Return the class of each label: a wnid, a name or a 0-based index. Raises as `match`."""
         if not self.are_indices(labels):
             return self.match(labels, what=what)
         count = len(self.labels)
@@ -112,24 +116,17 @@ class ClassNames:
         ):
             return list(used)
         twice = [name for name, count in Counter(names[i] for i in used).items() if count > 1]
-        meanings = {name: self._meanings(name) for name in twice}
-        self._refuse_ambiguous({n: c for n, c in meanings.items() if len(c) > 1}, what)
+        self._refuse_ambiguous({name: self._meanings(name) for name in twice}, what)
         classes = self.match([names[index] for index in used], what=what)
         return [classes[names[index]] for index in used]
 
-    def _refuse_unknown(self, unknown: list[str], what: str) -> None:
-        if unknown:
-            raise DatasetError(
-                f"the model does not know {len(unknown)} of the {what}: {listed(unknown)}; its "
-                f"{len(self.labels)} classes are like {self.described(0)}"
-            )
-
-    def _refuse_ambiguous(self, several: dict[str, set[int]], what: str) -> None:
-        if several:
-            texts = [
-                f"{name} ({' or '.join(self.described(i) for i in sorted(indices))})"
-                for name, indices in several.items()
-            ]
+    def _refuse_ambiguous(self, classes: Mapping[str, set[int]], what: str) -> None:
+        texts = [
+            f"{name} ({' or '.join(self.described(i) for i in sorted(indices))})"
+            for name, indices in classes.items()
+            if len(indices) > 1
+        ]
+        if texts:
             raise DatasetError(
                 f"some {what} name several classes of the model: {listed(texts)}; use the wnid"
             )
@@ -141,7 +138,7 @@ class ClassNames:
 
 
 def normal(name: str) -> str:
-    """Return a name without what does not matter: case, `_` for a space, how accents are coded."""
+    """Return a name in lower case, with spaces for `_` and accents coded in one way."""
     text = unicodedata.normalize("NFC", name).casefold().replace("_", " ")
     return " ".join(text.split())
 

@@ -1,28 +1,19 @@
-"""The classes of images by the data set's own words: webdataset's labels, or a file of labels.
-
-Class folders are read elsewhere; this is for images that lie in none.
-"""
+"""The classes of images that lie in no class folders: by a file of labels, or webdataset's."""
 
 from array import array
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 from regnet.data.archives import archive_kind
 from regnet.data.class_names import ClassNames, listed
-from regnet.data.folders import Layout
-from regnet.data.listed_truths import (
-    found_above,
-    found_in,
-    given_truth,
-    refuse_lines_without_image,
-    rows_of_images,
-)
+from regnet.data.folders import Layout, read_layout
 from regnet.data.listing import Listing, below
-from regnet.data.skipped import Skipped, SkipTally, joined
-from regnet.data.truth_files import METADATA_NAMES, TruthFile
+from regnet.data.truth_files import METADATA_NAMES, TRUTH_NAMES, key_of, match_images, read_truth
+from regnet.data.truth_table import LabelTable
 from regnet.data.webdataset import SUFFIXES, holds_samples, sample_labels
+from regnet.network.labels import imagenet_labels
 from regnet.pixels.formats import HEAD
 from regnet.system.errors import DatasetError
 
@@ -33,19 +24,17 @@ _CAPTIONS: Final = 20  # from so many images on, texts that mostly differ are ca
 class ImageLabels:
     """The class of each image of a listing: `codes` are indices into the `names`.
 
-    Files of these `suffixes` say them, beside each image. `parts` are the images that are no
-    photos, but masks of them.
+    `table` is the file of labels they come from, if any.
     """
 
     source: str
     names: tuple[str, ...]
     codes: "array[int]"
-    suffixes: tuple[str, ...] = ()
-    parts: Skipped = field(default_factory=Skipped)
+    table: LabelTable | None = None
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names sorted, as numbers where all are. Raises `DatasetError` for captions."""
+        """The names sorted, as numbers if all are. Raises `DatasetError` for captions."""
         if len(self.codes) >= _CAPTIONS and 2 * len(self.names) > len(self.codes):
             raise DatasetError(
                 f"{self.source}: {len(self.names)} different labels for {len(self.codes)} images, "
@@ -54,98 +43,155 @@ class ImageLabels:
         numbers = all(name.isdecimal() for name in self.names)
         return tuple(sorted(self.names, key=lambda name: (int(name) if numbers else 0, name)))
 
-    def truths(self, names: ClassNames) -> "array[int]":
+    def truths(self, model: ClassNames) -> "array[int]":
         """Return the model's class of each image; raises `DatasetError` for unknown names."""
-        classes = names.match_labels(self.names, what=f"labels in {self.source}")
+        if self.table is not None:
+            _refuse_unnamed(self.table, model)
+        what = f"classes in {self.source}"
+        if self._of_imagenet() and model.are_indices(self.names):
+            known = imagenet_labels()
+            indices = ClassNames(known).match_labels(self.names, what=what)
+            wnids = {name: known[index].wnid for name, index in indices.items()}
+            by_wnid = model.match(sorted({*wnids.values()}), what=f"ImageNet {what}")
+            classes = {name: by_wnid[wnid] for name, wnid in wnids.items()}
+        else:
+            classes = model.match_labels(self.names, what=what)
         return array("i", (classes[self.names[code]] for code in self.codes))
 
+    def _of_imagenet(self) -> bool:
+        rows = self.table.rows if self.table is not None else ()
+        return bool(rows) and all(key_of(name).startswith("ILSVRC2012_val_") for name, _ in rows)
 
-def image_labels(
-    listing: Listing, layout: Layout, paths: Sequence[Path], truth: Path | None = None
-) -> ImageLabels | None:
-    """Return the classes of images that are not in class folders; None where nothing says them.
 
-    `truth` is a file of labels that the user named; it goes before all that lies beside.
-    Raises `DatasetError` where some images have a class and others none.
+def _refuse_unnamed(table: LabelTable, model: ClassNames) -> None:
+    """Raise `DatasetError` for columns of 0 and 1 that are not clearly the model's classes."""
+    if table.one_hot and table.one_hot != len(model.labels):
+        raise DatasetError(
+            f"{table.source} has {table.one_hot} columns of 0 and 1 without names, but the model "
+            f"has {len(model.labels)} classes: write a first line with the classes' names"
+        )
+    if table.flag and model.candidates(table.flag):
+        raise DatasetError(
+            f"{table.source} has only 0 and 1 in the column {table.flag}, which is a class of the "
+            "model: write the name of each image's class in a column called label"
+        )
+
+
+def labels_in_file(
+    listing: Listing, truth: Path, folder: str, *, subset: bool = False
+) -> ImageLabels:
+    """Return the classes in a file of labels that the user named. Raises `DatasetError`.
+
+    Paths in it may begin with the name of the images' `folder`.
     """
-    if truth is not None:
-        return _by_file(listing, given_truth(truth))
-    if (labels := webdataset_labels(listing, paths)) is not None or not len(listing):
-        return labels
+
+    def beside(name: str) -> bytes | None:
+        path = truth.with_name(name)
+        return path.read_bytes() if path.is_file() else None
+
+    try:
+        table = read_truth(truth.read_bytes(), str(truth), beside=beside)
+    except OSError as exc:
+        raise DatasetError(f"cannot read the labels {truth}: {exc.strerror or exc}") from exc
+    paths = list(listing.paths())
+    classes = match_images(table, paths, folder=folder, subset=subset) if paths else []
+    return _coded(table.source, zip(paths, classes, strict=True), table)
+
+
+def labels_beside(listing: Listing, layout: Layout, *, subset: bool = False) -> ImageLabels | None:
+    """Return the classes in files of labels of a known name beside images, or None without one.
+
+    They are not read if the images lie in class folders; raises `DatasetError` if such a file
+    names other classes than the folders.
+    """
     if layout.kind == "splits" or (len(layout.children) > 1 and not layout.splits):
         _refuse_other_classes(listing, layout)
         return None
-    tops = [split.top for split in layout.splits] or [""]
-    found = [found_above(listing, layout, top) for top in tops]
-    if not any(found):
+    tops = [split.top for split in layout.splits] if len(layout.children) > 1 else [""]
+    tables = {top: table for top in tops if (table := _found_above(listing, layout, top))}
+    if not tables:
         return None
-    texts: dict[str, str] = {}
-    for top, file in zip(tops, found, strict=True):
-        if file is not None:
-            images = [path for path in listing.paths() if below(path, top) is not None]
-            texts |= rows_of_images(file, images)
-            refuse_lines_without_image(file, images)
-    source = next(file.source for file in found if file is not None)
-    return _coded(source, ((path, texts.get(path)) for path in listing.paths()))
+    classes: dict[str, str] = {}
+    for top, table in tables.items():
+        paths = [path for path in listing.paths() if below(path, top) is not None]
+        classes |= zip(paths, match_images(table, paths, subset=subset), strict=True)
+    table = next(iter(tables.values()))
+    return _coded(table.source, ((path, classes.get(path)) for path in listing.paths()), table)
 
 
-def _by_file(listing: Listing, file: TruthFile) -> ImageLabels:
-    """Return the classes that a file says; raises `DatasetError` where lines and images differ."""
-    images = list(listing.paths())
-    texts = rows_of_images(file, images)
-    refuse_lines_without_image(file, images)
-    return _coded(file.source, ((path, texts.get(path)) for path in images))
+def _found_above(listing: Listing, layout: Layout, top: str) -> LabelTable | None:
+    """Return the file of labels beside the images in `top`, or in the folders above them all."""
+    if top:
+        inside = (below(name, top) for name in listing.directories)
+        layout = read_layout(name for name in inside if name is not None)
+    if len(layout.children) > 1 or (layout.children and layout.stray):
+        return None
+    deepest = PurePosixPath(*filter(None, (layout.root, *layout.children)))
+    for folder in (*reversed(deepest.parents), deepest):
+        if (table := _found_in(listing, str(PurePosixPath(top, folder)))) is not None:
+            return table
+    return None
+
+
+def _found_in(listing: Listing, root: str, names: Sequence[str] = TRUTH_NAMES) -> LabelTable | None:
+    """Return the file of labels of a known name in a folder of the images."""
+
+    def look(name: str) -> tuple[str, bytes] | None:
+        return listing.beside(str(PurePosixPath(root, name)))
+
+    if all(look(name) for name in METADATA_NAMES):
+        raise DatasetError(
+            f"{str(PurePosixPath(root, METADATA_NAMES[0]))!r} lies beside {METADATA_NAMES[1]}: "
+            "remove one of them"
+        )
+    for name in names:
+        if file := look(name):
+            source, data = file
+            return read_truth(data, source, beside=lambda name: (look(name) or ("", None))[1])
+    return None
 
 
 def _refuse_other_classes(listing: Listing, layout: Layout) -> None:
-    """Raise `DatasetError` where metadata beside class folders says other classes than they do."""
+    """Raise `DatasetError` if metadata beside class folders names other classes than they do."""
+    paths = list(listing.paths())
     try:
-        file = found_in(listing, layout.root, METADATA_NAMES)
-        texts = rows_of_images(file, list(listing.paths())) if file is not None else {}
+        table = _found_in(listing, layout.root, METADATA_NAMES)
+        classes = match_images(table, paths, subset=True) if table is not None else []
     except DatasetError:  # of other columns, such as captions, or of other images
         return
-    pairs = {(layout.place(path.rpartition("/")[0])[1], text) for path, text in texts.items()}
-    folders, classes = {folder for folder, _ in pairs}, {text for _, text in pairs}
-    if file is not None and not len(pairs) == len(folders) == len(classes):
+    folders = [layout.place(path.rpartition("/")[0])[1] for path in paths]
+    pairs = set(zip(folders, classes, strict=False))
+    if table is not None and not len(pairs) == len(set(folders)) == len(set(classes)):
         raise DatasetError(
-            f"{file.source} says other classes than the folders do: {listed(sorted(classes))}, not "
-            f"{listed(sorted(folders))}. Move the file away, or the images into one folder"
+            f"{table.source} says other classes than the folders do: {listed(sorted(set(classes)))}"
+            f", not {listed(sorted(set(folders)))}. Move the file away, or the images into one "
+            "folder"
         )
 
 
 def webdataset_labels(listing: Listing, paths: Sequence[Path]) -> ImageLabels | None:
-    """Return the classes that webdataset shards say; None where the paths are none.
+    """Return the classes in webdataset shards, or None if the paths are something else.
 
-    Images that are no photos are left out of the listing.
+    Images that are no photos, but masks of them, are left out of the listing.
     """
-    folders = len(listing.directories)
-    if not holds_samples(listing.members.skipped, len(listing), folders=folders):
-        return None
-    if not all(map(_is_tar, paths)):
+    counts, folders = listing.tally.suffixes, len(listing.directories)
+    if not holds_samples(counts, len(listing), folders=folders) or not all(map(_is_tar, paths)):
         return None
     samples = [
-        found._replace(name=path)
-        for found in sample_labels(paths)
-        if (path := below(found.name, listing.inner)) is not None
+        sample._replace(name=path)
+        for sample in sample_labels(paths)
+        if (path := listing.below(sample.name)) is not None
     ]
-    if all(found.label is None for found in samples):
+    if all(sample.label is None for sample in samples):
         return None  # text beside the images that says no class
     if len(samples) != len(listing):
         raise DatasetError(f"{paths[0]} changed while it was read: start again")
-    tally = SkipTally()
-    for found in filter(lambda found: found.part, samples):
-        tally.add(str(paths[0]), found.name, found.part)
-    listing.leave_out(frozenset(n for n, found in enumerate(samples) if found.part))
-    labels = _coded(str(paths[0]), ((f.name, f.label) for f in samples if not f.part))
-    return replace(labels, suffixes=SUFFIXES, parts=tally.result())
-
-
-def report_skipped(listing: Listing, labels: ImageLabels | None) -> None:
-    """Warn of the files that were skipped beside the images and their labels."""
-    skipped = listing.members.skipped
-    if labels is not None:
-        skipped = joined((skipped.without(labels.suffixes), labels.parts))
-    skipped.report()
+    listing.tally.drop(SUFFIXES)
+    for sample in samples:
+        if sample.part:
+            listing.tally.add(str(paths[0]), sample.name, sample.part)
+    listing.leave_out(frozenset(n for n, sample in enumerate(samples) if sample.part))
+    return _coded(str(paths[0]), ((s.name, s.label) for s in samples if not s.part))
 
 
 def _is_tar(path: Path) -> bool:
@@ -156,7 +202,9 @@ def _is_tar(path: Path) -> bool:
         return False
 
 
-def _coded(source: str, labels: Iterable[tuple[str, str | None]]) -> ImageLabels:
+def _coded(
+    source: str, labels: Iterable[tuple[str, str | None]], table: LabelTable | None = None
+) -> ImageLabels:
     names: dict[str, int] = {}
     codes, without = array("i"), []
     for path, label in labels:
@@ -165,5 +213,6 @@ def _coded(source: str, labels: Iterable[tuple[str, str | None]]) -> ImageLabels
         else:
             codes.append(names.setdefault(label, len(names)))
     if without:
-        raise DatasetError(f"{source}: {len(without)} images have no label: {listed(without)}")
-    return ImageLabels(source, tuple(names), codes)
+        images = f"{len(without)} image{'s' if len(without) > 1 else ''}"
+        raise DatasetError(f"{source}: no label for {images}: {listed(without)}")
+    return ImageLabels(source, tuple(names), codes, table)

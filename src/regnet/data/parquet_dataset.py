@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from regnet.data.archives import MAX_BYTES
 from regnet.data.class_names import ClassNames, listed
+from regnet.data.folders import role_of
 from regnet.data.labelled import LabelledItem, present_and_missing
 from regnet.data.parquet_images import (
     described_columns,
@@ -21,7 +22,6 @@ from regnet.data.parquet_images import (
 )
 from regnet.data.parquet_pages import bounded_batches
 from regnet.data.photo_files import image_files
-from regnet.data.split_names import role_of
 from regnet.system.errors import DatasetError
 
 _LABEL_NAMES: Final = ("label", "labels", "class", "wnid", "target", "category", "class_name")

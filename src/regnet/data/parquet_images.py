@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from regnet.data.archives import check_size, failing
 from regnet.data.class_names import listed
-from regnet.data.object_store import is_object_address, open_file, read_object, reason_of
 from regnet.data.parquet_pages import bounded_batches
+from regnet.data.remote import is_object_address, open_file, read_object, reason_of
 from regnet.data.spool import Spool
 from regnet.pixels.formats import checked_read
 from regnet.system.errors import DatasetError, ImageError, MissingExtraError

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any, BinaryIO, Final
 
 from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO
-from regnet.data.object_store import file_size, open_file
+from regnet.data.remote import file_size, open_file
 from regnet.system.errors import DatasetError
 
 MAX_PAGE: Final = 288 << 20

@@ -1,26 +1,174 @@
-"""The photos below a folder of the file system."""
+"""Which files below a folder or in an archive are photos, and counts of those that are skipped."""
 
 import os
-from collections.abc import Iterator
+import re
+import warnings
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import Final, Literal
 
-from regnet.data.clutter import is_clutter
-from regnet.data.skipped import MAX_COUNTED, SkipTally, is_photo
-from regnet.pixels.formats import HEAD
+from regnet.pixels.formats import HEAD, has_picture_suffix, is_picture, suffix_of
+from regnet.system.notices import SkippedFilesWarning
 
-Found = tuple[str, bool]
+Sort = Literal["photo", "other", "clutter"]
+
+MAX_COUNTED: Final = 10_000
+"""Files that are counted in one clutter folder: snapshots may hold millions."""
+
+_SHOWN: Final = 8  # suffixes or folders in a line
+_COUNTED: Final = 1000  # different suffixes or folders that are counted one by one
+_SUFFIX: Final = re.compile(r"\.\w{1,12}", re.ASCII)
+_CLOUDS: Final = (".icloud", ".cloud", ".nextcloud", ".owncloud")
+_ABSENT: Final = "not downloaded"
+
+_CLUTTER: Final = frozenset(
+    (
+        *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology
+        *("@__thumb", "@recycle", "@recently-snapshot"),  # QNAP
+        *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"),  # Windows
+        *("__macosx", "network trash folder", "temporary items", "icon\r"),  # macOS
+        *("lost+found", "~snapshot", "__pycache__"),
+    )
+)
+_RESCUED: Final = re.compile(r"found\.\d{3}")  # what Windows saves from a damaged disk
+
+
+def is_clutter(component: str) -> bool:
+    """Tell whether a component of a path is hidden or made by a system, such as `@eaDir`.
+
+    A plain `Trash` is not: data sets have classes of that name.
+    """
+    if component.startswith("."):
+        return component not in (".", "..")
+    name = component.lower()
+    return name in _CLUTTER or _RESCUED.fullmatch(name) is not None
+
+
+def first_clutter(path: str) -> str | None:
+    """Return the first component of a path with `/` that is clutter, or None."""
+    return next((part for part in path.split("/") if is_clutter(part)), None)
+
+
+def is_photo(name: str, head: Callable[[], bytes | None]) -> bool:
+    """Tell whether a file is a photo: by its suffix, else by its first bytes, from `head`.
+
+    `head` returns None if the file cannot be opened: without a suffix, that is a photo lost.
+    """
+    if has_picture_suffix(name):
+        return True
+    start = head()
+    return not suffix_of(name) if start is None else is_picture(start)
+
+
+def sort_of(path: str, head: Callable[[], bytes | None]) -> Sort:
+    """Return what a file counts as; `path` has `/` and begins below the place the user named."""
+    if first_clutter(path) is not None:
+        return "clutter"
+    return "photo" if is_photo(path, head) else "other"
+
+
+class SkipTally:
+    """Counts skipped files by suffix, and those in clutter folders by folder.
+
+    Files called as in `used` are not counted. Of single hidden files only pictures are counted, and
+    the placeholders that iCloud and others leave for a picture.
+    """
+
+    def __init__(self, used: frozenset[str] = frozenset()) -> None:
+        self._used = used
+        self._places: dict[str, None] = {}
+        self.suffixes: Counter[str] = Counter()
+        self._folders: Counter[str] = Counter()
+
+    def add(self, place: str, path: str, what: str = "") -> None:
+        """Count a file at a path below `place`: by its suffix, or as `what`."""
+        clutter, name = first_clutter(path), path.rpartition("/")[2]
+        if name in self._used:
+            return
+        if clutter is not None and clutter != name:
+            self.add_folder(place, clutter, 1)
+        elif clutter is None or _ABSENT in _suffix(name):
+            self._count(place, self.suffixes, what or _suffix(path), 1)
+        elif has_picture_suffix(name) and not name.startswith("._"):
+            self._count(place, self.suffixes, f"hidden {_suffix(name)}", 1)
+
+    def add_folder(self, place: str, name: str, files: int) -> None:
+        """Count the files in a clutter folder."""
+        self._count(place, self._folders, name, files)
+
+    def add_all(self, other: "SkipTally") -> None:
+        """Add the counts of another tally."""
+        for place in other._places:
+            self._places[place] = None
+        self.suffixes.update(other.suffixes)
+        self._folders.update(other._folders)
+
+    def drop(self, suffixes: Collection[str]) -> None:
+        """Forget files of suffixes that were used after all."""
+        for suffix in suffixes:
+            self.suffixes.pop(suffix, None)
+
+    def _count(self, place: str, counts: Counter[str], key: str, files: int) -> None:
+        self._places[place] = None
+        counts[key if key in counts or len(counts) < _COUNTED else "others"] += files
+
+    def line(self) -> str:
+        """Return one line for people, "" if nothing was skipped."""
+        files = self.suffixes.total()
+        parts = []
+        if files:
+            counts = _listed(f"{n:,} {name}" for name, n in _by_count(self.suffixes))
+            parts.append(f"{files:,} {'files' if files > 1 else 'file'}: {counts}")
+        if self._folders:
+            inside = _listed(f"{name} ({_files(n)})" for name, n in _by_count(self._folders))
+            parts.append(f"folders that hold no photos: {inside}")
+        places = [*self._places]
+        where = places[0] if len(places) == 1 else f"{len(places)} sources"
+        return f"{where}: skipped {'; and '.join(parts)}" if parts else ""
+
+    def to_dict(self) -> dict[str, int]:
+        """Return how many files of each suffix, and in each clutter folder (with a / behind)."""
+        folders = {f"{name}/": count for name, count in _by_count(self._folders)}
+        return dict(_by_count(self.suffixes)) | folders
+
+    def report(self) -> None:
+        """Warn of what was skipped, if anything was."""
+        if line := self.line():
+            warnings.warn(SkippedFilesWarning(line, self.to_dict()), stacklevel=2)
+
+
+def _by_count(counts: Counter[str]) -> list[tuple[str, int]]:
+    return sorted(counts.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _suffix(path: str) -> str:
+    suffix = suffix_of(path)
+    if suffix in _CLOUDS and has_picture_suffix(path[: -len(suffix)]):
+        return f"{suffix} ({_ABSENT})"
+    return suffix if _SUFFIX.fullmatch(suffix) else "without suffix"
+
+
+def _files(count: int) -> str:
+    more = "+" if count >= MAX_COUNTED else ""
+    return f"{count:,}{more} file{'s' if count > 1 else ''}"
+
+
+def _listed(texts: Iterable[str]) -> str:
+    shown = list(texts)
+    more = [f"{len(shown) - _SHOWN} more"] if len(shown) > _SHOWN else []
+    return ", ".join(shown[:_SHOWN] + more)
 
 
 def image_files(top: str, tally: SkipTally | None = None) -> Iterator[tuple[str, OSError | None]]:
     """Yield the photos below a folder, sorted; a folder reached twice by links counts once.
 
-    A folder that cannot be looked into comes with the reason. Files of a picture's suffix are not
-    opened; of other files the first bytes decide. What is skipped is added to `tally`.
+    A folder that cannot be listed comes with the reason. Skipped files are added to `tally`.
     """
     seen: set[tuple[int, int]] = set()
-    todo: list[Found] = [(top, True)]
+    todo = [(top, True)]
     while todo:
         name, is_folder = todo.pop()
         if not is_folder:
@@ -30,7 +178,7 @@ def image_files(top: str, tally: SkipTally | None = None) -> Iterator[tuple[str,
             status = Path(name).stat()
             if (status.st_dev, status.st_ino) not in seen:
                 seen.add((status.st_dev, status.st_ino))
-                todo += sorted(_wanted(name, top, tally), reverse=True)
+                todo += sorted(_photos_and_folders(name, top, tally), reverse=True)
         except OSError as exc:
             yield name, exc
 
@@ -40,24 +188,21 @@ def is_picture_file(path: str) -> bool:
     return is_photo(path, partial(_head, path))
 
 
-def _wanted(folder: str, top: str, tally: SkipTally | None) -> Iterator[Found]:
+def _photos_and_folders(
+    folder: str, top: str, tally: SkipTally | None
+) -> Iterator[tuple[str, bool]]:
     """Yield the photos and folders (True) in a folder, in no order."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            if is_clutter(entry.name):
-                if tally is None:
-                    continue
-                if _is_folder(entry):
-                    tally.add_folder(top, entry.name, count_files(entry.path))
-                else:
-                    tally.add(top, entry.name)
-            elif _is_folder(entry):
+            clutter, is_folder = is_clutter(entry.name), _is_folder(entry)
+            if is_folder and not clutter:
                 yield entry.path, True
-            elif _is_regular(entry):
-                if is_picture_file(entry.path):
-                    yield entry.path, False
-                elif tally is not None:
-                    tally.add(top, entry.name)
+            elif not clutter and _is_regular(entry) and is_picture_file(entry.path):
+                yield entry.path, False
+            elif tally is not None and is_folder:
+                tally.add_folder(top, entry.name, count_files(entry.path))
+            elif tally is not None and (clutter or _is_regular(entry)):
+                tally.add(top, entry.name)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

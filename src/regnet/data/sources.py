@@ -1,17 +1,15 @@
-"""What the user names, to a stream of images: files, folders, patterns, URLs, stdin, archives."""
+"""Everything the user can name, as a stream of images: files, folders, patterns, URLs, archives."""
 
-import contextlib
 import glob
 import os
 import re
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final, cast
+from typing import BinaryIO, Final
 
 from regnet.data.archives import (
     MAX_BYTES,
@@ -22,11 +20,15 @@ from regnet.data.archives import (
     photos_in,
     reader,
 )
-from regnet.data.clutter import is_clutter
-from regnet.data.photo_files import count_files, image_files, is_picture_file
-from regnet.data.remote import Fetcher
-from regnet.data.skipped import SkipTally
-from regnet.data.spool import SharedFile
+from regnet.data.photo_files import (
+    SkipTally,
+    count_files,
+    image_files,
+    is_clutter,
+    is_picture_file,
+)
+from regnet.data.remote import Fetcher, reason_of
+from regnet.data.spool import Readable, SharedFile, Spool
 from regnet.data.video_names import is_live, is_stream, is_video
 from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.system.addresses import is_local_address, without_secrets
@@ -67,26 +69,25 @@ def iter_items(
     timeout: float = 20.0,
     offline: bool = False,
 ) -> Iterator[Item]:
-    """Yield every image in the sources, in their order; nothing is read before it is wanted.
+    """Yield an `Item` for every image in the sources, in their order, without reading it.
 
     A source is a file, a folder (all images below it, sorted), a pattern such as `photos/*.jpg` or
     `photos/**/*.png`, a zip or tar archive, a Parquet file with a column of images, an http(s) URL,
-    or `-` for standard input (one image, or an archive). Whatever cannot be opened is an item whose
-    `read` raises the reason; so does that of a `Video`, which is what a file with the suffix of
-    one, a camera or an rtsp:// address gives. With `offline` so does every address. `timeout` is in
-    seconds without a byte from a server. At the end a `SkippedFilesWarning` counts the files that
-    were skipped. For one thread; the items' `read` for any.
+    or `-` for standard input (one image, or an archive). A source that cannot be opened yields an
+    item whose `read` raises the reason; with `offline`, so does every address. Video files, cameras
+    and rtsp:// addresses yield a `Video`. `timeout`: seconds without a byte from a server. At the
+    end a `SkippedFilesWarning` counts the skipped files. For one thread; `read` is thread-safe.
     """
     fetcher = Fetcher(max_bytes=max_bytes, timeout=timeout)
     tally = SkipTally()
     walk = Walk(stdin=stdin, max_bytes=max_bytes, fetcher=fetcher, tally=tally, offline=offline)
     for source in sources:
         yield from walk.items(source)
-    tally.result().report()
+    tally.report()
 
 
 def count_items(sources: Iterable[str | Path]) -> int | None:
-    """Return how many items `iter_items` would yield; None where only reading them would tell."""
+    """Return how many items `iter_items` would yield; None if only reading them would tell."""
     walk = _Counting(stdin=None, max_bytes=MAX_BYTES, fetcher=Fetcher(max_bytes=MAX_BYTES))
     try:
         return sum(1 for source in sources for _ in walk.items(source))
@@ -95,10 +96,7 @@ def count_items(sources: Iterable[str | Path]) -> int | None:
 
 
 class Walk:
-    """One walk over sources: what their kinds share; `items` gives those of one source.
-
-    `tally` counts what is skipped; with `offline` no address is opened.
-    """
+    """One walk over sources: `items` yields those of one; `tally` counts what is skipped."""
 
     def __init__(
         self,
@@ -121,14 +119,13 @@ class Walk:
         name = str(source)
         if name == STDIN:
             return self._from_stdin()
-        scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", name)
-        is_url = isinstance(source, str) and scheme is not None
+        is_url = isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name)
         if self._offline and (is_stream(name) or (is_url and not is_local_address(name))):
             return iter([_failed(without_secrets(name), "not opened, because of --offline")])
         if is_live(name):
             return iter([_video(name)])
-        if is_url and scheme:
-            return self._url(name, scheme[1].lower())
+        if is_url:
+            return self._url(name, name.partition(":")[0].lower())
         return self._local(name)
 
     def _url(self, url: str, scheme: str) -> Iterator[Item]:
@@ -152,7 +149,7 @@ class Walk:
             if path.exists():  # a pipe or a device
                 return iter([_video(name) if is_video(name) else self._item(name)])
         except (OSError, ValueError) as exc:
-            return iter([_failed(name, f"cannot be opened: {_why(exc)}")])
+            return iter([_failed(name, f"cannot be opened: {reason_of(exc)}")])
         if glob.has_magic(name):
             return _or_failed(self._matches(name), name, "no image matches this pattern")
         return iter([_failed(name, "no such file or folder")])
@@ -170,36 +167,36 @@ class Walk:
             kind = archive_kind(head, name)
             archive = SharedFile(Path(name).open("rb")) if kind else None  # noqa: SIM115
         except (OSError, ValueError) as exc:
-            yield _failed(name, f"cannot be opened: {_why(exc)}")
+            yield _failed(name, f"cannot be opened: {reason_of(exc)}")
             return
         if suffix_of(name) == PARQUET or head.startswith(_PARQUET_MAGIC):
             yield from or_reason(self._rows(name), name)
         elif archive is None:
             yield self._item(name)
-        elif kind == "tar":
-            yield from self._tar(name, archive)
         else:
-            yield from self._zip(name, archive)
+            yield from self._zip(name, archive) if kind == "zip" else self._tar(name, archive)
 
     def _item(self, name: str) -> Item:
         return file_item(name, self._max_bytes)
 
     def _below(self, top: str) -> Iterator[Item]:
-        """Yield the images below a folder, sorted, or if there are none those in Parquet files."""
+        """Yield the images below a folder, sorted, or, without any, those in Parquet files."""
         found, tally = False, SkipTally()
         for name, problem in image_files(top, None if self._tally is None else tally):
             found = True
             if problem is None:
                 yield self._item(name)
             else:
-                yield _failed(name, f"cannot be opened: {_why(problem)}")
-        for file in () if found else sorted(Path(top).rglob(f"*{PARQUET}")):
-            yield from or_reason(self._rows(str(file)), str(file))
+                yield _failed(name, f"cannot be opened: {reason_of(problem)}")
+        if not found:
+            tally.drop((PARQUET,))
+            for file in sorted(Path(top).rglob(f"*{PARQUET}")):
+                yield from or_reason(self._rows(str(file)), str(file))
         if self._tally is not None:
-            self._tally.add_all(tally.result(), used="" if found else PARQUET)
+            self._tally.add_all(tally)
 
     def _matches(self, pattern: str) -> Iterator[Item]:
-        """Yield what a pattern matches: images, or any file where the pattern spells its suffix.
+        """Yield the images that match a pattern, or any file if the pattern spells its suffix.
 
         A folder gives the images below it, unless `**` goes there by itself.
         """
@@ -208,7 +205,7 @@ class Walk:
         try:
             names = sorted(glob.iglob(pattern, recursive=True))  # noqa: PTH207
         except (OSError, ValueError, RecursionError) as exc:
-            yield _failed(pattern, f"cannot be looked for: {_why(exc)}")
+            yield _failed(pattern, f"cannot be looked for: {reason_of(exc)}")
             return
         for name in names:
             clutter = next((p for p in Path(name).parts if p not in literal and is_clutter(p)), "")
@@ -234,7 +231,7 @@ class Walk:
         for row, read in images_from(name, column, 0, self._max_bytes):
             yield Item(f"{name}#{row}", read)
 
-    def _zip(self, name: str, file: SharedFile) -> Iterator[Item]:
+    def _zip(self, name: str, file: Readable) -> Iterator[Item]:
         from regnet.data.zip_stream import zip_files
 
         photos = photos_in(zip_files(file), name, self._tally)
@@ -244,7 +241,7 @@ class Walk:
             return iter([_failed(name, str(exc))])
         return self._members(name, found)
 
-    def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
+    def _tar(self, name: str, file: Readable) -> Iterator[Item]:
         from regnet.data.tars import tar_files
 
         return self._members(name, photos_in(tar_files(file), name, self._tally))
@@ -267,14 +264,13 @@ class Walk:
             if (kind := archive_kind(head)) is None:
                 yield self._stdin_image(head, stream)
                 return
-            spool = _spooled(head, stream)
+            file = Spool().put(chain([head], iter(partial(stream.read, _CHUNK), b"")))
         except (OSError, ValueError, AttributeError) as exc:  # there may be no sys.stdin at all
-            yield _failed(STDIN, f"cannot be read: {_why(exc)}")
-            return
-        if kind == "zip":
-            yield from self._zip(STDIN, SharedFile(spool))
+            yield _failed(STDIN, f"cannot be read: {reason_of(exc)}")
+        except ImageError as exc:
+            yield _failed(STDIN, str(exc))
         else:
-            yield from self._tar(STDIN, SharedFile(spool))
+            yield from self._zip(STDIN, file) if kind == "zip" else self._tar(STDIN, file)
 
     def _stdin_image(self, head: bytes, stream: BinaryIO) -> Item:
         data = head + _read_bounded(stream, self._max_bytes + 1)
@@ -288,7 +284,7 @@ class _UncountableError(Exception):
 
 
 class _Counting(Walk):
-    """A walk of which only the number of items matters: it ends where reading begins."""
+    """A walk that only counts items; it gives up where it would have to read."""
 
     def items(self, source: str | Path) -> Iterator[Item]:
         for item in super().items(source):
@@ -296,7 +292,7 @@ class _Counting(Walk):
                 raise _UncountableError
             yield item
 
-    def _tar(self, name: str, file: SharedFile) -> Iterator[Item]:
+    def _tar(self, name: str, file: Readable) -> Iterator[Item]:
         raise _UncountableError
 
     def _rows(self, name: str) -> Iterator[Item]:
@@ -317,7 +313,7 @@ def _failed(source: str, reason: str) -> Item:
 
 
 def _or_failed(items: Iterable[Item], name: str, reason: str) -> Iterator[Item]:
-    """Yield the items; where there are none, one that fails with the reason."""
+    """Yield the items; if there are none, one that fails with the reason."""
     found = False
     for item in items:
         found = True
@@ -327,11 +323,11 @@ def _or_failed(items: Iterable[Item], name: str, reason: str) -> Iterator[Item]:
 
 
 def or_reason(items: Iterator[Item], name: str) -> Iterator[Item]:
-    """Yield the items; where they cannot be listed, one more with the reason."""
+    """Yield the items; if they cannot be listed, one more with the reason."""
     try:
         yield from items
     except (DatasetError, OSError, ValueError) as exc:
-        yield _failed(name, f"cannot be opened: {_why(exc)}")
+        yield _failed(name, f"cannot be opened: {reason_of(exc)}")
 
 
 def file_item(path: str, max_bytes: int = MAX_BYTES) -> Item:
@@ -340,30 +336,16 @@ def file_item(path: str, max_bytes: int = MAX_BYTES) -> Item:
 
 
 def read_file(name: str, max_bytes: int) -> bytes:
-    """Return a file's bytes; raises `ImageError` where it cannot be read or is over the limit."""
+    """Return a file's bytes; raises `ImageError` if it cannot be read or is over the limit."""
     try:
         with Path(name).open("rb") as file:
             check_size(size := os.fstat(file.fileno()).st_size, max_bytes)
             wait_for_room(size)
             data = _read_bounded(file, max_bytes + 1)
     except (OSError, ValueError) as exc:
-        raise ImageError(f"cannot be read: {_why(exc)}") from exc
+        raise ImageError(f"cannot be read: {reason_of(exc)}") from exc
     check_size(len(data), max_bytes)
     return data
-
-
-def _spooled(head: bytes, stream: BinaryIO) -> BinaryIO:
-    """Return a stream's bytes in an unnamed temporary file, at its begin."""
-    spool = cast(BinaryIO, tempfile.TemporaryFile())  # noqa: SIM115  (closed by who gets it)
-    try:
-        spool.write(head)
-        shutil.copyfileobj(stream, spool, _CHUNK)
-        spool.seek(0)
-    except BaseException:
-        with contextlib.suppress(OSError):  # what could not be written cannot be on closing
-            spool.close()
-        raise
-    return spool
 
 
 def _read_bounded(stream: BinaryIO, limit: int) -> bytes:
@@ -373,7 +355,3 @@ def _read_bounded(stream: BinaryIO, limit: int) -> bytes:
         parts.append(part)
         limit -= len(part)
     return b"".join(parts)
-
-
-def _why(exc: Exception) -> str:
-    return (isinstance(exc, OSError) and exc.strerror) or str(exc)

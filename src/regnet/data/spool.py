@@ -1,5 +1,6 @@
 """Open files that any thread may read anywhere, closed when nobody needs them any more."""
 
+import io
 import os
 import tempfile
 import weakref
@@ -23,7 +24,7 @@ class SharedFile:
         weakref.finalize(self, file.close)
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return the bytes from an offset on, fewer where the file ends before."""
+        """Return the bytes from an offset on, fewer if the file ends before."""
         if not 0 <= offset < self.size:  # as archives claim; too large to seek to, some of them
             return b""
         with self._lock:
@@ -40,27 +41,46 @@ class SharedFile:
             self.size += len(data)
 
     def span(self, offset: int, size: int) -> "Span":
-        """Return a run of its bytes, to be read later."""
+        """Return a run of its bytes."""
         return Span(self, offset, size)
 
 
-class Window:
-    """A part of a shared file, such as an archive inside of another, as a file of its own."""
+class Span:
+    """A run of bytes in a shared file, read whole by calling it, or as a file of its own."""
 
     def __init__(self, file: SharedFile, offset: int, size: int) -> None:
-        self._file, self._offset = file, offset
-        self.size = max(0, min(size, file.size - offset))
+        self._file, self.offset, self.size = file, offset, size
+
+    def __call__(self) -> bytes:
+        """Return the bytes; raises `ImageError`. Thread-safe."""
+        return self.first(self.size)
+
+    def first(self, count: int) -> bytes:
+        """Return its first bytes, at most `count`; raises `ImageError`."""
+        count = min(count, self.size)
+        wait_for_room(count)
+        try:
+            data = self._file.read_at(self.offset, count)
+        except OSError as exc:
+            raise ImageError(f"cannot be read: {exc.strerror or exc}") from exc
+        if len(data) != count:
+            raise ImageError("the archive was cut short while it was read")
+        return data
 
     def read_at(self, offset: int, size: int) -> bytes:
-        """Return the bytes from an offset on, fewer where the part ends before."""
-        return self._file.read_at(self._offset + offset, max(0, min(size, self.size - offset)))
+        """Return the bytes from an offset in it on, fewer if it ends before."""
+        return self._file.read_at(self.offset + offset, max(0, min(size, self.size - offset)))
 
     def span(self, offset: int, size: int) -> "Span":
         """Return a run of its bytes, by its place in the whole file."""
-        return Span(self._file, self._offset + offset, size)
+        return Span(self._file, self.offset + offset, size)
+
+    def lies_in(self, file: "Readable") -> bool:
+        """Tell whether its bytes are those of this file."""
+        return self._file is file
 
 
-Readable = SharedFile | Window
+Readable = SharedFile | Span
 
 
 class Cursor:
@@ -90,36 +110,6 @@ class Cursor:
         return self._at
 
 
-class Span:
-    """A run of bytes in a shared file, read when called; raises `ImageError`. Thread-safe."""
-
-    def __init__(self, file: SharedFile, offset: int, size: int) -> None:
-        self._file, self.offset, self.size = file, offset, size
-
-    def __call__(self) -> bytes:
-        """Return the bytes."""
-        wait_for_room(self.size)
-        try:
-            data = self._file.read_at(self.offset, self.size)
-        except OSError as exc:
-            raise ImageError(f"cannot be read: {exc.strerror or exc}") from exc
-        if len(data) != self.size:
-            raise ImageError("the archive was cut short while it was read")
-        return data
-
-    def first(self, count: int) -> bytes:
-        """Return its first bytes, at most `count`."""
-        return Span(self._file, self.offset, min(count, self.size))()
-
-    def lies_in(self, file: SharedFile) -> bool:
-        """Tell whether its bytes are those of this file."""
-        return self._file is file
-
-    def window(self) -> Window:
-        """Return it as a file of its own."""
-        return Window(self._file, self.offset, self.size)
-
-
 class Spool:
     """Room for bytes that are read later, in unnamed temporary files.
 
@@ -130,27 +120,25 @@ class Spool:
         self._file: SharedFile | None = None
 
     def put(self, parts: Iterable[bytes]) -> Span:
-        """Put bytes aside and return where they are; raises `ImageError` where there is no room."""
-        if self._file is None or self._file.size >= _FULL:
-            self._file = _temporary()
-        start = self._file.size
-        for part in parts:
-            try:
+        """Put bytes aside in a file; raises `ImageError` if there is no room."""
+        try:
+            if self._file is None or self._file.size >= _FULL:
+                self._file = _temporary()
+            start = self._file.size
+            for part in parts:
                 self._file.append(part)
-            except OSError as exc:
-                raise _no_room(exc) from exc
+        except OSError as exc:
+            raise ImageError(
+                f"cannot be put aside in a temporary file: {exc.strerror or exc} (set TMPDIR to a "
+                "folder with room)"
+            ) from exc
         return Span(self._file, start, self._file.size - start)
 
 
+def in_memory(data: bytes) -> Span:
+    """Return bytes as a span of a file in memory."""
+    return Span(SharedFile(io.BytesIO(data)), 0, len(data))
+
+
 def _temporary() -> SharedFile:
-    try:
-        return SharedFile(cast(BinaryIO, tempfile.TemporaryFile(buffering=0)))
-    except OSError as exc:
-        raise _no_room(exc) from exc
-
-
-def _no_room(exc: OSError) -> ImageError:
-    return ImageError(
-        f"cannot be put aside in a temporary file: {exc.strerror or exc} (set TMPDIR to a folder "
-        "with room)"
-    )
+    return SharedFile(cast(BinaryIO, tempfile.TemporaryFile(buffering=0)))

@@ -24,8 +24,8 @@ from regnet.data.archives import (
     failing,
     is_tar,
 )
-from regnet.data.clutter import first_clutter
-from regnet.data.spool import Cursor, Readable, Span, Spool, Window
+from regnet.data.photo_files import first_clutter
+from regnet.data.spool import Cursor, Readable, Span, Spool, in_memory
 from regnet.pixels.formats import HEAD, has_picture_suffix
 from regnet.system.errors import ImageError
 
@@ -49,35 +49,42 @@ class _Beyond:
     def __init__(self) -> None:
         self.left = BEYOND
 
+    def spend(self, size: int) -> None:
+        """Count bytes beyond the ratio. Raises `ImageError`."""
+        self.left -= size
+        if self.left < 0:
+            limit = f"{RATIO} times its size and {BEYOND >> 20:,} MiB more"
+            raise ImageError(f"a tar bomb? It unpacks to over {limit}")
+
 
 def tar_files(file: Readable, *, outer: _Beyond | None = None) -> Iterator[ArchiveFile]:
-    """Yield every file in a tar(.gz, .bz2, .xz) in its order, and after them what links name.
+    """Yield every file in a tar(.gz, .bz2, .xz) in its order, then the links as files of their own.
 
-    Of a tar inside of it the files are those below a folder of its name without the suffix, one
-    level deep (`outer`: for such a one). Readers of a plain tar read where a member lies; what is
-    compressed can only be read front to back, so members over 64 KiB are put aside in a temporary
-    file by `keep`, and it may unpack to 200 times its size and 1 GiB beyond it.
-    Hard and symbolic links are files of their own; they are looked for in a second pass, if there
-    are any. Raises `ImageError` where the archive is broken.
+    A tar inside of it stands for its files, below a folder of its name without the suffix, one
+    level deep (`outer` is set for such a tar). A plain tar is read where a member lies; a
+    compressed one only front to back, so `keep` puts members over 64 KiB aside in a temporary file,
+    and it may unpack to 200 times its size and 1 GiB beyond it. Raises `ImageError` if the archive
+    is broken.
     """
-    links: dict[str, _Link] = {}
+    links: dict[str, str] = {}
     spool, beyond = Spool(), outer or _Beyond()
     with _opened_tar(file, beyond) as opened:
-        for member in opened.members():
-            if member.issym() or member.islnk():
-                links[member.name] = _link(member)
-            elif member.isreg():
-                one = _Member(opened, member, spool)
-                if outer is None and one.is_tar():
-                    yield from _nested(one, beyond)
+        for info in opened.members():
+            if info.issym() or info.islnk():
+                base = posixpath.dirname(info.name) if info.issym() else ""
+                links[info.name] = posixpath.normpath(posixpath.join(base, info.linkname))
+            elif info.isreg():
+                member = _Member(opened, info, spool)
+                if outer is None and member.is_tar():
+                    yield from _nested(member, beyond)
                 else:
-                    yield one.file()
+                    yield ArchiveFile(info.name, info.size, member.head, member.keep)
     if links:
         yield from _linked(file, links, spool)
 
 
 def tar_folders(file: Readable) -> Iterator[str]:
-    """Yield the path of each file's folder in a tar, and of each folder, again and again."""
+    """Yield the path of each file's folder in a tar, and of each folder, with repeats."""
     with _opened_tar(file, _Beyond()) as opened:
         for member in opened.members():
             yield member.name if member.isdir() else posixpath.dirname(member.name)
@@ -85,7 +92,7 @@ def tar_folders(file: Readable) -> Iterator[str]:
 
 @dataclass(frozen=True)
 class _Opened:
-    """An open tar; `lies_in` is the file where its members lie as they are, None if compressed."""
+    """An open tar; `lies_in` is the file that holds its members unpacked, None if compressed."""
 
     archive: tarfile.TarFile
     stream: "_Bounded"
@@ -115,33 +122,29 @@ class _Opened:
 @contextmanager
 def _opened_tar(file: Readable, beyond: _Beyond) -> Iterator[_Opened]:
     """Give the open tar; maps its errors."""
-    plain = Cursor(file)
+    with _broken_is_image_error():
+        stream = _Bounded(Cursor(file), beyond)
+        with tarfile.open(fileobj=cast(BinaryIO, stream), mode="r:") as archive:
+            yield _Opened(archive, stream, None if stream.is_packed else file)
+
+
+@contextmanager
+def _broken_is_image_error() -> Iterator[None]:
     try:
-        bounded = _Bounded(_unpacked(plain), plain, beyond)
-        with tarfile.open(fileobj=cast(BinaryIO, bounded), mode="r:") as archive:
-            yield _Opened(archive, bounded, None if bounded.is_packed else file)
+        yield
     except BROKEN as exc:
-        raise _broken(exc) from exc
-
-
-def _broken(exc: BaseException) -> ImageError:
-    return ImageError(f"this tar archive is corrupt or truncated ({exc})")
+        raise ImageError(f"this tar archive is corrupt or truncated ({exc})") from exc
 
 
 class _Member:
     """One file of an open tar, usable until the next header is read."""
 
     def __init__(self, opened: _Opened, info: tarfile.TarInfo, spool: Spool) -> None:
+        self.name = info.name
         self._opened, self._info, self._spool = opened, info, spool
+        self._lies_in = None if info.issparse() else opened.lies_in
         self._stream: BinaryIO | None = None
         self._head: bytes | None = None
-
-    @property
-    def name(self) -> str:
-        return self._info.name
-
-    def file(self) -> ArchiveFile:
-        return ArchiveFile(self.name, self._info.size, self.head, self.keep)
 
     def is_tar(self) -> bool:
         """Tell whether it is an archive to look into."""
@@ -150,52 +153,45 @@ class _Member:
         return is_tar(self.head(), self.name)
 
     def head(self) -> bytes:
-        """Return the first bytes. Raises `ImageError` where the archive is broken."""
+        """Return the first bytes. Raises `ImageError` if the archive is broken."""
         if self._head is None:
-            lies_in, size = self._lies_in(), min(HEAD, self._info.size)
-            try:
-                if lies_in is None:
+            size = min(HEAD, self._info.size)
+            with _broken_is_image_error():
+                if self._lies_in is None:
                     self._head = self._opened_stream().read(size)
                 else:
-                    self._head = lies_in.read_at(self._info.offset_data, size)
-            except BROKEN as exc:
-                raise _broken(exc) from exc
+                    self._head = self._lies_in.read_at(self._info.offset_data, size)
         return self._head
 
     def keep(self, max_bytes: int) -> Read:
-        """Return a reader for later. Raises `ImageError` where the archive is broken."""
-        try:
-            check_size(self._info.size, max_bytes)
-            return self.put_aside()
-        except ImageError as exc:
-            return failing(str(exc))
-        except BROKEN as exc:
-            raise _broken(exc) from exc
+        """Return a reader for later. Raises `ImageError` if the archive is broken."""
+        with _broken_is_image_error():
+            try:
+                check_size(self._info.size, max_bytes)
+                return self.put_aside()
+            except ImageError as exc:
+                return failing(str(exc))
 
-    def put_aside(self) -> "Span | Held":
-        """Return where the bytes lie, or them. Raises `ImageError`, or as the archive is broken."""
-        info, lies_in = self._info, self._lies_in()
+    def put_aside(self) -> Span:
+        """Return where the bytes lie. Raises `ImageError`, or as the archive is broken."""
+        info = self._info
         if info.issparse():
             check_ratio("tar", info.size, sum(size for _, size in cast(Any, info).sparse))
-            self._opened.stream.spend(info.size)
-        if lies_in is not None:
-            if info.offset_data + info.size > lies_in.size:
+            self._opened.stream.beyond.spend(info.size)
+        if self._lies_in is not None:
+            if info.offset_data + info.size > self._lies_in.size:
                 raise tarfile.ReadError("unexpected end of data")
-            return lies_in.span(info.offset_data, info.size)
+            return self._lies_in.span(info.offset_data, info.size)
         rest = iter(partial(self._opened_stream().read, _PART), b"")
         parts = chain([self._head or b""], rest)
-        return self._spool.put(parts) if info.size > _IN_MEMORY else Held(b"".join(parts))
+        return self._spool.put(parts) if info.size > _IN_MEMORY else in_memory(b"".join(parts))
 
-    def window(self) -> Window:
-        """Return the member as a file of its own. Raises `ImageError`."""
-        if self._lies_in() is None and self._info.size > _MAX_NESTED:
+    def nested(self) -> Span:
+        """Return the bytes of a tar inside of this one. Raises `ImageError`."""
+        if self._lies_in is None and self._info.size > _MAX_NESTED:
             size = f"{self._info.size:,} bytes"
             raise ImageError(f"a tar of {size} inside of a compressed one: unpack it first")
-        kept = self.put_aside()
-        return (kept if isinstance(kept, Span) else self._spool.put([kept()])).window()
-
-    def _lies_in(self) -> Readable | None:
-        return None if self._info.issparse() else self._opened.lies_in
+        return self.put_aside()
 
     def _opened_stream(self) -> BinaryIO:
         if self._stream is None:
@@ -203,27 +199,12 @@ class _Member:
         return self._stream
 
 
-class Held:
-    """Bytes that are read when called, as those of a `Span`."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self.size = len(data)
-
-    def __call__(self) -> bytes:
-        """Return the bytes."""
-        return self._data
-
-    def first(self, count: int) -> bytes:
-        """Return the first bytes, at most `count`."""
-        return self._data[:count]
-
-
 def _nested(member: _Member, beyond: _Beyond) -> Iterator[ArchiveFile]:
-    """Yield the files of a tar inside of a tar; where it breaks, one with the reason."""
-    folder = _without_suffix(member.name)
+    """Yield the files of a tar inside of a tar; if it is broken, one more with the reason."""
+    suffix = max((s for s in TAR_SUFFIXES if member.name.lower().endswith(s)), key=len, default="")
+    folder = member.name[: len(member.name) - len(suffix)]
     try:
-        for file in tar_files(member.window(), outer=beyond):
+        for file in tar_files(member.nested(), outer=beyond):
             name = f"{folder}/{file.name.removeprefix('./')}"
             yield replace(file, name=name, keep=partial(_kept_alone, file))
     except ImageError as exc:
@@ -232,79 +213,53 @@ def _nested(member: _Member, beyond: _Beyond) -> Iterator[ArchiveFile]:
 
 
 def _kept_alone(file: ArchiveFile, max_bytes: int) -> Read:
-    """Return a reader that fails alone where the tar inside is broken, for others go on."""
+    """Return a reader; it fails alone if the tar inside is broken, and the others go on."""
     try:
         return file.keep(max_bytes)
     except ImageError as exc:
         return failing(str(exc))
 
 
-def _without_suffix(name: str) -> str:
-    found = [suffix for suffix in TAR_SUFFIXES if name.lower().endswith(suffix)]
-    return name[: -len(max(found, key=len))] if found else name
-
-
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """Where a link leads, as a path in the archive; one that begins with .. or / leads outside."""
-
-    path: str
-
-
-def _link(member: tarfile.TarInfo) -> _Link:
-    base = posixpath.dirname(member.name) if member.issym() else ""
-    return _Link(_plain(posixpath.join(base, member.linkname)))
-
-
-def _plain(name: str) -> str:
-    """Return a path without . and .. in it, the same if it began with ./ or not."""
-    return posixpath.normpath(name)
-
-
-def _linked(file: Readable, links: dict[str, _Link], spool: Spool) -> Iterator[ArchiveFile]:
+def _linked(file: Readable, links: dict[str, str], spool: Spool) -> Iterator[ArchiveFile]:
     """Yield the links as files, in their order: a second pass finds what they lead to."""
-    by_path = {_plain(name): link for name, link in links.items()}
-    ends = {name: _end(link.path, by_path) for name, link in links.items()}
+    by_path = {posixpath.normpath(name): path for name, path in links.items()}
+    ends = {name: _end(path, by_path) for name, path in links.items()}
     wanted = {end for end in ends.values() if end is not None}
-    found: dict[str, Span | Held | str] = {}
-    folders: set[str] = set()
+    targets: dict[str | None, Span | str] = {}
+    folders: set[str | None] = set()
     with _opened_tar(file, _Beyond()) as opened:
         for info in opened.members():
             if len(info.name) > _MAX_PATH:
                 continue
-            path = _plain(info.name)
+            path = posixpath.normpath(info.name)
             folders.update(wanted & set(_parents(path)), wanted & {path} if info.isdir() else ())
             if info.isreg() and path in wanted:
-                found[path] = _kept(_Member(opened, info, spool), info.size)
+                try:
+                    check_size(info.size, MAX_BYTES)
+                    targets[path] = _Member(opened, info, spool).put_aside()
+                except ImageError as exc:
+                    targets[path] = str(exc)
     links_to: Counter[str | None] = Counter()
     for name, end in ends.items():
         links_to[end] += 1
-        target = found.get(end or "")
+        target = targets.get(end)
         if links_to[end] > _MAX_SAME and target is not None:
             target = f"one of over {_MAX_SAME} links to the same file"
         what = "as a link to a folder" if end in folders else ""
-        yield _link_file(name, links[name].path, target, what)
+        yield _link_file(name, links[name], target, what)
 
 
-def _kept(member: _Member, size: int) -> Span | Held | str:
-    """Return what a link leads to, put aside, or why it cannot be."""
-    try:
-        check_size(size, MAX_BYTES)
-        return member.put_aside()
-    except ImageError as exc:
-        return str(exc)
+def _link_file(name: str, path: str, target: Span | str | None, what: str) -> ArchiveFile:
+    """Return a link as a file; `target` is what it leads to, or why that cannot be read."""
+    if isinstance(target, Span):
+        return ArchiveFile(name, target.size, partial(target.first, HEAD), partial(_within, target))
+    shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
+    reason = target or f"a link to {shown}, which is no file in the archive"
+    head = None if target is None and not what else b""
+    return ArchiveFile(name, -1, lambda: head, lambda _: failing(reason), what=what)
 
 
-def _link_file(name: str, path: str, target: Span | Held | str | None, what: str) -> ArchiveFile:
-    if target is None or isinstance(target, str):
-        shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
-        reason = target or f"a link to {shown}, which is no file in the archive"
-        head = None if target is None and not what else b""
-        return ArchiveFile(name, -1, lambda: head, lambda _: failing(reason), what=what)
-    return ArchiveFile(name, target.size, partial(target.first, HEAD), partial(_within, target))
-
-
-def _within(target: Span | Held, max_bytes: int) -> Read:
+def _within(target: Span, max_bytes: int) -> Read:
     try:
         check_size(target.size, max_bytes)
     except ImageError as exc:
@@ -312,13 +267,13 @@ def _within(target: Span | Held, max_bytes: int) -> Read:
     return target
 
 
-def _end(path: str, links: dict[str, _Link]) -> str | None:
+def _end(path: str, links: dict[str, str]) -> str | None:
     """Return where a chain of links ends, also through links to folders; None if it does not."""
     for _ in range(_MAX_LINKS if len(path) <= _MAX_PATH else 0):
         step = next((p for p in (path, *_parents(path)) if p in links), None)
         if step is None:
             return path
-        path = _plain(posixpath.join(links[step].path, path[len(step) :].lstrip("/")))
+        path = posixpath.normpath(posixpath.join(links[step], path[len(step) :].lstrip("/")))
         if len(path) > _MAX_PATH:
             break
     return None
@@ -329,31 +284,25 @@ def _parents(path: str) -> Iterator[str]:
         yield path
 
 
-def _unpacked(stream: Cursor) -> Cursor | BinaryIO:
-    head = stream.read(6)
-    stream.seek(0)
-    for magic, opener in OPENERS:
-        if head.startswith(magic):
-            return cast(BinaryIO, opener(cast(BinaryIO, stream)))
-    return stream
-
-
 class _Bounded:
     """What tarfile reads of a tar: no header of any size claimed, no more than it may unpack to."""
 
-    def __init__(self, stream: Cursor | BinaryIO, packed: Cursor, beyond: _Beyond) -> None:
-        self._stream, self._packed, self._beyond = stream, packed, beyond
-        self._taken = 0
-        self.is_packed = stream is not packed
+    def __init__(self, file: Cursor, beyond: _Beyond) -> None:
+        head = file.read(6)
+        file.seek(0)
+        opener = next((opener for magic, opener in OPENERS if head.startswith(magic)), None)
+        self._packed, self.beyond, self._taken = file, beyond, 0
+        self._stream = cast(Any, opener(cast(BinaryIO, file)) if opener else file)
+        self.is_packed = opener is not None
         self.headers_left: int | None = _MAX_HEADERS  # tarfile reads the first one at once
-        self.tell = stream.tell
+        self.tell = self._stream.tell
 
     def read(self, size: int) -> bytes:
         if self.headers_left is not None:
             self.headers_left -= size
         if size < 0 or (self.headers_left is not None and self.headers_left < 0):
             raise tarfile.ReadError(f"headers of a file claim more than {_MAX_HEADERS:,} bytes")
-        data = self._stream.read(size)
+        data: bytes = self._stream.read(size)
         self._check()
         return data
 
@@ -361,19 +310,11 @@ class _Bounded:
         if self.is_packed:  # what is skipped is unpacked too
             while offset - self._stream.tell() > _PART and self._stream.read(_PART):
                 self._check()
-        return self._stream.seek(offset)
+        return int(self._stream.seek(offset))
 
     def _check(self) -> None:
-        if not self.is_packed:
-            return
-        beyond = self._stream.tell() - RATIO * self._packed.tell()
-        if beyond > self._taken:
-            taken, self._taken = self._taken, beyond
-            self.spend(beyond - taken)
-
-    def spend(self, size: int) -> None:
-        """Count bytes beyond the ratio. Raises `ImageError`."""
-        self._beyond.left -= size
-        if self._beyond.left < 0:
-            limit = f"{RATIO} times its size and {BEYOND >> 20:,} MiB more"
-            raise ImageError(f"a tar bomb? It unpacks to over {limit}")
+        if self.is_packed:
+            beyond = self._stream.tell() - RATIO * self._packed.tell()
+            if beyond > self._taken:
+                self.beyond.spend(beyond - self._taken)
+                self._taken = beyond

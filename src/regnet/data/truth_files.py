@@ -1,15 +1,16 @@
-"""Files that say what is in each image, as ImageNet and its relatives have them."""
+"""Files of labels, as ImageNet, its relatives and Hugging Face have them, matched to images."""
 
 import csv
 import io
 import re
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import PurePosixPath
 from typing import Any, Final
 
 from regnet.data.class_names import listed
-from regnet.data.truth_table import read_table
+from regnet.data.folders import role_of
+from regnet.data.truth_table import LabelTable, read_table
 from regnet.pixels.formats import has_picture_suffix
 from regnet.system.errors import DatasetError, MissingExtraError
 
@@ -35,32 +36,12 @@ _LEAVES: Final = 1000  # of ILSVRC 2012; higher ids are inner nodes of its tree
 Beside = Callable[[str], bytes | None]
 
 
-@dataclass(frozen=True)
-class TruthFile:
-    """What a file of labels says: each image's name as written, and its class as written.
+def read_truth(data: bytes, source: str, *, beside: Beside) -> LabelTable:
+    """Return the content of a file of labels; `beside` reads the files next to it by name.
 
-    The images of a file with a class a line and no names are those of ILSVRC 2012. `splits`,
-    `one_hot` and `flag` are as of a `Table`.
-    """
-
-    source: str
-    rows: tuple[tuple[str, str], ...]
-    splits: tuple[str, ...] = ()
-    one_hot: int = 0
-    flag: str = ""
-
-    def of_split(self, split: str) -> "TruthFile":
-        """Return the rows of one split."""
-        rows = (row for row, word in zip(self.rows, self.splits, strict=True) if word == split)
-        return replace(self, rows=tuple(rows), splits=())
-
-
-def read_truth(data: bytes, source: str, *, beside: Beside) -> TruthFile:
-    """Return what a file of labels says; `beside` reads the files next to it by name.
-
-    Understood are the tables of `read_table`, Kaggle's `ImageId,PredictionString`, and a class a
-    line for the images ILSVRC2012_val_00000001 on: wnids, or the devkit's numbers 1..1000, whose
-    order is read from map_clsloc.txt or meta.mat. Raises `DatasetError`.
+    Reads the tables of `read_table`, Kaggle's `ImageId,PredictionString`, and one class per line
+    for the images ILSVRC2012_val_00000001 on: wnids, or the devkit's numbers 1..1000, whose order
+    is read from map_clsloc.txt or meta.mat. Raises `DatasetError`.
     """
     try:
         text = data.decode("utf-8-sig")
@@ -70,13 +51,12 @@ def read_truth(data: bytes, source: str, *, beside: Beside) -> TruthFile:
     if not lines:
         raise DatasetError(f"{source} has no lines")
     if lines[0].replace(" ", "").lower().startswith("imageid,predictionstring"):
-        return TruthFile(source, tuple(_kaggle(lines, source)))
+        return LabelTable(source, tuple(_kaggle(lines, source)))
     if all(len(line.split()) == 1 and "," not in line for line in lines):
         classes = _in_devkit_order([line.strip() for line in lines], source, beside)
         rows = ((f"ILSVRC2012_val_{i:08}", name) for i, name in enumerate(classes, 1))
-        return TruthFile(source, tuple(rows))
-    table = read_table(text, source)
-    return TruthFile(source, table.rows, table.splits, table.one_hot, table.flag)
+        return LabelTable(source, tuple(rows))
+    return read_table(text, source)
 
 
 def _kaggle(lines: list[str], source: str) -> list[tuple[str, str]]:
@@ -93,8 +73,110 @@ def _kaggle(lines: list[str], source: str) -> list[tuple[str, str]]:
     return rows
 
 
+def match_images(
+    table: LabelTable, paths: Sequence[str], *, folder: str = "", subset: bool = False
+) -> list[str]:
+    """Return the class of each image; raises `DatasetError` if its rows and the images do not fit.
+
+    Paths in the table may begin with the name of the images' `folder`. With `subset` it may have
+    rows of other images.
+    """
+    table = _of_one_split(table, paths, folder)
+    rows, key = _rows_by_key(table, paths[0], folder)
+    classes, unlisted, twice = [], [], []
+    for path in paths:
+        row = rows.get(key(path))
+        if row is None:
+            unlisted.append(path)
+        elif row < 0:
+            twice.append(path)
+        else:
+            classes.append(table.rows[row][1])
+            rows[key(path)] = -1
+    unused = [] if subset else [table.rows[row][0] for row in rows.values() if row >= 0]
+    problems = {
+        "no label for {} image{}": unlisted,
+        "the same label for {} image{}": twice,
+        "no image for {} label{}": unused,
+    }
+    if texts := [
+        f"{text.format(len(names), 's' if len(names) > 1 else '')}: {listed(names)}"
+        for text, names in problems.items()
+        if names
+    ]:
+        raise DatasetError(
+            f"{table.source}: {'; '.join(texts)}. Give each image one line, and each line one image"
+        )
+    return classes
+
+
+def _of_one_split(table: LabelTable, paths: Sequence[str], folder: str) -> LabelTable:
+    """Return the rows of the images' split; raises `DatasetError` if they are in several."""
+    if len(set(table.splits)) < 2:
+        return table
+    if len(dict(table.rows)) < len(table.rows):  # splits share names: the folder says which
+        role = role_of(folder)
+        words = {word for word in table.splits if role and role_of(word) == role}
+        if len(words) == 1:
+            return table.of_split(*words)
+    rows, key = _rows_by_key(table, paths[0], folder)
+    splits = {table.splits[rows[key(path)]] for path in paths if key(path) in rows}
+    if len(splits) == 1:
+        return table.of_split(*splits)
+    raise DatasetError(
+        f"{table.source} lists these images in several splits: {listed(sorted(splits))}. Put the "
+        "images of each split into a folder of its own, or keep the lines of one split"
+    )
+
+
+def _rows_by_key(
+    table: LabelTable, path: str, folder: str
+) -> tuple[dict[str, int], Callable[[str], str]]:
+    """Return each row's number by the key of its image, and the function from a path to its key.
+
+    Keys are paths if the table has the given one, with other folders before it or without some,
+    else names without the suffix. `folder` is the name of the images' own.
+    """
+    by_path = {str(PurePosixPath(name)): row for row, (name, _) in enumerate(table.rows)}
+    parts = path.split("/")
+    for skipped in range(len(parts)):
+        if "/".join(parts[skipped:]) in by_path:
+            return _each_once(table, by_path), partial(_inner, skipped=skipped)
+    prefixes = [name[: -len(path)] for name in by_path if name.endswith(f"/{path}")]
+    own = [prefix for prefix in prefixes if PurePosixPath(prefix).name == folder]
+    if len(prefixes) == 1 or len(own) == 1:
+        prefix = (own or prefixes)[0]
+        in_split = role_of(PurePosixPath(prefix).name) is not None
+        rows = {
+            name.removeprefix(prefix): row
+            for name, row in by_path.items()
+            if name.startswith(prefix) or not in_split  # other splits' folders do not count
+        }
+        return _each_once(table, rows, among=prefix), str
+    by_name = {key_of(name): row for row, (name, _) in enumerate(table.rows)}
+    return _each_once(table, by_name), key_of
+
+
+def _inner(path: str, *, skipped: int) -> str:
+    """Return a path without its first folders."""
+    return "/".join(path.split("/")[skipped:])
+
+
+def _each_once(table: LabelTable, rows: dict[str, int], among: str = "") -> dict[str, int]:
+    """Return the rows; raises `DatasetError` if an image `among` these paths has several."""
+    last = set(rows.values())
+    twice = [
+        name
+        for row, (name, _) in enumerate(table.rows)
+        if row not in last and name.startswith(among)
+    ]
+    if twice:
+        raise DatasetError(f"{table.source} names images more than once: {listed(twice)}")
+    return rows
+
+
 def key_of(name: str) -> str:
-    """Return what names of one image have in common: no folder, no suffix, no wnid at its end."""
+    """Return an image's name without folder, suffix and a wnid at its end."""
     path = PurePosixPath(name)
     stem = path.stem if has_picture_suffix(name) else path.name
     numbered = _NUMBERED.fullmatch(stem)
@@ -105,7 +187,7 @@ def _in_devkit_order(classes: list[str], source: str, beside: Beside) -> list[st
     """Return wnids for the devkit's numbers 1..1000; other names of classes as they are."""
     if not all(name.isdecimal() for name in classes):
         return classes
-    wnids = devkit_order(source, beside)
+    wnids = _devkit_order(source, beside)
     wrong = [name for name in classes if not 1 <= int(name) <= len(wnids)]
     if wrong:
         raise DatasetError(
@@ -115,11 +197,11 @@ def _in_devkit_order(classes: list[str], source: str, beside: Beside) -> list[st
     return [wnids[int(name) - 1] for name in classes]
 
 
-def devkit_order(source: str, beside: Beside) -> tuple[str, ...]:
+def _devkit_order(source: str, beside: Beside) -> tuple[str, ...]:
     """Return ILSVRC 2012's wnids by the devkit's numbers, 1 first.
 
     That is not the sorted order of the models' classes, so the devkit's own file must lie beside
-    the labels; raises `DatasetError` where it does not, or is not one.
+    the labels; raises `DatasetError` if it does not, or is damaged.
     """
     if (text := beside("map_clsloc.txt")) is not None:
         order = _map_clsloc(text)
@@ -153,5 +235,5 @@ def _meta_mat(data: bytes) -> dict[int, str]:
         synsets: Any = loadmat(io.BytesIO(data), squeeze_me=True)["synsets"]
         pairs = zip(synsets["ILSVRC2012_ID"], synsets["WNID"], strict=True)
         return {int(number): str(wnid) for number, wnid in pairs if int(number) <= _LEAVES}
-    except Exception as exc:  # whatever a damaged file makes of the reader
+    except Exception as exc:  # a damaged file can raise anything
         raise DatasetError(f"the devkit's meta.mat cannot be read: {exc}") from exc

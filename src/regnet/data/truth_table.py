@@ -1,20 +1,20 @@
-"""A table of images and classes, in text or JSON -> each image's name, class and split.
+"""A table of images and classes, in text or JSON, to each image's name, class and split.
 
-Columns are told by the words of the header, else by what is in them; what stays unclear is an
-error that lists them, never a guess.
+Columns are told by the words of the header, else by their content; an unclear table is an error
+that lists them, never a guess.
 """
 
 import csv
 import io
 import json
 import re
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import PurePath
 from typing import Any, Final
 
 from regnet.data.class_names import listed
-from regnet.data.split_names import role_of
+from regnet.data.folders import role_of
 from regnet.pixels.formats import has_picture_suffix
 from regnet.system.errors import DatasetError
 from regnet.system.json_text import unique_keys
@@ -40,22 +40,28 @@ _HOW: Final = "write a first line that names the columns, such as file_name,labe
 
 @dataclass(frozen=True)
 class LabelTable:
-    """Rows of an image's name and class; `splits` has a word for each row, or nothing.
+    """The content of a file of labels: each image's name and class as written.
 
-    Of a one-hot table without class names `one_hot` is the number of its columns of classes. `flag`
-    is what the header calls a column of classes that has nothing but 0 and 1.
+    `splits` has a word for each row, or nothing. `one_hot`: the number of columns of a one-hot
+    table without class names. `flag`: the header of a column of classes that has only 0 and 1.
     """
 
+    source: str
     rows: tuple[tuple[str, str], ...]
     splits: tuple[str, ...] = ()
     one_hot: int = 0
     flag: str = ""
 
+    def of_split(self, split: str) -> "LabelTable":
+        """Return the rows of one split."""
+        rows = (row for row, word in zip(self.rows, self.splits, strict=True) if word == split)
+        return replace(self, rows=tuple(rows), splits=())
+
 
 def read_table(text: str, source: str) -> LabelTable:
     """Return the rows of a table: CSV, TSV, lines `NAME CLASS`, JSON lines, or a JSON object.
 
-    Raises `DatasetError` where it is not clear which column holds what.
+    Raises `DatasetError` if it is not clear which column holds what.
     """
     suffix = PurePath(source).suffix.lower()
     if suffix in (".json", ".jsonl") or text.lstrip().startswith("{"):
@@ -67,9 +73,7 @@ def read_table(text: str, source: str) -> LabelTable:
     if width < 2 or wrong:
         lines = listed(wrong or [row[0] for row in rows])
         raise DatasetError(f"{source}: lines that are not NAME and CLASS: {lines}")
-    if _has_header(rows):
-        return _by_header(rows, source)
-    return _by_content(rows, source)
+    return (_by_header if _has_header(rows) else _by_content)(rows, source)
 
 
 def _cells(text: str, suffix: str) -> Iterable[list[str]]:
@@ -91,9 +95,12 @@ def _json_rows(text: str, source: str) -> list[list[str]]:
     try:
         lines = [line for line in text.splitlines() if line.strip()]
         many = len(lines) > 1 and all(line.lstrip().startswith("{") for line in lines)
-        value: Any = [_json(line) for line in lines] if many else _json(text)
+        values: list[Any] = [
+            json.loads(line, object_pairs_hook=unique_keys) for line in (lines if many else [text])
+        ]
     except (ValueError, RecursionError) as exc:
         raise DatasetError(f"{source} is not JSON of images and classes: {exc}") from exc
+    value = values if many else values[0]
     if isinstance(value, dict) and not {_word(key) for key in value} & set(_FILES[0]):
         if not all(isinstance(label, str | int) for label in value.values()):
             raise DatasetError(f"{source}: expected an object of image names and classes")
@@ -104,10 +111,6 @@ def _json_rows(text: str, source: str) -> list[list[str]]:
     header = list(dict.fromkeys(key for entry in records for key in entry))
     cells = [[_text(entry.get(key)) for key in header] for entry in records]
     return [[str(key) for key in header], *cells]
-
-
-def _json(text: str) -> Any:
-    return json.loads(text, object_pairs_hook=unique_keys)
 
 
 def _text(value: Any) -> str:
@@ -143,27 +146,45 @@ def _by_header(rows: Sequence[Sequence[str]], source: str) -> LabelTable:
     if not body:
         raise DatasetError(f"{source} has a header and no lines")
     words = [_word(cell) for cell in header]
-    columns = [list(column) for column in zip(*body, strict=True)]
+    columns = list(zip(*body, strict=True))
     name = _name_column(words, columns, header, source)
     split = next((place for place, word in enumerate(words) if word in _SPLITS), None)
     if split is not None and not all(map(role_of, columns[split])):
         split = None
-    others = [
-        place
+    others = {
+        place: columns[place]
         for place, word in enumerate(words)
         if place not in (name, split) and word and not word.startswith("unnamed")
-    ]
-    classes = _classes(others, words, columns, header, source)
-    splits = tuple(columns[split]) if split is not None else ()
-    flag = header[others[0]] if len(others) == 1 and set(classes) <= _ONE_HOT.keys() else ""
-    return LabelTable(_rows(columns[name], classes, source), splits, flag=flag)
+    }
+    classes = _classes(others, words, header, source)
+    splits = columns[split] if split is not None else ()
+    flag = (
+        header[next(iter(others))] if len(others) == 1 and set(classes) <= _ONE_HOT.keys() else ""
+    )
+    return LabelTable(source, _rows(columns[name], classes, source), splits, flag=flag)
+
+
+def _classes(
+    others: Mapping[int, Sequence[str]], words: Sequence[str], header: Sequence[str], source: str
+) -> Sequence[str]:
+    """Return the class in each row of a table with a header; `others` are its other columns."""
+    named = [column for place, column in others.items() if words[place] in _CLASSES]
+    choice = named or (list(others.values()) if len(others) == 1 else [])
+    if choice and _say_the_same(choice):
+        return next((column for column in choice if not _are_numbers(column)), choice[0])
+    if not named and (hot := _hot([*others.values()])) is not None:
+        names = [header[place] for place in others]
+        return [names[number] for number in hot]
+    raise DatasetError(
+        f"{source}: which column is the class? There are {listed(header)}; call it label"
+    )
 
 
 def _name_column(
     words: Sequence[str], columns: Sequence[Sequence[str]], header: Sequence[str], source: str
 ) -> int:
     named = [place for usual in _FILES for place, word in enumerate(words) if word in usual]
-    images = [place for place, column in enumerate(columns) if all(map(_is_image, column))]
+    images = _image_columns(columns)
     for choice in ([p for p in named if p in images], images, named):
         if len(choice) == 1 or (choice and choice[0] in named):
             return choice[0]
@@ -172,46 +193,26 @@ def _name_column(
     )
 
 
-def _classes(
-    others: Sequence[int],
-    words: Sequence[str],
-    columns: Sequence[Sequence[str]],
-    header: Sequence[str],
-    source: str,
-) -> Sequence[str]:
-    """Return the class in each row of a table with a header."""
-    named = [place for place in others if words[place] in _CLASSES]
-    choice = named or (others if len(others) == 1 else [])
-    if len(choice) == 1:
-        return columns[choice[0]]
-    if len(choice) > 1 and _say_the_same([columns[place] for place in choice]):
-        text = [place for place in choice if not _are_numbers(columns[place])]
-        return columns[(text or choice)[0]]
-    if not named and (hot := _hot([columns[place] for place in others])) is not None:
-        return [header[others[place]] for place in hot]
-    raise DatasetError(
-        f"{source}: which column is the class? There are {listed(header)}; call it label"
-    )
+def _image_columns(columns: Sequence[Sequence[str]]) -> list[int]:
+    return [place for place, column in enumerate(columns) if all(map(_is_image, column))]
 
 
 def _by_content(rows: Sequence[Sequence[str]], source: str) -> LabelTable:
     """Return the rows of a table without a header."""
-    columns = [list(column) for column in zip(*rows, strict=True)]
-    images = [place for place, column in enumerate(columns) if all(map(_is_image, column))]
+    columns = list(zip(*rows, strict=True))
+    images = _image_columns(columns)
     if len(images) > 1 or (not images and len(columns) > 2):
         raise DatasetError(f"{source} has {len(columns)} columns without names: {_HOW}")
-    name = images[0] if images else 0
-    others = [place for place in range(len(columns)) if place != name]
-    if len(others) == 1:
-        return LabelTable(_rows(columns[name], columns[others[0]], source))
-    if (hot := _hot([columns[place] for place in others])) is not None:
-        return LabelTable(_rows(columns[name], list(map(str, hot)), source), one_hot=len(others))
-    text = [place for place in others if not _are_numbers(columns[place])]
-    if len(text) != 1:
+    names = columns.pop(images[0] if images else 0)
+    if (hot := _hot(columns)) is not None:
+        return LabelTable(source, _rows(names, list(map(str, hot)), source), one_hot=len(columns))
+    text = [column for column in columns if not _are_numbers(column)]
+    choice = columns if len(columns) == 1 else text
+    if len(choice) != 1:
         raise DatasetError(
-            f"{source}: which of its {len(columns)} columns is the class is not clear: {_HOW}"
+            f"{source}: which of its {len(columns) + 1} columns is the class is not clear: {_HOW}"
         )
-    return LabelTable(_rows(columns[name], columns[text[0]], source))
+    return LabelTable(source, _rows(names, choice[0], source))
 
 
 def _hot(columns: Sequence[Sequence[str]]) -> list[int] | None:
@@ -228,7 +229,7 @@ def _say_the_same(columns: Sequence[Sequence[str]]) -> bool:
     return all(len(p) == len({a for a, _ in p}) == len({b for _, b in p}) for p in pairs)
 
 
-def _are_numbers(column: Collection[str]) -> bool:
+def _are_numbers(column: Iterable[str]) -> bool:
     return all(re.fullmatch(r"-?\d+(\.\d*)?", cell) for cell in column)
 
 
@@ -241,6 +242,5 @@ def _rows(names: Sequence[str], classes: Sequence[str], source: str) -> tuple[tu
         raise DatasetError(f"{source}: not one class, but a list of them: {listed(wrong)}")
     if all(re.fullmatch(r"\d+\.0*", label) for label in classes):
         classes = [label.partition(".")[0] for label in classes]
-    return tuple(
-        (name.replace("\\", "/"), label) for name, label in zip(names, classes, strict=True)
-    )
+    names = [name.replace("\\", "/") for name in names]
+    return tuple(zip(names, classes, strict=True))

@@ -1,7 +1,6 @@
 """Which sources are videos: by name alone, so that nothing is opened to tell."""
 
 import re
-import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
@@ -14,8 +13,7 @@ VIDEO_SUFFIXES: Final = frozenset(
     (".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv")
 ) | {".ts", ".vob", ".webm", ".wmv", ".y4m"}  # fmt: skip
 
-_CAMERA: Final = re.compile(r"camera:(.+)", re.DOTALL)
-_DEVICE: Final = re.compile(r"/dev/video\d+")
+_CAMERA: Final = re.compile(r"camera:.|/dev/video\d+\Z", re.DOTALL)
 _STREAM: Final = re.compile(r"rtsps?://.", re.IGNORECASE)
 
 
@@ -26,35 +24,16 @@ def is_video(source: str | Path) -> bool:
 
 
 def is_live(name: str) -> bool:
-    """Tell a camera (`camera:0`, `/dev/video0`) or an address (rtsp, rtsps) from other names."""
-    return any(pattern.match(name) for pattern in (_CAMERA, _STREAM)) or is_device(name)
+    """Tell a camera (`camera:0`, `/dev/video0`) or the address of a stream from other names."""
+    return is_stream(name) or bool(_CAMERA.match(name))
 
 
 def is_stream(name: str) -> bool:
-    """Tell whether a name is the address of a stream."""
+    """Tell whether a name is the address of a stream (rtsp, rtsps)."""
     return bool(_STREAM.match(name))
 
 
-def is_device(name: str) -> bool:
-    """Tell whether a name is that of a camera's file."""
-    return bool(_DEVICE.fullmatch(name))
-
-
-def camera(name: str) -> tuple[str, str]:
-    """Return the system's input format and its name of a camera.
-
-    `camera:0` counts cameras, on Windows it takes their names.
-    """
-    named = _CAMERA.fullmatch(name)
-    which = named[1] if named else name
-    if sys.platform == "darwin":
-        return "avfoundation", f"{which}:none"
-    if sys.platform == "win32":
-        return "dshow", f"video={which}"
-    return "video4linux2", f"/dev/video{which}" if which.isdecimal() else which
-
-
 def require_extra() -> None:
-    """Raise `MissingExtraError` where what reads videos is not installed; imports nothing."""
+    """Raise `MissingExtraError` if PyAV is not installed; imports nothing."""
     if find_spec("av") is None:
         raise MissingExtraError("classifying videos", "video")

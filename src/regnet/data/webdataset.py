@@ -1,8 +1,8 @@
-"""The labels in webdataset shards: tars where `000.jpg` has its class in `000.cls` beside it.
+"""The labels in webdataset shards: tars that hold the class of `000.jpg` in `000.cls` beside it.
 
-A sample's files have one name up to its first dot. Its class is what `.cls` says, else the
-`.json`, else the `.txt`. One of its images is the photo, `000.jpg`, and others such as
-`000.mask.png` are left out: https://github.com/webdataset/webdataset
+A sample's files have one name up to its first dot. Its class is in its `.cls`, else in the `.json`,
+else in the `.txt`. One of its images is the photo, `000.jpg`, and others such as `000.mask.png` are
+left out: https://github.com/webdataset/webdataset
 """
 
 import json
@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from regnet.data.archives import ArchiveFile, plain_path
 from regnet.data.class_names import listed
-from regnet.data.skipped import Skipped, sort_of
+from regnet.data.photo_files import sort_of
 from regnet.data.spool import SharedFile
 from regnet.data.tars import tar_files
 from regnet.system.errors import DatasetError, ImageError
@@ -28,18 +28,17 @@ _PHOTOS: Final = ("jpg", "jpeg", "jfif", "webp", "png")
 _NAMED: Final = tuple(f"{word}.{end}" for word in ("image", "img", "rgb") for end in _PHOTOS)
 
 
-def holds_samples(skipped: Skipped, images: int, *, folders: int) -> bool:
-    """Tell whether files that were skipped beside so many images are their labels.
+def holds_samples(skipped: Mapping[str, int], images: int, *, folders: int) -> bool:
+    """Tell whether files that were skipped beside so many images are their labels, by suffix.
 
-    `.cls` files are; `.json` and `.txt` only where the images lie in one folder, with a file each.
+    `.cls` files are; `.json` and `.txt` only if the images lie in one folder, with a file each.
     """
-    counts = dict(skipped.suffixes)
-    beside = max(counts.get(".json", 0), counts.get(".txt", 0))
-    return bool(counts.get(".cls")) or (folders == 1 and images > 0 and 3 * beside >= images)
+    beside = max(skipped.get(".json", 0), skipped.get(".txt", 0))
+    return bool(skipped.get(".cls")) or (folders == 1 and images > 0 and 3 * beside >= images)
 
 
 class Labelled(NamedTuple):
-    """An image of a shard and its class; `part` is its ending where it is no photo, but a mask."""
+    """An image of a shard and its class; `part` is the ending of a mask, "" for a photo."""
 
     name: str
     label: str | None
@@ -47,73 +46,50 @@ class Labelled(NamedTuple):
 
 
 def sample_labels(paths: Sequence[Path]) -> Iterator[Labelled]:
-    """Yield the images in tars, in their order; the class is None for one without.
+    """Yield the images in tars, in their order; the class is None without a label.
 
-    Raises `DatasetError` where a shard or a label cannot be read.
+    Raises `DatasetError` if a shard or a label cannot be read.
     """
     for path in paths:
         try:
-            yield from _of_shard(path)
+            with path.open("rb") as opened:
+                yield from _of_shard(tar_files(SharedFile(opened)))
         except (OSError, ImageError, DatasetError) as exc:
             raise DatasetError(f"{path}: {exc}") from exc
 
 
-def _of_shard(path: Path) -> Iterator[Labelled]:
+def _of_shard(files: Iterable[ArchiveFile]) -> Iterator[Labelled]:
     names: list[str] = []
-    found = [_Labels() for _ in SUFFIXES]
-    with path.open("rb") as opened:
-        for file in tar_files(SharedFile(opened)):
-            suffix = _label_suffix(file.name)
-            if suffix is not None:
-                if (label := _label(file, suffix)) is not None:
-                    found[SUFFIXES.index(suffix)].add(file.name, label)
-            elif file.error is not None or sort_of(file.name, file.head) == "photo":
+    by_suffix: dict[str, dict[str, str]] = {suffix: {} for suffix in SUFFIXES}
+    for file in files:
+        suffix = next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), None)
+        if suffix is None:
+            if file.error is not None or sort_of(file.name, file.head) == "photo":
                 names.append(file.name)
-    stems = {_stem(name) for name in names}
-    for labels in found:
-        labels.group(stems)
-    found[0].refuse_unused({_key(name) for name in names})
-    parts = _parts(name for name in names if not any(labels.alone(name) for labels in found))
+            continue
+        label = _label(file, suffix)
+        if label and by_suffix[suffix].setdefault(_stem(file.name), label) != label:
+            raise DatasetError(f"two files are called {file.name}, and their labels differ")
+    keys = {_key(name) for name in names}
+    if unused := [stem for stem in by_suffix[".cls"] if _key(stem) not in keys]:
+        raise DatasetError(f"{len(unused)} labels have no image: {listed(unused)}")
+    labels = [_Labels(by_stem, {*map(_stem, names)}) for by_stem in by_suffix.values()]
+    parts = _parts(name for name in names if not any(label.alone(name) for label in labels))
     for name in names:
-        label = next((label for labels in found if (label := labels.of(name))), None)
+        label = next((label for one in labels if (label := one.of(name))), None)
         yield Labelled(name, label, f".{_ending(name)}" if name in parts else "")
-
-
-def _parts(names: Iterable[str]) -> set[str]:
-    """Return the images that are no photos, as another of their sample is; views of it may be."""
-    samples: dict[str, dict[str, str]] = defaultdict(dict)
-    for name in names:
-        samples[_key(name)][_ending(name)] = name
-    parts: set[str] = set()
-    for images in samples.values():
-        if photo := next((end for end in (*_PHOTOS, *_NAMED) if end in images), None):
-            parts |= {name for end, name in images.items() if end != photo}
-    return parts
-
-
-def _ending(name: str) -> str:
-    """Return what comes after the key of a name's sample, in lower case."""
-    return name.rpartition("/")[2].partition(".")[2].lower()
 
 
 class _Labels:
     """The labels of one suffix in a shard: an image has that of its name, or of its sample.
 
-    `a.b.jpg` has that of `a.b.cls` where there is one, else that of `a.cls`.
+    `a.b.jpg` has that of `a.b.cls` if there is one, else that of `a.cls`.
     """
 
-    def __init__(self) -> None:
-        self._by_stem: dict[str, str] = {}
+    def __init__(self, by_stem: Mapping[str, str], images: Collection[str]) -> None:
+        self._by_stem = by_stem
         self._by_key: dict[str, set[str]] = defaultdict(set)
-
-    def add(self, name: str, label: str) -> None:
-        """Add a file's label; raises `DatasetError` where another file of its name has another."""
-        if self._by_stem.setdefault(_stem(name), label) != label:
-            raise DatasetError(f"two files are called {name}, and their labels differ")
-
-    def group(self, images: Collection[str]) -> None:
-        """Let labels that are not of one image's name be those of their samples."""
-        for stem, label in self._by_stem.items():
+        for stem, label in by_stem.items():
             if stem not in images or stem == _key(stem):
                 self._by_key[_key(stem)].add(label)
 
@@ -131,10 +107,22 @@ class _Labels:
             raise DatasetError(f"the sample of {image} has several labels: {listed(labels)}")
         return labels[0] if labels else None
 
-    def refuse_unused(self, keys: Collection[str]) -> None:
-        """Raise `DatasetError` for labels of samples without an image."""
-        if unused := [stem for stem in self._by_stem if _key(stem) not in keys]:
-            raise DatasetError(f"{len(unused)} labels have no image: {listed(unused)}")
+
+def _parts(names: Iterable[str]) -> set[str]:
+    """Return the images that are no photos, as another of their sample is; views of it may be."""
+    samples: dict[str, dict[str, str]] = defaultdict(dict)
+    for name in names:
+        samples[_key(name)][_ending(name)] = name
+    parts: set[str] = set()
+    for images in samples.values():
+        if photo := next((end for end in (*_PHOTOS, *_NAMED) if end in images), None):
+            parts |= {name for end, name in images.items() if end != photo}
+    return parts
+
+
+def _ending(name: str) -> str:
+    """Return the end of a name after the key of its sample, in lower case."""
+    return name.rpartition("/")[2].partition(".")[2].lower()
 
 
 def _stem(name: str) -> str:
@@ -143,25 +131,19 @@ def _stem(name: str) -> str:
     return plain_path(f"{folder}{slash}{file.rpartition('.')[0] or file}")
 
 
-def _label_suffix(name: str) -> str | None:
-    return next((suffix for suffix in SUFFIXES if name.lower().endswith(suffix)), None)
-
-
 def _key(name: str) -> str:
-    """Return what the names of a sample's files have in common."""
+    """Return the part that the names of a sample's files share."""
     folder, slash, file = name.rpartition("/")
     return plain_path(f"{folder}{slash}{file.partition('.')[0]}")
 
 
 def _label(file: ArchiveFile, suffix: str) -> str | None:
-    """Return the class that a file of a sample says; None of JSON without one."""
+    """Return the class in a file of a sample; None for JSON without one."""
     try:
         text = file.keep(_MAX_BYTES)().decode("utf-8-sig").strip()
-        if suffix == ".json":
-            return _of_json(json.loads(text))
+        return _of_json(json.loads(text)) if suffix == ".json" else text or None
     except ValueError as exc:  # no UTF-8, or no JSON
         raise DatasetError(f"the label {file.name} cannot be read: {exc}") from exc
-    return text or None
 
 
 def _of_json(value: Any) -> str | None:
@@ -170,6 +152,6 @@ def _of_json(value: Any) -> str | None:
         return str(value)
     if not isinstance(value, Mapping):
         return None
-    found = [value[key] for key in _KEYS if isinstance(value.get(key), str | int)]
-    names = [label for label in found if isinstance(label, str) and label]
-    return next((str(label) for label in names or found if label != ""), None)
+    values = [value[key] for key in _KEYS if isinstance(value.get(key), str | int)]
+    names = [label for label in values if isinstance(label, str) and label]
+    return next((str(label) for label in names or values if label != ""), None)

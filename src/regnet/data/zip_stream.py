@@ -11,16 +11,17 @@ from functools import partial
 from typing import Final
 
 from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO, ArchiveFile, check_packing
-from regnet.data.spool import SharedFile
+from regnet.data.spool import Readable
 from regnet.pixels.formats import HEAD
 from regnet.system.errors import ImageError
 from regnet.system.in_flight import wait_for_room
 
-_END: Final = struct.Struct("<4s4H2LH")
-_END64: Final = struct.Struct("<4sQ2H2L4Q")
-_LOCATOR64: Final = struct.Struct("<4sLQL")
-_ENTRY: Final = struct.Struct("<4s6H3L5H2L")
-_LOCAL: Final = struct.Struct("<4s5H3L2H")
+# Only the fields that are used; the others are pad bytes (x).
+_END: Final = struct.Struct("<4s8x2L2x")
+_END64: Final = struct.Struct("<4s36x2Q")
+_LOCATOR64: Final = 20  # bytes
+_ENTRY: Final = struct.Struct("<4sxB2x2H4x3L3H8xL")
+_LOCAL: Final = struct.Struct("<4s22x2H")
 _COMMENT: Final = 1 << 16  # bytes that may follow the end's record
 _CHUNK: Final = 1 << 19  # over twice the longest entry
 _UTF8: Final = 0x800
@@ -32,8 +33,8 @@ _WINDOWS: Final = (0, 10, 14)  # systems that made a zip: FAT, NTFS, VFAT
 class ZipEntry:
     """A file in a zip: its `size` unpacked and `packed`, and the offset of its local header.
 
-    `bomb` says why neither it nor one after it is unpacked: the same bytes would be again and
-    again, or they hold too much.
+    `bomb` says why neither it nor any later entry is unpacked: the entries up to it overlap, or
+    hold too much.
     """
 
     name: str
@@ -46,18 +47,25 @@ class ZipEntry:
     bomb: str = ""
 
 
-def zip_entries(file: SharedFile) -> Iterator[ZipEntry]:
-    """Yield the files in a zip in its own order; raises `ImageError` where it is damaged."""
+def zip_files(file: Readable) -> Iterator[ArchiveFile]:
+    """Yield the files in a zip in its own order; raises `ImageError` if it is damaged."""
+    for entry in zip_entries(file):
+        head, keep = partial(entry_head, file, entry), partial(partial, read_entry, file, entry)
+        yield ArchiveFile(entry.name, entry.size, head, keep)
+
+
+def zip_entries(file: Readable) -> Iterator[ZipEntry]:
+    """Yield the files in a zip in its own order; raises `ImageError` if it is damaged."""
     return (entry for entry in _entries(file) if not entry.name.endswith("/"))
 
 
-def zip_folders(file: SharedFile) -> Iterator[str]:
-    """Yield the path of each file's folder in a zip, and of each folder, again and again."""
+def zip_folders(file: Readable) -> Iterator[str]:
+    """Yield the path of each file's folder in a zip, and of each folder, with repeats."""
     return (entry.name.rpartition("/")[0] for entry in _entries(file))
 
 
-def _entries(file: SharedFile) -> Iterator[ZipEntry]:
-    """Yield the files and folders in a zip, these with a / at their end."""
+def _entries(file: Readable) -> Iterator[ZipEntry]:
+    """Yield the files and folders in a zip; names of folders end with /."""
     position, end, shift = _directory(file)
     buffer, at, left, beyond = b"", 0, position, BEYOND
     while position < end:
@@ -69,29 +77,16 @@ def _entries(file: SharedFile) -> Iterator[ZipEntry]:
         left -= _LOCAL.size + (entry.packed if entry.packed < file.size else 0)
         if entry.size <= BOMB_BYTES:  # larger ones alone are within the ratio, or fail
             beyond -= max(0, entry.size - RATIO * entry.packed)
-        yield replace(entry, bomb=_bomb(left, beyond)) if min(left, beyond) < 0 else entry
+        if min(left, beyond) < 0:
+            limit = f"{RATIO} times its size and {BEYOND >> 20:,} MiB more"
+            over = "its size" if left < 0 else limit
+            bomb = f"a zip bomb? The members of this zip up to this one are over {over}"
+            entry = replace(entry, bomb=bomb)
+        yield entry
 
 
-def _bomb(left: int, beyond: int) -> str:
-    """Return why there are too many bytes in a zip: those left of it, or of what it may hold."""
-    over = "its size" if left < 0 else f"{RATIO} times its size and {BEYOND >> 20:,} MiB more"
-    return f"a zip bomb? The members of this zip up to this one are over {over}"
-
-
-def zip_files(file: SharedFile) -> Iterator[ArchiveFile]:
-    """Yield the files in a zip in its own order; raises `ImageError` where it is damaged."""
-    for entry in zip_entries(file):
-        yield entry_file(file, entry)
-
-
-def entry_file(file: SharedFile, entry: ZipEntry) -> ArchiveFile:
-    """Return an entry of a zip as a file that can be read."""
-    head, keep = partial(entry_head, file, entry), partial(partial, read_entry, file, entry)
-    return ArchiveFile(entry.name, entry.size, head, keep)
-
-
-def entry_head(file: SharedFile, entry: ZipEntry) -> bytes:
-    """Return the first bytes of a file in a zip, none where they cannot be unpacked."""
+def entry_head(file: Readable, entry: ZipEntry) -> bytes:
+    """Return the first bytes of a file in a zip, b"" if they cannot be unpacked."""
     try:
         if entry.bomb:
             return b""
@@ -102,10 +97,10 @@ def entry_head(file: SharedFile, entry: ZipEntry) -> bytes:
         return b""
 
 
-def read_entry(file: SharedFile, entry: ZipEntry, max_bytes: int) -> bytes:
-    """Return the bytes of a file in a zip; raises `ImageError` where they are damaged. Thread-safe.
+def read_entry(file: Readable, entry: ZipEntry, max_bytes: int) -> bytes:
+    """Return the bytes of a file in a zip. Thread-safe.
 
-    What is encrypted, neither stored nor deflated, or over `max_bytes` is refused.
+    Raises `ImageError` if they are damaged, encrypted, packed by a rare method or over `max_bytes`.
     """
     if entry.bomb:
         raise ImageError(entry.bomb)
@@ -121,9 +116,9 @@ def read_entry(file: SharedFile, entry: ZipEntry, max_bytes: int) -> bytes:
     return data
 
 
-def _packed(file: SharedFile, entry: ZipEntry, size: int) -> bytes:
+def _packed(file: Readable, entry: ZipEntry, size: int) -> bytes:
     """Return the first bytes of a file as they are packed."""
-    signature, *_, name, extra = _LOCAL.unpack(file.read_at(entry.offset, _LOCAL.size))
+    signature, name, extra = _LOCAL.unpack(file.read_at(entry.offset, _LOCAL.size))
     packed = file.read_at(entry.offset + _LOCAL.size + name + extra, size)
     if signature != b"PK\x03\x04" or len(packed) != size:
         raise ImageError("this member of the zip is truncated")
@@ -131,23 +126,26 @@ def _packed(file: SharedFile, entry: ZipEntry, size: int) -> bytes:
 
 
 def _unpacked(packed: bytes, method: int, size: int) -> bytes:
-    """Return what the packed bytes hold, at most `size` bytes where they are deflated."""
+    """Return what the packed bytes hold, at most `size` bytes if they are deflated."""
     if not method:
         return packed
     return zlib.decompressobj(-zlib.MAX_WBITS).decompress(packed, max(1, size))
 
 
-def _directory(file: SharedFile) -> tuple[int, int, int]:
-    """Return where the directory begins and ends, and by how much all offsets are to be moved."""
+def _directory(file: Readable) -> tuple[int, int, int]:
+    """Return where the directory begins and ends, and what to add to all offsets."""
     tail_at = max(0, file.size - _END.size - _COMMENT)
     tail = file.read_at(tail_at, file.size - tail_at)
-    found = tail.rfind(b"PK\x05\x06")
-    if found < 0 or len(tail) - found < _END.size:
+    place = tail.rfind(b"PK\x05\x06")
+    if place < 0 or len(tail) - place < _END.size:
         raise ImageError("this zip archive is corrupt or truncated: it has no directory")
-    *_, size, offset, _ = _END.unpack_from(tail, found)
-    end = tail_at + found
-    if (end64 := _end64(file, end)) is not None:
-        size, offset, end = end64
+    _, size, offset = _END.unpack_from(tail, place)
+    end = tail_at + place
+    at = end - _LOCATOR64 - _END64.size
+    if at >= 0 and file.read_at(at + _END64.size, 4) == b"PK\x06\x07":
+        signature, size64, offset64 = _END64.unpack(file.read_at(at, _END64.size))
+        if signature == b"PK\x06\x06":
+            size, offset, end = size64, offset64, at
     begin = end - size
     if begin < 0 or offset > begin:
         raise ImageError(
@@ -156,46 +154,20 @@ def _directory(file: SharedFile) -> tuple[int, int, int]:
     return begin, end, begin - offset
 
 
-def _end64(file: SharedFile, end: int) -> tuple[int, int, int] | None:
-    """Return size, offset and end of the directory of a zip64; None of a common zip."""
-    at = end - _LOCATOR64.size
-    if at < _END64.size or not file.read_at(at, _LOCATOR64.size).startswith(b"PK\x06\x07"):
-        return None
-    at -= _END64.size
-    signature, *_, size, offset = _END64.unpack(file.read_at(at, _END64.size))
-    return (size, offset, at) if signature == b"PK\x06\x06" else None
-
-
 def _entry(buffer: bytes, at: int, shift: int) -> tuple[ZipEntry, int]:
     """Return the entry at a place of the directory, and how many bytes it takes there."""
     try:
-        fields = _ENTRY.unpack_from(buffer, at)
+        values = _ENTRY.unpack_from(buffer, at)
     except struct.error as exc:
         raise ImageError("this zip archive is corrupt: its directory is cut short") from exc
-    (
-        signature,
-        made_by,
-        _,
-        flags,
-        method,
-        _,
-        _,
-        crc,
-        packed,
-        size,
-        name,
-        extra,
-        comment,
-        *_,
-        offset,
-    ) = fields
+    signature, system, flags, method, crc, packed, size, name, extra, comment, offset = values
     begin = at + _ENTRY.size
     length = _ENTRY.size + name + extra + comment
     if signature != b"PK\x01\x02" or at + length > len(buffer):
         raise ImageError("this zip archive is corrupt: its directory is damaged")
     more = buffer[begin + name : begin + name + extra]
     size, packed, offset = _wide(more, [size, packed, offset])
-    text = _name(buffer[begin : begin + name], flags, made_by >> 8)
+    text = _name(buffer[begin : begin + name], flags, system)
     return ZipEntry(text, size, packed, offset + shift, method, flags, crc), length
 
 
@@ -203,22 +175,21 @@ def _name(raw: bytes, flags: int, system: int) -> str:
     """Return a name with / between folders; programs of Windows may write backslashes there."""
     try:
         name = raw.split(b"\0")[0].decode("utf-8" if flags & _UTF8 else "cp437")
-        return name if "/" in name and system not in _WINDOWS else name.replace("\\", "/")
     except UnicodeDecodeError as exc:
         raise ImageError(f"this zip archive is corrupt: a name is not UTF-8 ({exc})") from exc
+    return name if "/" in name and system not in _WINDOWS else name.replace("\\", "/")
 
 
 def _wide(extra: bytes, values: list[int]) -> list[int]:
-    """Return the values, those of all ones from the zip64 field of an entry's extra bytes."""
+    """Return the values; those of all ones are in the zip64 field of an entry's extra bytes."""
     while len(extra) >= 4:
         kind, length = struct.unpack_from("<2H", extra)
         field, extra = extra[4 : 4 + length], extra[4 + length :]
         if kind == 1:
-            wide = iter(struct.unpack(f"<{len(field) // 8}Q", field[: len(field) // 8 * 8]))
+            whole = field[: len(field) // 8 * 8]
+            wide = (min(value, _LARGEST) for (value,) in struct.iter_unpack("<Q", whole))
             try:
-                return [
-                    min(next(wide), _LARGEST) if value == 0xFFFFFFFF else value for value in values
-                ]
+                return [next(wide) if value == 0xFFFFFFFF else value for value in values]
             except StopIteration as exc:
                 raise ImageError("this zip archive is corrupt: a size is missing") from exc
     return values

@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from regnet.data.class_names import normal
-from regnet.data.split_names import ROLES, roles_of
+from regnet.data.folders import ROLES, roles_of
 from regnet.doctor.findings import File, Finding, counted, percent, quoted, worst_first
 
 IMBALANCE: Final = 10

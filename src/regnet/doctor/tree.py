@@ -10,24 +10,17 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from regnet.data.class_folders import class_folders
+from regnet.data.class_folders import Folders, open_folders
 from regnet.data.class_names import ClassNames, normal
-from regnet.data.dataset import located
-from regnet.data.folders import Kind, Layout, read_layout
-from regnet.data.foreign import refuse_foreign
-from regnet.data.image_labels import ImageLabels, image_labels, report_skipped
-from regnet.data.listing import Listing
-from regnet.data.members import open_members
+from regnet.data.folders import ROLES, Kind, Layout, read_layout
+from regnet.data.image_labels import ImageLabels
 from regnet.data.parquet_dataset import (
     ParquetDataset,
     open_parquet,
     parquet_class_names,
-    parquet_files,
     parquet_splits,
 )
 from regnet.data.sources import Item
-from regnet.data.split_names import ROLES
-from regnet.data.truth_files import SIDE_NAMES
 from regnet.network.labels import Label
 
 
@@ -157,27 +150,24 @@ def _moved(part: _Part, splits: Mapping[str, str]) -> _Part:
 
 def _opened(path: str | Path, truth: Path | None = None) -> tuple[_Part, list[Place]]:
     """Return the photos at a path, and its class folders that have none."""
-    paths, inner = located(path)
-    if files := parquet_files(paths, str(path), truth):
-        return _of_parquet(files, str(path)), []
-    listing = Listing(open_members(paths, side_names=SIDE_NAMES), inner)
-    if not len(listing):
-        refuse_foreign(str(path), paths)
-    layout = read_layout(listing.directories)
-    labels = image_labels(listing, layout, paths, truth)
-    report_skipped(listing, labels)
-    if labels is not None:
-        return _labelled(listing, layout, labels, str(path)), []
+    folders = open_folders(path, truth)
+    if folders.parquet:
+        return _of_parquet(folders.parquet, folders.path), []
+    listing, layout = folders.listing, folders.layout
+    listing.tally.report()
+    if folders.labels is not None:
+        return _labelled(folders, folders.labels), []
     place_of = {folder: Place(*layout.place(folder)) for folder in listing.directories}
     index = {place: code for code, place in enumerate(dict.fromkeys(place_of.values()))}
     codes = listing.by_directory(lambda folder: index[place_of[folder]])
-    known = [Place(*place) for place in class_folders(paths, inner, layout)]
-    part = _Part(partial(listing.images, str(path)), layout, tuple(index), codes)
+    known = [Place(*place) for place in folders.class_folders()]
+    part = _Part(partial(listing.images, folders.path), layout, tuple(index), codes)
     return part, [p for p in known if p not in index]
 
 
-def _labelled(listing: Listing, layout: Layout, labels: ImageLabels, path: str) -> _Part:
+def _labelled(folders: Folders, labels: ImageLabels) -> _Part:
     """Return photos whose classes are not their folders', but their splits may be."""
+    listing, layout = folders.listing, folders.layout
     roles = tuple(dict.fromkeys(map(layout.role, listing.directories)))
     role_of = listing.by_directory(lambda folder: roles.index(layout.role(folder)))
     places = tuple(Place(role, name) for role in roles for name in labels.classes)
@@ -185,7 +175,7 @@ def _labelled(listing: Listing, layout: Layout, labels: ImageLabels, path: str) 
     pairs = zip(role_of, labels.codes, strict=True)
     codes = array("i", (index[Place(roles[role], labels.names[code])] for role, code in pairs))
     kind: Kind = "splits" if layout.splits else "classes"
-    items = partial(listing.images, path)
+    items = partial(listing.images, folders.path)
     return _Part(items, replace(layout, kind=kind, doubt=None), places, codes)
 
 

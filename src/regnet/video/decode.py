@@ -1,6 +1,7 @@
-"""Videos to decoded frames with their times: files, cameras and streams."""
+"""Videos (files, cameras and streams) to decoded frames with their times, and frames to pixels."""
 
 import re
+import sys
 import time
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
@@ -9,22 +10,30 @@ from fractions import Fraction
 from typing import Any, Final
 
 import av
+import numpy as np
+from av.video.reformatter import Colorspace, Interpolation
 
-from regnet.data.video_names import camera, is_live, is_stream
+from regnet.data.video_names import is_live, is_stream
+from regnet.pixels.decode import Pixels
 from regnet.system.errors import ImageError
-from regnet.video.pixels import (
-    MAX_FRAME_PIXELS,
-    UPRIGHT,
-    Matrix,
-    display_matrix,
-    square_size,
-)
+
+MAX_FRAME_PIXELS: Final = 8192 * 4352
+"""Larger frames are refused: no level of H.264, HEVC or AV1 allows more."""
+
+Matrix = tuple[int, int, int, int]
+"""Where the right and the lower neighbour of a stored pixel are shown: x, y and x, y."""
+
+UPRIGHT: Final[Matrix] = (1, 0, 0, 1)
 
 # What a file may be: no playlist, which could name other files and addresses.
 _FORMATS: Final = (
     "asf,avi,dv,flv,ivf,matroska,mjpeg,mov,mpeg,mpegts,mpegvideo,mxf,nut,ogg,yuv4mpegpipe"
 )
 _SILENCE: Final = 20.0  # seconds without a sign from a camera or server
+# Without these swscale rounds down, and repeats chroma of 4:2:0 instead of interpolating it: the
+# probabilities of photos made into 4:2:0 then move twice as far.
+_EXACT: Final = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
+_UNSPECIFIED: Final = 2  # AVCOL_SPC_UNSPECIFIED
 
 
 @dataclass(frozen=True)
@@ -54,7 +63,7 @@ def shots(address: str) -> Generator[Shot]:
         rotation, matrix = None, UPRIGHT
         for frame in _frames(container, stream, damage):
             if frame.rotation != rotation:
-                rotation, matrix = frame.rotation, display_matrix(frame)
+                rotation, matrix = frame.rotation, _display_matrix(frame)
             yield Shot(clock.time(frame), frame, aspect, matrix)
         if not live:
             _require_whole(clock.end, _declared_length(container, stream), damage)
@@ -81,6 +90,19 @@ def _container(address: str) -> Any:
         return av.open(name, format=system, timeout=_SILENCE, **common)
     safe = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
     return av.open(f"file:{address}", container_options=safe, **common)
+
+
+def camera(name: str) -> tuple[str, str]:
+    """Return the system's input format and its name of a camera.
+
+    `camera:0` counts cameras; on Windows, `camera:` takes their names.
+    """
+    which = name.removeprefix("camera:")
+    if sys.platform == "darwin":
+        return "avfoundation", f"{which}:none"
+    if sys.platform == "win32":
+        return "dshow", f"video={which}"
+    return "video4linux2", f"/dev/video{which}" if which.isdecimal() else which
 
 
 def _video_stream(container: Any) -> Any:
@@ -170,3 +192,60 @@ def _why(exc: Exception) -> str:
     if isinstance(exc, av.ArgumentError | av.InvalidDataError | av.EOFError):
         return "it is damaged or no video of a known kind"
     return getattr(exc, "strerror", None) or type(exc).__name__
+
+
+def rgb(
+    frame: av.VideoFrame, pixel_aspect: Fraction = Fraction(1), matrix: Matrix = UPRIGHT
+) -> Pixels:
+    """Return a frame's pixels upright: uint8 (H, W, 3), RGB.
+
+    Colours follow the matrix and range that the frame names; without a matrix it is BT.709 in high
+    definition, else BT.601, as in players. Pixels that are not square (`pixel_aspect` is width /
+    height) are made so, and the frame is turned and mirrored by right angles. Thread-safe, but not
+    for the same frame, which it changes for a moment. Raises `ImageError`.
+    """
+    width, height = square_size(frame.width, frame.height, pixel_aspect)
+    high = frame.width >= 1280 or frame.height > 576
+    unnamed = Colorspace.ITU709 if high else Colorspace.ITU601
+    colorspace = unnamed if frame.colorspace == _UNSPECIFIED else None
+    try:
+        pixels: Pixels = frame.reformat(
+            width=width,
+            height=height,
+            format="rgb24",
+            src_colorspace=colorspace,
+            interpolation=int(_EXACT),
+            threads=1,
+        ).to_ndarray()  # type: ignore[assignment]
+    except (av.FFmpegError, ValueError) as exc:
+        raise ImageError(f"its frames cannot be made RGB ({exc})") from exc
+    a, b, c, d = matrix
+    if abs(b) > abs(a):  # stored columns are shown as rows
+        pixels, a, d = pixels.swapaxes(0, 1), c, b
+    return pixels[:: -1 if d < 0 else 1, :: -1 if a < 0 else 1]
+
+
+def square_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, int]:
+    """Return the size in square pixels, none of the frame lost. Raises `ImageError`."""
+    if pixel_aspect > 1:
+        width = round(width * pixel_aspect)
+    elif pixel_aspect > 0:
+        height = round(height / pixel_aspect)
+    if width * height > MAX_FRAME_PIXELS:
+        raise ImageError(
+            f"frames of {width} x {height} are over the limit of {MAX_FRAME_PIXELS:,} pixels"
+        )
+    return width, height
+
+
+def _display_matrix(frame: av.VideoFrame) -> Matrix:
+    """Return how to turn and mirror a frame.
+
+    Do not call it for every frame: its side data keeps it in memory until the garbage collector
+    looks for circles.
+    """
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return UPRIGHT
+    a, b, _, c, d = np.frombuffer(side_data, np.int32)[:5].tolist()
+    return a, b, c, d

@@ -15,8 +15,8 @@ from PIL import Image
 from tars import tar
 
 from regnet.data.dataset import open_dataset
-from regnet.data.members import open_members
-from regnet.data.skipped import Skipped, SkipTally, joined, sort_of
+from regnet.data.listing import Listing
+from regnet.data.photo_files import SkipTally, first_clutter, is_clutter, sort_of
 from regnet.data.sources import count_items, iter_items
 from regnet.network.labels import Label
 from regnet.system.notices import SkippedFilesWarning
@@ -102,13 +102,13 @@ def test_what_the_decoder_reads_is_a_photo_whatever_its_suffix(pack: Pack) -> No
 
 
 def test_data_sets_hold_the_same_photos_and_counts(pack: Pack) -> None:
-    members = open_members([pack(FILES)], side_names=frozenset(("n.json",)))
-    assert members.skipped == Skipped()
+    path = pack(FILES)
+    listing = Listing([path], side_names=frozenset(("n.json",)))
     for _ in range(2):  # what is skipped is counted once
-        assert sorted(name for name, _ in members.sizes()) == PHOTOS
-    assert sorted(name for name, _ in members.images()) == PHOTOS
+        assert sorted(listing.paths()) == PHOTOS
+    assert sorted(item.source for item in listing.images("")) == [f"{path}/{n}" for n in PHOTOS]
     expected = {name: n for name, n in (SUFFIXES | FOLDERS).items() if name != ".json"}
-    assert members.skipped.to_dict() == expected
+    assert listing.tally.to_dict() == expected
 
 
 def test_photos_that_are_hidden_or_not_downloaded_are_counted(pack: Pack) -> None:
@@ -213,7 +213,7 @@ def test_the_line_stays_short(tmp_path: Path) -> None:
     for number in range(3000):
         tally.add("top", f"a.{number}")
         tally.add("top", "b.txt")
-    line = tally.result().line()
+    line = tally.line()
     assert line.startswith("top: skipped 6,000 files: 3,000 .txt, 2,001 others")
     assert line.endswith(", 993 more")
     assert len(line) < 200
@@ -231,9 +231,42 @@ def test_long_walks_take_little_memory() -> None:
         tracemalloc.stop()
 
 
-def test_counts_are_joined() -> None:
-    parts = [
-        Skipped(("a",), ((".txt", 2),), (("@eaDir", 1),)),
-        Skipped(("b",), ((".txt", 1), (".md", 9)), ()),
-    ]
-    assert joined(parts) == Skipped(("a", "b"), ((".md", 9), (".txt", 3)), (("@eaDir", 1),))
+def test_counts_are_added() -> None:
+    tally, other = SkipTally(), SkipTally()
+    for place, path in (("a", "1.txt"), ("a", "@eaDir/2.txt"), ("a", "3.txt")):
+        tally.add(place, path)
+    for path in ("4.txt", *(f"{n}.md" for n in range(9)), "5.csv"):
+        other.add("b", path)
+    other.drop((".csv", ".tsv"))
+    tally.add_all(other)
+    assert tally.line() == (
+        "2 sources: skipped 12 files: 9 .md, 3 .txt; and folders that hold no photos: "
+        "@eaDir (1 file)"
+    )
+
+
+# Clutter
+
+
+CLUTTER = [
+    *("@eaDir", "@EADIR", "#recycle", "#snapshot", "lost+found", "$RECYCLE.BIN", "$Recycle.Bin"),
+    *("System Volume Information", ".Trash-1000", ".Trashes", ".thumbnails", "__MACOSX", ".git"),
+    *("@__thumb", "FOUND.000", "Thumbs.db", "desktop.ini", "._photo.jpg", "...", "Icon\r"),
+]
+NO_CLUTTER = ["Trash", "trash", "recycle", "recycled", "snapshot", "cats", "..", ".", "found.jpg"]
+NO_CLUTTER += ["#1", "@home", ""]
+
+
+@pytest.mark.parametrize("name", CLUTTER)
+def test_what_a_system_makes_is_clutter(name: str) -> None:
+    assert is_clutter(name)
+
+
+@pytest.mark.parametrize("name", NO_CLUTTER)
+def test_what_people_make_is_not(name: str) -> None:
+    assert not is_clutter(name)
+
+
+def test_the_first_component_that_is_clutter_is_named() -> None:
+    assert first_clutter("cats/@eaDir/.x/p1.jpg") == "@eaDir"
+    assert first_clutter("../cats/./p1.jpg") is None

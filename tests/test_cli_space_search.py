@@ -11,8 +11,7 @@ from typer.testing import CliRunner
 
 from regnet.cli import build_app
 from regnet.ir.engine import read_model
-from regnet.network.spec import spec_from_dict
-from regnet.network.spec_file import read_spec
+from regnet.network.spec import read_spec, spec_from_dict
 from regnet.space import search
 from regnet.system.errors import DatasetError, SpaceError, UnknownModelError
 

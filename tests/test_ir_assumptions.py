@@ -26,8 +26,7 @@ from regnet.ir.assumptions import subject, without
 from regnet.ir.engine import read_model
 from regnet.network.labels import imagenet_labels
 from regnet.network.modules import RegNet
-from regnet.network.spec import AnyNetSpec, Stage
-from regnet.network.spec_file import write_spec
+from regnet.network.spec import AnyNetSpec, Stage, write_spec
 from regnet.pages.html import assumed_facts
 from regnet.pixels.protocol import OMZ
 from regnet.pixels.samples import sample_photos

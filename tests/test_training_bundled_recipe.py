@@ -10,8 +10,7 @@ import torch
 from torch.nn import functional
 
 from regnet.network.modules import RegNet
-from regnet.network.spec import RegNetSpec
-from regnet.network.spec_file import read_spec
+from regnet.network.spec import RegNetSpec, read_spec
 from regnet.training.recipe import read_recipe
 from regnet.zoo.catalogue import card_by_name
 

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from regnet.checkpoints.weights import read_checkpoint, write_safetensors
 from regnet.network.modules import RegNet
-from regnet.network.spec import Spec
-from regnet.network.spec_file import read_spec
+from regnet.network.spec import Spec, read_spec
 from regnet.pixels.protocol import Preprocess
 
 # Pixels of a photo, by rows, of which three of the enlarged one are made: each is 0.75 of the

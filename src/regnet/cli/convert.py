@@ -15,9 +15,7 @@ from regnet.ir.assumptions import AssumptionWarning, warn
 from regnet.ir.metadata import Preprocessing
 from regnet.ir.records import PixelBound
 from regnet.network.labels import read_labels
-from regnet.network.spec import Spec
-from regnet.network.spec_file import SUFFIX as SPEC_SUFFIX
-from regnet.network.spec_file import read_spec
+from regnet.network.spec import SPEC_SUFFIX, Spec, read_spec
 from regnet.pixels.protocol import Channels, Interpolation
 from regnet.system.errors import ConversionError, OutputError
 from regnet.zoo.catalogue import card_by_name

@@ -148,7 +148,7 @@ def _write(
     front: Path | None,
 ) -> None:
     """Write what is asked for of the best network: of those trained, where any were."""
-    from regnet.network.spec_file import write_spec
+    from regnet.network.spec import write_spec
     from regnet.space.search_results import export_pick
 
     best = trained[0].measured if trained else found.pick

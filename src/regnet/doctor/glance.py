@@ -14,8 +14,7 @@ from regnet.data.sources import Item
 from regnet.pixels.decode import jpeg_orientation, require_jpeg, upright
 from regnet.pixels.decode_limits import DECODE_LIMITS
 from regnet.pixels.decoder import decode_within
-from regnet.pixels.jpeg_markers import jpeg_outline
-from regnet.pixels.photo_cost import has_quick_head
+from regnet.pixels.photo_cost import jpeg_outline
 from regnet.system.errors import ImageError
 from regnet.system.notices import about
 
@@ -81,15 +80,15 @@ def _decoded(data: bytes) -> tuple[Grey, tuple[int, int]]:
 
 def _scaled_jpeg(data: bytes) -> tuple[Grey, tuple[int, int]] | None:
     """Return a JPEG, decoded in a third of the time; None where Pillow must decide."""
-    found = jpeg_outline(data)
-    if found is None or not has_quick_head(data, found):
+    outline = jpeg_outline(data)
+    if outline is None or not outline.has_quick_head(data):
         return None
     try:
         height, width, *_ = simplejpeg.decode_jpeg_header(data)
-        require_jpeg(data, found, width, height, DECODE_LIMITS)
+        require_jpeg(data, outline, width, height, DECODE_LIMITS)
         grey = simplejpeg.decode_jpeg(data, "GRAY", min_height=_ENOUGH, min_width=_ENOUGH)
     except (ValueError, MemoryError):
         return None
-    orientation = jpeg_orientation(data, found)
+    orientation = jpeg_orientation(data, outline)
     size = (height, width) if orientation in _ON_ITS_SIDE else (width, height)
     return upright(grey, orientation)[..., 0], size

@@ -3,18 +3,25 @@
 Source: Radosavovic et al., Designing Network Design Spaces (arXiv 2003.13678), sections 3.2-3.3.
 """
 
+import json
 import math
 from dataclasses import dataclass, fields, replace
-from typing import Annotated, Any, Literal, Self
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
 
 from regnet.system.checked import Checked, Rule, within
 from regnet.system.errors import SpecError, UnknownModelError
+from regnet.system.files import write_whole
+from regnet.system.json_text import json_bytes
+from regnet.system.output_file import naming
 
 Rounding = Literal["pycls", "torchvision"]
 
 MAX_DEPTH = 512
 MAX_WIDTH = 65536
 MAX_CLASSES = 1_000_000
+SPEC_SUFFIX: Final = ".json"
+_MAX_SPEC_BYTES: Final = 1 << 20
 
 Depth = Annotated[int, within(ge=1, le=MAX_DEPTH)]
 Width = Annotated[int, within(ge=1, le=MAX_WIDTH)]
@@ -262,3 +269,26 @@ def spec_to_dict(spec: Spec) -> dict[str, Any]:
 def spec_from_dict(values: dict[str, Any]) -> Spec:
     """Return the spec that `spec_to_dict` wrote; raises `SpecError` on unknown or bad fields."""
     return (AnyNetSpec if "stages" in values else RegNetSpec).from_dict(values)
+
+
+def read_spec(path: Path) -> Spec:
+    """Return the spec in a file of one JSON object; raises `UnknownModelError` where it is none."""
+    try:
+        with path.open("rb") as file:
+            values = json.loads(file.read(_MAX_SPEC_BYTES))
+        if not isinstance(values, dict):
+            raise ValueError("it is no JSON object")
+        return spec_from_dict(values)
+    except OSError as exc:
+        raise UnknownModelError(f"{path}: cannot be read ({exc.strerror or exc})") from exc
+    except (SpecError, ValueError, RecursionError) as exc:
+        raise UnknownModelError(
+            f"{path}: is no network's spec ({exc}); `regnet space search -o` writes one, and each "
+            "line of `regnet space sample` is one"
+        ) from exc
+
+
+def write_spec(path: Path, spec: Spec) -> None:
+    """Write a spec to a file, whole or not at all. Raises `OutputError`."""
+    with naming(path):
+        write_whole(path, json_bytes(spec_to_dict(spec)) + b"\n")

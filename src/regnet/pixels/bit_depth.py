@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from regnet.pixels.tiff_tags import (
+from regnet.pixels.formats import (
     BITS_PER_SAMPLE,
     MAX_SAMPLE_VALUE,
     SAMPLE_FORMAT,

@@ -2,9 +2,9 @@
 
 The reference is `ImageOps.exif_transpose(Image.open(f)).convert("RGB")`. JPEGs that libjpeg-turbo
 reads without a single warning go through simplejpeg, which gives the same pixels faster; Pillow
-decides about all others. Some things differ from the reference, on purpose: grey of 16 bits keeps
-its upper byte (Pillow clips it at 255), values of no known range are refused, and EXIF data that
-cannot be read is ignored.
+decides about all others. Three things differ from the reference on purpose: 16-bit grey keeps its
+upper byte (Pillow clips it at 255), values without a known range are refused, and unreadable EXIF
+data is ignored.
 """
 
 import struct
@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
 from typing import Any, Final, cast
 
 import numpy as np
@@ -24,8 +23,13 @@ from PIL import Image
 from regnet.pixels.bit_depth import eight_bits, is_deep, require_known_depth, warn_if_dark
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits, require_pixels
 from regnet.pixels.formats import HEIC, format_of, heic_package, unread_error
-from regnet.pixels.jpeg_markers import Outline, jpeg_outline, require_few_scans
-from regnet.pixels.photo_cost import claimed_size, memory_of, memory_of_jpeg, memory_of_scans
+from regnet.pixels.photo_cost import (
+    Outline,
+    claimed_size,
+    jpeg_outline,
+    memory_of,
+    require_few_scans,
+)
 from regnet.pixels.protocol import Channels
 from regnet.system.errors import ImageError
 
@@ -50,14 +54,14 @@ def decode_pixels(
     do not count, and its memory is limited by what the header claims: see `decoder.pixels_of` for
     bytes from anywhere. Safe to call from many threads. Raises `ImageError` with the reason.
     """
-    found = jpeg_outline(data)
+    outline = jpeg_outline(data)
     try:
-        pixels = None if found is None else _decode_jpeg(data, channels, limits, taking, found)
-        if found is None or pixels is None:
-            return _open_pixels(data, channels, limits, taking, found)
+        pixels = outline and _decode_jpeg(data, channels, limits, taking, outline)
+        if outline is None or pixels is None:
+            return _open_pixels(data, channels, limits, taking, outline)
     except MemoryError as exc:
         raise limits.out_of_memory(len(data)) from exc
-    return upright(pixels, jpeg_orientation(data, found))
+    return upright(pixels, jpeg_orientation(data, outline))
 
 
 def upright_pixels(image: Image.Image, channels: Channels) -> Pixels:
@@ -74,18 +78,15 @@ def upright_pixels(image: Image.Image, channels: Channels) -> Pixels:
 
 
 def _decode_jpeg(
-    data: bytes, channels: Channels, limits: DecodeLimits, taking: Taking, found: Outline
+    data: bytes, channels: Channels, limits: DecodeLimits, taking: Taking, outline: Outline
 ) -> Pixels | None:
-    """Return a JPEG's pixels as they are stored; None where Pillow must decide."""
+    """Return a JPEG's pixels as they are stored; None if Pillow must decide."""
     try:
         height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data)
-    except (ValueError, MemoryError):
-        return None
-    if colorspace in ("CMYK", "YCCK"):
-        return None
-    require_jpeg(data, found, width, height, limits)
-    taking(memory_of_jpeg(found, width * height))
-    try:
+        if colorspace in ("CMYK", "YCCK"):
+            return None
+        require_jpeg(data, outline, width, height, limits)
+        taking(outline.memory(width * height))
         pixels: Pixels = simplejpeg.decode_jpeg(data, channels)
     except (ValueError, MemoryError):  # also for what libjpeg only warns about
         return None
@@ -93,17 +94,17 @@ def _decode_jpeg(
 
 
 def require_jpeg(
-    data: bytes, found: Outline, width: int, height: int, limits: DecodeLimits
+    data: bytes, outline: Outline, width: int, height: int, limits: DecodeLimits
 ) -> None:
-    """Raise `ImageError` for a JPEG of that size which would be over a limit."""
+    """Raise `ImageError` if a JPEG of that size is over a limit."""
     limits.require_size(width, height)
-    require_few_scans(data, found, width * height)
-    limits.require_memory(memory_of_jpeg(found, width * height), len(data), width, height)
+    require_few_scans(data, outline, width * height)
+    limits.require_memory(outline.memory(width * height), len(data), width, height)
 
 
-def jpeg_orientation(data: bytes, found: Outline) -> object:
+def jpeg_orientation(data: bytes, outline: Outline) -> object:
     """Return the orientation in a JPEG's EXIF or XMP data."""
-    if not found.has_app1:
+    if not outline.has_app1:
         return 1
     try:
         with _quiet():
@@ -113,42 +114,35 @@ def jpeg_orientation(data: bytes, found: Outline) -> object:
 
 
 def _open_pixels(
-    data: bytes, channels: Channels, limits: DecodeLimits, taking: Taking, found: Outline | None
+    data: bytes, channels: Channels, limits: DecodeLimits, taking: Taking, outline: Outline | None
 ) -> Pixels:
+    """Return an image's pixels as Pillow decodes them."""
     name, plugin = format_of(data)
     if name == "TIFF":
         require_known_depth(data)
-    if found is None and (size := claimed_size(data)):
+    if outline is None and (size := claimed_size(data)):
         limits.require_size(*size)
         least = memory_of(name, "RGB" if name == "WEBP" else "L", *size)
         limits.require_memory(least, len(data), *size)
+
+    def require_within_limits() -> None:
+        limits.require_size(*image.size)
+        memory = memory_of(name, image.mode, *image.size)
+        if outline is not None:
+            require_few_scans(data, outline, image.width * image.height)
+            memory += outline.memory_of_scans(image.width * image.height)
+        limits.require_memory(memory, len(data), *image.size)
+        taking(memory)
+
     with _quiet():
         image = _open(data, name, plugin)
-        _require(image, name, data, limits, taking, found)
+        require_within_limits()
         _load(image, name)
         if name == "ICO":  # it may hold more than its header says
-            _require(image, name, data, limits, taking, found)
+            require_within_limits()
         pixels = _pixels(image, name, channels, data)
     warn_if_dark(image, pixels, data)
     return pixels
-
-
-def _require(
-    image: Image.Image,
-    name: str,
-    data: bytes,
-    limits: DecodeLimits,
-    taking: Taking,
-    found: Outline | None,
-) -> None:
-    """Raise `ImageError` for an image whose pixels would be over a limit."""
-    limits.require_size(*image.size)
-    memory = memory_of(name, image.mode, *image.size)
-    if found is not None:
-        require_few_scans(data, found, image.width * image.height)
-        memory += memory_of_scans(found, image.width * image.height)
-    limits.require_memory(memory, len(data), *image.size)
-    taking(memory)
 
 
 def _pixels(image: Image.Image, name: str, channels: Channels, data: bytes = b"") -> Pixels:
@@ -164,8 +158,11 @@ def _open(data: bytes, name: str, plugin: str) -> Image.Image:
     from io import BytesIO
 
     if name == "HEIC":
+        if (package := heic_package()) is None:
+            raise unread_error(HEIC)
         with _readable(name):
-            return cast(Image.Image, _heic_plugin().HeifImageFile(BytesIO(data)))
+            plugins = import_module(f"{package}.as_plugin")
+            return cast(Image.Image, plugins.HeifImageFile(BytesIO(data)))
     module = import_module(f"PIL.{plugin}ImagePlugin")
     kind = getattr(module, f"{'Dib' if name == 'DIB' else plugin}ImageFile")
     with _readable(name):
@@ -173,13 +170,6 @@ def _open(data: bytes, name: str, plugin: str) -> Image.Image:
             return cast(Image.Image, kind(BytesIO(data)))  # Image.open has a limit of its own
         except (SyntaxError, IndexError, TypeError, struct.error) as exc:
             raise ImageError(f"the {name} header is corrupt or truncated") from exc
-
-
-def _heic_plugin() -> ModuleType:
-    """Return what reads HEIC; raises `ImageError` where it is not installed."""
-    if (package := heic_package()) is None:
-        raise unread_error(HEIC)
-    return import_module(f"{package}.as_plugin")
 
 
 def _load(image: Image.Image, name: str) -> None:
@@ -224,42 +214,35 @@ def _rgb(image: Image.Image, data: bytes) -> Pixels:
     return pixels
 
 
-class _Silenced:
-    """A pattern of a warnings filter that matches every module in the threads that decode.
+class _DecodingThreads(threading.local):
+    """The module pattern of a warnings filter: matches every module, in threads that decode.
 
-    Filters are global to the process; `warnings.catch_warnings` would change them for all threads,
-    so only one thread could decode at a time.
+    Filters are global to the process; with `warnings.catch_warnings`, which changes them for all
+    threads, only one thread could decode at a time.
     """
 
-    def __init__(self) -> None:
-        self._depth = threading.local()
+    depth = 0
 
     def match(self, module: str) -> bool:
-        """Tell whether this thread is decoding."""
-        return getattr(self._depth, "now", 0) > 0
-
-    @contextmanager
-    def here(self) -> Iterator[None]:
-        """Silence this thread."""
-        self._depth.now = getattr(self._depth, "now", 0) + 1
-        try:
-            yield
-        finally:
-            self._depth.now -= 1
+        """Return whether this thread is decoding."""
+        return self.depth > 0
 
 
-_SILENCED: Final = _Silenced()
-_FILTER: Final[Any] = ("ignore", None, Warning, _SILENCED, 0)
+_DECODING: Final = _DecodingThreads()
+_FILTER: Final[Any] = ("ignore", None, Warning, _DECODING, 0)
 
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Pillow's warnings from the user: its errors are all that counts."""
+    """Hide Pillow's warnings in this thread: only its errors count."""
     filters: Any = warnings.filters
     if not filters or filters[0] is not _FILTER:  # others may have set theirs since
         filters[:] = [_FILTER, *(other for other in filters if other is not _FILTER)]
-    with _SILENCED.here():
+    _DECODING.depth += 1
+    try:
         yield
+    finally:
+        _DECODING.depth -= 1
 
 
 @contextmanager
@@ -272,11 +255,10 @@ def _readable(name: str) -> Iterator[None]:
     except Image.DecompressionBombError as exc:
         raise ImageError(f"too many pixels, a decompression bomb? ({exc})") from exc
     except Exception as exc:  # Pillow's parsers raise a dozen kinds
-        raise ImageError(_reason(name, exc)) from exc
-
-
-def _reason(name: str, exc: Exception) -> str:
-    text = str(exc).lower()
-    if isinstance(exc, EOFError) or any(s in text for s in ("truncated", "unexpected end", "eof")):
-        return f"the {name} is truncated"
-    return f"the {name} is corrupt or of an unsupported kind ({exc or type(exc).__name__})"
+        text = str(exc).lower()
+        truncated = any(words in text for words in ("truncated", "unexpected end", "eof"))
+        if truncated or isinstance(exc, EOFError):
+            raise ImageError(f"the {name} is truncated") from exc
+        raise ImageError(
+            f"the {name} is corrupt or of an unsupported kind ({exc or type(exc).__name__})"
+        ) from exc

@@ -6,8 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from regnet.network.spec import spec_to_dict
-from regnet.network.spec_file import write_spec
+from regnet.network.spec import spec_to_dict, write_spec
 from regnet.space.candidates import Measured, Rival
 from regnet.space.random_ir import write_random_ir
 from regnet.space.records import RunRecord

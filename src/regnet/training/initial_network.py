@@ -16,9 +16,7 @@ from regnet.ir.assumptions import without
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Labels, imagenet_labels
 from regnet.network.modules import RegNet
-from regnet.network.spec import Spec, canonical_name, spec_by_name
-from regnet.network.spec_file import SUFFIX as SPEC_SUFFIX
-from regnet.network.spec_file import read_spec
+from regnet.network.spec import SPEC_SUFFIX, Spec, canonical_name, read_spec, spec_by_name
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import MismatchError, TrainingError, UnknownModelError
 from regnet.training.run_checkpoint import LAST

@@ -13,10 +13,16 @@ from regnet.doctor.glance import _scaled_jpeg
 from regnet.pixels import decode as decode_module
 from regnet.pixels.decode import decode_pixels
 from regnet.pixels.decode_limits import MAX_SIDE
-from regnet.pixels.jpeg_markers import MAX_SCANS, outline, require_few_scans
+from regnet.pixels.photo_cost import MAX_SCANS, Outline, jpeg_outline, require_few_scans
 from regnet.system.errors import ImageError
 
 SEGMENT = b"\xff\xe2\0\x02"
+
+
+def outline(data: bytes) -> Outline:
+    found = jpeg_outline(data)
+    assert found is not None
+    return found
 
 
 def jpeg(*, progressive: bool = False, thumbnail: bytes = b"", size: int = 64) -> bytes:

@@ -1,8 +1,6 @@
 """Pixel values of more than 8 bits -> 8 bits; what has no known range is refused."""
 
-import struct
-from collections.abc import Iterator
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,12 +46,17 @@ def eight_bits(image: Image.Image, data: bytes) -> Image.Image:
     `ImageError` for floats and 32-bit integers, unless they are plainly those of 8 bits.
     """
     # A PPM of 16 bits comes as mode I, scaled to 0..65535; other images of mode I have no range.
-    if not image.mode.startswith("I;16") and not (image.mode == "I" and image.format == "PPM"):
-        if not _is_eight_bits(image):
-            raise _no_range(image)
+    if image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM"):
+        values = np.asarray(image)
+        return Image.fromarray((values >> (_bits(image, values, data) - 8)).astype(np.uint8))
+    low, high = cast(tuple[float, float], image.getextrema())
+    if 0 <= low <= high <= 255 and (image.mode != "F" or high > 1):
         return image.convert("L")
-    values = np.asarray(image)
-    return Image.fromarray((values >> (_bits(image, values, data) - 8)).astype(np.uint8))
+    kind = "32-bit floats" if image.mode == "F" else "32-bit or signed integers"
+    raise ImageError(
+        f"pixels are {kind} from {low:g} to {high:g}, a range that says nothing of black and "
+        f"white: {_SCALE}"
+    )
 
 
 def warn_if_dark(image: Image.Image, pixels: NDArray[np.uint8], data: bytes = b"") -> None:
@@ -61,15 +64,23 @@ def warn_if_dark(image: Image.Image, pixels: NDArray[np.uint8], data: bytes = b"
 
     `image` is loaded, and `data` are its file's bytes, b"" if not known.
     """
-    if image.mode in ("I", "F") and image.format != "PPM":
-        return
     if is_deep(image):
+        if image.mode in ("I", "F") and image.format != "PPM":
+            return
         values = np.asarray(image)
         highest = int(values.max(initial=0))
-        if _bits(image, values, data) == 16 and highest < _DARK:
-            _warn_dark(highest)
-    elif _is_deep_colour(image, data) and (highest := int(pixels.max(initial=0))) < _DARK >> 8:
-        _warn_dark((highest << 8) + 255)
+        if _bits(image, values, data) != 16:
+            return
+    elif _is_deep_colour(image, data):
+        highest = (int(pixels.max(initial=0)) << 8) + 255
+    else:
+        return
+    if highest < _DARK:
+        give(
+            DarkPhotoWarning,
+            f"16-bit values end at {highest:,}, as if they had 12 bits or fewer, so the photo is "
+            f"nearly black: {_SCALE}",
+        )
 
 
 def _bits(image: Image.Image, values: NDArray[Any], data: bytes) -> int:
@@ -83,29 +94,6 @@ def _is_deep_colour(image: Image.Image, data: bytes) -> bool:
     if image.format == "PNG":
         return data[24:25] == b"\x10" and data[25:26] != b"\0"
     return image.format == "TIFF" and image.mode != "L" and _tag(image, BITS_PER_SAMPLE) == 16
-
-
-def _is_eight_bits(image: Image.Image) -> bool:
-    """Tell whether floats or wide integers lie in 0..255, and floats not just in 0..1."""
-    low, high = image.getextrema()
-    return bool(0 <= low <= high <= 255 and (image.mode != "F" or high > 1))  # type: ignore[operator]
-
-
-def _no_range(image: Image.Image) -> ImageError:
-    low, high = image.getextrema()
-    kind = "32-bit floats" if image.mode == "F" else "32-bit or signed integers"
-    return ImageError(
-        f"pixels are {kind} from {low:g} to {high:g}, a range that says nothing of black and "
-        f"white: {_SCALE}"
-    )
-
-
-def _warn_dark(highest: int) -> None:
-    give(
-        DarkPhotoWarning,
-        f"16-bit values end at {highest:,}, as if they had 12 bits or fewer, so the photo is "
-        f"nearly black: {_SCALE}",
-    )
 
 
 def _declared_bits(image: Image.Image, data: bytes) -> int:
@@ -127,16 +115,10 @@ def _tag(image: Image.Image, number: int) -> int | None:
 
 
 def _significant_bits(data: bytes) -> int:
-    """Return what a PNG's sBIT chunk says of its first channel, 16 without one."""
-    for kind, at in _chunks(data):
-        if kind == b"sBIT":
-            return data[at]
-    return 16
-
-
-def _chunks(data: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the name of each chunk of a PNG before its pixels, and where its content begins."""
+    """Return the bits of the first channel in a PNG's sBIT chunk, 16 without one."""
     at = 8
-    while at + 12 <= len(data) and data[at + 4 : at + 8] != b"IDAT":
-        yield data[at + 4 : at + 8], at + 8
-        at += 12 + struct.unpack_from(">I", data, at)[0]
+    while at + 12 <= len(data) and (kind := data[at + 4 : at + 8]) != b"IDAT":
+        if kind == b"sBIT":
+            return data[at + 8]
+        at += 12 + int.from_bytes(data[at : at + 4])
+    return 16

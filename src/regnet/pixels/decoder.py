@@ -55,7 +55,9 @@ class Decoder:
             return self._answer(room)
         except (OSError, EOFError, ValueError):  # ValueError: it was ended before it was asked
             self.end()
-            return ImageError(self._reason(limits))
+            if self._process.returncode == -getattr(signal, "SIGPROF", 0):
+                return ImageError(f"{TOO_LONG} {limits.seconds:g} s (--max-decode)")
+            return ImageError(f"decoding it ended the decoder (status {self._process.returncode})")
 
     @property
     def alive(self) -> bool:
@@ -102,11 +104,6 @@ class Decoder:
         if self._process.stdout.readinto(data) < length:
             raise EOFError
         return data
-
-    def _reason(self, limits: DecodeLimits) -> str:
-        if self._process.returncode == -getattr(signal, "SIGPROF", 0):
-            return f"{TOO_LONG} {limits.seconds:g} s (--max-decode)"
-        return f"decoding it ended the decoder (status {self._process.returncode})"
 
 
 class _Decoders:

@@ -140,7 +140,7 @@ def is_picture(head: bytes) -> bool:
     if unread_picture(head) is not None:
         return True
     found = _format_of(head)
-    return found is not None and _CERTAIN.get(found[0], _always)(head)
+    return found is not None and _CERTAIN.get(found[0], bool)(head)
 
 
 def unread_picture(head: bytes) -> Unread | None:
@@ -238,18 +238,6 @@ def _is_bmp(head: bytes) -> bool:
     return head[6:10] == b"\0\0\0\0" and (core or _is_bitmap_info(head[14:]))
 
 
-def _is_jpeg(head: bytes) -> bool:
-    return len(head) > 3 and (0xC0 <= head[3] <= 0xCF or 0xDB <= head[3] <= 0xFE)
-
-
-def _is_gif(head: bytes) -> bool:
-    return head[:6] in (b"GIF87a", b"GIF89a")
-
-
-def _is_webp(head: bytes) -> bool:
-    return head[:4] == b"RIFF" and head[12:15] == b"VP8"
-
-
 def _is_tiff(head: bytes) -> bool:
     order: Literal["little", "big"] = "little" if head[:1] == b"I" else "big"
     if head[2:4] in (b"+\0", b"\0+"):
@@ -267,27 +255,20 @@ def _is_icon(head: bytes) -> bool:
 
 
 _SPACE: Final = rb"(?:\s|#[^\n]*\n)+"
-_PNM_TEXT: Final = re.compile(rb"P1" + _SPACE + rb"\d{1,6}" + _SPACE + rb"\d{1,6}\s[\s01]*\Z")
-_PNM_BITS: Final = re.compile(rb"P4" + _SPACE + rb"\d{1,6}" + _SPACE + rb"\d{1,6}\s")
-_PNM_GREY: Final = re.compile(rb"P[2356](?:" + _SPACE + rb"\d{1,6}){2}" + _SPACE + rb"\d{1,5}\s")
+_PNM: Final = (
+    re.compile(rb"P1" + _SPACE + rb"\d{1,6}" + _SPACE + rb"\d{1,6}\s[\s01]*\Z"),
+    re.compile(rb"P4" + _SPACE + rb"\d{1,6}" + _SPACE + rb"\d{1,6}\s"),
+    re.compile(rb"P[2356](?:" + _SPACE + rb"\d{1,6}){2}" + _SPACE + rb"\d{1,5}\s"),
+)
 
-
-def _is_pnm(head: bytes) -> bool:
-    return any(pattern.match(head) for pattern in (_PNM_TEXT, _PNM_BITS, _PNM_GREY))
-
-
-def _always(head: bytes) -> bool:
-    return True
-
-
-_CERTAIN: Final = {
-    "JPEG": _is_jpeg,
-    "GIF": _is_gif,
-    "WEBP": _is_webp,
+_CERTAIN: Final[dict[str, Callable[[bytes], bool]]] = {
+    "JPEG": lambda head: len(head) > 3 and (0xC0 <= head[3] <= 0xCF or 0xDB <= head[3] <= 0xFE),
+    "GIF": lambda head: head[:6] in (b"GIF87a", b"GIF89a"),
+    "WEBP": lambda head: head[:4] == b"RIFF" and head[12:15] == b"VP8",
     "BMP": _is_bmp,
     "TIFF": _is_tiff,
     "ICO": _is_icon,
-    "PPM": _is_pnm,
+    "PPM": lambda head: any(pattern.match(head) for pattern in _PNM),
 }
 """What else a beginning must have for a format whose magic number is short."""
 

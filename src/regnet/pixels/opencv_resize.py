@@ -41,7 +41,12 @@ def linear_crop(pixels: NDArray[np.uint8], *, size: Size, box: Box) -> Floats:
         return _halved(pixels[2 * top : 2 * bottom, 2 * left : 2 * right])
     across = _taps(width, size[0], left, right, clamped=True)
     down = _taps(height, size[1], top, bottom, clamped=False)
-    return _blend(_across(pixels, down.first, across), _across(pixels, down.second, across), down)
+    first = _across(pixels, down.first, across)
+    first *= down.first_weight[:, None, None]
+    second = _across(pixels, down.second, across)
+    second *= down.second_weight[:, None, None]
+    first += second
+    return first
 
 
 def _taps(source: int, target: int, start: int, stop: int, *, clamped: bool) -> _Taps:
@@ -68,13 +73,6 @@ def _across(pixels: NDArray[np.uint8], rows: NDArray[np.int64], across: _Taps) -
     first *= across.first_weight[:, None]
     second = _UNIT.take(taken.take(across.second - low, axis=1))
     second *= across.second_weight[:, None]
-    first += second
-    return first
-
-
-def _blend(first: Floats, second: Floats, down: _Taps) -> Floats:
-    first *= down.first_weight[:, None, None]
-    second *= down.second_weight[:, None, None]
     first += second
     return first
 

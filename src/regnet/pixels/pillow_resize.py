@@ -117,35 +117,18 @@ def _resize_image(
 ) -> Image.Image:
     if across.target * down.target > MAX_RESIZED_PIXELS:
         return _resize_taps(image, across, down, interpolation)
-    if _vertical_first(across, down):
-        image = _limit(image, None, across, interpolation)
-        image = _resize_axis(image, down, True, 0, interpolation)
-        return _resize_axis(image, across, False, _offset(across, interpolation), interpolation)
-    image = _limit(image, down, None, interpolation)
-    image = _resize_axis(image, across, False, 0, interpolation)
-    return _resize_axis(image, down, True, _offset(down, interpolation), interpolation)
+    vertical = _vertical_first(across, down)
+    first, second = (down, across) if vertical else (across, down)
+    begin, end = second.taps(interpolation) if second.boxable else (0, second.source)
+    if (begin, end) != (0, second.source):  # cut off what the second pass will not touch
+        width, height = image.size
+        image = image.crop((begin, 0, end, height) if vertical else (0, begin, width, end))
+    image = _resize_axis(image, first, vertical, 0, interpolation)
+    return _resize_axis(image, second, not vertical, begin, interpolation)
 
 
 def _vertical_first(across: Axis, down: Axis) -> bool:
     return down.source - down.target > max(0, 2 * (across.source - across.target))
-
-
-def _offset(axis: Axis, interpolation: Interpolation) -> int:
-    return axis.taps(interpolation)[0] if axis.boxable else 0
-
-
-def _limit(
-    image: Image.Image, down: Axis | None, across: Axis | None, interpolation: Interpolation
-) -> Image.Image:
-    """Cut off what the second pass, along the axis given, will not touch."""
-    left, right, top, bottom = 0, image.width, 0, image.height
-    if across is not None and across.boxable:
-        left, right = across.taps(interpolation)
-    if down is not None and down.boxable:
-        top, bottom = down.taps(interpolation)
-    if (right - left, bottom - top) == image.size:
-        return image
-    return image.crop((left, top, right, bottom))
 
 
 def _resize_axis(
@@ -175,15 +158,14 @@ def _resize_taps(
     top, bottom = down.taps(interpolation)
     pixels = np.asarray(image.crop((left, top, right, bottom)))
     if _vertical_first(across, down):
-        pixels = _weigh_rows(pixels, down, interpolation)
-        return Image.fromarray(_weigh_columns(pixels, across, interpolation))
-    pixels = _weigh_columns(pixels, across, interpolation)
-    return Image.fromarray(_weigh_rows(pixels, down, interpolation))
+        pixels = _weigh(pixels, down, interpolation)
+    pixels = _weigh(pixels.swapaxes(0, 1), across, interpolation).swapaxes(0, 1)
+    if not _vertical_first(across, down):
+        pixels = _weigh(pixels, down, interpolation)
+    return Image.fromarray(np.ascontiguousarray(pixels))
 
 
-def _weigh_rows(
-    pixels: NDArray[np.uint8], axis: Axis, interpolation: Interpolation
-) -> NDArray[np.uint8]:
+def _weigh(pixels: Pixels, axis: Axis, interpolation: Interpolation) -> Pixels:
     """Return (count, W, 3) from the (taps, W, 3) of an axis, rounded to 8 bits."""
     if axis.source == axis.target:
         return pixels[axis.start - axis.taps(interpolation)[0] :][: axis.count]
@@ -191,10 +173,3 @@ def _weigh_rows(
     sums = axis.weights(interpolation) @ flat  # whole numbers below 2^53: exact in any order
     rounded = np.clip(np.floor((sums + _ONE / 2) / _ONE), 0, 255).astype(np.uint8)
     return rounded.reshape(axis.count, *pixels.shape[1:])
-
-
-def _weigh_columns(
-    pixels: NDArray[np.uint8], axis: Axis, interpolation: Interpolation
-) -> NDArray[np.uint8]:
-    turned = np.ascontiguousarray(pixels.swapaxes(0, 1))
-    return np.ascontiguousarray(_weigh_rows(turned, axis, interpolation).swapaxes(0, 1))

@@ -60,7 +60,8 @@ def crop_pixels(
 
 def crop_of(pixels: Pixels, preprocess: Preprocess) -> Crop:
     """Return the protocol's crop of pixels (H, W, 3) in the order of its channels."""
-    return _part(pixels, preprocess, preprocess.crop_box(*_resized(pixels, preprocess)))
+    size = preprocess.resized(pixels.shape[1], pixels.shape[0])
+    return _part(pixels, preprocess, size, preprocess.crop_box(*size))
 
 
 def rgb_pixels(image: ImageLike, *, limits: DecodeLimits = DECODE_LIMITS) -> Pixels:
@@ -83,7 +84,7 @@ def stages(
     so one whose resized pixels would take more than `limits.memory` is an `ImageError` too.
     """
     pixels = _upright(_encoded(image), preprocess.channels, array_channels, limits)
-    width, height = size = _resized(pixels, preprocess)
+    width, height = size = preprocess.resized(pixels.shape[1], pixels.shape[0])
     each = 12 if preprocess.interpolation == "opencv-linear" else 3
     if each * width * height > limits.memory:
         raise ImageError(
@@ -92,19 +93,13 @@ def stages(
             f"{limits.memory / 1e6:,.0f} MB (--max-memory)"
         )
     left, top, right, bottom = preprocess.crop_box(*size)
-    resized = _part(pixels, preprocess, (0, 0, width, height))
+    resized = _part(pixels, preprocess, size, (0, 0, width, height))
     cropped = np.ascontiguousarray(resized[top:bottom, left:right])
     return Stages(np.ascontiguousarray(pixels), resized, cropped)
 
 
-def _resized(pixels: Pixels, preprocess: Preprocess) -> Size:
-    height, width = pixels.shape[:2]
-    return preprocess.resized(width, height)
-
-
-def _part(pixels: Pixels, preprocess: Preprocess, box: Box) -> Crop:
+def _part(pixels: Pixels, preprocess: Preprocess, size: Size, box: Box) -> Crop:
     """Return a part of an image as the protocol resizes it."""
-    size = _resized(pixels, preprocess)
     if preprocess.interpolation == "opencv-linear":
         return np.ascontiguousarray(linear_crop(pixels, size=size, box=box) * np.float32(255))
     return resize_crop(pixels, size=size, box=box, interpolation=preprocess.interpolation)
@@ -115,7 +110,11 @@ def _encoded(image: ImageLike) -> bytes | NDArray[Any] | Image.Image:
     if isinstance(image, Image.Image | np.ndarray | bytes):
         return image
     if isinstance(image, str | Path):
-        return _read(Path(image))
+        try:
+            return Path(image).read_bytes()
+        except (OSError, ValueError) as exc:
+            reason = exc.strerror if isinstance(exc, OSError) else exc
+            raise ImageError(f"cannot read {image}: {reason}") from exc
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
     raise ImageError(
@@ -136,14 +135,6 @@ def _upright(
     if isinstance(image, Image.Image):
         return upright_pixels(image, channels)
     return _from_array(image, flipped=channels != array_channels)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except (OSError, ValueError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else exc
-        raise ImageError(f"cannot read {path}: {reason}") from exc
 
 
 def _from_array(array: np.ndarray[Any, Any], *, flipped: bool) -> Pixels:

@@ -67,7 +67,7 @@ class AgreementTally:
     ) -> None:
         """Count a batch: both models' probabilities (N, classes), and the images' names.
 
-        Raises `ValueError` where the rows are no probabilities or do not fit each other.
+        Raises `ValueError` if rows are not probability distributions or do not fit each other.
         """
         p = checked_probabilities(reference, None).astype(np.float64)
         q = checked_probabilities(other, p.shape[1]).astype(np.float64)
@@ -81,20 +81,11 @@ class AgreementTally:
         self._kl += float(kl.sum())
         self._max_kl = max(self._max_kl, float(kl.max()))
         self._max_delta = max(self._max_delta, float(np.abs(p - q).max()))
-        self._add_flips(p, p.argmax(axis=1), q.argmax(axis=1), names)
-
-    def _add_flips(
-        self,
-        p: NDArray[np.float64],
-        first: NDArray[np.intp],
-        other: NDArray[np.intp],
-        names: list[str],
-    ) -> None:
-        flipped = np.flatnonzero(first != other)
+        first, second = p.argmax(axis=1), q.argmax(axis=1)
+        flipped = np.flatnonzero(first != second)
         self._same += len(p) - len(flipped)
-        margins = margin(p[flipped])
-        for row, sure in zip(flipped.tolist(), margins.tolist(), strict=True):
-            heapq.heappush(self._flips, Flip(sure, names[row], int(first[row]), int(other[row])))
+        for row, gap in zip(flipped.tolist(), margin(p[flipped]).tolist(), strict=True):
+            heapq.heappush(self._flips, Flip(gap, names[row], int(first[row]), int(second[row])))
             if len(self._flips) > self._keep:
                 heapq.heappop(self._flips)
 
@@ -151,17 +142,12 @@ def lower_bound(hits: int, images: int, *, confidence: float = 0.95) -> float:
     if hits == 0:
         return 0.0
     misses = np.arange(images - hits + 1)
-    ways = _log_binomials(images, len(misses))
+    ways = np.array(
+        [math.lgamma(images + 1) - math.lgamma(k + 1) - math.lgamma(images - k + 1) for k in misses]
+    )  # log(images choose k)
     low, high = 0.0, hits / images
     for _ in range(60):  # halves the bracket to the last bit
         share = (low + high) / 2
         logs = ways + misses * math.log1p(-share) + (images - misses) * math.log(share)
         low, high = (share, high) if np.exp(logs).sum() < 1 - confidence else (low, share)
     return low
-
-
-def _log_binomials(n: int, count: int) -> NDArray[np.float64]:
-    """Return log(n choose k) for k = 0 .. count - 1."""
-    whole = math.lgamma(n + 1)
-    logs = [whole - math.lgamma(k + 1) - math.lgamma(n - k + 1) for k in range(count)]
-    return np.array(logs)

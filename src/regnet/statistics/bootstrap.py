@@ -7,7 +7,7 @@ they are the same on every machine. Source: Radosavovic et al., Designing Networ
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Final
 
 import numpy as np
@@ -35,7 +35,7 @@ class Interval:
 
     def to_dict(self) -> dict[str, float]:
         """Return plain JSON values."""
-        return {"value": self.value, "low": self.low, "high": self.high}
+        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -136,17 +136,15 @@ def winners(errors: Reals, *, seed: int, purpose: str, draws: int = DRAWS) -> Wh
     The empirical bootstrap of the paper: what the winners have is what is best, and how surely.
     """
     size = math.ceil(SHARE * len(errors))
-    found = []
-    for block in resamples(len(errors), seed=seed, purpose=purpose, size=size, draws=draws):
-        best = errors[block].argmin(axis=1)
-        found.append(block[np.arange(len(block)), best])
-    return np.concatenate(found)
+    blocks = resamples(len(errors), seed=seed, purpose=purpose, size=size, draws=draws)
+    rows = [block[np.arange(len(block)), errors[block].argmin(axis=1)] for block in blocks]
+    return np.concatenate(rows)
 
 
 def best_value(values: Reals, won: Whole) -> Interval:
     """Return the median of the winners' values, and the interval of 95 % of them.
 
-    `values` (N,) are a parameter's, of which those three are some.
+    `values` (N,): the parameter of every network; `won` indexes the winners.
     """
     quantiles = (0.5, *_QUANTILES)
     return Interval(*np.quantile(values[won], quantiles, method="inverted_cdf").tolist())

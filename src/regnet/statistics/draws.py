@@ -16,9 +16,7 @@ Whole = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
 _TO_UNIT: Final = 2.0**-53
-_PARTS: Final = (
-    1 << 14
-)  # of the numbers from 0 to 1, for each of which a table knows where to begin
+_PARTS: Final = 1 << 14  # of the numbers from 0 to 1; a table says where to begin in each
 
 
 class Uniforms:

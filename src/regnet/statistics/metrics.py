@@ -18,6 +18,7 @@ BINS: Final = 15
 Z95: Final = 1.959963984540054
 """The standard normal's 97.5 % quantile: 95 % of it lies within plus and minus this."""
 
+_ARRAYS: Final = ("support", "predicted", "hits", "bin_images", "bin_hits", "bin_confidence")
 _SUM_TOLERANCE: Final = 0.02  # of a row of probabilities; bf16 rounds each by up to 0.4 %
 _LEAST: Final = float(np.finfo(np.float32).tiny)  # keeps the log of a probability finite
 
@@ -122,11 +123,8 @@ class Tally:
         if classes < 1:
             raise ValueError(f"classes={classes} must be at least 1")
         self.classes = classes
-        self._support = np.zeros(classes, np.int64)
-        self._predicted = np.zeros(classes, np.int64)
-        self._hits = np.zeros(classes, np.int64)
-        self._bin_images = np.zeros(BINS, np.int64)
-        self._bin_hits = np.zeros(BINS, np.int64)
+        self._support, self._predicted, self._hits = np.zeros((3, classes), np.int64)
+        self._bin_images, self._bin_hits = np.zeros((2, BINS), np.int64)
         self._bin_confidence = np.zeros(BINS, np.float64)
         self._top5 = 0
         self._nll = 0.0
@@ -163,7 +161,11 @@ class Tally:
         self._top5 += int((ranks(rows, truth) < 5).sum())
         wrong = zip(truth[~hit].tolist(), predicted[~hit].tolist(), strict=True)
         self._confused.update(wrong)
-        self._calibrate(rows.max(axis=1).astype(np.float64), hit)
+        confidence = rows.max(axis=1).astype(np.float64)
+        place = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
+        self._bin_images += np.bincount(place, minlength=BINS)
+        self._bin_hits += np.bincount(place[hit], minlength=BINS)
+        self._bin_confidence += np.bincount(place, weights=confidence, minlength=BINS)
         of_truth = rows[np.arange(len(rows)), truth].astype(np.float64)
         self._nll -= float(np.log(np.clip(of_truth, _LEAST, 1.0)).sum())
 
@@ -185,12 +187,6 @@ class Tally:
 
     def _per_class(self, indices: NDArray[np.integer[Any]]) -> NDArray[np.int64]:
         return np.bincount(indices, minlength=self.classes).astype(np.int64)
-
-    def _calibrate(self, confidence: NDArray[np.float64], hit: NDArray[np.bool_]) -> None:
-        place = np.clip(np.ceil(confidence * BINS).astype(np.int64) - 1, 0, BINS - 1)
-        self._bin_images += np.bincount(place, minlength=BINS)
-        self._bin_hits += np.bincount(place[hit], minlength=BINS)
-        self._bin_confidence += np.bincount(place, weights=confidence, minlength=BINS)
 
     def result(self, *, confused: int = 50) -> Metrics:
         """Return the figures so far, with that many of the most confused pairs."""
@@ -215,39 +211,24 @@ class Tally:
         )
 
     def _class(self, index: int) -> ClassMetrics:
-        support, predicted, hits = (
-            int(counts[index]) for counts in (self._support, self._predicted, self._hits)
-        )
-        return ClassMetrics(
-            index=index,
-            support=support,
-            predicted=predicted,
-            hits=hits,
-            precision=hits / predicted if predicted else None,
-            recall=hits / support if support else None,
-            f1=2 * hits / (predicted + support) if predicted + support else None,
-        )
+        counts = (self._support[index], self._predicted[index], self._hits[index])
+        support, predicted, hits = map(int, counts)
+        precision = hits / predicted if predicted else None
+        recall = hits / support if support else None
+        f1 = 2 * hits / (predicted + support) if predicted + support else None
+        return ClassMetrics(index, support, predicted, hits, precision, recall, f1)
 
     def _bin(self, number: int) -> ReliabilityBin:
-        images = int(self._bin_images[number])
-        return ReliabilityBin(
-            low=number / BINS,
-            high=(number + 1) / BINS,
-            images=images,
-            confidence=float(self._bin_confidence[number]) / images if images else None,
-            accuracy=int(self._bin_hits[number]) / images if images else None,
-        )
+        images, hits = int(self._bin_images[number]), int(self._bin_hits[number])
+        confidence = float(self._bin_confidence[number]) / images if images else None
+        accuracy = hits / images if images else None
+        return ReliabilityBin(number / BINS, (number + 1) / BINS, images, confidence, accuracy)
 
     def to_dict(self) -> dict[str, Any]:
         """Return all that was counted as plain JSON values, to go on later."""
         return {
             "classes": self.classes,
-            "support": self._support.tolist(),
-            "predicted": self._predicted.tolist(),
-            "hits": self._hits.tolist(),
-            "bin_images": self._bin_images.tolist(),
-            "bin_hits": self._bin_hits.tolist(),
-            "bin_confidence": self._bin_confidence.tolist(),
+            **{name: getattr(self, f"_{name}").tolist() for name in _ARRAYS},
             "top5": self._top5,
             "nll": self._nll,
             "confused": [[*pair, count] for pair, count in self._confused.items()],
@@ -255,12 +236,12 @@ class Tally:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any]) -> "Tally":
-        """Return the tally that `to_dict` described; raises `ValueError` where it is none."""
+        """Return the tally that `to_dict` described; raises `ValueError` for others."""
         try:
             tally = cls(fields["classes"])
-            for name in ("support", "predicted", "hits", "bin_images", "bin_hits"):
-                getattr(tally, f"_{name}")[:] = np.array(fields[name], np.int64)
-            tally._bin_confidence[:] = fields["bin_confidence"]
+            for name in _ARRAYS:
+                array = getattr(tally, f"_{name}")
+                array[:] = np.array(fields[name], array.dtype)
             tally._top5, tally._nll = int(fields["top5"]), float(fields["nll"])
             tally._confused.update({(t, p): count for t, p, count in fields["confused"]})
         except (KeyError, TypeError) as exc:

@@ -38,9 +38,21 @@ def paired_test(*, both: int, only_a: int, only_b: int, neither: int) -> PairedT
     counts = (both, only_a, only_b, neither)
     if min(counts) < 0 or not any(counts):
         raise ValueError(f"counts {counts} must be >= 0 and not all 0")
-    low, high = _newcombe(*counts)
-    difference = (only_b - only_a) / sum(counts)
-    return PairedTest(*counts, difference, low, high, mcnemar(only_a, only_b))
+    images = sum(counts)
+    share_a, share_b = (both + only_a) / images, (both + only_b) / images
+    low_a, high_a = wilson(both + only_a, images)
+    low_b, high_b = wilson(both + only_b, images)
+    phi = _phi(*counts)
+    down = _square_and_add(share_b - low_b, high_a - share_a, phi)
+    up = _square_and_add(high_b - share_b, share_a - low_a, phi)
+    low, high = share_b - share_a - down, share_b - share_a + up
+    return PairedTest(
+        *counts,
+        difference=(only_b - only_a) / images,
+        low=max(-1.0, low),
+        high=min(1.0, high),
+        p_value=mcnemar(only_a, only_b),
+    )
 
 
 def mcnemar(only_a: int, only_b: int) -> float:
@@ -57,18 +69,6 @@ def mcnemar(only_a: int, only_b: int) -> float:
         ways = ways * (n - k) // (k + 1)
         total += ways
     return min(1.0, 2 * total / (1 << n))
-
-
-def _newcombe(both: int, only_a: int, only_b: int, neither: int) -> tuple[float, float]:
-    n = both + only_a + only_b + neither
-    share_b, share_a = (both + only_b) / n, (both + only_a) / n
-    low_b, high_b = wilson(both + only_b, n)
-    low_a, high_a = wilson(both + only_a, n)
-    phi = _phi(both, only_a, only_b, neither)
-    down = _square_and_add(share_b - low_b, high_a - share_a, phi)
-    up = _square_and_add(high_b - share_b, share_a - low_a, phi)
-    difference = share_b - share_a
-    return max(-1.0, difference - down), min(1.0, difference + up)
 
 
 def _square_and_add(x: float, y: float, phi: float) -> float:

@@ -54,9 +54,12 @@ def resize(
         pixels = pixels[..., ::-1]
     function = _function()
     assert function is not None
+    reach = sum(
+        max((n - 1) * step, 0) for n, step in zip(pixels.shape, pixels.strides, strict=True)
+    )
     failed = function(
         pixels.ctypes.data,
-        _end(pixels),
+        pixels.ctypes.data + reach + 1,
         (c_int64 * 2)(pixels.strides[1], pixels.strides[0]),
         (c_int64 * 4)(*across),
         (c_int64 * 4)(*down),
@@ -69,40 +72,22 @@ def resize(
     return True
 
 
-def _fits(
-    pixels: NDArray[np.uint8],
-    across: Axis,
-    down: Axis,
-    out: NDArray[np.uint8],
-) -> bool:
-    """Tell whether the arrays are what the lengths say, and the lengths are in bounds."""
+def _fits(pixels: NDArray[np.uint8], across: Axis, down: Axis, out: NDArray[np.uint8]) -> bool:
+    """Return whether the arrays are what the lengths say, and the lengths are in bounds."""
     return (
         pixels.dtype == out.dtype == np.uint8
         and pixels.shape == (down[0], across[0], 3)
         and out.shape == (down[3], across[3], 3)
         and out.flags.c_contiguous
         and out.flags.writeable
-        and _in_bounds(*across)
-        and _in_bounds(*down)
+        and all(
+            1 <= source <= MAX_SOURCE
+            and 1 <= count <= MAX_COUNT
+            and 0 <= start <= target - count
+            and target <= MAX_TARGET
+            for source, target, start, count in (across, down)
+        )
     )
-
-
-def _in_bounds(source: int, target: int, start: int, count: int) -> bool:
-    return (
-        1 <= source <= MAX_SOURCE
-        and 1 <= count <= MAX_COUNT
-        and 0 <= start <= target - count
-        and target <= MAX_TARGET
-    )
-
-
-def _end(pixels: NDArray[np.uint8]) -> int:
-    """Return the address behind the highest byte of a view."""
-    reach: int = sum(
-        max((length - 1) * step, 0)
-        for length, step in zip(pixels.shape, pixels.strides, strict=True)
-    )
-    return pixels.ctypes.data + reach + 1
 
 
 @cache

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import pytest
 import typer
-from typer.testing import CliRunner
-
 from regnet.cli.ray_option import Ray, RayCommand
+from typer.testing import CliRunner
 
 
 @pytest.mark.parametrize(

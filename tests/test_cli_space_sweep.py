@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from photo_folders import write_photos
+from regnet.cli.sweep_display import SweepDisplay
 from test_space_records import record
 from typer.testing import CliRunner, Result
 
 from regnet.cli import build_app
-from regnet.cli.sweep_display import SweepDisplay
 from regnet.network.spec import AnyNetSpec, Stage, spec_to_dict
 from regnet.space.records import read_records
 from regnet.system.errors import OutputError, SpaceError

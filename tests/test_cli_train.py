@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from photo_folders import write_photos
-
 from regnet.cli.training_display import Display, Stopping
+
 from regnet.training.command import Command
 from regnet.training.devices import Devices
 from regnet.training.history import EpochRecord

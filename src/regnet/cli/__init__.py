@@ -14,8 +14,14 @@ from typing import Annotated
 
 import typer
 
-from regnet.cli.console import EXIT_COULD_NOT_RUN, EXIT_INTERRUPTED, EXIT_SOME_FAILED, say
-from regnet.cli.notices import notices_said
+from regnet.cli.command import add
+from regnet.cli.console import (
+    EXIT_COULD_NOT_RUN,
+    EXIT_INTERRUPTED,
+    EXIT_SOME_FAILED,
+    notices_said,
+    say,
+)
 from regnet.system.errors import NoGainError, RegNetError
 
 COMMANDS = (
@@ -35,6 +41,7 @@ COMMANDS = (
     "doctor",
     "space",
 )
+SPACE_COMMANDS = ("sample", "sweep", "analyze", "search")
 
 
 def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
@@ -44,13 +51,19 @@ def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
-        rich_markup_mode="rich",
+        rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
         help="RegNet image classifiers: verified weights, exact conversion, fast classification.",
     )
     app.callback()(_options)
-    for command in commands:
-        import_module(f"regnet.cli.{command}").register(app)
+    for name in commands:
+        if name == "space":
+            space = typer.Typer(no_args_is_help=True, help="Design spaces of RegNets.")
+            for part in SPACE_COMMANDS:
+                add(space, part, getattr(import_module(f"regnet.cli.space_{part}"), part))
+            app.add_typer(space, name=name)
+        else:
+            add(app, name, getattr(import_module(f"regnet.cli.{name}"), name))
     return app
 
 
@@ -59,23 +72,25 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a sign shows "?"
             stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # what Ctrl-C puts in order, it does
-    asked = [word for word in sys.argv[1:2] if word in COMMANDS]
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as Ctrl-C does
+    named = [word for word in sys.argv[1:2] if word in COMMANDS]
     try:
-        build_app(asked or COMMANDS)(prog_name="regnet")
+        build_app(named or COMMANDS)(prog_name="regnet")
     except (Exception, KeyboardInterrupt) as exc:
         sys.exit(_status_after(exc))
 
 
 def _status_after(exc: BaseException) -> int:
-    """Say what ended a command and return its exit status; raises what regnet did not foresee."""
+    """Print why a command ended and return its exit status; raises unforeseen errors."""
     if _is_interrupt(exc):
         say("regnet: interrupted")
         return EXIT_INTERRUPTED
     if isinstance(exc, RegNetError):
-        _say_error(exc)
+        from regnet.inference.writers import visible  # names in files cannot steer the terminal
+
+        say("\n".join(map(visible, f"regnet: {exc}".split("\n"))))
         return EXIT_SOME_FAILED if isinstance(exc, NoGainError) else EXIT_COULD_NOT_RUN
-    if isinstance(exc, BrokenPipeError):  # nobody reads standard output any more: nothing to tell
+    if isinstance(exc, BrokenPipeError):  # nobody reads standard output any more
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_SOME_FAILED
     if isinstance(exc, OSError):
@@ -91,15 +106,8 @@ def _is_interrupt(exc: BaseException | None) -> bool:
     return exc is not None
 
 
-def _say_error(error: RegNetError) -> None:
-    """Print what went wrong; names out of files cannot steer the terminal."""
-    from regnet.inference.writers import visible
-
-    say("\n".join(map(visible, f"regnet: {error}".split("\n"))))
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(asked: bool) -> None:
+    if asked:
         from regnet.system.version import TOOL_VERSION
 
         typer.echo(f"regnet {TOOL_VERSION}")
@@ -115,5 +123,5 @@ def _options(
         ),
     ] = False,
 ) -> None:
-    """Take the options that come before a command."""
+    """Take the options before a command."""
     context.with_resource(notices_said())

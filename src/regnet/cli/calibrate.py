@@ -1,162 +1,120 @@
-"""`regnet calibrate`: honest probabilities, and sets that hold the truth as often as asked."""
+"""`regnet calibrate`: calibrated probabilities, and prediction sets of a given coverage."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from regnet.cli.console import EXIT_OK, EXIT_SOME_FAILED, counter, interruptible, print_json
-from regnet.cli.notices import skipped_files
-from regnet.cli.options import (
-    AsJson,
-    HtmlReport,
-    LabelledPhotos,
-    Model,
-    OutputFolder,
-    Store,
-    Subset,
-    Truth,
-    grouped,
-)
-from regnet.cli.outputs import require_html, write_html
-from regnet.cli.progress import download_display
+from regnet.cli.console import print_result, require_html, write_html
+from regnet.cli.options import Labelled, Report, Store
+from regnet.cli.progress import counter
+from regnet.system.option import option, options
 
 if TYPE_CHECKING:
-    from regnet.calibration.calibrate import CalibrationReport, HeldOut, Learnt
-
-HELP = """Make a model's probabilities honest, and learn prediction sets, from labelled photos.
-
-Writes a copy of the model, NAME-calibrated.xml, that gives calibrated probabilities wherever it \
-is used; `regnet classify --sets` then prints the classes that hold the truth with the probability \
-asked for, and `--unknown` says so where that is not a single class.
-
-MODEL is a card's name, `bundled`, an IR (.xml) or a checkpoint. DATASET is as for `regnet \
-evaluate`: photos that the model was not trained on, and like those it will see. A quarter of them \
-sets the temperature, a quarter the sets, and half only check both. A coverage of 90 % takes 576 \
-photos to be of use.
-
-Exit status: 0 done; 1 some photos could not be read, or the sets hold the truth less often than \
-asked, or the temperature makes held-out photos less likely and nothing was written without \
---force; 2 could not run; 130 interrupted.
-
-Examples:
-
-  regnet calibrate bundled photos/
-
-  regnet calibrate regnetx-3.2gf imagenet/val --coverage 0.95 -o models/
-
-  regnet calibrate bundled val.zip --precision int8 --json > figures.json
-"""
+    from regnet.calibration.calibrate import CalibrationReport
 
 
-def _coverage(value: float) -> float:
-    if not 0 < value < 1:
-        raise typer.BadParameter(f"{value} is not between 0 and 1, such as 0.9")
-    return value
+@options
+class Fit:
+    """How the calibration is fitted."""
+
+    coverage: float = option(0.9, "Probability that a set contains the true class, 0 to 1")
+    method: Literal["aps", "lac"] = option(
+        "aps", "aps: adaptive, single classes where confident; lac: the smallest sets"
+    )
+    seed: int = option(0, "Random seed that splits the photos")
+    precision: Literal["f32", "int8"] = option("f32", "int8: calibrate the INT8 model")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    app.command("calibrate", help=HELP)(grouped(calibrate))
+@options
+class Results(Report):
+    """Where the calibrated model goes."""
+
+    output: Path = option(Path(), "Folder to write to", "-o", metavar="DIR")
+    force: bool = option(False, "Write the model even if held-out photos become less likely")
 
 
-def calibrate(
-    model: Model,
-    dataset: LabelledPhotos,
-    coverage: Annotated[
-        float,
-        typer.Option(callback=_coverage, help="How often a set shall hold the truth, 0 to 1"),
-    ] = 0.9,
-    method: Annotated[
-        Literal["aps", "lac"],
-        typer.Option(help="aps fits each photo: single classes where sure; lac: smallest sets"),
-    ] = "aps",
-    seed: Annotated[int, typer.Option(help="Splits the photos")] = 0,
-    precision: Annotated[
-        Literal["f32", "int8"], typer.Option(help="int8: calibrate the INT8 model")
-    ] = "f32",
-    truth: Truth = None,
-    subset: Subset = False,
-    output: OutputFolder = Path(),
-    force: Annotated[
-        bool,
-        typer.Option("--force", help="Write the model even if held-out photos get less likely"),
-    ] = False,
-    as_json: AsJson = False,
-    html: HtmlReport = None,
-    *,
-    store: Store,
-) -> None:
-    """Calibrate and exit with 0, or 1 if photos were unreadable or the sets hold too little."""
-    require_html(html)
-    models = store.library()
-    with interruptible():
-        from regnet.calibration.calibrate import open_run
+def calibrate(photos: Labelled, fit: Fit, results: Results, models: Store) -> bool:
+    """Calibrate a model's probabilities, and fit prediction sets, on labelled photos.
 
-        with download_display() as on_event:
-            run = open_run(
-                replace(models, on_event=on_event),
-                model,
-                dataset,
-                precision=precision,
-                truth=truth,
-                subset=subset,
-            )
-        with counter("calibrating", run.dataset.count, "images") as advance:
-            report = run.calibrate(
-                coverage=coverage,
-                method=method,
-                seed=seed,
-                folder=output,
-                force=force,
-                listeners=[lambda batch: advance(len(batch.sources))],
-            )
-        if html is not None:
-            from regnet.calibration.page import calibration_page
+    Temperature scaling and conformal prediction. Writes NAME-calibrated.xml, whose probabilities
+    are calibrated wherever it is used; `regnet classify --sets` prints its prediction sets, and
+    `--unknown` reports `unknown` unless the set is a single class.
 
-            write_html(html, calibration_page(report))
-    if as_json:
-        print_json(report.to_dict() | {"skipped": skipped_files()})
+    DATASET is as for `regnet evaluate`: photos that the model was not trained on, like those it
+    will see. A quarter fits the temperature, a quarter the sets, and half are held out to measure
+    both. A coverage of 90 % needs 576 photos to be useful.
+
+    Exit status: 0 done; 1 some photos are unreadable, or coverage is below what chance allows, or
+    held-out photos become less likely (nothing is written without --force); 2 could not run; 130
+    interrupted.
+
+        regnet calibrate bundled photos/
+        regnet calibrate regnetx-3.2gf imagenet/val --coverage 0.95 -o models/
+        regnet calibrate bundled val.zip --precision int8 --json > results.json
+    """
+    if not 0 < fit.coverage < 1:
+        raise typer.BadParameter(f"--coverage {fit.coverage} is not between 0 and 1, such as 0.9")
+    require_html(results.html)
+    from regnet.calibration.calibrate import open_run
+
+    with models.library() as library:
+        run = open_run(
+            library,
+            photos.model,
+            photos.dataset,
+            precision=fit.precision,
+            truth=photos.truth,
+            subset=photos.subset,
+        )
+    with counter("calibrating", run.dataset.count, "images") as advance:
+        report = run.calibrate(
+            coverage=fit.coverage,
+            method=fit.method,
+            seed=fit.seed,
+            folder=results.output,
+            force=results.force,
+            listeners=[lambda batch: advance(len(batch.sources))],
+        )
+    if results.html is not None:
+        from regnet.calibration.page import calibration_page
+
+        write_html(results.html, calibration_page(report))
+    if results.json:
+        print_result(report)
     else:
-        typer.echo(_as_text(report))
-    good = report.learnt.held_out.holds and not report.unreadable
-    raise typer.Exit(EXIT_OK if good else EXIT_SOME_FAILED)
+        typer.echo("\n".join(_lines(report)))
+    return bool(report.unreadable) or not report.learnt.held_out.holds
 
 
-def _as_text(report: "CalibrationReport") -> str:
-    learnt = report.learnt
-    lines = [
-        str(report.path),
-        f"  photos       {report.images:,}: {learnt.temperature_photos:,} set the temperature, "
-        f"{learnt.threshold_photos:,} the sets, {learnt.held_out.coverage.images:,} checked both"
-        f"{_few(learnt)}",
-        *_failures(report),
-        f"  temperature  {learnt.calibration.temperature:.4f}: {_leaning(learnt.step)}",
-        *_quality(learnt.held_out),
-        *_sets(report),
-        f"  file         read back and run on {report.written.photos} photos: probabilities are "
-        f"softmax(logits / temperature) within {report.written.max_delta:.1e}",
-    ]
-    return "\n".join(lines)
-
-
-def _few(learnt: "Learnt") -> str:
-    """Return how many photos are wanted if there are fewer."""
+def _lines(report: "CalibrationReport") -> Iterator[str]:
     from regnet.statistics.conformal import photos_wanted
 
-    calibration = learnt.calibration
+    learnt, calibration = report.learnt, report.learnt.calibration
+    held, before, after = learnt.held_out, learnt.held_out.before, learnt.held_out.after
     wanted = photos_wanted(calibration.coverage)
-    few = calibration.photos + calibration.held_out < wanted
-    return f"; {wanted:,} or more are wanted for {100 * calibration.coverage:g} %" if few else ""
-
-
-def _failures(report: "CalibrationReport") -> Iterator[str]:
+    few = f"; {wanted:,} or more are wanted for {100 * calibration.coverage:g} %"
+    yield str(report.path)
+    yield (
+        f"  photos       {report.images:,}: {learnt.temperature_photos:,} set the temperature, "
+        f"{learnt.threshold_photos:,} the sets, {held.coverage.images:,} checked both"
+        f"{few if calibration.photos + calibration.held_out < wanted else ''}"
+    )
     if report.unreadable:
         yield f"  unreadable   {report.unreadable:,}, left out:"
     for failure in report.failures[:10]:
         yield f"    {failure.source!r}: {failure.error}"
+    yield f"  temperature  {calibration.temperature:.4f}: {_leaning(learnt.step)}"
+    yield "  on the photos that checked       before    after"
+    yield f"    calibration error (ECE)     {_percent(before.ece)}  {_percent(after.ece)}"
+    yield f"    negative log-likelihood     {before.nll or 0:9.4f}{after.nll or 0:9.4f}"
+    yield f"    top-1, unchanged            {_percent(before.top1.value)}"
+    yield from _sets(report)
+    yield (
+        f"  file         read back and run on {report.written.photos} photos: probabilities are "
+        f"softmax(logits / temperature) within {report.written.max_delta:.1e}"
+    )
 
 
 def _leaning(step: float) -> str:
@@ -165,32 +123,23 @@ def _leaning(step: float) -> str:
     return f"the model was {'less' if step < 1 else 'more'} sure than it was right"
 
 
-def _quality(held: "HeldOut") -> Iterator[str]:
-    """Yield lines of the probabilities before and after, on the held-out photos."""
-    before, after = held.before, held.after
-    yield "  on the photos that checked       before    after"
-    yield f"    calibration error (ECE)     {_percent(before.ece)}  {_percent(after.ece)}"
-    yield f"    negative log-likelihood     {before.nll or 0:9.4f}{after.nll or 0:9.4f}"
-    yield f"    top-1, unchanged            {_percent(before.top1.value)}"
-
-
 def _percent(share: float | None) -> str:
     return f"{100 * (share or 0):7.2f} %"
 
 
 def _sets(report: "CalibrationReport") -> Iterator[str]:
     held, calibration = report.learnt.held_out, report.learnt.calibration
-    found, asked = held.coverage, 100 * calibration.coverage
+    coverage, asked = held.coverage, 100 * calibration.coverage
     low, high = (100 * end for end in held.expected)
     verdict = f"{asked:g} % asked, {low:.1f} to {high:.1f} is within chance"
-    if found.value > held.expected[1]:
+    if coverage.value > held.expected[1]:
         verdict = f"more than the {asked:g} % asked"
     if not held.holds:
         verdict = f"LESS than the {asked:g} % asked; chance allows {low:.1f}"
     yield f"  sets ({calibration.method}, {asked:g} %)"
     yield (
-        f"    hold the truth for          {_percent(found.value)} of photos (95 % interval "
-        f"{100 * found.low:.1f} to {100 * found.high:.1f}): {verdict}"
+        f"    hold the truth for          {_percent(coverage.value)} of photos (95 % interval "
+        f"{100 * coverage.low:.1f} to {100 * coverage.high:.1f}): {verdict}"
     )
     yield f"    classes in a set, mean      {held.mean_size:9.1f}"
     yield (

@@ -1,46 +1,35 @@
-"""The `--ray` part of `regnet classify`: from the options to a folder of Parquet files."""
+"""`regnet classify --ray`: sources -> a folder of Parquet files."""
 
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
-import typer
-
-from regnet.cli.console import Advance, counter, say
-from regnet.cli.ray_option import Ray
+from regnet.cli.console import say
+from regnet.cli.progress import Advance, counter
 from regnet.inference.result import Wanted
 from regnet.inference.writers import OutputFormat
 from regnet.ir.metadata import InferencePrecision
-from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import OutputError
+from regnet.system.option import option, options
 
 
-@dataclass(frozen=True, kw_only=True)
+@options
 class RayOptions:
     """How the work is spread; without `ray` it is not."""
 
-    ray: Ray = None
-    partition_images: Annotated[
-        int, typer.Option(min=1, help="With --ray: images of one Parquet file of the results")
-    ] = 10_000
-    cpus_per_worker: Annotated[int, typer.Option(min=1, help="With --ray: CPUs of each engine")] = 1
-    workers: Annotated[
-        int | None,
-        typer.Option(
-            min=1, help="With --ray: engines; default: as many as have CPUs", show_default=False
-        ),
-    ] = None
-    price: Annotated[
-        float | None,
-        typer.Option(
-            min=0,
-            metavar="PER_HOUR",
-            help="With --ray: what the cluster costs an hour, to say what a million images cost",
-            show_default=False,
-        ),
-    ] = None
+    ray: str | None = option(
+        None,
+        "Spread the work over this machine's cores, or over the cluster at auto (which runs here), "
+        "host:port or ray://host:port",
+        metavar="[ADDRESS]",
+    )
+    partition_images: int = option(10_000, "Images per Parquet file", min=1)
+    cpus_per_worker: int = option(1, "CPUs per worker", min=1)
+    workers: int | None = option(None, "Workers", min=1, shown="as many as have CPUs")
+    price: float | None = option(
+        None, "Cost of the cluster per hour, to print that of a million images", min=0
+    )
 
 
 def require_folder(output: str | None, format: OutputFormat | None, *, offline: bool) -> str:
@@ -53,76 +42,59 @@ def require_folder(output: str | None, format: OutputFormat | None, *, offline: 
     if format not in (None, "parquet"):
         raise OutputError(f"--ray writes Parquet, not {format}: leave out --format")
     if offline:
-        _require_local(output)
+        from regnet.data.object_store import is_object_address
+
+        if is_object_address(output) and not is_local_address(output):
+            raise OutputError(f"{without_secrets(output)}: not written to, because of --offline")
     return output
 
 
-def _require_local(folder: str) -> None:
-    from regnet.data.remote import is_object_address
-
-    if is_object_address(folder) and not is_local_address(folder):
-        raise OutputError(f"{without_secrets(folder)}: not written to, because of --offline")
-
-
 def classify_on_ray(
-    sources: list[str],
+    sources: tuple[str, ...],
     spread: RayOptions,
     *,
-    address: str,
     folder: str,
-    model: Path,
-    name: str,
+    path: Path,
+    model: str,
     wanted: Wanted,
     precision: InferencePrecision,
     batch_size: int,
-    offline: bool,
-    limits: DecodeLimits,
+    **options: Any,
 ) -> int:
-    """Classify the sources into the folder, say what came of it, and return how many failed."""
+    """Classify the sources into the folder, print a summary, and return how many failed."""
     from regnet.cluster.batch import BatchJob, classify_batch
     from regnet.cluster.session import connected
     from regnet.inference.classify import Classifier
 
-    classifier = Classifier(model, precision=precision, name=name)
+    classifier = Classifier(path, precision=precision, name=model)
     classifier.require_possible(wanted, batch_size)
-    batch = BatchJob(
-        model=model,
-        sources=tuple(sources),
+    job = BatchJob(
+        model=path,
+        sources=sources,
         wanted=wanted,
         precision=precision,
         batch_size=batch_size,
         partition_images=spread.partition_images,
         cpus_per_worker=spread.cpus_per_worker,
         workers=spread.workers,
-        offline=offline,
-        limits=limits,
+        **options,
     )
-    with connected(address) as cluster, ExitStack() as stack:
-        bar = _Bar(stack)
+    with connected(spread.ray or "") as cluster, ExitStack() as stack:
+        advance: list[Advance] = []
+
+        def begin(images: int, left: int) -> None:
+            """Show a bar, once the number of images is known."""
+            advance.append(stack.enter_context(counter("classifying", images, "images")))
+            advance[0](images - left)
+
         summary = classify_batch(
-            batch,
+            job,
             folder,
             cluster=cluster,
             metadata=classifier.metadata,
-            on_listed=bar.begin,
-            on_finished=bar.move,
+            on_listed=begin,
+            on_finished=lambda images: advance[0](images),
         )
     for line in summary.lines(folder, price=spread.price):
         say(line)
     return summary.failed
-
-
-class _Bar:
-    """A bar over the images, once their number is known."""
-
-    def __init__(self, stack: ExitStack) -> None:
-        self._stack = stack
-        self._advance: Advance | None = None
-
-    def begin(self, images: int, left: int) -> None:
-        self._advance = self._stack.enter_context(counter("classifying", images, "images"))
-        self._advance(images - left)
-
-    def move(self, images: int) -> None:
-        if self._advance is not None:
-            self._advance(images)

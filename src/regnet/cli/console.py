@@ -1,24 +1,33 @@
-"""What every command shares: consoles, exit codes, progress bars."""
+"""What every command shares: exit statuses, standard output and error, warnings, files to write."""
 
 import io
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterable, Iterator
+import threading
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, TextIO, TypeVar
+from contextvars import ContextVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
+from regnet.system.errors import OutputError
 from regnet.system.json_text import json_text
+from regnet.system.notices import DarkPhotoWarning, RegNetWarning, SkippedFilesWarning
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from rich.table import Table
 
-EXIT_OK = 0
-EXIT_SOME_FAILED = 1
-EXIT_COULD_NOT_RUN = 2
-EXIT_INTERRUPTED = 130
+EXIT_SOME_FAILED: Final = 1
+EXIT_COULD_NOT_RUN: Final = 2
+EXIT_INTERRUPTED: Final = 130
 
-T = TypeVar("T")
+_WIDTH_WHEN_PIPED: Final = 160
+_SHOWN: Final = 3  # dark photos that are named
+_skipped: Final[ContextVar[Counter[str]]] = ContextVar("skipped")
 
 
 def stderr() -> "Console":
@@ -29,22 +38,30 @@ def stderr() -> "Console":
 
 
 def stdout() -> "Console":
-    """Return a console on standard output, for results that people read."""
+    """Return a console on standard output, wide if that is no terminal."""
     from rich.console import Console
 
-    return Console()
+    console = Console(markup=False, highlight=False)
+    if not console.is_terminal:
+        console.width = _WIDTH_WHEN_PIPED
+    return console
+
+
+def table(names: Sequence[str], rows: "Sequence[Sequence[str]]", left: Sequence[int]) -> "Table":
+    """Return a table without lines; the columns numbered `left` are aligned to the left."""
+    from rich.table import Table
+
+    made = Table(box=None, pad_edge=False)
+    for number, name in enumerate(names):
+        made.add_column(name, justify="left" if number in left else "right")
+    for row in rows:
+        made.add_row(*row)
+    return made
 
 
 def shows_motion() -> bool:
     """Return whether standard error is a terminal on which a line can move."""
     return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-
-
-def clock(seconds: float) -> str:
-    """Return a time as minutes and seconds, with hours where there are any."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def say(message: str) -> None:
@@ -59,14 +76,14 @@ def in_utf8(stream: TextIO) -> TextIO:
     return stream
 
 
-def utf8_stdout() -> TextIO:
-    """Return standard output in UTF-8."""
-    return in_utf8(sys.stdout)
-
-
 def print_json(value: Any, *, indent: int | None = None) -> None:
     """Print a value as JSON on standard output: one line, or more with `indent`."""
-    print(json_text(value, indent=indent), file=utf8_stdout(), flush=True)
+    print(json_text(value, indent=indent), file=in_utf8(sys.stdout), flush=True)
+
+
+def print_result(result: Any, **options: Any) -> None:
+    """Print a result's `to_dict(**options)` as JSON, with the files that were skipped."""
+    print_json(result.to_dict(**options) | {"skipped": dict(_skipped.get(Counter()))})
 
 
 @contextmanager
@@ -94,48 +111,63 @@ def signals_wait() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-Advance = Callable[..., None]
+def require_writable(path: Path | None) -> None:
+    """Raise `OutputError` if a file cannot be written; None: no file requested."""
+    if path is not None and (path.is_dir() or not path.absolute().parent.is_dir()):
+        raise OutputError(f"cannot write {path}: it is a folder, or its folder does not exist")
+
+
+def require_html(path: Path | None) -> None:
+    """Raise as `require_writable`, or `MissingExtraError` if reports cannot be made."""
+    require_writable(path)
+    if path is not None:
+        from regnet.pages import require_report
+
+        require_report()
+
+
+def write_html(path: Path, text: str) -> None:
+    """Write a report and say so."""
+    from regnet.pages import write_page
+
+    write_page(path, text)
+    say(f"{path}: written")
 
 
 @contextmanager
-def counter(description: str, total: int | None, unit: str) -> Iterator[Advance]:
-    """Give `advance(count, description=None)`, which moves a bar on with the time left.
+def notices_said() -> Iterator[None]:
+    """Print each `RegNetWarning` of the block once; show other warnings as before.
 
-    The bar is on a terminal's standard error; elsewhere nothing is shown. `total` None is unknown.
+    The first three dark photos are named; the others are counted at the end.
     """
-    if not sys.stderr.isatty():
-        yield lambda count, description=None: None
-        return
-    from rich.progress import (
-        BarColumn,
-        MofNCompleteColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-    )
+    said: set[object] = set()
+    dark: set[object] = set()
+    skipped = Counter[str]()
+    _skipped.set(skipped)
+    one_by_one = threading.Lock()  # photos are decoded, and warned of, in several threads
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RegNetWarning)
+        show_other = warnings.showwarning
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=stderr(),
-        transient=True,
-    ) as display:
-        task = display.add_task(description, total=total)
-        yield lambda count, description=None: display.update(
-            task, advance=count, description=description
-        )
+        def show(message: Warning | str, *where: Any, **more: Any) -> None:
+            if not isinstance(message, RegNetWarning):
+                show_other(message, *where, **more)
+                return
+            known = dark if isinstance(message, DarkPhotoWarning) else said
+            with one_by_one:
+                if message.key in known:
+                    return
+                known.add(message.key)
+                if isinstance(message, SkippedFilesWarning):
+                    skipped.update(message.counts)
+                if known is said or len(dark) <= _SHOWN:
+                    from regnet.inference.writers import visible
 
+                    say(f"regnet: {visible(str(message))}")
 
-def track(
-    items: Iterable[T], description: str, count: Callable[[], int | None], unit: str
-) -> Iterator[T]:
-    """Yield items while a bar follows them; `count` says how many, and is asked if one is shown."""
-    total = count() if sys.stderr.isatty() else None
-    with counter(description, total, unit) as advance:
-        for item in items:
-            yield item
-            advance(1)
+        warnings.showwarning = show
+        try:
+            yield
+        finally:
+            if (more := len(dark) - _SHOWN) > 0:
+                say(f"regnet: {more:,} more 16-bit photos are nearly black")

@@ -1,14 +1,14 @@
 """`regnet convert`: published weights or a checkpoint -> OpenVINO IR or ONNX."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
-from regnet.cli.console import interruptible, print_json
-from regnet.cli.options import Store, grouped
-from regnet.cli.progress import download_display
+from regnet.cli.console import print_json
+from regnet.cli.options import Json, Store
 from regnet.conversion.store import Library
 from regnet.conversion.values import Conversion, Format, Precision, require_format
 from regnet.ir.assumptions import AssumptionWarning, warn
@@ -18,136 +18,112 @@ from regnet.network.labels import read_labels
 from regnet.network.spec import SPEC_SUFFIX, Spec, read_spec
 from regnet.pixels.protocol import Channels, Interpolation
 from regnet.system.errors import ConversionError, OutputError
+from regnet.system.option import argument, option, options
 from regnet.zoo.catalogue import card_by_name
 
 if TYPE_CHECKING:
     from regnet.conversion.repository import Entry
 
-Layout = Literal["files", "repository"]
-
-HELP = """Convert published weights or a checkpoint file to OpenVINO IR or ONNX.
-
-The result takes `data` (N, 3, 224, 224), raw 0..255 pixels in BGR, and gives `prob` (N, classes): \
-mean, scale and softmax are inside, and so are labels, protocol and the weights' hash. It is \
-compared with the network in float64 before it is written, layer by layer and on real photos: no \
-probability may differ by more than 1e-5, or 4 times what torch in float32 differs by.
-
-With --preprocessing graph the IR takes a whole photo instead, of any size: `image` \
-(1, height, width, 3), uint8, RGB. Resize and crop are inside too, and equal Pillow's. MODEL may \
-then also be `bundled` or an IR (.xml).
-
-MODEL is a card's name (see `regnet models`) or a checkpoint: a file of pycls, timm, torchvision, \
-Lightning or another training script (.pth, .ckpt, .safetensors ...), or a folder that \
-transformers or timm wrote. The architecture is found from the tensors. Needs the extra `torch`; \
-the result does not.
-
-What a checkpoint does not say (names of classes, protocol, order of channels, stem stride) is \
-assumed, and printed by every command that uses the model; the options here give it.
-
-With --layout repository the folder becomes one that OpenVINO Model Server and Triton load as it \
-is. MODEL may then also be `bundled` or an IR (.xml), which is only copied.
-
-Examples:
-
-  regnet convert regnetx-3.2gf -o models/
-
-  regnet convert regnetx_032-ed0c7f7e.pth --precision fp16
-
-  regnet convert my.pth --labels classes.txt --protocol omz --crop 192
-
-  regnet convert my.safetensors --format onnx --labels classes.txt
-
-  regnet convert regnetx-3.2gf --preprocessing graph
-
-  regnet convert regnetx-3.2gf --layout repository -o models/
-"""
+Result = tuple[dict[str, Any], list[str]]
+"""JSON values, and lines of text."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    app.command("convert", help=HELP)(grouped(convert))
+@options
+class Source:
+    """The weights, and what is known of them."""
+
+    model: str = argument("Model card or checkpoint", "MODEL")
+    card: str | None = option(None, "Card of a renamed weights file", metavar="CARD")
+    spec: str | None = option(
+        None, "Require this network: a name or a spec JSON", metavar="NAME|FILE"
+    )
+    labels: Path | None = option(
+        None, "Class list, one NAME or WNID<tab>NAME per line", metavar="FILE"
+    )
+    channels: Channels | None = option(
+        None, "Channel order of the checkpoint", metavar="ORDER", shown="its layout's"
+    )
 
 
-def convert(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Card name or checkpoint file")],
-    format: Annotated[Format, typer.Option("--format", "-f", help="OpenVINO IR or ONNX")] = "ir",
-    precision: Annotated[
-        Precision, typer.Option(help="How weights are stored; the model computes in FP32")
-    ] = "fp32",
-    preprocessing: Annotated[
-        Preprocessing, typer.Option(help="Who resizes and crops: the caller, or the IR's graph")
-    ] = "caller",
-    layout: Annotated[
-        Layout, typer.Option(help="The IR's files, or a repository of models for other servers")
-    ] = "files",
-    output: Annotated[
-        Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to")
-    ] = Path(),
-    name: Annotated[
-        str | None, typer.Option(help="Name of the model (default: the card's or the file's)")
-    ] = None,
-    card: Annotated[
-        str | None, typer.Option(help="The card whose weights the file holds, where it is renamed")
-    ] = None,
-    spec: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE", help="Insist on this network: its name, or its spec (.json)"
-        ),
-    ] = None,
-    labels: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="Class list, a line each: NAME or WNID<tab>NAME"),
-    ] = None,
-    protocol: Annotated[
-        Literal["omz", "pycls"] | None,
-        typer.Option(help="Protocol that it was trained for; the next options change it"),
-    ] = None,
-    resize: Annotated[int | None, typer.Option(help="Protocol: short side, pixels")] = None,
-    crop: Annotated[int | None, typer.Option(help="Protocol: centre crop, pixels")] = None,
-    interpolation: Annotated[Interpolation | None, typer.Option(help="Protocol")] = None,
-    channels: Annotated[
-        Channels | None, typer.Option(help="The checkpoint's order, where not its layout's own")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON")] = False,
-    *,
-    store: Store,
-) -> None:
-    """Convert and say what was measured."""
-    models = store.library()
-    models.note_entry(model)
-    rules = {"name": protocol, "resize": resize, "crop": crop, "interpolation": interpolation}
+@options
+class Protocol:
+    """How photos are resized and cropped."""
+
+    protocol: Literal["omz", "pycls"] | None = option(None, "Protocol of the training")
+    resize: int | None = option(None, "Short side", metavar="PIXELS")
+    crop: int | None = option(None, "Centre crop", metavar="PIXELS")
+    interpolation: Interpolation | None = option(None, "Interpolation", metavar="NAME")
+
+    def changes(self) -> dict[str, Any]:
+        """Return the fields of `Preprocess` that are given."""
+        named = {"name": self.protocol, "resize": self.resize, "crop": self.crop}
+        named["interpolation"] = self.interpolation
+        return {name: value for name, value in named.items() if value is not None}
+
+
+@options
+class Output(Json):
+    """What is written."""
+
+    format: Format = option("ir", "ir (OpenVINO) or onnx", "-f", metavar="FORMAT")
+    precision: Precision = option("fp32", "Stored weights; the model computes in FP32")
+    preprocessing: Preprocessing = option("caller", "Who resizes and crops: caller or IR graph")
+    layout: Literal["files", "repository"] = option("files", "Files, or a model repository")
+    output: Path = option(Path(), "Folder to write to", "-o", metavar="DIR")
+    name: str | None = option(
+        None, "Name of the model", metavar="NAME", shown="the card's or file's"
+    )
+
+
+def convert(source: Source, preprocessing: Protocol, output: Output, models: Store) -> None:
+    """Convert published weights or a checkpoint to OpenVINO IR or ONNX.
+
+    The result takes `data` (N, 3, 224, 224), raw BGR pixels 0..255, and gives `prob` (N, classes).
+    Mean, scale, softmax, labels, protocol and the weights' hash are inside. It is compared with the
+    network in float64 before it is written: no probability may differ by more than 1e-5, or 4 times
+    the error of torch in float32.
+
+    MODEL is a model card or a checkpoint of pycls, timm, torchvision, Lightning or another training
+    script (.pth, .ckpt, .safetensors ...), or a folder of transformers or timm. The architecture is
+    read from the tensors; what a checkpoint does not say is assumed, and printed. Needs the extra
+    `torch`; the result does not.
+
+    --preprocessing graph: the IR takes a whole RGB photo, `image` (1, height, width, 3), uint8.
+    --layout repository: the folder is one for OpenVINO Model Server and Triton. For both MODEL may
+    also be `bundled` or an IR (.xml).
+
+    Exit status: 0 done, 2 could not run, 130 interrupted.
+
+        regnet convert regnetx-3.2gf -o models/
+        regnet convert my.pth --labels classes.txt --protocol omz --crop 192
+        regnet convert my.safetensors --format onnx --labels classes.txt
+        regnet convert regnetx-3.2gf --layout repository -o models/
+    """
+    model, folder = source.model, output.output
     changes: dict[str, Any] = {
-        "name": name,
-        "card": card_by_name(card) if card else None,
-        "spec": _spec(spec),
-        "labels": read_labels(labels) if labels else None,
-        "channels": channels,
-        "protocol": {key: value for key, value in rules.items() if value is not None},
-        "format": format,
-        "precision": precision,
-        "preprocessing": preprocessing,
+        "name": output.name,
+        "card": card_by_name(source.card) if source.card else None,
+        "spec": _spec(source.spec),
+        "labels": read_labels(source.labels) if source.labels else None,
+        "channels": source.channels,
+        "protocol": preprocessing.changes(),
+        "format": output.format,
+        "precision": output.precision,
+        "preprocessing": output.preprocessing,
     }
-    with interruptible():
-        require_format(format, preprocessing)
-        if layout == "files" and preprocessing == "graph" and _is_converted(model):
-            values, text = _embed(model, changes, output)
-            _print(values, text, as_json=as_json)
-            return
-        if layout == "repository":
-            values, text = _into_repository(models, model, changes, output)
-            _print(values, text, as_json=as_json)
-            return
-        conversion = _convert(models, model, changes)
-        path = _publish(conversion, output)
-    _print(_as_json(conversion, path), _as_text(conversion, path), as_json=as_json)
-
-
-def _print(values: dict[str, Any], text: str, *, as_json: bool) -> None:
-    if as_json:
+    require_format(output.format, output.preprocessing)
+    with models.library() as library:
+        library.note_entry(model)
+        if output.layout == "repository":
+            values, lines = _into_repository(library, model, changes, folder)
+        elif output.preprocessing == "graph" and (path := _converted_file(model)):
+            values, lines = _embed(path, model, changes, folder)
+        else:
+            values, lines = _publish(_convert(library, model, changes), folder)
+    if output.json:
         print_json(values)
     else:
-        typer.echo(text)
+        typer.echo("\n".join(lines))
 
 
 def _spec(text: str | None) -> Spec | str | None:
@@ -157,10 +133,15 @@ def _spec(text: str | None) -> Spec | str | None:
     return read_spec(Path(text))
 
 
+def _converted_file(model: str) -> Path | None:
+    from regnet.conversion.repository import converted_file
+
+    return converted_file(model)
+
+
 def _convert(models: Library, model: str, changes: dict[str, Any]) -> Conversion:
-    """Return the conversion, from the cache where it was made before."""
-    with download_display() as on_event:
-        request = replace(models, on_event=on_event).request(model)
+    """Return the conversion, from the cache if it was made before."""
+    request = models.request(model)
     changes = changes | {"card": changes["card"] or request.card}
     conversion = models.convert(replace(request, **changes))
     _warn(model, conversion.assumed)
@@ -172,63 +153,74 @@ def _warn(model: str, assumed: tuple[str, ...]) -> None:
         warn(AssumptionWarning(model, assumed))
 
 
-def _is_converted(model: str) -> bool:
-    from regnet.conversion.repository import converted_file
+def _publish(conversion: Conversion, folder: Path) -> Result:
+    """Copy the converted model from the cache to a folder; each file appears atomically."""
+    from regnet.system.files import copy_all
 
-    return converted_file(model) is not None
+    try:
+        copy_all(conversion.path.parent, folder, conversion.files)
+    except OSError as exc:
+        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+    path, files = folder / conversion.path.name, [str(folder / name) for name in conversion.files]
+    values = {"path": str(path), "files": files} | _values(conversion)
+    return values, [str(path), *_lines(conversion)]
 
 
-def _embed(model: str, changes: dict[str, Any], folder: Path) -> tuple[dict[str, Any], str]:
-    """Write a copy of a converted model that takes whole photos; return the JSON and the text."""
-    from regnet.conversion.repository import converted_file
+def _embed(path: Path, model: str, changes: dict[str, Any], folder: Path) -> Result:
+    """Write a copy of a converted model that takes whole photos."""
     from regnet.conversion.whole_photo import write_whole_photo_model
 
     _require_unchanged(model, changes | {"preprocessing": "caller"})
-    path = converted_file(model)
-    assert path is not None
     try:
         written = write_whole_photo_model(path, folder, name=changes["name"])
     except OSError as exc:
         raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
     _warn(model, written.assumed)
-    bound = written.pixel_bound
-    lines = [
-        str(written.path),
-        f"  checked on {written.photos} photos: probabilities differ from those of {path.name} by "
-        f"at most {written.max_delta:.1e}",
-        f"  resizes and crops by itself: {_of_pixels(bound)}",
-    ]
     values = {
         "path": str(written.path),
         "files": [str(folder / name) for name in written.files],
         "max_delta": written.max_delta,
-        "pixel_bound": bound.to_dict(),
+        "pixel_bound": written.pixel_bound.to_dict(),
         "assumed": list(written.assumed),
     }
-    return values, "\n".join(lines)
+    return values, [
+        str(written.path),
+        f"  checked on {written.photos} photos: probabilities differ from those of {path.name} by "
+        f"at most {written.max_delta:.1e}",
+        _of_pixels(written.pixel_bound),
+    ]
 
 
-def _into_repository(
-    models: Library, model: str, changes: dict[str, Any], folder: Path
-) -> tuple[dict[str, Any], str]:
-    """Add the model to a repository, converted if it is not yet; return the JSON and the text."""
-    from regnet.conversion.repository import add_to_repository, converted_file
+def _into_repository(models: Library, model: str, changes: dict[str, Any], folder: Path) -> Result:
+    """Add the model to a repository, converted if it is not yet."""
+    from regnet.conversion.repository import add_to_repository
 
     if changes["format"] != "ir":
         raise ConversionError("--layout repository is for OpenVINO IR: leave out --format onnx")
-    if path := converted_file(model):
+    if path := _converted_file(model):
         _require_unchanged(model, changes)
         entry = add_to_repository(path, folder, name=changes["name"])
         _warn(model, entry.assumed)
-        return _entry_values(entry), _entry_text(entry)
+        return _entry(entry)
     conversion = _convert(models, model, changes)
-    entry = add_to_repository(conversion.path, folder)
-    text = "\n".join([_entry_text(entry), *_text_lines(conversion)])
-    return _entry_values(entry) | _values(conversion), text
+    values, lines = _entry(add_to_repository(conversion.path, folder))
+    return values | _values(conversion), [*lines, *_lines(conversion)]
+
+
+def _entry(entry: "Entry") -> Result:
+    values = {
+        "path": str(entry.folder),
+        "version": entry.version,
+        "new": entry.new,
+        "files": [str(entry.folder / name) for name in entry.files],
+        "assumed": list(entry.assumed),
+    }
+    version = f"version {entry.version}{'' if entry.new else ', which was there already'}"
+    return values, [f"{entry.folder}: {version}", *(f"  {name}" for name in entry.files)]
 
 
 def _require_unchanged(model: str, changes: dict[str, Any]) -> None:
-    """Refuse options of a conversion where there is none."""
+    """Refuse options of a conversion if there is none."""
     usual: tuple[Any, ...] = (None, {}, "ir", "fp32", "caller")
     given = [key for key, value in changes.items() if key != "name" and value not in usual]
     if given:
@@ -236,37 +228,6 @@ def _require_unchanged(model: str, changes: dict[str, Any]) -> None:
             f"{model} is converted already: leave out what would change it "
             f"({', '.join(given)}), or name a checkpoint or another card"
         )
-
-
-def _entry_values(entry: "Entry") -> dict[str, Any]:
-    return {
-        "path": str(entry.folder),
-        "version": entry.version,
-        "new": entry.new,
-        "files": [str(entry.folder / name) for name in entry.files],
-        "assumed": list(entry.assumed),
-    }
-
-
-def _entry_text(entry: "Entry") -> str:
-    version = f"version {entry.version}{'' if entry.new else ', which was there already'}"
-    return "\n".join([f"{entry.folder}: {version}", *(f"  {name}" for name in entry.files)])
-
-
-def _publish(conversion: Conversion, folder: Path) -> Path:
-    """Copy the converted model from the cache to a folder; each file appears whole."""
-    from regnet.system.files import copy_all
-
-    try:
-        copy_all(conversion.path.parent, folder, conversion.files)
-    except OSError as exc:
-        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
-    return folder / conversion.path.name
-
-
-def _as_json(conversion: Conversion, path: Path) -> dict[str, Any]:
-    files = [str(path.parent / name) for name in conversion.files]
-    return {"path": str(path), "files": files} | _values(conversion)
 
 
 def _values(conversion: Conversion) -> dict[str, Any]:
@@ -279,37 +240,34 @@ def _values(conversion: Conversion) -> dict[str, Any]:
     }
 
 
-def _as_text(conversion: Conversion, path: Path) -> str:
-    return "\n".join([str(path), *_text_lines(conversion)])
-
-
-def _text_lines(conversion: Conversion) -> list[str]:
-    """Return what was measured, a line each."""
+def _lines(conversion: Conversion) -> Iterator[str]:
+    """Yield what was measured, one per line."""
     from regnet.inference.writers import visible
 
     delta, float32 = conversion.proof.delta, conversion.proof.float32
     allowed = conversion.proof.allowed
-    lines = [
-        f"  checked against float64 on {conversion.photos} photos, and layer by layer",
+    yield f"  checked against float64 on {conversion.photos} photos, and layer by layer"
+    yield (
         f"  probabilities differ by at most {delta.probabilities:.1e} (torch in float32: "
-        f"{float32.probabilities:.1e}; allowed: {allowed.probabilities:.1e})",
+        f"{float32.probabilities:.1e}; allowed: {allowed.probabilities:.1e})"
+    )
+    yield (
         f"  logits differ by at most {delta.logits:.1e} of their range (torch in float32: "
-        f"{float32.logits:.1e}; allowed: {allowed.logits:.1e})",
-    ]
-    if conversion.rounding:
-        lines.append(
-            f"  storing the weights in FP16 changed probabilities by at most "
-            f"{conversion.rounding:.1e}"
-        )
+        f"{float32.logits:.1e}; allowed: {allowed.logits:.1e})"
+    )
+    if change := conversion.rounding:
+        yield f"  storing the weights in FP16 changed probabilities by at most {change:.1e}"
     if conversion.pixel_bound:
-        lines.append(f"  resizes and crops by itself: {_of_pixels(conversion.pixel_bound)}")
-    return [*lines, *(f"  {visible(note)}" for note in conversion.notes)]
+        yield _of_pixels(conversion.pixel_bound)
+    yield from (f"  {visible(note)}" for note in conversion.notes)
 
 
 def _of_pixels(bound: PixelBound) -> str:
     if bound.levels == 0:
-        return f"all pixels are the protocol's ({bound.photos} images)"
+        return (
+            f"  resizes and crops by itself: all pixels are the protocol's ({bound.photos} images)"
+        )
     return (
-        f"{bound.identical:.5%} of the pixels' values are the protocol's, the others differ by "
-        f"at most {bound.levels} of 255 ({bound.photos} images)"
+        f"  resizes and crops by itself: {bound.identical:.5%} of the pixels' values are the "
+        f"protocol's, the others differ by at most {bound.levels} of 255 ({bound.photos} images)"
     )

@@ -2,13 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Any, Final
 
 import typer
 
 from regnet.checkpoints.model_files import is_model_folder
 from regnet.cli.console import print_json
-from regnet.cli.options import CheckpointEntry
+from regnet.cli.options import Entry, Json
 from regnet.conversion.store import CHECKPOINT_SUFFIXES, Library
 from regnet.ir.assumptions import warn_assumed
 from regnet.network.complexity import complexity
@@ -21,59 +21,44 @@ from regnet.network.spec import (
     spec_to_dict,
 )
 from regnet.system.errors import UnknownModelError
+from regnet.system.option import argument, option, options
 
-if TYPE_CHECKING:
-    from regnet.ir.metadata import ModelMetadata
-
-LAYERS_SHOWN = 3
-
-HELP = """Report spec, parameters, MACs and activations of a network, checkpoint or converted model.
-
-MODEL is a network's or card's name, a checkpoint (a file, or a folder of Hugging Face's), or an \
-IR (.xml) or ONNX file. For a \
-converted model GFLOPs and MParams are counted on its graph, as on the model card.
-
-Examples:
-
-  regnet info regnetx-3.2gf
-
-  regnet info regnetx-3.2gf.xml --json
-"""
+LAYERS_SHOWN: Final = 3
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    app.command("info", help=HELP)(info)
+@options
+class Model(Json, Entry):
+    """The model and the image size."""
+
+    model: str = argument("Network, model card, checkpoint, IR or ONNX", "MODEL")
+    image_size: int | None = option(
+        None, "Image size to count for", metavar="PIXELS", shown="the protocol's crop"
+    )
 
 
-def info(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="Name, checkpoint, IR or ONNX")],
-    image_size: Annotated[
-        int | None, typer.Option(help="Pixels a side to count for (default: the protocol's crop)")
-    ] = None,
-    entry: CheckpointEntry = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON")] = False,
-) -> None:
-    """Print the report."""
-    report = _report(model, image_size, entry)
-    if as_json:
+def info(model: Model) -> None:
+    """Report spec, parameters, MACs and activations of a model.
+
+    MODEL is the name of a network or card, a checkpoint (a file, or a Hugging Face folder), or an
+    IR (.xml) or ONNX file, whose GFLOPs and MParams are counted on its graph, as on the model card.
+
+        regnet info regnetx-3.2gf
+        regnet info regnetx-3.2gf.xml --json
+    """
+    path = Path(model.model)
+    Library(entry=model.entry).note_entry(model.model)
+    if path.suffix in (".xml", ".onnx"):
+        report = _converted(path, model.image_size)
+    elif path.suffix in CHECKPOINT_SUFFIXES or path.is_file() or is_model_folder(path):
+        report = _checkpoint(path, model.image_size, model.entry)
+    else:
+        report = _named(model.model, model.image_size)
+    if model.json:
         print_json(report, indent=2)
     else:
-        typer.echo(_as_text(report))
-
-
-def _report(model: str, image_size: int | None, entry: str | None) -> dict[str, Any]:
-    path = Path(model)
-    Library(entry=entry).note_entry(model)
-    if path.suffix in (".xml", ".onnx"):
-        return _converted(path, image_size)
-    if path.suffix in CHECKPOINT_SUFFIXES or path.is_file() or is_model_folder(path):
-        return _checkpoint(path, image_size, entry)
-    return _named(model, image_size)
-
-
-def _size(asked: int | None, otherwise: int) -> int:
-    return otherwise if asked is None else asked
+        for name, value in report.items():
+            if value not in (None, []):
+                typer.echo(f"{name:12} {_value_text(name, value)}")
 
 
 def _named(name: str, image_size: int | None) -> dict[str, Any]:
@@ -84,29 +69,19 @@ def _named(name: str, image_size: int | None) -> dict[str, Any]:
         card = card_by_name(name)
     except UnknownModelError as unknown:
         try:
-            return _bare_network(name, _size(image_size, 224))
+            known = canonical_name(name)
         except UnknownModelError:
             raise unknown from None
+        about = {"name": known, "aliases": list(spec_aliases(known)), "assumed": []}
+        return about | _network(spec_by_name(name), image_size, 224)
     if card.bundled is not None:
         return _converted(bundled_path(card), image_size)
-    size = _size(image_size, card.preprocess.crop)
-    about = {
+    return {
         "name": card.name,
         "aliases": list(card.aliases),
         "licence": card.licence.id,
         "assumed": [],
-    }
-    return about | _network(card.build_spec(), size)
-
-
-def _bare_network(name: str, image_size: int) -> dict[str, Any]:
-    known = canonical_name(name)
-    aliases = list(spec_aliases(known))
-    return {
-        "name": known,
-        "aliases": aliases,
-        "assumed": [],
-        **_network(spec_by_name(name), image_size),
+        **_network(card.build_spec(), image_size, card.preprocess.crop),
     }
 
 
@@ -116,20 +91,23 @@ def _checkpoint(path: Path, image_size: int | None, entry: str | None) -> dict[s
     from regnet.checkpoints.weights import read_checkpoint
     from regnet.conversion.convert import describe
 
-    found = read_checkpoint(path, entry=entry)
-    metadata = describe(Library(entry=entry).request(path), found)
+    checkpoint = read_checkpoint(path, entry=entry)
+    metadata = describe(Library(entry=entry).request(path), checkpoint)
     warn_assumed(path, metadata)
-    size = _size(image_size, found.preprocess.crop if found.preprocess else 224)
     return {
         "file": str(path),
-        "layout": found.layout,
-        "channels": found.channels,
-        "sha384": found.sha384,
-        "entry": found.entry_name if found.entry_name != "." else None,
-        "beside": list(found.beside),
-        "name": found.name,
+        "layout": checkpoint.layout,
+        "channels": checkpoint.channels,
+        "sha384": checkpoint.sha384,
+        "entry": checkpoint.entry_name if checkpoint.entry_name != "." else None,
+        "beside": list(checkpoint.beside),
+        "name": checkpoint.name,
         "assumed": list(metadata.assumed),
-        **_network(found.spec, size),
+        **_network(
+            checkpoint.spec,
+            image_size,
+            checkpoint.preprocess.crop if checkpoint.preprocess else 224,
+        ),
     }
 
 
@@ -144,6 +122,11 @@ def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
     if metadata is None:
         return {"file": str(path), "assumed": [], "graph": graph}
     warn_assumed(path, metadata)
+    records = {
+        "pixel_bound": metadata.pixel_bound,
+        "certificate": metadata.certificate,
+        "calibration": metadata.calibration,
+    }
     return {
         "file": str(path),
         "name": metadata.name,
@@ -152,55 +135,37 @@ def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
         "licence": metadata.licence,
         "sha384": metadata.weights_sha384,
         "version": metadata.version,
-        **_measured(metadata),
+        **{name: record.to_dict() for name, record in records.items() if record is not None},
         "preprocessing": metadata.preprocessing,
         "protocol": metadata.preprocess.to_dict(),
         "assumed": list(metadata.assumed),
         "graph": graph,
-        **_network(metadata.spec, _size(image_size, metadata.preprocess.crop)),
+        **_network(metadata.spec, image_size, metadata.preprocess.crop),
     }
 
 
-def _measured(metadata: "ModelMetadata") -> dict[str, Any]:
-    """Return what was measured of the model when it was made."""
-    records = {
-        "pixel_bound": metadata.pixel_bound,
-        "certificate": metadata.certificate,
-        "calibration": metadata.calibration,
-    }
-    return {name: record.to_dict() for name, record in records.items() if record is not None}
-
-
-def _network(spec: Spec, image_size: int) -> dict[str, Any]:
-    cost = complexity(spec, image_size=image_size)
-    known = published_name(spec)
+def _network(spec: Spec, image_size: int | None, default_size: int) -> dict[str, Any]:
+    size = default_size if image_size is None else image_size
+    cost = complexity(spec, image_size=size)
     return {
-        "network": known,
+        "network": published_name(spec),
         "spec": spec_to_dict(spec),
         "stages": [
             {"depth": s.depth, "width": s.width, "group_width": s.group_width} for s in spec.stages
         ],
         "classes": spec.classes,
-        "image_size": image_size,
+        "image_size": size,
         "params": cost.params,
         "macs": cost.macs,
         "acts": cost.acts,
     }
 
 
-def _as_text(report: dict[str, Any]) -> str:
-    return "\n".join(
-        f"{name:12} {_value_text(name, value)}"
-        for name, value in report.items()
-        if value not in (None, [])
-    )
-
-
 def _value_text(name: str, value: Any) -> str:
     if name == "stages":
         rows = (f"{s['depth']} x {s['width']} (groups of {s['group_width']})" for s in value)
         return ", ".join(rows)
-    if name == "spec" and "stages" in value:
+    if name == "spec":
         value = {key: v for key, v in value.items() if key != "stages"}
     if name == "certificate":
         value = {**value, "restored": _layers_text(value["restored"])}

@@ -1,117 +1,120 @@
-"""Options that several commands share, and groups of options as values."""
+"""Groups of options that several commands share."""
 
-import inspect
-from collections.abc import Callable
-from dataclasses import dataclass, fields, is_dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
-
-import typer
+from typing import Final
 
 from regnet.cli.console import say
+from regnet.cli.progress import download_display
 from regnet.conversion.store import Library
-from regnet.pixels.decode_limits import DecodeLimits
+from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
+from regnet.system.option import argument, option, options
 
-CacheDir = Annotated[
-    Path | None,
-    typer.Option("--cache-dir", help="Cache folder (default: $REGNET_CACHE, else the platform's)"),
-]
-Offline = Annotated[bool, typer.Option("--offline", help="Never use the network")]
-Mirrors = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--mirror",
-        metavar="URL",
-        help="Address to try first; repeatable; also $REGNET_MIRROR",
-    ),
-]
-
-CheckpointEntry = Annotated[
-    str | None,
-    typer.Option(
-        "--entry",
-        metavar="NAME",
-        help="The network to take from a checkpoint of several, as the error names it",
-        show_default=False,
-    ),
-]
-
-MaxMemory = Annotated[
-    int, typer.Option(min=1, help="MB of memory for decoding one image; a small file has less")
-]
-MaxDecode = Annotated[float, typer.Option(min=0.01, help="Seconds for decoding one image")]
-
-Model = Annotated[str, typer.Argument(help="The model, see above", show_default=False)]
-LabelledPhotos = Annotated[
-    str, typer.Argument(help="Labelled photos, see above", show_default=False)
-]
-Truth = Annotated[Path | None, typer.Option(metavar="FILE", help="File of labels of a flat folder")]
-Subset = Annotated[
-    bool, typer.Option("--subset", help="Classes of the model may be without photos")
-]
-OutputFolder = Annotated[
-    Path, typer.Option("--output", "-o", metavar="DIR", help="Folder to write to")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print all figures as one JSON object")]
-HtmlReport = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Write a report, one HTML file with plots")
-]
+MODEL: Final = "Model card, `bundled`, IR (.xml) or checkpoint"
+DEFAULT_MODEL: Final = "regnetx-3.2gf"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Store:
-    """The options of the models on this machine, last in most commands."""
+@options
+class Named:
+    """A model, by default the one that the documentation names."""
 
-    entry: CheckpointEntry = None
-    cache_dir: CacheDir = None
-    offline: Offline = False
-    mirror: Mirrors = None
-
-    def library(self) -> Library:
-        """Return the library of these options; it reports on standard error."""
-        return Library(
-            folder=cache_dir(self.cache_dir),
-            offline=self.offline,
-            mirrors=tuple(self.mirror or ()),
-            entry=self.entry,
-            say=say,
-        )
+    model: str = option(DEFAULT_MODEL, MODEL, "-m", metavar="MODEL")
 
 
-@dataclass(frozen=True, kw_only=True)
-class DecodeOptions:
-    """What decoding one image may take."""
+@options
+class Precision:
+    """What a model computes in."""
 
-    max_memory: MaxMemory = 2000
-    max_decode: MaxDecode = 8
-
-    def limits(self) -> DecodeLimits:
-        """Return them as the decoder takes them."""
-        return DecodeLimits(memory=self.max_memory * 1_000_000, seconds=self.max_decode)
+    precision: InferencePrecision = option(
+        "f32", "f32 (exact), bf16 (faster on CPUs with it), int8"
+    )
 
 
-def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """Return a command for typer whose groups of options are single options.
+@options
+class Model(Precision, Named):
+    """A model and what it computes in."""
 
-    A group is a parameter whose type is a dataclass: each field is an option, annotated as
-    parameters are, in the place of the group.
-    """
-    groups: dict[str, Any] = {}
-    options: list[inspect.Parameter] = []
-    for name, parameter in inspect.signature(command, eval_str=True).parameters.items():
-        if is_dataclass(parameter.annotation):
-            groups[name] = parameter.annotation
-            options += inspect.signature(groups[name], eval_str=True).parameters.values()
-        else:
-            options.append(parameter)
 
-    def run(**values: Any) -> None:
-        made = {n: g(**{f.name: values.pop(f.name) for f in fields(g)}) for n, g in groups.items()}
-        command(**values, **made)
+@options
+class Truth:
+    """The labels of photos."""
 
-    run.__doc__ = command.__doc__
-    run.__annotations__ = {option.name: option.annotation for option in options}
-    named = [option.replace(kind=inspect.Parameter.KEYWORD_ONLY) for option in options]
-    vars(run)["__signature__"] = inspect.Signature(named)
-    return run
+    truth: Path | None = option(None, "Labels of a flat folder of photos", metavar="FILE")
+
+
+@options
+class Labelled(Truth):
+    """A model and labelled photos."""
+
+    model: str = argument(MODEL, "MODEL")
+    dataset: str = argument("Labelled photos, see above", "DATASET")
+    subset: bool = option(False, "Accept photos of only some of the model's classes")
+
+
+@options
+class SmallStem:
+    """The stem of a network."""
+
+    small_stem: bool = option(False, "Use the stem for images of 32 to 64 pixels")
+
+
+@options
+class Json:
+    """A result as JSON."""
+
+    json: bool = option(False, "Print the result as one JSON object")
+
+
+@options
+class Report(Json):
+    """A result as JSON and as a page."""
+
+    html: Path | None = option(None, "Also write a report with plots", metavar="FILE")
+
+
+@options
+class Cache:
+    """Where models are kept."""
+
+    cache_dir: Path | None = option(
+        None, "Cache folder", metavar="DIR", shown="$REGNET_CACHE, else the platform's"
+    )
+
+
+@options
+class Download(Cache):
+    """Where models come from."""
+
+    offline: bool = option(False, "Never use the network")
+    mirror: tuple[str, ...] = option(
+        (), "Download from URL first; repeatable", metavar="URL", shown="$REGNET_MIRROR"
+    )
+
+
+@options
+class Entry:
+    """The network in a checkpoint."""
+
+    entry: str | None = option(
+        None, "Network to take from a checkpoint that holds several", metavar="NAME"
+    )
+
+
+@options
+class Store(Download, Entry):
+    """The models on this machine."""
+
+    @contextmanager
+    def library(self) -> Iterator[Library]:
+        """Give the library of these options, which shows its downloads on standard error."""
+        with download_display() as on_event:
+            yield Library(
+                folder=cache_dir(self.cache_dir),
+                offline=self.offline,
+                mirrors=self.mirror,
+                entry=self.entry,
+                say=say,
+                on_event=on_event,
+            )

@@ -1,10 +1,10 @@
-"""How downloads show on standard error: bars on a terminal, a few plain lines elsewhere."""
+"""Progress on standard error: a bar over items, and the downloads of models."""
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from regnet.cli.console import say, shows_motion, stderr
 from regnet.zoo.events import Event, OnEvent
@@ -12,28 +12,77 @@ from regnet.zoo.events import Event, OnEvent
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
+T = TypeVar("T")
+Advance = Callable[..., None]
+
+_TROUBLES: Final = ("retry", "waiting", "looked")
+
+
+@contextmanager
+def counter(description: str, total: int | None, unit: str) -> Iterator[Advance]:
+    """Give `advance(count, description=None)`, which moves a bar on with the time left.
+
+    Without a terminal nothing is shown. `total` None: unknown.
+    """
+    if not sys.stderr.isatty():
+        yield lambda count, description=None: None
+        return
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+        console=stderr(),
+        transient=True,
+    ) as display:
+        task = display.add_task(description, total=total)
+        yield lambda count, description=None: display.update(
+            task, advance=count, description=description
+        )
+
+
+def track(
+    items: Iterable[T], description: str, count: Callable[[], int | None] | int, unit: str = ""
+) -> Iterator[T]:
+    """Yield items while a bar follows them; a function for `count` is called if one is shown."""
+    total = count() if callable(count) and sys.stderr.isatty() else count
+    with counter(description, total if isinstance(total, int) else None, unit) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
 
 @contextmanager
 def download_display() -> Iterator[OnEvent]:
     """Give a listener for the events of downloads, in any thread, that shows their progress.
 
-    On a terminal each file has a bar with the time left; elsewhere a line says what is fetched
-    from where, and another that it came. Troubles are lines in both. What is in the cache already
-    shows nothing, and loads nothing.
+    On a terminal each file has a bar with the time left; elsewhere one line says what is downloaded
+    from where, and another that it is complete. Troubles are lines in both. Nothing is shown, or
+    imported, for a file that is in the cache.
     """
-    if not shows_motion():
-        yield one_at_a_time(_Lines().show)
-        return
-    bars = _Bars()
-    try:
-        yield bars.show
-    finally:
-        bars.close()
-
-
-def one_at_a_time(listener: OnEvent) -> OnEvent:
-    """Return a listener that several threads may call at once."""
+    bars = _Bars() if shows_motion() else None
     lock = threading.Lock()
+    try:
+        yield one_at_a_time(bars.show if bars else _Lines().show, lock)
+    finally:
+        if bars:
+            with lock:
+                bars.close()
+
+
+def one_at_a_time(listener: OnEvent, lock: "threading.Lock | None" = None) -> OnEvent:
+    """Return a listener that several threads may call at once."""
+    lock = lock or threading.Lock()
 
     def listen(event: Event) -> None:
         with lock:
@@ -42,8 +91,8 @@ def one_at_a_time(listener: OnEvent) -> OnEvent:
     return listen
 
 
-def _trouble(event: Event) -> str:
-    return ": ".join(text for text in (event.model, event.url, event.message) if text)
+def _say_trouble(event: Event) -> None:
+    say(": ".join(text for text in (event.model, event.url, event.message) if text))
 
 
 def _megabytes(count: int | None) -> str:
@@ -51,73 +100,54 @@ def _megabytes(count: int | None) -> str:
 
 
 class _Lines:
-    """Says when a file starts to come from a server, what went wrong, and that it came."""
+    """Says when a file starts to come from a server, what went wrong, and that it is complete."""
 
     def __init__(self) -> None:
         self._hosts: dict[str, str] = {}
 
     def show(self, event: Event) -> None:
-        if event.event in ("retry", "waiting", "looked"):
-            say(_trouble(event))
+        if event.event in _TROUBLES:
+            _say_trouble(event)
         elif event.event == "start":
-            self._start(event)
+            host = (event.url or "").partition("//")[2].partition("/")[0]
+            if self._hosts.get(event.model) != host:  # else it resumes, as the last line said
+                here = f",{_megabytes(event.bytes)} are here already" if event.bytes else ""
+                say(f"{event.model}: downloading{_megabytes(event.total)} from {host}{here}")
+            self._hosts[event.model] = host
         elif event.event == "done" and event.model in self._hosts:
             say(f"{event.model}: downloaded{_megabytes(event.total)}")
 
-    def _start(self, event: Event) -> None:
-        host = (event.url or "").partition("//")[2].partition("/")[0]
-        if self._hosts.get(event.model) == host:  # taken up again, as the line before said
-            return
-        self._hosts[event.model] = host
-        here = f", {_megabytes(event.bytes).strip()} are here already" if event.bytes else ""
-        say(f"{event.model}: downloading{_megabytes(event.total)} from {host}{here}")
-
 
 class _Bars:
-    """One bar for each file that is coming; the display lives only while there is one."""
+    """One bar per file that is coming; the display lives only while there is one."""
 
     def __init__(self) -> None:
         self._display: Progress | None = None
         self._bars: dict[str, TaskID] = {}
         self._closed = False
-        self._lock = threading.Lock()
 
     def show(self, event: Event) -> None:
-        """Show an event, of any thread."""
-        with self._lock:
-            self._show(event)
-
-    def _show(self, event: Event) -> None:
-        if event.event in ("retry", "waiting", "looked"):
-            say(_trouble(event))
-        elif event.event == "start" and event.model not in self._bars:
-            self._add(event.model)
+        if event.event in _TROUBLES:
+            _say_trouble(event)
+        elif event.event == "start" and event.model not in self._bars and not self._closed:
+            if self._display is None:
+                self._display = _new_display()
+                self._display.start()
+            self._bars[event.model] = self._display.add_task(event.model)
         bar = self._bars.get(event.model)
         if self._display is None or bar is None:
             return
         if event.event in ("start", "progress", "done"):
             self._display.update(bar, completed=event.bytes, total=event.total)
         if event.event in ("done", "failed"):
-            self._remove(event.model)
+            del self._bars[event.model]
+            if not self._bars:
+                self._stop()
 
     def close(self) -> None:
         """Stop for good: threads that an interrupted command leaves behind show nothing more."""
-        with self._lock:
-            self._closed = True
-            self._stop()
-
-    def _add(self, model: str) -> None:
-        if self._closed:
-            return
-        if self._display is None:
-            self._display = _new_display()
-            self._display.start()
-        self._bars[model] = self._display.add_task(model)
-
-    def _remove(self, model: str) -> None:
-        del self._bars[model]
-        if not self._bars:
-            self._stop()
+        self._closed = True
+        self._stop()
 
     def _stop(self) -> None:
         display, self._display, self._bars = self._display, None, {}
@@ -126,24 +156,18 @@ class _Bars:
 
 
 def _new_display() -> "Progress":
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeRemainingColumn,
-        TransferSpeedColumn,
-    )
+    from rich.progress import DownloadColumn, Progress, TextColumn, TransferSpeedColumn
 
     # Lines on standard output pass through the display only where they meet it on the terminal:
     # it would send them to standard error.
+    description, bar, _, left = Progress.get_default_columns()
     return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
+        description,
+        bar,
         DownloadColumn(),
         TransferSpeedColumn(),
         TextColumn("left"),
-        TimeRemainingColumn(),
+        left,
         console=stderr(),
         redirect_stdout=sys.stdout.isatty(),
     )

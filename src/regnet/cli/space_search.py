@@ -1,203 +1,170 @@
 """`regnet space search`: the most accurate network within a latency on this machine."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING
 
-import typer
-
-from regnet.cli.console import interruptible, print_json, say, stdout
-from regnet.cli.options import AsJson
-from regnet.cli.outputs import require_html, require_writable, write_html
+from regnet.cli.console import (
+    print_json,
+    require_html,
+    require_writable,
+    say,
+    stdout,
+    table,
+    write_html,
+)
+from regnet.cli.options import Json
+from regnet.system.option import option, options
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from regnet.ir.metadata import InferencePrecision
     from regnet.space.search import Found
-    from regnet.space.search_results import Trained
-
-HELP = """Find the most accurate network that takes at most so many milliseconds on this machine.
-
-Networks of the spaces regnetx and regnety are drawn, those that seem worth it are measured with \
-the real engine (one image, all cores, random weights, which are as fast), and a model fitted to \
-the 24 published networks predicts their accuracy. The latency of the answer has been measured \
-twice. Printed are the networks that none as fast is more accurate than, and the published ones \
-beside what was found at their latency.
-
--o writes the answer as a spec for `regnet train --model`, --export as a model for `regnet \
-benchmark`, --front a report. --train trains the best few for real and ranks them by that. Needs \
-the extra `torch`, --train the extra `train`.
-
-Exit status: 0 done, 2 could not run (nothing is that fast, for one), 130 interrupted.
-
-Examples:
-
-  regnet space search --latency-ms 5 --precision int8 -o pick.json --export exported
-
-  regnet space search --latency-ms 20 --space regnetx --front front.html
-
-  regnet space search --latency-ms 5 --resolution 64 --train photos/ --top 3 --epochs 10
-"""
-
-WIDTH_WHEN_PIPED = 160
+    from regnet.space.search_training import Trained
 
 
-def register(group: typer.Typer) -> None:
-    """Add the command to the group."""
-    group.command("search", help=HELP)(search)
+@options
+class Target:
+    """The latency, and how it is measured."""
+
+    latency_ms: float = option(..., "Maximum latency of one image", metavar="MS", min=0.01)
+    device: str = option("CPU", "OpenVINO device; CPU only", metavar="NAME")
+    precision: str = option("f32", "f32, bf16 or int8", metavar="TYPE")
+    resolution: int = option(224, "Image size", metavar="PIXELS", min=32, max=1024)
 
 
-def search(
-    latency_ms: Annotated[
-        float, typer.Option("--latency-ms", min=0.01, help="Milliseconds of one image, at most")
-    ],
-    device: Annotated[str, typer.Option(help="What it is to run on: CPU")] = "CPU",
-    precision: Annotated[str, typer.Option(help="f32, bf16 or int8")] = "f32",
-    resolution: Annotated[
-        int, typer.Option(min=32, max=1024, help="Side of the image in pixels")
-    ] = 224,
-    space: Annotated[
-        list[str] | None,
-        typer.Option(help="regnetx or regnety; repeatable [default: both]", show_default=False),
-    ] = None,
-    candidates: Annotated[
-        int, typer.Option(min=1, max=1_000_000, help="Networks drawn from each space")
-    ] = 20_000,
-    measure: Annotated[int, typer.Option(min=12, help="Networks measured, at most")] = 48,
-    seed: Annotated[int, typer.Option(min=0, help="Of what is drawn")] = 0,
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="FILE.json", help="File for the spec")
-    ] = None,
-    export: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Folder for a model of it, to measure")
-    ] = None,
-    front: Annotated[
-        Path | None, typer.Option(metavar="FILE.html", help="Write a report, one HTML file")
-    ] = None,
-    train: Annotated[
-        str | None, typer.Option(metavar="DATASET", help="Photos to train the best networks on")
-    ] = None,
-    val: Annotated[str | None, typer.Option(metavar="PATH", help="Photos to validate on")] = None,
-    top: Annotated[int, typer.Option(min=1, help="How many of the best to train")] = 3,
-    epochs: Annotated[int, typer.Option(min=1, help="Epochs of each")] = 10,
-    records: Annotated[
-        Path, typer.Option(metavar="FILE.jsonl", help="Records of the trained networks")
-    ] = Path("search.jsonl"),
-    as_json: AsJson = False,
-) -> None:
-    """Search, write what is asked for, and print."""
-    require_html(front)
-    require_writable(output)
-    if train is not None:
-        require_writable(records)
-    with interruptible():
-        from regnet.space.candidates import SPACES, require_spaces
-        from regnet.space.measure import LatencySetup
-        from regnet.space.search import Plan
-        from regnet.space.search import search as run
-        from regnet.space.search_results import require_training
+@options
+class Search:
+    """Which networks are tried."""
 
-        plan = Plan(
-            latency_ms=latency_ms,
-            setup=LatencySetup(
-                precision=cast("InferencePrecision", precision),
-                image_size=resolution,
-                device=device,
-            ),
-            spaces=require_spaces(space or SPACES),
-            candidates=candidates,
-            measure=measure,
-            seed=seed,
-        )
-        if train is not None:
-            require_training(train, val)
-        found = run(plan, say=say)
-        trained: list[Trained] = []
-        if train is not None:
-            trained = _train(found, train, records, val=val, top=top, epochs=epochs)
-        _write(found, trained, output=output, export=export, front=front)
-        if as_json:
-            from regnet.space.search_results import found_to_dict
-
-            print_json(found_to_dict(found, trained))
-        else:
-            _show(found, trained)
+    space: tuple[str, ...] = option(
+        (), "regnetx or regnety; repeatable", metavar="SPACE", shown="both"
+    )
+    candidates: int = option(20_000, "Networks drawn per space", min=1, max=1_000_000)
+    measure: int = option(48, "Maximum number of networks measured", min=12)
+    seed: int = option(0, "Random seed", min=0)
 
 
-def _train(
-    found: "Found", dataset: str, records: Path, *, val: str | None, top: int, epochs: int
-) -> "list[Trained]":
+@options
+class Training:
+    """How the best networks are trained."""
+
+    train: str | None = option(None, "Train the best on these photos", metavar="DATASET")
+    val: str | None = option(None, "Photos to validate on", metavar="PATH")
+    top: int = option(3, "Number of networks to train", min=1)
+    epochs: int = option(10, "Epochs per network", min=1)
+    records: Path = option(Path("search.jsonl"), "Records of the trained networks")
+
+
+@options
+class Results(Json):
+    """Where the results go."""
+
+    output: Path | None = option(None, "Write the spec for `regnet train`", "-o", metavar="FILE")
+    export: Path | None = option(None, "Write a model for `regnet benchmark`", metavar="DIR")
+    front: Path | None = option(None, "Write a report with plots", metavar="FILE")
+
+
+def search(target: Target, search: Search, training: Training, results: Results) -> None:
+    """Find the most accurate network within a latency on this machine.
+
+    Draws networks of regnetx and regnety, measures promising ones with the real engine (one image,
+    all cores, random weights, which are as fast) and predicts accuracy by a model fitted to the 24
+    published networks. The result's latency is measured twice. Prints the Pareto front, and the
+    published networks beside what was found at their latency.
+
+    --train trains the best networks and ranks them by their accuracy. Needs the extra `torch`,
+    --train the extra `train`.
+
+    Exit status: 0 done, 2 could not run (for example, nothing is that fast), 130 interrupted.
+
+        regnet space search --latency-ms 5 --precision int8 -o pick.json --export exported
+        regnet space search --latency-ms 20 --space regnetx --front front.html
+        regnet space search --latency-ms 5 --train photos/ --top 3 --epochs 10
+    """
+    require_html(results.front)
+    require_writable(results.output)
+    if training.train is not None:
+        require_writable(training.records)
+    from regnet.space.candidates import SPACES, require_spaces
+    from regnet.space.measure import setup
+    from regnet.space.search import Plan
+    from regnet.space.search import search as run
+    from regnet.space.search_training import require_training
+
+    plan = Plan(
+        latency_ms=target.latency_ms,
+        setup=setup(target.precision, image_size=target.resolution, device=target.device),
+        spaces=require_spaces(search.space or SPACES),
+        candidates=search.candidates,
+        measure=search.measure,
+        seed=search.seed,
+    )
+    if training.train is not None:
+        require_training(training.train, training.val)
+    found = run(plan, say=say)
+    trained = _train(found, training)
+    _write(found, trained, results)
+    if results.json:
+        from regnet.space.search_export import found_to_dict
+
+        print_json(found_to_dict(found, trained))
+    else:
+        _show(found, trained)
+
+
+def _train(found: "Found", training: Training) -> "list[Trained]":
     """Train the best, saying how each came out."""
-    from regnet.space.search_results import train_best
+    from regnet.space.search_training import train_best
     from regnet.system.parallel import cores
 
+    if training.train is None:
+        return []
     trained = train_best(
-        found, dataset, records, val=val, top=top, epochs=epochs, cpus=cores(), say=say
+        found,
+        training.train,
+        training.records,
+        val=training.val,
+        top=training.top,
+        epochs=training.epochs,
+        cpus=cores(),
+        say=say,
     )
-    say(f"{records}: {len(trained)} records")
+    say(f"{training.records}: {len(trained)} records")
     return trained
 
 
-def _write(
-    found: "Found",
-    trained: "list[Trained]",
-    *,
-    output: Path | None,
-    export: Path | None,
-    front: Path | None,
-) -> None:
-    """Write what is asked for of the best network: of those trained, where any were."""
-    from regnet.network.spec import write_spec
-    from regnet.space.search_results import export_pick
+def _write(found: "Found", trained: "Sequence[Trained]", results: Results) -> None:
+    """Write the requested files of the best network, of those trained if any were."""
+    from regnet.network.spec_file import write_spec
+    from regnet.space.search_export import export_pick
 
     best = trained[0].measured if trained else found.pick
-    if output is not None:
-        write_spec(output, best.network.spec)
-        say(f"{output}: written; `regnet train DATASET --model {output}` trains it")
-    if export is not None:
-        model = next(path for path in export_pick(found, best, export) if path.suffix == ".xml")
-        say(f"{export}: written; `regnet benchmark {model}` measures it")
-    if front is not None:
+    if (spec := results.output) is not None:
+        write_spec(spec, best.network.spec)
+        say(f"{spec}: written; `regnet train DATASET --model {spec}` trains it")
+    if (folder := results.export) is not None:
+        model = next(path for path in export_pick(found, best, folder) if path.suffix == ".xml")
+        say(f"{folder}: written; `regnet benchmark {model}` measures it")
+    if results.front is not None:
         from regnet.space.search_page import search_page
 
-        write_html(front, search_page(found, trained))
+        write_html(results.front, search_page(found, trained))
 
 
 def _show(found: "Found", trained: "Sequence[Trained]") -> None:
-    """Print the answer, the tables, and what must be known to read them."""
-    from regnet.space.search_table import beaten_line, pick_line, remarks
-
-    console = stdout()
-    if not console.is_terminal:
-        console.width = WIDTH_WHEN_PIPED
-    lines = [*remarks(found), *filter(None, [beaten_line(found.rivals)])]
-    console.print(pick_line(found), markup=False, highlight=False)
-    for table in _tables(found, trained):
-        console.print()
-        console.print(table, markup=False, highlight=False)
-    console.print()
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=not console.is_terminal)
-
-
-def _tables(found: "Found", trained: "Sequence[Trained]") -> "Iterator[Table]":
+    """Print the answer, the tables, and remarks on them."""
     from regnet.space import search_table as lines
 
-    yield _table(lines.FRONT_COLUMNS, lines.front_rows(found))
-    yield _table(lines.RIVAL_COLUMNS, lines.rival_rows(found), left=(0, 3))
+    console = stdout()
+    console.print(lines.pick_line(found))
+    tables = [
+        table(lines.FRONT_COLUMNS, list(lines.front_rows(found)), left=[0]),
+        table(lines.RIVAL_COLUMNS, list(lines.rival_rows(found)), left=[0, 3]),
+    ]
     if trained:
-        yield _table(lines.TRAINED_COLUMNS, lines.trained_rows(trained))
-
-
-def _table(
-    names: "Sequence[str]", rows: "Iterator[tuple[str, ...]]", *, left: tuple[int, ...] = (0,)
-) -> "Table":
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False)
-    for place, name in enumerate(names):
-        table.add_column(name, justify="left" if place in left else "right")
-    for row in rows:
-        table.add_row(*row)
-    return table
+        tables.append(table(lines.TRAINED_COLUMNS, list(lines.trained_rows(trained)), left=[0]))
+    for made in tables:
+        console.print()
+        console.print(made)
+    console.print()
+    for line in [*lines.remarks(found), *filter(None, [lines.beaten_line(found.rivals)])]:
+        console.print(line, soft_wrap=not console.is_terminal)

@@ -1,265 +1,169 @@
-"""`regnet train`: from a folder of photos to a model, measured and reported on."""
+"""`regnet train`: labelled photos -> a model, with its accuracy and a report."""
 
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
-from regnet.cli.console import (
-    EXIT_INTERRUPTED,
-    EXIT_OK,
-    EXIT_SOME_FAILED,
-    interruptible,
-    print_json,
-    say,
-)
-from regnet.cli.notices import skipped_files
-from regnet.cli.options import AsJson, Store, Truth, grouped
-from regnet.cli.progress import download_display
-from regnet.cli.training_display import SHOWN, Display, Stopping
+from regnet.cli.console import EXIT_INTERRUPTED, print_result, say
+from regnet.cli.options import Json, SmallStem, Store, Truth
+from regnet.cli.runs import SHOWN, Stopping, TrainingDisplay
 from regnet.inference.result import readable
+from regnet.system.option import argument, option, options
 
 if TYPE_CHECKING:
     from regnet.training.task import Training
 
-HELP = """Train a classifier on labelled photos, or a pretrained one further.
 
-DATASET is a folder with one folder of photos per class, or whatever `regnet evaluate` takes; \
-splits in it (train/, val/) are found, without them a tenth of each class validates. \
---recipe is `paper` (the RegNet paper's), `modern`, `finetune`, or a TOML file of your own.
-
---model is a network, such as regnetx-400mf or a spec's file (.json), which starts at random, or \
-one that has learnt: `bundled`, an IR (.xml) or a checkpoint. With --recipe finetune a card's \
-name stands for its published weights, and `bundled` is the default.
-
-Everything goes into one folder: the recipe as it was followed, checkpoints, metrics.csv, \
-TensorBoard's files, and at the end the converted model, calibrated where photos suffice, and \
-report.html. Ctrl-C finishes the step and writes a checkpoint. `-o DIR --resume` continues from \
-there, or from wherever a run was killed, with the run's own options, and ends with the same \
-weights; --epochs and --lr may change. With photos named, a run without a checkpoint yet starts. \
-Needs the extra `train`.
-
-Exit status: 0 done, 1 done but some photos could not be read, 2 could not run, 130 interrupted.
-
-Examples:
-
-  regnet train photos/ --recipe finetune
-
-  regnet train photos/ --recipe finetune --model regnetx-3.2gf --epochs 5 -o runs/mine
-
-  regnet train imagenet/ --model regnetx-3.2gf --recipe paper --devices 8
-
-  regnet train -o runs/night --resume
-
-  regnet train tiny.zip --val tiny-val.zip --model regnetx-200mf --small-stem --crop 64
-
-  torchrun --nproc-per-node 8 --nnodes 2 ... -m regnet train imagenet/ --model regnetx-3.2gf \
---nodes 2
-"""
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command to an application."""
-    app.command("train", help=HELP)(grouped(train))
-
-
-@dataclass(frozen=True, kw_only=True)
-class PhotoOptions:
+@options
+class Photos(Truth):
     """The photos of the run and what is in them."""
 
-    val: Annotated[
-        str | None, typer.Option(metavar="PATH", help="Photos to validate with", show_default=False)
-    ] = None
-    labels: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Class list; default: the class folders")
-    ] = None
-    truth: Truth = None
-    name: Annotated[str | None, typer.Option(help="The model's name [default: the folder's]")] = (
-        None
+    dataset: str | None = argument("Labelled photos; with --resume optional", "[DATASET]", None)
+    val: str | None = option(None, "Photos to validate on", metavar="PATH")
+    labels: Path | None = option(None, "Class list", metavar="FILE", shown="the class folders")
+
+
+@options
+class Origin(SmallStem):
+    """The network, and what it starts from."""
+
+    model: str | None = option(
+        None, "Network or pretrained model, see above", "-m", metavar="MODEL"
+    )
+    weights: str | None = option(
+        None, "Initialise MODEL from this card or file", metavar="NAME|FILE"
+    )
+    from_scratch: bool = option(False, "Initialise randomly, even if MODEL is trained")
+    teacher: tuple[str, ...] = option(
+        (), "Distil from this classifier; repeatable", metavar="MODEL"
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class OriginOptions:
-    """What the network has learnt before, and from whom it learns."""
+@options
+class Course:
+    """The recipe, and what differs from it."""
 
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="Weights to start from, of a card or a file"),
-    ] = None
-    from_scratch: Annotated[
-        bool, typer.Option("--from-scratch", help="Start at random whatever the model has learnt")
-    ] = False
-    teacher: Annotated[
-        list[str] | None,
-        typer.Option(metavar="MODEL", help="A classifier to learn from as well; may be repeated"),
-    ] = None
-    small_stem: Annotated[
-        bool, typer.Option("--small-stem", help="The stem for images of 32 to 64 pixels")
-    ] = False
+    recipe: str | None = option(
+        None, "paper, modern, finetune or a TOML file", metavar="NAME|FILE", shown="modern"
+    )
+    epochs: int | None = option(None, "Number of epochs", min=1)
+    batch: int | None = option(None, "Global batch size; 0 = automatic", min=0)
+    lr: float | None = option(None, "Learning rate per 128 images", metavar="LR")
+    crop: int | None = option(None, "Crop size; other sizes scale with it", metavar="PIXELS", min=8)
+    seed: int | None = option(None, "Random seed", min=0)
+    freeze: int | None = option(None, "Freeze the first N parts (stem, then stages)", min=0)
+    accumulate: int | None = option(None, "Gradient accumulation steps", shown="1", min=1)
+    compile: bool | None = option(None, "Compile the network", shown="on a GPU")
 
 
-@dataclass(frozen=True, kw_only=True)
-class ChangeOptions:
-    """What is to be different from the recipe, or how it is computed."""
-
-    epochs: Annotated[int | None, typer.Option(min=1, help="Instead of the recipe's")] = None
-    batch: Annotated[
-        int | None, typer.Option(min=0, help="Images a step, of all devices; 0 chooses")
-    ] = None
-    lr: Annotated[
-        float | None, typer.Option(help="Learning rate as in the recipe, for 128 images a step")
-    ] = None
-    crop: Annotated[
-        int | None, typer.Option(min=8, help="Side of the images in pixels; other sizes follow")
-    ] = None
-    seed: Annotated[int | None, typer.Option(min=0, help="Of all that is random")] = None
-    freeze: Annotated[
-        int | None, typer.Option(min=0, help="First parts that do not learn: stem, stages")
-    ] = None
-    accumulate: Annotated[
-        int | None,
-        typer.Option(min=1, help="Parts in which a batch is computed, to save memory"),
-    ] = None
-    compile: Annotated[
-        bool | None, typer.Option(help="Compile the network [default: on a GPU]")
-    ] = None
-
-
-@dataclass(frozen=True, kw_only=True)
+@options
 class DeviceOptions:
     """Where the run computes, as `Devices` takes it."""
 
-    accelerator: Annotated[str, typer.Option(help="cpu, cuda, ... (Lightning Fabric)")] = "auto"
-    devices: Annotated[str, typer.Option(help="How many, or which")] = "auto"
-    nodes: Annotated[int, typer.Option(min=1, help="Machines")] = 1
-    strategy: Annotated[str, typer.Option(help="ddp, fsdp, ...")] = "auto"
-    precision: Annotated[
-        str, typer.Option(help="32-true, bf16-mixed, 16-mixed, ...; auto: bf16 where it is fast")
-    ] = "auto"
+    accelerator: str = option("auto", "cpu, cuda ... (Lightning Fabric's names)", metavar="NAME")
+    devices: str = option("auto", "Number of devices, or a list", metavar="N|LIST")
+    nodes: int = option(1, "Number of machines", min=1)
+    strategy: str = option("auto", "ddp, fsdp ...", metavar="NAME")
+    precision: str = option(
+        "auto", "32-true, bf16-mixed, 16-mixed ...; auto: bf16 where it is fast", metavar="TYPE"
+    )
 
 
-@dataclass(frozen=True, kw_only=True)
-class LimitOptions:
-    """Memory of the photos, and the time between checkpoints."""
+@options
+class Run(Json):
+    """The run's folder, and how it is kept."""
 
-    memory: Annotated[
-        float | None,
-        typer.Option(min=0, metavar="GiB", help="Memory for decoded photos \\[default: 4]"),
-    ] = None
-    checkpoint_minutes: Annotated[
-        float | None,
-        typer.Option(min=0, help="Between checkpoints; each epoch ends with one \\[default: 10]"),
-    ] = None
-
-    def values(self) -> dict[str, Any]:
-        """Return them in bytes and seconds."""
-        return {
-            "memory": None if self.memory is None else int(self.memory * 2**30),
-            "checkpoint_seconds": self.checkpoint_minutes and 60 * self.checkpoint_minutes,
-        }
+    output: Path | None = option(
+        None, "Folder of the run", "-o", metavar="DIR", shown="runs/DATASET-RECIPE"
+    )
+    name: str | None = option(None, "Name of the model", metavar="NAME", shown="the folder's")
+    resume: bool = option(False, "Continue the run in DIR")
+    memory: int | None = option(
+        None, "Memory for decoded photos", metavar="GiB", unit=2**30, min=0, shown="4"
+    )
+    checkpoint_seconds: float | None = option(
+        None, "Minutes between checkpoints; every epoch writes one", "--checkpoint-minutes",
+        metavar="MINUTES", unit=60, min=0, shown="10",
+    )  # fmt: skip
 
 
 def train(
-    dataset: Annotated[
-        str | None,
-        typer.Argument(help="Labelled photos, see above; with --resume the run's own by default"),
-    ] = None,
-    model: Annotated[
-        str | None, typer.Option("--model", "-m", help="The network, see above", show_default=False)
-    ] = None,
-    recipe: Annotated[
-        str | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="paper, modern, finetune, or a TOML file \\[default: modern]",
-            show_default=False,
-        ),
-    ] = None,
-    output: Annotated[
-        Path | None,
-        typer.Option(
-            "--output", "-o", metavar="DIR", help="Folder of the run [default: runs/DATASET-RECIPE]"
-        ),
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Continue the run in DIR, which is enough to name")
-    ] = False,
-    *,
-    photos: PhotoOptions,
-    origin: OriginOptions,
-    changes: ChangeOptions,
-    devices: DeviceOptions,
-    limits: LimitOptions,
-    as_json: AsJson = False,
-    store: Store,
-) -> None:
-    """Train and say what came out."""
-    models = store.library()
+    photos: Photos, model: Origin, recipe: Course, devices: DeviceOptions, run: Run, models: Store
+) -> int:
+    """Train a classifier on labelled photos, or fine-tune a pretrained one.
+
+    DATASET has one folder of photos per class, or is anything `regnet evaluate` takes; splits in it
+    (train/, val/) are used, else a tenth of each class validates. MODEL is a network such as
+    regnetx-400mf or a spec JSON, randomly initialised, or a pretrained `bundled`, IR (.xml) or
+    checkpoint. With --recipe finetune a card's name stands for its published weights, and `bundled`
+    is the default.
+
+    The run's folder gets recipe, checkpoints, metrics.csv, TensorBoard files, the converted model,
+    calibrated if there are enough photos, and report.html. Ctrl-C writes a checkpoint; `-o DIR
+    --resume` continues with the run's own options and ends with the same weights (--epochs and --lr
+    may change). Needs the extra `train`.
+
+    Exit status: 0 done, 1 some photos are unreadable, 2 could not run, 130 interrupted.
+
+        regnet train photos/ --recipe finetune
+        regnet train photos/ --recipe finetune --model regnetx-3.2gf --epochs 5 -o runs/mine
+        regnet train imagenet/ --model regnetx-3.2gf --recipe paper --devices 8
+        regnet train -o runs/night --resume
+        torchrun --nproc-per-node 8 --nnodes 2 ... -m regnet train imagenet/ --nodes 2
+    """
     stopping = Stopping()
-    display = Display(stopping)
-    with interruptible(), stopping.listening():
+    display = TrainingDisplay(stopping)
+    with stopping.listening():
         from regnet.training.command import resuming
         from regnet.training.devices import Devices
-        from regnet.training.train import train as run
+        from regnet.training.train import train as train_network
 
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it tells of its settings
-
-        with download_display() as on_event:
-            try:
-                training = run(
-                    dataset,
-                    model=model,
-                    recipe=recipe,
-                    folder=output,
-                    resume=resume,
-                    **asdict(photos),
-                    **asdict(origin),
-                    **asdict(changes),
-                    **limits.values(),
-                    devices=Devices(**asdict(devices)),
-                    library=replace(models, on_event=on_event),
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its settings
+        settings: dict[str, Any] = vars(photos) | vars(model) | vars(recipe)
+        try:
+            with models.library() as library:
+                training = train_network(
+                    **settings,
+                    folder=run.output,
+                    name=run.name,
+                    resume=run.resume,
+                    memory=run.memory,
+                    checkpoint_seconds=run.checkpoint_seconds,
+                    devices=Devices(**vars(devices)),
+                    library=library,
                     watcher=display,
                     watch=display.watch,
                     say=say,
                 )
-            finally:
-                display.close()
+        finally:
+            display.close()
     if training.rank:
-        raise typer.Exit(EXIT_OK if training.finished else EXIT_INTERRUPTED)
+        return 0 if training.finished else EXIT_INTERRUPTED
     if not training.finished:
         say(f"regnet: stopped; go on with: {resuming(training.folder)}")
-        raise typer.Exit(EXIT_INTERRUPTED)
-    if as_json:
-        print_json(training.to_dict() | {"skipped": skipped_files()})
+        return EXIT_INTERRUPTED
+    if run.json:
+        print_result(training)
     else:
         typer.echo("\n".join(_lines(training)))
-    raise typer.Exit(EXIT_SOME_FAILED if training.unreadable else EXIT_OK)
-
-
-def _validating(training: "Training") -> str:
-    """Return how many photos validated, of how many."""
-    read, count = training.val_read, training.val_photos
-    return f"{count:,}" if read == count else f"{read:,} of {count:,}"
+    return bool(training.unreadable)
 
 
 def _lines(training: "Training") -> Iterator[str]:
+    read, count = training.val_read, training.val_photos
+    validating = f"{count:,}" if read == count else f"{read:,} of {count:,}"
     yield str(training.model)
-    yield (
-        f"  photos      {training.train_photos:,} to learn from, {_validating(training)} to "
-        "validate"
-    )
+    yield f"  photos      {training.train_photos:,} to learn from, {validating} to validate"
     for photo in training.unreadable[:SHOWN]:
         yield f"    unreadable: {readable(photo.source)!r}: {photo.error}"
     if len(training.unreadable) > SHOWN:
         yield f"    and {len(training.unreadable) - SHOWN:,} more"
-    planned = training.recipe.schedule.epochs
     yield (
-        f"  epochs      {len(training.records):,} of {planned:,}; the model is of epoch "
-        f"{training.epoch:,}"
+        f"  epochs      {len(training.records):,} of {training.recipe.schedule.epochs:,}; the "
+        f"model is of epoch {training.epoch:,}"
     )
     if training.top1 is not None and training.top5 is not None:
         yield f"  validation  top-1 {100 * training.top1:.2f} %, top-5 {100 * training.top5:.2f} %"

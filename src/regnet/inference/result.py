@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from regnet.network.labels import Labels
 from regnet.system.errors import ImageError
+from regnet.system.option import option
 
 
 @dataclass(frozen=True)
@@ -91,9 +92,9 @@ class Wanted:
     `timestamps` says that there are videos among the images, whose frames have one.
     """
 
-    top_k: int = 5
-    sets: bool = False
-    unknown: bool = False
+    top_k: int = option(5, "Classes per image", "-k", metavar="K", min=1)
+    sets: bool = option(False, "Also print the prediction set (calibrated models)")
+    unknown: bool = option(False, "Print `unknown` unless the prediction set is a single class")
     timestamps: bool = False
 
     @property

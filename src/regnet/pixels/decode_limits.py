@@ -5,6 +5,7 @@ from typing import Annotated, Final
 
 from regnet.system.checked import Checked, within
 from regnet.system.errors import ImageError, LimitError
+from regnet.system.option import option
 
 MAX_SIDE: Final = 100_000
 """Pixels of a photo's longer side, whatever the other limits are."""
@@ -24,8 +25,16 @@ class DecodeLimits(Checked, error=LimitError):
     `seconds` are processor time. `pixels` are those that the header claims; None: no limit.
     """
 
-    memory: Annotated[int, within(gt=0)] = 2_000_000_000
-    seconds: Annotated[float, within(gt=0)] = 8.0
+    memory: Annotated[int, within(gt=0)] = option(
+        2_000_000_000,
+        "Memory in MB to decode one image; small files have less",
+        "--max-memory",
+        unit=1e6,
+        min=1,
+    )
+    seconds: Annotated[float, within(gt=0)] = option(
+        8.0, "Seconds to decode one image", "--max-decode", metavar="SECONDS", min=0.01
+    )
     pixels: Annotated[int, within(gt=0)] | None = None
 
     def memory_of(self, length: int) -> int:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, fields
 
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.errors import LimitError, shown
+from regnet.system.option import option
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,24 +14,35 @@ class Limits:
     Raises `LimitError` where one is no positive number, or they contradict each other.
     """
 
-    body: int = 32 << 20
-    """Bytes of one request."""
-    pixels: int = 50_000_000
-    """Of one image, by its header, before it is decoded."""
-    request_pixels: int = 200_000_000
-    """Of all images of one request, by their headers."""
-    decode_memory: int = 2_000_000_000
-    """Bytes of memory for decoding one image; a small file has less, see `DecodeLimits`."""
-    decode_seconds: float = 10.0
-    """For decoding one image that may take long; then its decoder is ended."""
-    batch: int = 64
-    """Images in one request."""
-    queue: int = 128
-    """Images waiting or running, all requests of a model together."""
-    queue_bytes: int = 512 << 20
-    """Bytes of those images, as they were sent."""
-    seconds: float = 30.0
-    """For one request, from its arrival to its answer."""
+    body: int = option(32 << 20, "MiB per request, else 413", "--max-body", unit=2**20, min=1)
+    pixels: int = option(
+        50_000_000, "Megapixels per image, else 422", "--max-pixels", unit=1e6, min=0.001
+    )
+    request_pixels: int = option(
+        200_000_000, "Megapixels per request, else 413", "--max-request-pixels", unit=1e6, min=0.001
+    )
+    decode_seconds: float = option(
+        10.0, "Seconds to decode one image", "--max-decode", metavar="SECONDS", min=0.01
+    )
+    decode_memory: int = option(
+        2_000_000_000,
+        "Memory in MB to decode one image; small files have less",
+        "--max-memory",
+        unit=1e6,
+        min=1,
+    )
+    batch: int = option(64, "Images per request, else 413", "--max-batch", min=1)
+    queue: int = option(128, "Images of a model that wait or run, else 429", min=1)
+    queue_bytes: int = option(
+        512 << 20, "MiB of in-flight requests, else 429", "--queue-mib", unit=2**20, min=1
+    )
+    seconds: float = option(
+        30.0,
+        "Seconds per request, from arrival to answer, else 504",
+        "--timeout",
+        metavar="SECONDS",
+        min=0.01,
+    )
 
     def __post_init__(self) -> None:
         for field in fields(self):

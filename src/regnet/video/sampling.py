@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.system.option import option
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -17,9 +19,11 @@ class Sampling:
     cameras; None does so for cameras and streams alone. Raises `ValueError`.
     """
 
-    every: float = 1.0
-    smooth: float = 0.0
-    realtime: bool | None = None
+    every: float = option(
+        1.0, "Classify one frame every SECONDS; 0 = every frame", metavar="SECONDS", min=0
+    )
+    smooth: float = option(0.0, "Average the probabilities over SECONDS", metavar="SECONDS", min=0)
+    realtime: bool | None = option(None, "Drop frames to keep up", shown="for cameras and rtsp")
 
     def __post_init__(self) -> None:
         for name in ("every", "smooth"):

@@ -1,0 +1,191 @@
+"""Commands made of functions whose parameters are groups of options (`system.option`)."""
+
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, Field, fields
+from pathlib import Path
+from types import NoneType, UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import typer
+from typer.core import TyperCommand
+
+from regnet.cli.console import interruptible
+from regnet.cluster.ray_address import LOCAL, is_address
+from regnet.system.option import OPTION, Option
+
+
+class Command(TyperCommand):
+    """A command whose help has a section per group, and whose `--ray` may stand alone.
+
+    `--ray` alone means "local": the next word is its value only if it looks like an address.
+    """
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments with the address that was left out."""
+        has_ray = any("--ray" in parameter.opts for parameter in self.params)
+        return super().parse_args(ctx, _with_address(args) if has_ray else args)
+
+    def format_usage(self, ctx: Any, formatter: Any) -> None:
+        """Write the usage; typer's own has braces around arguments."""
+        names = [p.metavar for p in self.params if p.param_type_name == "argument"]
+        formatter.write_usage(ctx.command_path, " ".join(["[OPTIONS]", *map(str, names)]))
+
+    def format_help_text(self, ctx: Any, formatter: Any) -> None:
+        """Write the paragraphs; indented ones, which are examples, as they are."""
+        for paragraph in inspect.cleandoc(self.help or "").split("\n\n"):
+            formatter.write_paragraph()
+            if paragraph.startswith("  "):
+                formatter.write(f"{paragraph}\n")
+            else:
+                formatter.write_text(paragraph)
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        """Write a section per group."""
+        sections: dict[str, list[tuple[str, str]]] = {}
+        title = "Options"
+        for parameter in sorted(self.get_params(ctx), key=lambda p: p.param_type_name):
+            title = getattr(parameter, "rich_help_panel", None) or title  # --help is in the last
+            sections.setdefault(title, []).append(_row(parameter))
+        for title, rows in sections.items():
+            with formatter.section(typer.style(title, bold=True)):
+                formatter.write_dl(rows)
+
+
+def _row(parameter: Any) -> tuple[str, str]:
+    """Return a parameter as the help shows it: names with the metavar, and the text."""
+    if parameter.param_type_name == "argument":
+        return parameter.metavar, parameter.help
+    names = ", ".join(sorted(parameter.opts, key=len))
+    names += "".join(f" / {name}" for name in parameter.secondary_opts)
+    if not parameter.is_flag:
+        names += f" {parameter.metavar}"
+    return typer.style(names, fg="cyan"), parameter.help
+
+
+def _with_address(args: list[str]) -> list[str]:
+    """Return the arguments with an address after every `--ray`."""
+    completed: list[str] = []
+    for number, word in enumerate(args):
+        if word == "--":
+            return completed + args[number:]
+        completed.append(word)
+        if word == "--ray" and not (number + 1 < len(args) and is_address(args[number + 1])):
+            completed.append(LOCAL)
+    return completed
+
+
+def add(app: typer.Typer, name: str, function: Callable[..., int | None]) -> None:
+    """Add a function as a command; each parameter is a group, its name the section's title.
+
+    The function returns the exit status; None and False are 0.
+    """
+    groups = {n: g for n, g in get_type_hints(function).items() if n != "return"}
+
+    def run(**values: Any) -> None:
+        built = {title: _build(group, values) for title, group in groups.items()}
+        with interruptible():
+            status = function(**built)
+        if status:
+            raise typer.Exit(int(status))
+
+    parameters = [
+        _parameter(title, field, hint)
+        for title, group in groups.items()
+        for field, hint in _options(group)
+    ]
+    run.__doc__ = function.__doc__
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    vars(run)["__signature__"] = inspect.Signature(parameters)
+    app.command(name, cls=Command)(run)
+
+
+def _options(group: type[Any]) -> list[tuple[Field[Any], Any]]:
+    """Return the fields of a group that are options, with their types."""
+    hints = get_type_hints(group)
+    return [(field, hints[field.name]) for field in fields(group) if OPTION in field.metadata]
+
+
+def _build(group: type[Any], values: Mapping[str, Any]) -> Any:
+    """Return a group of these values; None leaves a field's default."""
+    given = {f.name: _value(f, hint, values[f.name]) for f, hint in _options(group)}
+    return group(**{name: value for name, value in given.items() if value is not None})
+
+
+def _value(field: Field[Any], hint: Any, given: Any) -> Any:
+    """Return a user's value as the field takes it: in its unit and type."""
+    described: Option = field.metadata[OPTION]
+    if isinstance(given, float) and not math.isfinite(given):
+        raise typer.BadParameter(f"{given} is not finite", param_hint=_names(field, hint)[0])
+    if described.unit and given is not None:
+        given *= described.unit
+        return round(given) if int in _kinds(hint) else given
+    return tuple(given) if isinstance(given, list) else given
+
+
+def _parameter(title: str, field: Field[Any], hint: Any) -> inspect.Parameter:
+    """Return the parameter that typer makes an option or argument of."""
+    described: Option = field.metadata[OPTION]
+    required = field.default is MISSING
+    default: Any = None if required or field.default == () else field.default
+    if described.unit and default is not None:
+        default = default / described.unit
+    make = typer.Argument if described.positional else typer.Option
+    described_to_typer = make(
+        *([] if described.positional else _names(field, hint)),
+        help=described.help + _default_text(described, default, required=required),
+        metavar=described.metavar or _metavar(hint),
+        min=described.min,
+        max=described.max,
+        show_default=False,
+        rich_help_panel=title.replace("_", " ").capitalize(),
+    )
+    return inspect.Parameter(
+        field.name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=inspect.Parameter.empty if required else default,
+        annotation=Annotated[_annotation(hint, described), described_to_typer],
+    )
+
+
+def _default_text(described: Option, default: Any, *, required: bool) -> str:
+    if described.default is not None:
+        return f" [{described.default}]"
+    if required:
+        return "" if described.positional else " [required]"
+    if default is None or default is False:
+        return ""
+    return f" [{default:g}]" if isinstance(default, float) else f" [{default}]"
+
+
+def _names(field: Field[Any], hint: Any) -> list[str]:
+    """Return the names of an option; a flag that is off by default cannot be switched off."""
+    names = field.metadata[OPTION].names
+    if any(name.startswith("--") for name in names):
+        return list(names)
+    long = f"--{field.name.replace('_', '-')}"
+    switch = bool in _kinds(hint) and field.default is not False
+    return [f"{long}/--no-{long[2:]}" if switch else long, *names]
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """Return the types of a union, None last; of another type itself."""
+    kinds = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return tuple(sorted(kinds, key=lambda kind: kind is NoneType))
+
+
+def _annotation(hint: Any, described: Option) -> Any:
+    """Return a field's type as typer takes it: one type, or None."""
+    kinds = _kinds(hint)
+    kind = float if described.unit else str if str in kinds else kinds[0]
+    if get_origin(kind) is tuple:
+        kind = list[get_args(kind)[0]]  # type: ignore[misc]
+    return kind | None if NoneType in kinds or get_origin(kind) is list else kind
+
+
+def _metavar(hint: Any) -> str:
+    kind = _kinds(hint)[0]
+    if get_origin(kind) is Literal:
+        return "|".join(get_args(kind))
+    return {int: "N", float: "X", Path: "FILE"}.get(kind, "TEXT")

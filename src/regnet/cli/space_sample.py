@@ -1,0 +1,111 @@
+"""`regnet space sample`: networks drawn from a design space."""
+
+import re
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from regnet.cli.console import require_writable, say
+from regnet.cli.options import SmallStem
+from regnet.cli.progress import track
+from regnet.system.errors import SpaceError
+from regnet.system.json_text import json_text
+from regnet.system.option import argument, option, options
+
+if TYPE_CHECKING:
+    from regnet.space.sampling import Window
+
+_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
+
+
+@options
+class Ranges:
+    """What networks may cost."""
+
+    macs: str | None = option(None, "Range of MACs, such as 360M:400M", metavar="LOW:HIGH")
+    params: str | None = option(None, "Range of parameters, such as :5M", metavar="LOW:HIGH")
+    acts: str | None = option(None, "Range of activations", metavar="LOW:HIGH")
+
+    def window(self) -> "Window":
+        """Return the ranges as numbers; raises `SpaceError`."""
+        from regnet.space.sampling import Window
+
+        return Window(macs=_bounds(self.macs), params=_bounds(self.params), acts=_bounds(self.acts))
+
+
+def _bounds(text: str | None) -> tuple[int, int] | None:
+    """Return the ends of a range such as 360M:400M; raises `SpaceError`."""
+    if text is None:
+        return None
+    low, colon, high = text.partition(":")
+    least, most = _count(low, 0), _count(high, 2**63 - 1)
+    if not colon or least is None or most is None or least > most:
+        raise SpaceError(f"{text!r} is no range: write LOW:HIGH, such as 360M:400M or :5M")
+    return least, most
+
+
+def _count(text: str, absent: int) -> int | None:
+    """Return a number such as 1.5G, `absent` for an empty text, None for anything else."""
+    if not text.strip():
+        return absent
+    match = _NUMBER.fullmatch(text.strip())
+    return round(float(match[1]) * _UNITS[match[2].upper()]) if match else None
+
+
+@options
+class Sample:
+    """The sample."""
+
+    space: str = argument("Design space, see above", "SPACE")
+    count: int = option(100, "Number of networks, all different", "-n", min=1, max=10_000_000)
+    seed: int = option(0, "Random seed", min=0)
+    output: Path | None = option(None, "Write to FILE", "-o", metavar="FILE")
+
+
+@options
+class Networks(Ranges, SmallStem):
+    """The networks that are drawn."""
+
+    resolution: int = option(
+        224, "Image size that MACs are counted for", metavar="PIXELS", min=1, max=16384
+    )
+    classes: int = option(1000, "Number of classes", min=1, max=1_000_000)
+    stages: int = option(4, "Number of stages", min=1, max=8)
+
+
+def sample(sample: Sample, networks: Networks) -> None:
+    """Draw networks from a design space, one JSON object per line.
+
+    SPACE is one of the paper's: anynetx-a (free), -b (shared bottleneck), -c (shared group width),
+    -d (widths never decrease), -e (depths never decrease), regnet (unrestricted), regnetx and
+    regnety (b = 1, d <= 40, wm >= 2, no more parameters and activations than good models have).
+
+    A range is LOW:HIGH with K, M or G for thousands, millions and billions; either may be missing.
+
+    Exit status: 0 done, 2 could not run (for example, almost no network is within the ranges).
+
+        regnet space sample regnetx -n 100 --macs 360M:400M -o population.jsonl
+        regnet space sample anynetx-e -n 50 --small-stem --resolution 64 --macs 10M:20M
+    """
+    from regnet.network.spec import spec_to_dict
+    from regnet.space.sampling import Frame
+    from regnet.space.sampling import sample as draw
+    from regnet.space.spaces import space_by_name
+    from regnet.system.files import whole_file
+
+    require_writable(sample.output)
+    frame = Frame(image_size=networks.resolution, classes=networks.classes)
+    if networks.small_stem:
+        frame = frame.with_small_stem()
+    space, window = replace(space_by_name(sample.space), stages=networks.stages), networks.window()
+    drawn = draw(space, sample.count, seed=sample.seed, window=window, frame=frame)
+    lines = (json_text(spec_to_dict(network.spec)) + "\n" for network in drawn)
+    if sample.output is None:
+        sys.stdout.writelines(lines)
+        return
+    with whole_file(sample.output) as file:
+        shown = track(lines, "drawing", sample.count, "networks")
+        file.writelines(line.encode() for line in shown)
+    say(f"{sample.output}: {sample.count:,} networks of {space.name}, {window}")

@@ -1,0 +1,47 @@
+"""Options said once: dataclass fields with default, help and range, for Python and commands."""
+
+from dataclasses import MISSING, dataclass, field
+from typing import Any, Final, TypeVar, dataclass_transform
+
+C = TypeVar("C", bound=type)
+
+OPTION: Final = "option"
+"""The key of an `Option` in a field's metadata."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """How a command shows and checks a field.
+
+    `names` are those beside, or instead of, `--field-name`. `default` is a text for help where the
+    default depends on something. A user's number is multiplied by `unit`, such as 2**20 for MiB.
+    """
+
+    help: str
+    names: tuple[str, ...]
+    metavar: str | None = None
+    min: float | None = None
+    max: float | None = None
+    unit: float | None = None
+    default: str | None = None
+    positional: bool = False
+
+
+def option(default: Any, help: str, *names: str, shown: str | None = None, **more: Any) -> Any:
+    """Return a dataclass field that commands have as an option; `...` is no default.
+
+    `shown` is the text for the default in the help; `more` are fields of `Option`.
+    """
+    described = Option(help=help, names=names, default=shown, **more)
+    return field(default=MISSING if default is ... else default, metadata={OPTION: described})
+
+
+def argument(help: str, metavar: str, default: Any = ...) -> Any:
+    """Return a dataclass field that commands have as an argument; `...` is no default."""
+    return option(default, help, metavar=metavar, positional=True)
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def options(group: C) -> C:
+    """Make a class a frozen dataclass of options, given by keyword."""
+    return dataclass(frozen=True, kw_only=True)(group)

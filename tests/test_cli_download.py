@@ -12,12 +12,11 @@ from typing import Any
 
 import local_server as behave
 import pytest
-import typer
 from local_server import LocalServer
 from typer.testing import CliRunner, Result
 from zoo_weights import weights_of
 
-from regnet.cli.download import register
+from regnet.cli import build_app
 from regnet.system.errors import LicenceError, UnknownModelError
 from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import card_by_name
@@ -51,10 +50,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> Result:
-    app = typer.Typer()
-    register(app)
-    app.callback()(lambda: None)
-    return CliRunner().invoke(app, ["download", *arguments])
+    return CliRunner().invoke(build_app(["download"]), ["download", *arguments])
 
 
 def path_of(cache: Path, name: str) -> str:
@@ -89,7 +85,7 @@ def test_a_surprise_in_one_file_leaves_the_others(
     def surprising(card: Card, **options: Any) -> Path:
         return download(card, **options) if card.name == NAMES[1] else Path(str(1 // 0))
 
-    monkeypatch.setattr("regnet.cli.download.download", surprising)
+    monkeypatch.setattr("regnet.cli.download.download_card", surprising)
     result = run(*NAMES)
     assert (result.exit_code, result.stdout.split()) == (1, [path_of(cache, NAMES[1])])
     assert f"{NAMES[0]} failed unexpectedly: ZeroDivisionError" in result.stderr
@@ -175,8 +171,7 @@ def test_from_takes_a_file_and_holds_later_downloads_to_it(
 
 def test_ctrl_c_keeps_what_came(server: LocalServer, cache: Path) -> None:
     server.script = [behave.stalls_after(12_345_678)]
-    program = "import typer, regnet.cli.download as d; a = typer.Typer(); d.register(a); a()"
-    command = [sys.executable, "-c", program, NAMES[0]]
+    command = [sys.executable, "-m", "regnet", "download", NAMES[0]]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     part = Path(f"{path_of(cache, NAMES[0])}.part")
     until = time.monotonic() + 60

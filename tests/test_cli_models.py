@@ -2,27 +2,19 @@
 
 import json
 from pathlib import Path
-from types import ModuleType
-from typing import get_args
 
 import pytest
-import typer
 from typer.testing import CliRunner
 from zoo_weights import weights_of
 
-from regnet.cli import download, models
-from regnet.cli.models import register
-from regnet.cli.options import CacheDir, Mirrors, Offline
+from regnet.cli import build_app
 from regnet.system.errors import UnknownModelError
 from regnet.zoo.catalogue import card_by_name, card_names
 from regnet.zoo.download import import_file
 
 
 def run(*arguments: str) -> str:
-    app = typer.Typer()
-    register(app)
-    app.callback()(lambda: None)
-    result = CliRunner().invoke(app, ["models", *arguments])
+    result = CliRunner().invoke(build_app(["models"]), ["models", *arguments])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     assert result.exit_code == 0, result.output
@@ -73,17 +65,6 @@ def test_what_is_cached_is_shown(tmp_path: Path) -> None:
     assert row(run(*arguments), "regnetx-200mf")[-1] == "yes"
     assert row(run(*arguments), "regnetx-400mf")[-1] != "yes"
     assert json.loads(run("regnetx-200mf", "--json", *arguments))["cached"] == str(path)
-
-
-@pytest.mark.parametrize("command", [models, download])
-def test_options_are_those_of_every_command(command: ModuleType) -> None:
-    app = typer.Typer()
-    command.register(app)
-    parameters = {p.name: p for p in typer.main.get_command(app).params}
-    shared = {"cache_dir": CacheDir, "offline": Offline, "mirror": Mirrors}
-    for name, option in shared.items():
-        if name in parameters:
-            assert parameters[name].help == get_args(option)[1].help
 
 
 def test_an_unknown_model_is_an_error() -> None:

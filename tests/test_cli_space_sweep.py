@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 from photo_folders import write_photos
-from regnet.cli.sweep_display import SweepDisplay
 from test_space_records import record
 from typer.testing import CliRunner, Result
 
 from regnet.cli import build_app
+from regnet.cli.runs import SweepDisplay
 from regnet.network.spec import AnyNetSpec, Stage, spec_to_dict
 from regnet.space.records import read_records
 from regnet.system.errors import OutputError, SpaceError
@@ -75,7 +75,7 @@ def test_lines_tell_the_best_so_far_and_the_time_left(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = iter([0.0, 100.0, 1000.0, 1000.0])
-    monkeypatch.setattr("regnet.cli.sweep_display.time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("regnet.cli.runs.time.monotonic", lambda: next(clock))
     with SweepDisplay() as display:
         display.planned("anynetx-a", [record(errors=(0.5,))], 5)
         display.finished(record(1, errors=(0.75,), macs=2_500_000, seconds=900.4))

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 from photo_folders import write_photos
-from regnet.cli.training_display import Display, Stopping
 
+from regnet.cli.runs import Stopping, TrainingDisplay
 from regnet.training.command import Command
 from regnet.training.devices import Devices
 from regnet.training.history import EpochRecord
@@ -121,7 +121,7 @@ def news(**values: float) -> News:
 
 def test_the_first_signal_asks_and_the_second_ends() -> None:
     stopping = Stopping()
-    display = Display(stopping)
+    display = TrainingDisplay(stopping)
     before = signal.getsignal(signal.SIGTERM)
     with stopping.listening():
         with pytest.raises(KeyboardInterrupt):  # nothing is lost yet
@@ -137,7 +137,7 @@ def test_the_first_signal_asks_and_the_second_ends() -> None:
 
 def test_after_training_the_first_signal_ends() -> None:
     stopping = Stopping()
-    display = Display(stopping)
+    display = TrainingDisplay(stopping)
     with stopping.listening():
         display.news(news())
         assert list(display.watch([1, 2], "measuring", 2)) == [1, 2]
@@ -151,7 +151,7 @@ def test_on_a_terminal_a_line_moves_and_an_epoch_stays(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    display = Display(Stopping())
+    display = TrainingDisplay(Stopping())
     display.news(news())
     display.epoch(
         EpochRecord(
@@ -177,7 +177,7 @@ def test_on_a_terminal_a_line_moves_and_an_epoch_stays(
 
 
 def test_only_the_first_unreadable_photos_are_named(capsys: pytest.CaptureFixture[str]) -> None:
-    display = Display(Stopping())
+    display = TrainingDisplay(Stopping())
     for number in range(20):
         display.skipped(Unreadable(f"{number}.png", "truncated"))
     lines = capsys.readouterr().err.splitlines()

@@ -50,9 +50,9 @@ def benchmark(
 
     Exit status: 0 done, 2 could not run, 130 interrupted.
 
-        regnet benchmark bundled
-        regnet benchmark regnetx-3.2gf --end-to-end photos/ --html speed.html
-        regnet benchmark my.xml --precision f32,int8 --rounds 9 --json
+      regnet benchmark bundled
+      regnet benchmark regnetx-3.2gf --end-to-end photos/ --html speed.html
+      regnet benchmark my.xml --precision f32,int8 --rounds 9 --json
     """
     require_html(results.html)
     from regnet.benchmarking.benchmark import Plan, parse_precisions

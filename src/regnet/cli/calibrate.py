@@ -50,9 +50,9 @@ def calibrate(photos: Labelled, fit: Fit, results: Results, models: Store) -> bo
     held-out photos become less likely (nothing is written without --force); 2 could not run; 130
     interrupted.
 
-        regnet calibrate bundled photos/
-        regnet calibrate regnetx-3.2gf imagenet/val --coverage 0.95 -o models/
-        regnet calibrate bundled val.zip --precision int8 --json > results.json
+      regnet calibrate bundled photos/
+      regnet calibrate regnetx-3.2gf imagenet/val --coverage 0.95 -o models/
+      regnet calibrate bundled val.zip --precision int8 --json > results.json
     """
     if not 0 < fit.coverage < 1:
         raise typer.BadParameter(f"--coverage {fit.coverage} is not between 0 and 1, such as 0.9")

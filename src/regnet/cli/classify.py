@@ -51,12 +51,12 @@ class Output:
     def opened(self, sources: tuple[str, ...]) -> tuple[Path | None, OutputFormat]:
         """Return the file to write, None for standard output, and its format."""
         file = Path(self.output) if self.output is not None else None
-        format = self.format or (format_of(file) if file else "table")
-        if format == "parquet" and file is None:
+        chosen = self.format or (format_of(file) if file else "table")
+        if chosen == "parquet" and file is None:
             raise OutputError("Parquet is not text: name a file with -o FILE")
         if file and os.path.realpath(file) in map(os.path.realpath, sources):
             raise OutputError(f"cannot write {file}: it is one of the sources")
-        return file, format
+        return file, chosen
 
 
 def classify(
@@ -81,11 +81,11 @@ def classify(
 
     Exit status: 0 done, 1 some images failed, 2 could not run, 130 interrupted.
 
-        regnet classify cat.jpg
-        regnet classify --model bundled photos/ -o results.csv
-        regnet classify 'photos/**/*.jpg' -f jsonl -k 1 > labels.jsonl
-        regnet classify clip.mp4 --every 0.5 --smooth 2 -o clip.csv
-        regnet classify s3://bucket/photos/ --ray auto -o s3://bucket/labels
+      regnet classify cat.jpg
+      regnet classify --model bundled photos/ -o results.csv
+      regnet classify 'photos/**/*.jpg' -f jsonl -k 1 > labels.jsonl
+      regnet classify clip.mp4 --every 0.5 --smooth 2 -o clip.csv
+      regnet classify s3://bucket/photos/ --ray auto -o s3://bucket/labels
     """
     if ray.ray is not None:
         folder = require_folder(output.output, output.format, offline=models.offline)
@@ -103,7 +103,7 @@ def classify(
             limits=limits,
         )
         return failed > 0
-    file, format = output.opened(photos.sources)
+    file, chosen = output.opened(photos.sources)
     wanted = replace(results, timestamps=any(is_video(source) for source in photos.sources))
     if wanted.timestamps:
         require_extra()
@@ -130,7 +130,7 @@ def classify(
     if file is not None or not sys.stdout.isatty():
         count = lambda: count_items(photos.sources)  # noqa: E731
         predictions = track(predictions, "classifying", count, "images")
-    return _write(predictions, file, format, wanted) > 0
+    return _write(predictions, file, chosen, wanted) > 0
 
 
 def _ir(store: Store, model: str, precision: InferencePrecision) -> tuple[Path, Library]:

@@ -49,9 +49,9 @@ def compare(photos: Sides, gates: GateOptions, results: Report, models: Store) -
     Exit status: 0 done, 1 a gate is exceeded or some photos are unreadable, 2 could not run, 130
     interrupted (the results so far are printed).
 
-        regnet compare bundled bundled:bf16 photos/
-        regnet compare my.pyth:torch my.pyth:ir photos/ --max-flips 0 --max-delta 1e-5
-        regnet compare bundled http://localhost:8000/v2/models/bundled photos/
+      regnet compare bundled bundled:bf16 photos/
+      regnet compare my.pyth:torch my.pyth:ir photos/ --max-flips 0 --max-delta 1e-5
+      regnet compare bundled http://localhost:8000/v2/models/bundled photos/
     """
     require_html(results.html)
     from regnet.comparison.compare import ComparisonRecord, Gates

@@ -56,9 +56,8 @@ class Protocol:
 
     def changes(self) -> dict[str, Any]:
         """Return the fields of `Preprocess` that are given."""
-        named = {"name": self.protocol, "resize": self.resize, "crop": self.crop}
-        named["interpolation"] = self.interpolation
-        return {name: value for name, value in named.items() if value is not None}
+        given = {name: value for name, value in vars(self).items() if value is not None}
+        return {"name" if name == "protocol" else name: value for name, value in given.items()}
 
 
 @options
@@ -94,10 +93,10 @@ def convert(source: Source, preprocessing: Protocol, output: Output, models: Sto
 
     Exit status: 0 done, 2 could not run, 130 interrupted.
 
-        regnet convert regnetx-3.2gf -o models/
-        regnet convert my.pth --labels classes.txt --protocol omz --crop 192
-        regnet convert my.safetensors --format onnx --labels classes.txt
-        regnet convert regnetx-3.2gf --layout repository -o models/
+      regnet convert regnetx-3.2gf -o models/
+      regnet convert my.pth --labels classes.txt --protocol omz --crop 192
+      regnet convert my.safetensors --format onnx --labels classes.txt
+      regnet convert regnetx-3.2gf --layout repository -o models/
     """
     model, folder = source.model, output.output
     changes: dict[str, Any] = {
@@ -263,11 +262,10 @@ def _lines(conversion: Conversion) -> Iterator[str]:
 
 
 def _of_pixels(bound: PixelBound) -> str:
-    if bound.levels == 0:
-        return (
-            f"  resizes and crops by itself: all pixels are the protocol's ({bound.photos} images)"
+    equal = "all pixels are the protocol's"
+    if bound.levels:
+        equal = (
+            f"{bound.identical:.5%} of the pixels' values are the protocol's, the others differ by "
+            f"at most {bound.levels} of 255"
         )
-    return (
-        f"  resizes and crops by itself: {bound.identical:.5%} of the pixels' values are the "
-        f"protocol's, the others differ by at most {bound.levels} of 255 ({bound.photos} images)"
-    )
+    return f"  resizes and crops by itself: {equal} ({bound.photos} images)"

@@ -50,9 +50,9 @@ def doctor(photos: Photos, checks: Checks, results: Results) -> bool:
     Exit status: 0 no errors, 1 errors (with --strict: or warnings), 2 could not run, 130
     interrupted.
 
-        regnet doctor photos/ --html report.html
-        regnet doctor 'tiny-imagenet-200.*.zip' --resize 64 --crop 64
-        regnet doctor train.zip --val val.zip --json > findings.json
+      regnet doctor photos/ --html report.html
+      regnet doctor 'tiny-imagenet-200.*.zip' --resize 64 --crop 64
+      regnet doctor train.zip --val val.zip --json > findings.json
     """
     require_html(results.html)
     from regnet.doctor.examine import examine

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -28,7 +29,7 @@ Progress = Literal["bar", "json", "none"]
 class Models:
     """Which models are downloaded."""
 
-    names: tuple[str, ...] = argument("Names, aliases or globs", "[NAME...]", ())
+    names: tuple[str, ...] = argument("Names, aliases or globs", "[NAME]...", ())
     all: bool = option(False, "All models of the zoo")
     accept_licence: bool = option(False, "Accept non-commercial licences")
 
@@ -52,10 +53,10 @@ def download(models: Models, transfer: Transfer) -> int:
 
     Exit status: 0 done, 1 some failed, 2 could not run, 130 interrupted.
 
-        regnet download regnetx-3.2gf
-        regnet download 'regnetx-*' --jobs 8
-        regnet download regnetx-3.2gf --mirror https://mirror.example/weights
-        regnet download --from RegNetX-3.2GF_dds_8gpu.pyth regnetx-3.2gf
+      regnet download regnetx-3.2gf
+      regnet download 'regnetx-*' --jobs 8
+      regnet download regnetx-3.2gf --mirror https://mirror.example/weights
+      regnet download --from RegNetX-3.2GF_dds_8gpu.pyth regnetx-3.2gf
     """
     cards, folder = _selected(models), transfer.cache_dir
     for mirror in transfer.mirror:
@@ -67,18 +68,15 @@ def download(models: Models, transfer: Transfer) -> int:
         if card.file is not None and forget_hash(card, cache_dir=folder):
             say(f"{card.name}: the recorded hash is forgotten")
     with _display(transfer.progress) as on_event:
-
-        def fetch(card: Card) -> Path:
-            return download_card(
-                card,
-                cache_dir=folder,
-                mirrors=transfer.mirror,
-                offline=transfer.offline,
-                verify=transfer.verify,
-                accept_licence=True,
-                on_event=on_event,
-            )
-
+        fetch: Fetch = partial(
+            download_card,
+            cache_dir=folder,
+            mirrors=transfer.mirror,
+            offline=transfer.offline,
+            verify=transfer.verify,
+            accept_licence=True,
+            on_event=on_event,
+        )
         if transfer.source is not None:
             fetch = _importer(cards, transfer.source, folder, on_event)
         return _run(cards, fetch, jobs=transfer.jobs, print_paths=transfer.progress != "json")

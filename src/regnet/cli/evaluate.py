@@ -57,9 +57,9 @@ def evaluate(
 
     Exit status: 0 done, 1 some photos are unreadable, 2 could not run, 130 interrupted.
 
-        regnet evaluate bundled photos/
-        regnet evaluate regnetx-3.2gf imagenet/val --protocol omz --html report.html
-        regnet evaluate regnetx-3.2gf imagenette/val --subset --predictions rows.parquet
+      regnet evaluate bundled photos/
+      regnet evaluate regnetx-3.2gf imagenet/val --html report.html
+      regnet evaluate bundled val.zip --subset --predictions rows.parquet
     """
     choice = Choice(model=photos.model, **vars(engine))
     require_html(results.html)

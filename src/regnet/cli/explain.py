@@ -51,9 +51,9 @@ def explain(photos: Photos, model: Model, output: Output, models: Store) -> bool
 
     Exit status: 0 done, 1 some photos failed, 2 could not run, 130 interrupted.
 
-        regnet explain --model bundled cat.jpg
-        regnet explain cat.jpg --top-k 3 -o overlays/
-        regnet explain cat.jpg --class tabby --class 'remote control' --json
+      regnet explain --model bundled cat.jpg
+      regnet explain cat.jpg --top-k 3 -o overlays/
+      regnet explain cat.jpg --class tabby --class 'remote control' --json
     """
     from regnet.data.sources import count_items
     from regnet.explanation.activation_maps import Explainer

@@ -42,8 +42,8 @@ def info(model: Model) -> None:
     MODEL is the name of a network or card, a checkpoint (a file, or a Hugging Face folder), or an
     IR (.xml) or ONNX file, whose GFLOPs and MParams are counted on its graph, as on the model card.
 
-        regnet info regnetx-3.2gf
-        regnet info regnetx-3.2gf.xml --json
+      regnet info regnetx-3.2gf
+      regnet info regnetx-3.2gf.xml --json
     """
     path = Path(model.model)
     Library(entry=model.entry).note_entry(model.model)

@@ -27,7 +27,7 @@ class Listing(Cache, Json):
     """What is listed, and how."""
 
     names: tuple[str, ...] = argument(
-        "Names, aliases or globs; one name: its card", "[NAME...]", ()
+        "Names, aliases or globs; one name: its card", "[NAME]...", ()
     )
 
 
@@ -37,9 +37,9 @@ def models(options: Listing) -> None:
     Accuracies are as published, with the protocol of each; those of different protocols cannot be
     compared. Parameters and MACs are computed for the protocol's image size.
 
-        regnet models
-        regnet models 'regnety-*' --json
-        regnet models regnetx-3.2gf
+      regnet models
+      regnet models 'regnety-*' --json
+      regnet models regnetx-3.2gf
     """
     names = options.names
     one = len(names) == 1 and not is_glob(names[0])

@@ -61,9 +61,9 @@ def quantize(model: Source, checks: Checks, results: Results, models: Store) -> 
     Exit status: 0 done; 1 some photos are unreadable, or the model is no gain (mostly FP32, or
     slower than bf16; nothing is written without --force); 2 could not run; 130 interrupted.
 
-        regnet quantize bundled --calibration photos/ --html report.html
-        regnet quantize models/regnetx-3.2gf.xml --calibration imagenet/train -o models/
-        regnet quantize my.safetensors --calibration train/ --agreement val/ --min-agreement 0.98
+      regnet quantize bundled --calibration photos/ --html report.html
+      regnet quantize my.xml --calibration imagenet/train -o models/
+      regnet quantize my.xml --calibration train/ --agreement val/
     """
     require_html(results.html)
     with models.library() as library:
@@ -77,7 +77,7 @@ def quantize(model: Source, checks: Checks, results: Results, models: Store) -> 
         folder=results.output,
         force=results.force,
         library=library,
-        watch=track,
+        watch=lambda items, what, count: track(items, what, count),
     )
     if results.html is not None:
         from regnet.quantization.page import quantization_page

@@ -198,7 +198,7 @@ class SweepDisplay:
         """Ignore a photo: unreadable ones are named before the first run."""
 
     def stop(self) -> bool:
-        """Return False: a sweep ends by a second Ctrl-C at most."""
+        """Return False: a sweep runs to its end."""
         return False
 
     def _time_left(self) -> str:

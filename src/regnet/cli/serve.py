@@ -22,7 +22,7 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 class Served(Precision):
     """What is served."""
 
-    models: tuple[str, ...] = argument("Models, see above [bundled]", "[[NAME=]MODEL...]", ())
+    models: tuple[str, ...] = argument("Models, see above [bundled]", "[[NAME=]MODEL]...", ())
     model_control: bool = option(False, "Let clients load and unload these models")
     no_page: bool = option(False, "Serve no page at /")
 
@@ -52,10 +52,10 @@ def serve(models: Served, access: Access, limits: Limits, store: Store) -> None:
 
     Exit status: 0 stopped, 2 could not start, 130 interrupted before it was ready.
 
-        regnet serve
-        regnet serve regnetx-3.2gf cats=my-cats.xml --port 9000
-        regnet serve --host 0.0.0.0 --token-file token.txt
-        curl -s --data-binary @cat.jpg http://127.0.0.1:8000/v1/classify
+      regnet serve
+      regnet serve regnetx-3.2gf cats=my-cats.xml --port 9000
+      regnet serve --host 0.0.0.0 --token-file token.txt
+      curl -s --data-binary @cat.jpg http://127.0.0.1:8000/v1/classify
     """
     token, sources = read_token(access.token_file), named_models(models.models or ("bundled",))
     with signals_wait():

@@ -50,9 +50,9 @@ def analyze(records: Records, results: Results) -> None:
 
     Exit status: 0 done, 2 could not run (for example, records of different settings).
 
-        regnet space analyze anynetx-a.jsonl regnetx.jsonl -o report.html
-        regnet space analyze records/*.jsonl --json > analysis.json
-        regnet space analyze records/*.jsonl --parquet networks.parquet
+      regnet space analyze anynetx-a.jsonl regnetx.jsonl -o report.html
+      regnet space analyze records/*.jsonl --json > analysis.json
+      regnet space analyze records/*.jsonl --parquet networks.parquet
     """
     require_html(results.output)
     require_writable(results.parquet)

@@ -86,8 +86,8 @@ def sample(sample: Sample, networks: Networks) -> None:
 
     Exit status: 0 done, 2 could not run (for example, almost no network is within the ranges).
 
-        regnet space sample regnetx -n 100 --macs 360M:400M -o population.jsonl
-        regnet space sample anynetx-e -n 50 --small-stem --resolution 64 --macs 10M:20M
+      regnet space sample regnetx -n 100 --macs 360M:400M -o population.jsonl
+      regnet space sample anynetx-e --small-stem --resolution 64 --macs :20M
     """
     from regnet.network.spec import spec_to_dict
     from regnet.space.sampling import Frame

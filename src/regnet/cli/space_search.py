@@ -76,9 +76,9 @@ def search(target: Target, search: Search, training: Training, results: Results)
 
     Exit status: 0 done, 2 could not run (for example, nothing is that fast), 130 interrupted.
 
-        regnet space search --latency-ms 5 --precision int8 -o pick.json --export exported
-        regnet space search --latency-ms 20 --space regnetx --front front.html
-        regnet space search --latency-ms 5 --train photos/ --top 3 --epochs 10
+      regnet space search --latency-ms 5 --precision int8 -o pick.json
+      regnet space search --latency-ms 20 --space regnetx --front front.html
+      regnet space search --latency-ms 5 --train photos/ --top 3 --epochs 10
     """
     require_html(results.front)
     require_writable(results.output)

@@ -94,8 +94,8 @@ def sweep(
 
     Exit status: 0 done, 1 some networks failed, 2 could not run, 130 interrupted.
 
-        regnet space sweep anynetx-a -n 20 --data photos/ --epochs 10 --macs 2M:4M -o a.jsonl
-        regnet space sweep population.jsonl --data photos/ --epochs 10 --ray -o records.jsonl
+      regnet space sweep anynetx-a --data photos/ --epochs 10 -o a.jsonl
+      regnet space sweep some.jsonl --data photos/ --epochs 10 --ray -o r.jsonl
     """
     require_writable(records.output)
     from regnet.space.sweep import Budget, Population

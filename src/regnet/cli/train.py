@@ -108,11 +108,11 @@ def train(
 
     Exit status: 0 done, 1 some photos are unreadable, 2 could not run, 130 interrupted.
 
-        regnet train photos/ --recipe finetune
-        regnet train photos/ --recipe finetune --model regnetx-3.2gf --epochs 5 -o runs/mine
-        regnet train imagenet/ --model regnetx-3.2gf --recipe paper --devices 8
-        regnet train -o runs/night --resume
-        torchrun --nproc-per-node 8 --nnodes 2 ... -m regnet train imagenet/ --nodes 2
+      regnet train photos/ --recipe finetune
+      regnet train photos/ --recipe finetune -m regnetx-3.2gf -o runs/mine
+      regnet train imagenet/ --model regnetx-3.2gf --recipe paper --devices 8
+      regnet train -o runs/night --resume
+      torchrun --nnodes 2 ... -m regnet train imagenet/ --nodes 2
     """
     stopping = Stopping()
     display = TrainingDisplay(stopping)

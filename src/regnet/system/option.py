@@ -3,7 +3,7 @@
 from dataclasses import MISSING, dataclass, field
 from typing import Any, Final, TypeVar, dataclass_transform
 
-C = TypeVar("C", bound=type)
+T = TypeVar("T")
 
 OPTION: Final = "option"
 """The key of an `Option` in a field's metadata."""
@@ -42,6 +42,6 @@ def argument(help: str, metavar: str, default: Any = ...) -> Any:
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-def options(group: C) -> C:
+def options(group: type[T]) -> type[T]:
     """Make a class a frozen dataclass of options, given by keyword."""
     return dataclass(frozen=True, kw_only=True)(group)

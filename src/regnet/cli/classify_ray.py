@@ -42,7 +42,7 @@ def require_folder(output: str | None, format: OutputFormat | None, *, offline: 
     if format not in (None, "parquet"):
         raise OutputError(f"--ray writes Parquet, not {format}: leave out --format")
     if offline:
-        from regnet.data.object_store import is_object_address
+        from regnet.data.remote import is_object_address
 
         if is_object_address(output) and not is_local_address(output):
             raise OutputError(f"{without_secrets(output)}: not written to, because of --offline")

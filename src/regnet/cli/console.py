@@ -7,7 +7,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,6 +20,8 @@ from regnet.system.notices import DarkPhotoWarning, RegNetWarning, SkippedFilesW
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
+
+    from regnet.pages.report import Report
 
 EXIT_SOME_FAILED: Final = 1
 EXIT_COULD_NOT_RUN: Final = 2
@@ -121,17 +123,39 @@ def require_html(path: Path | None) -> None:
     """Raise as `require_writable`, or `MissingExtraError` if reports cannot be made."""
     require_writable(path)
     if path is not None:
-        from regnet.pages import require_report
+        from regnet.pages.html import require_report
 
         require_report()
 
 
 def write_html(path: Path, text: str) -> None:
     """Write a report and say so."""
-    from regnet.pages import write_page
+    from regnet.pages.html import write_page
 
     write_page(path, text)
     say(f"{path}: written")
+
+
+def show(
+    report: "Callable[[], Report]",
+    values: Callable[[], Mapping[str, Any]],
+    *,
+    as_json: bool = False,
+    html: Path | None = None,
+) -> None:
+    """Write a result's page if one is wanted, and print the result: `values` as JSON, or text."""
+    if html is not None:
+        from regnet.pages.html import write_report
+
+        write_report(html, report())
+        say(f"{html}: written")
+    if as_json:
+        print_json({**values(), "skipped": dict(_skipped.get(Counter()))})
+        return
+    from regnet.pages.terminal import report_lines
+
+    for line in report_lines(report()):
+        print(line)  # noqa: T201
 
 
 @contextmanager

@@ -1,12 +1,11 @@
 """`regnet evaluate`: the accuracy of a model on labelled photos."""
 
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import typer
-
-from regnet.cli.console import print_result, require_html, require_writable, say, write_html
+from regnet.cli.console import require_html, require_writable, say, show
 from regnet.cli.options import Labelled, Precision, Report, Store
 from regnet.cli.progress import Advance, counter
 from regnet.inference.predictors import Choice, EngineName
@@ -66,6 +65,7 @@ def evaluate(
     require_writable(results.predictions)
     from regnet.evaluation.evaluate import open_run
     from regnet.evaluation.predictions_file import open_predictions, predictions_format
+    from regnet.evaluation.report import evaluation_report
 
     if results.predictions is not None:
         predictions_format(results.predictions)  # before the photos are scored
@@ -83,16 +83,12 @@ def evaluate(
         stack.close()
         if results.predictions is not None:
             say(f"{results.predictions}: written")
-        if results.html is not None:
-            from regnet.evaluation.page import evaluation_page
-
-            write_html(results.html, evaluation_page(evaluation, run.dataset))
-        if results.json:
-            print_result(evaluation)
-        else:
-            from regnet.evaluation.table import evaluation_lines
-
-            typer.echo("\n".join(evaluation_lines(evaluation)))
+        show(
+            partial(evaluation_report, evaluation, run.dataset),
+            evaluation.to_dict,
+            as_json=results.json,
+            html=results.html,
+        )
     return evaluation.scores.unreadable > 0
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from regnet.cli.console import (
     print_json,
@@ -17,8 +17,9 @@ from regnet.cli.options import Json
 from regnet.system.option import option, options
 
 if TYPE_CHECKING:
+    from regnet.ir.metadata import InferencePrecision
     from regnet.space.search import Found
-    from regnet.space.search_training import Trained
+    from regnet.space.search_results import Trained
 
 
 @options
@@ -85,14 +86,18 @@ def search(target: Target, search: Search, training: Training, results: Results)
     if training.train is not None:
         require_writable(training.records)
     from regnet.space.candidates import SPACES, require_spaces
-    from regnet.space.measure import setup
+    from regnet.space.measure import LatencySetup
     from regnet.space.search import Plan
     from regnet.space.search import search as run
-    from regnet.space.search_training import require_training
+    from regnet.space.search_results import require_training
 
     plan = Plan(
         latency_ms=target.latency_ms,
-        setup=setup(target.precision, image_size=target.resolution, device=target.device),
+        setup=LatencySetup(
+            precision=cast("InferencePrecision", target.precision),
+            image_size=target.resolution,
+            device=target.device,
+        ),
         spaces=require_spaces(search.space or SPACES),
         candidates=search.candidates,
         measure=search.measure,
@@ -104,7 +109,7 @@ def search(target: Target, search: Search, training: Training, results: Results)
     trained = _train(found, training)
     _write(found, trained, results)
     if results.json:
-        from regnet.space.search_export import found_to_dict
+        from regnet.space.search_results import found_to_dict
 
         print_json(found_to_dict(found, trained))
     else:
@@ -113,7 +118,7 @@ def search(target: Target, search: Search, training: Training, results: Results)
 
 def _train(found: "Found", training: Training) -> "list[Trained]":
     """Train the best, saying how each came out."""
-    from regnet.space.search_training import train_best
+    from regnet.space.search_results import train_best
     from regnet.system.parallel import cores
 
     if training.train is None:
@@ -135,7 +140,7 @@ def _train(found: "Found", training: Training) -> "list[Trained]":
 def _write(found: "Found", trained: "Sequence[Trained]", results: Results) -> None:
     """Write the requested files of the best network, of those trained if any were."""
     from regnet.network.spec_file import write_spec
-    from regnet.space.search_export import export_pick
+    from regnet.space.search_results import export_pick
 
     best = trained[0].measured if trained else found.pick
     if (spec := results.output) is not None:

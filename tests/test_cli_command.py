@@ -27,9 +27,9 @@ class Photos:
     sources: tuple[str, ...] = argument("Photos", "[SOURCE]...", ())
     number: int = option(1, "A number", "-n", min=1)
     memory: int = option(2 << 20, "Memory in MiB", unit=2**20, min=1)
-    seconds: float = option(1.5, "Time", "--limit", metavar="SECONDS")
+    seconds: float = option(1.5, "Time", "--limit", "SECONDS")
     near: bool = option(True, "Look near")
-    ray: str | None = option(None, "Where", metavar="[ADDRESS]")
+    ray: str | None = option(None, "Where", "[ADDRESS]")
 
 
 def show(photos: Photos) -> int:

@@ -11,37 +11,31 @@ from regnet.system.option import argument, option, options
 
 
 @options
-class Measurement:
-    """What is measured, for how long."""
-
+class _Measurement:
     model: str = argument(MODEL, "MODEL")
     precision: str | None = option(
-        None, "Comma-separated: f32,bf16,int8", metavar="LIST", shown="all that the model has"
+        None, "Comma-separated: f32,bf16,int8 [all that the model has]", "LIST"
     )
     batch_size: int = option(8, "Batch size of the throughput", min=1, max=1024)
-    rounds: int | None = option(None, "Rounds of each", shown="by --seconds", min=1, max=1000)
-    seconds: float = option(30.0, "Time per part; at least 3 rounds", min=0, metavar="SECONDS")
+    rounds: int | None = option(None, "Rounds of each [by --seconds]", min=1, max=1000)
+    seconds: float = option(30.0, "Time per part; at least 3 rounds", "SECONDS", min=0)
 
 
 @options
-class EndToEnd:
-    """The photos of the measurement end to end."""
-
+class _EndToEnd:
     photos: Path | None = option(
-        None, "Also measure from these JPEG files to labels", "--end-to-end", metavar="FOLDER"
+        None, "Also measure from these JPEG files to labels", "--end-to-end", "FOLDER"
     )
     most: int = option(200, "Maximum number of photos", "--photos", min=1)
 
 
 @options
-class Results(Report):
-    """Where the results go."""
-
+class _Results(Report):
     json: bool = option(False, "Print only the JSON line")
 
 
 def benchmark(
-    measurement: Measurement, end_to_end: EndToEnd, results: Results, models: Store
+    measurement: _Measurement, end_to_end: _EndToEnd, results: _Results, models: Store
 ) -> None:
     """Measure how fast a model is on this machine.
 

@@ -16,9 +16,7 @@ if TYPE_CHECKING:
 
 
 @options
-class Fit:
-    """How the calibration is fitted."""
-
+class _Fit:
     coverage: float = option(0.9, "Probability that a set contains the true class, 0 to 1")
     method: Literal["aps", "lac"] = option(
         "aps", "aps: adaptive, single classes where confident; lac: the smallest sets"
@@ -28,14 +26,12 @@ class Fit:
 
 
 @options
-class Results(Report):
-    """Where the calibrated model goes."""
-
-    output: Path = option(Path(), "Folder to write to", "-o", metavar="DIR")
+class _Results(Report):
+    output: Path = option(Path(), "Folder to write to", "-o", "DIR")
     force: bool = option(False, "Write the model even if held-out photos become less likely")
 
 
-def calibrate(photos: Labelled, fit: Fit, results: Results, models: Store) -> bool:
+def calibrate(photos: Labelled, fit: _Fit, results: _Results, models: Store) -> bool:
     """Calibrate a model's probabilities, and fit prediction sets, on labelled photos.
 
     Temperature scaling and conformal prediction. Writes NAME-calibrated.xml, whose probabilities

@@ -23,30 +23,19 @@ from regnet.video.sampling import Sampling
 
 
 @options
-class Photos:
-    """What is classified."""
-
+class _Input(Model):
     sources: tuple[str, ...] = argument("Photos and videos, see above", "SOURCE...")
-
-
-@options
-class BatchModel(Model):
-    """The model and how it runs."""
-
     batch_size: int = option(8, "Maximum batch size, 1 to 256", min=1, max=256)
 
 
 @options
-class Output:
-    """Where the results go."""
-
+class _Output:
     output: str | None = option(
-        None, "Write results to FILE (with --ray: to a folder)", "-o", metavar="FILE"
+        None, "Write results to FILE (with --ray: to a folder)", "-o", "FILE"
     )
     format: OutputFormat | None = option(
-        None, "table, json, jsonl, csv or parquet", "-f",
-        metavar="FORMAT", shown="from FILE's suffix, else table",
-    )  # fmt: skip
+        None, "table, json, jsonl, csv or parquet [from FILE's suffix, else table]", "-f", "FORMAT"
+    )
 
     def opened(self, sources: tuple[str, ...]) -> tuple[Path | None, OutputFormat]:
         """Return the file to write, None for standard output, and its format."""
@@ -60,10 +49,9 @@ class Output:
 
 
 def classify(
-    photos: Photos,
-    model: BatchModel,
+    input: _Input,
     results: Wanted,
-    output: Output,
+    output: _Output,
     video: Sampling,
     ray: RayOptions,
     limits: DecodeLimits,
@@ -89,46 +77,46 @@ def classify(
     """
     if ray.ray is not None:
         folder = require_folder(output.output, output.format, offline=models.offline)
-        path = _ir(models, model.model, model.precision)[0]
+        path = _ir(models, input.model, input.precision)[0]
         failed = classify_on_ray(
-            photos.sources,
+            input.sources,
             ray,
             folder=folder,
             path=path,
-            model=model.model,
+            model=input.model,
             wanted=results,
-            precision=model.precision,
-            batch_size=model.batch_size,
+            precision=input.precision,
+            batch_size=input.batch_size,
             offline=models.offline,
             limits=limits,
         )
         return failed > 0
-    file, chosen = output.opened(photos.sources)
-    wanted = replace(results, timestamps=any(is_video(source) for source in photos.sources))
+    file, chosen = output.opened(input.sources)
+    wanted = replace(results, timestamps=any(is_video(source) for source in input.sources))
     if wanted.timestamps:
         require_extra()
-    path, library = _ir(models, model.model, model.precision)
+    path, library = _ir(models, input.model, input.precision)
     from regnet.data.sources import count_items
     from regnet.inference.classify import Classifier
 
     classifier = Classifier(
         path,
-        precision=model.precision,
+        precision=input.precision,
         compiled_cache=library.compiled,
         offline=models.offline,
-        name=model.model,
+        name=input.model,
         limits=limits,
     )
     predictions = classifier.stream(
-        photos.sources,
+        input.sources,
         top_k=wanted.top_k,
         sets=wanted.sets,
         unknown=wanted.unknown,
-        batch_size=model.batch_size,
+        batch_size=input.batch_size,
         **asdict(video),
     )
     if file is not None or not sys.stdout.isatty():
-        count = lambda: count_items(photos.sources)  # noqa: E731
+        count = lambda: count_items(input.sources)  # noqa: E731
         predictions = track(predictions, "classifying", count, "images")
     return _write(predictions, file, chosen, wanted) > 0
 

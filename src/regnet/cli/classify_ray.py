@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from regnet.cli.console import say
+from regnet.cli.options import Ray
 from regnet.cli.progress import Advance, counter
 from regnet.inference.result import Wanted
 from regnet.inference.writers import OutputFormat
@@ -15,18 +16,12 @@ from regnet.system.option import option, options
 
 
 @options
-class RayOptions:
+class RayOptions(Ray):
     """How the work is spread; without `ray` it is not."""
 
-    ray: str | None = option(
-        None,
-        "Spread the work over this machine's cores, or over the cluster at auto (which runs here), "
-        "host:port or ray://host:port",
-        metavar="[ADDRESS]",
-    )
     partition_images: int = option(10_000, "Images per Parquet file", min=1)
     cpus_per_worker: int = option(1, "CPUs per worker", min=1)
-    workers: int | None = option(None, "Workers", min=1, shown="as many as have CPUs")
+    workers: int | None = option(None, "Workers [as many as have CPUs]", min=1)
     price: float | None = option(
         None, "Cost of the cluster per hour, to print that of a million images", min=0
     )

@@ -150,11 +150,9 @@ def _parameter(title: str, field: Field[Any], hint: Any) -> inspect.Parameter:
 
 
 def _default_text(described: Option, default: Any, *, required: bool) -> str:
-    if described.default is not None:
-        return f" [{described.default}]"
     if required:
         return "" if described.positional else " [required]"
-    if default is None or default is False:
+    if described.help.endswith("]") or default is None or default is False:
         return ""
     return f" [{default:g}]" if isinstance(default, float) else f" [{default}]"
 

@@ -17,25 +17,21 @@ SHOWN = 10  # photos that could not be read
 
 
 @options
-class Sides(Truth):
-    """What is compared."""
-
+class _Sides(Truth):
     a: str = argument("Reference model, see above", "A")
     b: str = argument("Model to compare with it", "B")
     dataset: str = argument("Photos, labelled or not", "DATASET")
 
 
 @options
-class GateOptions:
-    """What the comparison may not exceed, as `Gates` takes it."""
-
+class _GateOptions:
     max_flips: int | None = option(None, "Exit with 1 if more top-1 classes differ", min=0)
     max_delta: float | None = option(
         None, "Exit with 1 if a probability differs by more", min=0, max=1
     )
 
 
-def compare(photos: Sides, gates: GateOptions, results: Report, models: Store) -> bool:
+def compare(photos: _Sides, gates: _GateOptions, results: Report, models: Store) -> bool:
     """Compare two models, engines, precisions or protocols on photos, stage by stage.
 
     A and B are MODEL[:engine][:precision][:protocol]: a model card, `bundled`, an IR (.xml), an

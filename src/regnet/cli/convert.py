@@ -29,30 +29,22 @@ Result = tuple[dict[str, Any], list[str]]
 
 
 @options
-class Source:
-    """The weights, and what is known of them."""
-
+class _Source:
     model: str = argument("Model card or checkpoint", "MODEL")
-    card: str | None = option(None, "Card of a renamed weights file", metavar="CARD")
-    spec: str | None = option(
-        None, "Require this network: a name or a spec JSON", metavar="NAME|FILE"
-    )
-    labels: Path | None = option(
-        None, "Class list, one NAME or WNID<tab>NAME per line", metavar="FILE"
-    )
+    card: str | None = option(None, "Card of a renamed weights file", "CARD")
+    spec: str | None = option(None, "Require this network: a name or a spec JSON", "NAME|FILE")
+    labels: Path | None = option(None, "Class list, one NAME or WNID<tab>NAME per line", "FILE")
     channels: Channels | None = option(
-        None, "Channel order of the checkpoint", metavar="ORDER", shown="its layout's"
+        None, "Channel order of the checkpoint [its layout's]", "ORDER"
     )
 
 
 @options
-class Protocol:
-    """How photos are resized and cropped."""
-
+class _Protocol:
     protocol: Literal["omz", "pycls"] | None = option(None, "Protocol of the training")
-    resize: int | None = option(None, "Short side", metavar="PIXELS")
-    crop: int | None = option(None, "Centre crop", metavar="PIXELS")
-    interpolation: Interpolation | None = option(None, "Interpolation", metavar="NAME")
+    resize: int | None = option(None, "Short side", "PIXELS")
+    crop: int | None = option(None, "Centre crop", "PIXELS")
+    interpolation: Interpolation | None = option(None, "Interpolation", "NAME")
 
     def changes(self) -> dict[str, Any]:
         """Return the fields of `Preprocess` that are given."""
@@ -61,20 +53,16 @@ class Protocol:
 
 
 @options
-class Output(Json):
-    """What is written."""
-
-    format: Format = option("ir", "ir (OpenVINO) or onnx", "-f", metavar="FORMAT")
+class _Output(Json):
+    format: Format = option("ir", "ir (OpenVINO) or onnx", "-f", "FORMAT")
     precision: Precision = option("fp32", "Stored weights; the model computes in FP32")
     preprocessing: Preprocessing = option("caller", "Who resizes and crops: caller or IR graph")
     layout: Literal["files", "repository"] = option("files", "Files, or a model repository")
-    output: Path = option(Path(), "Folder to write to", "-o", metavar="DIR")
-    name: str | None = option(
-        None, "Name of the model", metavar="NAME", shown="the card's or file's"
-    )
+    output: Path = option(Path(), "Folder to write to", "-o", "DIR")
+    name: str | None = option(None, "Name of the model [the card's or file's]", "NAME")
 
 
-def convert(source: Source, preprocessing: Protocol, output: Output, models: Store) -> None:
+def convert(source: _Source, preprocessing: _Protocol, output: _Output, models: Store) -> None:
     """Convert published weights or a checkpoint to OpenVINO IR or ONNX.
 
     The result takes `data` (N, 3, 224, 224), raw BGR pixels 0..255, and gives `prob` (N, classes).

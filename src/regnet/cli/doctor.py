@@ -11,32 +11,26 @@ from regnet.system.option import argument, option, options
 
 
 @options
-class Photos(Truth):
-    """What is examined."""
-
+class _Photos(Truth):
     dataset: str = argument("The photos, see above", "DATASET")
-    val: str | None = option(None, "Validation photos that lie elsewhere", metavar="DATASET")
+    val: str | None = option(None, "Validation photos that lie elsewhere", "DATASET")
 
 
 @options
-class Checks:
-    """What counts as a finding."""
-
-    resize: int = option(256, "Short side after the resize, in pixels", metavar="PIXELS")
-    crop: int = option(224, "Side of the centre crop, in pixels", metavar="PIXELS")
-    near: bool = option(True, "Also find near copies", "--near/--exact-only", shown="--near")
+class _Checks:
+    resize: int = option(256, "Short side after the resize, in pixels", "PIXELS")
+    crop: int = option(224, "Side of the centre crop, in pixels", "PIXELS")
+    near: bool = option(True, "Also find near copies [--near]", "--near/--exact-only")
     strict: bool = option(False, "Exit with 1 for warnings, too")
 
 
 @options
-class Results(Report):
-    """Where the findings go."""
-
-    html: Path | None = option(None, "Also write a report with the photos found", metavar="FILE")
+class _Results(Report):
+    html: Path | None = option(None, "Also write a report with the photos found", "FILE")
     files: int = option(100, "Files per finding in --json", min=0)
 
 
-def doctor(photos: Photos, checks: Checks, results: Results) -> bool:
+def doctor(photos: _Photos, checks: _Checks, results: _Results) -> bool:
     """Find what is wrong with a data set, before training on it.
 
     DATASET has one folder per class (DATASET/cat/1.jpg), or splits with class folders in them

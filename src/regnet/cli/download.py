@@ -26,26 +26,22 @@ Progress = Literal["bar", "json", "none"]
 
 
 @options
-class Models:
-    """Which models are downloaded."""
-
+class _Models:
     names: tuple[str, ...] = argument("Names, aliases or globs", "[NAME]...", ())
     all: bool = option(False, "All models of the zoo")
     accept_licence: bool = option(False, "Accept non-commercial licences")
 
 
 @options
-class Transfer(Download):
-    """How they are downloaded."""
-
+class _Transfer(Download):
     jobs: int = option(4, "Parallel downloads", min=1, max=32)
-    source: Path | None = option(None, "Import NAME's weights from FILE", "--from", metavar="FILE")
+    source: Path | None = option(None, "Import NAME's weights from FILE", "--from", "FILE")
     verify: bool = option(False, "Also hash files that exist")
     forget: bool = option(False, "Forget the hash recorded at the first download")
     progress: Progress = option("bar", "bar (lines without a terminal), json (events) or none")
 
 
-def download(models: Models, transfer: Transfer) -> int:
+def download(models: _Models, transfer: _Transfer) -> int:
     """Download published weights into the cache, verified.
 
     Tries the mirrors in turn, resumes, and names a file only once size and hash are right. A file
@@ -82,7 +78,7 @@ def download(models: Models, transfer: Transfer) -> int:
         return _run(cards, fetch, jobs=transfer.jobs, print_paths=transfer.progress != "json")
 
 
-def _selected(models: Models) -> tuple[Card, ...]:
+def _selected(models: _Models) -> tuple[Card, ...]:
     if models.all == bool(models.names):
         raise UnknownModelError(
             "name one or more models, or give --all; `regnet models` lists them"

@@ -16,34 +16,28 @@ if TYPE_CHECKING:
 
 
 @options
-class Engine(Precision):
-    """How the model runs."""
-
-    engine: EngineName | None = option(None, "Engine", shown="onnx for .onnx files, else ir")
+class _Engine(Precision):
+    engine: EngineName | None = option(None, "Engine [onnx for .onnx files, else ir]")
     protocol: Literal["omz", "pycls"] | None = option(
-        None, "How photos are resized and cropped", shown="the model's"
+        None, "How photos are resized and cropped [the model's]"
     )
 
 
 @options
-class Scoring:
-    """How photos are scored."""
-
+class _Scoring:
     strict: bool = option(False, "Count an unreadable photo as a wrong answer")
     fresh: bool = option(False, "Restart instead of resuming an interrupted run")
 
 
 @options
-class Results(Report):
-    """Where the results go."""
-
+class _Results(Report):
     predictions: Path | None = option(
-        None, "Write every prediction to FILE: .csv, .json, .jsonl or .parquet", metavar="FILE"
+        None, "Write every prediction to FILE: .csv, .json, .jsonl or .parquet", "FILE"
     )
 
 
 def evaluate(
-    photos: Labelled, engine: Engine, scoring: Scoring, results: Results, models: Store
+    photos: Labelled, engine: _Engine, scoring: _Scoring, results: _Results, models: Store
 ) -> bool:
     """Measure a model's accuracy on labelled photos.
 

@@ -19,29 +19,26 @@ if TYPE_CHECKING:
 
 
 @options
-class Photos:
-    """Which photos and classes are explained."""
-
+class _Photos:
     photos: tuple[str, ...] = argument("Photos, see above", "PHOTO...")
     classes: tuple[str, ...] = option(
-        (), "Class to explain: name, wnid or number; repeatable", "--class", "-c",
-        metavar="CLASS", shown="the most probable",
-    )  # fmt: skip
-    top_k: int = option(1, "Most probable classes per photo", "-k", metavar="K", min=1)
+        (),
+        "Class to explain: name, wnid or number; repeatable [the most probable]",
+        "--class",
+        "-c",
+        "CLASS",
+    )
+    top_k: int = option(1, "Most probable classes per photo", "-k", "K", min=1)
 
 
 @options
-class Output:
-    """Where the maps go."""
-
-    output: Path | None = option(
-        None, "Folder for the overlays", "-o", metavar="DIR", shown="this folder"
-    )
+class _Output:
+    output: Path | None = option(None, "Folder for the overlays [this folder]", "-o", "DIR")
     opacity: float = option(0.55, "Opacity of the colours, 0 to 1", min=0, max=1)
     json: bool = option(False, "Print the maps as JSON; overlays only with -o")
 
 
-def explain(photos: Photos, model: Model, output: Output, models: Store) -> bool:
+def explain(photos: _Photos, model: Model, output: _Output, models: Store) -> bool:
     """Show where in photos a model sees a class (class activation maps).
 
     PHOTO is a file, a folder, a glob in quotes, an http(s) URL, an archive or -. For each photo and

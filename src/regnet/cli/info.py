@@ -27,16 +27,12 @@ LAYERS_SHOWN: Final = 3
 
 
 @options
-class Model(Json, Entry):
-    """The model and the image size."""
-
+class _Model(Json, Entry):
     model: str = argument("Network, model card, checkpoint, IR or ONNX", "MODEL")
-    image_size: int | None = option(
-        None, "Image size to count for", metavar="PIXELS", shown="the protocol's crop"
-    )
+    image_size: int | None = option(None, "Image size to count for [the protocol's crop]", "PIXELS")
 
 
-def info(model: Model) -> None:
+def info(model: _Model) -> None:
     """Report spec, parameters, MACs and activations of a model.
 
     MODEL is the name of a network or card, a checkpoint (a file, or a Hugging Face folder), or an

@@ -23,15 +23,13 @@ WIDE: Final = 105
 
 
 @options
-class Listing(Cache, Json):
-    """What is listed, and how."""
-
+class _Listing(Cache, Json):
     names: tuple[str, ...] = argument(
         "Names, aliases or globs; one name: its card", "[NAME]...", ()
     )
 
 
-def models(options: Listing) -> None:
+def models(options: _Listing) -> None:
     """List the models of the zoo, or show one model's card.
 
     Accuracies are as published, with the protocol of each; those of different protocols cannot be

@@ -20,7 +20,7 @@ DEFAULT_MODEL: Final = "regnetx-3.2gf"
 class Named:
     """A model, by default the one that the documentation names."""
 
-    model: str = option(DEFAULT_MODEL, MODEL, "-m", metavar="MODEL")
+    model: str = option(DEFAULT_MODEL, MODEL, "-m", "MODEL")
 
 
 @options
@@ -28,7 +28,7 @@ class Precision:
     """What a model computes in."""
 
     precision: InferencePrecision = option(
-        "f32", "f32 (exact), bf16 (faster on CPUs with it), int8"
+        "f32", "f32 (exact), bf16 (faster on CPUs with bf16) or int8", "TYPE"
     )
 
 
@@ -41,7 +41,7 @@ class Model(Precision, Named):
 class Truth:
     """The labels of photos."""
 
-    truth: Path | None = option(None, "Labels of a flat folder of photos", metavar="FILE")
+    truth: Path | None = option(None, "Labels of a flat folder of photos", "FILE")
 
 
 @options
@@ -61,6 +61,18 @@ class SmallStem:
 
 
 @options
+class Ray:
+    """Where work is spread; None: not at all."""
+
+    ray: str | None = option(
+        None,
+        "Spread the work over this machine's cores, or over the cluster at auto (which runs here), "
+        "host:port or ray://host:port",
+        "[ADDRESS]",
+    )
+
+
+@options
 class Json:
     """A result as JSON."""
 
@@ -71,7 +83,7 @@ class Json:
 class Report(Json):
     """A result as JSON and as a page."""
 
-    html: Path | None = option(None, "Also write a report with plots", metavar="FILE")
+    html: Path | None = option(None, "Also write a report with plots", "FILE")
 
 
 @options
@@ -79,7 +91,7 @@ class Cache:
     """Where models are kept."""
 
     cache_dir: Path | None = option(
-        None, "Cache folder", metavar="DIR", shown="$REGNET_CACHE, else the platform's"
+        None, "Cache folder [$REGNET_CACHE, else the platform's]", "DIR"
     )
 
 
@@ -89,7 +101,7 @@ class Download(Cache):
 
     offline: bool = option(False, "Never use the network")
     mirror: tuple[str, ...] = option(
-        (), "Download from URL first; repeatable", metavar="URL", shown="$REGNET_MIRROR"
+        (), "Download from URL first; repeatable [$REGNET_MIRROR]", "URL"
     )
 
 
@@ -97,9 +109,7 @@ class Download(Cache):
 class Entry:
     """The network in a checkpoint."""
 
-    entry: str | None = option(
-        None, "Network to take from a checkpoint that holds several", metavar="NAME"
-    )
+    entry: str | None = option(None, "Network to take from a checkpoint that holds several", "NAME")
 
 
 @options

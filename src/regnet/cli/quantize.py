@@ -19,20 +19,16 @@ if TYPE_CHECKING:
 
 
 @options
-class Source:
-    """The model and the photos to calibrate with."""
-
+class _Source:
     model: str = argument(MODEL, "MODEL")
-    calibration: str = option(..., "Calibration photos", metavar="PHOTOS")
+    calibration: str = option(..., "Calibration photos", "PHOTOS")
 
 
 @options
-class Checks:
-    """The photos, how many, and the agreement to reach."""
-
+class _Checks:
     samples: int = option(300, "Number of calibration photos", min=1)
     agreement: str | None = option(
-        None, "Photos to measure agreement on", metavar="PHOTOS", shown="others of --calibration"
+        None, "Photos to measure agreement on [others of --calibration]", "PHOTOS"
     )
     checks: int = option(2000, "Maximum number of photos to measure agreement on", min=1)
     min_agreement: float = option(
@@ -41,14 +37,12 @@ class Checks:
 
 
 @options
-class Results(Report):
-    """Where the INT8 model goes."""
-
-    output: Path = option(Path(), "Folder to write to", "-o", metavar="DIR")
+class _Results(Report):
+    output: Path = option(Path(), "Folder to write to", "-o", "DIR")
     force: bool = option(False, "Write the model even if it is slower or mostly FP32")
 
 
-def quantize(model: Source, checks: Checks, results: Results, models: Store) -> bool:
+def quantize(model: _Source, checks: _Checks, results: _Results, models: Store) -> bool:
     """Convert a model to INT8 and measure how often its top class matches FP32.
 
     --calibration is a folder, archive or glob of photos like those the model will see; they need no

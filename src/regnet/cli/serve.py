@@ -19,29 +19,25 @@ _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
 @options
-class Served(Precision):
-    """What is served."""
-
+class _Served(Precision):
     models: tuple[str, ...] = argument("Models, see above [bundled]", "[[NAME=]MODEL]...", ())
     model_control: bool = option(False, "Let clients load and unload these models")
     no_page: bool = option(False, "Serve no page at /")
 
 
 @options
-class Access:
-    """Where the server listens, and to whom."""
-
-    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: all", metavar="ADDRESS")
-    port: int = option(8000, "Port; 0 = any free one", metavar="PORT", min=0, max=65535)
+class _Access:
+    host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: all", "ADDRESS")
+    port: int = option(8000, "Port; 0 = any free one", "PORT", min=0, max=65535)
     token_file: Path | None = option(
-        None, "Require the bearer token in FILE", metavar="FILE", shown="$REGNET_TOKEN"
+        None, "Require the bearer token in FILE [$REGNET_TOKEN]", "FILE"
     )
     allow_host: tuple[str, ...] = option(
-        (), "Without a token, also answer to this host name; repeatable", metavar="NAME"
+        (), "Without a token, also answer to this host name; repeatable", "NAME"
     )
 
 
-def serve(models: Served, access: Access, limits: Limits, store: Store) -> None:
+def serve(models: _Served, access: _Access, limits: Limits, store: Store) -> None:
     """Serve models over HTTP.
 
     MODEL is a model card, `bundled`, an IR (.xml) or a checkpoint; NAME=MODEL names it. The first

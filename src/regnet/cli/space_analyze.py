@@ -23,23 +23,19 @@ if TYPE_CHECKING:
 
 
 @options
-class Records:
-    """The records, and how they are read."""
-
+class _Records:
     records: tuple[Path, ...] = argument("Files of `regnet space sweep`", "RECORDS...")
     mixed: bool = option(False, "Accept runs of different settings")
     seed: int = option(0, "Random seed of the bootstrap", min=0)
 
 
 @options
-class Results(Json):
-    """Where the results go."""
-
-    output: Path | None = option(None, "Write a report with plots", "-o", metavar="FILE")
-    parquet: Path | None = option(None, "Write a table, one row per network", metavar="FILE")
+class _Results(Json):
+    output: Path | None = option(None, "Write a report with plots", "-o", "FILE")
+    parquet: Path | None = option(None, "Write a table, one row per network", "FILE")
 
 
-def analyze(records: Records, results: Results) -> None:
+def analyze(records: _Records, results: _Results) -> None:
     """Compare design spaces by their trained networks, and find what good networks share.
 
     RECORDS are files that `regnet space sweep` wrote, of one or more spaces, all of one setting.

@@ -24,9 +24,9 @@ _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
 class Ranges:
     """What networks may cost."""
 
-    macs: str | None = option(None, "Range of MACs, such as 360M:400M", metavar="LOW:HIGH")
-    params: str | None = option(None, "Range of parameters, such as :5M", metavar="LOW:HIGH")
-    acts: str | None = option(None, "Range of activations", metavar="LOW:HIGH")
+    macs: str | None = option(None, "Range of MACs, such as 360M:400M", "LOW:HIGH")
+    params: str | None = option(None, "Range of parameters, such as :5M", "LOW:HIGH")
+    acts: str | None = option(None, "Range of activations", "LOW:HIGH")
 
     def window(self) -> "Window":
         """Return the ranges as numbers; raises `SpaceError`."""
@@ -55,27 +55,23 @@ def _count(text: str, absent: int) -> int | None:
 
 
 @options
-class Sample:
-    """The sample."""
-
+class _Sample:
     space: str = argument("Design space, see above", "SPACE")
     count: int = option(100, "Number of networks, all different", "-n", min=1, max=10_000_000)
     seed: int = option(0, "Random seed", min=0)
-    output: Path | None = option(None, "Write to FILE", "-o", metavar="FILE")
+    output: Path | None = option(None, "Write to FILE", "-o", "FILE")
 
 
 @options
-class Networks(Ranges, SmallStem):
-    """The networks that are drawn."""
-
+class _Networks(Ranges, SmallStem):
     resolution: int = option(
-        224, "Image size that MACs are counted for", metavar="PIXELS", min=1, max=16384
+        224, "Image size that MACs are counted for", "PIXELS", min=1, max=16384
     )
     classes: int = option(1000, "Number of classes", min=1, max=1_000_000)
     stages: int = option(4, "Number of stages", min=1, max=8)
 
 
-def sample(sample: Sample, networks: Networks) -> None:
+def sample(sample: _Sample, networks: _Networks) -> None:
     """Draw networks from a design space, one JSON object per line.
 
     SPACE is one of the paper's: anynetx-a (free), -b (shared bottleneck), -c (shared group width),

@@ -23,48 +23,38 @@ if TYPE_CHECKING:
 
 
 @options
-class Target:
-    """The latency, and how it is measured."""
-
-    latency_ms: float = option(..., "Maximum latency of one image", metavar="MS", min=0.01)
-    device: str = option("CPU", "OpenVINO device; CPU only", metavar="NAME")
-    precision: str = option("f32", "f32, bf16 or int8", metavar="TYPE")
-    resolution: int = option(224, "Image size", metavar="PIXELS", min=32, max=1024)
+class _Target:
+    latency_ms: float = option(..., "Maximum latency of one image", "MS", min=0.01)
+    device: str = option("CPU", "OpenVINO device; CPU only", "NAME")
+    precision: str = option("f32", "f32, bf16 or int8", "TYPE")
+    resolution: int = option(224, "Image size", "PIXELS", min=32, max=1024)
 
 
 @options
-class Search:
-    """Which networks are tried."""
-
-    space: tuple[str, ...] = option(
-        (), "regnetx or regnety; repeatable", metavar="SPACE", shown="both"
-    )
+class _Search:
+    space: tuple[str, ...] = option((), "regnetx or regnety; repeatable [both]", "SPACE")
     candidates: int = option(20_000, "Networks drawn per space", min=1, max=1_000_000)
     measure: int = option(48, "Maximum number of networks measured", min=12)
     seed: int = option(0, "Random seed", min=0)
 
 
 @options
-class Training:
-    """How the best networks are trained."""
-
-    train: str | None = option(None, "Train the best on these photos", metavar="DATASET")
-    val: str | None = option(None, "Photos to validate on", metavar="PATH")
+class _Training:
+    train: str | None = option(None, "Train the best on these photos", "DATASET")
+    val: str | None = option(None, "Photos to validate on", "PATH")
     top: int = option(3, "Number of networks to train", min=1)
     epochs: int = option(10, "Epochs per network", min=1)
     records: Path = option(Path("search.jsonl"), "Records of the trained networks")
 
 
 @options
-class Results(Json):
-    """Where the results go."""
-
-    output: Path | None = option(None, "Write the spec for `regnet train`", "-o", metavar="FILE")
-    export: Path | None = option(None, "Write a model for `regnet benchmark`", metavar="DIR")
-    front: Path | None = option(None, "Write a report with plots", metavar="FILE")
+class _Results(Json):
+    output: Path | None = option(None, "Write the spec for `regnet train`", "-o", "FILE")
+    export: Path | None = option(None, "Write a model for `regnet benchmark`", "DIR")
+    front: Path | None = option(None, "Write a report with plots", "FILE")
 
 
-def search(target: Target, search: Search, training: Training, results: Results) -> None:
+def search(target: _Target, search: _Search, training: _Training, results: _Results) -> None:
     """Find the most accurate network within a latency on this machine.
 
     Draws networks of regnetx and regnety, measures promising ones with the real engine (one image,
@@ -116,7 +106,7 @@ def search(target: Target, search: Search, training: Training, results: Results)
         _show(found, trained)
 
 
-def _train(found: "Found", training: Training) -> "list[Trained]":
+def _train(found: "Found", training: _Training) -> "list[Trained]":
     """Train the best, saying how each came out."""
     from regnet.space.search_results import train_best
     from regnet.system.parallel import cores
@@ -137,7 +127,7 @@ def _train(found: "Found", training: Training) -> "list[Trained]":
     return trained
 
 
-def _write(found: "Found", trained: "Sequence[Trained]", results: Results) -> None:
+def _write(found: "Found", trained: "Sequence[Trained]", results: _Results) -> None:
     """Write the requested files of the best network, of those trained if any were."""
     from regnet.network.spec_file import write_spec
     from regnet.space.search_results import export_pick

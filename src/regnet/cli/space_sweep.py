@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from regnet.cli.console import print_json, require_writable, say
-from regnet.cli.options import Json, SmallStem
+from regnet.cli.options import Json, Ray, SmallStem
 from regnet.cli.progress import track
 from regnet.cli.runs import SweepDisplay, errors_of, percent
 from regnet.cli.space_sample import Ranges
@@ -20,66 +20,46 @@ if TYPE_CHECKING:
 
 
 @options
-class Networks(Ranges, SmallStem):
-    """Which networks are trained, as `Population` takes them."""
-
+class _Networks(Ranges, SmallStem):
     source: str = argument("The networks, see above", "SPACE|FILE")
-    space: str | None = option(
-        None, "Name of the space in the records", metavar="NAME", shown="FILE's stem"
-    )
+    space: str | None = option(None, "Name of the space in the records [FILE's stem]", "NAME")
     count: int | None = option(
-        None, "Number of networks", "-n", shown="100, or all of FILE", min=1, max=1_000_000
+        None, "Number of networks [100, or all of FILE]", "-n", min=1, max=1_000_000
     )
     seed: int = option(0, "Random seed of the sample and of each run", min=0, max=2**63 - 1)
 
 
 @options
-class Photos:
-    """The photos."""
-
-    data: str = option(..., "Photos to train on", metavar="DATASET")
-    val: str | None = option(None, "Photos to validate on", metavar="PATH")
-    memory: int = option(4 << 30, "Memory for photos", metavar="GiB", unit=2**30, min=0.01)
+class _Photos:
+    data: str = option(..., "Photos to train on", "DATASET")
+    val: str | None = option(None, "Photos to validate on", "PATH")
+    memory: int = option(4 << 30, "Memory for photos", "GiB", unit=2**30, min=0.01)
 
 
 @options
-class Course:
-    """How each network is trained, as `Budget` takes it."""
-
+class _Course:
     epochs: int = option(..., "Epochs per network", min=1, max=100_000)
-    recipe: str = option("sweep", "sweep, paper, modern or a TOML file", metavar="NAME|FILE")
-    resolution: int | None = option(
-        None, "Crop size", metavar="PIXELS", shown="the recipe's, 48", min=8, max=4096
-    )
+    recipe: str = option("sweep", "sweep, paper, modern or a TOML file", "NAME|FILE")
+    resolution: int | None = option(None, "Crop size [the recipe's, 48]", "PIXELS", min=8, max=4096)
     batch: int | None = option(None, "Global batch size; 0 = automatic", min=0)
-    lr: float | None = option(None, "Learning rate per 128 images", metavar="LR")
+    lr: float | None = option(None, "Learning rate per 128 images", "LR")
 
 
 @options
-class Workers:
-    """Where the runs are, as `Budget` takes it."""
-
-    ray: str | None = option(
-        None,
-        "Spread the runs over this machine's cores, or over the cluster at auto (which runs here), "
-        "host:port or ray://host:port",
-        metavar="[ADDRESS]",
-    )
+class _Workers(Ray):
     cpus: int = option(1, "Threads per run", "--cpus-per-run", min=1)
     gpus: float = option(0.0, "GPUs per run, or a share of one", "--gpus-per-run", min=0)
     retries: int = option(2, "Restarts of a run that lost its worker", min=0)
 
 
 @options
-class Records(Json):
-    """Where the records go."""
-
-    output: Path = option(..., "File of records to add to", "-o", metavar="RECORDS")
+class _Records(Json):
+    output: Path = option(..., "File of records to add to", "-o", "RECORDS")
     retry_failed: bool = option(False, "Repeat failed runs")
 
 
 def sweep(
-    networks: Networks, photos: Photos, training: Course, workers: Workers, records: Records
+    networks: _Networks, photos: _Photos, training: _Course, workers: _Workers, records: _Records
 ) -> bool:
     """Train a population of networks on few photos for few epochs, one record per run.
 

@@ -18,80 +18,69 @@ if TYPE_CHECKING:
 
 
 @options
-class Photos(Truth):
-    """The photos of the run and what is in them."""
-
+class _Photos(Truth):
     dataset: str | None = argument("Labelled photos; with --resume optional", "[DATASET]", None)
-    val: str | None = option(None, "Photos to validate on", metavar="PATH")
-    labels: Path | None = option(None, "Class list", metavar="FILE", shown="the class folders")
+    val: str | None = option(None, "Photos to validate on", "PATH")
+    labels: Path | None = option(None, "Class list [the class folders]", "FILE")
 
 
 @options
-class Origin(SmallStem):
-    """The network, and what it starts from."""
-
-    model: str | None = option(
-        None, "Network or pretrained model, see above", "-m", metavar="MODEL"
-    )
-    weights: str | None = option(
-        None, "Initialise MODEL from this card or file", metavar="NAME|FILE"
-    )
+class _Origin(SmallStem):
+    model: str | None = option(None, "Network or pretrained model, see above", "-m", "MODEL")
+    weights: str | None = option(None, "Initialise MODEL from this card or file", "NAME|FILE")
     from_scratch: bool = option(False, "Initialise randomly, even if MODEL is trained")
-    teacher: tuple[str, ...] = option(
-        (), "Distil from this classifier; repeatable", metavar="MODEL"
-    )
+    teacher: tuple[str, ...] = option((), "Distil from this classifier; repeatable", "MODEL")
 
 
 @options
-class Course:
-    """The recipe, and what differs from it."""
-
+class _Course:
     recipe: str | None = option(
-        None, "paper, modern, finetune or a TOML file", metavar="NAME|FILE", shown="modern"
+        None, "paper, modern, finetune or a TOML file [modern]", "NAME|FILE"
     )
     epochs: int | None = option(None, "Number of epochs", min=1)
     batch: int | None = option(None, "Global batch size; 0 = automatic", min=0)
-    lr: float | None = option(None, "Learning rate per 128 images", metavar="LR")
-    crop: int | None = option(None, "Crop size; other sizes scale with it", metavar="PIXELS", min=8)
+    lr: float | None = option(None, "Learning rate per 128 images", "LR")
+    crop: int | None = option(None, "Crop size; other sizes scale with it", "PIXELS", min=8)
     seed: int | None = option(None, "Random seed", min=0)
     freeze: int | None = option(None, "Freeze the first N parts (stem, then stages)", min=0)
-    accumulate: int | None = option(None, "Gradient accumulation steps", shown="1", min=1)
-    compile: bool | None = option(None, "Compile the network", shown="on a GPU")
+    accumulate: int | None = option(None, "Gradient accumulation steps [1]", min=1)
+    compile: bool | None = option(None, "Compile the network [on a GPU]")
 
 
 @options
-class DeviceOptions:
-    """Where the run computes, as `Devices` takes it."""
-
-    accelerator: str = option("auto", "cpu, cuda ... (Lightning Fabric's names)", metavar="NAME")
-    devices: str = option("auto", "Number of devices, or a list", metavar="N|LIST")
+class _DeviceOptions:
+    accelerator: str = option("auto", "cpu, cuda ... (Lightning Fabric's names)", "NAME")
+    devices: str = option("auto", "Number of devices, or a list", "N|LIST")
     nodes: int = option(1, "Number of machines", min=1)
-    strategy: str = option("auto", "ddp, fsdp ...", metavar="NAME")
+    strategy: str = option("auto", "ddp, fsdp ...", "NAME")
     precision: str = option(
-        "auto", "32-true, bf16-mixed, 16-mixed ...; auto: bf16 where it is fast", metavar="TYPE"
+        "auto", "32-true, bf16-mixed, 16-mixed ...; auto: bf16 where it is fast", "TYPE"
     )
 
 
 @options
-class Run(Json):
-    """The run's folder, and how it is kept."""
-
-    output: Path | None = option(
-        None, "Folder of the run", "-o", metavar="DIR", shown="runs/DATASET-RECIPE"
-    )
-    name: str | None = option(None, "Name of the model", metavar="NAME", shown="the folder's")
+class _Run(Json):
+    output: Path | None = option(None, "Folder of the run [runs/DATASET-RECIPE]", "-o", "DIR")
+    name: str | None = option(None, "Name of the model [the folder's]", "NAME")
     resume: bool = option(False, "Continue the run in DIR")
-    memory: int | None = option(
-        None, "Memory for decoded photos", metavar="GiB", unit=2**30, min=0, shown="4"
-    )
+    memory: int | None = option(None, "Memory for decoded photos [4]", "GiB", unit=2**30, min=0)
     checkpoint_seconds: float | None = option(
-        None, "Minutes between checkpoints; every epoch writes one", "--checkpoint-minutes",
-        metavar="MINUTES", unit=60, min=0, shown="10",
-    )  # fmt: skip
+        None,
+        "Minutes between checkpoints; every epoch writes one [10]",
+        "--checkpoint-minutes",
+        "MINUTES",
+        unit=60,
+        min=0,
+    )
 
 
 def train(
-    photos: Photos, model: Origin, recipe: Course, devices: DeviceOptions, run: Run, models: Store
+    photos: _Photos,
+    model: _Origin,
+    recipe: _Course,
+    devices: _DeviceOptions,
+    run: _Run,
+    models: Store,
 ) -> int:
     """Train a classifier on labelled photos, or fine-tune a pretrained one.
 

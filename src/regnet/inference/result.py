@@ -92,7 +92,7 @@ class Wanted:
     `timestamps` says that there are videos among the images, whose frames have one.
     """
 
-    top_k: int = option(5, "Classes per image", "-k", metavar="K", min=1)
+    top_k: int = option(5, "Classes per image", "-k", "K", min=1)
     sets: bool = option(False, "Also print the prediction set (calibrated models)")
     unknown: bool = option(False, "Print `unknown` unless the prediction set is a single class")
     timestamps: bool = False

@@ -33,7 +33,7 @@ class DecodeLimits(Checked, error=LimitError):
         min=1,
     )
     seconds: Annotated[float, within(gt=0)] = option(
-        8.0, "Seconds to decode one image", "--max-decode", metavar="SECONDS", min=0.01
+        8.0, "Seconds to decode one image", "--max-decode", "SECONDS", min=0.01
     )
     pixels: Annotated[int, within(gt=0)] | None = None
 

@@ -22,7 +22,7 @@ class Limits:
         200_000_000, "Megapixels per request, else 413", "--max-request-pixels", unit=1e6, min=0.001
     )
     decode_seconds: float = option(
-        10.0, "Seconds to decode one image", "--max-decode", metavar="SECONDS", min=0.01
+        10.0, "Seconds to decode one image", "--max-decode", "SECONDS", min=0.01
     )
     decode_memory: int = option(
         2_000_000_000,
@@ -40,7 +40,7 @@ class Limits:
         30.0,
         "Seconds per request, from arrival to answer, else 504",
         "--timeout",
-        metavar="SECONDS",
+        "SECONDS",
         min=0.01,
     )
 

@@ -13,8 +13,8 @@ OPTION: Final = "option"
 class Option:
     """How a command shows and checks a field.
 
-    `names` are those beside, or instead of, `--field-name`. `default` is a text for help where the
-    default depends on something. A user's number is multiplied by `unit`, such as 2**20 for MiB.
+    `names` are those beside, or instead of, `--field-name`. A `help` that ends with "[...]" says
+    itself what the default is. A user's number is multiplied by `unit`, such as 2**20 for MiB.
     """
 
     help: str
@@ -23,22 +23,23 @@ class Option:
     min: float | None = None
     max: float | None = None
     unit: float | None = None
-    default: str | None = None
     positional: bool = False
 
 
-def option(default: Any, help: str, *names: str, shown: str | None = None, **more: Any) -> Any:
+def option(default: Any, help: str, *words: str, **more: Any) -> Any:
     """Return a dataclass field that commands have as an option; `...` is no default.
 
-    `shown` is the text for the default in the help; `more` are fields of `Option`.
+    `words` are names such as "-o" and the metavar, such as "FILE"; `more` are fields of `Option`.
     """
-    described = Option(help=help, names=names, default=shown, **more)
+    names = tuple(word for word in words if word.startswith("-"))
+    metavar = next((word for word in words if not word.startswith("-")), None)
+    described = Option(help=help, names=names, metavar=metavar, **more)
     return field(default=MISSING if default is ... else default, metadata={OPTION: described})
 
 
 def argument(help: str, metavar: str, default: Any = ...) -> Any:
     """Return a dataclass field that commands have as an argument; `...` is no default."""
-    return option(default, help, metavar=metavar, positional=True)
+    return option(default, help, metavar, positional=True)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

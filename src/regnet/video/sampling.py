@@ -20,10 +20,10 @@ class Sampling:
     """
 
     every: float = option(
-        1.0, "Classify one frame every SECONDS; 0 = every frame", metavar="SECONDS", min=0
+        1.0, "Classify one frame every SECONDS; 0 = every frame", "SECONDS", min=0
     )
-    smooth: float = option(0.0, "Average the probabilities over SECONDS", metavar="SECONDS", min=0)
-    realtime: bool | None = option(None, "Drop frames to keep up", shown="for cameras and rtsp")
+    smooth: float = option(0.0, "Average the probabilities over SECONDS", "SECONDS", min=0)
+    realtime: bool | None = option(None, "Drop frames to keep up [for cameras and rtsp]")
 
     def __post_init__(self) -> None:
         for name in ("every", "smooth"):

@@ -129,7 +129,7 @@ def _train(found: "Found", training: _Training) -> "list[Trained]":
 
 def _write(found: "Found", trained: "Sequence[Trained]", results: _Results) -> None:
     """Write the requested files of the best network, of those trained if any were."""
-    from regnet.network.spec_file import write_spec
+    from regnet.network.spec import write_spec
     from regnet.space.search_results import export_pick
 
     best = trained[0].measured if trained else found.pick

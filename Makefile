@@ -5,13 +5,16 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BUILD := pyproject.toml constraints.txt hatch_build.py src/regnet/pixels/kernel/resize.c
 
-.PHONY: demo test chromium lint format bench nightly clean
+.PHONY: demo test quick chromium lint format docs bench nightly clean
 
 demo: $(VENV)/core.stamp  ## classify the sample photos with the bundled model, offline
 	$(BIN)/regnet classify --offline --model bundled --top-k 3 'src/regnet/pixels/samples/*.*g'
 
 test: $(VENV)/test.stamp chromium  ## install everything the tests need and run them
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
+
+quick: $(VENV)/test.stamp  ## the tests that need neither training, Ray, a browser nor a long corpus: a minute
+	$(BIN)/python -m pytest -n 2 -q -m "not slow"
 
 chromium:  ## install the browser for the tests of the page, where it is missing and that may be done
 	@{ command -v chromium && command -v chromedriver; } >/dev/null || \
@@ -27,6 +30,10 @@ lint: $(VENV)/test.stamp  ## style and types
 format: $(VENV)/test.stamp  ## rewrite to the style
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/test.stamp  ## the reference of commands (docs/reference.md) and of Python (site/regnet.html)
+	$(BIN)/python tools/make_reference.py
+	$(BIN)/python tools/make_api.py
 
 bench: $(VENV)/test.stamp  ## the bars of speed on two models, about 5 minutes; ends in one JSON line
 	$(BIN)/python bench/bars.py

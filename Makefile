@@ -14,7 +14,7 @@ test: $(VENV)/test.stamp chromium  ## install everything the tests need and run 
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q
 
 quick: $(VENV)/test.stamp  ## the tests that need neither training, Ray, a browser nor a long corpus: a minute
-	$(BIN)/python -m pytest -n 2 -q -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q --quick
 
 chromium:  ## install the browser for the tests of the page, where it is missing and that may be done
 	@{ command -v chromium && command -v chromedriver; } >/dev/null || \

@@ -18,6 +18,37 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
+# What `pytest --quick` does not even import: training, Ray, a browser, a long corpus.
+SLOW = {
+    f"test_{name}.py"
+    for name in (
+        "benchmarking calibration checkpoints_hostile cli_space_search cli_space_sweep cli_train "
+        "cluster_batch cluster_session conversion_export conversion_proof docs doctor_near_copies "
+        "evaluation explanation kills network_complexity pixels_fuzz quantization "
+        "quantization_int8_graph serving_docs serving_fuzz serving_limits serving_page serving_run "
+        "space_search space_sweep space_sweep_ray studies training_activation_noise "
+        "training_batch_size training_bundled_recipe training_distributed training_finetune "
+        "training_loop training_malloc training_page training_run_checkpoint training_teacher "
+        "training_train video zoo_download_processes"
+    ).split()
+}
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add --quick."""
+    parser.addoption("--quick", action="store_true", help="leave out the slow tests")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out the slow files."""
+    return True if config.getoption("quick") and collection_path.name in SLOW else None
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the slow tests of other files."""
+    if config.getoption("quick"):
+        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:

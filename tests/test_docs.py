@@ -114,8 +114,35 @@ def test_every_command_has_a_page_and_the_readme_links_to_it() -> None:
         assert f"(docs/{command}.md)" in readme
 
 
+def without_code(page: Path) -> str:
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors of a page's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in headings}
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-        if "://" not in target:
-            assert (page.parent / target).exists(), target
+    for target, _, anchor in re.findall(r"\]\(([^)#]*)(#([^)]+))?\)", page.read_text()):
+        if "://" in target:
+            continue
+        file = page.parent / target if target else page
+        assert file.exists(), target
+        assert not anchor or anchor in anchors(file), f"{target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", PAGES[1:], ids=lambda page: page.name)
+def test_long_pages_have_a_table_of_contents(page: Path) -> None:
+    if len(page.read_text().splitlines()) > 100:
+        headings = re.findall(r"^## (.+)$", without_code(page), re.MULTILINE)
+        top = page.read_text().split("\n## ")[0]
+        linked = re.findall(r"\]\(#([^)]+)\)", top)
+        assert len(set(linked)) >= len(headings) - 1, headings
+
+
+def test_the_reference_is_up_to_date() -> None:
+    command = [sys.executable, str(ROOT / "tools" / "make_reference.py"), "--check"]
+    assert subprocess.run(command, check=False).returncode == 0, "run make docs"

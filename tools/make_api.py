@@ -1,6 +1,6 @@
 """Write the API reference of regnet's public names, from their docstrings, as HTML.
 
-    python tools/make_api.py [FOLDER]      (site/ without)
+python tools/make_api.py [FOLDER]      (site/ without)
 """
 
 import sys

@@ -71,8 +71,9 @@ def section(name: str, command: TyperCommand) -> Iterator[str]:
 
 def reference() -> str:
     """Return the page."""
-    lines = [HEAD]
-    for name, command in commands(typer.main.get_command(build_app()), "regnet"):
+    leaves = list(commands(typer.main.get_command(build_app()), "regnet"))
+    lines = [HEAD, *(f"- [{name}](#{name.replace(' ', '-')})" for name, _ in leaves)]
+    for name, command in leaves:
         lines += section(name, command)
     return "\n".join(lines) + "\n"
 

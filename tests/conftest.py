@@ -19,19 +19,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 ROOT = Path(__file__).parent.parent
 
 # What `pytest --quick` does not even import: training, Ray, a browser, a long corpus.
-SLOW = {
-    f"test_{name}.py"
-    for name in (
-        "benchmarking calibration checkpoints_hostile cli_space_search cli_space_sweep cli_train "
-        "cluster_batch cluster_session conversion_export conversion_proof docs doctor_near_copies "
-        "evaluation explanation kills network_complexity pixels_fuzz quantization "
-        "quantization_int8_graph serving_docs serving_fuzz serving_limits serving_page serving_run "
-        "space_search space_sweep space_sweep_ray studies training_activation_noise "
-        "training_batch_size training_bundled_recipe training_distributed training_finetune "
-        "training_loop training_malloc training_page training_run_checkpoint training_teacher "
-        "training_train video zoo_download_processes"
-    ).split()
-}
+SLOW = frozenset((ROOT / "tests" / "slow_files.txt").read_text().split())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -22,8 +22,7 @@ from regnet.cli import build_app
 from regnet.conversion.graph_preprocess import embed_preprocessing
 from regnet.inference.classify import Classifier
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.graph import graph_metadata, read_graph, set_graph_metadata
-from regnet.ir.writer import write_ir
+from regnet.ir.graph import graph_metadata, read_graph, set_graph_metadata, write_ir
 from regnet.network.labels import Label
 from regnet.pixels.samples import sample_photos
 from regnet.statistics.conformal import fit_temperature, photos_wanted, set_sizes, softmax

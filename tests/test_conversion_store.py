@@ -11,8 +11,7 @@ from regnet.conversion.store import Library
 from regnet.conversion.values import Request, read_conversion
 from regnet.inference.classify import Classifier
 from regnet.ir.assumptions import AssumptionWarning
-from regnet.ir.checksum import CONVERSION_FILE
-from regnet.ir.metadata import InferencePrecision
+from regnet.ir.metadata import CONVERSION_FILE, InferencePrecision
 from regnet.network.labels import Label
 from regnet.network.modules import RegNet
 from regnet.network.spec import RegNetSpec

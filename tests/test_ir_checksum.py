@@ -13,8 +13,7 @@ from regnet.conversion.store import Library
 from regnet.inference.classify import Classifier
 from regnet.ir.constants import set_values
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.graph import graph_metadata, read_graph
-from regnet.ir.writer import write_ir
+from regnet.ir.graph import graph_metadata, read_graph, write_ir
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ModelError
 from regnet.system.runtime import core, ov

@@ -8,11 +8,10 @@ import openvino as ov
 import pytest
 from test_conversion_export import SMALL, convert
 
-from regnet.ir.graph import CROPS, graph_metadata, read_graph
+from regnet.ir.graph import CROPS, graph_metadata, read_graph, write_ir
 from regnet.ir.graph_cost import PREPROCESSING
 from regnet.ir.metadata import ModelMetadata
 from regnet.ir.model_api import label_words, model_info
-from regnet.ir.writer import write_ir
 from regnet.network.labels import Label, imagenet_labels
 from regnet.pixels.preprocess import crop_pixels, rgb_pixels
 from regnet.pixels.samples import sample_photos

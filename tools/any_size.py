@@ -16,9 +16,8 @@ from typing import Any
 import numpy as np
 
 from regnet.conversion.graph_preprocess import whole_quotient
-from regnet.ir.graph import CROPS, graph_metadata, read_graph
+from regnet.ir.graph import CROPS, graph_metadata, read_graph, write_ir
 from regnet.ir.graph_cost import PREPROCESSING
-from regnet.ir.writer import write_ir
 from regnet.pixels.protocol import Preprocess
 from regnet.system.files import new_folder_beside, replace_all
 from regnet.system.runtime import ov

@@ -11,8 +11,7 @@ import argparse
 import filecmp
 from pathlib import Path
 
-from regnet.ir.graph import graph_metadata, read_graph
-from regnet.ir.writer import write_ir
+from regnet.ir.graph import graph_metadata, read_graph, write_ir
 from regnet.system.files import new_folder_beside
 
 

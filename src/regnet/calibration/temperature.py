@@ -16,9 +16,8 @@ import numpy as np
 from regnet.data.labelled import Dataset
 from regnet.inference.predictors import Predictor
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.graph import read_graph
+from regnet.ir.graph import read_graph, write_ir
 from regnet.ir.metadata import ModelMetadata
-from regnet.ir.writer import write_ir
 from regnet.pixels.samples import sample_photos
 from regnet.statistics.conformal import softmax
 from regnet.system.errors import ConversionError, ImageError, OutputError

@@ -85,7 +85,7 @@ def _write(
     """Write the model; return its files' names and the bound of the pixels its graph makes."""
     from regnet.conversion.graph_preprocess import embed_preprocessing
     from regnet.conversion.pixel_check import pixel_bound
-    from regnet.ir.writer import write_ir
+    from regnet.ir.graph import write_ir
 
     if path.suffix == ".onnx":
         return _write_onnx(path, weights, metadata), None

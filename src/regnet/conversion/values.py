@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from regnet.checkpoints.fields import FieldError, labels_to_rows
-from regnet.ir.checksum import CONVERSION_FILE
-from regnet.ir.metadata import Preprocessing
+from regnet.ir.metadata import CONVERSION_FILE, Preprocessing
 from regnet.ir.records import PixelBound
 from regnet.network.labels import Labels
 from regnet.network.spec import Spec, spec_to_dict

@@ -10,9 +10,8 @@ from numpy.typing import NDArray
 from regnet.conversion.graph_preprocess import embed_preprocessing
 from regnet.conversion.pixel_check import pixel_bound, run_whole
 from regnet.conversion.values import FLOOR
-from regnet.ir.graph import graph_metadata, read_graph
+from regnet.ir.graph import graph_metadata, read_graph, write_ir
 from regnet.ir.records import PixelBound
-from regnet.ir.writer import write_ir
 from regnet.pixels.preprocess import rgb_pixels
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ConversionError

@@ -1,8 +1,7 @@
 """A converted model, ready to run: pixels in, probabilities out. Never imports torch."""
 
-import contextlib
 import queue
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -110,7 +109,11 @@ class Engine:
         }
         if compiled_cache is not None:
             options["CACHE_DIR"] = str(compiled_cache)
-        compiled = _compile(model, options)
+        try:
+            compiled = core.compile_model(model.graph, "CPU", options)
+        except RuntimeError as exc:
+            reason = str(exc).strip().splitlines()[-1]
+            raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc
         self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
             self._requests.put(compiled.create_infer_request())
@@ -147,43 +150,30 @@ class Engine:
         return self._run(pixels, (0, *numbers))
 
     def _run(self, pixels: Batch, ports: tuple[int, ...]) -> list[NDArray[np.float32]]:
-        with self._request() as request:
-            parts = [self._run_one(request, batch, ports) for batch in self._batches(pixels)]
+        """Return these outputs of the graph, in as many calls as it takes."""
+        if self.metadata.preprocessing == "graph":  # whole images differ in size: one call each
+            batches: Sequence[NDArray[Any]] = [image[None] for image in pixels]
+        else:
+            batches = [pixels if isinstance(pixels, np.ndarray) else np.stack(pixels)]
+        request = self._requests.get()
+        parts = []
+        try:
+            for batch in batches:
+                request.infer({0: batch}, share_inputs=True)
+                parts.append([request.get_output_tensor(port).data.copy() for port in ports])
+        finally:
+            self._requests.put(request)
         results = (
             parts[0] if len(parts) == 1 else list(map(np.concatenate, zip(*parts, strict=True)))
         )
-        self._require_probabilities(results[0])
-        return results
-
-    def _batches(self, pixels: Batch) -> Sequence[NDArray[Any]]:
-        """Return the inputs of the calls it takes: whole images differ in size, so one each."""
-        if self.metadata.preprocessing == "graph":
-            return [image[None] for image in pixels]
-        return [pixels if isinstance(pixels, np.ndarray) else np.stack(pixels)]
-
-    def _run_one(
-        self, request: Any, batch: NDArray[Any], ports: tuple[int, ...]
-    ) -> list[NDArray[np.float32]]:
-        request.infer({0: batch}, share_inputs=True)
-        return [request.get_output_tensor(port).data.copy() for port in ports]
-
-    def _require_probabilities(self, rows: NDArray[np.float32]) -> None:
-        """Refuse other rows, as a damaged model or a damaged compiled copy gives."""
         cache = self._compiled_cache
         remedy = f"remove {cache} and try again, or " if cache else ""
         require_probabilities(
-            rows,
+            results[0],
             self.metadata.name,
             f"the model or its compiled copy is damaged: {remedy}convert the model again",
         )
-
-    @contextlib.contextmanager
-    def _request(self) -> Iterator[Any]:
-        request = self._requests.get()
-        try:
-            yield request
-        finally:
-            self._requests.put(request)
+        return results
 
 
 def require_probabilities(rows: NDArray[np.float32], name: str, reason: str) -> None:
@@ -194,15 +184,16 @@ def require_probabilities(rows: NDArray[np.float32], name: str, reason: str) -> 
 
 def _require_contract(model: ov.Model, metadata: ModelMetadata, path: Path) -> None:
     """Refuse a graph whose input and output are not those its metadata promises."""
-    size = metadata.preprocess.crop
-    taken = "[1,?,?,3]" if metadata.preprocessing == "graph" else f"[?,3,{size},{size}]"
-    given = "[1" if metadata.preprocessing == "graph" else "[?"
-    expected = f"{taken} -> {given},{metadata.spec.classes}]"
-    found = " -> ".join(
-        str(ports[0].partial_shape) if len(ports) == 1 else f"{len(ports)} ports"
+    size, classes = metadata.preprocess.crop, metadata.spec.classes
+    if metadata.preprocessing == "graph":
+        expected = f"[1,?,?,3] -> [1,{classes}]"
+    else:
+        expected = f"[?,3,{size},{size}] -> [?,{classes}]"
+    shapes = (
+        str(ports[0].partial_shape).replace(" ", "") if len(ports) == 1 else f"{len(ports)} ports"
         for ports in (model.inputs, model.outputs)
-    ).replace(" ", "").replace("->", " -> ")  # fmt: skip
-    if found != expected:
+    )
+    if (found := " -> ".join(shapes)) != expected:
         raise ModelError(f"{path}: its graph is {found}, its metadata says {expected}")
 
 
@@ -215,11 +206,3 @@ def _from_pixels(model: ov.Model, preprocess: Preprocess) -> ov.Model:
     processor.input().tensor().set_element_type(element).set_layout(ov.Layout("NHWC"))
     processor.input().model().set_layout(ov.Layout("NCHW"))
     return processor.build()
-
-
-def _compile(model: ConvertedModel, options: dict[str, Any]) -> Any:
-    try:
-        return core.compile_model(model.graph, "CPU", options)
-    except RuntimeError as exc:
-        reason = str(exc).strip().splitlines()[-1]
-        raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from regnet.checkpoints.fields import FieldError, json_value, labels_field, labels_to_rows
 from regnet.ir.records import Calibration, Certificate, PixelBound
@@ -16,6 +16,9 @@ from regnet.system.json_text import json_text
 InferencePrecision = Literal["f32", "bf16", "int8"]
 StoredPrecision = Literal["fp32", "fp16", "int8"]
 Preprocessing = Literal["caller", "graph"]
+
+CONVERSION_FILE: Final = "conversion.json"
+"""The record that `regnet convert` writes beside a model in the cache."""
 
 _Name = Annotated[
     str, Rule("of 1 to 255 printable characters", lambda s: 0 < len(s) <= 255 and s.isprintable())

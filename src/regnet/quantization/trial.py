@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.ir.engine import Engine, read_model
+from regnet.ir.graph import write_ir
 from regnet.ir.metadata import InferencePrecision
 from regnet.ir.records import Certificate
-from regnet.ir.writer import write_ir
 from regnet.quantization.certification import Halves, certify
 from regnet.quantization.int8_graph import Int8Graph
 from regnet.quantization.photo_sets import CalibrationPhotos, Crops, Watch

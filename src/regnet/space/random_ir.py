@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from regnet.conversion.onnx_graph import onnx_graph
 from regnet.ir.constants import ops_by_name, set_values, values
+from regnet.ir.graph import write_ir
 from regnet.ir.metadata import InferencePrecision, ModelMetadata, StoredPrecision
-from regnet.ir.writer import write_ir
 from regnet.network.labels import Label, imagenet_labels
 from regnet.network.spec import Spec
 from regnet.pixels.protocol import OMZ, Preprocess

@@ -184,9 +184,3 @@ def test_ctrl_c_keeps_what_came(server: LocalServer, cache: Path) -> None:
     assert "interrupted; what came is kept" in err
     assert run(NAMES[0]).exit_code == 0
     assert server.log[-1].range == "bytes=12345678-"
-
-
-def test_help_has_examples() -> None:
-    result = run("--help")
-    assert result.exit_code == 0
-    assert "regnet download regnetx-3.2gf" in result.stdout

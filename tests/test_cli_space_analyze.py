@@ -2,11 +2,11 @@
 
 import json
 import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from command_line import run_main
 from space_records import SETTING, a_record, records_of
 
 from regnet.network.spec import spec_by_name
@@ -28,8 +28,10 @@ def records(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def regnet(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "regnet", "space", "analyze", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_main("space", "analyze", *arguments)
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
 
 
 def test_tables_sentences_and_files(records: list[str], tmp_path: Path) -> None:

@@ -497,7 +497,7 @@ def test_progress_shows_the_running_accuracy(
 ) -> None:
     from rich.console import Console
 
-    from regnet.cli import console as module
+    from regnet.cli import progress as module
     from regnet.cli.evaluate import _running_top1
 
     class Terminal(io.StringIO):

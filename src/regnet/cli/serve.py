@@ -2,6 +2,7 @@
 
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import typer
@@ -77,7 +78,7 @@ def serve(models: _Served, access: _Access, limits: Limits, store: Store) -> Non
         run(setup, on_ready=lambda address: typer.echo(f"regnet serves {address}"))
 
 
-def named_models(models: tuple[str, ...]) -> dict[str, str]:
+def named_models(models: Sequence[str]) -> dict[str, str]:
     """Return the sources of `[NAME=]MODEL`s by name: without one a card's, or a file's stem.
 
     Raises `StartError` for a name that does not fit into a URL, or is given twice.

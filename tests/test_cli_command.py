@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from regnet.cli import build_app
 from regnet.cli.command import add
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 sys.path.append(str(Path(__file__).parent.parent / "tools"))
 
@@ -20,8 +20,7 @@ from make_reference import commands
 COMMANDS = dict(commands(typer.main.get_command(build_app()), "regnet"))
 
 
-@options
-class Photos:
+class Photos(Options):
     """What is shown."""
 
     sources: tuple[str, ...] = argument("Photos", "[SOURCE]...", ())

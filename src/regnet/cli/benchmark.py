@@ -4,14 +4,13 @@ from pathlib import Path
 
 import typer
 
-from regnet.cli.console import print_json, require_html, say, write_html
+from regnet.cli.console import print_json, say, write_html
 from regnet.cli.options import MODEL, Report, Store
 from regnet.cli.progress import track
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 
-@options
-class _Measurement:
+class _Measurement(Options):
     model: str = argument(MODEL, "MODEL")
     precision: str | None = option(
         None, "Comma-separated: f32,bf16,int8 [all that the model has]", "LIST"
@@ -21,15 +20,13 @@ class _Measurement:
     seconds: float = option(30.0, "Time per part; at least 3 rounds", "SECONDS", min=0)
 
 
-@options
-class _EndToEnd:
+class _EndToEnd(Options):
     photos: Path | None = option(
         None, "Also measure from these JPEG files to labels", "--end-to-end", "FOLDER"
     )
     most: int = option(200, "Maximum number of photos", "--photos", min=1)
 
 
-@options
 class _Results(Report):
     json: bool = option(False, "Print only the JSON line")
 
@@ -48,7 +45,6 @@ def benchmark(
       regnet benchmark regnetx-3.2gf --end-to-end photos/ --html speed.html
       regnet benchmark my.xml --precision f32,int8 --rounds 9 --json
     """
-    require_html(results.html)
     from regnet.benchmarking.benchmark import Plan, parse_precisions
     from regnet.benchmarking.benchmark import benchmark as measure
     from regnet.benchmarking.end_to_end import find_jpegs

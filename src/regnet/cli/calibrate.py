@@ -6,17 +6,16 @@ from typing import TYPE_CHECKING, Literal
 
 import typer
 
-from regnet.cli.console import print_result, require_html, write_html
+from regnet.cli.console import print_result, write_html
 from regnet.cli.options import Labelled, Report, Store
 from regnet.cli.progress import counter
-from regnet.system.option import option, options
+from regnet.system.option import Options, option
 
 if TYPE_CHECKING:
     from regnet.calibration.calibrate import CalibrationReport
 
 
-@options
-class _Fit:
+class _Fit(Options):
     coverage: float = option(0.9, "Probability that a set contains the true class, 0 to 1")
     method: Literal["aps", "lac"] = option(
         "aps", "aps: adaptive, single classes where confident; lac: the smallest sets"
@@ -25,7 +24,6 @@ class _Fit:
     precision: Literal["f32", "int8"] = option("f32", "int8: calibrate the INT8 model")
 
 
-@options
 class _Results(Report):
     output: Path = option(Path(), "Folder to write to", "-o", "DIR")
     force: bool = option(False, "Write the model even if held-out photos become less likely")
@@ -52,7 +50,6 @@ def calibrate(photos: Labelled, fit: _Fit, results: _Results, models: Store) -> 
     """
     if not 0 < fit.coverage < 1:
         raise typer.BadParameter(f"--coverage {fit.coverage} is not between 0 and 1, such as 0.9")
-    require_html(results.html)
     from regnet.calibration.calibrate import open_run
 
     with models.library() as library:

@@ -17,19 +17,17 @@ from regnet.inference.writers import OutputFormat, format_of, open_writer
 from regnet.ir.metadata import InferencePrecision
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.errors import DownloadError, LicenceError, OutputError
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 from regnet.system.output_file import part_of
 from regnet.video.sampling import Sampling
 
 
-@options
 class _Input(Model):
     sources: tuple[str, ...] = argument("Photos and videos, see above", "SOURCE...")
     batch_size: int = option(8, "Maximum batch size, 1 to 256", min=1, max=256)
 
 
-@options
-class _Output:
+class _Output(Options):
     output: str | None = option(
         None, "Write results to FILE (with --ray: to a folder)", "-o", "FILE"
     )

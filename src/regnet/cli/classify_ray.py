@@ -12,10 +12,9 @@ from regnet.inference.writers import OutputFormat
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import OutputError
-from regnet.system.option import option, options
+from regnet.system.option import option
 
 
-@options
 class RayOptions(Ray):
     """How the work is spread; without `ray` it is not."""
 

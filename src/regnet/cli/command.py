@@ -102,9 +102,12 @@ def add(app: typer.Typer, name: str, function: Callable[..., int | None]) -> Non
 
 
 def _options(group: type[Any]) -> list[tuple[Field[Any], Any]]:
-    """Return the fields of a group that are options, with their types."""
+    """Return the fields of a group that are options, its own before inherited, with their types."""
     hints = get_type_hints(group)
-    return [(field, hints[field.name]) for field in fields(group) if OPTION in field.metadata]
+    bases = [vars(base).get("__annotations__", {}) for base in group.__mro__]
+    described = [field for field in fields(group) if OPTION in field.metadata]
+    described.sort(key=lambda field: next(n for n, b in enumerate(bases) if field.name in b))
+    return [(field, hints[field.name]) for field in described]
 
 
 def _build(group: type[Any], values: Mapping[str, Any]) -> Any:

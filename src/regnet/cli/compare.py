@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from regnet.cli.console import print_result, require_html, say, write_html
+from regnet.cli.console import print_result, say, write_html
 from regnet.cli.options import Report, Store, Truth
 from regnet.cli.progress import track
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 if TYPE_CHECKING:
     from regnet.comparison.compare import ComparisonRecord
@@ -16,15 +16,13 @@ if TYPE_CHECKING:
 SHOWN = 10  # photos that could not be read
 
 
-@options
 class _Sides(Truth):
     a: str = argument("Reference model, see above", "A")
     b: str = argument("Model to compare with it", "B")
     dataset: str = argument("Photos, labelled or not", "DATASET")
 
 
-@options
-class _GateOptions:
+class _GateOptions(Options):
     max_flips: int | None = option(None, "Exit with 1 if more top-1 classes differ", min=0)
     max_delta: float | None = option(
         None, "Exit with 1 if a probability differs by more", min=0, max=1
@@ -49,7 +47,6 @@ def compare(photos: _Sides, gates: _GateOptions, results: Report, models: Store)
       regnet compare my.pyth:torch my.pyth:ir photos/ --max-flips 0 --max-delta 1e-5
       regnet compare bundled http://localhost:8000/v2/models/bundled photos/
     """
-    require_html(results.html)
     from regnet.comparison.compare import ComparisonRecord, Gates
     from regnet.comparison.sides import open_pair
     from regnet.comparison.tally import ComparisonTally, open_photos

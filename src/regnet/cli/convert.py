@@ -18,7 +18,7 @@ from regnet.network.labels import read_labels
 from regnet.network.spec import SPEC_SUFFIX, Spec, read_spec
 from regnet.pixels.protocol import Channels, Interpolation
 from regnet.system.errors import ConversionError, OutputError
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 from regnet.zoo.catalogue import card_by_name
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ Result = tuple[dict[str, Any], list[str]]
 """JSON values, and lines of text."""
 
 
-@options
-class _Source:
+class _Source(Options):
     model: str = argument("Model card or checkpoint", "MODEL")
     card: str | None = option(None, "Card of a renamed weights file", "CARD")
     spec: str | None = option(None, "Require this network: a name or a spec JSON", "NAME|FILE")
@@ -39,8 +38,7 @@ class _Source:
     )
 
 
-@options
-class _Protocol:
+class _Protocol(Options):
     protocol: Literal["omz", "pycls"] | None = option(None, "Protocol of the training")
     resize: int | None = option(None, "Short side", "PIXELS")
     crop: int | None = option(None, "Centre crop", "PIXELS")
@@ -52,7 +50,6 @@ class _Protocol:
         return {"name" if name == "protocol" else name: value for name, value in given.items()}
 
 
-@options
 class _Output(Json):
     format: Format = option("ir", "ir (OpenVINO) or onnx", "-f", "FORMAT")
     precision: Precision = option("fp32", "Stored weights; the model computes in FP32")

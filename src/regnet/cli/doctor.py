@@ -4,27 +4,24 @@ from pathlib import Path
 
 import typer
 
-from regnet.cli.console import print_result, require_html, write_html
+from regnet.cli.console import print_result, write_html
 from regnet.cli.options import Report, Truth
 from regnet.cli.progress import counter
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 
-@options
 class _Photos(Truth):
     dataset: str = argument("The photos, see above", "DATASET")
     val: str | None = option(None, "Validation photos that lie elsewhere", "DATASET")
 
 
-@options
-class _Checks:
+class _Checks(Options):
     resize: int = option(256, "Short side after the resize, in pixels", "PIXELS")
     crop: int = option(224, "Side of the centre crop, in pixels", "PIXELS")
     near: bool = option(True, "Also find near copies [--near]", "--near/--exact-only")
     strict: bool = option(False, "Exit with 1 for warnings, too")
 
 
-@options
 class _Results(Report):
     html: Path | None = option(None, "Also write a report with the photos found", "FILE")
     files: int = option(100, "Files per finding in --json", min=0)
@@ -48,7 +45,6 @@ def doctor(photos: _Photos, checks: _Checks, results: _Results) -> bool:
       regnet doctor 'tiny-imagenet-200.*.zip' --resize 64 --crop 64
       regnet doctor train.zip --val val.zip --json > findings.json
     """
-    require_html(results.html)
     from regnet.doctor.examine import examine
     from regnet.doctor.table import examination_lines
     from regnet.doctor.tree import open_tree

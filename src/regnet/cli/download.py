@@ -14,7 +14,7 @@ from regnet.cli.console import EXIT_INTERRUPTED, print_json, say
 from regnet.cli.options import Download
 from regnet.cli.progress import download_display, one_at_a_time
 from regnet.system.errors import DownloadError, LicenceError, UnknownModelError
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 from regnet.zoo.batch import Fetch, fetch_all
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import card_names, find_cards
@@ -25,14 +25,12 @@ from regnet.zoo.events import Event, OnEvent, ignore
 Progress = Literal["bar", "json", "none"]
 
 
-@options
-class _Models:
+class _Models(Options):
     names: tuple[str, ...] = argument("Names, aliases or globs", "[NAME]...", ())
     all: bool = option(False, "All models of the zoo")
     accept_licence: bool = option(False, "Accept non-commercial licences")
 
 
-@options
 class _Transfer(Download):
     jobs: int = option(4, "Parallel downloads", min=1, max=32)
     source: Path | None = option(None, "Import NAME's weights from FILE", "--from", "FILE")

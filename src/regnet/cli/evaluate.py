@@ -5,17 +5,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from regnet.cli.console import require_html, require_writable, say, show
+from regnet.cli.console import require_writable, say, show
 from regnet.cli.options import Labelled, Precision, Report, Store
 from regnet.cli.progress import Advance, counter
 from regnet.inference.predictors import Choice, EngineName
-from regnet.system.option import option, options
+from regnet.system.option import Options, option
 
 if TYPE_CHECKING:
     from regnet.evaluation.scoring import Listener, ScoredBatch
 
 
-@options
 class _Engine(Precision):
     engine: EngineName | None = option(None, "Engine [onnx for .onnx files, else ir]")
     protocol: Literal["omz", "pycls"] | None = option(
@@ -23,13 +22,11 @@ class _Engine(Precision):
     )
 
 
-@options
-class _Scoring:
+class _Scoring(Options):
     strict: bool = option(False, "Count an unreadable photo as a wrong answer")
     fresh: bool = option(False, "Restart instead of resuming an interrupted run")
 
 
-@options
 class _Results(Report):
     predictions: Path | None = option(
         None, "Write every prediction to FILE: .csv, .json, .jsonl or .parquet", "FILE"
@@ -55,7 +52,6 @@ def evaluate(
       regnet evaluate bundled val.zip --subset --predictions rows.parquet
     """
     choice = Choice(model=photos.model, **vars(engine))
-    require_html(results.html)
     require_writable(results.predictions)
     from regnet.evaluation.evaluate import open_run
     from regnet.evaluation.predictions_file import open_predictions, predictions_format

@@ -11,15 +11,14 @@ from regnet.cli.console import in_utf8
 from regnet.cli.options import Model, Store
 from regnet.cli.progress import track
 from regnet.inference.writers import visible
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 from regnet.system.row_writers import JsonRows
 
 if TYPE_CHECKING:
     from regnet.explanation.explain import ExplainedPhoto
 
 
-@options
-class _Photos:
+class _Photos(Options):
     photos: tuple[str, ...] = argument("Photos, see above", "PHOTO...")
     classes: tuple[str, ...] = option(
         (),
@@ -31,8 +30,7 @@ class _Photos:
     top_k: int = option(1, "Most probable classes per photo", "-k", "K", min=1)
 
 
-@options
-class _Output:
+class _Output(Options):
     output: Path | None = option(None, "Folder for the overlays [this folder]", "-o", "DIR")
     opacity: float = option(0.55, "Opacity of the colours, 0 to 1", min=0, max=1)
     json: bool = option(False, "Print the maps as JSON; overlays only with -o")

@@ -21,12 +21,11 @@ from regnet.network.spec import (
     spec_to_dict,
 )
 from regnet.system.errors import UnknownModelError
-from regnet.system.option import argument, option, options
+from regnet.system.option import argument, option
 
 LAYERS_SHOWN: Final = 3
 
 
-@options
 class _Model(Json, Entry):
     model: str = argument("Network, model card, checkpoint, IR or ONNX", "MODEL")
     image_size: int | None = option(None, "Image size to count for [the protocol's crop]", "PIXELS")

@@ -9,7 +9,7 @@ from regnet.cli.console import print_json, stdout, table
 from regnet.cli.options import Cache, Json
 from regnet.network.complexity import Complexity, complexity
 from regnet.network.spec import network_title
-from regnet.system.option import argument, options
+from regnet.system.option import argument
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import card_names, find_cards, is_glob
 from regnet.zoo.download import cached_file
@@ -22,7 +22,6 @@ NARROW: Final = 6
 WIDE: Final = 105
 
 
-@options
 class _Listing(Cache, Json):
     names: tuple[str, ...] = argument(
         "Names, aliases or globs; one name: its card", "[NAME]...", ()

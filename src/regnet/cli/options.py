@@ -5,26 +5,24 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from regnet.cli.console import say
+from regnet.cli.console import require_html, say
 from regnet.cli.progress import download_display
 from regnet.conversion.store import Library
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 MODEL: Final = "Model card, `bundled`, IR (.xml) or checkpoint"
 DEFAULT_MODEL: Final = "regnetx-3.2gf"
 
 
-@options
-class Named:
+class Named(Options):
     """A model, by default the one that the documentation names."""
 
     model: str = option(DEFAULT_MODEL, MODEL, "-m", "MODEL")
 
 
-@options
-class Precision:
+class Precision(Options):
     """What a model computes in."""
 
     precision: InferencePrecision = option(
@@ -32,19 +30,16 @@ class Precision:
     )
 
 
-@options
-class Model(Precision, Named):
+class Model(Named, Precision):
     """A model and what it computes in."""
 
 
-@options
-class Truth:
+class Truth(Options):
     """The labels of photos."""
 
     truth: Path | None = option(None, "Labels of a flat folder of photos", "FILE")
 
 
-@options
 class Labelled(Truth):
     """A model and labelled photos."""
 
@@ -53,15 +48,13 @@ class Labelled(Truth):
     subset: bool = option(False, "Accept photos of only some of the model's classes")
 
 
-@options
-class SmallStem:
+class SmallStem(Options):
     """The stem of a network."""
 
     small_stem: bool = option(False, "Use the stem for images of 32 to 64 pixels")
 
 
-@options
-class Ray:
+class Ray(Options):
     """Where work is spread; None: not at all."""
 
     ray: str | None = option(
@@ -72,22 +65,22 @@ class Ray:
     )
 
 
-@options
-class Json:
+class Json(Options):
     """A result as JSON."""
 
     json: bool = option(False, "Print the result as one JSON object")
 
 
-@options
 class Report(Json):
     """A result as JSON and as a page."""
 
     html: Path | None = option(None, "Also write a report with plots", "FILE")
 
+    def __post_init__(self) -> None:
+        require_html(self.html)
 
-@options
-class Cache:
+
+class Cache(Options):
     """Where models are kept."""
 
     cache_dir: Path | None = option(
@@ -95,7 +88,6 @@ class Cache:
     )
 
 
-@options
 class Download(Cache):
     """Where models come from."""
 
@@ -105,14 +97,12 @@ class Download(Cache):
     )
 
 
-@options
-class Entry:
+class Entry(Options):
     """The network in a checkpoint."""
 
     entry: str | None = option(None, "Network to take from a checkpoint that holds several", "NAME")
 
 
-@options
 class Store(Download, Entry):
     """The models on this machine."""
 

@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from regnet.cli.console import print_result, require_html, say, write_html
+from regnet.cli.console import print_result, say, write_html
 from regnet.cli.options import MODEL, Report, Store
 from regnet.cli.progress import track
 from regnet.cli.runs import SHOWN, percent
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 if TYPE_CHECKING:
     from regnet.quantization.quantize import Quantization
     from regnet.quantization.trial import Speed
 
 
-@options
-class _Source:
+class _Source(Options):
     model: str = argument(MODEL, "MODEL")
     calibration: str = option(..., "Calibration photos", "PHOTOS")
 
 
-@options
-class _Checks:
+class _Checks(Options):
     samples: int = option(300, "Number of calibration photos", min=1)
     agreement: str | None = option(
         None, "Photos to measure agreement on [others of --calibration]", "PHOTOS"
@@ -36,7 +34,6 @@ class _Checks:
     )
 
 
-@options
 class _Results(Report):
     output: Path = option(Path(), "Folder to write to", "-o", "DIR")
     force: bool = option(False, "Write the model even if it is slower or mostly FP32")
@@ -59,7 +56,6 @@ def quantize(model: _Source, checks: _Checks, results: _Results, models: Store) 
       regnet quantize my.xml --calibration imagenet/train -o models/
       regnet quantize my.xml --calibration train/ --agreement val/
     """
-    require_html(results.html)
     with models.library() as library:
         library.ir(model.model)
     from regnet.quantization.quantize import quantize as make

@@ -12,22 +12,20 @@ from regnet.cli.options import Precision, Store
 from regnet.serving.auth import read_token
 from regnet.serving.limits import Limits
 from regnet.system.errors import StartError
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _TAKEN = ("stats",)  # /v2/models/stats has the figures of all models
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-@options
 class _Served(Precision):
     models: tuple[str, ...] = argument("Models, see above [bundled]", "[[NAME=]MODEL]...", ())
     model_control: bool = option(False, "Let clients load and unload these models")
     no_page: bool = option(False, "Serve no page at /")
 
 
-@options
-class _Access:
+class _Access(Options):
     host: str = option("127.0.0.1", "Address to listen on; 0.0.0.0: all", "ADDRESS")
     port: int = option(8000, "Port; 0 = any free one", "PORT", min=0, max=65535)
     token_file: Path | None = option(

@@ -14,7 +14,7 @@ from regnet.cli.console import (
     write_html,
 )
 from regnet.cli.options import Json
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -22,14 +22,12 @@ if TYPE_CHECKING:
     from regnet.space.analysis import Analysis
 
 
-@options
-class _Records:
+class _Records(Options):
     records: tuple[Path, ...] = argument("Files of `regnet space sweep`", "RECORDS...")
     mixed: bool = option(False, "Accept runs of different settings")
     seed: int = option(0, "Random seed of the bootstrap", min=0)
 
 
-@options
 class _Results(Json):
     output: Path | None = option(None, "Write a report with plots", "-o", "FILE")
     parquet: Path | None = option(None, "Write a table, one row per network", "FILE")

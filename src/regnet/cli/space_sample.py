@@ -11,7 +11,7 @@ from regnet.cli.options import SmallStem
 from regnet.cli.progress import track
 from regnet.system.errors import SpaceError
 from regnet.system.json_text import json_text
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 if TYPE_CHECKING:
     from regnet.space.sampling import Window
@@ -20,8 +20,7 @@ _UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _NUMBER = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
 
 
-@options
-class Ranges:
+class Ranges(Options):
     """What networks may cost."""
 
     macs: str | None = option(None, "Range of MACs, such as 360M:400M", "LOW:HIGH")
@@ -54,15 +53,13 @@ def _count(text: str, absent: int) -> int | None:
     return round(float(match[1]) * _UNITS[match[2].upper()]) if match else None
 
 
-@options
-class _Sample:
+class _Sample(Options):
     space: str = argument("Design space, see above", "SPACE")
     count: int = option(100, "Number of networks, all different", "-n", min=1, max=10_000_000)
     seed: int = option(0, "Random seed", min=0)
     output: Path | None = option(None, "Write to FILE", "-o", "FILE")
 
 
-@options
 class _Networks(Ranges, SmallStem):
     resolution: int = option(
         224, "Image size that MACs are counted for", "PIXELS", min=1, max=16384

@@ -14,7 +14,7 @@ from regnet.cli.console import (
     write_html,
 )
 from regnet.cli.options import Json
-from regnet.system.option import option, options
+from regnet.system.option import Options, option
 
 if TYPE_CHECKING:
     from regnet.ir.metadata import InferencePrecision
@@ -22,24 +22,21 @@ if TYPE_CHECKING:
     from regnet.space.search_results import Trained
 
 
-@options
-class _Target:
+class _Target(Options):
     latency_ms: float = option(..., "Maximum latency of one image", "MS", min=0.01)
     device: str = option("CPU", "OpenVINO device; CPU only", "NAME")
     precision: str = option("f32", "f32, bf16 or int8", "TYPE")
     resolution: int = option(224, "Image size", "PIXELS", min=32, max=1024)
 
 
-@options
-class _Search:
+class _Search(Options):
     space: tuple[str, ...] = option((), "regnetx or regnety; repeatable [both]", "SPACE")
     candidates: int = option(20_000, "Networks drawn per space", min=1, max=1_000_000)
     measure: int = option(48, "Maximum number of networks measured", min=12)
     seed: int = option(0, "Random seed", min=0)
 
 
-@options
-class _Training:
+class _Training(Options):
     train: str | None = option(None, "Train the best on these photos", "DATASET")
     val: str | None = option(None, "Photos to validate on", "PATH")
     top: int = option(3, "Number of networks to train", min=1)
@@ -47,7 +44,6 @@ class _Training:
     records: Path = option(Path("search.jsonl"), "Records of the trained networks")
 
 
-@options
 class _Results(Json):
     output: Path | None = option(None, "Write the spec for `regnet train`", "-o", "FILE")
     export: Path | None = option(None, "Write a model for `regnet benchmark`", "DIR")

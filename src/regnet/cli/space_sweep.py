@@ -13,13 +13,12 @@ from regnet.cli.options import Json, Ray, SmallStem
 from regnet.cli.progress import track
 from regnet.cli.runs import SweepDisplay, errors_of, percent
 from regnet.cli.space_sample import Ranges
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 if TYPE_CHECKING:
     from regnet.space.sweep import Swept
 
 
-@options
 class _Networks(Ranges, SmallStem):
     source: str = argument("The networks, see above", "SPACE|FILE")
     space: str | None = option(None, "Name of the space in the records [FILE's stem]", "NAME")
@@ -29,15 +28,13 @@ class _Networks(Ranges, SmallStem):
     seed: int = option(0, "Random seed of the sample and of each run", min=0, max=2**63 - 1)
 
 
-@options
-class _Photos:
+class _Photos(Options):
     data: str = option(..., "Photos to train on", "DATASET")
     val: str | None = option(None, "Photos to validate on", "PATH")
     memory: int = option(4 << 30, "Memory for photos", "GiB", unit=2**30, min=0.01)
 
 
-@options
-class _Course:
+class _Course(Options):
     epochs: int = option(..., "Epochs per network", min=1, max=100_000)
     recipe: str = option("sweep", "sweep, paper, modern or a TOML file", "NAME|FILE")
     resolution: int | None = option(None, "Crop size [the recipe's, 48]", "PIXELS", min=8, max=4096)
@@ -45,14 +42,12 @@ class _Course:
     lr: float | None = option(None, "Learning rate per 128 images", "LR")
 
 
-@options
 class _Workers(Ray):
     cpus: int = option(1, "Threads per run", "--cpus-per-run", min=1)
     gpus: float = option(0.0, "GPUs per run, or a share of one", "--gpus-per-run", min=0)
     retries: int = option(2, "Restarts of a run that lost its worker", min=0)
 
 
-@options
 class _Records(Json):
     output: Path = option(..., "File of records to add to", "-o", "RECORDS")
     retry_failed: bool = option(False, "Repeat failed runs")

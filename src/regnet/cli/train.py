@@ -11,20 +11,18 @@ from regnet.cli.console import EXIT_INTERRUPTED, print_result, say
 from regnet.cli.options import Json, SmallStem, Store, Truth
 from regnet.cli.runs import SHOWN, Stopping, TrainingDisplay
 from regnet.inference.result import readable
-from regnet.system.option import argument, option, options
+from regnet.system.option import Options, argument, option
 
 if TYPE_CHECKING:
     from regnet.training.task import Training
 
 
-@options
 class _Photos(Truth):
     dataset: str | None = argument("Labelled photos; with --resume optional", "[DATASET]", None)
     val: str | None = option(None, "Photos to validate on", "PATH")
     labels: Path | None = option(None, "Class list [the class folders]", "FILE")
 
 
-@options
 class _Origin(SmallStem):
     model: str | None = option(None, "Network or pretrained model, see above", "-m", "MODEL")
     weights: str | None = option(None, "Initialise MODEL from this card or file", "NAME|FILE")
@@ -32,8 +30,7 @@ class _Origin(SmallStem):
     teacher: tuple[str, ...] = option((), "Distil from this classifier; repeatable", "MODEL")
 
 
-@options
-class _Course:
+class _Course(Options):
     recipe: str | None = option(
         None, "paper, modern, finetune or a TOML file [modern]", "NAME|FILE"
     )
@@ -47,8 +44,7 @@ class _Course:
     compile: bool | None = option(None, "Compile the network [on a GPU]")
 
 
-@options
-class _DeviceOptions:
+class _DeviceOptions(Options):
     accelerator: str = option("auto", "cpu, cuda ... (Lightning Fabric's names)", "NAME")
     devices: str = option("auto", "Number of devices, or a list", "N|LIST")
     nodes: int = option(1, "Number of machines", min=1)
@@ -58,7 +54,6 @@ class _DeviceOptions:
     )
 
 
-@options
 class _Run(Json):
     output: Path | None = option(None, "Folder of the run [runs/DATASET-RECIPE]", "-o", "DIR")
     name: str | None = option(None, "Name of the model [the folder's]", "NAME")

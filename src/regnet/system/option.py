@@ -1,9 +1,7 @@
 """Options said once: dataclass fields with default, help and range, for Python and commands."""
 
 from dataclasses import MISSING, dataclass, field
-from typing import Any, Final, TypeVar, dataclass_transform
-
-T = TypeVar("T")
+from typing import Any, Final, dataclass_transform
 
 OPTION: Final = "option"
 """The key of an `Option` in a field's metadata."""
@@ -43,6 +41,8 @@ def argument(help: str, metavar: str, default: Any = ...) -> Any:
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
-def options(group: type[T]) -> type[T]:
-    """Make a class a frozen dataclass of options, given by keyword."""
-    return dataclass(frozen=True, kw_only=True)(group)
+class Options:
+    """Base of groups of options: makes each a frozen dataclass, whose values go by keyword."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)

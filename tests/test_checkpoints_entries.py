@@ -244,7 +244,7 @@ def test_shared_and_endless_containers() -> None:
 def test_a_head_inside_a_sequential(layout: str, layer: str, tmp_path: Path) -> None:
     theirs = next(known for known in LAYOUTS if known.name == layout)
     state = weights(layout=theirs)
-    usual = theirs.frame["head.fc"]
+    usual = theirs.parts["head.fc"]
     moved = {key.replace(f"{usual}.", f"{layer}."): tensor for key, tensor in state.items()}
     assert moved.keys() != state.keys()
     torch.save(moved, tmp_path / "moved.pth")

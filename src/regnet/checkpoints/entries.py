@@ -8,16 +8,16 @@ the rules of the projects that write both; otherwise the error names all of them
 
 import math
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from regnet.checkpoints.families import foreign_network
 from regnet.checkpoints.layouts import (
     Layout,
     find_prefixes,
+    foreign_network,
     is_counter,
     known_keys,
     not_a_regnet,
@@ -103,10 +103,14 @@ def find_network(content: Any, name: str | None = None) -> FoundNetwork:
         candidates += [entry for entry in entries if not entry.spec and _holds_more(entry)]
         if len(candidates) > _MOST:  # comparing all with all would take long
             raise _several(candidates)
-        entry = _only(_preferred(_distinct(candidates), content))
+        candidates = _preferred(_distinct(candidates), content)
+        if len(candidates) > 1:
+            raise _several(candidates)
+        entry = candidates[0]
     else:
         entry = max(entries, key=lambda entry: len(entry.tensors))
-        _require_known_kind(entry)
+        if kind := foreign_network(shapes_of(entry.tensors)):  # before all strange names are listed
+            raise _foreign(kind)
     apart = frozenset(path for path in paths if path != entry.path[: len(path)])
     return FoundNetwork(entry, _plain_tensors(entry), tuple(_beside(content, entry)), apart)
 
@@ -119,17 +123,16 @@ def _entries(content: Any) -> Iterator[Entry]:
         groups: dict[str, dict[str, Any]] = {prefix: {} for prefix in prefixes}
         for key, short in plain.items():
             prefix = prefix_of(short, prefixes)
-            if prefix is not None and not is_counter(short):
-                _add(groups[prefix], prefixes[prefix].plain_key(short, prefix), key, named[key])
+            if prefix is None or is_counter(short):
+                continue
+            name = prefixes[prefix].plain_key(short, prefix)
+            if name in groups[prefix]:
+                raise MismatchError(
+                    f"two of its tensors are {name:.80} of one network, one is {key:.80}"
+                )
+            groups[prefix][name] = named[key]
         for prefix, group in groups.items():
             yield _measured(Entry(path, prefix, prefixes[prefix], group))
-
-
-def _add(group: dict[str, Any], name: str, key: str, tensor: Any) -> None:
-    """Put a tensor into a group; refuse two that have one name there."""
-    if name in group:
-        raise MismatchError(f"two of its tensors are {name:.80} of one network, one is {key:.80}")
-    group[name] = tensor
 
 
 def _dictionaries(content: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
@@ -167,17 +170,14 @@ def _is_tensor(value: Any) -> bool:
     return isinstance(value, torch.Tensor | NotPlain)
 
 
-def _shape(tensor: torch.Tensor | NotPlain) -> Shape:
-    return tuple(tensor.shape) if isinstance(tensor, torch.Tensor) else ()
-
-
-def _shapes(tensors: Mapping[str, Any]) -> dict[str, Shape]:
-    return {key: _shape(tensor) for key, tensor in tensors.items()}
+def shapes_of(tensors: Mapping[str, Any]) -> dict[str, Shape]:
+    """Return the shapes of tensors; those without data have none."""
+    return {key: tuple(getattr(tensor, "shape", ())) for key, tensor in tensors.items()}
 
 
 def _measured(entry: Entry) -> Entry:
     """Return an entry with its spec where it is a whole network, with or without a head."""
-    shapes = _shapes(entry.tensors)
+    shapes = shapes_of(entry.tensors)
     try:
         ours = {name: shapes[key] for key, name in to_pycls(entry.tensors).items()}
         has_head = _HEAD[0] in ours
@@ -197,19 +197,15 @@ def _holds_more(entry: Entry) -> bool:
 
 def _called(entries: Sequence[Entry], name: str) -> list[Entry]:
     """Return the entries with this name or, where none has it, with it as a part of the name."""
-    wanted = _parts(name)
-    exact = [entry for entry in entries if entry.name == name or _parts(entry.name) == wanted]
-    if found := exact or [entry for entry in entries if _contains(_parts(entry.name), wanted)]:
-        return found
+    parts = _parts(name)
+    exact = [entry for entry in entries if entry.name == name or _parts(entry.name) == parts]
+    if matches := exact or [entry for entry in entries if parts in _parts(entry.name)]:
+        return matches
     raise MismatchError(f"no RegNet is in an entry called {name}; there are: {_names(entries)}")
 
 
-def _parts(name: str) -> list[str]:
-    return name.replace(".", "/").strip("/").split("/")
-
-
-def _contains(whole: list[str], part: list[str]) -> bool:
-    return any(whole[n : n + len(part)] == part for n in range(len(whole)))
+def _parts(name: str) -> str:
+    return f"/{name.replace('.', '/').strip('/')}/"
 
 
 def _names(entries: Sequence[Entry]) -> str:
@@ -228,16 +224,12 @@ def _distinct(entries: Sequence[Entry]) -> list[Entry]:
 
 def _equal(a: Entry, b: Entry) -> bool:
     return a.tensors.keys() == b.tensors.keys() and all(
-        _same_numbers(tensor, b.tensors[key]) for key, tensor in a.tensors.items()
+        isinstance(one, torch.Tensor)
+        and isinstance(other := b.tensors[key], torch.Tensor)
+        and one.dtype == other.dtype in _COMPARED
+        and torch.equal(one, other)
+        for key, one in a.tensors.items()
     )
-
-
-def _same_numbers(a: torch.Tensor | NotPlain, b: torch.Tensor | NotPlain) -> bool:
-    if not isinstance(a, torch.Tensor) or not isinstance(b, torch.Tensor):
-        return False
-    if (a.dtype, a.shape) != (b.dtype, b.shape):
-        return False
-    return a.dtype in _COMPARED and torch.equal(a, b)
 
 
 def _preferred(entries: Sequence[Entry], content: Any) -> list[Entry]:
@@ -254,7 +246,9 @@ def _is_better(a: Entry, b: Entry, content: Any) -> bool:
     if {ours, other} == {"model_state", "ema_state"}:
         for name in a.path[:depth]:
             content = _children(content)[name]
-        return ours == better_state(_children(content))
+        errors = _children(content)
+        averaged = _error(errors, "ema_err") < _error(errors, "test_err")
+        return ours == ("ema_state" if averaged else "model_state")
     return ours in _AVERAGED and other in _PLAIN
 
 
@@ -262,12 +256,6 @@ def _place(entry: Entry, depth: int) -> Path:
     """Return where an entry is below a depth of its path, wrappers aside."""
     names = (*entry.path[depth + 1 :], *entry.prefix.split("."))
     return tuple(name for name in names if name not in ("", "module", "_orig_mod"))
-
-
-def _only(entries: Sequence[Entry]) -> Entry:
-    if len(entries) == 1:
-        return entries[0]
-    raise _several(entries)
 
 
 def _several(entries: Sequence[Entry]) -> MismatchError:
@@ -283,21 +271,12 @@ def _plain_tensors(entry: Entry) -> dict[str, torch.Tensor]:
         if isinstance(tensor, NotPlain):
             raise WeightsError(f"{entry.prefix}{key} {tensor.reason}")
         tensors[key] = tensor
-    _require_own_data(tensors.values())
-    return tensors
-
-
-def _require_own_data(tensors: Collection[torch.Tensor]) -> None:
-    """Refuse tensors that share their data so often that copies of them could fill the memory."""
-    storages = {t.untyped_storage().data_ptr(): t.untyped_storage().nbytes() for t in tensors}
-    if sum(t.nbytes for t in tensors) > 2 * sum(storages.values()) + _SHARED:
+    # Copies of tensors that share their data very often could fill the memory.
+    storages = [tensor.untyped_storage() for tensor in tensors.values()]
+    size = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    if sum(tensor.nbytes for tensor in tensors.values()) > 2 * size + _SHARED:
         raise WeightsError("its tensors have more elements than there is data")
-
-
-def _require_known_kind(entry: Entry) -> None:
-    """Refuse variants of a RegNet by their kind, before all their strange names are listed."""
-    if kind := foreign_network(_shapes(entry.tensors)):
-        raise _foreign(kind)
+    return tensors
 
 
 def _foreign(kind: str) -> MismatchError:
@@ -312,59 +291,41 @@ def _no_network(content: Any) -> WeightsError:
     if not groups:
         return WeightsError(f"the file holds no named tensors (but {type(content).__name__})")
     largest = max(groups, key=len)
-    kind = foreign_network(_shapes(largest))
+    kind = foreign_network(shapes_of(largest))
     return _foreign(kind) if kind else not_a_regnet(largest)
 
 
 def _beside(content: Any, entry: Entry) -> Iterator[str]:
     """Yield the names of what holds tensors in the file and is not in the entry."""
+    known: dict[tuple[int, int], bool] = {}  # each container is looked at once
+
+    def holds(value: Any, depth: int) -> bool:
+        if _is_tensor(value):
+            return True
+        place = (id(value), depth)
+        if place not in known:
+            children = _children(value).values() if depth >= 0 else ()
+            known[place] = any(holds(child, depth - 1) for child in children)
+        return known[place]
+
+    def holders(value: Any) -> list[str]:
+        return [name for name, child in _children(value).items() if holds(child, MAX_DEPTH)]
+
     value = content
-    holders = _Holders()
     for name in entry.path:
-        yield from (other for other in holders.names(value) if other != name)
+        yield from (other for other in holders(value) if other != name)
         value = _children(value)[name]
     groups: dict[str, list[str]] = {}
-    for key in map(without_inner_wrappers, holders.names(value)):
+    for key in map(without_inner_wrappers, holders(value)):
         if not key.startswith(entry.prefix) and not is_counter(key):
             groups.setdefault(key.partition(".")[0], []).append(key)
     for first, keys in groups.items():
         yield keys[0] if len(keys) == 1 else f"{first} ({len(keys)} tensors)"
 
 
-class _Holders:
-    """Which containers hold tensors, each looked at once however often the file refers to it."""
-
-    def __init__(self) -> None:
-        self._known: dict[tuple[int, int], bool] = {}
-
-    def names(self, value: Any) -> list[str]:
-        """Return the names in a container of tensors, and of what holds tensors."""
-        return [k for k, c in _children(value).items() if self._holds(c, MAX_DEPTH)]
-
-    def _holds(self, value: Any, depth: int) -> bool:
-        if _is_tensor(value):
-            return True
-        place = (id(value), depth)
-        if place not in self._known:
-            self._known[place] = depth >= 0 and any(
-                self._holds(child, depth - 1) for child in _children(value).values()
-            )
-        return self._known[place]
-
-
-def better_state(content: Mapping[str, Any]) -> str:
-    """Return "model_state" or "ema_state", as pycls chooses: by `test_err` and `ema_err`.
-
-    An error that is missing or undefined counts as 100 %; at equal errors it is `model_state`.
-    Raises `WeightsError` where an error is not a number.
-    """
-    plain = _error(content, "test_err")
-    return "model_state" if plain <= _error(content, "ema_err") else "ema_state"
-
-
 def _error(content: Mapping[str, Any], name: str) -> float:
-    value = content.get(name)
-    if value is None:
+    """Return an error in percent; 100 if it is missing or undefined."""
+    if (value := content.get(name)) is None:
         return 100.0
     try:
         error = float(value)

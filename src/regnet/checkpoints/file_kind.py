@@ -21,14 +21,6 @@ def checked_kind(path: Path) -> Kind:
     `WeightsError` if the file is missing, something else than a checkpoint, or a zip or safetensors
     file that is cut or damaged.
     """
-    kind = _kind(path)
-    if kind == "zip":
-        _check_zip(path)
-    return kind
-
-
-def _kind(path: Path) -> Kind:
-    """Tell a file's format from its first bytes; its suffix may be wrong."""
     try:
         with path.open("rb") as file:
             head = file.read(512)
@@ -36,19 +28,15 @@ def _kind(path: Path) -> Kind:
     except OSError as exc:
         raise WeightsError(f"cannot read {path}: {exc.strerror or exc}") from exc
     if head.startswith(b"PK\x03\x04"):
+        _check_zip(path)
         return "zip"
-    if _begins_safetensors(head):
+    if head[4:9] == b"\0\0\0\0{":  # the length (below 4 GiB) of a JSON text, and that text
         if int.from_bytes(head[:8], "little") > size - 8:
             raise WeightsError(f"{path} is a truncated safetensors file; download it again")
         return "safetensors"
     if head.startswith(b"\x80"):
         return "pickle"
     raise WeightsError(f"{path} is not a checkpoint: {_what_instead(head)}")
-
-
-def _begins_safetensors(head: bytes) -> bool:
-    """Tell whether a file begins with the length (below 4 GiB) of a JSON text, and that text."""
-    return head[4:9] == b"\0\0\0\0{"
 
 
 def _what_instead(head: bytes) -> str:
@@ -69,8 +57,11 @@ def _check_zip(path: Path) -> None:
             stored = all(member.compress_type == zipfile.ZIP_STORED for member in members)
             if stored and sum(member.file_size for member in members) > path.stat().st_size:
                 raise EOFError("its members are longer than the file")
+            for member in members:
+                if member.CRC == 0:  # as `set_crc32_options(False)` writes
+                    del member.CRC  # so that none is expected
             # torch itself does not look at the checksums.
-            damaged = _first_damaged(archive) if stored else None
+            damaged = archive.testzip() if stored else None
     # A broken file makes zipfile raise almost anything.
     except Exception as exc:
         raise WeightsError(
@@ -89,11 +80,3 @@ def _check_zip(path: Path) -> None:
         )
     if damaged:
         raise WeightsError(f"{path} is corrupt: {damaged} in it fails its checksum")
-
-
-def _first_damaged(archive: zipfile.ZipFile) -> str | None:
-    """Return the first member that fails its checksum; `set_crc32_options(False)` writes zeros."""
-    for member in archive.infolist():
-        if member.CRC == 0:
-            del member.CRC  # so that none is expected
-    return archive.testzip()

@@ -1,4 +1,7 @@
-"""Classes and preprocessing out of the JSON files of transformers and timm."""
+"""Classes and preprocessing as transformers, timm and torchvision describe them.
+
+Hugging Face's JSON files lie beside the weights; training scripts put their `args` into the file.
+"""
 
 import json
 import math
@@ -8,9 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from regnet.checkpoints.model_files import ModelFiles, read_json
+from regnet.checkpoints.plain_types import named_values
 from regnet.network.class_list import WNID, parse_classes
 from regnet.network.labels import Labels, first_name, imagenet_labels, label_of
-from regnet.pixels.protocol import Interpolation, Offset, Preprocess, Triple
+from regnet.pixels.protocol import OMZ, Interpolation, Preprocess, Triple
 from regnet.system.errors import ProtocolError, WeightsError, shown
 
 _KINDS = ("regnet", "timm_wrapper")
@@ -23,6 +27,9 @@ _TRANSFORMERS_NETWORK = {"hidden_act": "relu", "downsample_in_first_stage": True
 _TIMM_NETWORK = {"act_layer": "relu", "global_pool": "avg", "output_stride": 32}
 # What a value of another kind, or far out of range, makes of the code that reads it.
 _OF_STRANGE_VALUES = (TypeError, LookupError, AttributeError, ArithmeticError, RecursionError)
+# Options of timm's training script, and the size of its networks where they do not say.
+_TIMM_OPTIONS = ("input_size", "crop_pct", "interpolation", "mean", "std")
+_TIMM_SIZE = (3, 224, 224)
 _HALF: Triple = (0.5, 0.5, 0.5)
 _MEAN: Triple = (0.485, 0.456, 0.406)
 _STD: Triple = (0.229, 0.224, 0.225)
@@ -88,20 +95,16 @@ def _require_usual(config: Mapping[str, Any], usual: Mapping[str, Any]) -> None:
 def _output(config: Mapping[str, Any]) -> tuple[str, ...]:
     """Return a sentence if the network was not trained to tell one class of several."""
     problem = config.get("problem_type") or "single_label_classification"
-    if problem == "single_label_classification":
-        return ()
-    return (
-        f"output: a softmax over the classes, but config.json says problem_type {shown(problem)}",
-    )
+    usual = problem == "single_label_classification"
+    said = f"output: a softmax over the classes, but config.json says problem_type {shown(problem)}"
+    return () if usual else (said,)
 
 
 def _transformers_labels(config: Mapping[str, Any]) -> Labels | None:
     names = config.get("id2label")
-    if not names:
-        return None
-    if not isinstance(names, dict):
+    if names and not isinstance(names, dict):
         raise ValueError(f"id2label is {shown(names)}, not an object of names by number")
-    if all(_UNNAMED.fullmatch(str(name)) for name in names.values()):
+    if not names or all(_UNNAMED.fullmatch(str(name)) for name in names.values()):
         return None
     return _labels(names, "id2label")
 
@@ -136,13 +139,13 @@ def timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...
     strange += [] if mode == "center" else [f"crop_mode {shown(mode)}"]
     asked = config.get("interpolation") or "bicubic"
     strange += [] if asked in _FILTERS.values() else [f"interpolation {shown(asked)}"]
-    preprocess = _protocol(
-        "timm",
+    preprocess = Preprocess(
+        name="timm",
         resize=math.floor(crop / (config.get("crop_pct") or 0.875)),
         crop=crop,
         interpolation="bilinear" if asked == "bilinear" else "bicubic",
-        mean=_triple(config.get("mean") or _MEAN),
-        std=_triple(config.get("std") or _STD),
+        mean=_levels(_triple(config.get("mean") or _MEAN)),
+        scale=_levels(_triple(config.get("std") or _STD)),
     )
     return preprocess, _said(preprocess, strange)
 
@@ -168,14 +171,14 @@ def _transformers_protocol(values: Mapping[str, Any]) -> tuple[Preprocess, tuple
     number = values.get("resample", 3 if convnext else 2)
     strange += [] if number in _FILTERS else [f"resample {shown(number)}"]
     mean, std = _normalisation(values, standard=convnext)
-    preprocess = _protocol(
-        "transformers",
+    preprocess = Preprocess(
+        name="transformers",
         resize=resize,
         crop=min(crop, resize),
         interpolation=_FILTERS.get(number, "bicubic"),
         offset="floor",
-        mean=mean,
-        std=std,
+        mean=_levels(mean),
+        scale=_levels(std),
     )
     strange += ["BGR photos"] if values.get("do_flip_channel_order", False) else []
     strange += [] if crop <= resize else [f"a crop of {crop} padded with black"]
@@ -198,12 +201,9 @@ def _normalisation(values: Mapping[str, Any], *, standard: bool) -> tuple[Triple
         return (0.0, 0.0, 0.0), _triple(1 / unit)
     mean = _triple(values.get("image_mean") or (_HALF if standard else _MEAN))
     std = _triple(values.get("image_std") or (_HALF if standard else _STD))
-    return _divided(mean, unit), _divided(std, unit)
-
-
-def _divided(values: Triple, by: float) -> Triple:
-    a, b, c = (value if math.isclose(by, 1) else value / by for value in values)
-    return a, b, c
+    if math.isclose(unit, 1):
+        return mean, std
+    return _triple([value / unit for value in mean]), _triple([value / unit for value in std])
 
 
 def _triple(values: Any) -> Triple:
@@ -213,29 +213,8 @@ def _triple(values: Any) -> Triple:
     return a, b, c
 
 
-def _protocol(
-    name: str,
-    *,
-    resize: int,
-    crop: int,
-    interpolation: Interpolation,
-    mean: Triple,
-    std: Triple,
-    offset: Offset = "round",
-) -> Preprocess:
-    """Return the protocol of RGB mean and deviation in 0..1 for the stem's BGR in 0..255."""
-    return Preprocess(
-        name=name,
-        resize=resize,
-        crop=crop,
-        interpolation=interpolation,
-        offset=offset,
-        mean=_levels(mean),
-        scale=_levels(std),
-    )
-
-
 def _levels(rgb: Triple) -> Triple:
+    """Return RGB values in 0..1 as the stem's BGR in 0..255."""
     r, g, b = (round(255 * value, 6) for value in rgb)
     return b, g, r
 
@@ -248,3 +227,46 @@ def _said(preprocess: Preprocess, strange: list[str]) -> tuple[str, ...]:
         f"protocol: {' and '.join(strange)} cannot be reproduced; instead short side "
         f"{preprocess.resize}, centre crop {preprocess.crop}, {preprocess.interpolation}",
     )
+
+
+def recorded_protocol(content: Any) -> tuple[Preprocess, tuple[str, ...]] | None:
+    """Return how a script validated, from its `args`, and a sentence if a part of it is assumed.
+
+    None where `args` are not those of torchvision or timm, or are no protocol of ours.
+    """
+    args = content.get("args") if isinstance(content, Mapping) else None
+    values = dict(named_values(args))
+    try:
+        return _torchvision(values) or _timm(values)
+    except (TypeError, ValueError, AttributeError, ProtocolError):
+        return None
+
+
+def _torchvision(values: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]] | None:
+    """Return torchvision's protocol, which always has ImageNet's mean and deviation."""
+    if values.get("interpolation") not in _FILTERS.values() or "val_crop_size" not in values:
+        return None
+    preprocess = Preprocess(
+        name="torchvision",
+        resize=values["val_resize_size"],
+        crop=values["val_crop_size"],
+        interpolation=values["interpolation"],
+        mean=OMZ.mean,
+        scale=OMZ.scale,
+    )
+    return preprocess, ()
+
+
+def _timm(values: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]] | None:
+    """Return the protocol of timm's options; those not given are the network's own, so assumed."""
+    if not all(name in values for name in ("img_size", *_TIMM_OPTIONS)):
+        return None
+    side = values["img_size"]
+    size = {"input_size": (3, side, side)} if side else {}
+    given = size | {name: values[name] for name in _TIMM_OPTIONS if values[name]}
+    if not given:
+        return None
+    preprocess, said = timm_protocol({"input_size": _TIMM_SIZE} | given)
+    left = [name for name in _TIMM_OPTIONS if name not in given]
+    usual = f"protocol: timm's usual {', '.join(left)} beside the {', '.join(given)} in args"
+    return preprocess, said or ((usual,) if left else ())

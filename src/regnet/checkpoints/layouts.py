@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache, cached_property
+from functools import cache
 from typing import Literal
 
 from regnet.pixels.protocol import Channels
@@ -22,20 +22,25 @@ _CONV = ("weight",)
 _AFFINE = ("weight", "bias")
 _BN = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
 
-# Our names (pycls's) of all parts, and the tensors that each part has.
-_FRAME_PARTS = {"stem.conv": _CONV, "stem.bn": _BN, "head.fc": _AFFINE}
-_BLOCK_PARTS = {
-    "proj": _CONV,
-    "bn": _BN,
-    "f.a": _CONV,
-    "f.a_bn": _BN,
-    "f.b": _CONV,
-    "f.b_bn": _BN,
-    "f.se.f_ex.0": _AFFINE,
-    "f.se.f_ex.2": _AFFINE,
-    "f.c": _CONV,
-    "f.c_bn": _BN,
-}
+# Names of the parts in pycls (which are ours), timm, torchvision and transformers, and the tensors
+# that each part has. A star stands for a block.
+_PARTS = (
+    ("stem.conv", "stem.conv", "stem.0", "regnet.embedder.embedder.convolution", _CONV),
+    ("stem.bn", "stem.bn", "stem.1", "regnet.embedder.embedder.normalization", _BN),
+    ("head.fc", "head.fc", "fc", "classifier.1", _AFFINE),
+    ("*proj", "*downsample.conv", "*proj.0", "*shortcut.convolution", _CONV),
+    ("*bn", "*downsample.bn", "*proj.1", "*shortcut.normalization", _BN),
+    ("*f.a", "*conv1.conv", "*f.a.0", "*layer.0.convolution", _CONV),
+    ("*f.a_bn", "*conv1.bn", "*f.a.1", "*layer.0.normalization", _BN),
+    ("*f.b", "*conv2.conv", "*f.b.0", "*layer.1.convolution", _CONV),
+    ("*f.b_bn", "*conv2.bn", "*f.b.1", "*layer.1.normalization", _BN),
+    ("*f.se.f_ex.0", "*se.fc1", "*f.se.fc1", "*layer.2.attention.0", _AFFINE),
+    ("*f.se.f_ex.2", "*se.fc2", "*f.se.fc2", "*layer.2.attention.2", _AFFINE),
+    ("*f.c", "*conv3.conv", "*f.c.0", "*layer.2.convolution", _CONV),
+    ("*f.c_bn", "*conv3.bn", "*f.c.1", "*layer.2.normalization", _BN),
+)
+# Squeeze-excite takes place 2 of transformers' list of layers and moves the last convolution to 3.
+_MOVED = {"*f.c": "*layer.3.convolution", "*f.c_bn": "*layer.3.normalization"}
 
 # Counters of wrappers (torch's AveragedModel) and profilers (thop), no part of the network.
 _COUNTERS = frozenset({"n_averaged", "total_ops", "total_params"})
@@ -47,33 +52,34 @@ _INNER_WRAPPERS = re.compile(
 _WITH_HEAD = "regnet."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """What one project calls the parts of a RegNet.
 
-    `frame` and `parts` map our name of a part to theirs, outside and inside the blocks; `block` is
-    the prefix of a block with its `{stage}` and `{block}` numbers, which count from `first_stage`
-    and `first_block`; `parts_with_squeeze` is what changes in a network with squeeze-excite.
-    `channels` is the order of the input channels that files in this layout expect.
+    `parts` maps our name of a part to theirs; `block` is what a star in it stands for, with
+    `{stage}` and `{block}` numbers, which count from `first_stage` and `first_block`; `moved` is
+    what changes in a network with squeeze-excite. `channels` is the order of the input channels
+    that files in this layout expect.
     """
 
     name: LayoutName
-    channels: Channels
-    block: str
-    first_stage: int
-    first_block: int
-    frame: Mapping[str, str]
+    channels: Channels = "RGB"
+    block: str = "s{stage}.b{block}."
+    first_stage: int = 1
+    first_block: int = 1
     parts: Mapping[str, str]
-    parts_with_squeeze: Mapping[str, str] = field(default_factory=dict)
+    moved: Mapping[str, str] = field(default_factory=dict)
 
-    def frame_names(self) -> dict[str, str]:
-        """Return our name -> theirs of every tensor outside the blocks."""
-        return _tensor_names(_FRAME_PARTS, self.frame)
+    def names(self, *, squeeze: bool) -> dict[str, str]:
+        """Return our name -> theirs of every tensor, with a star for the block."""
+        parts = {**self.parts, **(self.moved if squeeze else {})}
+        rows = ((ours, end) for ours, *_, ends in _PARTS for end in ends)
+        return {f"{ours}.{end}": f"{parts[ours]}.{end}" for ours, end in rows}
 
-    def block_names(self, *, squeeze: bool) -> dict[str, str]:
-        """Return our name -> theirs of every tensor inside a block, without the block's prefix."""
-        parts = {**self.parts, **self.parts_with_squeeze} if squeeze else self.parts
-        return _tensor_names(_BLOCK_PARTS, parts)
+    def has_squeeze(self, keys: Iterable[str]) -> bool:
+        """Tell whether keys of this layout include squeeze-excite."""
+        mark = self.parts["*f.se.f_ex.0"].replace("*", ".") + "."
+        return any(mark in key for key in keys)
 
     def block_prefix(self, key: str) -> str | None:
         """Return what stands before the whole network's names in the key of a block's tensor.
@@ -81,16 +87,11 @@ class Layout:
         None where the key is of no block in this layout.
         """
         match = _key_pattern(self.block.removeprefix(_WITH_HEAD)).fullmatch(key)
-        if match is None or match["rest"] not in self._block_rests:
+        if match is None or f"*{match['rest']}" not in _all_names(self.name):
             return None
         prefix = match["prefix"]
         whole = f".{prefix}".endswith(f".{_WITH_HEAD}") and self.block.startswith(_WITH_HEAD)
         return prefix.removesuffix(_WITH_HEAD) if whole else prefix
-
-    @cached_property
-    def _block_rests(self) -> frozenset[str]:
-        names = (self.block_names(squeeze=squeeze) for squeeze in (False, True))
-        return frozenset(rest for group in names for rest in group.values())
 
     def plain_key(self, key: str, prefix: str) -> str:
         """Return a key of a network under a prefix as a network of its own has it."""
@@ -99,39 +100,21 @@ class Layout:
             return _WITH_HEAD + rest
         return rest
 
-    @property
-    def head_base(self) -> str:
-        """The first part of the names of the classifier's tensors."""
-        return self.frame["head.fc"].partition(".")[0]
+    def split(self, key: str) -> tuple[str, int, int]:
+        """Return (name with a star, stage, block) of a key, numbers from 1; 0 outside the blocks.
 
-    def has_squeeze(self, keys: Iterable[str]) -> bool:
-        """Tell whether keys of this layout include squeeze-excite."""
-        mark = f".{self.parts['f.se.f_ex.0']}."
-        return any(mark in key for key in keys)
+        The name is empty if a RegNet has no such key.
+        """
+        if match := _block_pattern(self.block).fullmatch(key):
+            stage = int(match["stage"]) - self.first_stage + 1
+            block = int(match["block"]) - self.first_block + 1
+            return (f"*{match['rest']}" if stage > 0 and block > 0 else ""), stage, block
+        return ("" if key.startswith("*") else key), 0, 0
 
-    def split(self, key: str) -> tuple[int, int, str] | None:
-        """Return (stage, block, rest) of a key inside a block, numbers from 1; None outside."""
-        match = _block_pattern(self.block).fullmatch(key)
-        if match is None:
-            return None
-        stage = int(match["stage"]) - self.first_stage + 1
-        block = int(match["block"]) - self.first_block + 1
-        return (stage, block, match["rest"]) if stage > 0 and block > 0 else None
-
-    def join(self, stage: int, block: int, rest: str) -> str:
+    def join(self, name: str, stage: int, block: int) -> str:
         """Return the key that `split` took apart."""
-        prefix = self.block.format(
-            stage=stage + self.first_stage - 1, block=block + self.first_block - 1
-        )
-        return prefix + rest
-
-
-def _tensor_names(kinds: Mapping[str, tuple[str, ...]], parts: Mapping[str, str]) -> dict[str, str]:
-    return {
-        f"{ours}.{suffix}": f"{parts[ours]}.{suffix}"
-        for ours, suffixes in kinds.items()
-        for suffix in suffixes
-    }
+        numbers = {"stage": stage + self.first_stage - 1, "block": block + self.first_block - 1}
+        return name.replace("*", self.block.format(**numbers))
 
 
 @cache
@@ -151,86 +134,38 @@ def _key_pattern(block: str) -> re.Pattern[str]:
     return re.compile(r"(?P<prefix>(?:.*\.)?)" + _block_pattern(block).pattern)
 
 
-PYCLS = Layout(
-    name="pycls",
-    channels="BGR",
-    block="s{stage}.b{block}.",
-    first_stage=1,
-    first_block=1,
-    frame={name: name for name in _FRAME_PARTS},
-    parts={name: name for name in _BLOCK_PARTS},
-)
+@cache
+def _all_names(layout: LayoutName) -> frozenset[str]:
+    """Return a layout's names of tensors, with and without squeeze-excite."""
+    found = _layout_called(layout)
+    return frozenset({*found.names(squeeze=True).values(), *found.names(squeeze=False).values()})
 
-TIMM = Layout(
-    name="timm",
-    channels="RGB",
-    block="s{stage}.b{block}.",
-    first_stage=1,
-    first_block=1,
-    frame={name: name for name in _FRAME_PARTS},
-    parts={
-        "proj": "downsample.conv",
-        "bn": "downsample.bn",
-        "f.a": "conv1.conv",
-        "f.a_bn": "conv1.bn",
-        "f.b": "conv2.conv",
-        "f.b_bn": "conv2.bn",
-        "f.se.f_ex.0": "se.fc1",
-        "f.se.f_ex.2": "se.fc2",
-        "f.c": "conv3.conv",
-        "f.c_bn": "conv3.bn",
-    },
-)
 
+def _column(number: int) -> dict[str, str]:
+    return {str(row[0]): str(row[number]) for row in _PARTS}
+
+
+PYCLS = Layout(name="pycls", channels="BGR", parts=_column(0))
+TIMM = Layout(name="timm", parts=_column(1))
 TORCHVISION = Layout(
     name="torchvision",
-    channels="RGB",
     block="trunk_output.block{stage}.block{stage}-{block}.",
-    first_stage=1,
     first_block=0,
-    frame={"stem.conv": "stem.0", "stem.bn": "stem.1", "head.fc": "fc"},
-    parts={
-        "proj": "proj.0",
-        "bn": "proj.1",
-        "f.a": "f.a.0",
-        "f.a_bn": "f.a.1",
-        "f.b": "f.b.0",
-        "f.b_bn": "f.b.1",
-        "f.se.f_ex.0": "f.se.fc1",
-        "f.se.f_ex.2": "f.se.fc2",
-        "f.c": "f.c.0",
-        "f.c_bn": "f.c.1",
-    },
+    parts=_column(2),
 )
-
 TRANSFORMERS = Layout(
     name="transformers",
-    channels="RGB",
     block="regnet.encoder.stages.{stage}.layers.{block}.",
     first_stage=0,
     first_block=0,
-    frame={
-        "stem.conv": "regnet.embedder.embedder.convolution",
-        "stem.bn": "regnet.embedder.embedder.normalization",
-        "head.fc": "classifier.1",
-    },
-    parts={
-        "proj": "shortcut.convolution",
-        "bn": "shortcut.normalization",
-        "f.a": "layer.0.convolution",
-        "f.a_bn": "layer.0.normalization",
-        "f.b": "layer.1.convolution",
-        "f.b_bn": "layer.1.normalization",
-        "f.se.f_ex.0": "layer.2.attention.0",
-        "f.se.f_ex.2": "layer.2.attention.2",
-        "f.c": "layer.2.convolution",
-        "f.c_bn": "layer.2.normalization",
-    },
-    # Squeeze-excite takes place 2 of the layer list and moves the last convolution to 3.
-    parts_with_squeeze={"f.c": "layer.3.convolution", "f.c_bn": "layer.3.normalization"},
+    parts=_column(3),
+    moved=_MOVED,
 )
-
 LAYOUTS: tuple[Layout, ...] = (PYCLS, TIMM, TORCHVISION, TRANSFORMERS)
+
+
+def _layout_called(name: LayoutName) -> Layout:
+    return next(layout for layout in LAYOUTS if layout.name == name)
 
 
 def without_inner_wrappers(key: str) -> str:
@@ -272,16 +207,7 @@ def _most_named(names: Counter[LayoutName]) -> Layout:
     (best, most), *others = names.most_common()
     if others and others[0][1] == most:
         raise MismatchError("the tensors are named half by one project, half by another")
-    return next(layout for layout in LAYOUTS if layout.name == best)
-
-
-def _only_network(keys: list[str]) -> tuple[str, Layout]:
-    prefixes = find_prefixes(keys)
-    if not prefixes:
-        raise not_a_regnet(keys)
-    if len(prefixes) > 1:
-        raise MismatchError(f"these are {len(prefixes)} networks: {', '.join(prefixes)}")
-    return next(iter(prefixes.items()))
+    return _layout_called(best)
 
 
 def not_a_regnet(keys: Iterable[str]) -> MismatchError:
@@ -300,9 +226,14 @@ def to_pycls(keys: Iterable[str]) -> dict[str, str]:
     that lists the keys which a RegNet in this layout does not have.
     """
     keys = [key for key in keys if not is_counter(key)]
-    prefix, layout = _only_network(keys)
+    prefixes = find_prefixes(keys)
+    if not prefixes:
+        raise not_a_regnet(keys)
+    if len(prefixes) > 1:
+        raise MismatchError(f"these are {len(prefixes)} networks: {', '.join(prefixes)}")
+    ((prefix, layout),) = prefixes.items()
     if outside := [key for key in keys if not key.startswith(prefix)]:
-        raise MismatchError(_unknown_message(outside, layout))
+        raise _unknown(outside, layout)
     plain = [layout.plain_key(key, prefix) for key in keys]
     heads = _plain_heads(plain, layout)
     names = [heads.get(key, key) for key in plain]
@@ -315,16 +246,14 @@ def _plain_heads(keys: Iterable[str], layout: Layout) -> dict[str, str]:
 
     Raises `MismatchError` where it has more than one linear layer.
     """
-    usual = layout.frame["head.fc"]
-    heads = [key for key in keys if key.partition(".")[0] == layout.head_base]
+    usual = layout.parts["head.fc"]
+    heads = [key for key in keys if key.partition(".")[0] == usual.partition(".")[0]]
     if not heads or any(key in (f"{usual}.weight", f"{usual}.bias") for key in heads):
         return {}
     layers = list(dict.fromkeys(key.rpartition(".")[0] for key in heads))
-    whole = {f"{layers[0]}.{name}" for name in ("weight", "bias")}
-    if len(layers) == 1 and set(heads) == whole:
-        return {f"{layers[0]}.{name}": f"{usual}.{name}" for name in ("weight", "bias")}
     if len(layers) == 1:
-        return {}
+        names = {f"{layers[0]}.{end}": f"{usual}.{end}" for end in _AFFINE}
+        return names if set(heads) == names.keys() else {}
     raise MismatchError(
         f"its classifier is not the one linear layer of a RegNet but {len(layers)} layers: "
         f"{', '.join(layers[:6])}{', ...' * (len(layers) > 6)}"
@@ -339,41 +268,82 @@ def from_pycls(keys: Iterable[str], layout: Layout) -> dict[str, str]:
 def _translate(keys: Iterable[str], source: Layout, target: Layout) -> dict[str, str]:
     keys = list(keys)
     squeeze = source.has_squeeze(keys)
-    frame = _through(source.frame_names(), target.frame_names())
-    block = _through(source.block_names(squeeze=squeeze), target.block_names(squeeze=squeeze))
-    names: dict[str, str] = {}
-    unknown: list[str] = []
-    for key in keys:
-        parts = source.split(key)
-        if key in frame:
-            names[key] = frame[key]
-        elif parts and parts[2] in block:
-            names[key] = target.join(parts[0], parts[1], block[parts[2]])
-        else:
-            unknown.append(key)
-    if unknown:
-        raise MismatchError(_unknown_message(unknown, source))
-    return names
+    theirs = target.names(squeeze=squeeze)
+    names = {name: theirs[ours] for ours, name in source.names(squeeze=squeeze).items()}
+    places = {key: source.split(key) for key in keys}
+    if unknown := [key for key, (name, _, _) in places.items() if name not in names]:
+        raise _unknown(unknown, source)
+    return {key: target.join(names[name], *numbers) for key, (name, *numbers) in places.items()}
 
 
 def known_keys(keys: Iterable[str], layout: Layout) -> list[str]:
     """Return the keys that a RegNet in a layout has."""
     keys = list(keys)
-    frame = set(layout.frame_names().values())
-    block = set(layout.block_names(squeeze=layout.has_squeeze(keys)).values())
-    parts = {key: layout.split(key) for key in keys}
-    return [key for key, place in parts.items() if key in frame or (place and place[2] in block)]
+    names = set(layout.names(squeeze=layout.has_squeeze(keys)).values())
+    return [key for key in keys if layout.split(key)[0] in names]
 
 
-def _through(source: Mapping[str, str], target: Mapping[str, str]) -> dict[str, str]:
-    """Return their name -> the target's name, by way of ours."""
-    return {theirs: target[ours] for ours, theirs in source.items()}
-
-
-def _unknown_message(keys: list[str], layout: Layout) -> str:
+def _unknown(keys: list[str], layout: Layout) -> MismatchError:
     shown = "".join(f"\n  {key}" for key in keys[:10])
     more = f"\n  ... and {len(keys) - 10} more" if len(keys) > 10 else ""
-    return (
+    return MismatchError(
         f"a RegNet in the layout of {layout.name} has no tensors of these {len(keys)} names:"
         f"{shown}{more}"
     )
+
+
+# Network -> the end of a key that it alone has, under whatever prefix; the first match counts.
+_FAMILIES: tuple[tuple[str, str], ...] = (
+    ("timm's regnetv, of pre-activation blocks", r"s1\.b1\.norm1\.weight"),
+    ("timm's regnetz, of another kind of block", r"stages\.0\.0\.conv1_1x1\.conv\.weight"),
+    ("timm's regnetz, with a convolution before the head", r"final_conv\.conv\.weight"),
+    ("a ResNet", r"layer1\.0\.conv1\.(0\.)?weight"),
+    ("a ResNet of transformers", r"resnet\.embedder\.embedder\.convolution\.weight"),
+    ("a torchvision RegNet taken apart, as by fastai", r"block1\.block1-0\.f\.a\.0\.weight"),
+    ("a Swin Transformer", r"attn\.relative_position_bias_table"),
+    ("a Vision Transformer", r"blocks\.0\.attn\.qkv\.weight"),
+    ("a Vision Transformer", r"encoder_layer_0\.self_attention\.in_proj_weight"),
+    ("a Vision Transformer of transformers", r"encoder\.layer\.0\.attention\..*query\.weight"),
+    ("a ConvNeXt", r"stages\.0\.(blocks\.|layers\.)?0\.(conv_dw|dwconv)\.weight"),
+    ("a ConvNeXt", r"features\.1\.0\.layer_scale"),
+    ("an EfficientNet", r"features\.1\.0\.block\.0\.0\.weight"),
+    ("an EfficientNet", r"_blocks\.0\._depthwise_conv\.weight"),
+    ("an EfficientNet, MobileNet or GhostNet", r"conv_stem\.weight"),
+    ("a MobileNet", r"features\.1\.(conv|block)\.0\.0\.weight"),
+    ("a MNASNet", r"layers\.8\.0\.layers\.0\.weight"),
+    ("a DenseNet", r"denseblock1\.denselayer1\.norm1\.weight"),
+    ("a GoogLeNet", r"inception3a\.branch1\.conv\.weight"),
+    ("an Inception network", r"Mixed_5b\.branch1x1\.conv\.weight"),
+    ("a ShuffleNet", r"stage2\.0\.branch1\.0\.weight"),
+    ("a SqueezeNet", r"features\.3\.squeeze\.weight"),
+    ("a YOLO detector", r"model\.0\.conv\.weight"),
+    ("an AlexNet or VGG network", r"features\.0\.weight"),
+)
+
+
+def foreign_network(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return what tensors belong to, as "a ResNet (layer1.0.conv1.weight)"; None if unknown.
+
+    Expects tensors that are not a whole RegNet of ours.
+    """
+    for network, pattern in _FAMILIES:
+        if key := _first_ending(shapes, pattern):
+            return f"{network} ({key})"
+    return _variant(shapes)
+
+
+def _first_ending(keys: Iterable[str], pattern: str) -> str | None:
+    found = re.compile(rf"(.*\.)?{pattern}")
+    return next((key for key in sensible(keys) if found.fullmatch(key)), None)
+
+
+def _variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
+    """Return what a network with a RegNet's names differs in from a RegNet, if that is known."""
+    if (key := _first_ending(shapes, r"s1\.b1\.conv3\.conv\.weight")) is not None:
+        width, inner, *_ = shapes[key] if len(shapes[key]) > 1 else (0, 0)
+        if width < inner:
+            return f"timm's regnetz, of blocks that widen inside ({key} {shapes[key]})"
+    norm = _first_ending(shapes, r"(stem\.(bn|1)|embedder\.normalization)\.weight")
+    if norm and not any(key.endswith("running_mean") for key in shapes):
+        return f"a variant with group norm, or another norm without running statistics ({norm})"
+    return None

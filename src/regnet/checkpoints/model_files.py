@@ -38,16 +38,16 @@ class ModelFiles:
     @property
     def weights_sha384(self) -> str:
         """The SHA-384 of the weights: of their file or, if sharded, of all files' hashes."""
-        return _combined(self.weights)
+        return _combined_hash(self.weights)
 
     @property
     def digest(self) -> str:
         """A hash of all files; without JSON files that of the weights."""
         settings = (path for path in (self.config, self.preprocessor) if path)
-        return _combined((*self.weights, *settings))
+        return _combined_hash((*self.weights, *settings))
 
 
-def _combined(paths: tuple[Path, ...]) -> str:
+def _combined_hash(paths: tuple[Path, ...]) -> str:
     hashes = [sha384_of(path) for path in paths]
     return hashes[0] if len(hashes) == 1 else hashlib.sha384("\n".join(hashes).encode()).hexdigest()
 
@@ -66,19 +66,21 @@ def model_files(path: Path) -> ModelFiles:
     """
     if path.is_dir():
         return _in_folder(path, _weights_in(path))
-    if not _describes_a_model(path.with_name(CONFIG)):
-        return ModelFiles((path,))
-    if path.name in _WEIGHTS or _SHARD.fullmatch(path.name) or _only_weights(path.parent) == [path]:
-        return _in_folder(path.parent, _whole(path))
-    return ModelFiles((path,))
-
-
-def _describes_a_model(config: Path) -> bool:
-    """Tell whether a file is a description that transformers or timm wrote."""
     try:
-        return not _DESCRIPTIONS.isdisjoint(read_json(config))
+        described = not _DESCRIPTIONS.isdisjoint(read_json(path.with_name(CONFIG)))
     except WeightsError:
-        return False
+        described = False
+    shard = _SHARD.fullmatch(path.name)
+    if not described or not (
+        shard or path.name in _WEIGHTS or _only_weights(path.parent) == [path]
+    ):
+        return ModelFiles((path,))
+    if shard is None:
+        return _in_folder(path.parent, path)
+    index = path.with_name(f"{shard[1]}{shard[2]}.index.json")
+    if not index.is_file():
+        raise WeightsError(f"{path}: is one of several parts, and their {index.name} is missing")
+    return _in_folder(path.parent, index)
 
 
 def _weights_in(folder: Path) -> Path:
@@ -96,18 +98,8 @@ def _weights_in(folder: Path) -> Path:
 
 def _only_weights(folder: Path) -> list[Path]:
     """Return the one file of weights in a folder; none if there are several."""
-    found = [path for path in sorted(folder.iterdir()) if path.suffix in _WEIGHTS_SUFFIXES]
-    return found if len(found) == 1 and found[0].is_file() else []
-
-
-def _whole(path: Path) -> Path:
-    """Return the index of a shard, any other file as it is."""
-    if (match := _SHARD.fullmatch(path.name)) is None:
-        return path
-    index = path.with_name(f"{match[1]}{match[2]}.index.json")
-    if not index.is_file():
-        raise WeightsError(f"{path}: is one of several parts, and their {index.name} is missing")
-    return index
+    paths = [path for path in folder.iterdir() if path.suffix in _WEIGHTS_SUFFIXES]
+    return paths if len(paths) == 1 and paths[0].is_file() else []
 
 
 def _in_folder(folder: Path, weights: Path) -> ModelFiles:

@@ -83,132 +83,129 @@ class _Machine:
         for opcode, argument, place in pickletools.genops(stream):
             self._length = (place or 0) - start
             if opcode.name == "STOP":
-                self._require_data()
+                # Functions and classes left among the values are not plain data.
+                known = self._used | _KNOWN_TYPES
+                if names := [name for name in self._mentioned if name not in known]:
+                    raise RefusedError(names[:5])
                 return self._stack.pop()
-            self._step(opcode.name, argument)
+            self.step(opcode.name, argument)
         raise EOFError("the pickle has no end")
 
-    def _require_data(self) -> None:
-        """Refuse names that stand for nothing: functions and classes left among the values."""
-        known = self._used | _KNOWN_TYPES
-        if names := [name for name in self._mentioned if name not in known]:
-            raise RefusedError(names[:5])
+    def step(self, name: str, argument: Any) -> None:
+        """Follow one instruction, by its name in `pickletools`."""
+        match name:
+            case _ if name in _ARGUMENT_IS_VALUE:
+                self._push(argument)
+            case _ if name in _NEW_VALUES:
+                self._push(_NEW_VALUES[name]())
+            case "PUT" | "BINPUT" | "LONG_BINPUT" | "MEMOIZE":
+                self._memo[len(self._memo) if argument is None else argument] = self._stack[-1]
+            case "GET" | "BINGET" | "LONG_BINGET":
+                self._push(self._memo[argument])
+            case "MARK":
+                self._marks.append(self._stack)
+                self._stack = []
+            case "POP" if self._stack:
+                self._stack.pop()
+            case "POP" | "POP_MARK":
+                self._since_mark()
+            case "DUP":
+                self._push(self._stack[-1])
+            case "TUPLE":
+                self._push(tuple(self._since_mark()))
+            case "TUPLE1" | "TUPLE2" | "TUPLE3":
+                self._push(tuple(self._last(int(name[-1]))))
+            case "LIST":
+                self._push(self._since_mark())
+            case "DICT":
+                self._push(_pairs(self._since_mark()))
+            case "FROZENSET":
+                self._push(frozenset(map(as_key, self._since_mark())))
+            case "APPEND":
+                self._append(self._last(1))
+            case "APPENDS":
+                self._append(self._since_mark())
+            case "SETITEM":
+                self._set_items(self._last(2))
+            case "SETITEMS":
+                self._set_items(self._since_mark())
+            case "ADDITEMS":
+                items = self._since_mark()
+                require(self._stack[-1], set)
+                self._stack[-1].update(map(as_key, items))
+            case "GLOBAL":
+                self._push(self._named(*argument.split(" ", 1)))
+            case "STACK_GLOBAL":
+                self._push(self._named(*self._last(2)))
+            case "REDUCE":
+                self._push(self._call(*self._last(2)))
+            case "INST":
+                items = self._since_mark()
+                self._push(self._call(self._named(*argument.split(" ", 1)), tuple(items)))
+            case "OBJ":
+                kind, *items = self._since_mark()
+                self._push(self._call(kind, tuple(items)))
+            case "NEWOBJ":
+                self._push(self._new_object(*self._last(2)))
+            case "NEWOBJ_EX":
+                kind, arguments, names = self._last(3)
+                require(names, dict)
+                self._push(self._new_object(kind, arguments))
+            case "BUILD":
+                self._build(*self._last(1))
+            case "PERSID":
+                self._push(self._resolved(argument))
+            case "BINPERSID":
+                self._push(self._resolved(*self._last(1)))
+            case "EXT1" | "EXT2" | "EXT4":
+                raise RefusedError([f"extension {argument} of copyreg"])
+            case "PROTO" | "FRAME":
+                pass
+            case _:
+                raise ValueError(f"the instruction {name}")
 
-    def _step(self, name: str, argument: Any) -> None:
-        if name in _ARGUMENT_IS_VALUE:
-            self._stack.append(argument)
-        elif name in _NEW_VALUES:
-            self._stack.append(_NEW_VALUES[name]())
-        elif name not in _NOTHING_TO_DO:
-            _OPERATIONS[name](self, argument)
+    def _push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def _last(self, count: int) -> list[Any]:
+        """Take the last values off the stack; they come in the order in which they were pushed."""
+        return [self._stack.pop() for _ in range(count)][::-1]
 
     def _since_mark(self) -> list[Any]:
         items, self._stack = self._stack, self._marks.pop()
         return items
-
-    def _mark(self, _: Any) -> None:
-        self._marks.append(self._stack)
-        self._stack = []
-
-    def _pop(self, _: Any) -> None:
-        if self._stack:
-            self._stack.pop()
-        else:
-            self._since_mark()
-
-    def _pop_mark(self, _: Any) -> None:
-        self._since_mark()
-
-    def _duplicate(self, _: Any) -> None:
-        self._stack.append(self._stack[-1])
-
-    def _tuple(self, _: Any) -> None:
-        items = self._since_mark()
-        self._stack.append(tuple(items))
-
-    def _short_tuple(self, count: int) -> None:
-        items = [self._stack.pop() for _ in range(count)]
-        self._stack.append(tuple(reversed(items)))
-
-    def _list(self, _: Any) -> None:
-        items = self._since_mark()
-        self._stack.append(items)
-
-    def _dict(self, _: Any) -> None:
-        items = self._since_mark()
-        self._stack.append(_pairs(items))
-
-    def _frozenset(self, _: Any) -> None:
-        items = self._since_mark()
-        self._stack.append(frozenset(map(as_key, items)))
 
     def _append(self, items: list[Any]) -> None:
         target = self._stack[-1]
         require(target, list, Record)
         (target.entries if isinstance(target, Record) else target).extend(items)
 
-    def _append_one(self, _: Any) -> None:
-        self._append([self._stack.pop()])
-
-    def _append_all(self, _: Any) -> None:
-        self._append(self._since_mark())
-
     def _set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
         require(target, dict, Record)
         (target.items if isinstance(target, Record) else target).update(_pairs(items))
 
-    def _set_one_item(self, _: Any) -> None:
-        value, key = self._stack.pop(), self._stack.pop()
-        self._set_items([key, value])
-
-    def _set_all_items(self, _: Any) -> None:
-        self._set_items(self._since_mark())
-
-    def _add(self, _: Any) -> None:
-        items = self._since_mark()
-        require(self._stack[-1], set)
-        self._stack[-1].update(map(as_key, items))
-
-    def _recall(self, place: int) -> None:
-        self._stack.append(self._memo[place])
-
-    def _memorise(self, place: int | None) -> None:
-        self._memo[len(self._memo) if place is None else place] = self._stack[-1]
-
-    def _global(self, argument: str) -> None:
-        self._name(*argument.split(" ", 1))
-
-    def _stack_global(self, _: Any) -> None:
-        name, module = self._stack.pop(), self._stack.pop()
-        self._name(module, name)
-
-    def _name(self, module: Any, name: Any) -> None:
-        """Push what a name stands for: a value of ours, else the name."""
+    def _named(self, module: Any, name: Any) -> Any:
+        """Return what a name stands for: a value of ours, else the name."""
         require(module, str)
         require(name, str)
         if len(module) + len(name) > _LONGEST_NAME:
             raise ValueError("a name that is too long")
         named = Global(_MODULES_OF_PYTHON_2.get(module, module), name)
         if str(named) in self._values:
-            self._stack.append(self._values[str(named)])
-        else:
-            self._mentioned[str(named)] = None
-            self._stack.append(named)
-
-    def _reduce(self, _: Any) -> None:
-        arguments, function = self._stack.pop(), self._stack.pop()
-        require(arguments, tuple)
-        self._stack.append(self._call(function, arguments))
+            return self._values[str(named)]
+        self._mentioned[str(named)] = None
+        return named
 
     def _pass(self, arguments: tuple[Any, ...]) -> None:
         """Count what calls may copy: a short pickle could recall one long value very often."""
+        require(arguments, tuple)
         sized = (value for value in arguments if isinstance(value, _SIZED))
         self._passed += 1 + len(arguments) + sum(map(len, sized))
         if self._passed > _PASSED_AT_FIRST + _PASSED_PER_BYTE * self._length:
             raise ValueError("the pickle passes the same long values again and again")
 
-    def _call(self, function: Any, arguments: tuple[Any, ...]) -> Any:
+    def _call(self, function: Any, arguments: Any) -> Any:
         """Return what one of our own calls returns; refuse any other function."""
         require(function, Global)
         self._pass(arguments)
@@ -225,6 +222,10 @@ class _Machine:
         self._used.add(name)
         return self._calls[name](*arguments)
 
+    def _new_object(self, kind: Any, arguments: Any) -> Any:
+        self._pass(arguments)
+        return self._instance(kind, arguments)
+
     def _instance(self, kind: Any, arguments: tuple[Any, ...]) -> Any:
         """Return an inert instance; classes of Python, torch and numpy have to be known."""
         require(kind, Global)
@@ -236,44 +237,19 @@ class _Machine:
             raise RefusedError([name])
         return Record(name, *arguments)
 
-    def _new_object(self, _: Any) -> None:
-        arguments, kind = self._stack.pop(), self._stack.pop()
-        require(arguments, tuple)
-        self._pass(arguments)
-        self._stack.append(self._instance(kind, arguments))
-
-    def _new_object_with_names(self, _: Any) -> None:
-        require(self._stack.pop(), dict)
-        self._new_object(None)
-
-    def _old_class(self, argument: str) -> None:
-        items = self._since_mark()
-        self._global(argument)
-        self._stack.append(self._call(self._stack.pop(), tuple(items)))
-
-    def _old_object(self, _: Any) -> None:
-        kind, *items = self._since_mark()
-        self._stack.append(self._call(kind, tuple(items)))
-
-    def _build(self, _: Any) -> None:
+    def _build(self, state: Any) -> None:
         """Keep a record's attributes; those of a plain container (`_metadata`) are left out."""
-        state, target = self._stack.pop(), self._stack[-1]
+        target = self._stack[-1]
         require(target, Record, dict, list, set, Dtype)
         if isinstance(target, Record):
             target.state = state
         elif isinstance(target, Dtype):
-            target.set_order(state)
+            target.order = ">" if state[1] == ">" else "<"
 
-    def _resolve(self, argument: Any) -> None:
+    def _resolved(self, reference: Any) -> Any:
         if self._persistent is None:
             raise ValueError("a persistent id, and nothing to resolve it")
-        self._stack.append(self._persistent(argument))
-
-    def _resolve_top(self, _: Any) -> None:
-        self._resolve(self._stack.pop())
-
-    def _extension(self, number: int) -> None:
-        raise RefusedError([f"extension {number} of copyreg"])
+        return self._persistent(reference)
 
 
 def _pairs(items: list[Any]) -> dict[Any, Any]:
@@ -295,38 +271,6 @@ _NEW_VALUES: dict[str, Callable[[], Any]] = {
     "EMPTY_LIST": list,
     "EMPTY_DICT": dict,
     "EMPTY_SET": set,
-}
-_NOTHING_TO_DO = frozenset({"PROTO", "FRAME"})
-_OPERATIONS: dict[str, Callable[[_Machine, Any], None]] = {
-    "MARK": _Machine._mark,
-    "POP": _Machine._pop,
-    "POP_MARK": _Machine._pop_mark,
-    "DUP": _Machine._duplicate,
-    "TUPLE": _Machine._tuple,
-    "TUPLE1": lambda machine, _: machine._short_tuple(1),
-    "TUPLE2": lambda machine, _: machine._short_tuple(2),
-    "TUPLE3": lambda machine, _: machine._short_tuple(3),
-    "LIST": _Machine._list,
-    "DICT": _Machine._dict,
-    "FROZENSET": _Machine._frozenset,
-    "APPEND": _Machine._append_one,
-    "APPENDS": _Machine._append_all,
-    "SETITEM": _Machine._set_one_item,
-    "SETITEMS": _Machine._set_all_items,
-    "ADDITEMS": _Machine._add,
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), _Machine._recall),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"), _Machine._memorise),
-    "GLOBAL": _Machine._global,
-    "STACK_GLOBAL": _Machine._stack_global,
-    "REDUCE": _Machine._reduce,
-    "NEWOBJ": _Machine._new_object,
-    "NEWOBJ_EX": _Machine._new_object_with_names,
-    "INST": _Machine._old_class,
-    "OBJ": _Machine._old_object,
-    "BUILD": _Machine._build,
-    "PERSID": _Machine._resolve,
-    "BINPERSID": _Machine._resolve_top,
-    **dict.fromkeys(("EXT1", "EXT2", "EXT4"), _Machine._extension),
 }
 
 _SIZED = (str, bytes, bytearray, list, tuple, dict, set)

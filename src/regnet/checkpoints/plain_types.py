@@ -57,10 +57,6 @@ class Dtype:
     kind: str
     order: str = "<"
 
-    def set_order(self, state: tuple[Any, ...]) -> None:
-        """Take the byte order out of numpy's state of a dtype."""
-        self.order = ">" if state[1] == ">" else "<"
-
 
 _STRUCT_CODES = {
     "f8": "d", "f4": "f", "f2": "e", "b1": "?", "c8": "ff", "c16": "dd",

@@ -31,18 +31,14 @@ def recorded_names(
     the containers at the paths `apart`: they are of other networks. Two lists that differ are none.
     """
     lists = set(_lists(content, apart))
-    found = {names for names in lists if len(names) == len(set(names)) == classes}
-    if len(found) == 1:
-        names = found.pop()
-        return tuple(map(label_of, (_pair(name) for name in names))), ()
-    if found:
-        return None, (f"names: the file has {len(found)} lists of them that differ",)
+    fitting = {names for names in lists if len(names) == len(set(names)) == classes}
+    if len(fitting) == 1:
+        pairs = ((name, "") if WNID.fullmatch(name) else ("", name) for name in fitting.pop())
+        return tuple(map(label_of, pairs)), ()
+    if fitting:
+        return None, (f"names: the file has {len(fitting)} lists of them that differ",)
     sizes = ", ".join(f"{size:,}" for size in sorted({len(set(names)) for names in lists}))
     return None, (f"names: the file has {sizes} for {classes:,} classes",) if sizes else ()
-
-
-def _pair(name: str) -> tuple[str, str]:
-    return (name, "") if WNID.fullmatch(name) else ("", name)
 
 
 def _lists(content: Any, apart: Collection[Path]) -> Iterator[tuple[str, ...]]:

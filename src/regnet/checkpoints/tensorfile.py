@@ -72,22 +72,18 @@ def _load_pickle(path: Path, *, is_zip: bool) -> Any:
         raise WeightsError(f"{path} is truncated or corrupt: {reason}") from exc
 
 
-def _require_plain(key: str, tensor: torch.Tensor) -> None:
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
-        raise WeightsError(f"{key} is not a plain tensor but sparse, nested or quantized")
-    if tensor.device.type != "cpu":
-        raise WeightsError(f"{key} has no data (device {tensor.device})")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise WeightsError(f"{key} has more elements than data")
-
-
 def plain_tensor(key: str, tensor: torch.Tensor) -> torch.Tensor:
     """Return a copy of a tensor as contiguous float32, or int64 for BN's step counters.
 
     Raises `WeightsError` naming the key where it is sparse, quantized, complex, whole-numbered,
     without data, or holds a value that is not finite.
     """
-    _require_plain(key, tensor)
+    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
+        raise WeightsError(f"{key} is not a plain tensor but sparse, nested or quantized")
+    if tensor.device.type != "cpu":
+        raise WeightsError(f"{key} has no data (device {tensor.device})")
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise WeightsError(f"{key} has more elements than data")
     tensor = tensor.detach()
     if key.endswith(".num_batches_tracked"):
         return tensor.to(torch.int64, copy=True)

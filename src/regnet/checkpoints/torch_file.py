@@ -67,10 +67,10 @@ class _ArchiveStorages:
         kind, dtype, key, _, count = reference
         _require_storage(kind, dtype, key)
         if key not in self._known:
-            data = self._mapped(key)
+            start, end = self._place(f"{self._folder}data/{key}")
+            self._known[key] = self._whole[start:end]
             if self._swapped:
-                _swap_bytes(data, dtype)
-            self._known[key] = data
+                _swap_bytes(self._known[key], dtype)
         if not 0 <= count <= self._known[key].nbytes() // dtype.itemsize:
             raise EOFError(f"the storage {key!r:.40} is too short")
         return Storage(dtype, self._known[key])
@@ -80,11 +80,6 @@ class _ArchiveStorages:
         start, end = self._place(name)
         self._file.seek(start)
         return self._file.read(end - start)
-
-    def _mapped(self, key: str) -> torch.UntypedStorage:
-        start, end = self._place(f"{self._folder}data/{key}")
-        data: torch.UntypedStorage = self._whole[start:end]
-        return data
 
     def _place(self, name: str) -> tuple[int, int]:
         """Return where the content of an uncompressed member begins and ends in the file."""
@@ -97,15 +92,12 @@ class _ArchiveStorages:
         return start, start + info.file_size
 
 
-def read_pickles(stream: BinaryIO) -> Any:
+def read_pickles(stream: BinaryIO, calls: Calls | None = None) -> Any:
     """Return the content of PyTorch's older format, or of a bare pickle, at a stream's position.
 
     Raises `RefusedError`; a damaged file raises almost any other exception.
     """
-    return _read_pickles(stream, _all_calls())
-
-
-def _read_pickles(stream: BinaryIO, calls: Calls) -> Any:
+    calls = _all_calls() if calls is None else calls
     first = read_pickle(stream, calls=calls, values=_TYPES)
     if first != _MAGIC:
         return first
@@ -139,7 +131,8 @@ class _LaterStorages:
             if not 0 <= count <= self._left // dtype.itemsize:
                 raise EOFError("the storages are longer than the file")
             self._left -= count * dtype.itemsize
-            self._known[key] = Storage(dtype, _new_storage(count * dtype.itemsize))
+            data = torch.empty(count * dtype.itemsize, dtype=torch.uint8).untyped_storage()
+            self._known[key] = Storage(dtype, data)
         return self._known[key]
 
     def fill(self, keys: Sequence[str], *, swapped: bool) -> None:
@@ -152,13 +145,10 @@ class _LaterStorages:
             if count * storage.dtype.itemsize != size or len(data) != size:
                 raise EOFError(f"the storage {key!r:.40} is too short")
             if size:
-                _bytes_of(storage).copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
+                numbers = torch.empty(0, dtype=torch.uint8).set_(storage.data)
+                numbers.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
             if swapped:
                 _swap_bytes(storage.data, storage.dtype)
-
-
-def _new_storage(size: int) -> torch.UntypedStorage:
-    return torch.empty(size, dtype=torch.uint8).untyped_storage()
 
 
 def _swap_bytes(data: torch.UntypedStorage, dtype: torch.dtype) -> None:
@@ -175,10 +165,6 @@ def _require_storage(kind: Any, dtype: Any, key: Any) -> None:
         raise ValueError("a persistent id of another kind")
 
 
-def _bytes_of(storage: Storage) -> torch.Tensor:
-    return torch.empty(0, dtype=torch.uint8).set_(storage.data)
-
-
 def _all_calls() -> Calls:
     """Return the calls of tensors and of files of the older format inside a bare pickle.
 
@@ -190,7 +176,7 @@ def _all_calls() -> Calls:
     def nested(data: Any) -> Any:
         require(data, bytes)
         if data not in known:
-            known[data] = _read_pickles(BytesIO(data), _TENSOR_CALLS)
+            known[data] = read_pickles(BytesIO(data), _TENSOR_CALLS)
         return known[data]
 
     return {**_TENSOR_CALLS, "torch.storage._load_from_bytes": nested}
@@ -199,7 +185,7 @@ def _all_calls() -> Calls:
 def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor | NotPlain:
     """Return a tensor as a view of a storage; everything in it has to be inside the storage."""
     require(storage, Storage)
-    return _view(storage, storage.dtype, offset, size, stride)
+    return _tensor_of_type(storage, offset, size, stride, None, None, storage.dtype)
 
 
 def _tensor_of_type(
@@ -207,12 +193,6 @@ def _tensor_of_type(
 ) -> torch.Tensor | NotPlain:
     require(storage, Storage)
     require(dtype, torch.dtype)
-    return _view(storage, dtype, offset, size, stride)
-
-
-def _view(
-    storage: Storage, dtype: torch.dtype, offset: Any, size: Any, stride: Any
-) -> torch.Tensor | NotPlain:
     for numbers in (size, stride):
         require(numbers, tuple, list)
         if len(numbers) > _MAX_DIMENSIONS:
@@ -252,8 +232,10 @@ _TENSOR_CALLS: Calls = {
     f"{_UTILS}parameter": _same,
     f"{_UTILS}parameter_with_state": _same,
     f"{_UTILS}device_tensor_from_cpu_tensor": _same,
-    **{f"{_UTILS}{kind}": _not_plain(_ODD) for kind in ("sparse_tensor", "qtensor")},
-    **{f"{_UTILS}{kind}": _not_plain(_ODD) for kind in ("nested_tensor", "wrapper_subclass")},
+    f"{_UTILS}sparse_tensor": _not_plain(_ODD),
+    f"{_UTILS}qtensor": _not_plain(_ODD),
+    f"{_UTILS}nested_tensor": _not_plain(_ODD),
+    f"{_UTILS}wrapper_subclass": _not_plain(_ODD),
     f"{_UTILS}meta_tensor_no_storage": _not_plain("has no data (device meta)"),
     "torch.Size": lambda size: size,
     "torch.device": lambda *arguments: Record("torch.device", *arguments),
@@ -292,16 +274,10 @@ _TYPES: dict[str, Any] = {
     },
     **{
         f"torch.{name}": name
-        for name in ("strided", "contiguous_format", "channels_last", "preserve_format")
-    },
-    **{
-        f"torch.{name}": name
         for name in (
-            "per_tensor_affine",
-            "per_channel_affine",
-            "per_tensor_symmetric",
-            "per_channel_symmetric",
-            "per_channel_affine_float_qparams",
+            *("strided", "contiguous_format", "channels_last", "preserve_format"),
+            *("per_tensor_affine", "per_tensor_symmetric", "per_channel_symmetric"),
+            *("per_channel_affine", "per_channel_affine_float_qparams"),
         )
     },
 }

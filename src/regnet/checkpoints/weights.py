@@ -9,12 +9,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from regnet.checkpoints.hub_settings import Settings, read_settings
-from regnet.checkpoints.layouts import Layout, LayoutName, to_pycls
+from regnet.checkpoints.hub_settings import read_settings, recorded_protocol
+from regnet.checkpoints.layouts import LayoutName, to_pycls
 from regnet.checkpoints.model_files import ModelFiles, model_files
 from regnet.checkpoints.provenance import Provenance, provenance_from_json, provenance_to_json
 from regnet.checkpoints.recorded_names import recorded_names
-from regnet.checkpoints.recorded_protocol import recorded_protocol
 from regnet.checkpoints.shapes import (
     Shape,
     describe_spec,
@@ -34,11 +33,13 @@ try:
     import torch
     from safetensors.torch import save
 
-    from regnet.checkpoints.entries import FoundNetwork, entry_name, find_network
+    from regnet.checkpoints.entries import FoundNetwork, entry_name, find_network, shapes_of
 except ImportError as exc:
     raise MissingExtraError("reading and writing checkpoints", "torch") from exc
 
 State = Mapping[str, torch.Tensor]
+
+Sentences = tuple[str, ...]
 
 _STEM = "stem.conv.weight"
 _HEAD = ("head.fc.weight", "head.fc.bias")
@@ -112,32 +113,38 @@ def read_checkpoint(
     settings = read_settings(files)
     content = _content(files)
     with _naming(path):
-        recorded = _recorded(content)
+        text = content.metadata.get(_METADATA_KEY)
+        recorded = Provenance() if text is None else provenance_from_json(text)
         network = find_network(content.value, entry)
+    layout, asked = network.entry.layout, spec
     with _naming(path, network.entry.name if network.beside else "."):
-        tensors = _named_tensors(network, head=new_head is None)
-        found = infer_spec(_shapes(tensors), classes=new_head)
-        described = files.config is not None  # by projects of one order and stride
-        stride_known = described or spec is not None or recorded.spec is not None
-        spec = _agreed_spec(spec, recorded.spec, found, new_head)
-        _check_tensors(spec, tensors, head=new_head is None)
+        tensors = _named_tensors(network, with_head=new_head is None)
+        found = infer_spec(shapes_of(tensors), classes=new_head)
+        spec = _agreed_spec(asked, recorded.spec, found, new_head)
+        _check_tensors(spec, tensors, with_head=new_head is None)
         state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
-        known = recorded.labels or _labels(settings, spec, new_head)
-        labels, about_names = (
-            (known, ())
-            if known
-            else recorded_names(content.value, spec.classes, apart=network.apart)
-        )
-    protocol = None if settings.preprocess else recorded_protocol(content.value)
-    preprocess, about_protocol = protocol or (settings.preprocess, settings.assumed)
-    layout = network.entry.layout
-    of_rgb = described and layout.channels == "RGB"
-    order_known = of_rgb or channels is not None or recorded.channels is not None
+        labels, about_names = recorded.labels or settings.labels, Sentences()
+        if new_head is not None:
+            labels = None
+        elif labels is None:
+            labels, about_names = recorded_names(content.value, spec.classes, apart=network.apart)
+        elif not recorded.labels and len(labels) != spec.classes:
+            raise MismatchError(
+                f"{len(labels)} labels in config.json, {spec.classes} in the weights"
+            )
+    preprocess, about_protocol = settings.preprocess, settings.assumed
+    if not preprocess and (protocol := recorded_protocol(content.value)):
+        preprocess, about_protocol = protocol
     order = channels or recorded.channels or layout.channels
     if order == "RGB":
         state[_STEM] = state[_STEM].flip(1)
     if new_head is not None:
         state |= _fresh_head(spec, seed)
+    # Projects that describe their files have one order and one stride.
+    has_order = channels or recorded.channels or (files.config and layout.channels == "RGB")
+    about_order = () if has_order else (f"channels: {layout.channels}, the order of {layout.name}",)
+    has_stride = files.config or asked or recorded.spec
+    about_stride = () if has_stride else (f"stem stride: {spec.stem_stride}",)
     return Checkpoint(
         spec=spec,
         state=state,
@@ -149,33 +156,32 @@ def read_checkpoint(
         prefix=network.entry.prefix,
         beside=network.beside,
         name=recorded.name or published_name(spec),
-        labels=labels if new_head is None else None,
+        labels=labels,
         preprocess=recorded.preprocess or preprocess,
         extra=recorded.extra,
         assumed=(
             *about_names,
             *(() if recorded.preprocess else about_protocol),
-            *_assumed(layout, spec, order=not order_known, stride=not stride_known),
+            *about_order,
+            *about_stride,
         ),
     )
 
 
-def _named_tensors(network: FoundNetwork, *, head: bool) -> dict[str, torch.Tensor]:
-    """Return the tensors by pycls's names, with the classifier or without."""
+def _named_tensors(network: FoundNetwork, *, with_head: bool) -> dict[str, torch.Tensor]:
+    """Return the tensors by pycls's names, with the classifier or without.
+
+    Raises `MismatchError` if the network is whole but for its classifier and that is needed.
+    """
     names = to_pycls(network.tensors)
-    if head:
-        _require_head(network)
+    if with_head and network.entry.spec and not network.entry.has_head:
+        beside = f" (beside it: {', '.join(network.beside[:5])})" if network.beside else ""
+        raise MismatchError(
+            f"the network has no classifier{beside}: ask for a new head, or train one with "
+            "`regnet train --weights`"
+        )
     named = {ours: network.tensors[theirs] for theirs, ours in names.items()}
-    return {key: tensor for key, tensor in named.items() if head or key not in _HEAD}
-
-
-def _assumed(layout: Layout, spec: Spec, *, order: bool, stride: bool) -> tuple[str, ...]:
-    """Return a sentence for the input order and the stem's stride, where they were assumed."""
-    sentences = {
-        f"channels: {layout.channels}, the order of {layout.name}": order,
-        f"stem stride: {spec.stem_stride}": stride,
-    }
-    return tuple(sentence for sentence, assumed in sentences.items() if assumed)
+    return {key: tensor for key, tensor in named.items() if with_head or key not in _HEAD}
 
 
 def _content(files: ModelFiles) -> Content:
@@ -193,14 +199,6 @@ def _content(files: ModelFiles) -> Content:
     return Content(tensors)
 
 
-def _labels(settings: Settings, spec: Spec, new_head: int | None) -> Labels | None:
-    """Return the classes beside the weights; raises `MismatchError` if they are not as many."""
-    labels = settings.labels
-    if labels is not None and new_head is None and len(labels) != spec.classes:
-        raise MismatchError(f"{len(labels)} labels in config.json, {spec.classes} in the weights")
-    return labels
-
-
 @contextlib.contextmanager
 def _naming(path: Path, entry: str = ".") -> Iterator[None]:
     """Put the file's path, and the entry in it, before the message of what is wrong with it."""
@@ -209,26 +207,6 @@ def _naming(path: Path, entry: str = ".") -> Iterator[None]:
     except WeightsError as exc:
         where = path if entry == "." else f"{path}: entry {entry}"
         raise type(exc)(f"{where}: {exc}") from exc
-
-
-def _recorded(content: Content) -> Provenance:
-    text = content.metadata.get(_METADATA_KEY)
-    return Provenance() if text is None else provenance_from_json(text)
-
-
-def _require_head(network: FoundNetwork) -> None:
-    """Refuse a network that is whole but for its classifier; say what lies beside it."""
-    if network.entry.spec is None or network.entry.has_head:
-        return
-    beside = f" (beside it: {', '.join(network.beside[:5])})" if network.beside else ""
-    raise MismatchError(
-        f"the network has no classifier{beside}: ask for a new head, or train one with "
-        "`regnet train --weights`"
-    )
-
-
-def _shapes(state: State) -> dict[str, Shape]:
-    return {key: tuple(tensor.shape) for key, tensor in state.items()}
 
 
 def _agreed_spec(
@@ -254,13 +232,15 @@ def _agreed_spec(
     return asked
 
 
-def _require_same(wanted: Spec, found: Spec, how: str) -> None:
-    if not same_architecture(wanted, found):
-        raise MismatchError(f"{describe_spec(wanted)} {how}, the file holds {describe_spec(found)}")
-    if wanted.classes != found.classes:
+def _require_same(expected: Spec, found: Spec, how: str) -> None:
+    if not same_architecture(expected, found):
         raise MismatchError(
-            f"{wanted.classes} classes {how}, the file has {found.classes}: ask for as many, or "
-            f"for a new head of {wanted.classes}, which starts untrained"
+            f"{describe_spec(expected)} {how}, the file holds {describe_spec(found)}"
+        )
+    if expected.classes != found.classes:
+        raise MismatchError(
+            f"{expected.classes} classes {how}, the file has {found.classes}: ask for as many, or "
+            f"for a new head of {expected.classes}, which starts untrained"
         )
 
 
@@ -277,16 +257,16 @@ def check_state(spec: Spec, state: State) -> None:
 
     Raises `MismatchError` with both sides of every difference; `num_batches_tracked` may be absent.
     """
-    _check_tensors(spec, state, head=True)
+    _check_tensors(spec, state, with_head=True)
 
 
-def _check_tensors(spec: Spec, state: State, *, head: bool) -> None:
-    network = {k: shape for k, shape in network_shapes(spec).items() if head or k not in _HEAD}
-    _require_equal(network, _shapes(state), describe_spec(spec))
+def _check_tensors(spec: Spec, state: State, *, with_head: bool) -> None:
+    shapes = {k: s for k, s in network_shapes(spec).items() if with_head or k not in _HEAD}
+    _require_equal(shapes, state, describe_spec(spec))
 
 
-def _require_equal(network: Mapping[str, Shape], weights: Mapping[str, Shape], name: str) -> None:
-    if text := difference(network, weights):
+def _require_equal(network: Mapping[str, Shape], state: State, name: str) -> None:
+    if text := difference(network, shapes_of(state)):
         raise MismatchError(f"the weights are not those of {name}:\n{text}")
 
 
@@ -296,9 +276,8 @@ def load_into(network: torch.nn.Module, state: State) -> None:
     Raises `MismatchError` with both sides of every difference; `num_batches_tracked` may be absent.
     """
     spec = getattr(network, "spec", None)
-    name = "this network" if spec is None else describe_spec(spec)
     own = network.state_dict()
-    _require_equal(_shapes(own), _shapes(state), name)
+    _require_equal(shapes_of(own), state, describe_spec(spec) if spec else "this network")
     network.load_state_dict(own | dict(state), strict=True)
 
 

@@ -2,8 +2,8 @@ from typing import Any
 
 import pytest
 
+from regnet.checkpoints.hub_settings import recorded_protocol
 from regnet.checkpoints.plain_types import Record
-from regnet.checkpoints.recorded_protocol import recorded_protocol
 from regnet.pixels.protocol import OMZ
 
 TIMM: dict[str, Any] = {

@@ -990,7 +990,7 @@ def test_without_torch_only_the_format_is_looked_at(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("regnet.zoo.look.find_spec", lambda name: None)
+    monkeypatch.setattr("regnet.zoo.download.find_spec", lambda name: None)
     events: list[Event] = []
     for content in (PAGE, CONTENT[:300_000]):
         server.files[NAME] = content

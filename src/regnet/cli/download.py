@@ -15,10 +15,16 @@ from regnet.cli.options import Download
 from regnet.cli.progress import download_display, one_at_a_time
 from regnet.system.errors import DownloadError, LicenceError, UnknownModelError
 from regnet.system.option import Options, argument, option
-from regnet.zoo.batch import Fetch, fetch_all
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import card_names, find_cards
-from regnet.zoo.download import cached_file, forget_hash, import_file, require_licence
+from regnet.zoo.download import (
+    Fetch,
+    cached_file,
+    fetch_all,
+    forget_hash,
+    import_file,
+    require_licence,
+)
 from regnet.zoo.download import download as download_card
 from regnet.zoo.events import Event, OnEvent, ignore
 

@@ -5,13 +5,17 @@ be killed at any moment: the next run goes on from where it was.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+import queue
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
-from typing import BinaryIO
 
+from regnet.checkpoints.file_kind import checked_kind
 from regnet.system.addresses import without_secrets
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import (
@@ -19,6 +23,7 @@ from regnet.system.errors import (
     IntegrityError,
     LicenceError,
     OfflineError,
+    RegNetError,
     WeightsError,
 )
 from regnet.system.files import new_folder_beside
@@ -27,22 +32,20 @@ from regnet.system.retry import FinalError
 from regnet.zoo.card import Card, WeightsFile
 from regnet.zoo.catalogue import bundled_path
 from regnet.zoo.events import OnEvent, Reporter, ignore
-from regnet.zoo.part import PartialFile, drop_origin
 from regnet.zoo.record import (
     CHUNK,
-    Digests,
     Hasher,
     SeenHashes,
     clear_way,
-    forget_record,
     hash_file,
-    new_record,
     read_record,
+    record_path,
     write_record,
 )
-from regnet.zoo.transfer import Terms, Transfer, ensure_space
+from regnet.zoo.transfer import PartialFile, Terms, Transfer, drop_origin, ensure_space
 
 MIRROR_VARIABLE = "REGNET_MIRROR"
+Fetch = Callable[[Card], Path]
 
 
 def download(
@@ -72,16 +75,21 @@ def download(
     """
     reporter = Reporter(card.name, on_event)
     try:
-        path = _shipped(card) or _get(
-            card,
-            _Place(card, cache_dir),
-            mirrors=mirrors,
-            offline=offline,
-            verify=verify,
-            accept_licence=accept_licence,
-            reporter=reporter,
-            terms=terms or Terms(),
-        )
+        path = cached_file(card, cache_dir=cache_dir, verify=verify)
+        if path is None:
+            place = _Place(card, cache_dir)
+            if offline:
+                exists = place.path.is_file()
+                what = (
+                    "is in the cache but not known to be right" if exists else "is not in the cache"
+                )
+                raise OfflineError(f"{card.name} {what} ({place.path}). {place.options}")
+            require_licence(card, accept_licence)
+            urls = [*_mirror_urls(mirrors, place.file), *place.file.urls]
+            with place.usable(), place.lock(reporter):
+                path = place.verified(again=verify) or _fetch(
+                    place, urls, reporter, terms or Terms()
+                )
     except Exception as exc:
         reporter.send("failed", message=str(exc) or type(exc).__name__)
         raise
@@ -99,7 +107,8 @@ def cached_file(
     unless `verify` is set. Raises `DownloadError` where the cache cannot be read.
     """
     if card.file is None:
-        return _shipped(card)
+        path = bundled_path(card)
+        return path if path.is_file() else None
     return _Place(card, cache_dir).verified(again=verify)
 
 
@@ -124,7 +133,26 @@ def import_file(
             raise DownloadError(f"cannot read {path}: {exc}") from exc
         stack.enter_context(place.usable())
         stack.enter_context(place.lock(reporter))
-        return _import(place, reading, reporter)
+        temporary = stack.enter_context(new_folder_beside(place.path)) / place.path.name
+        hasher = Hasher()
+        with temporary.open("wb") as writing:
+            ensure_space(temporary.parent, os.fstat(reading.fileno()).st_size)
+            while chunk := reading.read(CHUNK):
+                writing.write(chunk)
+                hasher.update(chunk)
+            writing.flush()
+            os.fsync(writing.fileno())
+        expected, digests = place.seen.expected(card), hasher.digests()
+        problem = expected.problem(digests)
+        if not problem and not expected.hashed:
+            problem = _looked(card, reporter, temporary)
+        if problem:
+            raise IntegrityError(f"{path} is not the file of {card.name}: {problem}")
+        url = Path(path).resolve().as_uri()
+        place.seen.remember(card, digests, url=url)
+        write_record(place.path, temporary, digests, url=url, etag=None)
+        temporary.replace(place.path)
+    return place.path
 
 
 def forget_hash(card: Card, *, cache_dir: str | Path | None = None) -> bool:
@@ -135,7 +163,7 @@ def forget_hash(card: Card, *, cache_dir: str | Path | None = None) -> bool:
     """
     place = _Place(card, cache_dir)
     with place.usable():
-        forget_record(place.path)
+        record_path(place.path).unlink(missing_ok=True)
         return place.seen.forget(card)
 
 
@@ -164,6 +192,15 @@ class _Place:
         self.path = weights / card.name / self.file.name
         self.seen = SeenHashes(weights)
 
+    @property
+    def options(self) -> str:
+        """What the user can do if the file cannot be had."""
+        return (
+            f"Ways on: `regnet download --mirror URL {self.card.name}` with a server that has "
+            f"{self.file.name}; or fetch it on another machine and `regnet download --from "
+            f"{self.file.name} {self.card.name}`"
+        )
+
     def verified(self, *, again: bool) -> Path | None:
         """Return the file if it is there and right; hashed where its record does not vouch."""
         try:
@@ -176,21 +213,18 @@ class _Place:
             if record is not None and known and record.describes(stat) and not again:
                 drop_origin(self.path)
                 return self.path
-            found = hash_file(self.path).digests()
+            digests = hash_file(self.path).digests()
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
             raise DownloadError(f"cannot read {self.path}: {exc}") from exc
-        vouched = expected.hashed or (record is not None and record.sha384 == found.sha384)
-        if expected.problem(found) or not vouched:
+        vouched = expected.hashed or (record is not None and record.sha384 == digests.sha384)
+        if expected.problem(digests) or not vouched:
             return None
-        self._vouch(found, url=record.url if record else "", etag=record.etag if record else None)
+        url, etag = (record.url, record.etag) if record else ("", None)
+        with suppress(OSError):  # a cache that cannot be written does without
+            write_record(self.path, self.path, digests, url=url, etag=etag)
         return self.path
-
-    def _vouch(self, found: Digests, *, url: str, etag: str | None) -> None:
-        """Record that the file is right; a cache that cannot be written does without."""
-        with suppress(OSError):
-            write_record(self.path, new_record(self.path, found, url=url, etag=etag))
 
     @contextmanager
     def usable(self) -> Iterator[None]:
@@ -223,31 +257,6 @@ class _Place:
             lock.release()
 
 
-def _get(
-    card: Card,
-    place: _Place,
-    *,
-    mirrors: Sequence[str],
-    offline: bool,
-    verify: bool,
-    accept_licence: bool,
-    reporter: Reporter,
-    terms: Terms,
-) -> Path:
-    if path := place.verified(again=verify):
-        return path
-    if offline:
-        there = place.path.is_file()
-        what = "is in the cache but not known to be right" if there else "is not in the cache"
-        raise OfflineError(f"{card.name} {what} ({place.path}). {_ways_on(place)}")
-    require_licence(card, accept_licence)
-    urls = [*_mirror_urls(mirrors, place.file), *place.file.urls]
-    with place.usable(), place.lock(reporter):
-        if path := place.verified(again=verify):
-            return path
-        return _fetch(place, urls, reporter=reporter, terms=terms)
-
-
 def _mirror_urls(mirrors: Sequence[str], file: WeightsFile) -> list[str]:
     bases = [*mirrors, *os.environ.get(MIRROR_VARIABLE, "").split()]
     for base in bases:
@@ -257,114 +266,107 @@ def _mirror_urls(mirrors: Sequence[str], file: WeightsFile) -> list[str]:
     return [f"{base.rstrip('/')}/{file.name}" for base in bases]
 
 
-def _fetch(
-    place: _Place,
-    urls: Sequence[str],
-    *,
-    reporter: Reporter,
-    terms: Terms,
-) -> Path:
+def _fetch(place: _Place, urls: Sequence[str], reporter: Reporter, terms: Terms) -> Path:
     """Try the mirrors in turn."""
-    failures: list[tuple[str, FinalError]] = []
+    card = place.card
+    failures: dict[str, FinalError] = {}
     with ExitStack() as stack:
         lines = Lines()
         stack.callback(lines.close)
         part = stack.enter_context(PartialFile(place.path))
-        expected = place.seen.expected(place.card)
+        expected = place.seen.expected(card)
         for url in urls:
             transfer = Transfer(
-                url,
-                part,
-                expected,
+                url=url,
+                part=part,
+                expected=expected,
                 lines=lines,
                 terms=terms,
                 reporter=reporter,
-                look=partial(_looked, place.card, reporter),
+                look=partial(_looked, card, reporter),
             )
             try:
                 transfer.run()
             except FinalError as exc:
-                failures.append((without_secrets(url), exc))
-                reporter.send("retry", url=without_secrets(url), message=f"gave up: {exc}")
-            else:
-                return _finish(place, part, without_secrets(url))
-    raise _all_failed(place, failures)
+                failures[transfer.shown] = exc
+                reporter.send("retry", url=transfer.shown, message=f"gave up: {exc}")
+                continue
+            # Whoever sees the file's name finds its record.
+            etag = part.origin.etag if part.origin else None
+            place.seen.remember(card, part.digests, url=transfer.shown)
+            write_record(place.path, part.path, part.digests, url=transfer.shown, etag=etag)
+            part.finish()
+            return place.path
+    kind = DownloadError
+    if any(exc.integrity for exc in failures.values()):
+        kind = IntegrityError
+    elif all(exc.unreachable for exc in failures.values()):
+        kind = OfflineError
+    reasons = "".join(f"\n  {url}: {exc}" for url, exc in failures.items())
+    raise kind(f"{card.name} could not be downloaded:{reasons}\n{place.options}")
 
 
 def _looked(card: Card, reporter: Reporter, path: Path) -> str | None:
-    """Look into a file of a card whose hash nobody published; return what is wrong with it."""
-    from regnet.zoo.look import look_into
+    """Look into a card's file whose hash nobody published; return what is wrong with it.
 
+    Checks the names, shapes and finite values of the tensors or, without torch, that it is a
+    checkpoint, and whole if its format tells.
+    """
     try:
-        found = look_into(path, card)
+        if find_spec("torch") is None:
+            checked_kind(path)
+            result = "it was not looked into, because torch is not installed"
+        else:
+            from regnet.checkpoints.weights import read_checkpoint
+
+            read_checkpoint(path, spec=card.build_spec())
+            network = card.spec if isinstance(card.spec, str) else card.name
+            result = f"its tensors are those of {network}"
     except WeightsError as exc:
-        return str(exc)
+        problem = str(exc).replace(f"{path}", "the file").partition("\n")[0]
+        return f"{problem} (nobody published its hash, so it was looked into)"
     what = "nobody published a hash of this file"
-    reporter.send("looked", message=f"{what}: {found}; its hash holds for later downloads")
+    reporter.send("looked", message=f"{what}: {result}; its hash holds for later downloads")
     return None
 
 
-def _finish(place: _Place, part: PartialFile, url: str) -> Path:
-    """Record what came, then give it its name: whoever sees the name finds the record."""
-    etag = part.origin.etag if part.origin else None
-    place.seen.remember(place.card, part.digests, url=url)
-    write_record(place.path, new_record(part.path, part.digests, url=url, etag=etag))
-    part.finish(place.path)
-    return place.path
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one card: the `path` of its file, or the `error`."""
+
+    card: Card
+    path: Path | None = None
+    error: RegNetError | None = None
 
 
-def _all_failed(place: _Place, failures: Sequence[tuple[str, FinalError]]) -> DownloadError:
-    kind = DownloadError
-    if any(exc.integrity for _, exc in failures):
-        kind = IntegrityError
-    elif all(exc.unreachable for _, exc in failures):
-        kind = OfflineError
-    reasons = "".join(f"\n  {url}: {exc}" for url, exc in failures)
-    return kind(f"{place.card.name} could not be downloaded:{reasons}\n{_ways_on(place)}")
+def fetch_all(cards: Sequence[Card], fetch: Fetch, *, jobs: int = 4) -> Iterator[Outcome]:
+    """Yield the outcome of `fetch` for each card as it comes, `jobs` of them at a time.
+
+    The threads are daemons: an interrupted command ends at once, as if killed, which downloads
+    survive. What goes wrong with one card, foreseen or not, is that card's outcome alone.
+    """
+    waiting: queue.SimpleQueue[Card] = queue.SimpleQueue()
+    outcomes: queue.SimpleQueue[Outcome] = queue.SimpleQueue()
+
+    def work() -> None:
+        with suppress(queue.Empty):
+            while True:
+                outcomes.put(_outcome(waiting.get_nowait(), fetch))
+
+    for card in cards:
+        waiting.put(card)
+    for _ in range(min(max(1, jobs), len(cards))):
+        threading.Thread(target=work, daemon=True).start()
+    for _ in cards:
+        yield outcomes.get()
 
 
-def _ways_on(place: _Place) -> str:
-    name, file = place.card.name, place.file.name
-    return (
-        f"Ways on: `regnet download --mirror URL {name}` with a server that has {file}; or fetch "
-        f"it on another machine and `regnet download --from {file} {name}`"
-    )
-
-
-def _import(place: _Place, reading: BinaryIO, reporter: Reporter) -> Path:
-    """Copy an open file into the place, which is locked."""
-    expected, source = place.seen.expected(place.card), Path(reading.name)
-    with new_folder_beside(place.path) as scratch:
-        temporary = scratch / place.path.name
-        found = _copy(reading, temporary)
-        problem = expected.problem(found)
-        if not problem and not expected.hashed:
-            problem = _looked(place.card, reporter, temporary)
-        if problem:
-            raise IntegrityError(f"{source} is not the file of {place.card.name}: {problem}")
-        url = source.resolve().as_uri()
-        place.seen.remember(place.card, found, url=url)
-        write_record(place.path, new_record(temporary, found, url=url, etag=None))
-        temporary.replace(place.path)
-    return place.path
-
-
-def _copy(reading: BinaryIO, target: Path) -> Digests:
-    """Copy an open file to the disk and return the digests of what was copied."""
-    hasher = Hasher()
-    with target.open("wb") as writing:
-        ensure_space(target.parent, os.fstat(reading.fileno()).st_size)
-        while chunk := reading.read(CHUNK):
-            writing.write(chunk)
-            hasher.update(chunk)
-        writing.flush()
-        os.fsync(writing.fileno())
-    return hasher.digests()
-
-
-def _shipped(card: Card) -> Path | None:
-    """Return the model of a card inside the package, if it has one."""
-    if card.bundled is None:
-        return None
-    path = bundled_path(card)
-    return path if path.is_file() else None
+def _outcome(card: Card, fetch: Fetch) -> Outcome:
+    try:
+        return Outcome(card, path=fetch(card))
+    except RegNetError as exc:
+        return Outcome(card, error=exc)
+    except BaseException as exc:  # without an outcome the others would be waited for in vain
+        error = RegNetError(f"{card.name} failed unexpectedly: {type(exc).__name__}: {exc}")
+        error.__cause__ = exc
+        return Outcome(card, error=error)

@@ -32,7 +32,7 @@ class Digests:
 
 
 class Hasher:
-    """Both hashes of a growing content."""
+    """Both hashes of a growing content, and its size in bytes."""
 
     def __init__(self) -> None:
         self._sha384 = hashlib.sha384()
@@ -40,18 +40,18 @@ class Hasher:
         self.size = 0
 
     def update(self, chunk: bytes) -> None:
-        """Take in the next bytes."""
+        """Add the next bytes."""
         self._sha384.update(chunk)
         self._sha256.update(chunk)
         self.size += len(chunk)
 
     def digests(self) -> Digests:
-        """Return the digests of what was taken in so far."""
+        """Return the digests of the content so far."""
         return Digests(self.size, self._sha384.hexdigest(), self._sha256.hexdigest())
 
 
 def hash_file(path: Path) -> Hasher:
-    """Return a hasher that took in a whole file. Raises `OSError`."""
+    """Return a hasher with a file's content. Raises `OSError`."""
     hasher = Hasher()
     with path.open("rb") as stream:
         while chunk := stream.read(CHUNK):
@@ -75,14 +75,14 @@ class Expected:
         """Whether a hash decides; without one only the server's word does."""
         return self.sha384 is not None or self.sha256_prefix is not None
 
-    def problem(self, found: Digests) -> str | None:
+    def problem(self, digests: Digests) -> str | None:
         """Return what is wrong with a file's content, or None."""
-        if wrong := self.size_problem(found.size):
+        if wrong := self.size_problem(digests.size):
             return wrong
-        if self.sha384 is not None and found.sha384 != self.sha384:
-            return self._wrong("sha384", found.sha384, self.sha384)
-        if not found.sha256.startswith(self.sha256_prefix or ""):
-            return self._wrong("sha256", found.sha256, f"{self.sha256_prefix}...")
+        if self.sha384 is not None and digests.sha384 != self.sha384:
+            return self._wrong("sha384", digests.sha384, self.sha384)
+        if not digests.sha256.startswith(self.sha256_prefix or ""):
+            return self._wrong("sha256", digests.sha256, f"{self.sha256_prefix}...")
         return None
 
     def size_problem(self, size: int) -> str | None:
@@ -93,8 +93,8 @@ class Expected:
             return f"{size:,} bytes are too few: the parameters alone take {self.size_at_least:,}"
         return None
 
-    def _wrong(self, what: str, found: str, wanted: str) -> str:
-        text = f"its {what} is {found}, not {wanted}"
+    def _wrong(self, what: str, actual: str, expected: str) -> str:
+        text = f"its {what} is {actual}, not {expected}"
         if self.seen:
             text += (
                 " as in the first download (if the publisher changed the file on purpose: "
@@ -125,29 +125,26 @@ class Record:
         return Digests(self.size, self.sha384, self.sha256)
 
 
-def new_record(path: Path, digests: Digests, *, url: str, etag: str | None) -> Record:
-    """Return the record of a file just verified."""
-    mtime_ns = path.stat().st_mtime_ns
-    return Record(url=url, etag=etag, time=_now(), mtime_ns=mtime_ns, **asdict(digests))
+def record_path(file: Path) -> Path:
+    """Return the path of the record of a file."""
+    return file.with_name(f"{file.name}.json")
 
 
 def read_record(file: Path) -> Record | None:
     """Return the record beside a file; None where there is none that can be read."""
-    return read_json(_record_path(file), Record)
+    return read_json(record_path(file), Record)
 
 
-def write_record(file: Path, record: Record) -> None:
-    """Write the record beside a file, atomically. Raises `OSError`."""
-    write_json(_record_path(file), asdict(record))
+def write_record(
+    file: Path, verified: Path, digests: Digests, *, url: str, etag: str | None
+) -> None:
+    """Record beside a file that the one at `verified`, which gets its name, is right.
 
-
-def forget_record(file: Path) -> None:
-    """Remove the record beside a file. Raises `OSError`."""
-    _record_path(file).unlink(missing_ok=True)
-
-
-def _record_path(file: Path) -> Path:
-    return file.with_name(f"{file.name}.json")
+    The record appears whole. Raises `OSError`.
+    """
+    mtime_ns = verified.stat().st_mtime_ns
+    record = Record(url=url, etag=etag, time=_now(), mtime_ns=mtime_ns, **asdict(digests))
+    write_json(record_path(file), asdict(record))
 
 
 def clear_way(path: Path) -> None:
@@ -156,10 +153,10 @@ def clear_way(path: Path) -> None:
     That is a link, a pipe, a socket, a device. Raises `OSError` that names it if it is a folder.
     """
     with suppress(FileNotFoundError):
-        found = path.lstat()
-        if stat.S_ISDIR(found.st_mode):
+        status = path.lstat()
+        if stat.S_ISDIR(status.st_mode):
             raise IsADirectoryError(errno.EISDIR, "a folder is in the way: remove it", str(path))
-        if not stat.S_ISREG(found.st_mode) or found.st_nlink > 1:
+        if not stat.S_ISREG(status.st_mode) or status.st_nlink > 1:
             path.unlink()
 
 
@@ -194,23 +191,16 @@ class SeenHashes:
 
     def expected(self, card: Card) -> Expected:
         """Return what the file of a card must be."""
-        file = card.file
-        if file is None:
+        if (file := card.file) is None:
             return Expected(model=card.name)
-        if file.sha384 is None and (seen := self._read().get(_key(card))):
-            return Expected(
-                model=card.name,
-                size=seen["size"],
-                sha384=seen["sha384"],
-                sha256_prefix=file.sha256_prefix,
-                seen=True,
-            )
+        seen = self._read().get(_key(card)) if file.sha384 is None else None
         return Expected(
             model=card.name,
-            size=file.size,
-            sha384=file.sha384,
+            size=seen["size"] if seen else file.size,
+            sha384=seen["sha384"] if seen else file.sha384,
             sha256_prefix=file.sha256_prefix,
-            size_at_least=file.size_at_least,
+            size_at_least=None if seen else file.size_at_least,
+            seen=seen is not None,
         )
 
     def remember(self, card: Card, digests: Digests, *, url: str) -> None:
@@ -250,14 +240,13 @@ class SeenHashes:
             if not self._path.is_file():
                 raise ValueError("it is no file")
             hashes = json.loads(self._path.read_text("utf-8"))
+            if not isinstance(hashes, dict) or not all(map(_is_seen, hashes.values())):
+                raise ValueError("not the hashes that regnet wrote")
         except (OSError, ValueError, RecursionError) as exc:
-            raise DownloadError(self._unreadable(str(exc))) from exc
-        if not isinstance(hashes, dict) or not all(_is_seen(seen) for seen in hashes.values()):
-            raise DownloadError(self._unreadable("not the hashes that regnet wrote"))
+            raise DownloadError(
+                f"cannot read {self._path}: {exc}; it holds hashes of weights: restore or remove it"
+            ) from exc
         return hashes
-
-    def _unreadable(self, why: str) -> str:
-        return f"cannot read {self._path}: {why}; it holds hashes of weights: restore or remove it"
 
 
 def _key(card: Card) -> str:

@@ -1,13 +1,16 @@
 """One file from one mirror into a part: resumed, retried, and checked at the end."""
 
+import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from regnet.system.addresses import without_secrets
 from regnet.system.errors import DownloadError
+from regnet.system.files import write_all
 from regnet.system.http import (
     Lines,
     Patience,
@@ -19,19 +22,111 @@ from regnet.system.http import (
 )
 from regnet.system.retry import BrokenError, FinalError, Retry
 from regnet.zoo.events import Reporter
-from regnet.zoo.part import Origin, PartialFile
-from regnet.zoo.record import Expected
+from regnet.zoo.record import Digests, Expected, Hasher, clear_way, hash_file, read_json, write_json
 
 if TYPE_CHECKING:
     import httpx
 
 GIB = 1 << 30
 SPARE_DISK = 16 << 20
-Look = Callable[[Path], str | None]
-"""Tells what is wrong with a file of which no hash was published."""
-
 ADVANCE = 1 << 20
 """Bytes that a broken response must have added for the count of failures to start anew."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a server said of the whole file when its first bytes came; `total` in bytes."""
+
+    url: str
+    etag: str | None = None
+    last_modified: str | None = None
+    total: int | None = None
+
+    @property
+    def validator(self) -> str | None:
+        """What If-Range may be asked with: a strong ETag, else the date of the last change.
+
+        Some servers send values that cannot be sent back.
+        """
+        strong = None if (self.etag or "").startswith("W/") else self.etag
+        values = (value for value in (strong, self.last_modified) if value)
+        return next((v for v in values if v.isascii() and v.isprintable()), None)
+
+
+class PartialFile:
+    """A file that is still arriving, `<name>.part`, and beside it its origin as JSON.
+
+    Every byte goes to the system at once, so that what a killed process received is still there.
+    `mixed` tells whether the bytes are of several responses, or of an earlier run. As a context
+    manager it leaves no empty part behind. Raises `OSError`.
+    """
+
+    def __init__(self, final: Path) -> None:
+        self._final = final
+        self.path = final.with_name(f"{final.name}.part")
+        self._origin_path = _origin_path(final)
+        clear_way(self.path)
+        self.origin = read_json(self._origin_path, Origin)
+        complete = self.origin is not None and self.path.exists()
+        self._hasher = hash_file(self.path) if complete else Hasher()
+        self.mixed = self.size > 0
+        self._stream = self.path.open("ab" if self.size else "wb", buffering=0)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._stream.close()
+        if self.size == 0:
+            self.path.unlink(missing_ok=True)
+            self._origin_path.unlink(missing_ok=True)
+
+    @property
+    def size(self) -> int:
+        """Number of bytes received."""
+        return self._hasher.size
+
+    @property
+    def digests(self) -> Digests:
+        """Digests of the bytes received."""
+        return self._hasher.digests()
+
+    def append(self, chunk: bytes) -> None:
+        """Add the next bytes; they are in the file when this returns."""
+        write_all(self._stream.fileno(), chunk)
+        self._hasher.update(chunk)
+
+    def start(self, origin: Origin) -> None:
+        """Begin anew, as a part of another file. Bytes never lie under a foreign origin."""
+        self.clear()
+        write_json(self._origin_path, asdict(origin))
+        self.origin = origin
+
+    def clear(self) -> None:
+        """Drop the bytes and the origin."""
+        self._stream.truncate(0)
+        self._stream.seek(0)
+        self._origin_path.unlink(missing_ok=True)
+        self.origin = None
+        self._hasher = Hasher()
+        self.mixed = False
+
+    def finish(self) -> None:
+        """Give the complete file its final name, once it is on the disk."""
+        os.fsync(self._stream.fileno())
+        self._stream.close()
+        self.path.replace(self._final)
+        drop_origin(self._final)
+
+
+def drop_origin(final: Path) -> None:
+    """Remove the origin beside a complete file; a cache that cannot be written keeps it."""
+    with suppress(OSError):
+        _origin_path(final).unlink()
+
+
+def _origin_path(final: Path) -> Path:
+    return final.with_name(f"{final.name}.part.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,75 +146,66 @@ class Terms:
 
 
 class StartOverError(BrokenError):
-    """What is here does not fit what the server has; begin anew."""
+    """The part does not fit what the server has; begin anew."""
 
 
+@dataclass(kw_only=True)
 class Transfer:
-    """Brings one file from one mirror into a part."""
+    """Brings one file from one mirror into a part.
 
-    def __init__(
-        self,
-        url: str,
-        part: PartialFile,
-        expected: Expected,
-        *,
-        lines: Lines,
-        terms: Terms,
-        reporter: Reporter,
-        look: Look,
-    ) -> None:
-        self._url = url
-        self._shown = without_secrets(url)
-        self._part = part
-        self._expected = expected
-        self._lines = lines
-        self._terms = terms
-        self._reporter = reporter
-        self._look = look
-        self._received = 0  # bytes, in all attempts
+    `look` tells what is wrong with a file of which no hash was published. Raises `FinalError`
+    where this mirror cannot bring it.
+    """
+
+    url: str
+    part: PartialFile
+    expected: Expected
+    lines: Lines
+    terms: Terms
+    reporter: Reporter
+    look: Callable[[Path], str | None]
+    received: int = 0  # bytes, in all attempts
 
     def run(self) -> None:
         """Complete the part and check it. Raises `FinalError` where this mirror cannot."""
-        if not self._expected.hashed and self._is_complete():
-            self._part.clear()  # nothing tells whether the bytes of an earlier run are still right
-        self._complete()
-        problem = self._problem()
-        if problem and self._part.mixed:
+        if not self.expected.hashed and self._is_complete():
+            self.part.clear()  # nothing tells whether the bytes of an earlier run are still right
+        problem = self._complete()
+        if problem and self.part.mixed:
             self._tell(f"{problem}; it came in pieces: once more from the start")
-            self._part.clear()
-            self._complete()
-            problem = self._problem()
+            self.part.clear()
+            problem = self._complete()
         if problem:
-            self._part.clear()
+            self.part.clear()
             raise FinalError(problem, integrity=True)
 
-    def _problem(self) -> str | None:
-        """Return what is wrong with the complete part; without a hash, by a look into it."""
-        wrong = self._expected.problem(self._part.digests)
-        return wrong if wrong or self._expected.hashed else self._look(self._part.path)
+    @property
+    def shown(self) -> str:
+        """The address without secrets."""
+        return without_secrets(self.url)
 
-    def _complete(self) -> None:
-        """Try until the part is as long as the file."""
-        failures, best = 0, self._part.size
+    def _complete(self) -> str | None:
+        """Try until the part is as long as the file; return what is wrong with it."""
+        failures, best = 0, self.part.size
         while not self._is_complete():
             try:
                 self._attempt()
-                return
+                break
             except BrokenError as exc:
-                if self._part.size >= best + ADVANCE:
-                    failures, best = 0, self._part.size
+                if self.part.size >= best + ADVANCE:
+                    failures, best = 0, self.part.size
                 failures += 1
                 self._after_failure(exc, failures)
+        problem = self.expected.problem(self.part.digests)
+        return problem if problem or self.expected.hashed else self.look(self.part.path)
 
     def _is_complete(self) -> bool:
         """Tell whether all bytes came already, in an earlier run or before the line broke."""
-        part = self._part
-        if part.size == 0 or part.origin is None or not self._may_resume():
-            return False
-        return part.size == (self._expected.size or part.origin.total)
+        origin = self._resumable()
+        return origin is not None and self.part.size == (self.expected.size or origin.total)
 
     def _after_failure(self, exc: BrokenError, failures: int) -> None:
-        retry = self._terms.retry
+        retry = self.terms.retry
         retry.check(exc, failures)
         if isinstance(exc, StartOverError):
             self._tell(f"{exc}: once more from the start")
@@ -129,131 +215,112 @@ class Transfer:
         retry.sleep(delay)
 
     def _tell(self, message: str) -> None:
-        self._reporter.send("retry", message=message, url=self._shown, bytes=self._part.size)
+        self.reporter.send("retry", message=message, url=self.shown, bytes=self.part.size)
 
     def _attempt(self) -> None:
-        headers = self._range_headers()
-        with self._lines.ask(self._url, self._patience(), headers) as response:
+        headers = {}
+        if origin := self._resumable():
+            headers["Range"] = f"bytes={self.part.size}-"
+            if origin.url == self.shown and origin.validator:
+                headers["If-Range"] = origin.validator
+        with self.lines.ask(self.url, self._patience(), headers) as response:
             check_status(response, 200, 206, 416)
             if response.status_code == 416:
-                self._past_the_end(response, asked="Range" in headers)
+                self._past_the_end(response, asked=bool(headers))
                 return
             whole = response.status_code == 200
-            total = self._begin(response) if whole else self._resume(response)
-            self._receive(response, total)
+            self._receive(response, self._begin(response) if whole else self._resume(response))
 
     def _patience(self) -> Patience:
         """Return the patience with a mirror: it ends when too few bytes came since it was asked."""
-        terms, before = self._terms, self._received
+        terms, before = self.terms, self.received
 
         def goes_well() -> bool:
             nonlocal before
-            few = self._received - before < terms.least_rate * terms.slow
-            before = self._received
+            few = self.received - before < terms.least_rate * terms.slow
+            before = self.received
             return not few
 
         why = f"it sent less than {terms.least_rate:,} bytes a second for {terms.slow:g} s"
         return Patience(stall=terms.stall, seconds=terms.slow, why=why, goes_well=goes_well)
 
-    def _range_headers(self) -> dict[str, str]:
-        """Ask for the rest where the part may be continued from this mirror."""
-        part = self._part
-        if part.size == 0 or part.origin is None or not self._may_resume():
-            return {}
-        headers = {"Range": f"bytes={part.size}-"}
-        if part.origin.url == self._shown and part.origin.validator:
-            headers["If-Range"] = part.origin.validator
-        return headers
+    def _resumable(self) -> Origin | None:
+        """Return the origin of a part that may be continued from this mirror, else None.
 
-    def _may_resume(self) -> bool:
-        """Without a hash, only what the same address certainly still has may be continued."""
-        origin = self._part.origin
-        if origin is None:
-            return False
-        if origin.url == self._shown and origin.validator:
-            return True
-        return self._expected.hashed and (origin.total or self._expected.size) is not None
+        Without a hash that is only what the same address certainly still has.
+        """
+        origin = self.part.origin
+        if self.part.size == 0 or origin is None:
+            return None
+        same = origin.url == self.shown and origin.validator is not None
+        size_known = (origin.total or self.expected.size) is not None
+        return origin if same or (self.expected.hashed and size_known) else None
+
+    def _start_over(self, why: str) -> StartOverError:
+        """Drop the part, and return the error to raise."""
+        self.part.clear()
+        return StartOverError(why)
 
     def _past_the_end(self, response: "httpx.Response", *, asked: bool) -> None:
         """Handle a 416: the part is complete, or not a part of what the server has."""
-        part = self._part
         if not asked:
             raise FinalError("HTTP 416, though the whole file was asked for")
-        fits = self._expected.hashed and self._expected.problem(part.digests) is None
-        if not fits and unsatisfied_total(response) != part.size:
-            part.clear()
-            raise StartOverError("the server has less than is here already")
+        fits = self.expected.hashed and self.expected.problem(self.part.digests) is None
+        if not fits and unsatisfied_total(response) != self.part.size:
+            raise self._start_over("the server has less than is here already")
 
     def _begin(self, response: "httpx.Response") -> int | None:
         """Start the part anew with a whole file; return its size."""
-        total = content_length(response)
-        known = self._expected.size is not None or self._expected.hashed
+        total, headers = content_length(response), response.headers
+        known = self.expected.size is not None or self.expected.hashed
         if not known and not is_delimited(response):
             raise FinalError("it does not say how long the file is, and nobody else did")
         self._check_size(total)
-        headers = response.headers
-        self._part.start(
-            Origin(
-                url=self._shown,
-                etag=headers.get("ETag"),
-                last_modified=headers.get("Last-Modified"),
-                total=total,
-            )
-        )
+        etag, last_modified = headers.get("ETag"), headers.get("Last-Modified")
+        self.part.start(Origin(url=self.shown, etag=etag, last_modified=last_modified, total=total))
         return total
 
     def _resume(self, response: "httpx.Response") -> int | None:
         """Check that the response continues the part; return the size of the whole file."""
-        part, found = self._part, content_range(response)
-        if part.origin is None:
+        origin, span = self.part.origin, content_range(response)
+        if origin is None:
             raise FinalError("it sends a part, though the whole file was asked for")
-        if found is None:
-            part.clear()
-            raise StartOverError("it sends a part that it does not describe")
-        first, last, total = found
+        if span is None:
+            raise self._start_over("it sends a part that it does not describe")
+        first, last, total = span
         self._check_size(total)
-        if self._changed(response, first, last, total):
-            part.clear()
-            raise StartOverError("the file has changed on the server")
-        return total if total is not None else part.origin.total
-
-    def _changed(
-        self, response: "httpx.Response", first: int, last: int, total: int | None
-    ) -> bool:
-        origin = self._part.origin
-        if origin is None or first != self._part.size:
-            return True
-        if total is not None and (last >= total or origin.total not in (None, total)):
-            return True
         etag = response.headers.get("ETag")
-        same_place = origin.url == self._shown and bool(origin.etag and etag)
-        return same_place and etag != origin.etag
+        other_etag = origin.url == self.shown and origin.etag and etag and etag != origin.etag
+        other_size = total is not None and (last >= total or origin.total not in (None, total))
+        if first != self.part.size or other_size or other_etag:
+            raise self._start_over("the file has changed on the server")
+        return total if total is not None else origin.total
 
     def _check_size(self, total: int | None) -> None:
         """Refuse a file that cannot be the right one before any of it is fetched."""
         if total is None:
             return
-        if problem := self._expected.size_problem(total):
+        if problem := self.expected.size_problem(total):
             raise FinalError(problem, integrity=True)
-        if total > self._terms.limit and self._expected.size is None:
+        if total > self.terms.limit and self.expected.size is None:
             raise FinalError(f"{total:,} bytes are over the limit", integrity=True)
-        ensure_space(self._part.path.parent, total - self._part.size)
+        ensure_space(self.part.path.parent, total - self.part.size)
 
     def _receive(self, response: "httpx.Response", total: int | None) -> None:
-        part = self._part
-        most = self._expected.size or total or self._terms.limit
-        self._reporter.start(self._shown, part.size, self._expected.size or total)
+        part = self.part
+        total = self.expected.size or total
+        limit = total or self.terms.limit
+        self.reporter.start(self.shown, part.size, total)
         part.mixed = part.size > 0
         for chunk in response.iter_raw():
-            if part.size + len(chunk) > most:
+            if part.size + len(chunk) > limit:
                 part.clear()
-                raise FinalError(f"it sends more than {most:,} bytes", integrity=True)
+                raise FinalError(f"it sends more than {limit:,} bytes", integrity=True)
             part.append(chunk)
-            self._received += len(chunk)
-            self._reporter.progress(part.size, self._expected.size or total)
-        wanted = self._expected.size or total
-        if wanted is not None and part.size < wanted:
-            raise BrokenError(f"it ended after {part.size:,} of {wanted:,} bytes")
+            self.received += len(chunk)
+            self.reporter.progress(part.size, total)
+        if total is not None and part.size < total:
+            raise BrokenError(f"it ended after {part.size:,} of {total:,} bytes")
 
 
 def ensure_space(folder: Path, needed: int) -> None:

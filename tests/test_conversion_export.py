@@ -9,7 +9,8 @@ import onnxruntime
 import pytest
 import torch
 
-from regnet.conversion.export import export_network, probabilities
+from regnet.conversion.export import export_network
+from regnet.conversion.proof import forward
 from regnet.conversion.values import Conversion
 from regnet.ir.graph import file_metadata, graph_metadata, read_graph
 from regnet.ir.graph_cost import graph_cost
@@ -25,6 +26,13 @@ from regnet.system.runtime import core, ov
 SMALL = RegNetSpec(d=5, w0=16, wa=16.0, wm=2.0, g=8, classes=7)
 SMALL_Y = RegNetSpec(d=5, w0=16, wa=16.0, wm=2.0, g=8, se_ratio=0.25, classes=7)
 TINY = Preprocess(name="tiny", resize=72, crop=64)
+
+
+def probabilities(
+    network: RegNet, metadata: ModelMetadata, pixels: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """The network's probabilities (N, classes) for raw pixels (N, 3, H, W), one by one."""
+    return forward(network, metadata.preprocess, pixels).probabilities.astype(np.float32)
 
 
 def described(spec: Spec, preprocess: Preprocess = TINY, precision: str = "fp32") -> ModelMetadata:

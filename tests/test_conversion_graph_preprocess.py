@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from test_conversion_export import SMALL, TINY, confident, described
+from test_conversion_export import SMALL, TINY, confident, described, probabilities
 
-from regnet.conversion.export import export_network, probabilities
+from regnet.conversion.export import export_network
 from regnet.conversion.graph_preprocess import PIXELS, embed_preprocessing, preprocessing_model
-from regnet.conversion.pixel_check import odd_images, pixel_bound
 from regnet.conversion.values import Request, read_conversion, write_conversion
+from regnet.conversion.whole_photo import odd_images, pixel_bound
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.graph import graph_metadata, read_graph
 from regnet.ir.graph_cost import graph_cost

@@ -9,7 +9,7 @@ import typer
 
 from regnet.cli.console import print_json
 from regnet.cli.options import Json, Store
-from regnet.conversion.store import Library
+from regnet.conversion.store import Library, converted_file
 from regnet.conversion.values import Conversion, Format, Precision, require_format
 from regnet.ir.assumptions import AssumptionWarning, warn
 from regnet.ir.metadata import Preprocessing
@@ -100,7 +100,7 @@ def convert(source: _Source, preprocessing: _Protocol, output: _Output, models: 
         library.note_entry(model)
         if output.layout == "repository":
             values, lines = _into_repository(library, model, changes, folder)
-        elif output.preprocessing == "graph" and (path := _converted_file(model)):
+        elif output.preprocessing == "graph" and (path := converted_file(model)):
             values, lines = _embed(path, model, changes, folder)
         else:
             values, lines = _publish(_convert(library, model, changes), folder)
@@ -115,12 +115,6 @@ def _spec(text: str | None) -> Spec | str | None:
     if text is None or Path(text).suffix != SPEC_SUFFIX:
         return text
     return read_spec(Path(text))
-
-
-def _converted_file(model: str) -> Path | None:
-    from regnet.conversion.repository import converted_file
-
-    return converted_file(model)
 
 
 def _convert(models: Library, model: str, changes: dict[str, Any]) -> Conversion:
@@ -181,7 +175,7 @@ def _into_repository(models: Library, model: str, changes: dict[str, Any], folde
 
     if changes["format"] != "ir":
         raise ConversionError("--layout repository is for OpenVINO IR: leave out --format onnx")
-    if path := _converted_file(model):
+    if path := converted_file(model):
         _require_unchanged(model, changes)
         entry = add_to_repository(path, folder, name=changes["name"])
         _warn(model, entry.assumed)

@@ -9,16 +9,18 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.conversion.graph_preprocess import embed_preprocessing
 from regnet.conversion.onnx_graph import onnx_graph
-from regnet.conversion.proof import Reference, forward
+from regnet.conversion.proof import Reference, forward, read_written, require_layers, run_written
 from regnet.conversion.values import Conversion
+from regnet.conversion.whole_photo import pixel_bound
+from regnet.ir.graph import write_ir
 from regnet.ir.metadata import ModelMetadata
 from regnet.ir.model_api import onnx_properties
 from regnet.ir.records import PixelBound
 from regnet.network.modules import RegNet, fold_batch_norm
 from regnet.system.files import new_folder_beside, replace_all
-
-Pixels = NDArray[np.float32]
+from regnet.system.runtime import ov
 
 
 def export_network(
@@ -35,30 +37,22 @@ def export_network(
     outputs and the layers of the written file are the network's; raises `ConversionError` if they
     are not, `ProtocolError` if the protocol cannot be put into the graph.
     """
-    from regnet.conversion.layer_check import require_layers
-    from regnet.conversion.read_back import read_written, run_written
-
     half = metadata.precision == "fp16"
     stored = _rounded_to_fp16(fold_batch_norm(network)) if half else network
+    folded = fold_batch_norm(stored).state_dict()
+    weights = {name: value.numpy() for name, value in folded.items()}
     with new_folder_beside(path) as scratch:
-        names, bound = _write(scratch / path.name, _weights(stored), metadata, images)
+        names, bound = _write(scratch / path.name, weights, metadata, images)
         pixels, rows = run_written(scratch / path.name, metadata, images)
         reference = Reference(stored, metadata.preprocess, pixels)
         proof = reference.proof(rows)
         require_layers(read_written(scratch / path.name), network, metadata.preprocess, half=half)
         replace_all(scratch, path.parent, names)
-    rounding = _rounding(reference, network, metadata, pixels) if half else 0.0
+    rounding = 0.0
+    if half:
+        original = forward(deepcopy(network).double(), metadata.preprocess, pixels)
+        rounding = reference.distance(original).probabilities
     return Conversion(path, tuple(names), proof, rounding, len(images), metadata.assumed, bound)
-
-
-def probabilities(network: RegNet, metadata: ModelMetadata, pixels: Pixels) -> Pixels:
-    """Return the network's probabilities (N, classes) for raw pixels (N, 3, H, W), one by one."""
-    return forward(network, metadata.preprocess, pixels).probabilities.astype(np.float32)
-
-
-def _weights(network: RegNet) -> dict[str, Any]:
-    """Return weights and biases by name, with batch norm inside the convolutions."""
-    return {name: value.numpy() for name, value in fold_batch_norm(network).state_dict().items()}
 
 
 def _rounded_to_fp16(folded: RegNet) -> RegNet:
@@ -70,12 +64,6 @@ def _rounded_to_fp16(folded: RegNet) -> RegNet:
     return rounded
 
 
-def _rounding(stored: Reference, network: RegNet, metadata: ModelMetadata, pixels: Pixels) -> float:
-    """Return the largest change of a probability by storing the weights in FP16."""
-    original = forward(deepcopy(network).double(), metadata.preprocess, pixels)
-    return stored.distance(original).probabilities
-
-
 def _write(
     path: Path,
     weights: dict[str, Any],
@@ -83,25 +71,16 @@ def _write(
     images: Sequence[NDArray[np.uint8]],
 ) -> tuple[list[str], PixelBound | None]:
     """Write the model; return its files' names and the bound of the pixels its graph makes."""
-    from regnet.conversion.graph_preprocess import embed_preprocessing
-    from regnet.conversion.pixel_check import pixel_bound
-    from regnet.ir.graph import write_ir
-
     if path.suffix == ".onnx":
-        return _write_onnx(path, weights, metadata), None
+        properties = metadata.to_strings() | onnx_properties(metadata)
+        half = metadata.precision == "fp16"
+        return _save_onnx(path, weights, metadata, half=half, properties=properties), None
     model = _ir(path, weights, metadata)
     if metadata.preprocessing == "caller":
         return write_ir(model, metadata, path), None
     model = embed_preprocessing(model, metadata.preprocess)
     bound = pixel_bound(model, metadata.preprocess, images)
     return write_ir(model, replace(metadata, pixel_bound=bound), path), bound
-
-
-def _write_onnx(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> list[str]:
-    """Write the .onnx file with the metadata in its properties; return its files' names."""
-    properties = metadata.to_strings() | onnx_properties(metadata)
-    half = metadata.precision == "fp16"
-    return _save_onnx(path, weights, metadata, half=half, properties=properties)
 
 
 def _save_onnx(
@@ -127,22 +106,13 @@ def _ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> Any:
 
     It has no properties: OpenVINO would copy them into the IR.
     """
-    from regnet.conversion.read_back import read_written
-
     onnx_path = path.with_suffix(".onnx")
     _save_onnx(onnx_path, weights, metadata, half=False, properties={})
     model = read_written(onnx_path)
-    if metadata.precision == "fp16":
-        _store_weights_in_fp16(model)
-    return model
-
-
-def _store_weights_in_fp16(model: Any) -> None:
-    """Replace the weights by FP16 constants that are converted to FP32 when the model is loaded."""
-    from openvino import opset13 as opset
-
-    for op in model.get_ordered_ops():
+    for op in model.get_ordered_ops() if metadata.precision == "fp16" else ():
         if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul"):
+            # FP16 constants are converted to FP32 when the model is loaded.
             weight = op.input_value(1).get_node()
-            half = opset.constant(weight.data.astype(np.float16))
-            op.input(1).replace_source_output(opset.convert(half, "f32").output(0))
+            half = ov.opset13.constant(weight.data.astype(np.float16))
+            op.input(1).replace_source_output(ov.opset13.convert(half, "f32").output(0))
+    return model

@@ -124,7 +124,7 @@ def _crop(image: Node, preprocess: Preprocess) -> Node:
     taps, inside = _taps(axes, preprocess)
     upper, lower = _weights(axes, taps, inside, preprocess)
     begin, end = _extent(axes, taps)
-    index = opset.subtract(taps, _column(axes.by_pass(begin), 3))
+    index = taps - _column(axes.by_pass(begin), 3)
     first, second = _Pass.both(index, upper, lower)
     source = _source(axes, image, begin, end)  # [first axis, 3 * second axis]
     half = first.apply(source, crop)  # [crop * 3, second axis]
@@ -142,33 +142,32 @@ def _axes(image: Node, preprocess: Preprocess) -> _Axes:
     """Return the sizes before and after, as `Preprocess.resized` and `crop_box` compute them."""
     source = opset.gather(opset.shape_of(image, "i32"), _int([1, 2]), _int(0))
     short = opset.reduce_min(source, _int([0]), True)
-    target = whole_quotient(opset.multiply(source, _int(preprocess.resize)), short)
-    rest = opset.subtract(target, _int(preprocess.crop))
+    target = whole_quotient(source * _int(preprocess.resize), short)
+    rest = target - _int(preprocess.crop)
     start = opset.bitwise_right_shift(rest, _int(1))
     odd = opset.bitwise_and(rest, _int(1))
     # Of a half: up, half to even, or down.
     up = {"ceil": odd, "round": opset.bitwise_and(odd, start), "floor": _int([0])}
-    shrink = opset.split(opset.subtract(source, target), _int(0), 2).outputs()
-    wide = opset.maximum(_int([0]), opset.multiply(shrink[1], _int([2])))
-    return _Axes(
-        source, target, opset.add(start, up[preprocess.offset]), opset.greater(shrink[0], wide)
+    height, width = opset.split(source - target, _int(0), 2).outputs()  # how much they shrink
+    vertical_first = opset.greater(
+        height, opset.maximum(_int([0]), opset.multiply(width, _int([2])))
     )
+    return _Axes(source, target, start + up[preprocess.offset], vertical_first)
 
 
 def whole_quotient(number: Node, by: Node) -> Node:
     """Return number // by of whole numbers. The float32 quotient is off by little: mend it."""
-    about = _i32(opset.floor(opset.divide(_f32(number), _f32(by))))
-    rest = opset.subtract(number, opset.multiply(about, by))
+    about = _i32(opset.floor(_f32(number) / _f32(by)))
     # A half more keeps the quotient of what is left away from whole numbers.
-    more = opset.floor(opset.divide(opset.add(_f32(rest), _float(0.5)), _f32(by)))
-    return opset.add(about, _i32(more))
+    more = opset.floor((_f32(number - about * by) + _float(0.5)) / _f32(by))
+    return about + _i32(more)
 
 
 def _outputs(axes: _Axes, crop: int) -> Node:
     """Return the target pixels of each block: int32 [2, blocks, 16]; beyond the crop its last."""
     blocks = -(-crop // _BLOCK)
     offsets = np.minimum(np.arange(blocks * _BLOCK), crop - 1).reshape(1, blocks, _BLOCK)
-    return opset.add(_column(axes.by_pass(axes.start), 3), _int(offsets))
+    return _column(axes.by_pass(axes.start), 3) + _int(offsets)
 
 
 def _taps(axes: _Axes, preprocess: Preprocess) -> tuple[Node, Node]:
@@ -177,40 +176,34 @@ def _taps(axes: _Axes, preprocess: Preprocess) -> tuple[Node, Node]:
     What does not exist is moved to the border.
     """
     source, target = (_column(axes.by_pass(v), 3) for v in (axes.source, axes.target))
-    scale = opset.divide(_f32(source), _f32(target))
-    support = _float(len(_PIECES[preprocess.interpolation]))
-    reach = opset.multiply(opset.maximum(scale, _float(1)), support)
-    length = opset.add(
-        opset.multiply(scale, _float(_BLOCK - 1)),
-        opset.multiply(opset.add(reach, _float(1)), _float(2)),
-    )
+    scale = _f32(source) / _f32(target)
+    reach = opset.maximum(scale, _float(1)) * _float(len(_PIECES[preprocess.interpolation]))
+    length = scale * _float(_BLOCK - 1) + (reach + _float(1)) * _float(2)
     taps = _round_up(_i32(opset.ceiling(length)))
     count = opset.reduce_max(taps, _int([0, 1, 2]), False)
     firsts = opset.gather(_outputs(axes, preprocess.crop), _int([0]), _int(2))
-    center = opset.multiply(opset.add(_f32(firsts), _float(0.5)), scale)
-    low = _i32(opset.floor(opset.subtract(center, reach)))
-    taps = opset.add(low, opset.range(_int(0), count, _int(1), "i32"))
-    last = opset.subtract(source, _int(1))
-    existing = opset.maximum(opset.minimum(taps, last), _int(0))
+    low = _i32(opset.floor((_f32(firsts) + _float(0.5)) * scale - reach))
+    taps = low + opset.range(_int(0), count, _int(1), "i32")
+    existing = opset.maximum(opset.minimum(taps, source - _int(1)), _int(0))
     return existing, opset.equal(taps, existing)
 
 
 def _round_up(length: Node) -> Node:
-    return opset.bitwise_and(opset.add(length, _int(_ROUND_TO - 1)), _int(-_ROUND_TO))
+    return opset.bitwise_and(length + _int(_ROUND_TO - 1), _int(-_ROUND_TO))
 
 
 def _extent(axes: _Axes, taps: Node) -> tuple[Node, Node]:
     """Return the first source pixels needed and those after the last: [2] each, height first."""
     ends = opset.gather(_view(taps, [2, -1]), _int([0, -1]), _int(1))
     first, last = (_view(v, [2]) for v in opset.split(axes.by_pass(ends), _int(1), 2).outputs())
-    length = _round_up(opset.add(opset.subtract(last, first), _int(1)))
-    return first, opset.minimum(opset.add(first, length), axes.source)
+    length = _round_up(last - first + _int(1))
+    return first, opset.minimum(first + length, axes.source)
 
 
 def _source(axes: _Axes, image: Node, begin: Node, end: Node) -> Node:
     """Return a part of the image in float32, as [first axis, 3 * second axis]."""
     part = opset.slice(image, begin, end, _int([1, 1]), _int([1, 2]))
-    rows, columns = opset.split(opset.subtract(end, begin), _int(0), 2).outputs()
+    rows, columns = opset.split(end - begin, _int(0), 2).outputs()
     turned = opset.concat([_int([1, 1]), rows, opset.multiply(columns, _int([3]))], 0)
     upright = opset.concat([rows, _int([1]), columns, _int([3])], 0)
     # A clamp that changes nothing converts bytes many times faster than converting alone.
@@ -237,8 +230,8 @@ class _Pass:
         windows = opset.gather(source, self.index, _int(0))
         # floor(upper + lower + 1/2), the lower as the whole multiple of 2^-13 below it.
         carry = opset.floor(opset.matmul(self.lower, windows, False, False))
-        carry = opset.add(opset.multiply(carry, _float(1 / _UPPER)), _float(0.5))
-        total = opset.add(carry, opset.matmul(self.upper, windows, False, False))
+        carry = carry * _float(1 / _UPPER) + _float(0.5)
+        total = carry + opset.matmul(self.upper, windows, False, False)
         pixels = opset.clamp(opset.floor(total), 0.0, 255.0)
         blocks = -(-crop // _BLOCK)
         if blocks * _BLOCK == crop:
@@ -256,17 +249,12 @@ def _weights(axes: _Axes, taps: Node, inside: Node, preprocess: Preprocess) -> t
     # Sums and products of `value` are exact; what is small enough for float32's rounding is apart.
     values = opset.reduce_sum(value, _int([3]), True)
     rests = opset.reduce_sum(rest, _int([3]), True)
-    share = opset.divide(_float(1), opset.add(values, rests))
-    about = opset.multiply(opset.multiply(opset.add(value, rest), share), _float(_UPPER))
-    upper = _nearest(about)
-    minus = opset.multiply(upper, _float(-1 / _UPPER))
-    left = opset.add(
-        opset.add(value, opset.multiply(minus, values)),
-        opset.add(rest, opset.multiply(minus, rests)),
-    )
-    lower = _nearest(opset.multiply(opset.multiply(left, share), _float(_ONE)))
-    upper = opset.multiply(upper, _float(1 / _UPPER))
-    return upper, opset.multiply(lower, _float(_UPPER / _ONE))
+    share = _float(1) / (values + rests)
+    upper = _nearest((value + rest) * share * _float(_UPPER))
+    minus = upper * _float(-1 / _UPPER)
+    left = (value + minus * values) + (rest + minus * rests)
+    lower = _nearest(left * share * _float(_ONE))
+    return upper * _float(1 / _UPPER), lower * _float(_UPPER / _ONE)
 
 
 def _distance(axes: _Axes, taps: Node, inside: Node, preprocess: Preprocess) -> tuple[Node, Node]:
@@ -275,31 +263,26 @@ def _distance(axes: _Axes, taps: Node, inside: Node, preprocess: Preprocess) -> 
     What is left is in units of the kernel, 0 to 1 / 1024. Taps that do not exist are out of reach.
     """
     source, target = (_column(axes.by_pass(v), 4) for v in (axes.source, axes.target))
-    unit = opset.multiply(opset.maximum(source, target), _int(2))
+    unit = opset.maximum(source, target) * _int(2)
     tap = opset.unsqueeze(taps, _int([2]))
     output = opset.unsqueeze(_outputs(axes, preprocess.crop), _int([3]))
-    apart = opset.abs(opset.subtract(_odd(tap, target), _odd(output, source)))
+    two, one = _int(2), _int(1)
+    apart = opset.abs((tap * two + one) * target - (output * two + one) * source)
     pieces = len(_PIECES[preprocess.interpolation])
-    reached = opset.less(apart, opset.multiply(unit, _int(pieces)))
+    reached = opset.less(apart, unit * _int(pieces))
     reached = opset.logical_and(reached, opset.unsqueeze(inside, _int([2])))
-    each = opset.divide(_float(1), _f32(unit))
-    steps = _i32(opset.floor(opset.multiply(_f32(apart), opset.multiply(each, _float(_STEPS)))))
+    each = _float(1) / _f32(unit)
+    steps = _i32(opset.floor(_f32(apart) * (each * _float(_STEPS))))
     steps = opset.select(reached, steps, _int(pieces * _STEPS))
-    over = opset.subtract(opset.multiply(apart, _int(_STEPS)), opset.multiply(steps, unit))
-    return steps, opset.multiply(_f32(over), opset.multiply(each, _float(1 / _STEPS)))
-
-
-def _odd(position: Node, factor: Node) -> Node:
-    return opset.multiply(opset.add(opset.multiply(position, _int(2)), _int(1)), factor)
+    over = apart * _int(_STEPS) - steps * unit
+    return steps, _f32(over) * (each * _float(1 / _STEPS))
 
 
 def _kernel(steps: Node, over: Node, interpolation: str) -> tuple[Node, Node]:
     """Return the kernel at steps / 1024 + over: multiples of 2^-10, and what is to be added."""
     table = [opset.gather(_float(row), steps, _int(0)) for row in _table(interpolation)]
     coarse, fine, slope, bend, twist = table
-    change = opset.add(bend, opset.multiply(over, twist))
-    change = opset.add(slope, opset.multiply(over, change))
-    return coarse, opset.add(fine, opset.multiply(over, change))
+    return coarse, fine + over * (slope + over * (bend + over * twist))
 
 
 def _table(interpolation: str) -> NDArray[np.float32]:
@@ -318,7 +301,7 @@ def _table(interpolation: str) -> NDArray[np.float32]:
 
 
 def _nearest(values: Node) -> Node:
-    return opset.floor(opset.add(values, _float(0.5)))
+    return opset.floor(values + _float(0.5))
 
 
 def _turn(values: Node) -> Node:

@@ -1,4 +1,8 @@
-"""What a converted model may differ by from its network: judged against float64.
+"""The proof that a converted model is its network: outputs and layers, judged against float64.
+
+Outputs alone do not prove a graph right: a fault in a channel that the photos do not excite, or one
+whose effect is below the rounding of later layers, does not show in them. So the weights, biases,
+strides and padding of its layers are compared too.
 
 Rounding moves the outputs of any float32 program, and how far depends on the network. So the
 converted model and torch's own float32 are both compared with torch's float64. float32's distance
@@ -7,20 +11,36 @@ may be right by luck.
 """
 
 import math
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from openvino.passes import ConstantFolding, Manager
+from torch import nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from regnet.conversion.onnx_graph import INPUT, OUTPUT, with_logits
 from regnet.conversion.values import FLOOR, Distance, Proof
-from regnet.network.modules import RegNet
+from regnet.conversion.whole_photo import run_whole
+from regnet.ir.constants import ops_by_name, values
+from regnet.ir.graph import add_logits
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.modules import RegNet, layers
 from regnet.pixels.protocol import Preprocess
-from regnet.system.errors import ConversionError
+from regnet.system.errors import ConversionError, ModelError
+from regnet.system.runtime import core, ov
+
+Array64 = NDArray[np.float64]
+Pixels = NDArray[np.float32]
 
 _ULP: Final = 2**-23
+_ROUNDING: Final = 2.0**-22  # relative; folding in float64 and storing in float32 takes 2^-24
+_CANCELLED: Final = 2.0**-40  # of the layer's largest value: what a difference may lose in float64
 
 
 @dataclass(frozen=True)
@@ -128,3 +148,156 @@ def _largest(differences: NDArray[np.floating[Any]]) -> float:
     """Return the largest absolute value; infinity if any is not a number."""
     largest = float(np.abs(differences).max())
     return math.inf if math.isnan(largest) else largest
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """What the operations of a layer in the graph must hold, batch norm folded."""
+
+    op: str
+    add: str
+    weight: Array64
+    bias: Array64
+    window: dict[str, list[int]]
+
+
+def require_layers(graph: ov.Model, network: RegNet, preprocess: Preprocess, *, half: bool) -> None:
+    """Raise `ConversionError` unless the graph's layers are the network's, batch norm folded.
+
+    Folding is recomputed in float64 by torch. `half`: the graph stores its weights in FP16.
+    """
+    ops = ops_by_name(graph)
+    try:
+        wrong = [
+            f"the constant of {name} is {constant.tolist()}, not {list(expected)}"
+            for name, expected in (("centred", preprocess.mean), ("normalised", preprocess.scale))
+            if not np.array_equal(
+                constant := values(ops[name].input_value(1)).ravel(), np.array(expected, np.float32)
+            )
+        ]
+        wrong += [w for layer in _layers(network) for w in _wrong(ops, layer, half=half)]
+    except (KeyError, ModelError) as exc:
+        raise ConversionError(f"the converted graph lacks a layer of the network: {exc}") from exc
+    if wrong:
+        more = f" and {len(wrong) - 1} more" if len(wrong) > 1 else ""
+        raise ConversionError(
+            f"the converted model disagrees with the network: {wrong[0]}{more}; nothing was written"
+        )
+
+
+def _layers(network: RegNet) -> Iterator[_Layer]:
+    with torch.no_grad():
+        for name, module, norm in layers(network):
+            weight, bias = module.weight.double(), module.bias
+            bias = None if bias is None else bias.double()
+            if norm is not None:
+                assert norm.running_mean is not None
+                assert norm.running_var is not None
+                mean, variance = norm.running_mean.double(), norm.running_var.double()
+                scale, shift = norm.weight.double(), norm.bias.double()
+                weight, bias = fuse_conv_bn_weights(
+                    weight, bias, mean, variance, norm.eps, scale, shift
+                )
+            assert bias is not None
+            if isinstance(module, nn.Linear):
+                yield _Layer(name, "logits", weight.numpy(), bias.numpy(), {})
+                continue
+            assert not isinstance(module.padding, str)
+            window = {  # by the names in OpenVINO
+                "strides": list(module.stride),
+                "dilations": list(module.dilation),
+                "pads_begin": list(module.padding),
+                "pads_end": list(module.padding),
+            }
+            yield _Layer(f"{name}.conv", name, weight.numpy(), bias.numpy(), window)
+
+
+def _wrong(ops: dict[str, Any], layer: _Layer, *, half: bool) -> Iterator[str]:
+    """Yield what is wrong with a layer in the graph."""
+    op = ops[layer.op]
+    weight = values(op.input_value(1))
+    if op.get_type_name() == "MatMul" and not op.get_attributes()["transpose_b"]:
+        weight = weight.T
+    if not _holds(weight.reshape(layer.weight.shape), layer.weight, half=half):
+        yield f"the weights of {layer.op}"
+    if not _holds(values(ops[layer.add].input_value(1)).ravel(), layer.bias, half=False):
+        yield f"the bias of {layer.add}"
+    attributes = op.get_attributes()
+    for key, expected in layer.window.items():
+        if list(attributes[key]) != expected:
+            yield f"{key} of {layer.op} are {list(attributes[key])}, not {expected}"
+
+
+def _holds(stored: NDArray[np.float32], expected: Array64, *, half: bool) -> bool:
+    """Tell whether stored numbers are the expected ones, rounded as they are stored."""
+    slack = _ROUNDING * np.abs(expected) + _CANCELLED * np.abs(expected).max()
+    low, high = (_as_stored(expected + side * slack, half=half) for side in (-1, 1))
+    return bool(((low <= stored) & (stored <= high)).all())
+
+
+def _as_stored(numbers: Array64, *, half: bool) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        single = numbers.astype(np.float32)
+        return single.astype(np.float16).astype(np.float32) if half else single
+
+
+def read_written(path: Path) -> ov.Model:
+    """Return the graph in an IR or ONNX file with its constants computed.
+
+    Raises `ConversionError` if OpenVINO cannot read it.
+    """
+    try:
+        model = core.read_model(path)
+    except RuntimeError as exc:
+        raise ConversionError(f"the converted graph of {path.name} is wrong: {exc}") from exc
+    if path.suffix == ".onnx":
+        passes = Manager()
+        passes.register_pass(ConstantFolding())
+        passes.run_passes(model)
+    return model
+
+
+def run_written(
+    path: Path, metadata: ModelMetadata, images: Sequence[NDArray[np.uint8]]
+) -> tuple[Pixels, Rows]:
+    """Return the pixels (N, 3, crop, crop) that the network in a file got, and its outputs.
+
+    `images` are crops or, if the graph makes the crops, whole images. ONNX files run in ONNX
+    Runtime if it is installed, else in OpenVINO; in float32, one by one.
+    """
+    if metadata.preprocessing == "graph":
+        photos = zip(*run_whole(_with_logits(path), images), strict=True)
+        pixels, probabilities, logits = map(np.stack, photos)
+        return pixels, Rows(logits, probabilities)
+    pixels = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)
+    return pixels, _run_onnx(path, pixels) if path.suffix == ".onnx" else _run_ir(path, pixels)
+
+
+def _with_logits(path: Path) -> ov.Model:
+    model = core.read_model(path)
+    add_logits(model, source=path.name)
+    return model
+
+
+def _run_ir(path: Path, pixels: Pixels) -> Rows:
+    hints = {"INFERENCE_PRECISION_HINT": "f32"}
+    compiled = core.compile_model(_with_logits(path), "CPU", hints)
+    results = [compiled(image[None]) for image in pixels]
+    probabilities, logits = (np.concatenate([r[port] for r in results]) for port in (0, 1))
+    return Rows(logits, probabilities)
+
+
+def _run_onnx(path: Path, pixels: Pixels) -> Rows:
+    """Run a copy of the file, beside it, that also gives its logits."""
+    try:
+        import onnxruntime
+    except ImportError:
+        return _run_ir(path, pixels)
+    import onnx
+
+    model, name = with_logits(onnx.load(path, load_external_data=False))
+    probe = path.with_name(f"logits-{path.name}")
+    onnx.save_model(model, probe)
+    session = onnxruntime.InferenceSession(probe, providers=["CPUExecutionProvider"])
+    results = [session.run([name, OUTPUT], {INPUT: image[None]}) for image in pixels]
+    return Rows(*(np.concatenate(parts) for parts in zip(*results, strict=True)))

@@ -18,15 +18,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from regnet.checkpoints.model_files import is_model_folder
-from regnet.conversion.store import CHECKPOINT_SUFFIXES
 from regnet.ir.graph import graph_metadata, read_graph
 from regnet.network.labels import Labels
 from regnet.system.errors import ModelError, OutputError
 from regnet.system.files import new_folder_beside
 from regnet.system.json_text import json_text
 from regnet.system.runtime import ov
-from regnet.zoo.catalogue import bundled_path, card_by_name
 
 CONFIG: Final = "config.pbtxt"
 LABELS: Final = "labels.txt"
@@ -50,17 +47,6 @@ class Entry:
     assumed: tuple[str, ...] = ()
 
 
-def converted_file(model: str) -> Path | None:
-    """Return the IR that a name stands for without any conversion; None where it needs one."""
-    path = Path(model)
-    if path.suffix == ".xml":
-        return path
-    if path.suffix in CHECKPOINT_SUFFIXES or path.is_file() or is_model_folder(path):
-        return None
-    card = card_by_name(model)
-    return None if card.bundled is None else bundled_path(card)
-
-
 def add_to_repository(path: Path, repository: Path, *, name: str | None = None) -> Entry:
     """Add an IR from `regnet convert` to a repository under a name, that of its file if None.
 
@@ -71,7 +57,8 @@ def add_to_repository(path: Path, repository: Path, *, name: str | None = None) 
     """
     graph = read_graph(path)
     metadata = graph_metadata(graph, source=str(path))
-    plain = _plain(name or path.stem)
+    # A name that is one for files, addresses and config.pbtxt.
+    plain = re.sub(r"[^A-Za-z0-9_.-]", "_", name or path.stem).lstrip(".") or "model"
     texts = {CONFIG: config_text(graph, plain), LABELS: labels_text(metadata.labels)}
     folder = repository / plain
     try:
@@ -88,7 +75,7 @@ def _add(path: Path, folder: Path, texts: dict[str, str]) -> Entry:
     with new_folder_beside(folder) as scratch:
         version = scratch / str(newest + 1)
         version.mkdir()
-        for source, target in zip(_sources(path), _FILES, strict=True):
+        for source, target in zip((path.with_suffix(".bin"), path), _FILES, strict=True):
             shutil.copyfile(source, version / target)
         if folder.is_dir() and any(folder.iterdir()):
             _require_same(folder, texts)
@@ -103,10 +90,6 @@ def _add(path: Path, folder: Path, texts: dict[str, str]) -> Entry:
     return _entry(folder, newest + 1, new=True)
 
 
-def _sources(path: Path) -> tuple[Path, Path]:
-    return path.with_suffix(".bin"), path
-
-
 def _versions(folder: Path) -> list[int]:
     """Return the numbers of the versions in a model's folder."""
     if not folder.is_dir():
@@ -118,7 +101,7 @@ def _same(path: Path, version: Path) -> bool:
     """Tell whether a version is this IR, byte by byte."""
     return all(
         (version / name).is_file() and filecmp.cmp(source, version / name, shallow=False)
-        for source, name in zip(_sources(path), _FILES, strict=True)
+        for source, name in zip((path.with_suffix(".bin"), path), _FILES, strict=True)
     )
 
 
@@ -126,10 +109,10 @@ def _require_same(folder: Path, texts: dict[str, str]) -> None:
     """Refuse a folder of another model: what it says of its tensors holds for all its versions."""
     for name, text in texts.items():
         try:
-            there = (folder / name).read_text("utf-8")
+            same = (folder / name).read_text("utf-8") == text
         except (OSError, UnicodeDecodeError):
-            there = ""
-        if there != text:
+            same = False
+        if not same:
             raise OutputError(
                 f"{folder}: holds another model, or one that was changed: its {name} is not this "
                 "one's; choose another name with --name, or remove it"
@@ -139,11 +122,6 @@ def _require_same(folder: Path, texts: dict[str, str]) -> None:
 def _entry(folder: Path, version: int, *, new: bool) -> Entry:
     files = (CONFIG, LABELS, *(f"{version}/{name}" for name in _FILES))
     return Entry(folder, version, files, new)
-
-
-def _plain(name: str) -> str:
-    """Return a name that is one for files, addresses and config.pbtxt."""
-    return re.sub(r"[^A-Za-z0-9_.-]", "_", name).lstrip(".") or "model"
 
 
 def labels_text(labels: Labels) -> str:

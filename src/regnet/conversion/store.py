@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
@@ -13,20 +14,15 @@ from regnet.conversion.values import Conversion, Request, read_conversion
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
 from regnet.system.errors import ConversionError, MissingExtraError, UnknownModelError
-from regnet.system.files import sha384_of
 from regnet.system.notices import RegNetWarning, give
 from regnet.system.version import TOOL_VERSION
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import bundled_path, card_by_name, card_names
 from regnet.zoo.events import OnEvent, ignore
-from regnet.zoo.record import SeenHashes, read_record
+from regnet.zoo.record import SeenHashes, hash_file, read_record
 
 CONVERTED_SUFFIXES = (".xml", ".onnx")
 CHECKPOINT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".pkl")
-
-
-def _silent(message: str) -> None:
-    """Say nothing."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,7 +37,7 @@ class Library:
     offline: bool = False
     mirrors: Sequence[str] = ()
     entry: str | None = None
-    say: Callable[[str], None] = _silent
+    say: Callable[[str], None] = lambda message: None
     on_event: OnEvent = ignore
 
     @property
@@ -73,11 +69,7 @@ class Library:
 
     def _int8(self, model: str | Path) -> Path:
         """Return the INT8 model of an IR or of `bundled`: nothing is quantized on the way."""
-        if _names_a_file(model) and Path(model).suffix == ".xml":
-            path = Path(model)
-        elif not _names_a_file(model) and (card := card_by_name(str(model))).bundled is not None:
-            path = bundled_path(card)
-        else:
+        if (path := converted_file(model)) is None:
             raise UnknownModelError(
                 f"{model}: there is no INT8 model of it yet: make one with "
                 f"`regnet quantize {model} --calibration FOLDER`, and name the .xml it writes"
@@ -85,14 +77,10 @@ class Library:
         return int8_beside(path)
 
     def _ir(self, model: str | Path) -> Path:
-        if Path(model).suffix == ".xml":
-            return Path(model)
-        if _names_a_file(model):
-            return self.convert(self.request(model)).path
-        card = card_by_name(str(model))
-        if card.bundled is not None:
-            return bundled_path(card)
-        return (self._converted_before(card) or self.convert(self.request(model))).path
+        if path := converted_file(model):
+            return path
+        before = None if _names_a_file(model) else self._converted_before(card_by_name(str(model)))
+        return (before or self.convert(self.request(model))).path
 
     def request(self, model: str | Path) -> Request:
         """Return what to convert for a card's name (downloading it) or a checkpoint file."""
@@ -127,14 +115,18 @@ class Library:
     def _converted_before(self, card: Card) -> Conversion | None:
         """Return a card's conversion if it is here, even where its weights are not any more."""
         known = SeenHashes(self.folder / "weights").expected(card).sha384
-        if known is None:
-            return None
-        return read_conversion(
-            self._entry(Request(weights=Path(card.name), sha384=known, card=card))
-        )
+        request = Request(weights=Path(card.name), sha384=known, card=card)
+        return read_conversion(self._entry(request)) if known else None
 
     def _entry(self, request: Request) -> Path:
-        return self.folder / "converted" / f"{request.model_name}-{_key(request)}"
+        """Return the folder of a conversion: its name has a hash of all that the result depends on.
+
+        That is the weights' content above all.
+        """
+        digest = request.sha384 or model_files(request.weights).digest
+        parts = request.key_parts() | {"weights": digest, "version": TOOL_VERSION}
+        key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+        return self.folder / "converted" / f"{request.model_name}-{key}"
 
     def convert(self, request: Request) -> Conversion:
         """Return the converted model, from the cache where the same was converted before."""
@@ -163,6 +155,17 @@ class Library:
         return convert(request, entry)
 
 
+def converted_file(model: str | Path) -> Path | None:
+    """Return the IR that a name stands for without any conversion; None where it needs one."""
+    path = Path(model)
+    if path.suffix == ".xml":
+        return path
+    if _names_a_file(model):
+        return None
+    card = card_by_name(str(model))
+    return None if card.bundled is None else bundled_path(card)
+
+
 def int8_beside(path: Path) -> Path:
     """Return the INT8 IR that belongs to an IR: itself, or `<name>-int8.xml` beside it.
 
@@ -182,16 +185,10 @@ def _names_a_file(model: str | Path) -> bool:
     """Tell whether a model is a path; a folder of a card's name is one if it holds a model."""
     path = Path(model)
     exists = os.path.exists(path)  # False, not an error, if the name is too long
-    if exists and path.is_dir():
-        return is_model_folder(path) or not _is_a_card(str(model))
+    if exists and path.is_dir() and not is_model_folder(path):
+        with suppress(UnknownModelError):
+            return not card_by_name(str(model))
     return path.suffix in (*CHECKPOINT_SUFFIXES, *CONVERTED_SUFFIXES) or exists
-
-
-def _is_a_card(name: str) -> bool:
-    try:
-        return bool(card_by_name(name))
-    except UnknownModelError:
-        return False
 
 
 def _checkpoint(path: Path) -> Path:
@@ -208,26 +205,14 @@ def _checkpoint(path: Path) -> Path:
     return path
 
 
-def _key(request: Request) -> str:
-    """Return a short hash of all that a conversion depends on, the weights' content above all."""
-    parts = {
-        **request.key_parts(),
-        "weights": request.sha384 or model_files(request.weights).digest,
-        "version": TOOL_VERSION,
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
 def _card_of_file(path: Path) -> Card | None:
     """Return the card whose published weights this file is, by its name and hash, if any."""
     for name in card_names():
         card = card_by_name(name)
-        if card.file is None or card.file.name != path.name:
-            continue
-        if card.file.sha384 is not None:
-            return card if sha384_of(path) == card.file.sha384 else None
-        if card.file.sha256_prefix is not None:
-            with path.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            return card if digest.startswith(card.file.sha256_prefix) else None
+        if card.file is not None and card.file.name == path.name:
+            digests = hash_file(path).digests()
+            if card.file.sha384 is not None:
+                return card if digests.sha384 == card.file.sha384 else None
+            if card.file.sha256_prefix is not None:
+                return card if digests.sha256.startswith(card.file.sha256_prefix) else None
     return None

@@ -21,6 +21,7 @@ from regnet.zoo.card import Card
 Format = Literal["ir", "onnx"]
 Precision = Literal["fp32", "fp16"]
 
+_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".pkl", ".json")
 
 FLOOR: Final = 1e-5
 """What is always allowed: no distance this small is refused."""
@@ -56,8 +57,15 @@ class Request:
     @property
     def model_name(self) -> str:
         """The name of the model: the one asked for, its card's, or its file's."""
-        card_name = self.card.name if self.card else None
-        return _file_name(self.name or card_name or _stem(self.weights))
+        name = self.name or (self.card.name if self.card else "")
+        if not name:
+            stem = self.weights
+            while (
+                stem.suffix in _SUFFIXES and stem.stem
+            ):  # a folder's name may have a dot of its own
+                stem = stem.with_suffix("")
+            name = stem.name
+        return re.sub(r"[^\w.-]", "_", name)[:80].lstrip(".") or "model"
 
     @property
     def file_name(self) -> str:
@@ -68,17 +76,13 @@ class Request:
 
     def key_parts(self) -> dict[str, Any]:
         """Return all but the weights that the result depends on, as plain JSON values."""
-        return {
+        plain = ("channels", "entry", "format", "precision", "preprocessing")
+        return {name: getattr(self, name) for name in plain} | {
             "card": self.card and self.card.name,
             "spec": self.spec if isinstance(self.spec, str | None) else spec_to_dict(self.spec),
             "name": self.model_name,
             "labels": self.labels and labels_to_rows(self.labels),
             "protocol": dict(self.protocol),
-            "channels": self.channels,
-            "entry": self.entry,
-            "format": self.format,
-            "precision": self.precision,
-            "preprocessing": self.preprocessing,
         }
 
 
@@ -89,21 +93,6 @@ def require_format(format: Format, preprocessing: Preprocessing) -> None:
             f"--preprocessing graph is for OpenVINO IR: leave out --format {format}, or leave out "
             "--preprocessing and give the model crops"
         )
-
-
-_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".pkl", ".json")
-
-
-def _stem(weights: Path) -> str:
-    """Return a file's name without its suffixes; a folder's may have a dot of its own."""
-    name = weights
-    while name.suffix in _SUFFIXES and name.stem:
-        name = name.with_suffix("")
-    return name.name
-
-
-def _file_name(name: str) -> str:
-    return re.sub(r"[^\w.-]", "_", name)[:80].lstrip(".") or "model"
 
 
 @dataclass(frozen=True)
@@ -196,11 +185,12 @@ def read_conversion(folder: Path) -> Conversion | None:
         record = json.loads((folder / CONVERSION_FILE).read_text("utf-8"))
         if any(_stamp(folder / name) != stamp for name, stamp in record["files"].items()):
             return None
-        bound = record["pixel_bound"]
+        bound, proof = record["pixel_bound"], record["proof"]
+        distances = Distance(**proof["delta"]), Distance(**proof["float32"])
         return Conversion(
             folder / record["path"],
             tuple(record["files"]),
-            _proof(record["proof"]),
+            Proof(*distances, proof["reach"]),
             record["rounding"],
             record["photos"],
             tuple(record["assumed"]),
@@ -209,7 +199,3 @@ def read_conversion(folder: Path) -> Conversion | None:
         )
     except (OSError, ValueError, FieldError, LookupError, TypeError, AttributeError):
         return None
-
-
-def _proof(record: dict[str, Any]) -> Proof:
-    return Proof(Distance(**record["delta"]), Distance(**record["float32"]), record["reach"])

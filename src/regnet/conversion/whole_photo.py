@@ -1,24 +1,30 @@
-"""An IR that takes crops -> one that takes whole photos: the same network behind a resize."""
+"""An IR that takes crops -> one that takes whole photos: the same network behind a resize.
 
-from collections.abc import Sequence
+The pixels that its graph computes are compared with the protocol's own.
+"""
+
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.conversion.graph_preprocess import embed_preprocessing
-from regnet.conversion.pixel_check import pixel_bound, run_whole
+from regnet.conversion.graph_preprocess import PIXELS, embed_preprocessing
 from regnet.conversion.values import FLOOR
 from regnet.ir.graph import graph_metadata, read_graph, write_ir
 from regnet.ir.records import PixelBound
-from regnet.pixels.preprocess import rgb_pixels
+from regnet.pixels.preprocess import crop_pixels, rgb_pixels
+from regnet.pixels.protocol import Preprocess
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ConversionError
 from regnet.system.files import new_folder_beside, replace_all
 from regnet.system.runtime import core, ov
 
 Images = Sequence[NDArray[np.uint8]]
+
+MIN_IDENTICAL = 0.9999
+MAX_LEVELS = 1
 
 
 @dataclass(frozen=True)
@@ -52,18 +58,14 @@ def write_whole_photo_model(source: Path, folder: Path, *, name: str | None) -> 
     whole = embed_preprocessing(graph, metadata.preprocess)
     bound = pixel_bound(whole, metadata.preprocess, images)
     metadata = replace(metadata, preprocessing="graph", pixel_bound=bound)
-    target = folder / _file_name(source, name)
+    stem = source.stem
+    suffix = next((s for s in ("-fp16", "-int8") if stem.endswith(s)), "")
+    target = folder / f"{name or stem.removesuffix(suffix)}-graph{suffix}.xml"
     with new_folder_beside(target) as scratch:
         files = write_ir(whole, metadata, scratch / target.name)
         delta = _checked(graph, scratch / target.name, images)
         replace_all(scratch, folder, files)
     return WholePhotoModel(target, tuple(files), delta, len(images), bound, metadata.assumed)
-
-
-def _file_name(source: Path, name: str | None) -> str:
-    stem = source.stem
-    suffix = next((s for s in ("-fp16", "-int8") if stem.endswith(s)), "")
-    return f"{name or stem.removesuffix(suffix)}-graph{suffix}.xml"
 
 
 def _checked(graph: ov.Model, path: Path, images: Images) -> float:
@@ -79,3 +81,56 @@ def _checked(graph: ov.Model, path: Path, images: Images) -> float:
             f"crops, {FLOOR:g} is allowed; nothing was written"
         )
     return delta
+
+
+def pixel_bound(model: ov.Model, preprocess: Preprocess, photos: Images) -> PixelBound:
+    """Return how the pixels inside a model with embedded preprocessing differ from the protocol's.
+
+    Measured in float32 on photos, uint8 (H, W, 3), RGB, and on `odd_images`. Raises
+    `ConversionError` where under 99.99 % are identical or any is more than 1 level apart.
+    """
+    images = [*photos, *odd_images(preprocess)]
+    equal = total = levels = 0
+    for image, (pixels, *_) in zip(images, run_whole(model, images), strict=True):
+        apart = np.abs(pixels - crop_pixels(image, preprocess).transpose(2, 0, 1))
+        equal += int((apart == 0).sum())
+        total += apart.size
+        levels = max(levels, int(apart.max()))
+    bound = PixelBound(identical=equal / total, levels=levels, photos=len(images))
+    if bound.identical < MIN_IDENTICAL or levels > MAX_LEVELS:
+        raise ConversionError(
+            f"the graph's pixels differ from the protocol's: {bound.identical:.4%} are identical "
+            f"and some are {levels} levels apart, where {MIN_IDENTICAL:.2%} and {MAX_LEVELS} are "
+            "promised; nothing was written"
+        )
+    return bound
+
+
+def run_whole(model: ov.Model, images: Images) -> Iterator[list[NDArray[np.float32]]]:
+    """Yield the pixels (3, crop, crop) and each output (classes) for each image, in float32."""
+    model = model.clone()
+    count = len(model.outputs)
+    model.add_outputs(PIXELS)
+    compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    for image in images:
+        outputs = compiled(image[None])
+        yield [outputs[PIXELS][0].copy(), *(outputs[n][0].copy() for n in range(count))]
+
+
+def odd_images(preprocess: Preprocess) -> list[NDArray[np.uint8]]:
+    """Return images of noise in shapes that are hard to resize right, always the same ones."""
+    short = preprocess.resize
+    sizes = [
+        (1, 1),
+        (1, 300),
+        (300, 1),
+        (short, short),
+        (short, short + 77),
+        (short // 2 + 1, short // 3 + 1),
+        (short + 1, short),
+        (2 * short + 90, short + 20),  # vertical first
+        (short + 20, 3 * short),
+        (375, 500),
+    ]
+    noise = np.random.default_rng(0)
+    return [noise.integers(0, 256, (*size, 3), np.uint8) for size in sizes]

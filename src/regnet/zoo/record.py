@@ -12,14 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from regnet.system.errors import DownloadError
+from regnet.system.checked import Checked
+from regnet.system.errors import DownloadError, RegNetError
 from regnet.system.files import write_whole
-from regnet.system.json_text import from_plain, is_a, json_bytes
+from regnet.system.json_text import json_bytes
 from regnet.zoo.card import Card
 
 CHUNK = 1 << 20
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Checked)
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ class Expected:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Record:
+class Record(Checked):
     """Where a file came from and what it was when verified; lies beside it as JSON."""
 
     url: str
@@ -170,8 +171,8 @@ def read_json(path: Path, kind: type[T]) -> T | None:
     """Return the dataclass in a JSON file; None without it, or where its fields are not right."""
     if not path.is_file():  # reading a pipe would wait for ever
         return None
-    with suppress(OSError, ValueError, TypeError, RecursionError):
-        return from_plain(kind, json.loads(path.read_text("utf-8")))
+    with suppress(OSError, ValueError, RecursionError, RegNetError):
+        return kind.from_dict(json.loads(path.read_text("utf-8")))
     return None
 
 
@@ -254,4 +255,4 @@ def _key(card: Card) -> str:
 
 
 def _is_seen(seen: Any) -> bool:
-    return isinstance(seen, dict) and is_a(seen.get("size"), int) and is_a(seen.get("sha384"), str)
+    return isinstance(seen, dict) and [type(seen.get(k)) for k in ("size", "sha384")] == [int, str]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 from regnet.system.addresses import without_secrets
+from regnet.system.checked import Checked
 from regnet.system.errors import DownloadError
 from regnet.system.files import write_all
 from regnet.system.http import (
@@ -34,7 +35,7 @@ ADVANCE = 1 << 20
 
 
 @dataclass(frozen=True, kw_only=True)
-class Origin:
+class Origin(Checked):
     """What a server said of the whole file when its first bytes came; `total` in bytes."""
 
     url: str

@@ -8,6 +8,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from regnet.conversion.export import export_network
 from regnet.conversion.proof import forward

@@ -104,12 +104,12 @@ SMALL = AnyNetSpec(stages=(Stage(1, 8, 4), Stage(2, 16, 4), Stage(1, 24, 8)), se
         ("s1.b1.f.b.weight", (8, 4, 5, 5), r"s1\.b1\.f\.b\.weight .* 3x3 kernel expected"),
         ("s1.b1.f.b.weight", (3, 3, 3, 3), r"s1\.b1\.f\.b\.weight has 3 channels.*whole number"),
         ("s1.b1.f.b.weight", (16, 4, 3, 3), r"s1\.b1\.f\.b\.weight has 16 channels"),
-        ("s1.b1.f.b.weight", (8, 3, 3, 3), "make no network: group_width=3"),
+        ("s1.b1.f.b.weight", (8, 3, 3, 3), "make no network: group_width must be a divisor"),
         ("s1.b1.f.b.weight", (0, 4, 3, 3), r"s1\.b1\.f\.b\.weight has 0 channels"),
         ("s2.b2.f.se.f_ex.0.weight", None, r"s2\.b2\.f\.se\.f_ex\.0\.weight is missing"),
         ("s2.b2.f.se.f_ex.0.weight", (16, 16, 1, 1), "no one squeeze-excite ratio"),
         ("head.fc.weight", (10,), r"head\.fc\.weight has shape \(10,\): 2 dimensions"),
-        ("head.fc.weight", (0, 24), "make no network: classes=0"),
+        ("head.fc.weight", (0, 24), "make no network: classes must be"),
     ],
 )
 def test_impossible_shapes_are_named(key: str, shape: Shape | None, message: str) -> None:

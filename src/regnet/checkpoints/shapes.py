@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping
 from itertools import groupby
 
+from regnet.network.layers import layers
 from regnet.network.spec import AnyNetSpec, Spec, Stage, published_name, spec_by_name
 from regnet.system.errors import MismatchError, SpecError
 
@@ -21,19 +22,22 @@ def infer_spec(shapes: Shapes, *, classes: int | None = None) -> Spec:
     number of classes unless `classes` does. Shapes cannot show the stem's stride: 2 is assumed.
     Raises `MismatchError` that names the tensor which is missing or has an impossible shape.
     """
-    depths = _depths(shapes)
+    if classes is None and "head.fc.weight" not in shapes:
+        raise MismatchError(
+            "head.fc.weight is missing: the weights have no classifier (ask for a new head)"
+        )
     stem = _shape(shapes, "stem.conv.weight", 4)
     if stem[1:] != (3, 3, 3):
         raise MismatchError(
             f"stem.conv.weight has shape {stem}: a RegNet's stem is (width, 3, 3, 3)"
         )
     try:
-        stages = tuple(_stage(shapes, f"s{i}", d) for i, d in enumerate(depths, start=1))
+        stages = tuple(_stage(shapes, f"s{i}", d) for i, d in enumerate(_depths(shapes), start=1))
         spec = AnyNetSpec(
             stages=stages,
             stem_width=stem[0],
             se_ratio=_se_ratio(shapes, stem[0], stages),
-            classes=_classes(shapes) if classes is None else classes,
+            classes=_shape(shapes, "head.fc.weight", 2)[0] if classes is None else classes,
         )
     except SpecError as exc:
         raise MismatchError(f"the tensors' shapes make no network: {exc}") from exc
@@ -44,22 +48,19 @@ def infer_spec(shapes: Shapes, *, classes: int | None = None) -> Spec:
 def _depths(shapes: Shapes) -> list[int]:
     """Return the number of blocks in each stage; both must be numbered from 1 without a gap."""
     matches = [match for match in map(_BLOCK.match, shapes) if match]
-    found = sorted({(int(match[1]), int(match[2])) for match in matches})
-    blocks = {stage: [b for _, b in rows] for stage, rows in groupby(found, key=lambda x: x[0])}
+    numbered = sorted({(int(match[1]), int(match[2])) for match in matches})
+    blocks = {stage: [b for _, b in rows] for stage, rows in groupby(numbered, key=lambda x: x[0])}
     if not blocks:
         raise MismatchError("no tensor belongs to a block (s1.b1.f.a.weight and so on)")
-    _require_no_gap("stage", "s", list(blocks))
-    for stage, numbers in blocks.items():
-        _require_no_gap(f"block of stage s{stage}", f"s{stage}.b", numbers)
+    runs = [("stage", "s", list(blocks))]
+    runs += [(f"block of stage s{s}", f"s{s}.b", numbers) for s, numbers in blocks.items()]
+    for what, prefix, numbers in runs:
+        for expected, number in enumerate(numbers, start=1):
+            if number != expected:
+                raise MismatchError(
+                    f"a {what} is missing: there is {prefix}{number} but no {prefix}{expected}"
+                )
     return [len(numbers) for numbers in blocks.values()]
-
-
-def _require_no_gap(what: str, prefix: str, numbers: list[int]) -> None:
-    for expected, number in enumerate(numbers, start=1):
-        if number != expected:
-            raise MismatchError(
-                f"a {what} is missing: there is {prefix}{number} but no {prefix}{expected}"
-            )
 
 
 def _shape(shapes: Shapes, key: str, rank: int) -> Shape:
@@ -72,9 +73,12 @@ def _shape(shapes: Shapes, key: str, rank: int) -> Shape:
 
 
 def _stage(shapes: Shapes, name: str, depth: int) -> Stage:
-    first = _grouped_and_last(shapes, f"{name}.b1")
-    for number in range(2, depth + 1):
-        other = _grouped_and_last(shapes, f"{name}.b{number}")
+    blocks = [
+        [_shape(shapes, f"{name}.b{number}.f.{part}.weight", 4) for part in "bc"]
+        for number in range(1, depth + 1)
+    ]
+    first = blocks[0]
+    for number, other in enumerate(blocks, start=1):
         if other != first:
             raise MismatchError(
                 f"blocks of one stage differ: {name}.b1.f.b.weight and f.c.weight have shapes "
@@ -91,38 +95,24 @@ def _stage(shapes: Shapes, name: str, depth: int) -> Stage:
     return Stage(depth, width, group_width, max(1, width // inner))
 
 
-def _grouped_and_last(shapes: Shapes, block: str) -> tuple[Shape, Shape]:
-    return _shape(shapes, f"{block}.f.b.weight", 4), _shape(shapes, f"{block}.f.c.weight", 4)
-
-
-def _classes(shapes: Shapes) -> int:
-    if "head.fc.weight" not in shapes:
-        raise MismatchError(
-            "head.fc.weight is missing: the weights have no classifier (ask for a new head)"
-        )
-    return _shape(shapes, "head.fc.weight", 2)[0]
-
-
 def _se_ratio(shapes: Shapes, stem_width: int, stages: tuple[Stage, ...]) -> float | None:
-    """Return the squeeze-excite ratio that gives every block's squeeze width; None without."""
+    """Return the ratio r with max(1, round(width * r)) the squeeze width in each block.
+
+    None without squeeze-excite.
+    """
     if not any(".f.se." in key for key in shapes):
         return None
-    squeezes: list[tuple[int, int]] = []
+    squeezes: dict[tuple[int, int], None] = {}
     width_in = stem_width
     for i, stage in enumerate(stages, start=1):
         for j in range(1, stage.depth + 1):
             squeeze = _shape(shapes, f"s{i}.b{j}.f.se.f_ex.0.weight", 4)[0]
-            squeezes.append((width_in, squeeze))
+            squeezes[width_in, squeeze] = None
             width_in = stage.width
-    return _common_ratio(list(dict.fromkeys(squeezes)))
-
-
-def _common_ratio(squeezes: list[tuple[int, int]]) -> float:
-    """Return the ratio r with max(1, round(width * r)) == squeeze for all (width, squeeze)."""
-    for ratio in _candidate_ratios(squeezes):
+    for ratio in _candidate_ratios(list(squeezes)):
         if 0 < ratio <= 1 and all(max(1, round(w * ratio)) == s for w, s in squeezes):
             return ratio
-    pairs = ", ".join(f"{s} of {w}" for w, s in squeezes[:6])
+    pairs = ", ".join(f"{s} of {w}" for w, s in list(squeezes)[:6])
     raise MismatchError(
         f"no one squeeze-excite ratio gives the squeeze widths in f.se.f_ex.0.weight ({pairs})"
     )
@@ -140,73 +130,39 @@ def _candidate_ratios(squeezes: list[tuple[int, int]]) -> Iterable[float]:
 
 
 def network_shapes(spec: Spec) -> dict[str, Shape]:
-    """Return the name and shape of every tensor in a spec's network, without building it."""
-    shapes = {"stem.conv.weight": (spec.stem_width, 3, 3, 3), **_bn("stem.bn", spec.stem_width)}
-    width_in = spec.stem_width
-    for i, stage in enumerate(spec.stages, start=1):
-        for j in range(1, stage.depth + 1):
-            block = f"s{i}.b{j}"
-            if j == 1:
-                shapes[f"{block}.proj.weight"] = (stage.width, width_in, 1, 1)
-                shapes |= _bn(f"{block}.bn", stage.width)
-            shapes |= _transform(f"{block}.f", stage, width_in, spec.se_width(width_in))
-            width_in = stage.width
-    shapes |= {"head.fc.weight": (spec.classes, width_in), "head.fc.bias": (spec.classes,)}
+    """Return the name and shape of every tensor in a spec's network, in its order."""
+    shapes: dict[str, Shape] = {}
+    for layer in layers(spec):
+        shapes[f"{layer.name}.weight"] = layer.shape
+        if layer.norm is None:
+            shapes[f"{layer.name}.bias"] = (layer.width_out,)
+        else:
+            vectors = ("weight", "bias", "running_mean", "running_var")
+            shapes |= {f"{layer.norm}.{vector}": (layer.width_out,) for vector in vectors}
+            shapes[f"{layer.norm}.num_batches_tracked"] = ()
     return shapes
-
-
-def _transform(name: str, stage: Stage, width_in: int, squeeze: int | None) -> dict[str, Shape]:
-    inner = stage.inner_width
-    shapes: dict[str, Shape] = {f"{name}.a.weight": (inner, width_in, 1, 1)}
-    shapes |= _bn(f"{name}.a_bn", inner)
-    shapes[f"{name}.b.weight"] = (inner, stage.group_width, 3, 3)
-    shapes |= _bn(f"{name}.b_bn", inner)
-    if squeeze is not None:
-        shapes[f"{name}.se.f_ex.0.weight"] = (squeeze, inner, 1, 1)
-        shapes[f"{name}.se.f_ex.0.bias"] = (squeeze,)
-        shapes[f"{name}.se.f_ex.2.weight"] = (inner, squeeze, 1, 1)
-        shapes[f"{name}.se.f_ex.2.bias"] = (inner,)
-    shapes[f"{name}.c.weight"] = (stage.width, inner, 1, 1)
-    return shapes | _bn(f"{name}.c_bn", stage.width)
-
-
-def _bn(name: str, width: int) -> dict[str, Shape]:
-    vectors = ("weight", "bias", "running_mean", "running_var")
-    return {f"{name}.{v}": (width,) for v in vectors} | {f"{name}.num_batches_tracked": ()}
 
 
 def describe_spec(spec: Spec) -> str:
     """Return a network's name or, where it has none, its figures: one line for messages."""
     if name := published_name(spec):
         return name
-    stages = spec.stages
+
+    def each(figure: str) -> str:
+        return "/".join(str(getattr(stage, figure)) for stage in spec.stages)
+
     text = (
-        f"stem {spec.stem_width}, depths {_slashed(s.depth for s in stages)}, "
-        f"widths {_slashed(s.width for s in stages)}, "
-        f"group widths {_slashed(s.group_width for s in stages)}"
+        f"the network of stem {spec.stem_width}, depths {each('depth')}, widths {each('width')}, "
+        f"group widths {each('group_width')}"
     )
-    if any(s.bottleneck != 1 for s in stages):
-        text += f", bottleneck ratios {_slashed(s.bottleneck for s in stages)}"
-    if spec.se_ratio is not None:
-        text += f", squeeze-excite {spec.se_ratio:g}"
-    return f"the network of {text}"
-
-
-def _slashed(numbers: Iterable[int]) -> str:
-    return "/".join(map(str, numbers))
+    if any(stage.bottleneck != 1 for stage in spec.stages):
+        text += f", bottleneck ratios {each('bottleneck')}"
+    return text if spec.se_ratio is None else f"{text}, squeeze-excite {spec.se_ratio:g}"
 
 
 def same_architecture(a: Spec, b: Spec) -> bool:
     """Tell whether two specs have tensors of the same shapes, their heads aside."""
-    return (a.stem_width, a.stages, _squeezes(a)) == (b.stem_width, b.stages, _squeezes(b))
-
-
-def _squeezes(spec: Spec) -> list[int | None]:
-    """Return the squeeze width for each width that enters a block."""
-    widths = [spec.stem_width, *(stage.width for stage in spec.stages)]
-    if spec.stages[-1].depth == 1:
-        widths.pop()
-    return [spec.se_width(width) for width in widths]
+    return network_shapes(a.with_classes(1)) == network_shapes(b.with_classes(1))
 
 
 def difference(network: Shapes, weights: Shapes) -> str | None:

@@ -22,6 +22,7 @@ def infer_spec(shapes: Shapes, *, classes: int | None = None) -> Spec:
     number of classes unless `classes` does. Shapes cannot show the stem's stride: 2 is assumed.
     Raises `MismatchError` that names the tensor which is missing or has an impossible shape.
     """
+    depths = _depths(shapes)
     if classes is None and "head.fc.weight" not in shapes:
         raise MismatchError(
             "head.fc.weight is missing: the weights have no classifier (ask for a new head)"
@@ -32,7 +33,7 @@ def infer_spec(shapes: Shapes, *, classes: int | None = None) -> Spec:
             f"stem.conv.weight has shape {stem}: a RegNet's stem is (width, 3, 3, 3)"
         )
     try:
-        stages = tuple(_stage(shapes, f"s{i}", d) for i, d in enumerate(_depths(shapes), start=1))
+        stages = tuple(_stage(shapes, f"s{i}", d) for i, d in enumerate(depths, start=1))
         spec = AnyNetSpec(
             stages=stages,
             stem_width=stem[0],

@@ -103,10 +103,14 @@ def find_network(content: Any, name: str | None = None) -> FoundNetwork:
         candidates += [entry for entry in entries if not entry.spec and _holds_more(entry)]
         if len(candidates) > _MOST:  # comparing all with all would take long
             raise _several(candidates)
-        candidates = _preferred(_distinct(candidates), content)
-        if len(candidates) > 1:
-            raise _several(candidates)
-        entry = candidates[0]
+        distinct: list[Entry] = []
+        for entry in candidates:
+            if not any(_equal(entry, other) for other in distinct):
+                distinct.append(entry)
+        best = [b for b in distinct if not any(_is_better(a, b, content) for a in distinct)]
+        if len(best) > 1:
+            raise _several(best)
+        entry = best[0]
     else:
         entry = max(entries, key=lambda entry: len(entry.tensors))
         if kind := foreign_network(shapes_of(entry.tensors)):  # before all strange names are listed
@@ -213,16 +217,8 @@ def _names(entries: Sequence[Entry]) -> str:
     return shown if len(entries) <= _MOST else f"{shown} and {len(entries) - _MOST} more"
 
 
-def _distinct(entries: Sequence[Entry]) -> list[Entry]:
-    """Return the entries without those that repeat an earlier one, number for number."""
-    kept: list[Entry] = []
-    for entry in entries:
-        if not any(_equal(entry, other) for other in kept):
-            kept.append(entry)
-    return kept
-
-
 def _equal(a: Entry, b: Entry) -> bool:
+    """Tell whether two entries have the same tensors, number for number."""
     return a.tensors.keys() == b.tensors.keys() and all(
         isinstance(one, torch.Tensor)
         and isinstance(other := b.tensors[key], torch.Tensor)
@@ -230,11 +226,6 @@ def _equal(a: Entry, b: Entry) -> bool:
         and torch.equal(one, other)
         for key, one in a.tensors.items()
     )
-
-
-def _preferred(entries: Sequence[Entry], content: Any) -> list[Entry]:
-    """Return the entries without those of which a better version of the same network is there."""
-    return [b for b in entries if not any(_is_better(a, b, content) for a in entries)]
 
 
 def _is_better(a: Entry, b: Entry, content: Any) -> bool:

@@ -10,7 +10,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Literal
 
 from regnet.pixels.protocol import Channels
@@ -76,6 +76,11 @@ class Layout:
         rows = ((ours, end) for ours, *_, ends in _PARTS for end in ends)
         return {f"{ours}.{end}": f"{parts[ours]}.{end}" for ours, end in rows}
 
+    @cached_property
+    def _all_names(self) -> frozenset[str]:
+        names = (self.names(squeeze=squeeze).values() for squeeze in (False, True))
+        return frozenset(itertools.chain(*names))
+
     def has_squeeze(self, keys: Iterable[str]) -> bool:
         """Tell whether keys of this layout include squeeze-excite."""
         mark = self.parts["*f.se.f_ex.0"].replace("*", ".") + "."
@@ -87,7 +92,7 @@ class Layout:
         None where the key is of no block in this layout.
         """
         match = _key_pattern(self.block.removeprefix(_WITH_HEAD)).fullmatch(key)
-        if match is None or f"*{match['rest']}" not in _all_names(self.name):
+        if match is None or f"*{match['rest']}" not in self._all_names:
             return None
         prefix = match["prefix"]
         whole = f".{prefix}".endswith(f".{_WITH_HEAD}") and self.block.startswith(_WITH_HEAD)
@@ -134,38 +139,24 @@ def _key_pattern(block: str) -> re.Pattern[str]:
     return re.compile(r"(?P<prefix>(?:.*\.)?)" + _block_pattern(block).pattern)
 
 
-@cache
-def _all_names(layout: LayoutName) -> frozenset[str]:
-    """Return a layout's names of tensors, with and without squeeze-excite."""
-    found = _layout_called(layout)
-    return frozenset({*found.names(squeeze=True).values(), *found.names(squeeze=False).values()})
-
-
-def _column(number: int) -> dict[str, str]:
-    return {str(row[0]): str(row[number]) for row in _PARTS}
-
-
-PYCLS = Layout(name="pycls", channels="BGR", parts=_column(0))
-TIMM = Layout(name="timm", parts=_column(1))
+_COLUMNS = [{str(row[0]): str(row[n]) for row in _PARTS} for n in range(4)]
+PYCLS = Layout(name="pycls", channels="BGR", parts=_COLUMNS[0])
+TIMM = Layout(name="timm", parts=_COLUMNS[1])
 TORCHVISION = Layout(
     name="torchvision",
     block="trunk_output.block{stage}.block{stage}-{block}.",
     first_block=0,
-    parts=_column(2),
+    parts=_COLUMNS[2],
 )
 TRANSFORMERS = Layout(
     name="transformers",
     block="regnet.encoder.stages.{stage}.layers.{block}.",
     first_stage=0,
     first_block=0,
-    parts=_column(3),
+    parts=_COLUMNS[3],
     moved=_MOVED,
 )
 LAYOUTS: tuple[Layout, ...] = (PYCLS, TIMM, TORCHVISION, TRANSFORMERS)
-
-
-def _layout_called(name: LayoutName) -> Layout:
-    return next(layout for layout in LAYOUTS if layout.name == name)
 
 
 def without_inner_wrappers(key: str) -> str:
@@ -207,7 +198,7 @@ def _most_named(names: Counter[LayoutName]) -> Layout:
     (best, most), *others = names.most_common()
     if others and others[0][1] == most:
         raise MismatchError("the tensors are named half by one project, half by another")
-    return _layout_called(best)
+    return next(layout for layout in LAYOUTS if layout.name == best)
 
 
 def not_a_regnet(keys: Iterable[str]) -> MismatchError:

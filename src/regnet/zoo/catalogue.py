@@ -5,23 +5,20 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache
 from importlib.resources import files
-from importlib.resources.abc import Traversable
+from itertools import chain
 from pathlib import Path
 
 from regnet.system.errors import UnknownModelError
 from regnet.zoo.card import Card, parse_card
 
 _SUFFIX = ".toml"
-
-
-def _folder() -> Traversable:
-    return files("regnet.zoo").joinpath("cards")
+_FOLDER = files("regnet.zoo").joinpath("cards")
 
 
 @cache
 def card_names() -> tuple[str, ...]:
     """Return the names of all cards: by family, then by size."""
-    names = (entry.name for entry in _folder().iterdir() if entry.name.endswith(_SUFFIX))
+    names = (entry.name for entry in _FOLDER.iterdir() if entry.name.endswith(_SUFFIX))
     return tuple(sorted((n.removesuffix(_SUFFIX) for n in names), key=_order))
 
 
@@ -36,7 +33,7 @@ def _order(name: str) -> tuple[str, float, str]:
 @cache
 def _load(name: str) -> Card:
     file = f"{name}{_SUFFIX}"
-    return parse_card(_folder().joinpath(file).read_text("utf-8"), where=f"the card {file}")
+    return parse_card(_FOLDER.joinpath(file).read_text("utf-8"), where=f"the card {file}")
 
 
 def card_by_name(name: str) -> Card:
@@ -50,19 +47,15 @@ def card_by_name(name: str) -> Card:
     for known, aliases in _aliases().items():
         if wanted in aliases:
             return _load(known)
-    raise UnknownModelError(f"no model is called {name!r}; {_suggestion(wanted)}")
+    every = [*card_names(), *chain(*_aliases().values())]
+    close = difflib.get_close_matches(wanted, every, n=4, cutoff=0.6)
+    hint = f"close are {', '.join(close)}; " if close else ""
+    raise UnknownModelError(f"no model is called {name!r}; {hint}`regnet models` lists all")
 
 
 @cache
 def _aliases() -> dict[str, tuple[str, ...]]:
     return {name: tuple(alias.lower() for alias in _load(name).aliases) for name in card_names()}
-
-
-def _suggestion(wanted: str) -> str:
-    known = [*card_names(), *(alias for aliases in _aliases().values() for alias in aliases)]
-    close = difflib.get_close_matches(wanted, known, n=4, cutoff=0.6)
-    hint = f"close are {', '.join(close)}; " if close else ""
-    return f"{hint}`regnet models` lists all"
 
 
 def bundled_path(card: Card) -> Path:
@@ -78,11 +71,8 @@ def find_cards(patterns: Sequence[str]) -> tuple[Card, ...]:
     A glob is matched with the names, and with the aliases where it fits no name.
     Raises `UnknownModelError` for a name or glob that fits nothing.
     """
-    found: dict[str, Card] = {}
-    for pattern in patterns:
-        for card in _matches(pattern):
-            found.setdefault(card.name, card)
-    return tuple(found.values())
+    cards = {card.name: card for pattern in patterns for card in _matches(pattern)}
+    return tuple(cards.values())
 
 
 def _matches(pattern: str) -> list[Card]:

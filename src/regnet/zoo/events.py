@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+INTERVAL = 0.1  # seconds between events of progress
+
 Happening = Literal["waiting", "start", "progress", "retry", "looked", "done", "failed"]
 
 
@@ -41,13 +43,9 @@ def ignore(event: Event) -> None:
 class Reporter:
     """Turns the steps of one download into events, and measures the rate."""
 
-    def __init__(
-        self, model: str, on_event: OnEvent, *, interval: float = 0.1, clock: Any = time.monotonic
-    ) -> None:
+    def __init__(self, model: str, on_event: OnEvent) -> None:
         self._model = model
         self._on_event = on_event
-        self._interval = interval
-        self._clock = clock
         self._began = self._last = 0.0
         self._offset = 0
 
@@ -57,20 +55,17 @@ class Reporter:
 
     def start(self, url: str, size: int, total: int | None) -> None:
         """Report that a server answered; `size` bytes are here already."""
-        self._began = self._last = self._clock()
+        self._began = self._last = time.monotonic()
         self._offset = size
         self.send("start", bytes=size, total=total, url=url)
 
     def progress(self, size: int, total: int | None) -> None:
         """Report how much is here, unless that was done a moment ago."""
-        now = self._clock()
-        if now - self._last >= self._interval:
-            self._last = now
-            left = self._seconds_left(size, total, now)
-            self.send("progress", bytes=size, total=total, seconds_left=left)
-
-    def _seconds_left(self, size: int, total: int | None, now: float) -> float | None:
-        got = size - self._offset
-        if total is None or got <= 0:
-            return None
-        return round((total - size) * (now - self._began) / got, 1)
+        now = time.monotonic()
+        if now - self._last < INTERVAL:
+            return
+        self._last = now
+        received, seconds_left = size - self._offset, None
+        if total is not None and received > 0:
+            seconds_left = round((total - size) * (now - self._began) / received, 1)
+        self.send("progress", bytes=size, total=total, seconds_left=seconds_left)

@@ -188,7 +188,7 @@ def run_python(code: str) -> str:
 
 
 def test_no_torch_is_needed_for_names_and_shapes() -> None:
-    modules = "regnet.checkpoints.layouts, regnet.checkpoints.shapes, regnet.checkpoints.provenance"
+    modules = "regnet.checkpoints.layouts, regnet.checkpoints.shapes, regnet.checkpoints.fields"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     assert run_python(code).strip() == "False"
 

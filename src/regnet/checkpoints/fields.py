@@ -1,31 +1,29 @@
-"""What describes a network in JSON, read strictly: spec, protocol, labels and name.
-
-Shared by the metadata of weights (`regnet.checkpoints.provenance`) and of converted models
-(`regnet.ir.metadata`).
-"""
+"""What describes a network in JSON, read strictly: texts, labels, and the metadata of weights."""
 
 import json
 import re
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Annotated, Any
 
 from regnet.network.labels import Label, Labels
-from regnet.network.spec import Spec, spec_from_dict
-from regnet.pixels.protocol import Preprocess, preprocess_from_dict
-from regnet.system.errors import ProtocolError, RegNetError, SpecError, shown
+from regnet.network.spec import Spec, spec_to_dict
+from regnet.pixels.protocol import Channels, Preprocess
+from regnet.system.checked import Checked, Rule
+from regnet.system.errors import RegNetError, WeightsError, shown
+from regnet.system.version import TOOL_VERSION
 
 MAX_TEXT = 64 * 1024 * 1024  # characters
 
 _MAX_LABEL = 1000
-_MAX_NAME = 255
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+Name = Annotated[
+    str, Rule("of 1 to 255 printable characters", lambda s: 0 < len(s) <= 255 and s.isprintable())
+]
 
 
 class FieldError(RegNetError):
-    """A value is not what its field holds; the message goes on from "the metadata's "."""
-
-
-def bad(field: str, value: object, allowed: str) -> FieldError:
-    """Return the error that a field has another value than those allowed."""
-    return FieldError(f"{field} must be {allowed}, not {shown(value)}")
+    """A value is not what its field holds; the message begins with the field."""
 
 
 def json_value(field: str, text: str) -> Any:
@@ -38,62 +36,83 @@ def json_value(field: str, text: str) -> Any:
         raise FieldError(f"{field} is not JSON: {exc}") from exc
 
 
-def spec_field(value: object) -> Spec:
-    """Return the spec that `spec_to_dict` wrote."""
-    if not isinstance(value, dict):
-        raise bad("spec", value, "an object")
-    try:
-        return spec_from_dict(value)
-    except (SpecError, RecursionError) as exc:  # a value too deep to be shown
-        raise FieldError(f"spec is impossible: {exc}") from exc
-
-
-def preprocess_field(value: object) -> Preprocess:
-    """Return the protocol that `Preprocess.to_dict` wrote."""
-    if not isinstance(value, dict):
-        raise bad("preprocess", value, "an object")
-    try:
-        return preprocess_from_dict(value)
-    except ProtocolError as exc:
-        raise FieldError(f"preprocess is impossible: {exc}") from exc
-
-
-def name_field(value: object) -> str:
-    """Return a model's name."""
-    if not isinstance(value, str) or not 0 < len(value) <= _MAX_NAME or not value.isprintable():
-        raise bad("name", value, f"1 to {_MAX_NAME} printable characters")
-    return value
-
-
-def assumed_field(value: object) -> tuple[str, ...]:
-    """Return the sentences about what was assumed."""
-    if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
-        raise bad("assumed", value, "a list of sentences")
-    return tuple(value)
+def labels_to_rows(labels: Labels) -> list[list[str]]:
+    """Return labels as JSON values, one row [wnid, name] per class."""
+    return [[label.wnid, label.name] for label in labels]
 
 
 def labels_field(value: object) -> Labels:
-    """Return the labels that `labels_to_rows` wrote."""
+    """Return the labels that `labels_to_rows` wrote; raises `FieldError`."""
     if not isinstance(value, list):
-        raise bad("labels", value, "a list of [wnid, name]")
+        raise FieldError(f"labels must be a list of [wnid, name], not {shown(value)}")
     return tuple(map(_label, value))
-
-
-def labels_to_rows(labels: Labels) -> list[list[str]]:
-    """Return labels as JSON values, a row [wnid, name] a class."""
-    return [[label.wnid, label.name] for label in labels]
 
 
 def _label(row: object) -> Label:
     match row:
         case [str(wnid), str(name)] if is_label(wnid) and is_label(name):
             return Label(wnid, name)
-    raise bad("labels", row, f"rows of [wnid, name], each at most {_MAX_LABEL} characters of text")
+    allowed = f"rows of [wnid, name], each at most {_MAX_LABEL} characters of text"
+    raise FieldError(f"labels must be {allowed}, not {shown(row)}")
 
 
 def is_label(text: str) -> bool:
-    """Tell whether a text can be the wnid or name of a class: short, and to be had in UTF-8."""
+    """Tell whether a text can be the wnid or name of a class: short, and possible in UTF-8."""
     return len(text) <= _MAX_LABEL and not _SURROGATE.search(text)
 
 
-_SURROGATE = re.compile("[\ud800-\udfff]")
+@dataclass(frozen=True, kw_only=True)
+class Provenance(Checked, error=WeightsError):
+    """What a weights file says about itself besides its tensors; None where it is silent.
+
+    `channels` is the order of the stem's input, `extra` further JSON values under names of the
+    writer's choice. Raises `WeightsError` if `classes` or `labels` do not fit the spec.
+    """
+
+    spec: Spec | None = None
+    classes: int | None = None
+    channels: Channels | None = None
+    name: Name | None = None
+    labels: Labels | None = None
+    preprocess: Preprocess | None = None
+    tool: str = f"regnet {TOOL_VERSION}"
+    extra: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.spec:
+            classes = self.spec.classes
+            self._require(self.classes == classes, "classes", f"{classes}, as the spec says")
+            if self.labels is not None and len(self.labels) != classes:
+                raise WeightsError(f"{len(self.labels)} labels for {classes} classes")
+
+    def to_json(self) -> str:
+        """Return the text that `provenance_from_json` reads; equal content gives equal text.
+
+        Raises `WeightsError` if it could not be read: extra values that are not JSON, texts that
+        are too long.
+        """
+        values = {f.name: getattr(self, f.name) for f in fields(self)} | {
+            "spec": self.spec and spec_to_dict(self.spec),
+            "labels": self.labels and labels_to_rows(self.labels),
+            "preprocess": self.preprocess and self.preprocess.to_dict(),
+        }
+        try:
+            text = json.dumps(values, sort_keys=True, allow_nan=False, separators=(",", ":"))
+        except (TypeError, ValueError, RecursionError) as exc:
+            raise WeightsError(f"the metadata is not plain JSON: {exc}") from exc
+        provenance_from_json(text)
+        return text
+
+
+def provenance_from_json(text: str) -> Provenance:
+    """Return what `Provenance.to_json` wrote; raises `WeightsError` naming the bad field."""
+    try:
+        values = json_value("text", text)
+        if not isinstance(values, dict):
+            raise WeightsError("it is not a JSON object")
+        if values.get("labels") is not None:
+            values["labels"] = labels_field(values["labels"])
+        return Provenance.from_dict(values)
+    except (FieldError, WeightsError, RecursionError) as exc:
+        raise WeightsError(f"its regnet metadata is damaged, or of a newer regnet: {exc}") from exc

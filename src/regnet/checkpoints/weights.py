@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from regnet.checkpoints.fields import Provenance, provenance_from_json
 from regnet.checkpoints.hub_settings import read_settings, recorded_protocol
 from regnet.checkpoints.layouts import LayoutName, to_pycls
 from regnet.checkpoints.model_files import ModelFiles, model_files
-from regnet.checkpoints.provenance import Provenance, provenance_from_json, provenance_to_json
 from regnet.checkpoints.recorded_names import recorded_names
 from regnet.checkpoints.shapes import (
     Shape,
@@ -300,6 +300,7 @@ def write_safetensors(
     check_state(spec, state)
     provenance = Provenance(
         spec=spec,
+        classes=spec.classes,
         channels="BGR",
         name=name,
         labels=labels,
@@ -307,7 +308,7 @@ def write_safetensors(
         extra=dict(extra or {}),
     )
     # One entry, because safetensors writes several in any order and equal files should hash equal.
-    metadata = {_METADATA_KEY: provenance_to_json(provenance)}
+    metadata = {_METADATA_KEY: provenance.to_json()}
     tensors = {key: plain_tensor(key, tensor.cpu()) for key, tensor in state.items()}
     data = save(tensors, metadata)
     try:

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from regnet.network.spec import RegNetSpec, canonical_name, spec_by_name
-from regnet.pixels.protocol import Channels, Preprocess, preprocess_from_dict
+from regnet.pixels.protocol import Channels, Preprocess
 from regnet.system.checked import Checked, Rule, refused, within
-from regnet.system.errors import CardError, ProtocolError, UnknownModelError
+from regnet.system.errors import CardError, UnknownModelError
 
 Layout = Literal["pycls", "torchvision", "timm", "transformers", "ir"]
 
@@ -163,11 +163,8 @@ class Card(Checked, error=CardError):
 def parse_card(text: str, *, where: str) -> Card:
     """Return the card in a TOML text; `where` names the text in errors. Raises `CardError`."""
     try:
-        values = tomllib.loads(text)
-        if "name" not in (protocol := values.get("preprocess", {})):
-            raise CardError("preprocess has no name")
-        return Card.from_dict(values | {"preprocess": preprocess_from_dict(protocol)})
+        return Card.from_dict(tomllib.loads(text))
     except tomllib.TOMLDecodeError as exc:
         raise CardError(f"{where} is not TOML: {exc}") from exc
-    except (CardError, ProtocolError) as exc:
+    except CardError as exc:
         raise CardError(f"{where}: {exc}") from exc

@@ -284,7 +284,11 @@ def card_text(name: str = "regnetx-3.2gf") -> str:
         ('labels = "imagenet-1k"', 'labels = "imagenet-22k"', "labels"),
         ("classes = 1000", "classes = 0", "classes must be a whole number of at least 1"),
         ("[preprocess]\n", "[preprocess]\nsize = 3\n", "size"),
-        ('[preprocess]\nname = "omz"\n', "[preprocess]\n", "preprocess: the field 'name' is missing"),
+        (
+            '[preprocess]\nname = "omz"\n',
+            "[preprocess]\n",
+            "preprocess: the field 'name' is missing",
+        ),
         ("epochs = 100", "epoch = 100", "recipe: unknown field 'epoch'"),
         ("[licence]", 'bundled = "x"\n[licence]', "unknown field 'bundled'"),
         ("name = ", "name : ", "is not TOML"),

@@ -1,12 +1,7 @@
 """A checkpoint file -> a converted model: weights, network, metadata and export put together."""
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 from regnet.checkpoints.weights import Checkpoint, load_into, read_checkpoint
 from regnet.conversion.export import export_network
@@ -28,12 +23,16 @@ def convert(request: Request, folder: Path) -> Conversion:
     Raises `WeightsError` where the checkpoint cannot be used, `ProtocolError` where its protocol
     cannot be put into the graph, `ConversionError`.
     """
-    checkpoint = _read(request)
-    metadata = describe(request, checkpoint)
-    conversion = export_network(
-        _network(checkpoint), metadata, folder / request.file_name, _sample_images(metadata)
-    )
-    conversion = replace(conversion, notes=_left_out(checkpoint))
+    checkpoint, network, metadata = _read(request)
+    if metadata.preprocessing == "graph":
+        images = [rgb_pixels(path) for path in sample_photos()]
+    else:
+        images = sample_crops(metadata.preprocess)
+    conversion = export_network(network, metadata, folder / request.file_name, images)
+    if checkpoint.beside:
+        beside = ", ".join(checkpoint.beside)
+        note = f"taken from {checkpoint.entry_name}; not used: {beside}"
+        conversion = replace(conversion, notes=(note,))
     write_conversion(folder, conversion)
     return conversion
 
@@ -43,35 +42,18 @@ def read_network(request: Request) -> tuple[RegNet, ModelMetadata]:
 
     Raises `WeightsError` where the checkpoint cannot be used.
     """
-    checkpoint = _read(request)
-    return _network(checkpoint), describe(request, checkpoint)
+    _, network, metadata = _read(request)
+    return network, metadata
 
 
-def _read(request: Request) -> Checkpoint:
+def _read(request: Request) -> tuple[Checkpoint, RegNet, ModelMetadata]:
     spec = request.card.build_spec() if request.card and not request.spec else request.spec
-    return read_checkpoint(
+    checkpoint = read_checkpoint(
         request.weights, spec=spec, channels=request.channels, entry=request.entry
     )
-
-
-def _network(checkpoint: Checkpoint) -> RegNet:
     network = RegNet(checkpoint.spec)
     load_into(network, checkpoint.state)
-    return network
-
-
-def _left_out(checkpoint: Checkpoint) -> tuple[str, ...]:
-    """Return a sentence about the tensors in the file that are not the network's, if any."""
-    if not checkpoint.beside:
-        return ()
-    return (f"taken from {checkpoint.entry_name}; not used: {', '.join(checkpoint.beside)}",)
-
-
-def _sample_images(metadata: ModelMetadata) -> list[NDArray[np.uint8]]:
-    """Return the sample photos as the model takes them: crops, or whole."""
-    if metadata.preprocessing == "graph":
-        return [rgb_pixels(path) for path in sample_photos()]
-    return sample_crops(metadata.preprocess)
+    return checkpoint, network, describe(request, checkpoint)
 
 
 def describe(request: Request, checkpoint: Checkpoint) -> ModelMetadata:
@@ -120,26 +102,18 @@ def _preprocess(request: Request, checkpoint: Checkpoint) -> tuple[Preprocess, S
     if named is not None:
         base = by_protocol(base, named)
     chosen = replace(base, **({"name": "custom"} | changes)) if changes else base
-    if known and not named and not request.card:
-        return chosen, _approximated(checkpoint.assumed, changes)
-    return chosen, () if known or named else _assumed_protocol(chosen, changes)
-
-
-def _approximated(assumed: Sentences, given: Mapping[str, Any]) -> Sentences:
-    """Return the sentence about what of a file's protocol cannot be had; not if all was given."""
-    sentences = tuple(text for text in assumed if subject(text) == "protocol")
-    if not given:
-        return sentences
-    return () if given.keys() >= _PARTS else tuple(text.partition(";")[0] for text in sentences)
-
-
-def _assumed_protocol(chosen: Preprocess, given: Mapping[str, Any]) -> Sentences:
-    """Return the sentence about the parts of a protocol that were not given."""
+    if named or request.card:
+        return chosen, ()
+    if known:  # what of the file's protocol cannot be had, unless all was given
+        about = tuple(text for text in checkpoint.assumed if subject(text) == "protocol")
+        if changes:
+            about = () if changes.keys() >= _PARTS else tuple(t.partition(";")[0] for t in about)
+        return chosen, about
     parts = {
         "resize": f"short side {chosen.resize}",
         "crop": f"crop {chosen.crop}",
         "interpolation": f"{chosen.interpolation} interpolation",
     }
-    texts = [text for name, text in parts.items() if name not in given]
+    texts = [text for name, text in parts.items() if name not in changes]
     listed = ", ".join([*texts, "ImageNet's mean and scale"])
-    return (f"protocol: {listed if given else f'{OMZ.name} ({listed})'}",)
+    return chosen, (f"protocol: {listed if changes else f'{OMZ.name} ({listed})'}",)

@@ -125,11 +125,12 @@ def _crop(image: Node, preprocess: Preprocess) -> Node:
     upper, lower = _weights(axes, taps, inside, preprocess)
     begin, end = _extent(axes, taps)
     index = taps - _column(axes.by_pass(begin), 3)
-    first, second = _Pass.both(index, upper, lower)
+    parts = [opset.split(value, _int(0), 2).outputs() for value in (index, upper, lower)]
+    first, second = zip(*parts, strict=True)  # of both passes
     source = _source(axes, image, begin, end)  # [first axis, 3 * second axis]
-    half = first.apply(source, crop)  # [crop * 3, second axis]
+    half = _resized(source, *first, crop)  # [crop * 3, second axis]
     half = _view(_turn(_view(half, [1, 1, crop * 3, -1])), [-1, crop * 3])
-    whole = _view(second.apply(half, crop), [1, crop, crop, 3])
+    whole = _view(_resized(half, *second, crop), [1, crop, crop, 3])
     planes = _turn(whole)  # [1, 3, second axis, first axis]
     swapped, kept = _int([3, 1, crop, crop]), _int([1, 3 * crop * crop, 1, 1])
     planes = _view(_turn(_view(planes, axes.choose(swapped, kept))), [1, 3, crop, crop])
@@ -211,33 +212,22 @@ def _source(axes: _Axes, image: Node, begin: Node, end: Node) -> Node:
     return _view(_turn(pixels), opset.concat([axes.choose(rows, columns), _int([-1])], 0))
 
 
-@dataclass(frozen=True)
-class _Pass:
-    """One pass: `index` [1, blocks, taps] of source rows, weights [1, blocks, 16, taps]."""
+def _resized(source: Node, index: Node, upper: Node, lower: Node, crop: int) -> Node:
+    """Return one pass over a source [length, 3 * n]: [crop * 3, n], whole numbers 0..255.
 
-    index: Node
-    upper: Node
-    lower: Node
-
-    @staticmethod
-    def both(*values: Node) -> tuple["_Pass", "_Pass"]:
-        """Return both passes, whose fields lie one after the other in each of the values."""
-        parts = [opset.split(value, _int(0), 2).outputs() for value in values]
-        return _Pass(*(part[0] for part in parts)), _Pass(*(part[1] for part in parts))
-
-    def apply(self, source: Node, crop: int) -> Node:
-        """Return [crop * 3, n], whole numbers 0..255, from a source [length, 3 * n]."""
-        windows = opset.gather(source, self.index, _int(0))
-        # floor(upper + lower + 1/2), the lower as the whole multiple of 2^-13 below it.
-        carry = opset.floor(opset.matmul(self.lower, windows, False, False))
-        carry = carry * _float(1 / _UPPER) + _float(0.5)
-        total = carry + opset.matmul(self.upper, windows, False, False)
-        pixels = opset.clamp(opset.floor(total), 0.0, 255.0)
-        blocks = -(-crop // _BLOCK)
-        if blocks * _BLOCK == crop:
-            return pixels
-        pixels = _view(pixels, [blocks * _BLOCK, -1])
-        return opset.slice(pixels, _int([0]), _int([crop]), _int([1]), _int([0]))
+    `index` [1, blocks, taps] are source rows, `upper` and `lower` weights [1, blocks, 16, taps].
+    """
+    windows = opset.gather(source, index, _int(0))
+    # floor(upper + lower + 1/2), the lower as the whole multiple of 2^-13 below it.
+    carry = opset.floor(opset.matmul(lower, windows, False, False))
+    carry = carry * _float(1 / _UPPER) + _float(0.5)
+    total = carry + opset.matmul(upper, windows, False, False)
+    pixels = opset.clamp(opset.floor(total), 0.0, 255.0)
+    rows = -(-crop // _BLOCK) * _BLOCK
+    if rows == crop:
+        return pixels
+    pixels = _view(pixels, [rows, -1])
+    return opset.slice(pixels, _int([0]), _int([crop]), _int([1]), _int([0]))
 
 
 def _weights(axes: _Axes, taps: Node, inside: Node, preprocess: Preprocess) -> tuple[Node, Node]:
@@ -250,10 +240,10 @@ def _weights(axes: _Axes, taps: Node, inside: Node, preprocess: Preprocess) -> t
     values = opset.reduce_sum(value, _int([3]), True)
     rests = opset.reduce_sum(rest, _int([3]), True)
     share = _float(1) / (values + rests)
-    upper = _nearest((value + rest) * share * _float(_UPPER))
+    upper = opset.floor((value + rest) * share * _float(_UPPER) + _float(0.5))
     minus = upper * _float(-1 / _UPPER)
     left = (value + minus * values) + (rest + minus * rests)
-    lower = _nearest(left * share * _float(_ONE))
+    lower = opset.floor(left * share * _float(_ONE) + _float(0.5))
     return upper * _float(1 / _UPPER), lower * _float(_UPPER / _ONE)
 
 
@@ -298,10 +288,6 @@ def _table(interpolation: str) -> NDArray[np.float32]:
         rows.append(np.append(np.concatenate(values), 0.0))
     coarse = np.round(rows[0] * _COARSE) / _COARSE
     return np.stack([coarse, rows[0] - coarse, *rows[1:]]).astype(np.float32)
-
-
-def _nearest(values: Node) -> Node:
-    return opset.floor(values + _float(0.5))
 
 
 def _turn(values: Node) -> Node:

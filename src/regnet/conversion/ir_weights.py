@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.checkpoints.shapes import network_shapes
 from regnet.ir.constants import ops_by_name, values
 from regnet.ir.graph import graph_metadata, read_graph
 from regnet.ir.metadata import ModelMetadata
+from regnet.network.layers import layers
 from regnet.system.errors import ModelError, WeightsError
 
 Array = NDArray[np.float32]
@@ -43,10 +42,15 @@ def read_ir_weights(path: Path) -> IRWeights:
             "model that it was made from"
         )
     ops = ops_by_name(graph)
-    shapes = network_shapes(metadata.spec)
-    layers = [key.removesuffix(".weight") for key, shape in shapes.items() if len(shape) > 1]
+    state: dict[str, Array] = {}
     try:
-        state = dict(item for name in layers for item in _layer(ops, name, shapes))
+        for layer in layers(metadata.spec):
+            convolution = layer.kind != "linear"
+            weight = values(ops[f"{layer.name}.conv" if convolution else layer.name].input_value(1))
+            weight = weight if convolution else weight.T  # the graph has the head's transposed
+            state[f"{layer.name}.weight"] = np.ascontiguousarray(weight.reshape(layer.shape))
+            bias = values(ops[f"{layer.name}.bias"].output(0))
+            state[f"{layer.name}.bias"] = bias.reshape(layer.width_out)
     except (KeyError, ValueError, ModelError) as exc:
         raise WeightsError(
             f"{path}: has not the layers that `regnet convert` writes ({exc}); name the checkpoint "
@@ -55,19 +59,3 @@ def read_ir_weights(path: Path) -> IRWeights:
     if metadata.preprocess.channels == "RGB":
         state[_STEM] = np.ascontiguousarray(state[_STEM][:, ::-1])
     return IRWeights(state, metadata)
-
-
-def _layer(
-    ops: dict[str, Any], name: str, shapes: dict[str, tuple[int, ...]]
-) -> tuple[tuple[str, Array], tuple[str, Array]]:
-    """Return weight and bias of a layer by their names."""
-    shape = shapes[f"{name}.weight"]
-    product = ops[f"{name}.conv" if len(shape) == 4 else name]
-    weight = values(product.input_value(1))
-    if len(shape) == 2:  # the graph has the head's the other way round
-        weight = weight.T
-    bias = values(ops[f"{name}.bias"].output(0))
-    return (
-        (f"{name}.weight", np.ascontiguousarray(weight.reshape(shape))),
-        (f"{name}.bias", bias.reshape(shape[0])),
-    )

@@ -111,23 +111,19 @@ class _Graph:
         return self.relu(self.node("Add", [shortcut, y], f"{name}.sum"))
 
     def squeeze_excite(self, x: str, name: str) -> str:
-        mean = self.mean(x, f"{name}.mean", keepdims=1)
+        mean = self.node("ReduceMean", [x], f"{name}.mean", axes=[2, 3], keepdims=1)
         squeezed = self.relu(self.conv(mean, f"{name}.f_ex.0"))
         gate = self.node("Sigmoid", [self.conv(squeezed, f"{name}.f_ex.2")], f"{name}.gate")
         return self.node("Mul", [x, gate], name)
 
-    def mean(self, x: str, name: str, *, keepdims: int) -> str:
-        return self.node("ReduceMean", [x], name, axes=[2, 3], keepdims=keepdims)
-
     def head(self, x: str) -> str:
-        product = self.node("MatMul", [self.mean(x, "head.mean", keepdims=0), self.fc()], "head.fc")
+        mean = self.node("ReduceMean", [x], "head.mean", axes=[2, 3], keepdims=0)
+        weight = self.weight("head.fc.weight")
+        turned = self.node("Transpose", [weight], "head.fc.weight.t", perm=[1, 0])
+        product = self.node("MatMul", [mean, turned], "head.fc")
         bias = self.constant("head.fc.bias", self.weights["head.fc.bias"])
         logits = self.node("Add", [product, bias], "logits")
         return self.node("Softmax", [logits], OUTPUT, axis=1)
-
-    def fc(self) -> str:
-        weight = self.weight("head.fc.weight")
-        return self.node("Transpose", [weight], "head.fc.weight.t", perm=[1, 0])
 
     def model(self, size: int, classes: int) -> ModelProto:
         data = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, size, size])

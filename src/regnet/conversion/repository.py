@@ -5,8 +5,7 @@
                     1/model.xml    a version; both servers take the highest
                       model.bin
 
-Both servers want a folder a model with a numbered folder a version. OpenVINO Model Server takes any
-.xml there is in it; Triton's OpenVINO backend wants `model.xml`, and config.pbtxt.
+OpenVINO Model Server takes any .xml, Triton's OpenVINO backend `model.xml` with a config.pbtxt.
 Sources: https://docs.openvino.ai/2025/model-server/ovms_docs_models_repository.html,
 https://github.com/triton-inference-server/openvino_backend, its README and src/openvino.cc.
 """
@@ -14,7 +13,7 @@ https://github.com/triton-inference-server/openvino_backend, its README and src/
 import filecmp
 import re
 import shutil
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,10 +33,9 @@ _TYPES: Final = {"f32": "TYPE_FP32", "u8": "TYPE_UINT8"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A model in a repository: its folder, whose name is the model's, and the version in it.
+    """A model in a repository: its folder, named as the model, and the version in it.
 
-    `files` are all of them relative to the folder; `new` is False where the same was there.
-    `assumed` is the model's.
+    `files` are relative to the folder; `new` is False if the same version existed.
     """
 
     folder: Path
@@ -62,23 +60,27 @@ def add_to_repository(path: Path, repository: Path, *, name: str | None = None) 
     texts = {CONFIG: config_text(graph, plain), LABELS: labels_text(metadata.labels)}
     folder = repository / plain
     try:
-        return replace(_add(path, folder, texts), assumed=metadata.assumed)
+        version, new = _add(path, folder, texts)
     except OSError as exc:
         raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+    files = (*texts, *(f"{version}/{name}" for name in _FILES))
+    return Entry(folder, version, files, new, metadata.assumed)
 
 
-def _add(path: Path, folder: Path, texts: dict[str, str]) -> Entry:
-    newest = max(_versions(folder), default=0)
-    if newest and _same(path, folder / str(newest)):
+def _add(path: Path, folder: Path, texts: dict[str, str]) -> tuple[int, bool]:
+    """Add an IR and the texts beside its versions; return the version, and whether it is new."""
+    names = [p.name for p in folder.iterdir()] if folder.is_dir() else []
+    newest = max((int(name) for name in names if re.fullmatch("[1-9][0-9]*", name)), default=0)
+    if names:
         _require_same(folder, texts)
-        return _entry(folder, newest, new=False)
+    if newest and _same(path, folder / str(newest)):
+        return newest, False
     with new_folder_beside(folder) as scratch:
         version = scratch / str(newest + 1)
         version.mkdir()
         for source, target in zip((path.with_suffix(".bin"), path), _FILES, strict=True):
             shutil.copyfile(source, version / target)
-        if folder.is_dir() and any(folder.iterdir()):
-            _require_same(folder, texts)
+        if names:
             version.replace(folder / version.name)
         else:
             whole = scratch / "whole"
@@ -87,14 +89,7 @@ def _add(path: Path, folder: Path, texts: dict[str, str]) -> Entry:
                 (whole / name).write_text(text, "utf-8", newline="\n")
             version.replace(whole / version.name)
             whole.replace(folder)
-    return _entry(folder, newest + 1, new=True)
-
-
-def _versions(folder: Path) -> list[int]:
-    """Return the numbers of the versions in a model's folder."""
-    if not folder.is_dir():
-        return []
-    return [int(p.name) for p in folder.iterdir() if re.fullmatch(r"[1-9][0-9]*", p.name)]
+    return newest + 1, True
 
 
 def _same(path: Path, version: Path) -> bool:
@@ -117,11 +112,6 @@ def _require_same(folder: Path, texts: dict[str, str]) -> None:
                 f"{folder}: holds another model, or one that was changed: its {name} is not this "
                 "one's; choose another name with --name, or remove it"
             )
-
-
-def _entry(folder: Path, version: int, *, new: bool) -> Entry:
-    files = (CONFIG, LABELS, *(f"{version}/{name}" for name in _FILES))
-    return Entry(folder, version, files, new)
 
 
 def labels_text(labels: Labels) -> str:

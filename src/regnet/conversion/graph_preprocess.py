@@ -128,9 +128,9 @@ def _crop(image: Node, preprocess: Preprocess) -> Node:
     parts = [opset.split(value, _int(0), 2).outputs() for value in (index, upper, lower)]
     first, second = zip(*parts, strict=True)  # of both passes
     source = _source(axes, image, begin, end)  # [first axis, 3 * second axis]
-    half = _resized(source, *first, crop)  # [crop * 3, second axis]
+    half = _resized(source, *first, crop=crop)  # [crop * 3, second axis]
     half = _view(_turn(_view(half, [1, 1, crop * 3, -1])), [-1, crop * 3])
-    whole = _view(_resized(half, *second, crop), [1, crop, crop, 3])
+    whole = _view(_resized(half, *second, crop=crop), [1, crop, crop, 3])
     planes = _turn(whole)  # [1, 3, second axis, first axis]
     swapped, kept = _int([3, 1, crop, crop]), _int([1, 3 * crop * crop, 1, 1])
     planes = _view(_turn(_view(planes, axes.choose(swapped, kept))), [1, 3, crop, crop])
@@ -212,7 +212,7 @@ def _source(axes: _Axes, image: Node, begin: Node, end: Node) -> Node:
     return _view(_turn(pixels), opset.concat([axes.choose(rows, columns), _int([-1])], 0))
 
 
-def _resized(source: Node, index: Node, upper: Node, lower: Node, crop: int) -> Node:
+def _resized(source: Node, index: Node, upper: Node, lower: Node, *, crop: int) -> Node:
     """Return one pass over a source [length, 3 * n]: [crop * 3, n], whole numbers 0..255.
 
     `index` [1, blocks, taps] are source rows, `upper` and `lower` weights [1, blocks, 16, taps].

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from regnet.checkpoints.hub_settings import recorded_names
 from regnet.checkpoints.layouts import LAYOUTS, from_pycls
 from regnet.checkpoints.pickles import RefusedError, read_pickle
 from regnet.checkpoints.plain_types import Record
-from regnet.checkpoints.recorded_names import recorded_names
 from regnet.cli import main
 from regnet.conversion.store import Library
 from regnet.network.labels import Label
@@ -24,10 +24,9 @@ from regnet.system.errors import MismatchError, RegNetError, WeightsError
 torch = pytest.importorskip("torch")
 from safetensors.torch import save_file  # noqa: E402
 
-from regnet.checkpoints import torch_file  # noqa: E402
+from regnet.checkpoints import tensorfile  # noqa: E402
 from regnet.checkpoints.entries import find_network  # noqa: E402
-from regnet.checkpoints.tensorfile import read_content  # noqa: E402
-from regnet.checkpoints.torch_file import read_pickles  # noqa: E402
+from regnet.checkpoints.tensorfile import read_content, read_pickles  # noqa: E402
 from regnet.checkpoints.weights import read_checkpoint  # noqa: E402
 from regnet.conversion.convert import describe  # noqa: E402
 from regnet.conversion.values import Request  # noqa: E402
@@ -117,9 +116,9 @@ def test_keys_are_only_what_hashes_well() -> None:
     ("size", "stride"), [((1,) * 17, (1,) * 17), ((2**62,), (0,)), ("11", "11"), ((-1,), (1,))]
 )
 def test_impossible_sizes_are_errors(size: Any, stride: Any) -> None:
-    storage = torch_file.Storage(torch.float32, torch.zeros(4).untyped_storage())
+    storage = tensorfile.Storage(torch.float32, torch.zeros(4).untyped_storage())
     with pytest.raises((ValueError, TypeError)):
-        torch_file._tensor(storage, 0, size, stride)
+        tensorfile._tensor(storage, 0, size, stride)
 
 
 def test_tensors_of_more_elements_than_data(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from regnet.checkpoints.layouts import (
 )
 from regnet.checkpoints.plain_types import Record
 from regnet.checkpoints.shapes import Shape, difference, infer_spec, network_shapes
-from regnet.checkpoints.torch_file import NotPlain
+from regnet.checkpoints.tensorfile import NotPlain
 from regnet.network.spec import Spec
 from regnet.system.errors import MismatchError, WeightsError, shown
 

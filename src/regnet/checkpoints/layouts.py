@@ -320,16 +320,6 @@ def foreign_network(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     for network, pattern in _FAMILIES:
         if key := _first_ending(shapes, pattern):
             return f"{network} ({key})"
-    return _variant(shapes)
-
-
-def _first_ending(keys: Iterable[str], pattern: str) -> str | None:
-    found = re.compile(rf"(.*\.)?{pattern}")
-    return next((key for key in sensible(keys) if found.fullmatch(key)), None)
-
-
-def _variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return what a network with a RegNet's names differs in from a RegNet, if that is known."""
     if (key := _first_ending(shapes, r"s1\.b1\.conv3\.conv\.weight")) is not None:
         width, inner, *_ = shapes[key] if len(shapes[key]) > 1 else (0, 0)
         if width < inner:
@@ -338,3 +328,8 @@ def _variant(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     if norm and not any(key.endswith("running_mean") for key in shapes):
         return f"a variant with group norm, or another norm without running statistics ({norm})"
     return None
+
+
+def _first_ending(keys: Iterable[str], pattern: str) -> str | None:
+    found = re.compile(rf"(.*\.)?{pattern}")
+    return next((key for key in sensible(keys) if found.fullmatch(key)), None)

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from regnet.checkpoints.fields import Provenance, provenance_from_json
-from regnet.checkpoints.hub_settings import read_settings, recorded_protocol
+from regnet.checkpoints.hub_settings import read_settings, recorded_names, recorded_protocol
 from regnet.checkpoints.layouts import LayoutName, to_pycls
 from regnet.checkpoints.model_files import ModelFiles, model_files
-from regnet.checkpoints.recorded_names import recorded_names
 from regnet.checkpoints.shapes import (
     Shape,
     describe_spec,

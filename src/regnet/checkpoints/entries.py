@@ -74,9 +74,9 @@ def entry_name(path: Path, prefix: str) -> str:
 
 @dataclass(frozen=True)
 class FoundNetwork:
-    """The entry that was chosen, its tensors, and the names of what else in the file has some.
+    """The chosen entry and its tensors.
 
-    `apart` are the paths of containers that hold other networks, and not this one.
+    `beside` names the file's other tensors, `apart` are the paths of other networks' containers.
     """
 
     entry: Entry
@@ -88,8 +88,7 @@ class FoundNetwork:
 def find_network(content: Any, name: str | None = None) -> FoundNetwork:
     """Return the one RegNet in a file's content, or that in the entry called `name`.
 
-    Raises `MismatchError` if there is no RegNet, or if there are several to choose from;
-    `WeightsError` if there are no tensors at all.
+    Raises `MismatchError` if there is none or a choice to make, `WeightsError` without any tensors.
     """
     entries = list(_entries(content))
     if not entries:
@@ -156,10 +155,7 @@ def _dictionaries(content: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _children(value: Any) -> Mapping[str, Any]:
-    """Return what a container holds by name; a list's items are named by their numbers.
-
-    A number beside the text of it, as keys of one dictionary, has "int" before it.
-    """
+    """Return a container's items by name; a number whose text is a key too is "int N"."""
     value = value.items if isinstance(value, Record) else value
     if isinstance(value, Mapping):
         texts = {key: child for key, child in value.items() if isinstance(key, str)}

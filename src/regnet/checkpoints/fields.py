@@ -87,11 +87,7 @@ class Provenance(Checked, error=WeightsError):
                 raise WeightsError(f"{len(self.labels)} labels for {classes} classes")
 
     def to_json(self) -> str:
-        """Return the text that `provenance_from_json` reads; equal content gives equal text.
-
-        Raises `WeightsError` if it could not be read: extra values that are not JSON, texts that
-        are too long.
-        """
+        """Return the text for `provenance_from_json`; raises `WeightsError` if it is not JSON."""
         values = {f.name: getattr(self, f.name) for f in fields(self)} | {
             "spec": self.spec and spec_to_dict(self.spec),
             "labels": self.labels and labels_to_rows(self.labels),

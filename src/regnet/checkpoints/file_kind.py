@@ -15,11 +15,10 @@ REMEDY: Final = (
 
 
 def checked_kind(path: Path) -> Kind:
-    """Return the format of a checkpoint file by its first bytes; its suffix may be wrong.
+    """Return a checkpoint file's format by its first bytes, after checking a zip's checksums.
 
-    Of a zip it reads the directory and all checksums. Raises `UnsafeError` for TorchScript,
-    `WeightsError` if the file is missing, something else than a checkpoint, or a zip or safetensors
-    file that is cut or damaged.
+    Raises `UnsafeError` for TorchScript, `WeightsError` if the file is missing, cut, damaged or no
+    checkpoint.
     """
     try:
         with path.open("rb") as file:

@@ -56,10 +56,7 @@ class Settings:
 
 
 def read_settings(files: ModelFiles) -> Settings:
-    """Return the classes and the preprocessing beside a checkpoint's weights.
-
-    Raises `WeightsError` where a file is damaged, or describes another network than a RegNet.
-    """
+    """Return the classes and preprocessing beside weights; raises `WeightsError`."""
     if files.config is None:
         return Settings()
     config = read_json(files.config)
@@ -162,10 +159,7 @@ def timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...
 
 
 def _transformers_protocol(values: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]]:
-    """Return the protocol of an image processor of transformers, of ConvNeXt's kind or a plain one.
-
-    ConvNeXt's, which RegNet has, shrinks the short side to size / crop_pct and crops the size.
-    """
+    """Return the protocol of transformers' image processor, as ConvNeXt's (RegNet's) or plain."""
     kind = str(values.get("image_processor_type") or values.get("feature_extractor_type") or "")
     convnext = "crop_pct" in values or kind.startswith("ConvNext")
     strange = [] if values.get("do_resize", True) else ["no resize"]
@@ -241,10 +235,7 @@ def _said(preprocess: Preprocess, strange: list[str]) -> tuple[str, ...]:
 
 
 def recorded_protocol(content: Any) -> tuple[Preprocess, tuple[str, ...]] | None:
-    """Return how a script validated, from its `args`, and a sentence if a part of it is assumed.
-
-    None where `args` are not those of torchvision or timm, or are no protocol of ours.
-    """
+    """Return how torchvision's or timm's script validated, from its `args`, if they are there."""
     args = content.get("args") if isinstance(content, Mapping) else None
     values = dict(named_values(args))
     try:

@@ -87,10 +87,7 @@ class Layout:
         return any(mark in key for key in keys)
 
     def block_prefix(self, key: str) -> str | None:
-        """Return what stands before the whole network's names in the key of a block's tensor.
-
-        None where the key is of no block in this layout.
-        """
+        """Return what precedes the network's names in a block's key; None for other keys."""
         match = _key_pattern(self.block.removeprefix(_WITH_HEAD)).fullmatch(key)
         if match is None or f"*{match['rest']}" not in self._all_names:
             return None
@@ -106,10 +103,7 @@ class Layout:
         return rest
 
     def split(self, key: str) -> tuple[str, int, int]:
-        """Return (name with a star, stage, block) of a key, numbers from 1; 0 outside the blocks.
-
-        The name is empty if a RegNet has no such key.
-        """
+        """Return (name with a star, stage, block), 0 outside the blocks; name "" if unknown."""
         if match := _block_pattern(self.block).fullmatch(key):
             stage = int(match["stage"]) - self.first_stage + 1
             block = int(match["block"]) - self.first_block + 1
@@ -182,10 +176,7 @@ def sensible(keys: Iterable[str]) -> Iterator[str]:
 
 
 def find_prefixes(keys: Iterable[str]) -> dict[str, Layout]:
-    """Return each prefix under which blocks of a RegNet lie ("" for none), and their layout.
-
-    Raises `MismatchError` if two layouts name as many tensors under a prefix.
-    """
+    """Return each prefix under which a RegNet's blocks lie ("" for none), and their layout."""
     counts: dict[str, Counter[LayoutName]] = {}
     for key in sensible(keys):
         for layout in LAYOUTS:
@@ -233,10 +224,7 @@ def to_pycls(keys: Iterable[str]) -> dict[str, str]:
 
 
 def _plain_heads(keys: Iterable[str], layout: Layout) -> dict[str, str]:
-    """Return the keys of a classifier inside a Sequential -> its usual keys; none for the usual.
-
-    Raises `MismatchError` where it has more than one linear layer.
-    """
+    """Return usual keys for a classifier inside a Sequential, which must be one linear layer."""
     usual = layout.parts["head.fc"]
     heads = [key for key in keys if key.partition(".")[0] == usual.partition(".")[0]]
     if not heads or any(key in (f"{usual}.weight", f"{usual}.bias") for key in heads):
@@ -313,10 +301,7 @@ _FAMILIES: tuple[tuple[str, str], ...] = (
 
 
 def foreign_network(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
-    """Return what tensors belong to, as "a ResNet (layer1.0.conv1.weight)"; None if unknown.
-
-    Expects tensors that are not a whole RegNet of ours.
-    """
+    """Return what tensors belong to, as "a ResNet (layer1.0.conv1.weight)"; None if unknown."""
     for network, pattern in _FAMILIES:
         if key := _first_ending(shapes, pattern):
             return f"{network} ({key})"

@@ -96,7 +96,7 @@ def _encoded(text: str, encoding: str = "latin1") -> bytes:
 def _mapping(content: Any = None, *_: Any) -> Any:
     """Return a dict for one of the standard library: of a dict, of Python 2's pairs, or empty.
 
-    Nothing is copied twice: a short pickle could ask for the copy of a long list very often.
+    Nothing is copied twice: a short pickle could ask for copies of a long list very often.
     """
     if not isinstance(content, list):
         return content if isinstance(content, dict) else {}

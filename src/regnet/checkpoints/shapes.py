@@ -97,10 +97,7 @@ def _stage(shapes: Shapes, name: str, depth: int) -> Stage:
 
 
 def _se_ratio(shapes: Shapes, stem_width: int, stages: tuple[Stage, ...]) -> float | None:
-    """Return the ratio r with max(1, round(width * r)) the squeeze width in each block.
-
-    None without squeeze-excite.
-    """
+    """Return the ratio r with max(1, round(width * r)) the squeeze width of each block, if any."""
     if not any(".f.se." in key for key in shapes):
         return None
     squeezes: dict[tuple[int, int], None] = {}
@@ -167,10 +164,7 @@ def same_architecture(a: Spec, b: Spec) -> bool:
 
 
 def difference(network: Shapes, weights: Shapes) -> str | None:
-    """Return both sides of what differs between a network's tensors and weights; None if nothing.
-
-    BN's `num_batches_tracked` may be absent from the weights: it plays no part in the result.
-    """
+    """Return both sides of each difference, if any. `num_batches_tracked` may be absent."""
     missing = [k for k in network if k not in weights and not k.endswith(".num_batches_tracked")]
     unexpected = [k for k in weights if k not in network]
     shapes = [k for k in network if k in weights and network[k] != weights[k]]

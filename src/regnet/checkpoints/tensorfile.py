@@ -31,10 +31,7 @@ _MAGIC = 0x1950A86A20F9469CFC6C  # how PyTorch's older format begins, as a pickl
 
 @dataclass(frozen=True)
 class Content:
-    """What a file holds: nested containers with tensors, and the metadata of safetensors.
-
-    The tensors may be backed by the file: copy what must outlive it.
-    """
+    """Nested containers with tensors, which the file may back, and the metadata of safetensors."""
 
     value: Any
     metadata: dict[str, str] = field(default_factory=dict)
@@ -119,10 +116,7 @@ class NotPlain:
 
 
 def read_archive(path: Path) -> Any:
-    """Return the content of a zip archive that `torch.save` wrote; tensors are views of the file.
-
-    Raises `RefusedError`; a damaged file raises almost any other exception.
-    """
+    """Return the content of an archive that `torch.save` wrote. Damage raises anything."""
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         name = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
         storages = _ArchiveStorages(archive, file, folder=name.removesuffix("data.pkl"), path=path)
@@ -175,10 +169,7 @@ class _ArchiveStorages:
 
 
 def read_pickles(stream: BinaryIO, calls: Calls | None = None) -> Any:
-    """Return the content of PyTorch's older format, or of a bare pickle, at a stream's position.
-
-    Raises `RefusedError`; a damaged file raises almost any other exception.
-    """
+    """Return the content of PyTorch's older format or a bare pickle. Damage raises anything."""
     calls = _all_calls() if calls is None else calls
     first = read_pickle(stream, calls=calls, values=_TYPES)
     if first != _MAGIC:
@@ -250,8 +241,7 @@ def _require_storage(kind: Any, dtype: Any, key: Any) -> None:
 def _all_calls() -> Calls:
     """Return the calls of tensors and of files of the older format inside a bare pickle.
 
-    Such a file holds a storage. It is read once, however often the pickle asks for it, and holds no
-    other file: files in files could be asked for more often than any machine can do.
+    A nested file is read once, and holds no other: pickles could ask for that without end.
     """
     known: dict[bytes, Any] = {}
 

@@ -168,10 +168,7 @@ def read_checkpoint(
 
 
 def _named_tensors(network: FoundNetwork, *, with_head: bool) -> dict[str, torch.Tensor]:
-    """Return the tensors by pycls's names, with the classifier or without.
-
-    Raises `MismatchError` if the network is whole but for its classifier and that is needed.
-    """
+    """Return the tensors by pycls's names; raises `MismatchError` without a needed head."""
     names = to_pycls(network.tensors)
     if with_head and network.entry.spec and not network.entry.has_head:
         beside = f" (beside it: {', '.join(network.beside[:5])})" if network.beside else ""
@@ -252,10 +249,7 @@ def _fresh_head(spec: Spec, seed: int) -> dict[str, torch.Tensor]:
 
 
 def check_state(spec: Spec, state: State) -> None:
-    """Check that weights have just the names and shapes of a spec's network.
-
-    Raises `MismatchError` with both sides of every difference; `num_batches_tracked` may be absent.
-    """
+    """Raise `MismatchError` unless weights have the names and shapes of a spec's network."""
     _check_tensors(spec, state, with_head=True)
 
 
@@ -270,10 +264,7 @@ def _require_equal(network: Mapping[str, Shape], state: State, name: str) -> Non
 
 
 def load_into(network: torch.nn.Module, state: State) -> None:
-    """Load weights into a network, strictly, casting to its own type and device.
-
-    Raises `MismatchError` with both sides of every difference; `num_batches_tracked` may be absent.
-    """
+    """Load weights into a network strictly, in its own type and device; raises `MismatchError`."""
     spec = getattr(network, "spec", None)
     own = network.state_dict()
     _require_equal(shapes_of(own), state, describe_spec(spec) if spec else "this network")
@@ -290,11 +281,10 @@ def write_safetensors(
     name: str | None = None,
     extra: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write weights with their spec, classes, labels, channel order and protocol to one file.
+    """Write weights, as in `Checkpoint.state`, with their description to one file, atomically.
 
-    `state` is as in `Checkpoint`; `extra` is any further JSON values. The file appears whole or
-    not at all, and the same content gives the same bytes. Raises `MismatchError`, `WeightsError`
-    where content is not fit to be read back, `OutputError` where the file cannot be written.
+    Equal content gives equal bytes. Raises `MismatchError`, `WeightsError` if the content could not
+    be read back, `OutputError` if the file cannot be written.
     """
     check_state(spec, state)
     provenance = Provenance(

@@ -17,11 +17,10 @@ from regnet.system.version import TOOL_VERSION
 
 
 def convert(request: Request, folder: Path) -> Conversion:
-    """Convert as requested into a folder and return what was measured.
+    """Convert as requested into a folder and return the measurements.
 
-    Nothing is written unless the converted model agrees with the network on the sample photos.
-    Raises `WeightsError` where the checkpoint cannot be used, `ProtocolError` where its protocol
-    cannot be put into the graph, `ConversionError`.
+    Nothing is written unless the outputs on the sample photos agree with the network's. Raises
+    `WeightsError`, `ProtocolError` if the protocol cannot be put into the graph, `ConversionError`.
     """
     checkpoint, network, metadata = _read(request)
     if metadata.preprocessing == "graph":
@@ -38,10 +37,7 @@ def convert(request: Request, folder: Path) -> Conversion:
 
 
 def read_network(request: Request) -> tuple[RegNet, ModelMetadata]:
-    """Return the network in a checkpoint and its description.
-
-    Raises `WeightsError` where the checkpoint cannot be used.
-    """
+    """Return the network in a checkpoint and its description; raises `WeightsError`."""
     _, network, metadata = _read(request)
     return network, metadata
 

@@ -102,10 +102,7 @@ def _save_onnx(
 
 
 def _ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> Any:
-    """Return the OpenVINO model; an ONNX file is written on the way, beside `path`.
-
-    It has no properties: OpenVINO would copy them into the IR.
-    """
+    """Return the OpenVINO model, read from an ONNX file beside `path` without properties."""
     onnx_path = path.with_suffix(".onnx")
     _save_onnx(onnx_path, weights, metadata, half=False, properties={})
     model = read_written(onnx_path)

@@ -172,10 +172,7 @@ def _outputs(axes: _Axes, crop: int) -> Node:
 
 
 def _taps(axes: _Axes, preprocess: Preprocess) -> tuple[Node, Node]:
-    """Return the source pixels of each block and which of them exist: both [2, blocks, taps].
-
-    What does not exist is moved to the border.
-    """
+    """Return each block's source pixels, inside the image, and which exist: [2, blocks, taps]."""
     source, target = (_column(axes.by_pass(v), 3) for v in (axes.source, axes.target))
     scale = _f32(source) / _f32(target)
     reach = opset.maximum(scale, _float(1)) * _float(len(_PIECES[preprocess.interpolation]))

@@ -19,20 +19,16 @@ _STEM = "stem.conv.weight"
 
 @dataclass(frozen=True)
 class IRWeights:
-    """What an IR holds: a weight and a bias for each layer, BN folded, by pycls's names.
-
-    The stem's input channels are in BGR, whatever the IR takes; `metadata` describes the IR.
-    """
+    """Weight and bias of each layer in an IR by pycls's names, the stem's in BGR; BN is folded."""
 
     state: dict[str, Array]
     metadata: ModelMetadata
 
 
 def read_ir_weights(path: Path) -> IRWeights:
-    """Return the float32 weights in an IR (.xml), of FP32 or FP16 precision.
+    """Return the float32 weights in an IR (.xml) of FP32 or FP16 precision.
 
-    Raises `ModelError` for another file, `WeightsError` where the weights are in INT8 or the graph
-    is not one that `regnet convert` wrote.
+    Raises `ModelError` for another file, `WeightsError` for INT8 or the graph of another tool.
     """
     graph = read_graph(path)
     metadata = graph_metadata(graph, source=str(path))

@@ -46,10 +46,7 @@ def onnx_graph(
 
 
 def with_logits(model: ModelProto) -> tuple[ModelProto, str]:
-    """Add the input of the final softmax to a model's outputs; return the model and its name.
-
-    Raises `ValueError` if the model does not end in a softmax.
-    """
+    """Add the input of the final softmax to a model's outputs; return the model and that name."""
     last = next((node for node in model.graph.node if OUTPUT in node.output), None)
     if last is None or last.op_type != "Softmax":
         raise ValueError(f"{OUTPUT} does not come from a softmax")

@@ -100,10 +100,7 @@ class Reference:
         return Proof(self.distance(rows), self.float32, self._reach)
 
     def proof(self, rows: Rows) -> Proof:
-        """Return the measured distances of a converted model's outputs.
-
-        Raises `ConversionError` if they exceed what is allowed, or if rows do not sum to 1.
-        """
+        """Return the measured distances; raises `ConversionError` if any is too large."""
         proof = self.measured(rows)
         sums = _largest(rows.probabilities.sum(axis=1, dtype=np.float64) - 1)
         delta, allowed = proof.delta, proof.allowed
@@ -242,10 +239,7 @@ def _as_stored(numbers: Array64, *, half: bool) -> NDArray[np.float32]:
 
 
 def read_written(path: Path) -> ov.Model:
-    """Return the graph in an IR or ONNX file with its constants computed.
-
-    Raises `ConversionError` if OpenVINO cannot read it.
-    """
+    """Return the graph in an IR or ONNX file, constants folded; raises `ConversionError`."""
     try:
         model = core.read_model(path)
     except RuntimeError as exc:

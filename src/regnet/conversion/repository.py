@@ -46,12 +46,11 @@ class Entry:
 
 
 def add_to_repository(path: Path, repository: Path, *, name: str | None = None) -> Entry:
-    """Add an IR from `regnet convert` to a repository under a name, that of its file if None.
+    """Add an IR from `regnet convert` to a repository, atomically; `name` defaults to its file's.
 
-    Where the model is there already this is its next version, unless the newest one is the same.
-    Everything appears whole or not at all. Raises `ModelError` where the file is no such IR,
-    `OutputError` where the name belongs to a model with other tensors or classes, or the
-    repository cannot be written to.
+    If the model exists this becomes its next version, unless the newest is the same. Raises
+    `ModelError` for another file, `OutputError` if the name is another model's or the repository
+    cannot be written to.
     """
     graph = read_graph(path)
     metadata = graph_metadata(graph, source=str(path))
@@ -122,11 +121,8 @@ def labels_text(labels: Labels) -> str:
 def config_text(graph: ov.Model, name: str) -> str:
     """Return Triton's description of a graph: names, types and shapes are the graph's own.
 
-    A bundled model's file also takes whole photos; the description says crops, as of others.
-
-    The batch is a dimension like any other (`max_batch_size` 0), so that requests of any size go
-    in as they are: where Triton knows of batches, its OpenVINO backend fills each up to the largest
-    or refuses it. The backend runs on CPUs only, so it says that too.
+    The batch is a dimension like any other (`max_batch_size` 0), because Triton's OpenVINO backend,
+    which runs on CPUs only, would fill each batch up to the largest or refuse it.
     """
     return "\n".join(
         [

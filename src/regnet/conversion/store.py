@@ -29,8 +29,8 @@ CHECKPOINT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", 
 class Library:
     """The models on this machine: finds, downloads and converts what a name stands for.
 
-    `folder` is the cache, `mirrors` are base URLs tried first, `entry` chooses among the networks
-    in checkpoint files. `say` hears what is going on, `on_event` the progress of a download.
+    `folder` is the cache, `mirrors` are base URLs tried first, `entry` chooses a network in a file.
+    `say` is called with messages, `on_event` with the progress of a download.
     """
 
     folder: Path = field(default_factory=cache_dir)
@@ -51,11 +51,9 @@ class Library:
         return folder if os.access(folder, os.W_OK) else None
 
     def ir(self, model: str | Path, *, precision: InferencePrecision = "f32") -> Path:
-        """Return the .xml of a model: a card's name, `bundled`, an IR or a checkpoint file.
+        """Return the .xml of a card's name, `bundled`, an IR or a checkpoint; converts if need be.
 
-        Downloads and converts where that was not done before. For `int8` it is the IR itself or
-        the INT8 one beside it. Raises `UnknownModelError`, `DownloadError`, `WeightsError`,
-        `ConversionError`.
+        Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`.
         """
         self.note_entry(model)
         return self._int8(model) if precision == "int8" else self._ir(model)
@@ -119,10 +117,7 @@ class Library:
         return read_conversion(self._entry(request)) if known else None
 
     def _entry(self, request: Request) -> Path:
-        """Return the folder of a conversion: its name has a hash of all that the result depends on.
-
-        That is the weights' content above all.
-        """
+        """Return the folder of a conversion, named by a hash of all that the result depends on."""
         digest = request.sha384 or model_files(request.weights).digest
         parts = request.key_parts() | {"weights": digest, "version": TOOL_VERSION}
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
@@ -167,10 +162,7 @@ def converted_file(model: str | Path) -> Path | None:
 
 
 def int8_beside(path: Path) -> Path:
-    """Return the INT8 IR that belongs to an IR: itself, or `<name>-int8.xml` beside it.
-
-    Raises `UnknownModelError` where there is none.
-    """
+    """Return an INT8 IR or the `<name>-int8.xml` beside an IR; raises `UnknownModelError`."""
     stem = path.stem.removesuffix("-fp16").removesuffix("-int8")
     found = path if path.stem.endswith("-int8") else path.with_name(f"{stem}-int8.xml")
     if not found.is_file():

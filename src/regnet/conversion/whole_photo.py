@@ -29,11 +29,10 @@ MAX_LEVELS = 1
 
 @dataclass(frozen=True)
 class WholePhotoModel:
-    """An IR that takes whole photos, and how it was checked on `photos` sample photos.
+    """An IR that takes whole photos, checked on `photos` sample photos.
 
-    `max_delta` is the largest difference of a probability from the model that takes crops, given
-    the pixels that this one computes; `pixel_bound` compares those with the protocol's. `assumed`
-    is the model's.
+    `max_delta` is the largest difference of a probability from the model that takes crops, for the
+    same pixels; `pixel_bound` compares these with the protocol's.
     """
 
     path: Path

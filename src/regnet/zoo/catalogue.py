@@ -37,10 +37,7 @@ def _load(name: str) -> Card:
 
 
 def card_by_name(name: str) -> Card:
-    """Return the card of a name or alias; case does not matter. Reads one card.
-
-    Raises `UnknownModelError`, with the names that are close.
-    """
+    """Return the card of a name or alias, in any case; raises `UnknownModelError`."""
     wanted = name.strip().lower()
     if wanted in card_names():
         return _load(wanted)
@@ -66,10 +63,9 @@ def bundled_path(card: Card) -> Path:
 
 
 def find_cards(patterns: Sequence[str]) -> tuple[Card, ...]:
-    """Return the cards of names, aliases and globs such as `regnetx-*`, each once, in that order.
+    """Return the cards of names, aliases and globs, each once; raises `UnknownModelError`.
 
-    A glob is matched with the names, and with the aliases where it fits no name.
-    Raises `UnknownModelError` for a name or glob that fits nothing.
+    A glob is matched with the names, and with the aliases only if it fits no name.
     """
     cards = {card.name: card for pattern in patterns for card in _matches(pattern)}
     return tuple(cards.values())

@@ -103,8 +103,7 @@ def cached_file(
 ) -> Path | None:
     """Return the verified file of a card's weights if it is in the cache; never fetches.
 
-    A file that is, by size and time of change, the one verified before is not hashed again
-    unless `verify` is set. Raises `DownloadError` where the cache cannot be read.
+    A file of the recorded size and time is hashed only if `verify`. Raises `DownloadError`.
     """
     if card.file is None:
         path = bundled_path(card)
@@ -121,9 +120,7 @@ def import_file(
 ) -> Path:
     """Return the cached copy of a card's weights, taken from a file once that is verified.
 
-    A file whose hash nobody published is looked into, as by `download`.
-    Raises `IntegrityError` where it is not the card's file, `DownloadError` where it cannot be
-    read or the cache not be written.
+    Raises `IntegrityError` if it is not the card's file, `DownloadError` if it cannot be copied.
     """
     place, reporter = _Place(card, cache_dir), Reporter(card.name, on_event)
     with ExitStack() as stack:
@@ -156,10 +153,9 @@ def import_file(
 
 
 def forget_hash(card: Card, *, cache_dir: str | Path | None = None) -> bool:
-    """Forget the hash recorded for a card's file; tell whether one was.
+    """Forget the hash recorded for a card's file; tell whether there was one.
 
-    A file in the cache no longer counts as verified, unless its hash was published.
-    Raises `DownloadError` where the cache cannot be written.
+    The cached file then no longer counts as verified. Raises `DownloadError`.
     """
     place = _Place(card, cache_dir)
     with place.usable():
@@ -307,10 +303,9 @@ def _fetch(place: _Place, urls: Sequence[str], reporter: Reporter, terms: Terms)
 
 
 def _looked(card: Card, reporter: Reporter, path: Path) -> str | None:
-    """Look into a card's file whose hash nobody published; return what is wrong with it.
+    """Return what is wrong with a card's file whose hash nobody published, by its tensors.
 
-    Checks the names, shapes and finite values of the tensors or, without torch, that it is a
-    checkpoint, and whole if its format tells.
+    Without torch only its format is checked.
     """
     try:
         if find_spec("torch") is None:

@@ -139,20 +139,14 @@ def read_record(file: Path) -> Record | None:
 def write_record(
     file: Path, verified: Path, digests: Digests, *, url: str, etag: str | None
 ) -> None:
-    """Record beside a file that the one at `verified`, which gets its name, is right.
-
-    The record appears whole. Raises `OSError`.
-    """
+    """Record beside a file, atomically, that the one at `verified` is right."""
     mtime_ns = verified.stat().st_mtime_ns
     record = Record(url=url, etag=etag, time=_now(), mtime_ns=mtime_ns, **asdict(digests))
     write_json(record_path(file), asdict(record))
 
 
 def clear_way(path: Path) -> None:
-    """Remove what lies at a path of ours but is no file of this one name: it is never opened.
-
-    That is a link, a pipe, a socket, a device. Raises `OSError` that names it if it is a folder.
-    """
+    """Remove a link, pipe, socket or device at a path of ours; raises `OSError` for a folder."""
     with suppress(FileNotFoundError):
         status = path.lstat()
         if stat.S_ISDIR(status.st_mode):

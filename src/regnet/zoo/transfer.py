@@ -45,10 +45,7 @@ class Origin(Checked):
 
     @property
     def validator(self) -> str | None:
-        """What If-Range may be asked with: a strong ETag, else the date of the last change.
-
-        Some servers send values that cannot be sent back.
-        """
+        """The value for If-Range: a strong ETag, else the last change, if it can be sent back."""
         strong = None if (self.etag or "").startswith("W/") else self.etag
         values = (value for value in (strong, self.last_modified) if value)
         return next((v for v in values if v.isascii() and v.isprintable()), None)
@@ -132,11 +129,10 @@ def _origin_path(final: Path) -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """How transfers are done.
+    """Timeouts and limits of a transfer.
 
     `stall` is the longest wait for a byte in seconds. A mirror that sends less than `least_rate`
-    bytes a second for `slow` seconds is left. `limit` is the most bytes of a file whose size was
-    not published.
+    bytes a second for `slow` seconds is left. `limit` is the maximum of an unpublished size.
     """
 
     retry: Retry = field(default_factory=Retry)
@@ -154,8 +150,7 @@ class StartOverError(BrokenError):
 class Transfer:
     """Brings one file from one mirror into a part.
 
-    `look` tells what is wrong with a file of which no hash was published. Raises `FinalError`
-    where this mirror cannot bring it.
+    `look` tells what is wrong with a file of which no hash was published.
     """
 
     url: str
@@ -248,7 +243,7 @@ class Transfer:
     def _resumable(self) -> Origin | None:
         """Return the origin of a part that may be continued from this mirror, else None.
 
-        Without a hash that is only what the same address certainly still has.
+        Without a hash, only if the same address certainly still has the same file.
         """
         origin = self.part.origin
         if self.part.size == 0 or origin is None:

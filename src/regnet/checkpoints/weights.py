@@ -120,7 +120,7 @@ def read_checkpoint(
         tensors = _named_tensors(network, with_head=new_head is None)
         found = infer_spec(shapes_of(tensors), classes=new_head)
         spec = _agreed_spec(asked, recorded.spec, found, new_head)
-        _check_tensors(spec, tensors, with_head=new_head is None)
+        check_state(spec, tensors, with_head=new_head is None)
         state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
         labels, about_names = recorded.labels or settings.labels, Sentences()
         if new_head is not None:
@@ -248,12 +248,8 @@ def _fresh_head(spec: Spec, seed: int) -> dict[str, torch.Tensor]:
     return dict(zip(_HEAD, (weight, torch.zeros(spec.classes)), strict=True))
 
 
-def check_state(spec: Spec, state: State) -> None:
+def check_state(spec: Spec, state: State, *, with_head: bool = True) -> None:
     """Raise `MismatchError` unless weights have the names and shapes of a spec's network."""
-    _check_tensors(spec, state, with_head=True)
-
-
-def _check_tensors(spec: Spec, state: State, *, with_head: bool) -> None:
     shapes = {k: s for k, s in network_shapes(spec).items() if with_head or k not in _HEAD}
     _require_equal(shapes, state, describe_spec(spec))
 

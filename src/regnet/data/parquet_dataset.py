@@ -14,13 +14,13 @@ from regnet.data.class_names import ClassNames, listed
 from regnet.data.folders import role_of
 from regnet.data.labelled import LabelledItem, present_and_missing
 from regnet.data.parquet_images import (
+    bounded_batches,
     described_columns,
     find_column,
     image_column,
     images_from,
     opened_parquet,
 )
-from regnet.data.parquet_pages import bounded_batches
 from regnet.data.photo_files import image_files
 from regnet.system.errors import DatasetError
 
@@ -31,7 +31,7 @@ _SHARD: Final = re.compile(r"(.+?)[-_.]\d+(?:-of-\d+)?")
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where the images' bytes and their labels are; `names` is the file's own class list."""
+    """The columns of images and labels; `names` is the file's own class list."""
 
     image: str
     label: str
@@ -39,7 +39,7 @@ class _Columns:
 
 
 class ParquetDataset:
-    """The labelled images of Parquet files; read a few rows at a time, 4 bytes a row are kept.
+    """The labelled images of Parquet files, read a few rows at a time.
 
     `truths` are the classes of the rows.
     """
@@ -47,7 +47,7 @@ class ParquetDataset:
     def __init__(
         self,
         files: Sequence[Path],
-        columns: _Columns,
+        column: str,
         rows: Sequence[int],
         truths: "array[int]",
         *,
@@ -58,38 +58,33 @@ class ParquetDataset:
         self.count = len(truths)
         self.classes, self.missing = present_and_missing(truths, classes)
         self.truths = truths
-        self._files, self._columns = files, columns
-        self._starts = (0, *accumulate(rows))
+        self._column = column
+        self._starts = dict(zip(map(str, files), (0, *accumulate(rows)), strict=False))
         whole = hashlib.sha256(truths.tobytes())
         for file, count in zip(files, rows, strict=True):
             whole.update(f"{file.name}\0{file.stat().st_size}\0{count}\n".encode())
         self.fingerprint = whole.hexdigest()
 
     def items(self, start: int = 0) -> Iterator[LabelledItem]:
-        """Yield the images from a position on; raises `DatasetError` where a file is damaged."""
-        for number, file in enumerate(self._files):
-            first = self._starts[number]
-            if start >= self._starts[number + 1]:
-                continue
-            for row, read in images_from(
-                str(file), self._columns.image, max(0, start - first), MAX_BYTES
-            ):
-                if first + row >= self._starts[number + 1]:
-                    break
-                yield LabelledItem(f"{file}#{row}", self.truths[first + row], read)
+        """Yield the images from a position on; raises `DatasetError` if a file is damaged."""
+        ends = [*self._starts.values(), self.count][1:]
+        for (file, first), end in zip(self._starts.items(), ends, strict=True):
+            if start < end:
+                for row, read in images_from(file, self._column, max(0, start - first), MAX_BYTES):
+                    if first + row >= end:
+                        break
+                    yield LabelledItem(f"{file}#{row}", self.truths[first + row], read)
 
     def find(self, sources: Collection[str]) -> dict[str, LabelledItem]:
         """Return the images of these names; unknown names are left out."""
-        numbers = {str(file): number for number, file in enumerate(self._files)}
-        found = {}
+        items = {}
         for source in sources:
             name, _, row = source.rpartition("#")
-            if name in numbers and row.isdecimal():
-                position = self._starts[numbers[name]] + int(row)
-                item = next(self.items(position), None)
+            if name in self._starts and row.isdecimal():
+                item = next(self.items(self._starts[name] + int(row)), None)
                 if item is not None and item.source == source:
-                    found[source] = item
-        return found
+                    items[source] = item
+        return items
 
 
 @dataclass(frozen=True)
@@ -97,20 +92,16 @@ class ParquetSplit:
     """The files of one split by its name, and a pattern or folder that names them all."""
 
     name: str
+    role: str
     files: tuple[Path, ...]
     place: str
-
-    @property
-    def role(self) -> str:
-        """Its role: train, val or test."""
-        return role_of(self.name) or ""
 
 
 def parquet_files(paths: Sequence[Path], path: str, truth: Path | None = None) -> list[Path]:
     """Return the Parquet files at the paths, or in the one folder that holds no images; or [].
 
-    Raises `DatasetError` where there are others beside them, or a file of labels is named: theirs
-    are inside.
+    Raises `DatasetError` for other files beside them, and for a file of labels: they have their
+    own.
     """
     if len(paths) == 1 and paths[0].is_dir() and next(image_files(str(paths[0])), None) is None:
         paths = sorted(paths[0].rglob(f"*{_PARQUET}"))
@@ -123,8 +114,8 @@ def parquet_files(paths: Sequence[Path], path: str, truth: Path | None = None) -
 
 
 def parquet_splits(files: Sequence[Path]) -> tuple[ParquetSplit, ...]:
-    """Return the splits of Parquet files, told by their names or folders; () if there are none."""
-    found: dict[str, list[Path]] = {}
+    """Return the splits of Parquet files, by their names or folders; () if there are none."""
+    splits: dict[str, list[Path]] = {}
     places: dict[str, str] = {}
     for file in files:
         shard = _SHARD.fullmatch(file.stem)
@@ -132,9 +123,12 @@ def parquet_splits(files: Sequence[Path]) -> tuple[ParquetSplit, ...]:
         in_name = role_of(stem) is not None
         name = stem.lower() if in_name else file.parent.name.lower()
         if role_of(name):
-            found.setdefault(name, []).append(file)
+            splits.setdefault(name, []).append(file)
             places[name] = str(file.with_name(f"{stem}*{_PARQUET}") if in_name else file.parent)
-    return tuple(ParquetSplit(name, tuple(found[name]), places[name]) for name in found)
+    return tuple(
+        ParquetSplit(name, role_of(name) or "", tuple(parts), places[name])
+        for name, parts in splits.items()
+    )
 
 
 def parquet_class_names(files: Sequence[Path], path: str) -> tuple[str, ...]:
@@ -154,58 +148,46 @@ def open_parquet(files: Sequence[Path], names: ClassNames, *, path: str) -> Parq
     """Return the labelled images of Parquet files, each with its class among a model's labels.
 
     Images are a column of encoded bytes, or of structs with them in `bytes`; labels are indices
-    (by the class list in the file's own metadata where there is one, else the model's) or names.
-    Raises `DatasetError`, and `MissingExtraError` without pyarrow.
+    (by the class list in the file's own metadata, else the model's) or names. Raises
+    `DatasetError`, and `MissingExtraError` without pyarrow.
     """
-    _refuse_splits(files, path)
+    if len(splits := parquet_splits(files)) > 1:
+        parts = ", ".join(split.name for split in splits)
+        places = " or ".join(split.place for split in splits)
+        raise DatasetError(f"{path} holds the splits {parts}: name one, {places}")
     columns = _columns(files[0])
     tokens: dict[Any, int] = {}
-    found, rows = array("i"), []
+    codes, rows = array("i"), []
     for file in files:
-        before = len(found)
-        for token in _labels(file, columns.label):
-            found.append(tokens.setdefault(token, len(tokens)))
-        rows.append(len(found) - before)
-    if not found:
+        before = len(codes)
+        codes.extend(tokens.setdefault(t, len(tokens)) for t in _labels(file, columns.label))
+        rows.append(len(codes) - before)
+    if not codes:
         raise DatasetError(f"{path} has no rows")
     classes = _classes(list(tokens), columns, names, path)
-    truths = array("i", (classes[token] for token in found))
-    return ParquetDataset(files, columns, rows, truths, path=path, classes=len(names.labels))
+    truths = array("i", (classes[code] for code in codes))
+    return ParquetDataset(files, columns.image, rows, truths, path=path, classes=len(names.labels))
 
 
 def _classes(tokens: list[Any], columns: _Columns, names: ClassNames, path: str) -> list[int]:
     """Return the model's class of each distinct label."""
     what = f"labels in {path}"
     _refuse_unlabelled(tokens, path)
-    if isinstance(tokens[0], str):
-        classes = names.match(tokens, what=what)
-        return [classes[token] for token in tokens]
-    if columns.names is None and not names.are_indices(texts := list(map(str, tokens))):
-        classes = names.match(texts, what=what)  # numbers that are the classes' names
+    texts = list(map(str, tokens))
+    if isinstance(tokens[0], str) or (columns.names is None and not names.are_indices(texts)):
+        classes = names.match(texts, what=what)  # also numbers that are the classes' names
         return [classes[text] for text in texts]
     count = len(columns.names or names.labels)
     wrong = [str(token) for token in sorted(tokens) if not 0 <= token < count]
     if wrong:
         raise DatasetError(f"{path}: labels are 0 to {count - 1}, not {listed(wrong)}")
-    if columns.names is None:
-        return list(tokens)
-    return names.match_list(columns.names, tokens, what=what)
+    return names.match_list(columns.names, tokens, what=what) if columns.names else tokens
 
 
 def _refuse_unlabelled(tokens: Collection[Any], path: str) -> None:
     if any(token is None or token == -1 for token in tokens):
         raise DatasetError(
             f"{path} has images without a label (null or -1): this may be a test set"
-        )
-
-
-def _refuse_splits(files: Sequence[Path], path: str) -> None:
-    """Refuse files of several splits."""
-    splits = parquet_splits(files)
-    if len(splits) > 1:
-        names, places = [one.name for one in splits], [one.place for one in splits]
-        raise DatasetError(
-            f"{path} holds the splits {', '.join(names)}: name one, {' or '.join(places)}"
         )
 
 
@@ -230,9 +212,8 @@ def _holds_labels(kind: Any) -> bool:
 
 def _labels(path: Path, column: str) -> Iterator[Any]:
     with opened_parquet(str(path)) as file:
-        if column not in file.schema_arrow.names or not _holds_labels(
-            file.schema_arrow.field(column).type
-        ):
+        kinds = dict(zip(file.schema_arrow.names, file.schema_arrow.types, strict=True))
+        if column not in kinds or not _holds_labels(kinds[column]):
             raise DatasetError(f"{path} has no column {column!r} of labels as the first file has")
         for batch in bounded_batches(str(path), file, [column], rows=4096):
             yield from batch.column(0).to_pylist()

@@ -1,29 +1,46 @@
-"""The images in a Parquet file: a column of their encoded bytes, of paths, or structs of both."""
+"""The images in a Parquet file, in bounded memory: a column of encoded bytes, paths, or both.
+
+A page says in its header how many bytes it unpacks to, and pyarrow takes that much memory, so the
+headers are read first. They are structs of Thrift's compact protocol (parquet.thrift: PageHeader;
+thrift-compact-protocol.md).
+"""
 
 import json
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from io import BytesIO
 from itertools import accumulate
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
-from regnet.data.archives import check_size, failing
+from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO, check_size, failing
 from regnet.data.class_names import listed
-from regnet.data.parquet_pages import bounded_batches
-from regnet.data.remote import is_object_address, open_file, read_object, reason_of
+from regnet.data.remote import file_size, is_object_address, open_file, read_object, reason_of
 from regnet.data.spool import Spool
 from regnet.pixels.formats import checked_read
 from regnet.system.errors import DatasetError, ImageError, MissingExtraError
 
+MAX_PAGE: Final = 288 << 20
+"""Bytes that a page may unpack to; one that hardly shrank when it was packed may be larger."""
+
+_BYTES: Final = ("binary", "large_binary")
+_TEXT: Final = ("string", "large_string")
 _IMAGE_NAMES: Final = ("image", "img", "picture", "photo", "bytes")
 _PATH_NAMES: Final = (
     *("file_name", "filename", "image_path", "file_path", "filepath", "path", "file", "image"),
     *("img_path", "img", "picture", "photo", "image_file", "image_name", "image_id"),
 )
 _ROWS: Final = 16  # images read at a time
+_BATCH: Final = 64 << 20  # bytes of rows read at a time, if one is not longer
 _BUFFER: Final = 1 << 20  # bytes read at a time
 _IN_MEMORY: Final = 1 << 20  # bytes of an image that waits for its turn
+_HEADERS: Final = (16 << 10, 1 << 20)  # bytes read for a page's header: most need the first
+_NUMBERS: Final = ("BOOLEAN", "INT32", "INT64", "FLOAT", "DOUBLE")
+_MAX_DEPTH: Final = 8  # structs in structs
+
+Features = dict[str, dict[str, Any]]
+"""Hugging Face's description of each column."""
 
 
 @contextmanager
@@ -54,58 +71,8 @@ def image_rows(name: str) -> tuple[str, int]:
         return image_column(name, file.schema_arrow, features), file.metadata.num_rows
 
 
-def image_column(path: str, schema: Any, features: dict[str, dict[str, Any]]) -> str:
-    """Return the column of images, or of their paths: of structs the field that is there.
-
-    Raises `DatasetError` where it is not clear.
-    """
-    if any(_holds_bytes(field.type) for field in schema) or not any(
-        _holds_paths(field.type) for field in schema
-    ):
-        image = find_column(path, schema, features, "Image", _IMAGE_NAMES, _holds_bytes)
-        return f"{image}.bytes" if _field(schema.field(image).type, "bytes") else image
-    labels = [name for name, about in features.items() if about.get("_type") == "ClassLabel"]
-    named = [name for name in _PATH_NAMES if name in schema.names and name not in labels]
-    for name in named:
-        kind = schema.field(name).type
-        if _holds_paths(kind):
-            return f"{name}.path" if _field(kind, "path") else name
-    raise DatasetError(
-        f"{path}: which column is the image? There are {listed(schema.names)}; call it 'image', or "
-        "'file_name' if it holds paths"
-    )
-
-
-def images_from(
-    name: str, column: str, start: int, max_bytes: int
-) -> Iterator[tuple[int, Callable[[], bytes]]]:
-    """Yield row and reader of each image from a row on, reading only row groups that are needed.
-
-    Where a row has a path instead of bytes, it is relative to the folder of the Parquet file.
-    """
-    with opened_parquet(name) as file:
-        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
-        starts = [0, *accumulate(sizes)]
-        group = bisect_right(starts, start) - 1
-        row = starts[group]
-        columns, spool = _with_path(file.schema_arrow, column), Spool()
-        for batch in bounded_batches(name, file, columns, rows=_ROWS, first_group=group):
-            for value in batch.column(0):
-                if row >= start:
-                    yield row, _reader(value.as_py(), name, max_bytes, spool)
-                row += 1
-
-
-def _with_path(schema: Any, column: str) -> list[str]:
-    """Return the fields to read of a column of images: bytes, and the paths beside them."""
-    image = column.removesuffix(".bytes")
-    if image == column or image not in schema.names:
-        return [column]
-    return [column, f"{image}.path"] if _field(schema.field(image).type, "path") else [column]
-
-
-def described_columns(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str, Any]]:
-    """Return Hugging Face's description of the columns; empty where there is none."""
+def described_columns(metadata: dict[bytes, bytes] | None) -> Features:
+    """Return Hugging Face's description of the columns, or {}."""
     try:
         features = json.loads((metadata or {})[b"huggingface"])["info"]["features"]
         return {str(k): v for k, v in features.items() if isinstance(v, dict)}
@@ -113,15 +80,32 @@ def described_columns(metadata: dict[bytes, bytes] | None) -> dict[str, dict[str
         return {}
 
 
+def image_column(path: str, schema: Any, features: Features) -> str:
+    """Return the column, or field of structs, of images or paths. Raises `DatasetError`."""
+    kinds = dict(zip(schema.names, schema.types, strict=True))
+    with_paths = [name for name, kind in kinds.items() if _holds(kind, "path", _TEXT)]
+    if not with_paths or any(_holds(kind, "bytes", _BYTES) for kind in kinds.values()):
+        fits = partial(_holds, field="bytes", words=_BYTES)
+        image = find_column(path, schema, features, "Image", _IMAGE_NAMES, fits)
+        return f"{image}.bytes" if _field(kinds[image], "bytes") else image
+    for name in _PATH_NAMES:
+        if name in with_paths and features.get(name, {}).get("_type") != "ClassLabel":
+            return f"{name}.path" if _field(kinds[name], "path") else name
+    raise DatasetError(
+        f"{path}: which column is the image? There are {listed(schema.names)}; call it 'image', or "
+        "'file_name' if it holds paths"
+    )
+
+
 def find_column(
     path: str,
     schema: Any,
-    features: dict[str, dict[str, Any]],
+    features: Features,
     feature: str,
     usual: tuple[str, ...],
     fits: Callable[[Any], bool],
 ) -> str:
-    """Return the column that is described as such, or of a usual name, or the only one to fit."""
+    """Return the column described as `feature`, or of a usual name, or the only one that fits."""
     fitting = [field.name for field in schema if fits(field.type)]
     described = [name for name in fitting if features.get(name, {}).get("_type") == feature]
     named = [name for name in usual if name in fitting]
@@ -134,38 +118,44 @@ def find_column(
     )
 
 
-def _holds_bytes(kind: Any) -> bool:
-    """Tell whether a column of this type can hold images."""
-    from pyarrow import types
-
-    if (field := _field(kind, "bytes")) is not None:
-        return _holds_bytes(field)
-    return bool(types.is_binary(kind) or types.is_large_binary(kind))
-
-
-def _holds_paths(kind: Any) -> bool:
-    """Tell whether a column of this type can hold paths."""
-    from pyarrow import types
-
-    if (field := _field(kind, "path")) is not None:
-        return _holds_paths(field)
-    return bool(types.is_string(kind) or types.is_large_string(kind))
+def _holds(kind: Any, field: str, words: Sequence[str]) -> bool:
+    """Tell whether a column, or this field of its structs, has one of these types."""
+    return str(_field(kind, field) or kind) in words
 
 
 def _field(kind: Any, name: str) -> Any:
-    """Return the type of a field of structs; None where there is none."""
-    from pyarrow import types
+    """Return the type of a field of structs, or None."""
+    fields = kind if str(kind).startswith("struct<") else ()
+    return next((field.type for field in fields if field.name == name), None)
 
-    if not types.is_struct(kind):
-        return None
-    return next((field.type for field in kind if field.name == name), None)
+
+def images_from(
+    name: str, column: str, start: int, max_bytes: int
+) -> Iterator[tuple[int, Callable[[], bytes]]]:
+    """Yield row and reader of each image from a row on, reading only row groups that are needed.
+
+    A path in a row is relative to the folder of the Parquet file.
+    """
+    with opened_parquet(name) as file:
+        sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
+        starts = [0, *accumulate(sizes)]
+        group = bisect_right(starts, start) - 1
+        row = starts[group]
+        columns, spool = [column], Spool()
+        image, schema = column.removesuffix(".bytes"), file.schema_arrow
+        if image != column and image in schema.names and _field(schema.field(image).type, "path"):
+            columns.append(f"{image}.path")
+        for batch in bounded_batches(name, file, columns, rows=_ROWS, first_group=group):
+            for value in batch.column(0):
+                if row >= start:
+                    yield row, _reader(value.as_py(), name, max_bytes, spool)
+                row += 1
 
 
 def _reader(value: Any, name: str, max_bytes: int, spool: Spool) -> Callable[[], bytes]:
-    """Return the reader of a cell of the Parquet file `name`; large ones are put aside."""
-    data, path = (
-        (value.get("bytes"), value.get("path")) if isinstance(value, dict) else (value, None)
-    )
+    """Return the reader of a cell of the Parquet file `name`; large images are put aside."""
+    cell = value if isinstance(value, dict) else {"bytes": value}
+    data, path = cell.get("bytes"), cell.get("path")
     if isinstance(data, str):
         data, path = None, data
     if data is None and path:
@@ -195,3 +185,112 @@ def _read_beside(name: str, path: str, max_bytes: int) -> bytes:
         raise ImageError(f"{path}: cannot be read: {reason_of(exc)}") from exc
     check_size(len(data), max_bytes)
     return data
+
+
+def bounded_batches(
+    name: str, file: Any, columns: Sequence[str], *, rows: int, first_group: int = 0
+) -> Iterator[Any]:
+    """Yield batches of at most so many rows of an open file's columns, from a row group on.
+
+    Raises `DatasetError` if they would take more time or memory than an honest file.
+    """
+    size = file_size(name)
+    groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
+    if max(file.metadata.num_rows, sum(group.num_rows for group in groups)) > size:
+        raise _bomb(name, f"It claims {file.metadata.num_rows:,} rows in {size:,} bytes")
+    left = RATIO * size + BEYOND
+    with open_file(name) as pages:
+        for number in range(first_group, len(groups)):
+            largest = _largest_value(name, pages, groups[number], columns)
+            count = max(1, min(rows, _BATCH // largest))
+            for batch in file.iter_batches(
+                batch_size=count, row_groups=[number], columns=columns, use_threads=False
+            ):
+                left -= batch.nbytes
+                if left < 0:
+                    over = f"{RATIO} times its size and {BEYOND >> 20:,} MiB more"
+                    raise _bomb(name, f"It unpacks to over {over}")
+                yield batch
+
+
+def _largest_value(name: str, file: BinaryIO, group: Any, columns: Sequence[str]) -> int:
+    """Return the maximum bytes of a value of these columns in a row group."""
+    largest = 8
+    for chunk in map(group.column, range(group.num_columns)):
+        if not any(f"{chunk.path_in_schema}.".startswith(f"{column}.") for column in columns):
+            continue
+        for packed, unpacked in _pages(name, file, chunk):
+            if unpacked > max(BOMB_BYTES, RATIO * packed):
+                raise _bomb(name, f"A page of {packed:,} bytes unpacks to {unpacked:,}")
+            if unpacked > max(MAX_PAGE, 2 * packed):
+                raise DatasetError(
+                    f"{name}: a page unpacks to {unpacked:,} bytes, over the limit of "
+                    f"{MAX_PAGE:,}: write it with smaller pages"
+                )
+            if chunk.physical_type not in _NUMBERS:
+                largest = max(largest, unpacked)
+    return largest
+
+
+def _bomb(name: str, why: str) -> DatasetError:
+    return DatasetError(f"{name}: a Parquet bomb? {why}")
+
+
+def _pages(name: str, file: BinaryIO, chunk: Any) -> Iterator[tuple[int, int]]:
+    """Yield the bytes of each page of a column, packed and unpacked."""
+    at = chunk.data_page_offset
+    if chunk.has_dictionary_page and 0 < chunk.dictionary_page_offset < at:
+        at = chunk.dictionary_page_offset
+    end = at + chunk.total_compressed_size
+    while 0 <= at < end:
+        length, packed, unpacked = _header(name, file, at)
+        yield packed, unpacked
+        at += length + packed
+
+
+def _header(name: str, file: BinaryIO, at: int) -> tuple[int, int, int]:
+    """Return the length of the header of a page, and the page's bytes packed and unpacked."""
+    for size in _HEADERS:
+        file.seek(at)
+        data = BytesIO(file.read(size))
+        try:
+            values = _struct(data)
+            packed, unpacked = values[3], values[2]
+        except (IndexError, KeyError):  # longer, or none
+            continue
+        if min(packed, unpacked) >= 0:
+            return data.tell(), packed, unpacked
+    raise DatasetError(f"{name}: a page of this Parquet file is damaged: it has no header")
+
+
+def _struct(data: BytesIO, depth: int = 0) -> dict[int, int]:
+    """Read a struct and return the numbers among its fields; `IndexError` if it ends early."""
+    if depth > _MAX_DEPTH:
+        raise IndexError
+    numbers, field = {}, 0
+    while head := data.read(1)[0]:
+        field = field + (head >> 4) if head >> 4 else _zigzag(data)
+        kind = head & 15
+        if kind in (4, 5, 6):  # integers
+            numbers[field] = _zigzag(data)
+        elif kind in (3, 7):  # a byte, a double
+            data.read(1 if kind == 3 else 8)
+        elif kind == 8:
+            data.read(min(_varint(data), _HEADERS[-1]))
+        elif kind == 12:
+            _struct(data, depth + 1)
+        elif kind not in (1, 2):  # those are the booleans; lists and maps a header has none
+            raise IndexError
+    return numbers
+
+
+def _varint(data: BytesIO) -> int:
+    value = shift = 0
+    while (byte := data.read(1)[0]) & 0x80 and shift < 63:
+        value, shift = value | (byte & 0x7F) << shift, shift + 7
+    return value | byte << shift
+
+
+def _zigzag(data: BytesIO) -> int:
+    value = _varint(data)
+    return value >> 1 ^ -(value & 1)

@@ -4,8 +4,7 @@ from typing import Any
 
 import pytest
 
-from regnet.data.parquet_images import images_from
-from regnet.data.parquet_pages import _pages
+from regnet.data.parquet_images import _pages, images_from
 from regnet.data.sources import iter_items
 from regnet.system.errors import DatasetError, ImageError
 
@@ -66,7 +65,7 @@ def test_a_page_that_unpacks_to_far_more_is_refused(tmp_path: Path, codec: str) 
 def test_a_page_may_be_large_if_the_file_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regnet.data.parquet_pages.MAX_PAGE", 100_000)
+    monkeypatch.setattr("regnet.data.parquet_images.MAX_PAGE", 100_000)
     path = written(tmp_path, [os.urandom(150_000)], use_dictionary=False)
     assert len(list(iter_items([path]))) == 1
     path = written(tmp_path, [os.urandom(50_000) + bytes(100_000)], use_dictionary=False)
@@ -80,7 +79,7 @@ def test_more_rows_than_bytes_are_refused(tmp_path: Path) -> None:
 def test_a_value_may_not_be_repeated_without_end(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("regnet.data.parquet_pages.BEYOND", 10_000_000)
+    monkeypatch.setattr("regnet.data.parquet_images.BEYOND", 10_000_000)
     path = written(tmp_path, [bytes(1_000_000)] * 300)
     with pytest.raises(DatasetError, match="unpacks to over 200 times its size and 9 MiB more"):
         list(images_from(path, "image", 0, 1 << 30))

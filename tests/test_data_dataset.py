@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regnet.data.archives import SharedFile
 from regnet.data.class_folders import folder_labels
 from regnet.data.dataset import Dataset, open_dataset, sample
-from regnet.data.spool import SharedFile
 from regnet.data.zip_stream import read_entry, zip_entries
 from regnet.doctor.tree import open_tree
 from regnet.network.labels import Label, Labels, imagenet_labels, read_labels

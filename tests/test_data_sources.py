@@ -26,7 +26,7 @@ from typing import Any
 
 import pytest
 
-from regnet.data import spool
+from regnet.data import archives
 from regnet.data.archives import archive_kind
 from regnet.data.listing import Listing
 from regnet.data.remote import Fetcher
@@ -596,16 +596,16 @@ def test_nothing_stays_open_behind_an_archive(tmp_path: Path, suffix: str) -> No
 
 def test_room_that_was_put_to_use_is_free_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """A long archive must not fill the disk: files are begun anew, old ones go with their users."""
-    monkeypatch.setattr(spool, "_FULL", 1000)
-    made: list[weakref.ref[spool.SharedFile]] = []
-    make = spool._temporary
+    monkeypatch.setattr(archives, "_FULL", 1000)
+    made: list[weakref.ref[archives.SharedFile]] = []
+    make = archives._temporary
 
-    def watched() -> spool.SharedFile:
+    def watched() -> archives.SharedFile:
         made.append(weakref.ref(file := make()))
         return file
 
-    monkeypatch.setattr(spool, "_temporary", watched)
-    room = spool.Spool()
+    monkeypatch.setattr(archives, "_temporary", watched)
+    room = archives.Spool()
     spans = deque(room.put([b"%d" % n * 300, b"!"]) for n in range(10))
     assert len(made) == 3  # a file takes four
     while len(spans) > 1:
@@ -620,7 +620,7 @@ def test_a_member_for_which_there_is_no_room_fails_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     full = Path("/dev/full").open("r+b", 0)  # noqa: SIM115  (the spool closes it)
-    monkeypatch.setattr(spool.tempfile, "TemporaryFile", lambda **_: full)
+    monkeypatch.setattr(archives.tempfile, "TemporaryFile", lambda **_: full)
     path = tmp_path / "a.tar.gz"
     path.write_bytes(gzip.compress(tar_bytes({"a.jpg": b"x" * 100_000, "b.jpg": b"two"})))
     first, second = iter_items([path])

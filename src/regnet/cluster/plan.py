@@ -9,12 +9,19 @@ from pathlib import Path
 from typing import Final
 
 from regnet.cluster.entries import Entry, Kind, Partition, pack, squeeze
-from regnet.data.archives import MAX_BYTES, archive_kind, failing, photos_in
+from regnet.data.archives import (
+    MAX_BYTES,
+    Readable,
+    SharedFile,
+    Span,
+    archive_kind,
+    failing,
+    photos_in,
+)
 from regnet.data.parquet_images import image_rows
 from regnet.data.photo_files import SkipTally, is_clutter, sort_of
 from regnet.data.remote import Fetcher, ObjectStore, file_size, open_file, reason_of
 from regnet.data.sources import PARQUET, STDIN, Item, Walk, or_reason
-from regnet.data.spool import Readable, SharedFile, Span
 from regnet.data.tars import tar_files
 from regnet.data.video_names import is_live, is_video
 from regnet.data.zip_stream import entry_head, zip_entries
@@ -52,7 +59,7 @@ def local_places(sources: Iterable[str]) -> tuple[str, ...]:
 
 def _entries(sources: Sequence[str], offline: bool) -> Iterator[Entry]:
     tally, fetcher = SkipTally(), Fetcher(max_bytes=MAX_BYTES)
-    walk = _Listing(stdin=None, max_bytes=MAX_BYTES, fetcher=fetcher, tally=tally, offline=offline)
+    walk = _Listing(fetcher=fetcher, tally=tally, offline=offline)
     for source in sources:
         if source == STDIN or is_live(source) or is_video(source):
             raise ClusterError(f"{without_secrets(source)}: only one machine can read this")
@@ -110,8 +117,8 @@ class _Listing(Walk):
             for entry in zip_entries(file):
                 if sort_of(entry.name, partial(entry_head, file, entry)) == "photo":
                     found.append(entry)
-                elif self._tally is not None:
-                    self._tally.add(name, entry.name)
+                elif self.tally is not None:
+                    self.tally.add(name, entry.name)
         except (ImageError, OSError, ValueError) as exc:
             yield Item(name, failing(reason_of(exc)))
             return
@@ -123,7 +130,7 @@ class _Listing(Walk):
     def _tar(self, name: str, file: Readable) -> Iterator[Item]:
         number = -1
         try:
-            photos = photos_in(tar_files(file), name, self._tally)
+            photos = photos_in(tar_files(file), name, self.tally)
             for number, photo in enumerate(photos):
                 read = photo.keep(MAX_BYTES)
                 if isinstance(read, Span) and read.lies_in(file):
@@ -160,7 +167,7 @@ class _Listing(Walk):
                 continue
             if store.info(path)["type"] == "directory":
                 yield from () if "**" in store.path else self._object_folder(store, path)
-            elif any_suffix or next(store.photos([path], address, self._tally), None):
+            elif any_suffix or next(store.photos([path], address, self.tally), None):
                 yield from self._object(store.address_of(path))
         if not paths:
             yield Item(without_secrets(address), failing("no image matches this pattern"))
@@ -175,8 +182,8 @@ class _Listing(Walk):
         tally.drop((PARQUET,) if files else ())
         for path in files:
             yield from or_reason(self._rows(store.address_of(path)), store.address_of(path))
-        if self._tally is not None:
-            self._tally.add_all(tally)
+        if self.tally is not None:
+            self.tally.add_all(tally)
         if not found and not files:
             yield Item(store.address_of(top), failing("no images in this folder"))
 

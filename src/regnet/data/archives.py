@@ -1,18 +1,24 @@
-"""What zip and tar archives share: which one a file is, the files in it, limits of their size."""
+"""What readers of archives share: files read by several threads, limits, and the files inside."""
 
 import bz2
 import gzip
+import io
 import lzma
+import os
 import posixpath
 import tarfile
+import tempfile
+import weakref
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final, Literal
+from threading import Lock
+from typing import BinaryIO, Final, Literal, cast
 
 from regnet.data.photo_files import SkipTally, sort_of
 from regnet.pixels.formats import checked_read
 from regnet.system.errors import ImageError
+from regnet.system.in_flight import wait_for_room
 
 ArchiveKind = Literal["zip", "tar"]
 Read = Callable[[], bytes]
@@ -34,6 +40,7 @@ BOMB_BYTES: Final = 16 << 20
 """Over this size, a file of more than the ratio is no picture."""
 
 _SLACK: Final = 64 << 10  # bytes that a packed file may be longer than the file, and an eighth
+_FULL: Final = 256 << 20  # bytes of a temporary file
 
 BROKEN: Final = (
     *(tarfile.TarError, zlib.error, lzma.LZMAError),
@@ -97,7 +104,7 @@ def is_tar(head: bytes, name: str) -> bool:
 
 
 def check_packing(flags: int, method: int, size: int, packed: int, max_bytes: int) -> None:
-    """Raise `ImageError` where a member of a zip cannot be unpacked safely to `size` bytes."""
+    """Raise `ImageError` if a member of a zip cannot be unpacked safely to `size` bytes."""
     if flags & 1:
         raise ImageError("this member of the zip is encrypted: unpack it first")
     # Others unpack without bound, so a small member could fill the memory.
@@ -110,13 +117,13 @@ def check_packing(flags: int, method: int, size: int, packed: int, max_bytes: in
 
 
 def check_ratio(kind: ArchiveKind, size: int, packed: int) -> None:
-    """Raise `ImageError` where an image file is packed as no picture can be."""
+    """Raise `ImageError` if an image file is packed as no picture can be."""
     if size > max(BOMB_BYTES, RATIO * packed):
         raise ImageError(f"a {kind} bomb? {packed:,} bytes unpack to {size:,}")
 
 
 def check_size(size: int, max_bytes: int) -> None:
-    """Raise `ImageError` where an image file of `size` bytes is over the limit."""
+    """Raise `ImageError` if an image file of `size` bytes is over the limit."""
     if size > max_bytes:
         raise ImageError(f"{size:,} bytes is over the limit of {max_bytes:,} for one image file")
 
@@ -128,3 +135,140 @@ def failing(reason: str) -> Read:
         raise ImageError(reason)
 
     return read
+
+
+class SharedFile:
+    """A seekable file for positioned reads; it is closed when the last holder of this is gone."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self._lock = Lock()
+        self.size = file.seek(0, os.SEEK_END)
+        weakref.finalize(self, file.close)
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return the bytes from an offset on, fewer if the file ends before."""
+        if not 0 <= offset < self.size:  # as archives claim; too large to seek to, some of them
+            return b""
+        with self._lock:
+            self._file.seek(offset)
+            return self._file.read(min(size, self.size - offset))
+
+    def append(self, data: bytes) -> None:
+        """Write bytes at the end of a file opened without a buffer; raises `ImageError`."""
+        rest = memoryview(data)
+        try:
+            with self._lock:
+                self._file.seek(self.size)
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+                self.size += len(data)
+        except OSError as exc:
+            raise _no_room(exc) from exc
+
+    def span(self, offset: int, size: int) -> "Span":
+        """Return a run of its bytes."""
+        return Span(self, offset, size)
+
+
+class Span:
+    """A run of bytes in a shared file, read whole by calling it, or as a file of its own."""
+
+    def __init__(self, file: SharedFile, offset: int, size: int) -> None:
+        self._file, self.offset, self.size = file, offset, size
+
+    def __call__(self) -> bytes:
+        """Return the bytes; raises `ImageError`. Thread-safe."""
+        return self.first(self.size)
+
+    def first(self, count: int) -> bytes:
+        """Return its first bytes, at most `count`; raises `ImageError`."""
+        count = min(count, self.size)
+        wait_for_room(count)
+        try:
+            data = self._file.read_at(self.offset, count)
+        except OSError as exc:
+            raise ImageError(f"cannot be read: {exc.strerror or exc}") from exc
+        if len(data) != count:
+            raise ImageError("the archive was cut short while it was read")
+        return data
+
+    def read_at(self, offset: int, size: int) -> bytes:
+        """Return the bytes from an offset in it on, fewer if it ends before."""
+        return self._file.read_at(self.offset + offset, max(0, min(size, self.size - offset)))
+
+    def span(self, offset: int, size: int) -> "Span":
+        """Return a run of its bytes, by its place in the whole file."""
+        return Span(self._file, self.offset + offset, size)
+
+    def lies_in(self, file: "Readable") -> bool:
+        """Tell whether its bytes are those of this file."""
+        return self._file is file
+
+
+Readable = SharedFile | Span
+
+
+class Cursor:
+    """A place in a shared file, with what readers of archives ask of a stream."""
+
+    def __init__(self, file: Readable) -> None:
+        self._file, self._at = file, 0
+
+    def read(self, size: int = -1) -> bytes:
+        """Return the next bytes and go on behind them."""
+        left = max(0, self._file.size - self._at)
+        data = self._file.read_at(self._at, left if size < 0 else min(size, left))
+        self._at += len(data)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        """Go to an offset and return it."""
+        self._at = offset + (0, self._at, self._file.size)[whence]
+        return self._at
+
+    def seekable(self) -> bool:
+        """Say that `seek` works."""
+        return True
+
+    def tell(self) -> int:
+        """Return the offset."""
+        return self._at
+
+
+class Spool:
+    """Room for bytes that are read later, in unnamed temporary files.
+
+    A new file is begun after every 256 MiB, so that what nobody holds any more is soon free again.
+    """
+
+    def __init__(self) -> None:
+        self._file: SharedFile | None = None
+
+    def put(self, parts: Iterable[bytes]) -> Span:
+        """Put bytes aside in a file; raises `ImageError` if there is no room."""
+        if self._file is None or self._file.size >= _FULL:
+            self._file = _temporary()
+        start = self._file.size
+        for part in parts:
+            self._file.append(part)
+        return Span(self._file, start, self._file.size - start)
+
+
+def in_memory(data: bytes) -> Span:
+    """Return bytes as a span of a file in memory."""
+    return Span(SharedFile(io.BytesIO(data)), 0, len(data))
+
+
+def _temporary() -> SharedFile:
+    try:
+        return SharedFile(cast(BinaryIO, tempfile.TemporaryFile(buffering=0)))
+    except OSError as exc:
+        raise _no_room(exc) from exc
+
+
+def _no_room(exc: OSError) -> ImageError:
+    return ImageError(
+        f"cannot be put aside in a temporary file: {exc.strerror or exc} (set TMPDIR to a folder "
+        "with room)"
+    )

@@ -14,6 +14,7 @@ from typing import Any, Final
 from regnet.data.archives import (
     MAX_BYTES,
     ArchiveFile,
+    SharedFile,
     archive_kind,
     photos_in,
     plain_path,
@@ -21,7 +22,6 @@ from regnet.data.archives import (
 )
 from regnet.data.photo_files import SkipTally, image_files, is_clutter
 from regnet.data.sources import Item, file_item
-from regnet.data.spool import SharedFile
 from regnet.data.tars import tar_files, tar_folders
 from regnet.data.zip_stream import zip_files, zip_folders
 from regnet.pixels.formats import HEAD

@@ -14,10 +14,9 @@ from io import BytesIO
 from itertools import accumulate
 from typing import Any, BinaryIO, Final
 
-from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO, check_size, failing
+from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO, Spool, check_size, failing
 from regnet.data.class_names import listed
 from regnet.data.remote import file_size, is_object_address, open_file, read_object, reason_of
-from regnet.data.spool import Spool
 from regnet.pixels.formats import checked_read
 from regnet.system.errors import DatasetError, ImageError, MissingExtraError
 

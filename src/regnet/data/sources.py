@@ -14,6 +14,9 @@ from typing import BinaryIO, Final
 from regnet.data.archives import (
     MAX_BYTES,
     ArchiveFile,
+    Readable,
+    SharedFile,
+    Spool,
     archive_kind,
     check_size,
     failing,
@@ -28,7 +31,6 @@ from regnet.data.photo_files import (
     is_picture_file,
 )
 from regnet.data.remote import Fetcher, reason_of
-from regnet.data.spool import Readable, SharedFile, Spool
 from regnet.data.video_names import is_live, is_stream, is_video
 from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.system.addresses import is_local_address, without_secrets
@@ -36,18 +38,16 @@ from regnet.system.errors import DatasetError, ImageError
 from regnet.system.in_flight import wait_for_room
 
 STDIN: Final = "-"
-
 PARQUET: Final = ".parquet"
-
 _PARQUET_MAGIC: Final = b"PAR1"
 _CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
 class Item:
-    """One image: the name it is reported under, and its encoded bytes once they are wanted.
+    """One image: its reported name, and `read`, which returns its encoded bytes.
 
-    `read` is thread-safe and raises `ImageError` with the reason, so that the others go on.
+    `read` is thread-safe and raises `ImageError` with the reason, so that other images go on.
     """
 
     source: str
@@ -56,7 +56,7 @@ class Item:
 
 @dataclass(frozen=True)
 class Video(Item):
-    """A video file, a camera or a stream: many images, those of what is at `address`."""
+    """A video file, a camera or a stream at `address`: many images."""
 
     address: str
 
@@ -88,31 +88,23 @@ def iter_items(
 
 def count_items(sources: Iterable[str | Path]) -> int | None:
     """Return how many items `iter_items` would yield; None if only reading them would tell."""
-    walk = _Counting(stdin=None, max_bytes=MAX_BYTES, fetcher=Fetcher(max_bytes=MAX_BYTES))
+    walk = _Counting(fetcher=Fetcher(max_bytes=MAX_BYTES))
     try:
         return sum(1 for source in sources for _ in walk.items(source))
     except _UncountableError:
         return None
 
 
+@dataclass(kw_only=True)
 class Walk:
     """One walk over sources: `items` yields those of one; `tally` counts what is skipped."""
 
-    def __init__(
-        self,
-        *,
-        stdin: BinaryIO | None,
-        max_bytes: int,
-        fetcher: Fetcher,
-        tally: SkipTally | None = None,
-        offline: bool = False,
-    ) -> None:
-        self._stdin = stdin
-        self._stdin_used = False
-        self._max_bytes = max_bytes
-        self._fetcher = fetcher
-        self._tally = tally
-        self._offline = offline
+    fetcher: Fetcher
+    stdin: BinaryIO | None = None
+    max_bytes: int = MAX_BYTES
+    tally: SkipTally | None = None
+    offline: bool = False
+    stdin_used: bool = False
 
     def items(self, source: str | Path) -> Iterator[Item]:
         """Yield the items of one source."""
@@ -120,7 +112,7 @@ class Walk:
         if name == STDIN:
             return self._from_stdin()
         is_url = isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name)
-        if self._offline and (is_stream(name) or (is_url and not is_local_address(name))):
+        if self.offline and (is_stream(name) or (is_url and not is_local_address(name))):
             return iter([_failed(without_secrets(name), "not opened, because of --offline")])
         if is_live(name):
             return iter([_video(name)])
@@ -130,7 +122,7 @@ class Walk:
 
     def _url(self, url: str, scheme: str) -> Iterator[Item]:
         if scheme in ("http", "https"):
-            yield Item(without_secrets(url), partial(self._fetcher.fetch, url))
+            yield Item(without_secrets(url), partial(self.fetcher.fetch, url))
         else:
             yield _failed(
                 without_secrets(url),
@@ -155,11 +147,8 @@ class Walk:
         return iter([_failed(name, "no such file or folder")])
 
     def _file(self, name: str) -> Iterator[Item]:
-        if has_picture_suffix(name):
-            yield self._item(name)
-            return
-        if is_video(name):
-            yield _video(name)
+        if has_picture_suffix(name) or is_video(name):
+            yield _video(name) if is_video(name) else self._item(name)
             return
         try:
             with Path(name).open("rb") as file:
@@ -177,12 +166,12 @@ class Walk:
             yield from self._zip(name, archive) if kind == "zip" else self._tar(name, archive)
 
     def _item(self, name: str) -> Item:
-        return file_item(name, self._max_bytes)
+        return file_item(name, self.max_bytes)
 
     def _below(self, top: str) -> Iterator[Item]:
         """Yield the images below a folder, sorted, or, without any, those in Parquet files."""
         found, tally = False, SkipTally()
-        for name, problem in image_files(top, None if self._tally is None else tally):
+        for name, problem in image_files(top, None if self.tally is None else tally):
             found = True
             if problem is None:
                 yield self._item(name)
@@ -192,8 +181,8 @@ class Walk:
             tally.drop((PARQUET,))
             for file in sorted(Path(top).rglob(f"*{PARQUET}")):
                 yield from or_reason(self._rows(str(file)), str(file))
-        if self._tally is not None:
-            self._tally.add_all(tally)
+        if self.tally is not None:
+            self.tally.add_all(tally)
 
     def _matches(self, pattern: str) -> Iterator[Item]:
         """Yield the images that match a pattern, or any file if the pattern spells its suffix.
@@ -210,31 +199,30 @@ class Walk:
         for name in names:
             clutter = next((p for p in Path(name).parts if p not in literal and is_clutter(p)), "")
             file = Path(name).name
-            if os.path.isdir(name):  # noqa: PTH112  (a Path's raises where it may not look)
-                yield from () if "**" in pattern else self._folder_matched(pattern, name, clutter)
+            if os.path.isdir(name):  # noqa: PTH112  (a Path's raises without permission)
+                if "**" in pattern:
+                    continue
+                if not clutter:
+                    yield from self._below(name)
+                elif self.tally is not None:
+                    self.tally.add_folder(pattern, clutter, count_files(name))
             elif not clutter and (any_suffix or is_picture_file(name)):
                 yield from self._file(name)
-            elif self._tally is not None:
-                self._tally.add(pattern, str(Path(clutter, "" if clutter == file else file)))
-
-    def _folder_matched(self, pattern: str, name: str, clutter: str) -> Iterator[Item]:
-        if not clutter:
-            yield from self._below(name)
-        elif self._tally is not None:
-            self._tally.add_folder(pattern, clutter, count_files(name))
+            elif self.tally is not None:
+                self.tally.add(pattern, str(Path(clutter, "" if clutter == file else file)))
 
     def _rows(self, name: str) -> Iterator[Item]:
         """Yield the images in a Parquet file. Raises `DatasetError`, `MissingExtraError`."""
         from regnet.data.parquet_images import image_rows, images_from
 
         column, _ = image_rows(name)
-        for row, read in images_from(name, column, 0, self._max_bytes):
+        for row, read in images_from(name, column, 0, self.max_bytes):
             yield Item(f"{name}#{row}", read)
 
     def _zip(self, name: str, file: Readable) -> Iterator[Item]:
         from regnet.data.zip_stream import zip_files
 
-        photos = photos_in(zip_files(file), name, self._tally)
+        photos = photos_in(zip_files(file), name, self.tally)
         try:
             found = sorted(photos, key=lambda photo: photo.name)
         except ImageError as exc:
@@ -244,22 +232,22 @@ class Walk:
     def _tar(self, name: str, file: Readable) -> Iterator[Item]:
         from regnet.data.tars import tar_files
 
-        return self._members(name, photos_in(tar_files(file), name, self._tally))
+        return self._members(name, photos_in(tar_files(file), name, self.tally))
 
     def _members(self, name: str, photos: Iterable[ArchiveFile]) -> Iterator[Item]:
-        items = (Item(f"{name}/{photo.name}", reader(photo, self._max_bytes)) for photo in photos)
+        items = (Item(f"{name}/{photo.name}", reader(photo, self.max_bytes)) for photo in photos)
         try:
             yield from _or_failed(items, name, "no images in this archive")
         except ImageError as exc:
             yield _failed(name, str(exc))
 
     def _from_stdin(self) -> Iterator[Item]:
-        if self._stdin_used:
+        if self.stdin_used:
             yield _failed(STDIN, "standard input was read before: name it once")
             return
-        self._stdin_used = True
+        self.stdin_used = True
         try:
-            stream = self._stdin or sys.stdin.buffer
+            stream = self.stdin or sys.stdin.buffer
             head = _read_bounded(stream, HEAD)
             if (kind := archive_kind(head)) is None:
                 yield self._stdin_image(head, stream)
@@ -273,9 +261,9 @@ class Walk:
             yield from self._zip(STDIN, file) if kind == "zip" else self._tar(STDIN, file)
 
     def _stdin_image(self, head: bytes, stream: BinaryIO) -> Item:
-        data = head + _read_bounded(stream, self._max_bytes + 1)
-        if len(data) > self._max_bytes:
-            return _failed(STDIN, f"over the limit of {self._max_bytes:,} bytes for one image file")
+        data = head + _read_bounded(stream, self.max_bytes + 1)
+        if len(data) > self.max_bytes:
+            return _failed(STDIN, f"over the limit of {self.max_bytes:,} bytes for one image file")
         return Item(STDIN, lambda: data)
 
 

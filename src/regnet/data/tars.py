@@ -18,14 +18,18 @@ from regnet.data.archives import (
     RATIO,
     TAR_SUFFIXES,
     ArchiveFile,
+    Cursor,
     Read,
+    Readable,
+    Span,
+    Spool,
     check_ratio,
     check_size,
     failing,
+    in_memory,
     is_tar,
 )
 from regnet.data.photo_files import first_clutter
-from regnet.data.spool import Cursor, Readable, Span, Spool, in_memory
 from regnet.pixels.formats import HEAD, has_picture_suffix
 from regnet.system.errors import ImageError
 

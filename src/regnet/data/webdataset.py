@@ -11,10 +11,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from regnet.data.archives import ArchiveFile, plain_path
+from regnet.data.archives import ArchiveFile, SharedFile, plain_path
 from regnet.data.class_names import listed
 from regnet.data.photo_files import sort_of
-from regnet.data.spool import SharedFile
 from regnet.data.tars import tar_files
 from regnet.system.errors import DatasetError, ImageError
 

@@ -10,8 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO, ArchiveFile, check_packing
-from regnet.data.spool import Readable
+from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO, ArchiveFile, Readable, check_packing
 from regnet.pixels.formats import HEAD
 from regnet.system.errors import ImageError
 from regnet.system.in_flight import wait_for_room

@@ -137,6 +137,14 @@ def failing(reason: str) -> Read:
     return read
 
 
+def or_failing(make: Callable[[], Read]) -> Read:
+    """Return the reader that `make` returns, or one that raises its `ImageError`."""
+    try:
+        return make()
+    except ImageError as exc:
+        return failing(str(exc))
+
+
 class SharedFile:
     """A seekable file for positioned reads; it is closed when the last holder of this is gone."""
 
@@ -200,6 +208,11 @@ class Span:
     def span(self, offset: int, size: int) -> "Span":
         """Return a run of its bytes, by its place in the whole file."""
         return Span(self._file, self.offset + offset, size)
+
+    def within(self, max_bytes: int) -> "Span":
+        """Return this; raises `ImageError` if it has more bytes."""
+        check_size(self.size, max_bytes)
+        return self
 
     def lies_in(self, file: "Readable") -> bool:
         """Tell whether its bytes are those of this file."""

@@ -52,10 +52,7 @@ class Folders:
         return tuple(sorted(names - {""}))
 
     def class_folders(self) -> list[tuple[str, str]]:
-        """Return role ("" without splits) and name of every class folder, with photos or without.
-
-        For a training or validation split without a photo the name is "".
-        """
+        """Return role and name of every class folder; the name is "" for a split without photos."""
         roots: list[tuple[str, str]] = [(split.role, split.root) for split in self.layout.splits]
         if self.layout.kind == "classes":
             roots = [("", self.layout.root)]
@@ -166,11 +163,10 @@ def _refuse_splits(path: str | Path, layout: Layout) -> None:
 
 
 def folder_labels(path: str | Path, truth: Path | None = None) -> Labels:
-    """Return the classes of a folder or archive of class folders, sorted by folder name.
+    """Return the classes of a data set, sorted: its class folders, or those in a file of labels.
 
-    With `truth`, a file of labels, its classes. A folder called by a wnid of ImageNet also gets its
-    name. Raises `DatasetError` without class folders, and for splits or folders that look like
-    some.
+    A folder called by a wnid of ImageNet also gets its name. Raises `DatasetError` without class
+    folders, and for splits or folders that look like some.
     """
     folders = open_folders(path, truth, one_split=True)
     if folders.parquet:

@@ -108,8 +108,7 @@ class ClassNames:
     def match_list(self, names: Sequence[str], used: Sequence[int], *, what: str) -> list[int]:
         """Return the model's class of each index into a data set's own class list.
 
-        Where the list is in the model's order, names that could mean several classes mean the one
-        at their place: ImageNet has two cranes. Raises `DatasetError`.
+        If the list is in the model's order, the place decides: ImageNet has two cranes.
         """
         if len(names) == len(self.labels) and all(
             place in self._meanings(name) for place, name in enumerate(names)

@@ -80,10 +80,7 @@ def _refuse_unnamed(table: LabelTable, model: ClassNames) -> None:
 def labels_in_file(
     listing: Listing, truth: Path, folder: str, *, subset: bool = False
 ) -> ImageLabels:
-    """Return the classes in a file of labels that the user named. Raises `DatasetError`.
-
-    Paths in it may begin with the name of the images' `folder`.
-    """
+    """Return the classes in a file of labels; paths in it may begin with the name `folder`."""
 
     def beside(name: str) -> bytes | None:
         path = truth.with_name(name)
@@ -99,10 +96,9 @@ def labels_in_file(
 
 
 def labels_beside(listing: Listing, layout: Layout, *, subset: bool = False) -> ImageLabels | None:
-    """Return the classes in files of labels of a known name beside images, or None without one.
+    """Return the classes in files of labels of a known name beside the images, or None.
 
-    They are not read if the images lie in class folders; raises `DatasetError` if such a file
-    names other classes than the folders.
+    Class folders go first; raises `DatasetError` if a file beside them names other classes.
     """
     if layout.kind == "splits" or (len(layout.children) > 1 and not layout.splits):
         _refuse_other_classes(listing, layout)
@@ -170,10 +166,7 @@ def _refuse_other_classes(listing: Listing, layout: Layout) -> None:
 
 
 def webdataset_labels(listing: Listing, paths: Sequence[Path]) -> ImageLabels | None:
-    """Return the classes in webdataset shards, or None if the paths are something else.
-
-    Images that are no photos, but masks of them, are left out of the listing.
-    """
+    """Return the classes in webdataset shards, or None; leave masks out of the listing."""
     counts, folders = listing.tally.suffixes, len(listing.directories)
     if not holds_samples(counts, len(listing), folders=folders) or not all(map(_is_tar, paths)):
         return None

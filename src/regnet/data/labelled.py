@@ -7,10 +7,9 @@ from typing import Protocol
 
 @dataclass(frozen=True)
 class LabelledItem:
-    """One image: its reported name, the model's class that is true, its bytes once wanted.
+    """One image: its reported name, its true class (of the model) and its bytes.
 
-    `read` is thread-safe and raises `ImageError` with the reason. `size` is its bytes, None where
-    that is not known before it is read.
+    `read` is thread-safe and raises `ImageError` with the reason; `size` is None if unknown.
     """
 
     source: str
@@ -22,9 +21,8 @@ class LabelledItem:
 class Dataset(Protocol):
     """Labelled images in an order that never changes.
 
-    `path` as given; `count` of the images; `classes` of the model that have images, sorted, and
-    `missing` those that have none; `fingerprint` a hash of the images' names below it, sizes and
-    classes, so that work on the same images can be taken up again.
+    `path` is as given; `classes` of the model have images, `missing` ones do not; `fingerprint` is
+    a hash of the images' names below `path`, sizes and classes, to resume work on the same images.
     """
 
     path: str

@@ -130,10 +130,7 @@ class Listing:
         return whole.hexdigest()
 
     def beside(self, name: str) -> tuple[str, bytes] | None:
-        """Return source and bytes of a file that is no image; None without one.
-
-        Archives have those of the `side_names`.
-        """
+        """Return source and bytes of another file (in archives: of `side_names`), or None."""
         path = str(PurePosixPath(self._inner, name))
         return next((file for part in self._parts if (file := part.beside(path))), None)
 

@@ -39,10 +39,7 @@ class _Columns:
 
 
 class ParquetDataset:
-    """The labelled images of Parquet files, read a few rows at a time.
-
-    `truths` are the classes of the rows.
-    """
+    """The labelled images of Parquet files, read a few rows at a time; `truths` are the classes."""
 
     def __init__(
         self,
@@ -100,8 +97,7 @@ class ParquetSplit:
 def parquet_files(paths: Sequence[Path], path: str, truth: Path | None = None) -> list[Path]:
     """Return the Parquet files at the paths, or in the one folder that holds no images; or [].
 
-    Raises `DatasetError` for other files beside them, and for a file of labels: they have their
-    own.
+    Raises `DatasetError` for other files beside them, and for a file of labels.
     """
     if len(paths) == 1 and paths[0].is_dir() and next(image_files(str(paths[0])), None) is None:
         paths = sorted(paths[0].rglob(f"*{_PARQUET}"))
@@ -132,10 +128,7 @@ def parquet_splits(files: Sequence[Path]) -> tuple[ParquetSplit, ...]:
 
 
 def parquet_class_names(files: Sequence[Path], path: str) -> tuple[str, ...]:
-    """Return the classes that Parquet files name: their own class list, or the labels sorted.
-
-    Raises `DatasetError` for files that cannot be read, and images without a label.
-    """
+    """Return the classes of Parquet files: their class list, or the labels sorted."""
     columns = _columns(files[0])
     if columns.names is not None:
         return columns.names

@@ -44,10 +44,7 @@ Features = dict[str, dict[str, Any]]
 
 @contextmanager
 def opened_parquet(name: str) -> Iterator[Any]:
-    """Give the open Parquet file at a path or address.
-
-    Raises `DatasetError`, and `MissingExtraError` without pyarrow.
-    """
+    """Give the open Parquet file at a path or address; maps its errors to `DatasetError`."""
     try:
         import pyarrow
         import pyarrow.parquet
@@ -131,10 +128,7 @@ def _field(kind: Any, name: str) -> Any:
 def images_from(
     name: str, column: str, start: int, max_bytes: int
 ) -> Iterator[tuple[int, Callable[[], bytes]]]:
-    """Yield row and reader of each image from a row on, reading only row groups that are needed.
-
-    A path in a row is relative to the folder of the Parquet file.
-    """
+    """Yield row and reader of each image from a row on; paths are relative to the file's folder."""
     with opened_parquet(name) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         starts = [0, *accumulate(sizes)]
@@ -189,10 +183,7 @@ def _read_beside(name: str, path: str, max_bytes: int) -> bytes:
 def bounded_batches(
     name: str, file: Any, columns: Sequence[str], *, rows: int, first_group: int = 0
 ) -> Iterator[Any]:
-    """Yield batches of at most so many rows of an open file's columns, from a row group on.
-
-    Raises `DatasetError` if they would take more time or memory than an honest file.
-    """
+    """Yield batches of at most `rows` rows of some columns. Raises `DatasetError` for bombs."""
     size = file_size(name)
     groups = [file.metadata.row_group(number) for number in range(file.num_row_groups)]
     if max(file.metadata.num_rows, sum(group.num_rows for group in groups)) > size:

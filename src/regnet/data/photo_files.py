@@ -1,5 +1,6 @@
 """Which files below a folder or in an archive are photos, and counts of those that are skipped."""
 
+import math
 import os
 import re
 import warnings
@@ -15,9 +16,7 @@ from regnet.system.notices import SkippedFilesWarning
 
 Sort = Literal["photo", "other", "clutter"]
 
-MAX_COUNTED: Final = 10_000
-"""Files that are counted in one clutter folder: snapshots may hold millions."""
-
+_MAX_COUNTED: Final = 10_000  # files in one clutter folder: snapshots may hold millions
 _SHOWN: Final = 8  # suffixes or folders in a line
 _COUNTED: Final = 1000  # different suffixes or folders that are counted one by one
 _SUFFIX: Final = re.compile(r"\.\w{1,12}", re.ASCII)
@@ -117,13 +116,14 @@ class SkipTally:
 
     def line(self) -> str:
         """Return one line for people, "" if nothing was skipped."""
-        files = self.suffixes.total()
         parts = []
-        if files:
+        if self.suffixes:
             counts = _listed(f"{n:,} {name}" for name, n in _by_count(self.suffixes))
-            parts.append(f"{files:,} {'files' if files > 1 else 'file'}: {counts}")
+            parts.append(f"{_files(self.suffixes.total())}: {counts}")
         if self._folders:
-            inside = _listed(f"{name} ({_files(n)})" for name, n in _by_count(self._folders))
+            inside = _listed(
+                f"{name} ({_files(n, most=_MAX_COUNTED)})" for name, n in _by_count(self._folders)
+            )
             parts.append(f"folders that hold no photos: {inside}")
         places = [*self._places]
         where = places[0] if len(places) == 1 else f"{len(places)} sources"
@@ -151,9 +151,8 @@ def _suffix(path: str) -> str:
     return suffix if _SUFFIX.fullmatch(suffix) else "without suffix"
 
 
-def _files(count: int) -> str:
-    more = "+" if count >= MAX_COUNTED else ""
-    return f"{count:,}{more} file{'s' if count > 1 else ''}"
+def _files(count: int, most: float = math.inf) -> str:
+    return f"{count:,}{'+' if count >= most else ''} file{'s' if count > 1 else ''}"
 
 
 def _listed(texts: Iterable[str]) -> str:
@@ -194,30 +193,26 @@ def _photos_and_folders(
     """Yield the photos and folders (True) in a folder, in no order."""
     with os.scandir(folder) as entries:
         for entry in entries:
-            clutter, is_folder = is_clutter(entry.name), _is_folder(entry)
-            if is_folder and not clutter:
+            clutter, kind = is_clutter(entry.name), _kind(entry)
+            if kind == "folder" and not clutter:
                 yield entry.path, True
-            elif not clutter and _is_regular(entry) and is_picture_file(entry.path):
+            elif kind == "file" and not clutter and is_picture_file(entry.path):
                 yield entry.path, False
-            elif tally is not None and is_folder:
+            elif kind == "folder" and tally is not None:
                 tally.add_folder(top, entry.name, count_files(entry.path))
-            elif tally is not None and (clutter or _is_regular(entry)):
+            elif kind == "file" and tally is not None:
                 tally.add(top, entry.name)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
+def _kind(entry: os.DirEntry[str]) -> Literal["folder", "file", "device"]:
+    """Return what an entry is; links that lead nowhere are files, whose reading is an error."""
     try:
-        return entry.is_dir()
+        if entry.is_dir():
+            return "folder"
+        is_file = entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
+        return "file" if is_file else "device"
     except OSError:  # a link in a circle, say
-        return False
-
-
-def _is_regular(entry: os.DirEntry[str]) -> bool:
-    """Tell files, and links that lead nowhere (worth an error), from pipes and devices."""
-    try:
-        return entry.is_file() or (entry.is_symlink() and not Path(entry.path).exists())
-    except OSError:
-        return True
+        return "file"
 
 
 def _head(path: str) -> bytes | None:
@@ -229,6 +224,6 @@ def _head(path: str) -> bytes | None:
 
 
 def count_files(folder: str) -> int:
-    """Return how many files are below a folder, at most `MAX_COUNTED`; links are not followed."""
+    """Return how many files are below a folder, at most 10,000; links are not followed."""
     names = (name for _, _, files in os.walk(folder) for name in files)
-    return sum(1 for _ in islice(names, MAX_COUNTED))
+    return sum(1 for _ in islice(names, _MAX_COUNTED))

@@ -3,6 +3,7 @@
 import re
 import time
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -28,41 +29,36 @@ _NO_PICTURES: Final = VIDEO_SUFFIXES | frozenset(
 _SETTLED: Final = (FileNotFoundError, IsADirectoryError, PermissionError)  # not worth a retry
 
 
+@dataclass(frozen=True, kw_only=True)
 class Fetcher:
     """Fetches images by http; each thread keeps its connection, opened with its first image.
 
     `timeout` is in seconds without a byte, `deadline` in seconds for one image, retries included.
     """
 
-    def __init__(
-        self,
-        *,
-        max_bytes: int,
-        timeout: float = 20.0,
-        deadline: float = 300.0,
-        retry: Retry | None = None,
-    ) -> None:
-        self._max_bytes, self._timeout, self._deadline = max_bytes, timeout, deadline
-        self._retry = retry or Retry(attempts=3, longest_asked=10.0)
-        self._lines = Lines()
+    max_bytes: int
+    timeout: float = 20.0
+    deadline: float = 300.0
+    retry: Retry = field(default=Retry(attempts=3, longest_asked=10.0))
+    _lines: Lines = field(default_factory=Lines)
 
     def fetch(self, url: str) -> bytes:
         """Return the bytes at a URL; raises `ImageError` with the reason. Thread-safe."""
-        end = time.monotonic() + self._deadline
+        end = time.monotonic() + self.deadline
         try:
-            return self._retry.run(lambda: self._once(url, end), end=end)
+            return self.retry.run(lambda: self._once(url, end), end=end)
         except (FinalError, DownloadError) as exc:
             raise ImageError(f"cannot fetch this address: {exc}") from exc
 
     def _once(self, url: str, end: float) -> bytes:
         patience = Patience(
-            stall=self._timeout,
+            stall=self.timeout,
             seconds=max(0.0, end - time.monotonic()),
-            why=f"not finished within {self._deadline:g} seconds",
+            why=f"not finished within {self.deadline:g} seconds",
         )
         with self._lines.ask(url, patience) as response:
             check_status(response, 200)
-            return body_of(response, self._max_bytes, wait_for_room)
+            return body_of(response, self.max_bytes, wait_for_room)
 
 
 def is_object_address(name: str) -> bool:
@@ -118,9 +114,9 @@ def reason_of(exc: BaseException) -> str:
 
 
 class ObjectStore:
-    """The store that an address leads into; `path` is the address's own there.
+    """The store of an address; `path` is the address's own there.
 
-    Raises `MissingExtraError` without fsspec, `DatasetError` where nothing opens the address.
+    Raises `MissingExtraError` without fsspec, `DatasetError` if nothing opens the address.
     """
 
     def __init__(self, address: str) -> None:
@@ -140,7 +136,7 @@ class ObjectStore:
         return cast(dict[str, Any], self._fs.info(path))
 
     def is_folder(self) -> bool:
-        """Tell whether the address is a folder. Raises `FileNotFoundError` where nothing is."""
+        """Tell whether the address is a folder. Raises `FileNotFoundError`."""
         return bool(self.info(self.path)["type"] == "directory")
 
     def matches(self) -> list[str]:
@@ -166,10 +162,9 @@ class ObjectStore:
             )[::-1]
 
     def photos(self, paths: Iterable[str], place: str, tally: SkipTally | None) -> Iterator[str]:
-        """Yield those of these paths that are photos; count the others as skipped.
+        """Yield the photos among these paths; count the others as skipped.
 
-        Objects of suffixes that say nothing are told by their first bytes, many at a time; those
-        of the suffixes of common texts, archives and videos are not opened.
+        Objects of unknown suffixes are told by their first bytes, many at a time.
         """
         left = iter(paths)
         while batch := list(islice(left, _SNIFFED)):
@@ -200,7 +195,7 @@ class ObjectStore:
         self._fs.pipe_file(path, data)
 
     def read(self, path: str) -> bytes | None:
-        """Return a file's bytes; None where there is none."""
+        """Return a file's bytes, or None without such a file."""
         try:
             return bytes(self._fs.cat_file(path))
         except FileNotFoundError:

@@ -1,9 +1,10 @@
 """Files inside a tar, packed or not, read without extracting anything to disk under its name."""
 
 import posixpath
+import sys
 import tarfile
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,6 +29,7 @@ from regnet.data.archives import (
     failing,
     in_memory,
     is_tar,
+    or_failing,
 )
 from regnet.data.photo_files import first_clutter
 from regnet.pixels.formats import HEAD, has_picture_suffix
@@ -170,15 +172,12 @@ class _Member:
     def keep(self, max_bytes: int) -> Read:
         """Return a reader for later. Raises `ImageError` if the archive is broken."""
         with _broken_is_image_error():
-            try:
-                check_size(self._info.size, max_bytes)
-                return self.put_aside()
-            except ImageError as exc:
-                return failing(str(exc))
+            return or_failing(partial(self.put_aside, max_bytes))
 
-    def put_aside(self) -> Span:
+    def put_aside(self, max_bytes: int = sys.maxsize) -> Span:
         """Return where the bytes lie. Raises `ImageError`, or as the archive is broken."""
         info = self._info
+        check_size(info.size, max_bytes)
         if info.issparse():
             check_ratio("tar", info.size, sum(size for _, size in cast(Any, info).sparse))
             self._opened.stream.beyond.spend(info.size)
@@ -210,18 +209,15 @@ def _nested(member: _Member, beyond: _Beyond) -> Iterator[ArchiveFile]:
     try:
         for file in tar_files(member.nested(), outer=beyond):
             name = f"{folder}/{file.name.removeprefix('./')}"
-            yield replace(file, name=name, keep=partial(_kept_alone, file))
+            yield replace(file, name=name, keep=partial(_kept_alone, file.keep))
     except ImageError as exc:
         reason = str(exc)
         yield ArchiveFile(member.name, -1, lambda: b"", lambda _: failing(reason), error=reason)
 
 
-def _kept_alone(file: ArchiveFile, max_bytes: int) -> Read:
+def _kept_alone(keep: Callable[[int], Read], max_bytes: int) -> Read:
     """Return a reader; it fails alone if the tar inside is broken, and the others go on."""
-    try:
-        return file.keep(max_bytes)
-    except ImageError as exc:
-        return failing(str(exc))
+    return or_failing(partial(keep, max_bytes))
 
 
 def _linked(file: Readable, links: dict[str, str], spool: Spool) -> Iterator[ArchiveFile]:
@@ -239,8 +235,7 @@ def _linked(file: Readable, links: dict[str, str], spool: Spool) -> Iterator[Arc
             folders.update(wanted & set(_parents(path)), wanted & {path} if info.isdir() else ())
             if info.isreg() and path in wanted:
                 try:
-                    check_size(info.size, MAX_BYTES)
-                    targets[path] = _Member(opened, info, spool).put_aside()
+                    targets[path] = _Member(opened, info, spool).put_aside(MAX_BYTES)
                 except ImageError as exc:
                     targets[path] = str(exc)
     links_to: Counter[str | None] = Counter()
@@ -256,19 +251,12 @@ def _linked(file: Readable, links: dict[str, str], spool: Spool) -> Iterator[Arc
 def _link_file(name: str, path: str, target: Span | str | None, what: str) -> ArchiveFile:
     """Return a link as a file; `target` is what it leads to, or why that cannot be read."""
     if isinstance(target, Span):
-        return ArchiveFile(name, target.size, partial(target.first, HEAD), partial(_within, target))
+        keep = partial(_kept_alone, target.within)
+        return ArchiveFile(name, target.size, partial(target.first, HEAD), keep)
     shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
     reason = target or f"a link to {shown}, which is no file in the archive"
     head = None if target is None and not what else b""
     return ArchiveFile(name, -1, lambda: head, lambda _: failing(reason), what=what)
-
-
-def _within(target: Span, max_bytes: int) -> Read:
-    try:
-        check_size(target.size, max_bytes)
-    except ImageError as exc:
-        return failing(str(exc))
-    return target
 
 
 def _end(path: str, links: dict[str, str]) -> str | None:

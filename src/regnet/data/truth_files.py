@@ -198,11 +198,7 @@ def _in_devkit_order(classes: list[str], source: str, beside: Beside) -> list[st
 
 
 def _devkit_order(source: str, beside: Beside) -> tuple[str, ...]:
-    """Return ILSVRC 2012's wnids by the devkit's numbers, 1 first.
-
-    That is not the sorted order of the models' classes, so the devkit's own file must lie beside
-    the labels; raises `DatasetError` if it does not, or is damaged.
-    """
+    """Return ILSVRC 2012's wnids by the devkit's numbers, 1 first: not the models' order."""
     if (text := beside("map_clsloc.txt")) is not None:
         order = _map_clsloc(text)
     elif (data := beside("meta.mat")) is not None:

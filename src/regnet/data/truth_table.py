@@ -59,10 +59,7 @@ class LabelTable:
 
 
 def read_table(text: str, source: str) -> LabelTable:
-    """Return the rows of a table: CSV, TSV, lines `NAME CLASS`, JSON lines, or a JSON object.
-
-    Raises `DatasetError` if it is not clear which column holds what.
-    """
+    """Return the rows of a table: CSV, TSV, lines `NAME CLASS`, JSON lines, or a JSON object."""
     suffix = PurePath(source).suffix.lower()
     if suffix in (".json", ".jsonl") or text.lstrip().startswith("{"):
         return _by_header(_json_rows(text, source), source)

@@ -45,10 +45,7 @@ class Labelled(NamedTuple):
 
 
 def sample_labels(paths: Sequence[Path]) -> Iterator[Labelled]:
-    """Yield the images in tars, in their order; the class is None without a label.
-
-    Raises `DatasetError` if a shard or a label cannot be read.
-    """
+    """Yield the images in tars, in their order; the class is None without a label."""
     for path in paths:
         try:
             with path.open("rb") as opened:

@@ -32,8 +32,7 @@ _WINDOWS: Final = (0, 10, 14)  # systems that made a zip: FAT, NTFS, VFAT
 class ZipEntry:
     """A file in a zip: its `size` unpacked and `packed`, and the offset of its local header.
 
-    `bomb` says why neither it nor any later entry is unpacked: the entries up to it overlap, or
-    hold too much.
+    `bomb` says why the entries from this one on are not unpacked: they overlap, or hold too much.
     """
 
     name: str
@@ -97,10 +96,7 @@ def entry_head(file: Readable, entry: ZipEntry) -> bytes:
 
 
 def read_entry(file: Readable, entry: ZipEntry, max_bytes: int) -> bytes:
-    """Return the bytes of a file in a zip. Thread-safe.
-
-    Raises `ImageError` if they are damaged, encrypted, packed by a rare method or over `max_bytes`.
-    """
+    """Return the bytes of a file in a zip; raises `ImageError` if they are damaged. Thread-safe."""
     if entry.bomb:
         raise ImageError(entry.bomb)
     check_packing(entry.flags, entry.method, entry.size, entry.packed, max_bytes)

@@ -47,10 +47,10 @@ class Shot:
 
 
 def shots(address: str) -> Generator[Shot]:
-    """Yield the frames of a video as they are decoded, in the order in which they are shown.
+    """Yield the frames of a video in the order in which they are shown, without damaged ones.
 
-    Frames that are known to be damaged are left out. Raises `ImageError` where it cannot be
-    opened, is over the limits or breaks off, and at the end of a file that had damaged parts.
+    Raises `ImageError` if it cannot be opened, is over the limits or breaks off, and at the end of
+    a file that had damaged parts.
     """
     live = is_live(address)
     with _open(address) as container:
@@ -59,14 +59,17 @@ def shots(address: str) -> Generator[Shot]:
         aspect = stream.sample_aspect_ratio or Fraction(1)
         square_size(stream.codec_context.width, stream.codec_context.height, aspect)
         clock = _Clock(stream)
-        damage = _Damage()
+        damaged = 0
         rotation, matrix = None, UPRIGHT
-        for frame in _frames(container, stream, damage):
+        for frame in _frames(container, stream):
+            if frame is None:
+                damaged += 1
+                continue
             if frame.rotation != rotation:
                 rotation, matrix = frame.rotation, _display_matrix(frame)
             yield Shot(clock.time(frame), frame, aspect, matrix)
         if not live:
-            _require_whole(clock.end, _declared_length(container, stream), damage)
+            _require_whole(clock.end, _declared_length(container, stream), damaged)
 
 
 @contextmanager
@@ -93,10 +96,7 @@ def _container(address: str) -> Any:
 
 
 def camera(name: str) -> tuple[str, str]:
-    """Return the system's input format and its name of a camera.
-
-    `camera:0` counts cameras; on Windows, `camera:` takes their names.
-    """
+    """Return the input format and device name of `camera:0`, `camera:NAME` or `/dev/video0`."""
     which = name.removeprefix("camera:")
     if sys.platform == "darwin":
         return "avfoundation", f"{which}:none"
@@ -115,18 +115,11 @@ def _video_stream(container: Any) -> Any:
     return stream
 
 
-@dataclass
-class _Damage:
-    """How many parts of a video, packets or frames, could not be decoded."""
-
-    parts: int = 0
-
-
-def _require_whole(end: Fraction, declared: Fraction, damage: _Damage) -> None:
+def _require_whole(end: Fraction, declared: Fraction, damaged: int) -> None:
     if not end:
         raise ImageError("no frame of it can be decoded")
-    if damage.parts:
-        raise ImageError(f"damaged: {damage.parts} parts of it cannot be decoded")
+    if damaged:
+        raise ImageError(f"damaged: {damaged} parts of it cannot be decoded")
     if end < declared - 1:
         raise ImageError(f"damaged: ends at {float(end):.3f} s of {float(declared):.3f} s")
 
@@ -141,18 +134,13 @@ def _declared_length(container: Any, stream: Any) -> Fraction:
     return Fraction(found[3]) + 60 * (int(found[2]) + 60 * int(found[1])) if found else Fraction(0)
 
 
-def _frames(container: Any, stream: Any, damage: _Damage) -> Iterator[av.VideoFrame]:
+def _frames(container: Any, stream: Any) -> Iterator[av.VideoFrame | None]:
+    """Yield the frames; None for a packet or frame that cannot be decoded."""
     for packet in _packets(container, stream):
         try:
-            frames = packet.decode()
+            yield from (None if frame.is_corrupt else frame for frame in packet.decode())
         except av.FFmpegError:
-            damage.parts += 1
-            continue
-        for frame in frames:
-            if frame.is_corrupt:
-                damage.parts += 1
-            else:
-                yield frame
+            yield None
 
 
 def _packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -239,11 +227,7 @@ def square_size(width: int, height: int, pixel_aspect: Fraction) -> tuple[int, i
 
 
 def _display_matrix(frame: av.VideoFrame) -> Matrix:
-    """Return how to turn and mirror a frame.
-
-    Do not call it for every frame: its side data keeps it in memory until the garbage collector
-    looks for circles.
-    """
+    """Return how to turn and mirror a frame. Rarely: its side data waits for garbage collection."""
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return UPRIGHT

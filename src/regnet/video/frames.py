@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,8 +24,7 @@ _LOOK_UP: Final = 0.5  # seconds: on some systems a wait without end does not he
 class Frame:
     """One frame: its time, in seconds since the first, and its pixels.
 
-    `read` returns uint8 (H, W, 3), RGB, upright, in any thread but not in two at once. It raises
-    `ImageError` with the reason, so that other frames go on.
+    `read` returns uint8 (H, W, 3), RGB, upright, for one thread at a time, or raises `ImageError`.
     """
 
     timestamp: float | None
@@ -32,10 +32,7 @@ class Frame:
 
 
 def frames(address: str, sampling: Sampling) -> Iterator[Frame]:
-    """Yield the frames of a video to classify.
-
-    A problem is a frame whose `read` raises the reason: the last frame, or the only one.
-    """
+    """Yield the frames of a video to classify; `read` of the last one may raise the problem."""
     last: float | None = None
     try:
         for shot in _sampled(address, sampling):
@@ -61,32 +58,51 @@ class Intervals:
         self._every = Fraction(str(every))
         self._last: int | None = None
 
-    def is_due(self, time: Fraction) -> bool:
-        """Tell whether no frame was taken of the interval that holds this time."""
-        return not self._every or time // self._every != self._last
-
     def take(self, time: Fraction) -> bool:
-        """Tell whether a frame is due, and if so take it."""
-        due = self.is_due(time)
-        if due and self._every:
-            self._last = time // self._every
-        return due
+        """Tell whether no frame was taken of the interval that holds this time; take it if so."""
+        if not self._every:
+            return True
+        last, self._last = self._last, int(time // self._every)
+        return self._last != last
 
 
 def newest(shots: Generator[Shot], intervals: Intervals, *, paced: bool) -> Iterator[Shot]:
     """Yield the newest frame each time the caller asks for one, once one is due; drop the others.
 
-    A thread of its own reads `shots`; with `paced` it waits until each is shown, as for files.
-    Re-raises the error of reading them, after the last.
+    A thread reads `shots`; with `paced` it waits until each is shown. Re-raises its errors.
     """
-    slot = _Slot(intervals)
-    read = _paced(shots, slot.stopped) if paced else shots
-    threading.Thread(target=slot.fill, args=(read,), name="regnet-video", daemon=True).start()
+    slot: deque[Shot] = deque(maxlen=1)
+    changed, ended, stopped = threading.Event(), threading.Event(), threading.Event()
+    errors: list[BaseException] = []
+
+    def fill() -> None:
+        try:
+            with closing(_paced(shots, stopped) if paced else shots) as read:
+                for shot in read:
+                    if stopped.is_set():
+                        break
+                    slot.append(shot)
+                    changed.set()
+        except BaseException as exc:  # for whoever takes the frames
+            errors.append(exc)
+        ended.set()
+        changed.set()
+
+    threading.Thread(target=fill, name="regnet-video", daemon=True).start()
     try:
-        while (shot := slot.take()) is not None:
-            yield shot
+        over = False
+        while not over:
+            while not changed.wait(_LOOK_UP):
+                pass
+            changed.clear()
+            over = ended.is_set()  # before the slot is emptied: nothing comes after that
+            shot = slot.pop() if slot else None
+            if shot is not None and intervals.take(shot.time):
+                yield shot
+        if errors:
+            raise errors[0]
     finally:
-        slot.stopped.set()
+        stopped.set()
 
 
 def _paced(shots: Generator[Shot], stopped: threading.Event) -> Generator[Shot]:
@@ -98,47 +114,3 @@ def _paced(shots: Generator[Shot], stopped: threading.Event) -> Generator[Shot]:
             begin = now if begin is None else begin
             stopped.wait(begin + float(shot.time) - now)
             yield shot
-
-
-class _Slot:
-    """The place between two threads for one frame, the newest."""
-
-    def __init__(self, intervals: Intervals) -> None:
-        self.stopped = threading.Event()
-        self._intervals = intervals
-        self._changed = threading.Condition()
-        self._shot: Shot | None = None
-        self._ended = False
-        self._error: BaseException | None = None
-
-    def fill(self, shots: Generator[Shot]) -> None:
-        """Put each frame here, until there are no more or `stopped` is set."""
-        try:
-            with closing(shots):
-                for shot in shots:
-                    if self.stopped.is_set():
-                        break
-                    with self._changed:
-                        self._shot = shot
-                        self._changed.notify()
-        except BaseException as exc:  # `take` re-raises it
-            self._error = exc
-        with self._changed:
-            self._ended = True
-            self._changed.notify()
-
-    def take(self) -> Shot | None:
-        """Wait until a frame is due and return it, None at the end."""
-        with self._changed:
-            while not self._changed.wait_for(self._is_due_or_ended, _LOOK_UP):
-                pass
-            shot, self._shot = self._shot, None
-        if shot is not None and self._intervals.take(shot.time):
-            return shot
-        if self._error is not None:
-            raise self._error
-        return None
-
-    def _is_due_or_ended(self) -> bool:
-        due = self._shot is not None and self._intervals.is_due(self._shot.time)
-        return due or self._ended

@@ -1,4 +1,4 @@
-"""How a video is looked at: which frames are classified, and how results are smoothed."""
+"""Which frames of a video are classified, and how results are smoothed."""
 
 import math
 from collections import deque
@@ -12,11 +12,10 @@ from regnet.system.option import option
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a video is looked at: a frame of each `every` seconds, all frames where that is 0.
+    """Which frames of a video are classified: one per `every` seconds, or all if that is 0.
 
-    `smooth` is the seconds over which probabilities are averaged, 0 for not at all. `realtime`
-    takes the newest frame and drops those that came while the last was classified, as for
-    cameras; None does so for cameras and streams alone. Raises `ValueError`.
+    `smooth`: seconds over which probabilities are averaged. `realtime` drops frames to keep up;
+    None: only for cameras and streams. Raises `ValueError`.
     """
 
     every: float = option(

@@ -10,8 +10,7 @@ from typing import Final, Literal
 
 from regnet.data.archives import MAX_BYTES, SharedFile, Span, failing, photos_in, reader
 from regnet.data.parquet_images import images_from
-from regnet.data.remote import Fetcher, open_file, read_object
-from regnet.data.sources import read_file
+from regnet.data.remote import Fetcher, open_file, read_file, read_object
 from regnet.data.tars import tar_files
 from regnet.data.zip_stream import ZipEntry, read_entry
 from regnet.pixels.formats import checked_read

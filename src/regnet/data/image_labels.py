@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from regnet.data.archives import archive_kind
 from regnet.data.class_names import ClassNames, listed
 from regnet.data.folders import Layout, read_layout
 from regnet.data.listing import Listing, below
@@ -14,7 +13,6 @@ from regnet.data.truth_files import METADATA_NAMES, TRUTH_NAMES, key_of, match_i
 from regnet.data.truth_table import LabelTable
 from regnet.data.webdataset import SUFFIXES, holds_samples, sample_labels
 from regnet.network.labels import imagenet_labels
-from regnet.pixels.formats import HEAD
 from regnet.system.errors import DatasetError
 
 _CAPTIONS: Final = 20  # from so many images on, texts that mostly differ are captions
@@ -168,7 +166,7 @@ def _refuse_other_classes(listing: Listing, layout: Layout) -> None:
 def webdataset_labels(listing: Listing, paths: Sequence[Path]) -> ImageLabels | None:
     """Return the classes in webdataset shards, or None; leave masks out of the listing."""
     counts, folders = listing.tally.suffixes, len(listing.directories)
-    if not holds_samples(counts, len(listing), folders=folders) or not all(map(_is_tar, paths)):
+    if not listing.of_tars or not holds_samples(counts, len(listing), folders=folders):
         return None
     samples = [
         sample._replace(name=path)
@@ -185,14 +183,6 @@ def webdataset_labels(listing: Listing, paths: Sequence[Path]) -> ImageLabels | 
             listing.tally.add(str(paths[0]), sample.name, sample.part)
     listing.leave_out(frozenset(n for n, sample in enumerate(samples) if sample.part))
     return _coded(str(paths[0]), ((s.name, s.label) for s in samples if not s.part))
-
-
-def _is_tar(path: Path) -> bool:
-    try:
-        with path.open("rb") as file:
-            return archive_kind(file.read(HEAD), path.name) == "tar"
-    except OSError:
-        return False
 
 
 def _coded(

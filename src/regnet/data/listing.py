@@ -65,6 +65,7 @@ class Listing:
     ) -> None:
         self._inner = inner
         self._parts = [_opened(path, side_names) for path in paths]
+        self.of_tars = all(isinstance(part, _Archive) and not part.is_zip for part in self._parts)
         self._left_out: frozenset[int] = frozenset()
         self.directories: dict[str, int] = {}
         self.sizes, self._marks, self._places = array("q"), array("I"), array("I")
@@ -200,7 +201,7 @@ class _Archive:
     """The images in a zip or tar, in its own order. A compressed tar is read again each time."""
 
     def __init__(self, path: Path, file: SharedFile, is_zip: bool, side: frozenset[str]) -> None:
-        self._path, self._side_names = path, side
+        self._path, self.is_zip, self._side_names = path, is_zip, side
         self._files = partial(zip_files if is_zip else tar_files, file)
         self._all_folders = partial(zip_folders if is_zip else tar_folders, file)
         self._side: dict[str, tuple[str, bytes]] = {}

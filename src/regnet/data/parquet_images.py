@@ -16,7 +16,7 @@ from typing import Any, BinaryIO, Final
 
 from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO, Spool, check_size, failing
 from regnet.data.class_names import listed
-from regnet.data.remote import file_size, is_object_address, open_file, read_object, reason_of
+from regnet.data.remote import file_size, is_object_address, open_file, read_file, read_object
 from regnet.pixels.formats import checked_read
 from regnet.system.errors import DatasetError, ImageError, MissingExtraError
 
@@ -172,12 +172,9 @@ def _read_beside(name: str, path: str, max_bytes: int) -> bytes:
     if is_object_address(place):
         return read_object(place, max_bytes)
     try:
-        with open_file(place) as file:
-            data = file.read(max_bytes + 1)
-    except (OSError, ValueError) as exc:
-        raise ImageError(f"{path}: cannot be read: {reason_of(exc)}") from exc
-    check_size(len(data), max_bytes)
-    return data
+        return read_file(place, max_bytes)
+    except ImageError as exc:
+        raise ImageError(f"{path}: {exc}") from exc
 
 
 def bounded_batches(

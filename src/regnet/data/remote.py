@@ -1,5 +1,6 @@
-"""Images at http(s) addresses, and files in stores that fsspec or pyarrow opens, such as s3."""
+"""Images by path, at http(s) addresses, and in stores that fsspec or pyarrow opens, such as s3."""
 
+import os
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -21,6 +22,8 @@ from regnet.system.retry import BrokenError, FinalError, Retry
 
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://")
 _OTHERS: Final = frozenset(("http", "https", "rtsp", "rtsps"))
+CHUNK: Final = 1 << 20
+
 _RETRY: Final = Retry(attempts=3)
 _SNIFFED: Final = 256  # objects whose first bytes are asked for at once
 _NO_PICTURES: Final = VIDEO_SUFFIXES | frozenset(
@@ -81,6 +84,28 @@ def file_size(name: str) -> int:
         return Path(name).stat().st_size
     store = ObjectStore(name)
     return int(store.info(store.path)["size"])
+
+
+def read_file(name: str, max_bytes: int) -> bytes:
+    """Return a file's bytes; raises `ImageError` if it cannot be read or is over the limit."""
+    try:
+        with Path(name).open("rb") as file:
+            check_size(size := os.fstat(file.fileno()).st_size, max_bytes)
+            wait_for_room(size)
+            data = read_bounded(file, max_bytes + 1)
+    except (OSError, ValueError) as exc:
+        raise ImageError(f"cannot be read: {reason_of(exc)}") from exc
+    check_size(len(data), max_bytes)
+    return data
+
+
+def read_bounded(stream: BinaryIO, limit: int) -> bytes:
+    """Return the rest of a stream, but no more than `limit` bytes; pipes give it in parts."""
+    parts = []
+    while limit > 0 and (part := stream.read(min(limit, CHUNK))):
+        parts.append(part)
+        limit -= len(part)
+    return b"".join(parts)
 
 
 def read_object(address: str, max_bytes: int) -> bytes:

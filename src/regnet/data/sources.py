@@ -18,7 +18,6 @@ from regnet.data.archives import (
     SharedFile,
     Spool,
     archive_kind,
-    check_size,
     failing,
     photos_in,
     reader,
@@ -30,17 +29,15 @@ from regnet.data.photo_files import (
     is_clutter,
     is_picture_file,
 )
-from regnet.data.remote import Fetcher, reason_of
+from regnet.data.remote import CHUNK, Fetcher, read_bounded, read_file, reason_of
 from regnet.data.video_names import is_live, is_stream, is_video
 from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import DatasetError, ImageError
-from regnet.system.in_flight import wait_for_room
 
 STDIN: Final = "-"
 PARQUET: Final = ".parquet"
 _PARQUET_MAGIC: Final = b"PAR1"
-_CHUNK: Final = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -248,11 +245,11 @@ class Walk:
         self.stdin_used = True
         try:
             stream = self.stdin or sys.stdin.buffer
-            head = _read_bounded(stream, HEAD)
+            head = read_bounded(stream, HEAD)
             if (kind := archive_kind(head)) is None:
                 yield self._stdin_image(head, stream)
                 return
-            file = Spool().put(chain([head], iter(partial(stream.read, _CHUNK), b"")))
+            file = Spool().put(chain([head], iter(partial(stream.read, CHUNK), b"")))
         except (OSError, ValueError, AttributeError) as exc:  # there may be no sys.stdin at all
             yield _failed(STDIN, f"cannot be read: {reason_of(exc)}")
         except ImageError as exc:
@@ -261,7 +258,7 @@ class Walk:
             yield from self._zip(STDIN, file) if kind == "zip" else self._tar(STDIN, file)
 
     def _stdin_image(self, head: bytes, stream: BinaryIO) -> Item:
-        data = head + _read_bounded(stream, self.max_bytes + 1)
+        data = head + read_bounded(stream, self.max_bytes + 1)
         if len(data) > self.max_bytes:
             return _failed(STDIN, f"over the limit of {self.max_bytes:,} bytes for one image file")
         return Item(STDIN, lambda: data)
@@ -321,25 +318,3 @@ def or_reason(items: Iterator[Item], name: str) -> Iterator[Item]:
 def file_item(path: str, max_bytes: int = MAX_BYTES) -> Item:
     """Return the image in a file."""
     return Item(path, checked_read(path, partial(read_file, path, max_bytes)))
-
-
-def read_file(name: str, max_bytes: int) -> bytes:
-    """Return a file's bytes; raises `ImageError` if it cannot be read or is over the limit."""
-    try:
-        with Path(name).open("rb") as file:
-            check_size(size := os.fstat(file.fileno()).st_size, max_bytes)
-            wait_for_room(size)
-            data = _read_bounded(file, max_bytes + 1)
-    except (OSError, ValueError) as exc:
-        raise ImageError(f"cannot be read: {reason_of(exc)}") from exc
-    check_size(len(data), max_bytes)
-    return data
-
-
-def _read_bounded(stream: BinaryIO, limit: int) -> bytes:
-    """Return the rest of a stream, but no more than `limit` bytes; pipes give it in parts."""
-    parts = []
-    while limit > 0 and (part := stream.read(min(limit, _CHUNK))):
-        parts.append(part)
-        limit -= len(part)
-    return b"".join(parts)

@@ -16,7 +16,7 @@ from tars import tar
 
 from regnet.data.dataset import open_dataset
 from regnet.data.listing import Listing
-from regnet.data.photo_files import SkipTally, first_clutter, is_clutter, sort_of
+from regnet.data.photo_files import SkipTally, counts_as_photo, first_clutter, is_clutter
 from regnet.data.sources import count_items, iter_items
 from regnet.network.labels import Label
 from regnet.system.notices import SkippedFilesWarning
@@ -225,7 +225,7 @@ def test_long_walks_take_little_memory() -> None:
     try:
         for number in range(20_000):
             tally.add("top", f"folder/{number}/{number}.json")
-            sort_of(f"folder/{number}/{number}.jpg", bytes)
+            counts_as_photo(f"folder/{number}/{number}.jpg", bytes)
         assert tracemalloc.get_traced_memory()[1] < 1 << 18
     finally:
         tracemalloc.stop()

@@ -19,7 +19,7 @@ from regnet.data.archives import (
     photos_in,
 )
 from regnet.data.parquet_images import image_rows
-from regnet.data.photo_files import SkipTally, is_clutter, sort_of
+from regnet.data.photo_files import SkipTally, counts_as_photo, is_clutter
 from regnet.data.remote import Fetcher, ObjectStore, file_size, open_file, reason_of
 from regnet.data.sources import PARQUET, STDIN, Item, Walk, or_reason
 from regnet.data.tars import tar_files
@@ -115,7 +115,7 @@ class _Listing(Walk):
         found = []
         try:
             for entry in zip_entries(file):
-                if sort_of(entry.name, partial(entry_head, file, entry)) == "photo":
+                if counts_as_photo(entry.name, partial(entry_head, file, entry)):
                     found.append(entry)
                 elif self.tally is not None:
                     self.tally.add(name, entry.name)

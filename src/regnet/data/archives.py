@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import BinaryIO, Final, Literal, cast
 
-from regnet.data.photo_files import SkipTally, sort_of
+from regnet.data.photo_files import SkipTally, counts_as_photo
 from regnet.pixels.formats import checked_read
 from regnet.system.errors import ImageError
 from regnet.system.in_flight import wait_for_room
@@ -72,7 +72,7 @@ def photos_in(
 ) -> Iterator[ArchiveFile]:
     """Yield the files of an archive at `place` that are photos, or errors; count the others."""
     for file in files:
-        if file.error is not None or sort_of(file.name, file.head) == "photo":
+        if file.error is not None or counts_as_photo(file.name, file.head):
             yield file
         elif tally is not None:
             tally.add(place, file.name, file.what)

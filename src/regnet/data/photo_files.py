@@ -14,8 +14,6 @@ from typing import Final, Literal
 from regnet.pixels.formats import HEAD, has_picture_suffix, is_picture, suffix_of
 from regnet.system.notices import SkippedFilesWarning
 
-Sort = Literal["photo", "other", "clutter"]
-
 _MAX_COUNTED: Final = 10_000  # files in one clutter folder: snapshots may hold millions
 _SHOWN: Final = 8  # suffixes or folders in a line
 _COUNTED: Final = 1000  # different suffixes or folders that are counted one by one
@@ -62,11 +60,9 @@ def is_photo(name: str, head: Callable[[], bytes | None]) -> bool:
     return not suffix_of(name) if start is None else is_picture(start)
 
 
-def sort_of(path: str, head: Callable[[], bytes | None]) -> Sort:
-    """Return what a file counts as; `path` has `/` and begins below the place the user named."""
-    if first_clutter(path) is not None:
-        return "clutter"
-    return "photo" if is_photo(path, head) else "other"
+def counts_as_photo(path: str, head: Callable[[], bytes | None]) -> bool:
+    """Tell whether a file is a photo and no clutter; `path` begins below the user's folder."""
+    return first_clutter(path) is None and is_photo(path, head)
 
 
 class SkipTally:

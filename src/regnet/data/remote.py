@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from regnet.data.archives import check_size
-from regnet.data.photo_files import SkipTally, is_clutter, sort_of
+from regnet.data.photo_files import SkipTally, counts_as_photo, is_clutter
 from regnet.data.video_names import VIDEO_SUFFIXES
 from regnet.pixels.formats import HEAD, has_picture_suffix, suffix_of
 from regnet.system.addresses import without_secrets
@@ -200,7 +200,7 @@ class ObjectStore:
             )
             for path in batch:
                 name = path.rpartition("/")[2]
-                if sort_of(name, partial(heads.get, path, b"")) == "photo":
+                if counts_as_photo(name, partial(heads.get, path, b"")):
                     yield path
                 elif tally is not None:
                     tally.add(place, name)

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from regnet.data.archives import ArchiveFile, SharedFile, plain_path
 from regnet.data.class_names import listed
-from regnet.data.photo_files import sort_of
+from regnet.data.photo_files import counts_as_photo
 from regnet.data.tars import tar_files
 from regnet.system.errors import DatasetError, ImageError
 
@@ -60,7 +60,7 @@ def _of_shard(files: Iterable[ArchiveFile]) -> Iterator[Labelled]:
     for file in files:
         suffix = next((suffix for suffix in SUFFIXES if file.name.lower().endswith(suffix)), None)
         if suffix is None:
-            if file.error is not None or sort_of(file.name, file.head) == "photo":
+            if file.error is not None or counts_as_photo(file.name, file.head):
                 names.append(file.name)
             continue
         label = _label(file, suffix)

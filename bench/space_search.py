@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 
 from regnet.benchmarking.table import grid
+from regnet.pages.terminal import report_lines
 from regnet.space.accuracy_model import fit
 from regnet.space.candidates import draw
 from regnet.space.measure import LatencySetup, Stopwatch
 from regnet.space.published import published
 from regnet.space.search import Found, Plan, search
+from regnet.space.search_report import search_report
 from regnet.space.search_results import found_to_dict
-from regnet.space.search_table import beaten_line, pick_line, remarks, rival_rows
 
 GROUP = 6
 
@@ -91,8 +92,7 @@ def main() -> None:
         ("published networks matched at their latency", beaten, ">=", len(sought)),
     ]
     cleared = [value <= bar if sign == "<=" else value >= bar for _, value, sign, bar in bars]
-    print(pick_line(found), *remarks(found), beaten_line(found.rivals), sep="\n")
-    print(f"\n{grid(list(rival_rows(found)))}\n\nheld out: {unseen}\n")
+    print(*report_lines(search_report(found)), f"\nheld out: {unseen}\n", sep="\n")
     rows = [
         (name, f"{value:.3g}", f"{sign} {bar:g}", "yes" if good else "NO")
         for (name, value, sign, bar), good in zip(bars, cleared, strict=True)

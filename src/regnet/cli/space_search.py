@@ -1,23 +1,15 @@
 """`regnet space search`: the most accurate network within a latency on this machine."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-from regnet.cli.console import (
-    print_json,
-    require_html,
-    require_writable,
-    say,
-    stdout,
-    table,
-    write_html,
-)
+from regnet.cli.console import require_html, require_writable, say, show
 from regnet.cli.options import Json
 from regnet.system.option import Options, option
 
 if TYPE_CHECKING:
-    from regnet.ir.metadata import InferencePrecision
     from regnet.space.search import Found
     from regnet.space.search_results import Trained
 
@@ -75,14 +67,17 @@ def search(target: _Target, search: _Search, training: _Training, results: _Resu
     from regnet.space.measure import LatencySetup
     from regnet.space.search import Plan
     from regnet.space.search import search as run
-    from regnet.space.search_results import require_training
+    from regnet.space.search_report import search_report
+    from regnet.space.search_results import found_to_dict, require_training
 
     plan = Plan(
         latency_ms=target.latency_ms,
-        setup=LatencySetup(
-            precision=cast("InferencePrecision", target.precision),
-            image_size=target.resolution,
-            device=target.device,
+        setup=LatencySetup.from_dict(
+            {
+                "precision": target.precision,
+                "image_size": target.resolution,
+                "device": target.device,
+            }
         ),
         spaces=require_spaces(search.space or SPACES),
         candidates=search.candidates,
@@ -94,12 +89,9 @@ def search(target: _Target, search: _Search, training: _Training, results: _Resu
     found = run(plan, say=say)
     trained = _train(found, training)
     _write(found, trained, results)
-    if results.json:
-        from regnet.space.search_results import found_to_dict
-
-        print_json(found_to_dict(found, trained))
-    else:
-        _show(found, trained)
+    report = partial(search_report, found, trained)
+    values = partial(found_to_dict, found, trained)
+    show(report, values, as_json=results.json, html=results.front)
 
 
 def _train(found: "Found", training: _Training) -> "list[Trained]":
@@ -135,27 +127,3 @@ def _write(found: "Found", trained: "Sequence[Trained]", results: _Results) -> N
     if (folder := results.export) is not None:
         model = next(path for path in export_pick(found, best, folder) if path.suffix == ".xml")
         say(f"{folder}: written; `regnet benchmark {model}` measures it")
-    if results.front is not None:
-        from regnet.space.search_page import search_page
-
-        write_html(results.front, search_page(found, trained))
-
-
-def _show(found: "Found", trained: "Sequence[Trained]") -> None:
-    """Print the answer, the tables, and remarks on them."""
-    from regnet.space import search_table as lines
-
-    console = stdout()
-    console.print(lines.pick_line(found))
-    tables = [
-        table(lines.FRONT_COLUMNS, list(lines.front_rows(found)), left=[0]),
-        table(lines.RIVAL_COLUMNS, list(lines.rival_rows(found)), left=[0, 3]),
-    ]
-    if trained:
-        tables.append(table(lines.TRAINED_COLUMNS, list(lines.trained_rows(trained)), left=[0]))
-    for made in tables:
-        console.print()
-        console.print(made)
-    console.print()
-    for line in [*lines.remarks(found), *filter(None, [lines.beaten_line(found.rivals)])]:
-        console.print(line, soft_wrap=not console.is_terminal)

@@ -1,27 +1,32 @@
-"""What records of training runs tell of design spaces, as numbers with their intervals."""
+"""What records of training runs say of design spaces, as numbers with their intervals."""
 
 import hashlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import combinations
+from itertools import permutations
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
+from regnet.network.spec import spec_to_dict
 from regnet.space.findings import (
     Difference,
     Finding,
     line_findings,
     ratio_findings,
+    remarks,
     space_findings,
     untested,
 )
 from regnet.space.fit import LineFit, fit_line
-from regnet.space.outcomes import Population, populations
+from regnet.space.outcomes import Population, TrainedNetwork, populations
+from regnet.space.published import exponents, published
 from regnet.space.records import RunRecord, Setting, read_records
 from regnet.statistics.bootstrap import (
+    DRAWS,
     FEWEST,
     Edf,
     Interval,
@@ -35,14 +40,21 @@ from regnet.statistics.bootstrap import (
 )
 from regnet.statistics.draws import Reals
 from regnet.system.errors import SpaceError
+from regnet.system.files import write_whole
+from regnet.system.json_text import json_text, plain
+from regnet.system.output_file import naming
+from regnet.system.row_writers import require_parquet
+from regnet.system.version import TOOL_VERSION
 
 _READS: Final = 5
 COSTS: Final = ("macs", "params", "acts")
 
+Resampled = tuple[tuple[float, Reals], tuple[float, Reals]]
+
 
 @dataclass(frozen=True)
 class Source:
-    """A file of records: its path as it was given, the SHA-256 of its bytes, its runs."""
+    """A file of records: its path as given, the SHA-256 of its bytes, the number of runs."""
 
     path: str
     sha256: str
@@ -51,27 +63,27 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class SpaceResult:
-    """What a space's networks tell. Errors are in [0, 1].
+    """What the networks of a space say. Errors are in [0, 1].
 
-    `mean` and `area` (the EDF's mean height between the best error of all spaces and their median)
+    `mean` and `area` (the EDF's mean height between the least error of all spaces and their median)
     have bootstrap intervals. `best` has the best value of each parameter, `correlations` the rank
-    correlation of error and cost, `fits` the quantised line nearest to each network, for spaces
-    that have no such line, and `fit_correlation` that of e_fit and error. With fewer than
-    `FEWEST` networks there is no interval, and what needs one is None or empty.
+    correlation of error and each cost. `fits` has the quantised line nearest to each network, for
+    spaces without such lines, and `fit_correlation` that of e_fit and error. With fewer than
+    `FEWEST` networks there are no intervals: what needs one is None or empty.
     """
 
     population: Population
     edf: Edf
-    mean: Interval | None
-    area: Interval | None
-    best: Mapping[str, Interval]
-    correlations: Mapping[str, Interval]
+    mean: Interval | None = None
+    area: Interval | None = None
+    best: Mapping[str, Interval] = field(default_factory=dict)
+    correlations: Mapping[str, Interval] = field(default_factory=dict)
     fits: tuple[LineFit, ...]
-    fit_correlation: Interval | None
+    fit_correlation: Interval | None = None
 
     @property
     def space(self) -> str:
-        """Its name."""
+        """The name of the space."""
         return self.population.space
 
     @property
@@ -84,10 +96,31 @@ class SpaceResult:
         """The e_fit of each network, (N,)."""
         return np.array([fit.error for fit in self.fits])
 
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        population, errors = self.population, self.population.errors
+        best = population.networks[int(errors.argmin())]
+        costs = {name: getattr(best, name) for name in ("error", *COSTS)}
+        return {
+            "space": self.space,
+            "networks": len(population),
+            "failed": len(population.failed),
+            "error": {"least": errors.min(), "mean": plain(self.mean), "median": self.median},
+            "edf_height": plain(self.area),
+            "edf": {name: values.tolist() for name, values in vars(self.edf).items()},
+            "best_values": plain(self.best),
+            "rank_correlation_with_error": plain(self.correlations),
+            "e_fit": {
+                "networks": self.fit_errors.tolist(),
+                "rank_correlation_with_error": plain(self.fit_correlation),
+            },
+            "best_network": costs | {"spec": spec_to_dict(best.spec)},
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """All that records tell; `failed` are runs without a result, `untested` claims likewise."""
+    """What records say; `failed` are runs without a result, `untested` claims that need others."""
 
     sources: tuple[Source, ...]
     settings: tuple[Setting, ...]
@@ -103,25 +136,57 @@ class Analysis:
 
     @property
     def networks(self) -> int:
-        """Networks with a result."""
+        """The number of networks with a result."""
         return sum(len(one.population) for one in self.spaces)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values; errors and their differences are shares."""
+        return {
+            "tool": TOOL_VERSION,
+            "records": plain(self.sources),
+            "settings": plain(self.settings),
+            "runs": self.runs,
+            "networks": self.networks,
+            "bootstrap": {"draws": DRAWS, "seed": self.seed, "interval": 0.95},
+            "spaces": plain(self.spaces),
+            "differences": [
+                {
+                    "first": one.first,
+                    "second": one.second,
+                    "mean_error": plain(one.mean),
+                    "edf_height": plain(one.area),
+                    "separated": one.separated,
+                    "sentence": one.sentence,
+                }
+                for one in self.differences
+            ],
+            "findings": plain(self.findings),
+            "untested": list(self.untested),
+            "failed": [
+                {
+                    "space": run.space,
+                    "seed": run.seed,
+                    "reason": run.failure or "",
+                    "spec": spec_to_dict(run.spec),
+                }
+                for run in self.failed
+            ],
+            "remarks": remarks(self),
+            "published": {"networks": plain(published()), "exponents": plain(exponents())},
+        }
 
 
 def analyze_files(paths: Sequence[Path], *, mixed: bool = False, seed: int = 0) -> Analysis:
-    """Return what the records in files tell; see `analyze`. Raises `SpaceError`."""
-    records, sources = _read(list(dict.fromkeys(paths)))
-    return analyze(records, sources=sources, mixed=mixed, seed=seed)
-
-
-def _read(paths: Sequence[Path]) -> tuple[list[RunRecord], list[Source]]:
-    """Return records, and the files of the very bytes they are from: a sweep may still write."""
-    for _ in range(_READS):
+    """Return what the records in files say; see `analyze`. Raises `SpaceError`."""
+    paths = list(dict.fromkeys(paths))
+    for _ in range(_READS):  # a sweep may be writing: records and hashes are of the same bytes
         digests = [_sha256(path) for path in paths]
         of_files = [read_records([path]) for path in paths]
         if digests == [_sha256(path) for path in paths]:
             runs = {record.key: record for records in of_files for record in records}
-            parts = zip(paths, digests, of_files, strict=True)
-            return list(runs.values()), [Source(p.as_posix(), d, len(r)) for p, d, r in parts]
+            files = zip(paths, digests, of_files, strict=True)
+            sources = [Source(p.as_posix(), digest, len(r)) for p, digest, r in files]
+            return analyze(list(runs.values()), sources=sources, mixed=mixed, seed=seed)
     raise SpaceError("the records change faster than they can be read: analyze a copy of them")
 
 
@@ -139,23 +204,34 @@ def analyze(
     mixed: bool = False,
     seed: int = 0,
 ) -> Analysis:
-    """Return what records tell, all intervals by a bootstrap of that seed.
+    """Return what records say, all intervals by a bootstrap with this seed.
 
-    Raises `SpaceError` where no run has a result, or settings differ and are not to be `mixed`.
+    Raises `SpaceError` if no run has a result, or settings differ and are not to be `mixed`.
     """
-    found = populations(records, mixed=mixed)
-    with_result = [population for population in found if len(population)]
+    every = populations(records, mixed=mixed)
+    with_result = [population for population in every if len(population)]
     pooled = np.concatenate([population.errors for population in with_result])
     limits = float(pooled.min()), float(np.median(pooled))
-    spaces = [_space_result(one, limits, seed) for one in with_result]
-    differences = _differences(with_result, limits, seed)
+    resampled = {p.space: _resampled(p, limits, seed) for p in with_result if len(p) >= FEWEST}
+    spaces = [_space_result(p, resampled.get(p.space), seed) for p in with_result]
+    spreads = {p.space: p.errors.var(ddof=1) for p in with_result if p.space in resampled}
+    names = list(resampled)
+    pairs = [(later, name) for place, later in enumerate(names) for name in names[:place]]
+    differences = {}
+    for first, second in permutations(names, 2):
+        mean, area = (
+            interval(a - b, means_a - means_b)
+            for (a, means_a), (b, means_b) in zip(resampled[first], resampled[second], strict=True)
+        )
+        spread = float(np.sqrt((spreads[first] + spreads[second]) / 2))
+        differences[first, second] = Difference(first, second, mean, area, spread)
     return Analysis(
         sources=tuple(sources),
         settings=tuple(dict.fromkeys(record.setting for record in records)),
         runs=len(records),
         spaces=tuple(spaces),
-        failed=tuple(run for population in found for run in population.failed),
-        differences=tuple(d for (a, b), d in differences.items() if _first(a, b, with_result)),
+        failed=tuple(run for population in every for run in population.failed),
+        differences=tuple(differences[pair] for pair in pairs),
         findings=tuple(_findings(spaces, differences)),
         untested=tuple(untested({name for pair in differences for name in pair})),
         machines=tuple(dict.fromkeys(record.machine for record in records)),
@@ -164,76 +240,35 @@ def analyze(
     )
 
 
-def _space_result(population: Population, limits: tuple[float, float], seed: int) -> SpaceResult:
+def _resampled(population: Population, limits: tuple[float, float], seed: int) -> Resampled:
+    """Return the mean error and the area under the EDF, each with its resamples (draws,)."""
+    errors = population.errors
+    columns = errors, heights(errors, *limits)
+    sampled = partial(resampled_means, seed=seed, purpose=population.space)
+    mean, area = ((float(column.mean()), sampled(column)) for column in columns)
+    return mean, area
+
+
+def _space_result(population: Population, resampled: Resampled | None, seed: int) -> SpaceResult:
     errors, space = population.errors, population.space
     fits = () if population.is_line else tuple(fit_line(n.spec) for n in population.networks)
-    if len(population) < FEWEST:
-        bare = _bare_edf(errors)
-        return SpaceResult(
-            population=population,
-            edf=bare,
-            mean=None,
-            area=None,
-            best={},
-            correlations={},
-            fits=fits,
-            fit_correlation=None,
-        )
-    sampled = partial(resampled_means, seed=seed, purpose=space)
-    area = heights(errors, *limits)
+    steps, counts = np.unique(errors, return_counts=True)
+    share = counts.cumsum() / len(errors)
+    result = SpaceResult(population=population, edf=Edf(steps, share, share, share), fits=fits)
+    if resampled is None:
+        return result
     won = winners(errors, seed=seed, purpose=f"{space} best")
     correlate = partial(rank_correlation, b=errors, seed=seed, purpose=space)
     costs = {name: correlate(population.costs(name)) for name in COSTS}
-    return SpaceResult(
-        population=population,
+    return replace(
+        result,
         edf=edf(errors, seed=seed, purpose=space),
-        mean=interval(float(errors.mean()), sampled(errors)),
-        area=interval(float(area.mean()), sampled(area)),
+        mean=interval(*resampled[0]),
+        area=interval(*resampled[1]),
         best={name: best_value(v, won) for name, v in population.parameters.items()},
-        correlations={name: found for name, found in costs.items() if found is not None},
-        fits=fits,
-        fit_correlation=correlate(np.array([fit.error for fit in fits])) if fits else None,
+        correlations={name: one for name, one in costs.items() if one is not None},
+        fit_correlation=correlate(result.fit_errors) if fits else None,
     )
-
-
-def _bare_edf(errors: Reals) -> Edf:
-    """Return the distribution function of too few errors for a band."""
-    steps, counts = np.unique(errors, return_counts=True)
-    share = counts.cumsum() / len(errors)
-    return Edf(steps, share, share, share)
-
-
-def _differences(
-    spaces: Sequence[Population], limits: tuple[float, float], seed: int
-) -> dict[tuple[str, str], Difference]:
-    """Return the differences of spaces with networks enough, of both orders."""
-    enough = [population for population in spaces if len(population) >= FEWEST]
-    means = {p.space: _both_means(p, limits, seed) for p in enough}
-    values = {p.space: (p.errors.mean(), heights(p.errors, *limits).mean()) for p in enough}
-    variances = {p.space: p.errors.var(ddof=1) for p in enough}
-    found = {}
-    for first, second in [(a.space, b.space) for a in enough for b in enough if a is not b]:
-        mean, area = (
-            interval(values[first][i] - values[second][i], means[first][i] - means[second][i])
-            for i in range(2)
-        )
-        spread = float(np.sqrt((variances[first] + variances[second]) / 2))
-        found[first, second] = Difference(first, second, mean, area, spread)
-    return found
-
-
-def _both_means(
-    population: Population, limits: tuple[float, float], seed: int
-) -> tuple[Reals, Reals]:
-    """Return resampled means of the errors and of the areas under the EDF, (draws,) each."""
-    sampled = partial(resampled_means, seed=seed, purpose=population.space)
-    return sampled(population.errors), sampled(heights(population.errors, *limits))
-
-
-def _first(later: str, earlier: str, spaces: Sequence[Population]) -> bool:
-    """Tell whether of two spaces the first is the later one: differences are given once."""
-    pairs = combinations([population.space for population in spaces], 2)
-    return (earlier, later) in pairs
 
 
 def _findings(
@@ -242,3 +277,52 @@ def _findings(
     best = {s.space: s.best["b"] for s in spaces if s.population.is_line and "b" in s.best}
     lines = {s.space: s.fit_correlation for s in spaces if s.fit_correlation is not None}
     return [*space_findings(differences), *ratio_findings(best), *line_findings(lines)]
+
+
+def rows(found: Analysis) -> Iterator[dict[str, Any]]:
+    """Yield a row for each network with a result and each run without: see docs/analyze.md."""
+    for one in found.spaces:
+        for place, network in enumerate(one.population.networks):
+            e_fit = one.fits[place].error if one.fits else None
+            parameters = {n: float(v[place]) for n, v in one.population.parameters.items()}
+            yield _row(one.space, network, len(network.errors), None, e_fit) | parameters
+    for run in found.failed:
+        yield _row(run.space, run, 1, run.failure, None)
+
+
+def _row(
+    space: str,
+    run: TrainedNetwork | RunRecord,
+    runs: int,
+    failure: str | None,
+    e_fit: float | None,
+) -> dict[str, Any]:
+    return {
+        "space": space,
+        "error": run.error,
+        "runs": runs,
+        "failure": failure,
+        "macs": run.macs,
+        "params": run.params,
+        "acts": run.acts,
+        "e_fit": e_fit,
+        "spec": json_text(spec_to_dict(run.spec)),
+    }
+
+
+def write_rows(path: Path, table: Sequence[dict[str, Any]]) -> None:
+    """Write rows as Parquet, atomically; a column that a row lacks is null there.
+
+    Raises `OutputError`, and `MissingExtraError` without pyarrow.
+    """
+    require_parquet()
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    types = {"failure": pa.string(), "e_fit": pa.float64()}
+    names = dict.fromkeys(name for row in table for name in row)
+    columns = {n: pa.array([row.get(n) for row in table], types.get(n)) for n in names}
+    buffer = io.BytesIO()
+    pq.write_table(pa.table(columns), buffer)
+    with naming(path):
+        write_whole(path, buffer.getvalue())

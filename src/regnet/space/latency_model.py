@@ -1,9 +1,9 @@
-"""How long a network takes on a machine: a sum over its layers, fitted to networks measured there.
+"""Predict how long a network takes on a machine, from networks measured there.
 
-Each part of the sum is work that a machine does at some speed of its own (products, values read and
-written, layers begun), and the fit finds the milliseconds that a unit of each takes, none less than
-0. 3x3 convolutions are apart by whether they have groups, and how wide: engines have other kernels
-for each, and fill vectors of 16 whatever a group's width is.
+The latency is a sum over layers. Each term is work that the machine does at its own speed
+(products, values read and written, layers begun); the fit finds the milliseconds per unit, at least
+0. 3x3 convolutions are split by whether they have groups and how wide those are: engines have a
+kernel for each, and fill vectors of 16 whatever the group width.
 """
 
 import math
@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from regnet.network.spec import Spec, Stage
-
-Reals = NDArray[np.float64]
+from regnet.network.layers import Layer, layers
+from regnet.network.spec import Spec
+from regnet.statistics.draws import Reals
 
 FEATURES: Final = (
     "constant",
@@ -44,85 +43,61 @@ _FOLDS: Final = 10
 _STEPS: Final = 1000
 
 
-class _Row(dict[str, float]):
-    """The features of one network as they are counted; each is 0 at first."""
-
-    def add(self, name: str, value: float) -> None:
-        self[name] = self.get(name, 0.0) + value
-
-
 def features(spec: Spec, *, image_size: int = 224) -> Reals:
-    """Return what a latency is predicted from, one value for each of `FEATURES`, at least 0."""
-    row = _Row(constant=1.0)
-    size = _halved(image_size) if spec.stem_stride == 2 else image_size
-    row.add("values 1x1", (3 * image_size**2 + spec.stem_width * size**2) / _MILLION)
-    width = spec.stem_width
-    for stage in spec.stages:
-        before, size = size, _halved(size)
-        _add_pointwise(row, width, stage.width, size, 1)
-        row.add("values strided", width * size**2 / _MILLION)
-        _add_blocks(row, spec, stage, width, before, size, 1)
-        _add_blocks(row, spec, stage, stage.width, size, size, stage.depth - 1)
-        width = stage.width
-    row.add("weights", width * spec.classes / _MILLION)
-    return np.array([row.get(name, 0.0) for name in FEATURES])
+    """Return the inputs of the prediction, one value >= 0 for each of `FEATURES`."""
+    row = dict.fromkeys(FEATURES, 0.0) | {"constant": 1.0}
+    size = image_size
+    for layer in layers(spec, image_size=image_size, distinct=True):
+        size = layer.size if layer.kind == "conv" else size
+        for name, value in _work(layer, size).items():
+            row[name] += layer.times * value
+    return np.array(list(row.values()))
 
 
-def _add_blocks(
-    row: _Row, spec: Spec, stage: Stage, width: int, before: int, size: int, times: int
-) -> None:
-    """Add blocks with `width` input channels of `before` x `before` pixels."""
-    if not times:
-        return
-    inner = stage.inner_width
-    _add_pointwise(row, width, inner, before, times)
-    _add_pointwise(row, inner, stage.width, size, times)
-    _add_grouped(row, stage, before, size, times)
-    if (squeeze := spec.se_width(width)) is not None:
-        row.add("layers squeeze", times)
-        row.add("values squeeze", inner * size**2 * times / _MILLION)
-        row.add("weights squeeze", 2 * inner * squeeze * times / _MILLION)
-
-
-def _add_pointwise(row: _Row, width_in: int, width: int, size: int, times: int) -> None:
-    pixels = size**2 * times / _MILLION
-    row.add("layers", times)
-    row.add("products 1x1", width_in * width * pixels)
-    row.add("products 1x1, filled", _filled(width_in) * _filled(width) * pixels)
-    row.add("values 1x1", (width_in + width) * pixels)
-    row.add("weights", width_in * width * times / _MILLION)
-
-
-def _add_grouped(row: _Row, stage: Stage, before: int, size: int, times: int) -> None:
-    inner, group = stage.inner_width, stage.group_width
-    kind = "wide 3x3" if group > _VECTOR else "narrow 3x3"
-    kind = "dense 3x3" if group == inner else kind
-    pixels = size**2 * times / _MILLION
-    row.add(f"layers {kind}", times)
-    row.add(f"products {kind}", 9 * group * inner * pixels)
-    row.add(f"products filled {kind}", 9 * _filled(group) ** 2 * (inner // group) * pixels)
-    row.add(f"rows {kind}", size * (inner // group) * times / 1e3)
-    row.add("values 3x3", inner * (before**2 + size**2) * times / _MILLION)
-    row.add("weights", 9 * group * inner * times / _MILLION)
-    if group % _VECTOR:
-        row.add("values 3x3, unfilled", inner * pixels)
+def _work(layer: Layer, size: int) -> dict[str, float]:
+    """Return the features of one layer; `size` is the side of the last convolution's output."""
+    width_in, width_out, pixels = layer.width_in, layer.width_out, size**2 / _MILLION
+    weights = layer.weights / _MILLION
+    if layer.kind == "linear":
+        return {"weights": weights}
+    if layer.kind == "squeeze-excite":
+        work = {"weights squeeze": weights}
+        first = layer.name.endswith(".0")
+        return work | {"layers squeeze": 1, "values squeeze": width_in * pixels} if first else work
+    if layer.name == "stem.conv":
+        return {"values 1x1": width_in * layer.size_in**2 / _MILLION + width_out * pixels}
+    if layer.kernel == 1:
+        return {
+            "layers": 1,
+            "products 1x1": layer.weights * pixels,
+            "products 1x1, filled": _filled(width_in) * _filled(width_out) * pixels,
+            "values 1x1": (width_in + width_out) * pixels,
+            "values strided": width_in * pixels if layer.stride > 1 else 0,
+            "weights": weights,
+        }
+    group = width_in // layer.groups
+    kind = "dense 3x3" if layer.groups == 1 else "narrow 3x3" if group <= _VECTOR else "wide 3x3"
+    return {
+        f"layers {kind}": 1,
+        f"products {kind}": layer.weights * pixels,
+        f"products filled {kind}": 9 * _filled(group) ** 2 * layer.groups * pixels,
+        f"rows {kind}": size * layer.groups / 1e3,
+        "values 3x3": width_in * (layer.size_in**2 + size**2) / _MILLION,
+        "values 3x3, unfilled": width_in * pixels if group % _VECTOR else 0,
+        "weights": weights,
+    }
 
 
 def _filled(width: int) -> int:
     return math.ceil(width / _VECTOR) * _VECTOR
 
 
-def _halved(size: int) -> int:
-    return (size - 1) // 2 + 1
-
-
 @dataclass(frozen=True)
 class LatencyModel:
-    """Milliseconds a unit of each feature, and how far off predictions are.
+    """Milliseconds per unit of each feature, and the errors of predictions.
 
     `spread` is the deviation of log(measured / predicted), `median_error` the median of
-    |predicted / measured - 1|, both of networks that were held out (in turn, a tenth of those
-    measured). `measured` is how many it was fitted to.
+    |predicted / measured - 1|, both cross-validated (10 folds). `measured` networks were fitted.
     """
 
     weights: Reals
@@ -132,22 +107,22 @@ class LatencyModel:
 
     def predict(self, rows: Reals) -> Reals:
         """Return milliseconds (N,) for features (N, F)."""
-        found: Reals = rows @ self.weights
-        return found
+        milliseconds: Reals = rows @ self.weights
+        return milliseconds
 
     def chance_within(self, rows: Reals, budget: float) -> Reals:
-        """Return how likely each network takes at most `budget` milliseconds, (N,)."""
+        """Return the probability that each network takes at most `budget` milliseconds, (N,)."""
         beyond = np.log(self.predict(rows) / budget) / max(self.spread, 1e-3)
         return np.array([0.5 * math.erfc(value / math.sqrt(2)) for value in beyond])
 
     @property
     def parts(self) -> dict[str, float]:
-        """Milliseconds a unit of each feature that counts at all."""
+        """Milliseconds per unit of each feature that counts at all."""
         return {n: float(w) for n, w in zip(FEATURES, self.weights, strict=True) if w > 0}
 
 
 def fit(rows: Reals, milliseconds: Reals) -> LatencyModel:
-    """Return the model of networks with features (N, F), N at least 2, that took so long (N,)."""
+    """Fit the model to N >= 2 networks with features (N, F) and milliseconds (N,)."""
     held_out = np.empty(len(rows))
     folds = min(_FOLDS, len(rows))
     for fold in range(folds):
@@ -163,39 +138,38 @@ def fit(rows: Reals, milliseconds: Reals) -> LatencyModel:
 
 
 def _weights(rows: Reals, milliseconds: Reals) -> Reals:
-    """Return the weights of least relative error; a small ridge shares among what goes together."""
+    """Return the weights of least relative error; a small ridge splits correlated features."""
     relative = rows / milliseconds[:, None]
     scale = np.sqrt((relative**2).mean(axis=0))
-    scale[scale == 0] = np.inf  # what no network has costs nothing that is known
+    scale[scale == 0] = np.inf  # avoids dividing by zero for features absent from every network
     columns = relative / scale
     ridge = math.sqrt(_RIDGE * len(rows)) * np.eye(columns.shape[1])
-    wanted = np.concatenate([np.ones(len(rows)), np.zeros(len(ridge))])
-    weights: Reals = nonnegative(np.concatenate([columns, ridge]), wanted) / scale
+    target = np.concatenate([np.ones(len(rows)), np.zeros(len(ridge))])
+    weights: Reals = nonnegative(np.concatenate([columns, ridge]), target) / scale
     return weights
 
 
-def nonnegative(columns: Reals, wanted: Reals) -> Reals:
-    """Return x >= 0 (F,) that makes |columns x - wanted| least, for columns (N, F) of full rank.
+def nonnegative(a: Reals, b: Reals) -> Reals:
+    """Return the x >= 0 (F,) that minimises |a x - b|, for `a` (N, F) of full rank.
 
     Source: Lawson and Hanson, Solving Least Squares Problems (1974), chapter 23.
     """
-    found = np.zeros(columns.shape[1])
-    free = np.zeros(len(found), bool)
+    x = np.zeros(a.shape[1])
+    passive = np.zeros(len(x), bool)
     for _ in range(_STEPS):
-        gain = columns.T @ (wanted - columns @ found)
-        gain[free] = -np.inf
-        if gain.max(initial=-np.inf) <= 1e-9:
+        gradient = np.where(passive, -np.inf, a.T @ (b - a @ x))
+        if gradient.max(initial=-np.inf) <= 1e-9:
             break
-        free[gain.argmax()] = True
+        passive[gradient.argmax()] = True
         while True:
-            trial = np.zeros_like(found)
-            trial[free] = np.linalg.lstsq(columns[:, free], wanted, rcond=None)[0]
-            below = free & (trial <= 0)
-            if not below.any():
+            trial = np.zeros_like(x)
+            trial[passive] = np.linalg.lstsq(a[:, passive], b, rcond=None)[0]
+            infeasible = passive & (trial <= 0)
+            if not infeasible.any():
                 break
-            step = (found[below] / (found[below] - trial[below])).min()
-            found += step * (trial - found)
-            free &= found > 1e-12
-            found[~free] = 0
-        found = trial
-    return found
+            step = (x[infeasible] / (x[infeasible] - trial[infeasible])).min()
+            x += step * (trial - x)
+            passive &= x > 1e-12
+            x[~passive] = 0
+        x = trial
+    return x

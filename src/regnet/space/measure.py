@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final, get_args
+from typing import Annotated, Final
 
 import numpy as np
 
@@ -12,6 +12,7 @@ from regnet.ir.engine import Engine, read_model
 from regnet.ir.metadata import InferencePrecision
 from regnet.network.spec import Spec, spec_by_name
 from regnet.space.random_ir import write_random_ir
+from regnet.system.checked import Checked, within
 from regnet.system.errors import SpaceError
 from regnet.system.files import temporary_folder
 from regnet.system.machine import this_machine, watch_others
@@ -22,29 +23,20 @@ REFERENCE: Final = "regnetx-400mf"
 
 _ROUNDS: Final = 7
 _TURN: Final = 0.05  # seconds
-_LEAST_SIZE: Final = 32
 
 
 @dataclass(frozen=True, kw_only=True)
-class LatencySetup:
-    """How networks are run: the precision and the image's size in pixels.
-
-    Raises `SpaceError` if this machine cannot run them so.
-    """
+class LatencySetup(Checked, error=SpaceError):
+    """How networks are run; raises `SpaceError` if this machine cannot run them so."""
 
     precision: InferencePrecision = "f32"
-    image_size: int = 224
+    image_size: Annotated[int, within(ge=32)] = 224
     device: str = "CPU"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if self.device.upper() != "CPU":
             raise SpaceError(f"{self.device}: the engine runs on CPUs: use --device CPU")
-        if self.precision not in (known := get_args(InferencePrecision)):
-            raise SpaceError(f"precision {self.precision!r} is none of {', '.join(known)}")
-        if self.image_size < _LEAST_SIZE:
-            raise SpaceError(
-                f"images of {self.image_size} pixels are too small: take {_LEAST_SIZE} or more"
-            )
         if self.precision == "bf16" and not this_machine().has_bf16:
             raise SpaceError(f"bf16: this CPU ({this_machine().cpu}) has none; use f32 or int8")
 

@@ -1,7 +1,7 @@
-"""Outcomes of training: the networks of each space, and the values of their parameters."""
+"""The trained networks of each space, and the values of their parameters, from records."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -18,7 +18,7 @@ _COLUMNS = {"d": "depth", "w": "width", "b": "bottleneck", "g": "group_width"}
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedNetwork:
-    """A network with what it costs, and the errors in [0, 1] of its runs: one for each seed."""
+    """A network with its cost, and the errors in [0, 1] of its runs, one per seed."""
 
     spec: Spec
     params: int
@@ -34,7 +34,7 @@ class TrainedNetwork:
 
 @dataclass(frozen=True)
 class Population:
-    """What is known of a space: the networks with a result, and the runs without."""
+    """The networks of a space with a result, and the runs without."""
 
     space: str
     networks: tuple[TrainedNetwork, ...]
@@ -50,14 +50,14 @@ class Population:
 
     def costs(self, name: str) -> Reals:
         """Return "params", "macs" or "acts" of each network, (N,)."""
-        return np.array([getattr(network, name) for network in self.networks], np.float64)
+        return _reals(getattr(network, name) for network in self.networks)
 
     @cached_property
     def parameters(self) -> dict[str, Reals]:
         """The parameters that differ between the networks, each (N,).
 
-        Of RegNets d, w0, wa, wm, g and b. Of others the total depth d, and of stage i di, wi, bi
-        and gi; b and g where all stages share one.
+        For RegNets d, w0, wa, wm, g and b. For others the total depth d, and di, wi, bi and gi of
+        stage i; b and g if all stages share one.
         """
         specs = [network.spec for network in self.networks]
         lines = [spec for spec in specs if isinstance(spec, RegNetSpec)]
@@ -91,35 +91,41 @@ def _by_stage(networks: Sequence[tuple[Stage, ...]]) -> dict[str, Reals]:
 
 
 def _shared(letter: str, networks: Sequence[tuple[Stage, ...]]) -> list[int]:
-    """Return the bottleneck or group width of each network; [] where the stages share none.
+    """Return the bottleneck or group width of each network, or [] if the stages share none.
 
     A group is never wider than its convolution, so a narrow stage may have less than its share.
     """
     if letter == "b" and all(len({s.bottleneck for s in stages}) == 1 for stages in networks):
         return [stages[0].bottleneck for stages in networks]
-    if letter != "g":
-        return []
     widest = [max(stage.group_width for stage in stages) for stages in networks]
-    same = all(
+    shared = letter == "g" and all(
         stage.group_width in (most, stage.inner_width)
         for stages, most in zip(networks, widest, strict=True)
         for stage in stages
     )
-    return widest if same else []
+    return widest if shared else []
 
 
 def populations(records: Sequence[RunRecord], *, mixed: bool = False) -> tuple[Population, ...]:
-    """Return what records tell of each space, the paper's spaces first and in its order.
+    """Return the trained networks of each space, the paper's spaces first and in its order.
 
-    Runs of one network with several seeds make one network. Raises `SpaceError` where no run has a
+    Runs of one network with several seeds make one network. Raises `SpaceError` if no run has a
     result, or the runs' settings differ and are not to be `mixed`.
     """
     if not mixed:
         _require_one_setting(records)
-    if not any(record.error is not None for record in records):
-        raise SpaceError(_no_result(records))
-    names = sorted({record.space for record in records}, key=_order)
-    return tuple(_population(name, [r for r in records if r.space == name]) for name in names)
+    if not records:
+        raise SpaceError("there are no records to analyze")
+    if all(record.error is None for record in records):
+        reason = records[0].failure or "it has no error"
+        raise SpaceError(f"none of the {len(records):,} runs has a result; the first: {reason}")
+    known = list(SPACES)
+    names = {record.space for record in records}
+    paper = [name for name in known if name in names]
+    return tuple(
+        _population(name, [r for r in records if r.space == name])
+        for name in [*paper, *sorted(names - set(known))]
+    )
 
 
 def _population(space: str, records: Sequence[RunRecord]) -> Population:
@@ -127,39 +133,26 @@ def _population(space: str, records: Sequence[RunRecord]) -> Population:
     for record in records:
         if record.error is not None:
             runs.setdefault((record.setting, record.spec), []).append(record)
-    networks = tuple(_network(of_one) for of_one in runs.values())
-    return Population(space, networks, tuple(r for r in records if r.error is None))
-
-
-def _network(runs: Sequence[RunRecord]) -> TrainedNetwork:
-    first = runs[0]
-    errors = tuple(run.error for run in runs if run.error is not None)
-    return TrainedNetwork(
-        spec=first.spec, params=first.params, macs=first.macs, acts=first.acts, errors=errors
+    networks = tuple(
+        TrainedNetwork(
+            spec=same[0].spec,
+            params=same[0].params,
+            macs=same[0].macs,
+            acts=same[0].acts,
+            errors=tuple(run.errors[-1] for run in same),
+        )
+        for same in runs.values()
     )
-
-
-def _order(space: str) -> tuple[int, str]:
-    known = list(SPACES)
-    return (known.index(space) if space in known else len(known), space)
+    return Population(space, networks, tuple(r for r in records if r.error is None))
 
 
 def _require_one_setting(records: Sequence[RunRecord]) -> None:
     settings = list(dict.fromkeys(record.setting for record in records))
     if len(settings) < 2:
         return
-    first, second = settings[:2]
-    names = [f.name for f in fields(Setting)]
-    other = [n for n in names if getattr(first, n) != getattr(second, n)]
-    texts = [f"{n} {getattr(first, n)} and {getattr(second, n)}" for n in other]
+    first, second = (vars(setting) for setting in settings[:2])
+    texts = [f"{n} {first[n]} and {second[n]}" for n in first if first[n] != second[n]]
     raise SpaceError(
         f"the records are of {len(settings)} settings ({'; '.join(texts)}), whose errors cannot be "
         "compared: analyze each alone, or say --mixed"
     )
-
-
-def _no_result(records: Sequence[RunRecord]) -> str:
-    if not records:
-        return "there are no records to analyze"
-    reason = records[0].failure or "it has no error"
-    return f"none of the {len(records):,} runs has a result; the first: {reason}"

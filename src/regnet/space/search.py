@@ -23,10 +23,11 @@ from regnet.space.candidates import (
     require_spaces,
     rival,
 )
-from regnet.space.latency_model import LatencyModel, Reals, features
+from regnet.space.latency_model import LatencyModel, features
 from regnet.space.latency_model import fit as fit_latency
 from regnet.space.measure import REFERENCE, Latency, LatencySetup, Stopwatch
 from regnet.space.published import Published, published
+from regnet.statistics.draws import Reals
 from regnet.system.errors import SpaceError
 from regnet.system.machine import Machine, this_machine
 

@@ -2,8 +2,7 @@
 
 import pytest
 
-from regnet.space.published import published
-from regnet.space.trends import column, exponents
+from regnet.space.published import column, exponents, published
 
 
 def test_all_24_are_there_with_their_own_errors() -> None:

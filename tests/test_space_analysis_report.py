@@ -10,9 +10,15 @@ from space_records import a_record, records_of
 pytest.importorskip("matplotlib")
 
 from regnet.network.spec import spec_by_name
+from regnet.pages.html import report_html
 from regnet.space.analysis import Analysis, Source, analyze
-from regnet.space.analysis_page import analysis_page
+from regnet.space.analysis_report import analysis_report
 from regnet.space.records import RunRecord
+
+
+def page(found: Analysis) -> str:
+    return report_html(analysis_report(found))
+
 
 EVIL = "<script>alert('&')</script>"
 
@@ -32,7 +38,7 @@ def found() -> Analysis:
 
 @pytest.fixture(scope="module")
 def html(found: Analysis) -> str:
-    return analysis_page(found)
+    return page(found)
 
 
 def test_the_page_has_every_section(html: str) -> None:
@@ -40,6 +46,7 @@ def test_the_page_has_every_section(html: str) -> None:
         "How errors are distributed",
         "The paper&#39;s findings",
         "Spaces in pairs",
+        "Best values",
         "Parameters of anynetx-a",
         "Parameters of anynetx-c",
         "Parameters of regnetx",
@@ -106,7 +113,7 @@ def test_the_published_networks_come_from_the_cards(html: str) -> None:
 
 
 def test_one_space_of_few_networks_has_a_page_without_intervals() -> None:
-    html = analysis_page(analyze(records_of("anynetx-b", 3)))
+    html = page(analyze(records_of("anynetx-b", 3)))
     assert titles(html) == [
         "How errors are distributed",
         "Error against complexity",
@@ -119,7 +126,7 @@ def test_one_space_of_few_networks_has_a_page_without_intervals() -> None:
 
 
 def test_regnets_alone_have_no_section_on_lines() -> None:
-    html = analysis_page(analyze(records_of("regnetx", 9)))
+    html = page(analyze(records_of("regnetx", 9)))
     assert "How near widths are to a line" not in titles(html)
     assert "Spaces in pairs" not in titles(html)
 
@@ -130,5 +137,5 @@ def test_networks_that_are_all_the_same_have_a_page() -> None:
         replace(a_record(spec), setting=replace(a_record(spec).setting, epochs=e))
         for e in range(1, 10)
     ]
-    html = analysis_page(analyze(records, mixed=True))
+    html = page(analyze(records, mixed=True))
     assert "9 settings" in html

@@ -83,6 +83,12 @@ def test_the_word_after_ray_is_its_value_if_it_looks_like_an_address(
     assert run(*arguments.split()).splitlines()[0] == printed
 
 
+@pytest.mark.parametrize("words", [(), ("space",)])
+def test_the_list_of_commands_says_what_each_does(words: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(build_app(), [*words, "--help"])
+    assert "..." not in done.output.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_fits_80_columns_and_shows_names_and_defaults(
     name: str, monkeypatch: pytest.MonkeyPatch

@@ -40,35 +40,27 @@ if TYPE_CHECKING:
     from regnet.zoo.catalogue import card_by_name as card_by_name
     from regnet.zoo.catalogue import card_names as card_names
 
-_HOMES = {
-    "AnyNetSpec": "network.spec",
-    "AssumptionWarning": "ir.assumptions",
-    "Card": "zoo.card",
-    "ClassScore": "inference.result",
-    "Classifier": "inference.classify",
-    "Explainer": "explanation.activation_maps",
-    "Label": "network.labels",
-    "OMZ": "pixels.protocol",
-    "PYCLS": "pixels.protocol",
-    "Prediction": "inference.result",
-    "Preprocess": "pixels.protocol",
-    "RegNetError": "system.errors",
-    "RegNetSpec": "network.spec",
-    "SPEC_NAMES": "network.spec",
-    "Stage": "network.spec",
-    "card_by_name": "zoo.catalogue",
-    "card_names": "zoo.catalogue",
-    "crop_pixels": "pixels.preprocess",
-    "calibrate": "calibration.calibrate",
-    "compare": "comparison.compare",
-    "evaluate": "evaluation.evaluate",
-    "finetune": "training.finetune",
-    "imagenet_labels": "network.labels",
-    "load": "inference.load",
-    "quantize": "quantization.quantize",
-    "spec_by_name": "network.spec",
-    "train": "training.train",
+_MODULES = {
+    "calibration.calibrate": "calibrate",
+    "comparison.compare": "compare",
+    "evaluation.evaluate": "evaluate",
+    "explanation.activation_maps": "Explainer",
+    "inference.classify": "Classifier",
+    "inference.load": "load",
+    "inference.result": "ClassScore Prediction",
+    "ir.assumptions": "AssumptionWarning",
+    "network.labels": "Label imagenet_labels",
+    "network.spec": "SPEC_NAMES AnyNetSpec RegNetSpec Stage spec_by_name",
+    "pixels.preprocess": "crop_pixels",
+    "pixels.protocol": "OMZ PYCLS Preprocess",
+    "quantization.quantize": "quantize",
+    "system.errors": "RegNetError",
+    "training.finetune": "finetune",
+    "training.train": "train",
+    "zoo.card": "Card",
+    "zoo.catalogue": "card_by_name card_names",
 }
+_HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = sorted(_HOMES)
 

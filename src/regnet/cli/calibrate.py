@@ -30,9 +30,9 @@ class _Results(Report):
 
 
 def calibrate(photos: Labelled, fit: _Fit, results: _Results, models: Store) -> bool:
-    """Calibrate a model's probabilities, and fit prediction sets, on labelled photos.
+    """Calibrate a model's probabilities and fit prediction sets.
 
-    Temperature scaling and conformal prediction. Writes NAME-calibrated.xml, whose probabilities
+    Temperature scaling and conformal prediction on labelled photos. Writes NAME-calibrated.xml, whose probabilities
     are calibrated wherever it is used; `regnet classify --sets` prints its prediction sets, and
     `--unknown` reports `unknown` unless the set is a single class.
 

@@ -3,19 +3,20 @@
 import os
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from regnet.cli.classify_ray import RayOptions, classify_on_ray, require_folder
 from regnet.cli.console import in_utf8, say
-from regnet.cli.options import Model, Store
-from regnet.cli.progress import track
+from regnet.cli.options import Model, Ray, Store
+from regnet.cli.progress import Advance, counter, track
 from regnet.conversion.store import Library
 from regnet.data.video_names import is_video, require_extra
 from regnet.inference.result import Prediction, Wanted
 from regnet.inference.writers import OutputFormat, format_of, open_writer
 from regnet.ir.metadata import InferencePrecision
 from regnet.pixels.decode_limits import DecodeLimits
+from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import DownloadError, LicenceError, OutputError
 from regnet.system.option import Options, argument, option
 from regnet.system.output_file import part_of
@@ -45,13 +46,36 @@ class _Output(Options):
             raise OutputError(f"cannot write {file}: it is one of the sources")
         return file, chosen
 
+    def folder(self, *, offline: bool) -> str:
+        """Return the folder for Parquet files of --ray. Raises `OutputError`."""
+        if self.output is None:
+            raise OutputError("--ray writes a folder of Parquet files: name it with -o FOLDER")
+        if self.format not in (None, "parquet"):
+            raise OutputError(f"--ray writes Parquet, not {self.format}: leave out --format")
+        if offline:
+            from regnet.data.remote import is_object_address
+
+            if is_object_address(self.output) and not is_local_address(self.output):
+                place = without_secrets(self.output)
+                raise OutputError(f"{place}: not written to, because of --offline")
+        return self.output
+
+
+class _Spread(Ray):
+    partition_images: int = option(10_000, "Images per Parquet file", min=1)
+    cpus_per_worker: int = option(1, "CPUs per worker", min=1)
+    workers: int | None = option(None, "Workers [as many as have CPUs]", min=1)
+    price: float | None = option(
+        None, "Cost of the cluster per hour, to print that of a million images", min=0
+    )
+
 
 def classify(
     input: _Input,
     results: Wanted,
     output: _Output,
     video: Sampling,
-    ray: RayOptions,
+    ray: _Spread,
     limits: DecodeLimits,
     models: Store,
 ) -> bool:
@@ -74,21 +98,7 @@ def classify(
       regnet classify s3://bucket/photos/ --ray auto -o s3://bucket/labels
     """
     if ray.ray is not None:
-        folder = require_folder(output.output, output.format, offline=models.offline)
-        path = _ir(models, input.model, input.precision)[0]
-        failed = classify_on_ray(
-            input.sources,
-            ray,
-            folder=folder,
-            path=path,
-            model=input.model,
-            wanted=results,
-            precision=input.precision,
-            batch_size=input.batch_size,
-            offline=models.offline,
-            limits=limits,
-        )
-        return failed > 0
+        return _classify_on_ray(input, results, output, ray, limits, models) > 0
     file, chosen = output.opened(input.sources)
     wanted = replace(results, timestamps=any(is_video(source) for source in input.sources))
     if wanted.timestamps:
@@ -151,3 +161,53 @@ def _write(
     if output is not None:
         say(f"{output}: {done} images, {failed} of them failed")
     return failed
+
+
+def _classify_on_ray(
+    input: _Input,
+    results: Wanted,
+    output: _Output,
+    spread: _Spread,
+    limits: DecodeLimits,
+    models: Store,
+) -> int:
+    """Classify the sources into a folder, print a summary, and return how many failed."""
+    folder = output.folder(offline=models.offline)
+    path, _ = _ir(models, input.model, input.precision)
+    from regnet.cluster.batch import BatchJob, classify_batch
+    from regnet.cluster.session import connected
+    from regnet.inference.classify import Classifier
+
+    classifier = Classifier(path, precision=input.precision, name=input.model)
+    classifier.require_possible(results, input.batch_size)
+    job = BatchJob(
+        model=path,
+        sources=input.sources,
+        wanted=results,
+        precision=input.precision,
+        batch_size=input.batch_size,
+        partition_images=spread.partition_images,
+        cpus_per_worker=spread.cpus_per_worker,
+        workers=spread.workers,
+        offline=models.offline,
+        limits=limits,
+    )
+    with connected(spread.ray or "") as cluster, ExitStack() as stack:
+        advance: list[Advance] = []
+
+        def begin(images: int, left: int) -> None:
+            """Show a bar, once the number of images is known."""
+            advance.append(stack.enter_context(counter("classifying", images, "images")))
+            advance[0](images - left)
+
+        summary = classify_batch(
+            job,
+            folder,
+            cluster=cluster,
+            metadata=classifier.metadata,
+            on_listed=begin,
+            on_finished=lambda images: advance[0](images),
+        )
+    for line in summary.lines(folder, price=spread.price):
+        say(line)
+    return summary.failed

@@ -30,7 +30,7 @@ class _GateOptions(Options):
 
 
 def compare(photos: _Sides, gates: _GateOptions, results: Report, models: Store) -> bool:
-    """Compare two models, engines, precisions or protocols on photos, stage by stage.
+    """Compare two models or pipelines on photos, stage by stage.
 
     A and B are MODEL[:engine][:precision][:protocol]: a model card, `bundled`, an IR (.xml), an
     ONNX file or a checkpoint; engine ir, onnx or torch; precision f32, bf16 or int8; protocol omz

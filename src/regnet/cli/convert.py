@@ -60,14 +60,14 @@ class _Output(Json):
 
 
 def convert(source: _Source, preprocessing: _Protocol, output: _Output, models: Store) -> None:
-    """Convert published weights or a checkpoint to OpenVINO IR or ONNX.
+    """Convert weights or a checkpoint to OpenVINO IR or ONNX.
 
     The result takes `data` (N, 3, 224, 224), raw BGR pixels 0..255, and gives `prob` (N, classes).
     Mean, scale, softmax, labels, protocol and the weights' hash are inside. It is compared with the
     network in float64 before it is written: no probability may differ by more than 1e-5, or 4 times
     the error of torch in float32.
 
-    MODEL is a model card or a checkpoint of pycls, timm, torchvision, Lightning or another training
+    MODEL is the model card of published weights, or a checkpoint of pycls, timm, torchvision, Lightning or another training
     script (.pth, .ckpt, .safetensors ...), or a folder of transformers or timm. The architecture is
     read from the tensors; what a checkpoint does not say is assumed, and printed. Needs the extra
     `torch`; the result does not.

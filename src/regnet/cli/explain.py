@@ -37,12 +37,12 @@ class _Output(Options):
 
 
 def explain(photos: _Photos, model: Model, output: _Output, models: Store) -> bool:
-    """Show where in photos a model sees a class (class activation maps).
+    """Show where in photos a model sees a class.
 
     PHOTO is a file, a folder, a glob in quotes, an http(s) URL, an archive or -. For each photo and
     class an overlay is written: dark violet adds nothing to the class, light yellow as much as
-    anything adds to the most probable class. What the network does not see is dim. The maps are
-    exact except in bf16: a class's logit is the mean of its map plus its bias.
+    anything adds to the most probable class. What the network does not see is dim. These class
+    activation maps are exact, except in bf16: a class's logit is the mean of its map plus its bias.
 
     Exit status: 0 done, 1 some photos failed, 2 could not run, 130 interrupted.
 

@@ -40,7 +40,7 @@ class _Results(Report):
 
 
 def quantize(model: _Source, checks: _Checks, results: _Results, models: Store) -> bool:
-    """Convert a model to INT8 and measure how often its top class matches FP32.
+    """Convert a model to INT8 and measure its agreement with FP32.
 
     --calibration is a folder, archive or glob of photos like those the model will see; they need no
     labels. Up to 2,000 others (of --agreement, if given) are split in two: one half chooses how

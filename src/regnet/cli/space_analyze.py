@@ -20,7 +20,7 @@ class _Results(Json):
 
 
 def analyze(records: _Records, results: _Results) -> None:
-    """Compare design spaces by their trained networks, and find what good networks share.
+    """Compare design spaces by their trained networks.
 
     RECORDS are files that `regnet space sweep` wrote, of one or more spaces, all of one setting.
 

@@ -56,12 +56,12 @@ class _Records(Json):
 def sweep(
     networks: _Networks, photos: _Photos, training: _Course, workers: _Workers, records: _Records
 ) -> bool:
-    """Train a population of networks on few photos for few epochs, one record per run.
+    """Train a population of networks, one record per run.
 
     SPACE|FILE is a design space, of which -n networks are drawn as by `regnet space sample`, or a
     file that it wrote. --data is as for `regnet train`: splits in it, or --val, validate, else a
     tenth of each class. All networks are randomly initialised and trained alike, by the paper's
-    low-budget setting on small crops, or --recipe.
+    low-budget setting on small crops for few epochs, or --recipe.
 
     RECORDS gets one JSON object per line; the same command resumes. A network that fails is a
     record with its reason. With --ray the runs are spread over this machine's cores or a cluster.

@@ -77,7 +77,7 @@ def train(
     run: _Run,
     models: Store,
 ) -> int:
-    """Train a classifier on labelled photos, or fine-tune a pretrained one.
+    """Train or fine-tune a classifier on labelled photos.
 
     DATASET has one folder of photos per class, or is anything `regnet evaluate` takes; splits in it
     (train/, val/) are used, else a tenth of each class validates. MODEL is a network such as

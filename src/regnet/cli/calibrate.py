@@ -32,9 +32,9 @@ class _Results(Report):
 def calibrate(photos: Labelled, fit: _Fit, results: _Results, models: Store) -> bool:
     """Calibrate a model's probabilities and fit prediction sets.
 
-    Temperature scaling and conformal prediction on labelled photos. Writes NAME-calibrated.xml, whose probabilities
-    are calibrated wherever it is used; `regnet classify --sets` prints its prediction sets, and
-    `--unknown` reports `unknown` unless the set is a single class.
+    Temperature scaling and conformal prediction on labelled photos. Writes NAME-calibrated.xml,
+    whose probabilities are calibrated wherever it is used; `regnet classify --sets` prints its
+    prediction sets, and `--unknown` reports `unknown` unless the set is a single class.
 
     DATASET is as for `regnet evaluate`: photos that the model was not trained on, like those it
     will see. A quarter fits the temperature, a quarter the sets, and half are held out to measure

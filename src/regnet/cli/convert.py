@@ -67,10 +67,10 @@ def convert(source: _Source, preprocessing: _Protocol, output: _Output, models: 
     network in float64 before it is written: no probability may differ by more than 1e-5, or 4 times
     the error of torch in float32.
 
-    MODEL is the model card of published weights, or a checkpoint of pycls, timm, torchvision, Lightning or another training
-    script (.pth, .ckpt, .safetensors ...), or a folder of transformers or timm. The architecture is
-    read from the tensors; what a checkpoint does not say is assumed, and printed. Needs the extra
-    `torch`; the result does not.
+    MODEL is the model card of published weights, or a checkpoint of pycls, timm, torchvision,
+    Lightning or another training script (.pth, .ckpt, .safetensors ...), or a folder of
+    transformers or timm. The architecture is read from the tensors; what a checkpoint does not say
+    is assumed, and printed. Needs the extra `torch`; the result does not.
 
     --preprocessing graph: the IR takes a whole RGB photo, `image` (1, height, width, 3), uint8.
     --layout repository: the folder is one for OpenVINO Model Server and Triton. For both MODEL may

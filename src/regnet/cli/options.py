@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -106,15 +107,18 @@ class Entry(Options):
 class Store(Download, Entry):
     """The models on this machine."""
 
+    def silent_library(self) -> Library:
+        """Return the library of these options, which shows no progress of downloads."""
+        return Library(
+            folder=cache_dir(self.cache_dir),
+            offline=self.offline,
+            mirrors=self.mirror,
+            entry=self.entry,
+            say=say,
+        )
+
     @contextmanager
     def library(self) -> Iterator[Library]:
         """Give the library of these options, which shows its downloads on standard error."""
         with download_display() as on_event:
-            yield Library(
-                folder=cache_dir(self.cache_dir),
-                offline=self.offline,
-                mirrors=self.mirror,
-                entry=self.entry,
-                say=say,
-                on_event=on_event,
-            )
+            yield replace(self.silent_library(), on_event=on_event)

@@ -57,23 +57,22 @@ def serve(models: _Served, access: _Access, limits: Limits, store: Store) -> Non
         from regnet.serving.run import ServerSetup
         from regnet.serving.run import serve as run
 
-    with store.library() as library:
-        setup = ServerSetup(
-            models=sources,
-            library=library,
-            host=access.host,
-            port=access.port,
-            precision=models.precision,
-            limits=limits,
-            token=token,
-            allow_hosts=access.allow_host,
-            model_control=models.model_control,
-            page=not models.no_page,
-        )
-        if token is None and access.host not in _LOOPBACK:
-            say(f"regnet: {access.host} is open to all who reach it: --token-file requires a token")
-        in_utf8(sys.stderr)  # its log is JSON
-        run(setup, on_ready=lambda address: typer.echo(f"regnet serves {address}"))
+    setup = ServerSetup(
+        models=sources,
+        library=store.silent_library(),
+        host=access.host,
+        port=access.port,
+        precision=models.precision,
+        limits=limits,
+        token=token,
+        allow_hosts=access.allow_host,
+        model_control=models.model_control,
+        page=not models.no_page,
+    )
+    if token is None and access.host not in _LOOPBACK:
+        say(f"regnet: {access.host} is open to all who reach it: --token-file requires a token")
+    in_utf8(sys.stderr)  # its log is JSON
+    run(setup, on_ready=lambda address: typer.echo(f"regnet serves {address}"))
 
 
 def named_models(models: Sequence[str]) -> dict[str, str]:

@@ -15,7 +15,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from regnet.checkpoints.file_kind import REMEDY, checked_kind
+from regnet.checkpoints.model_files import REMEDY, checked_kind
 from regnet.checkpoints.pickles import Calls, RefusedError, read_pickle
 from regnet.checkpoints.plain_types import Record, require
 from regnet.system.errors import MissingExtraError, UnsafeError, WeightsError

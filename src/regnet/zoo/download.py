@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-from regnet.checkpoints.file_kind import checked_kind
+from regnet.checkpoints.model_files import checked_kind
 from regnet.system.addresses import without_secrets
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import (

@@ -264,7 +264,7 @@ def test_a_new_head_is_determined_by_its_seed(small: Path) -> None:
 def test_a_new_head_with_a_spec(small: Path) -> None:
     assert read_checkpoint(small, spec=SMALL, new_head=9).classes == 9
     assert read_checkpoint(small, spec=SMALL.with_classes(9), new_head=9).classes == 9
-    with pytest.raises(MismatchError, match="classes=0"):
+    with pytest.raises(MismatchError, match="classes must be a whole number from 1"):
         read_checkpoint(small, new_head=0)
 
 

@@ -37,7 +37,7 @@ class Library:
     offline: bool = False
     mirrors: Sequence[str] = ()
     entry: str | None = None
-    say: Callable[[str], None] = lambda message: None
+    say: Callable[[str], None] = ignore
     on_event: OnEvent = ignore
 
     @property
@@ -56,7 +56,18 @@ class Library:
         Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`.
         """
         self.note_entry(model)
-        return self._int8(model) if precision == "int8" else self._ir(model)
+        path = converted_file(model)
+        if precision == "int8":
+            if path is None:
+                raise UnknownModelError(
+                    f"{model}: there is no INT8 model of it yet: make one with "
+                    f"`regnet quantize {model} --calibration FOLDER`, and name the .xml it writes"
+                )
+            return int8_beside(path)
+        if path is None and not _names_a_file(model):
+            before = self._converted_before(card_by_name(str(model)))
+            path = before.path if before else None
+        return path or self.convert(self.request(model)).path
 
     def note_entry(self, model: str | Path) -> None:
         """Warn where an `entry` was given that a model, which is no checkpoint, has no use for."""
@@ -64,21 +75,6 @@ class Library:
         if self.entry is not None and not checkpoint:
             text = f"{model}: is no checkpoint with networks to choose from: --entry is not used"
             give(RegNetWarning, text)
-
-    def _int8(self, model: str | Path) -> Path:
-        """Return the INT8 model of an IR or of `bundled`: nothing is quantized on the way."""
-        if (path := converted_file(model)) is None:
-            raise UnknownModelError(
-                f"{model}: there is no INT8 model of it yet: make one with "
-                f"`regnet quantize {model} --calibration FOLDER`, and name the .xml it writes"
-            )
-        return int8_beside(path)
-
-    def _ir(self, model: str | Path) -> Path:
-        if path := converted_file(model):
-            return path
-        before = None if _names_a_file(model) else self._converted_before(card_by_name(str(model)))
-        return (before or self.convert(self.request(model))).path
 
     def request(self, model: str | Path) -> Request:
         """Return what to convert for a card's name (downloading it) or a checkpoint file."""
@@ -126,8 +122,8 @@ class Library:
     def convert(self, request: Request) -> Conversion:
         """Return the converted model, from the cache where the same was converted before."""
         entry = self._entry(request)
-        if found := read_conversion(entry):
-            return found
+        if conversion := read_conversion(entry):
+            return conversion
         from filelock import FileLock
 
         try:

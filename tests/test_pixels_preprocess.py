@@ -28,7 +28,6 @@ from regnet.pixels.protocol import (
     PYCLS,
     Preprocess,
     by_protocol,
-    preprocess_from_dict,
     protocol_named,
 )
 from regnet.pixels.samples import sample_photos
@@ -117,13 +116,13 @@ def test_impossible_protocols_are_refused_by_name(field: str, value: object) -> 
 @pytest.mark.parametrize("protocol", [OMZ, PYCLS, BILINEAR, SWAG])
 def test_a_protocol_survives_json(protocol: Preprocess) -> None:
     values = json.loads(json.dumps(protocol.to_dict()))
-    assert preprocess_from_dict(values) == protocol
+    assert Preprocess.from_dict(values) == protocol
 
 
 def test_a_protocol_from_before_offsets_is_still_read() -> None:
     values = OMZ.to_dict()
     del values["offset"]
-    assert preprocess_from_dict(values) == OMZ
+    assert Preprocess.from_dict(values) == OMZ
 
 
 def test_protocols_are_found_by_name() -> None:
@@ -170,7 +169,7 @@ def test_a_protocol_of_other_rules_takes_those_that_are_asked_for(own: Preproces
 )
 def test_a_protocol_from_wrong_values_is_refused(values: object, message: str) -> None:
     with pytest.raises(ProtocolError, match=message):
-        preprocess_from_dict(values)
+        Preprocess.from_dict(values)
 
 
 anything = st.recursive(
@@ -188,7 +187,7 @@ anything = st.recursive(
 @given(st.dictionaries(st.sampled_from([*OMZ.to_dict(), "other"]), anything) | anything)
 def test_any_values_are_a_protocol_or_a_protocol_error(values: object) -> None:
     try:
-        assert preprocess_from_dict(values).name
+        assert Preprocess.from_dict(values).name
     except RegNetError as exc:
         assert type(exc) is ProtocolError  # noqa: PT017
 
@@ -204,7 +203,7 @@ def test_values_that_cannot_be_shown_are_a_protocol_error() -> None:
         {"mean": [10**5000] * 3},
     ):
         with pytest.raises(ProtocolError, match=" must be "):
-            preprocess_from_dict({"name": "p"} | values)
+            Preprocess.from_dict({"name": "p"} | values)
 
 
 @pytest.mark.parametrize(

@@ -106,7 +106,7 @@ def _rows(batch: ScoredBatch, labels: Labels) -> Iterator[Row]:
         }
 
 
-class _FlatRows:
+class _FlatRows(RowWriter):
     """Rows whose `top5` becomes columns: `top1_index`, `top1_wnid`, ... `top5_probability`."""
 
     def __init__(self, rows: RowWriter) -> None:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from regnet.ir.metadata import ModelMetadata
 from regnet.pixels.preprocess import crop_pixels, rgb_pixels
+from regnet.statistics.conformal import softmax
 from regnet.system.addresses import without_secrets
 from regnet.system.errors import ImageError, ServerError, shown
 from regnet.system.http import Lines, Patience, body_of
@@ -107,7 +108,7 @@ class ServerPredictor:
         rows = np.concatenate([self._answer(batch) for batch in batches])
         if _are_probabilities(rows):
             return None, rows
-        return rows, _softmax(rows)
+        return rows, softmax(rows)
 
     def _answer(self, batch: list[Any]) -> Rows:
         header, data = self._message(batch)
@@ -279,9 +280,3 @@ def _said(text: bytes) -> str:
 
 def _are_probabilities(rows: Rows) -> bool:
     return bool(rows.min() >= 0 and np.all(np.abs(rows.sum(axis=1) - 1) < 0.02))
-
-
-def _softmax(logits: Rows) -> Rows:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    rows: Rows = powers / powers.sum(axis=1, keepdims=True)
-    return rows

@@ -62,8 +62,11 @@ def warn_assumed(model: str | Path, metadata: "ModelMetadata") -> None:
 
 
 def warn(warning: AssumptionWarning) -> None:
-    """Give a warning at the caller of regnet."""
-    warnings.warn(warning, stacklevel=_level())
+    """Give a warning at the first frame outside regnet."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
+        level, frame = level + 1, frame.f_back
+    warnings.warn(warning, stacklevel=level)
 
 
 def subject(sentence: str) -> str:
@@ -72,13 +75,5 @@ def subject(sentence: str) -> str:
 
 
 def without(assumed: Sequence[str], known: str) -> tuple[str, ...]:
-    """Return the sentences about other subjects than the one that is known."""
+    """Return the sentences about subjects other than the known one."""
     return tuple(sentence for sentence in assumed if subject(sentence) != known)
-
-
-def _level() -> int:
-    """Return the stack level, as `warnings.warn` counts, of the first frame outside regnet."""
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back and frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE:
-        level, frame = level + 1, frame.f_back
-    return level

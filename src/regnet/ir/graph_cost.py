@@ -45,17 +45,17 @@ def graph_cost(model: ov.Model) -> GraphCost:
         if first.partial_shape[0].is_dynamic:
             single.reshape({first: [1, *list(first.partial_shape)[1:]]})
         constants = _constants(single)
-        ops = [op for op in single.get_ordered_ops() if not _is_free(op, constants)]
+        ops = [
+            op
+            for op in single.get_ordered_ops()
+            if (name := op.get_friendly_name()) not in constants
+            and not name.startswith(PREPROCESSING)
+        ]
         return GraphCost(sum(map(_flops, ops)), sum(_params(op, constants) for op in ops))
     except (RuntimeError, IndexError) as exc:
         raise ModelError(
             "the graph cannot be counted: it needs one input whose size is fixed but for the batch"
         ) from exc
-
-
-def _is_free(op: ov.Node, constants: frozenset[str]) -> bool:
-    name = op.get_friendly_name()
-    return name in constants or name.startswith(PREPROCESSING)
 
 
 def _constants(model: ov.Model) -> frozenset[str]:
@@ -72,14 +72,14 @@ _PER_ELEMENT = {"Add": 1, "Subtract": 1, "Multiply": 1, "Divide": 1, "Relu": 2, 
 
 
 def _flops(op: ov.Node) -> int:
-    kind = op.get_type_name()
+    kind, size = op.get_type_name(), math.prod(_shape(op.output(0)))
     if kind in ("Convolution", "GroupConvolution"):
         kernel = _shape(op.input_value(1))
         # [out, in, h, w], or [groups, out, in, h, w]: in, h and w count an output's products.
-        return 2 * _size(op) * math.prod(kernel[-3:])
+        return 2 * size * math.prod(kernel[-3:])
     if kind == "MatMul":
-        return 2 * _size(op) * _shape(op.input_value(0))[-1]
-    return _PER_ELEMENT[kind] * _size(op) if kind in _PER_ELEMENT else 0
+        return 2 * size * _shape(op.input_value(0))[-1]
+    return _PER_ELEMENT.get(kind, 0) * size
 
 
 def _params(op: ov.Node, constants: frozenset[str]) -> int:
@@ -88,10 +88,6 @@ def _params(op: ov.Node, constants: frozenset[str]) -> int:
     inputs = op.input_values()
     fixed = (v for v in inputs if v.get_node().get_friendly_name() in constants)
     return sum(math.prod(_shape(value)) for value in fixed)
-
-
-def _size(op: ov.Node) -> int:
-    return math.prod(_shape(op.output(0)))
 
 
 def _shape(value: Any) -> list[int]:

@@ -10,6 +10,7 @@ import json
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Final, Literal
 
 from regnet.system.json_text import unique_keys
@@ -69,26 +70,23 @@ def parse_classes(text: str, suffix: str = "") -> list[Pair]:
         delimiter = ";" if all(";" in line for line in lines) else ","
         rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
         return _of_columns([[cell.strip() for cell in row] for row in rows], csv_file=True)
-    return _of_lines([_QUOTED_NUMBER.sub(r"\2\4", line.strip()) for line in lines])
+    lines = [_QUOTED_NUMBER.sub(r"\2\4", line.strip()) for line in lines]
+    kinds = [_kind_of_header(word) for word in re.split(r"[\s,;]+", lines[0])]
+    if len(kinds) > 1 and len(lines) > 1 and "other" not in kinds and len(set(kinds)) > 1:
+        return _numbered(lines[1:], certain="index" in kinds)
+    return _numbered(lines, certain=False)
 
 
 def _literal(text: str) -> Any:
     """Return the value of JSON, or of a list or dictionary as Python prints it; None of others."""
-    try:
+    with suppress(json.JSONDecodeError, RecursionError):
         return json.loads(text, object_pairs_hook=unique_keys)
-    except (json.JSONDecodeError, RecursionError):
-        pass
-    try:
+    with suppress(json.JSONDecodeError, RecursionError):
         return [json.loads(line) for line in text.splitlines() if line.strip()]  # JSON lines
-    except (json.JSONDecodeError, RecursionError):
-        pass
     try:
-        return _as_json(ast.literal_eval(text.strip()))
+        value = ast.literal_eval(text.strip())
     except (ValueError, SyntaxError, MemoryError, RecursionError):
         return None
-
-
-def _as_json(value: Any) -> Any:
     return {str(key): entry for key, entry in value.items()} if isinstance(value, dict) else value
 
 
@@ -98,14 +96,6 @@ def _unquoted(text: str) -> str:
 
 
 # Lines of text
-
-
-def _of_lines(lines: list[str]) -> list[Pair]:
-    """Return the classes of lines without tabs: a name, with an index or a wnid at an end."""
-    kinds = [_kind_of_header(word) for word in re.split(r"[\s,;]+", lines[0])]
-    if len(kinds) > 1 and len(lines) > 1 and "other" not in kinds and len(set(kinds)) > 1:
-        return _numbered(lines[1:], certain="index" in kinds)
-    return _numbered(lines, certain=False)
 
 
 def _numbered(lines: list[str], *, certain: bool) -> list[Pair]:
@@ -325,13 +315,10 @@ def _pairs(columns: list[list[str]], kinds: list[Kind]) -> list[Pair]:
     if not places["index"]:
         _refuse_disorder(classes)
         return pairs
-    return _by_index(_integers(columns[places["index"][0]]), pairs)
-
-
-def _integers(column: Sequence[str]) -> list[int]:
-    if wrong := [cell for cell in column if not cell.isdecimal()]:
+    numbers = columns[places["index"][0]]
+    if wrong := [cell for cell in numbers if not cell.isdecimal()]:
         raise ValueError(f"its index column has no whole numbers in: {_listed(wrong)}")
-    return [int(cell) for cell in column]
+    return _by_index(list(map(int, numbers)), pairs)
 
 
 # JSON
@@ -343,32 +330,23 @@ def _of_json(value: Any) -> list[Pair]:
         for key in ("id2label", "label2id", "class_to_idx", "names", "classes", "labels"):
             if isinstance(value.get(key), list | dict) and value[key]:
                 return _of_json(value[key])
-        return _of_object(value)
+        if value and all(key.isdecimal() for key in value):
+            return _by_index([int(key) for key in value], [_json_pair(v) for v in value.values()])
+        if value and all(type(entry) is int for entry in value.values()):
+            return _by_index(list(value.values()), [_line(key) for key in value])
+        raise ValueError(
+            f"is an object of neither names by index nor indices by name: {_listed(value)}"
+        )
     if not isinstance(value, list) or not value:
         raise ValueError("has no list of names")
-    if all(isinstance(entry, dict) for entry in value):
-        return _of_records(value)
+    if all(isinstance(entry, dict) for entry in value):  # such as {"id": 0, "name": "ash"}
+        header = list(value[0])
+        if any(list(entry) != header for entry in value):
+            raise ValueError("has records of different keys")
+        return _of_columns([header, *([str(cell) for cell in row.values()] for row in value)])
     pairs = [_json_pair(entry) for entry in value]
     _refuse_disorder([name for _, name in pairs])
     return pairs
-
-
-def _of_object(value: dict[str, Any]) -> list[Pair]:
-    if value and all(key.isdecimal() for key in value):
-        return _by_index([int(key) for key in value], [_json_pair(v) for v in value.values()])
-    if value and all(type(entry) is int for entry in value.values()):
-        return _by_index(list(value.values()), [_line(key) for key in value])
-    raise ValueError(
-        f"is an object of neither names by index nor indices by name: {_listed(value)}"
-    )
-
-
-def _of_records(value: list[dict[str, Any]]) -> list[Pair]:
-    """Return the classes of records such as {"id": 0, "name": "ash"}."""
-    header = list(value[0])
-    if any(list(entry) != header for entry in value):
-        raise ValueError("has records of different keys")
-    return _of_columns([header, *([str(cell) for cell in entry.values()] for entry in value)])
 
 
 def _json_pair(entry: Any) -> Pair:

@@ -35,8 +35,11 @@ class RegNet(nn.Module):
         self.stage_names: list[str] = []
         for number, stage in enumerate(spec.stages, start=1):
             self.stage_names.append(f"s{number}")
-            self.add_module(f"s{number}", _stage(spec, stage, width))
-            width = stage.width
+            blocks: OrderedDict[str, nn.Module] = OrderedDict()
+            for block in range(1, stage.depth + 1):
+                blocks[f"b{block}"] = Block(spec, stage, width, first=block == 1)
+                width = stage.width
+            self.add_module(f"s{number}", nn.Sequential(blocks))
         self.head = Head(width, spec.classes)
         self.apply(init_weights)
 
@@ -66,14 +69,6 @@ class Stem(nn.Sequential):
         self.conv = _conv(3, spec.stem_width, 3, stride=spec.stem_stride)
         self.bn = nn.BatchNorm2d(spec.stem_width)
         self.relu = nn.ReLU(inplace=True)
-
-
-def _stage(spec: Spec, stage: Stage, width_in: int) -> nn.Sequential:
-    blocks: OrderedDict[str, nn.Module] = OrderedDict()
-    for number in range(1, stage.depth + 1):
-        first = number == 1
-        blocks[f"b{number}"] = Block(spec, stage, width_in if first else stage.width, first)
-    return nn.Sequential(blocks)
 
 
 class Block(nn.Module):
@@ -151,15 +146,7 @@ class Head(nn.Module):
 def _conv(
     width_in: int, width_out: int, kernel: int, *, stride: int = 1, groups: int = 1
 ) -> nn.Conv2d:
-    return nn.Conv2d(
-        width_in,
-        width_out,
-        kernel,
-        stride=stride,
-        padding=kernel // 2,
-        groups=groups,
-        bias=False,
-    )
+    return nn.Conv2d(width_in, width_out, kernel, stride, kernel // 2, groups=groups, bias=False)
 
 
 def init_weights(module: nn.Module) -> None:
@@ -174,9 +161,9 @@ def init_weights(module: nn.Module) -> None:
 
 
 def fold_batch_norm(network: RegNet) -> RegNet:
-    """Return a copy of the network in evaluation mode whose BN layers are inside its convolutions.
+    """Return an eval-mode copy with batch norm folded into the convolutions.
 
-    The logits are the same up to rounding. Weights are folded in float64 and stored in float32.
+    Logits match up to rounding; folded in float64, stored in float32.
     """
     folded = deepcopy(network).eval()
     for name, conv, norm in list(layers(folded)):
@@ -210,9 +197,9 @@ def _folded(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     folded = nn.Conv2d(
         conv.in_channels,
         conv.out_channels,
-        (conv.kernel_size[0], conv.kernel_size[1]),
-        stride=(conv.stride[0], conv.stride[1]),
-        padding=(conv.kernel_size[0] // 2, conv.kernel_size[1] // 2),
+        conv.kernel_size[0],
+        conv.stride[0],
+        conv.kernel_size[0] // 2,
         groups=conv.groups,
     ).to(conv.weight.dtype)
     folded.weight.copy_(conv.weight.double() * gain[:, None, None, None])

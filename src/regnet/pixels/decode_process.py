@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from regnet.pixels.decode import decode_pixels
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.pixels.preprocess import crop_of
-from regnet.pixels.protocol import preprocess_from_dict
+from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import ImageError
 from regnet.system.notices import DarkPhotoWarning
 
@@ -81,7 +81,7 @@ def _answer(asked: dict[str, Any], photo: bytes) -> tuple[dict[str, Any], NDArra
 
 def _decoded(protocol: Any, photo: bytes, limits: DecodeLimits) -> NDArray[Any]:
     """Return the crop by a protocol, or without one all pixels in RGB, C-contiguous."""
-    preprocess = protocol and preprocess_from_dict(protocol)
+    preprocess = protocol and Preprocess.from_dict(protocol)
     channels = preprocess.channels if preprocess else "RGB"
     pixels = decode_pixels(photo, channels, limits=limits, taking=_ask)
     return np.ascontiguousarray(crop_of(pixels, preprocess) if preprocess else pixels)

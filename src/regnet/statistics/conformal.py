@@ -51,10 +51,10 @@ def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def fit_temperature(logits: Rows, truths: Truths) -> float:
-    """Return the T in [0.02, 50] at which softmax(logits / T) has the least mean -log p(truth).
+    """Return the temperature in [0.02, 50] that minimises the NLL.
 
-    The loss is convex in 1 / T: Newton's steps, halving the bracket where one would leave it.
-    Raises `DatasetError` where the least is at no finite T > 0, as for photos that are all right.
+    The loss is convex in 1 / T: Newton with bisection. Raises `DatasetError` if no finite minimum
+    exists.
     """
     low, high = 1 / MOST_TEMPERATURE, 1 / LEAST_TEMPERATURE
     if _slope(logits, truths, high)[0] <= 0:
@@ -119,10 +119,10 @@ def _slope(logits: Rows, truths: Truths, inverse: float) -> tuple[float, float]:
 
 
 def truth_scores(probabilities: Rows, truths: Truths, method: Method) -> NDArray[np.float64]:
-    """Return how ill each true class (N,) fits its row (N, classes); 0 fits best.
+    """Return the nonconformity score of each true class, shape (N,); 0 is best.
 
-    "aps": the sum of the probabilities that rank before it, so 0 for the most probable class;
-    "lac": 1 - its own. Equal probabilities rank by index.
+    "aps": the total probability ranked above it, so 0 for the most probable class; "lac": 1 - its
+    probability. Ties rank by class index.
     """
     scores = np.empty(len(probabilities), np.float64)
     for part in _parts(len(probabilities)):
@@ -137,10 +137,10 @@ def truth_scores(probabilities: Rows, truths: Truths, method: Method) -> NDArray
 
 
 def set_sizes(probabilities: Rows, method: Method, threshold: float) -> NDArray[np.int64]:
-    """Return how many of the most probable classes of each row (N, classes) are its set (N,).
+    """Return the prediction-set size of each row (N, classes), shape (N,).
 
-    "aps": those before which the sum is at most the threshold, so at least one; "lac": those of
-    at least 1 - threshold, at times none.
+    "aps": the classes above which the total is at most the threshold, so at least one; "lac": those
+    of at least 1 - threshold, possibly none.
     """
     sizes = np.empty(len(probabilities), np.int64)
     for part in _parts(len(probabilities)):
@@ -167,11 +167,7 @@ def learn_threshold(scores: NDArray[np.float64], coverage: float) -> float:
             f"a coverage of {coverage:g} is learnt from at least {photos_needed(coverage)} photos, "
             f"not {len(scores)}: give more, or ask for less with --coverage"
         )
-    return float(np.sort(scores)[_rank(len(scores), coverage) - 1])
-
-
-def _rank(photos: int, coverage: float) -> int:
-    return math.ceil((photos + 1) * _exact(coverage))
+    return float(np.sort(scores)[math.ceil((len(scores) + 1) * _exact(coverage)) - 1])
 
 
 def photos_needed(coverage: float) -> int:
@@ -192,7 +188,7 @@ def photos_wanted(coverage: float) -> int:
 
 def _exact(coverage: float) -> "Fraction":
     """Return the decimal that was meant: 0.07 * 100 is over 7 in binary."""
-    from fractions import Fraction  # classifying needs it not, and starts faster without
+    from fractions import Fraction  # not needed for classification, which starts faster without
 
     return Fraction(repr(float(coverage)))
 
@@ -204,7 +200,7 @@ def coverage_range(photos: int, held_out: int, coverage: float) -> tuple[float, 
     images that is Beta(k, n + 1 - k) distributed, so the number held of `held_out` others is
     beta-binomial: the range is exact for scores without ties, which only raise the coverage.
     """
-    k = _rank(photos, coverage)
+    k = math.ceil((photos + 1) * _exact(coverage))
     hits = np.arange(held_out, dtype=np.float64)
     ratios = np.log(held_out - hits) - np.log(hits + 1)
     ratios += np.log(hits + k) - np.log(held_out - hits - 1 + photos + 1 - k)

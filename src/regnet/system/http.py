@@ -71,7 +71,12 @@ class Lines:
             with line.cut_after(patience):
                 response = line.send(method, url, headers=headers, timeout=timeout, **body)
                 with closing(response):
-                    _check_coding(response)
+                    # A few bytes of an encoded body can stand for the whole memory.
+                    coding = response.headers.get("Content-Encoding", "identity")
+                    if coding.strip().lower() not in ("", "identity"):
+                        raise FinalError(
+                            f"it sends {coding[:40]!r}-encoded bytes, though asked not to"
+                        )
                     yield response
         except httpx.ConnectError as exc:
             raise BrokenError(f"no connection: {exc}", unreachable=True) from exc
@@ -136,8 +141,11 @@ class _Line:
                 if response.next_request is None:
                     return response
                 response.close()
-                before, asked = asked, response.next_request
-                _check_redirect(before.url.scheme, asked.url.scheme)
+                before, asked = asked.url.scheme, response.next_request
+                if asked.url.scheme not in ("http", "https"):
+                    raise FinalError(f"it redirects to {asked.url.scheme}, which is not followed")
+                if (before, asked.url.scheme) == ("https", "http"):
+                    raise FinalError("it redirects from https to http, which is not followed")
         except (httpx.InvalidURL, httpx.UnsupportedProtocol, ValueError) as exc:
             # A ValueError is a host or path that cannot be encoded, or a length without end.
             raise FinalError(f"not an http address: {exc}") from exc
@@ -176,20 +184,6 @@ class _Line:
         if self._stream is not None:
             with suppress(OSError):  # that of TLS would take its own thread's state away
                 socket.socket.shutdown(self._stream.get_extra_info("socket"), socket.SHUT_RDWR)
-
-
-def _check_redirect(before: str, scheme: str) -> None:
-    if scheme not in ("http", "https"):
-        raise FinalError(f"it redirects to {scheme}, which is not followed")
-    if before == "https" and scheme == "http":
-        raise FinalError("it redirects from https to http, which is not followed")
-
-
-def _check_coding(response: "httpx.Response") -> None:
-    """Refuse an encoded body: a few bytes of one can stand for the whole memory."""
-    coding = response.headers.get("Content-Encoding", "identity")
-    if coding.strip().lower() not in ("", "identity"):
-        raise FinalError(f"it sends {coding[:40]!r}-encoded bytes, though asked not to")
 
 
 def check_status(response: "httpx.Response", *fine: int) -> None:

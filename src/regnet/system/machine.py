@@ -13,14 +13,7 @@ from regnet.system.runtime import core, ov
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _STAT: Final = Path("/proc/stat")
-_BUSY: Final = (
-    0,
-    1,
-    2,
-    5,
-    6,
-    7,
-)  # user, nice, system, irq, softirq, steal: all but idle and iowait
+_BUSY: Final = (0, 1, 2, 5, 6, 7)  # user, nice, system, irq, softirq, steal: not idle, iowait
 _FLAGS: Final = (
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16",
     "amx_int8", "asimd", "asimddp", "i8mm", "bf16", "sve",

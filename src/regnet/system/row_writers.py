@@ -1,7 +1,7 @@
 """Rows (dicts of plain values) as JSON, JSON Lines, CSV or Parquet, written one by one."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, BinaryIO, Final, Literal, Protocol, TextIO
+from typing import Any, BinaryIO, Final, Literal, TextIO
 
 from regnet.system.errors import MissingExtraError
 from regnet.system.json_text import json_text
@@ -19,17 +19,18 @@ SUFFIXES: Final[Mapping[str, RowFormat]] = {
 """The format that a file's ending stands for."""
 
 
-class RowWriter(Protocol):
+class RowWriter:
     """Takes rows one at a time; `close` completes the output but leaves its file open."""
 
     def write(self, row: Row) -> None:
         """Write one row."""
+        raise NotImplementedError
 
     def close(self) -> None:
         """Complete the output."""
 
 
-class JsonLinesRows:
+class JsonLinesRows(RowWriter):
     """One JSON object per line."""
 
     def __init__(self, file: TextIO) -> None:
@@ -39,11 +40,8 @@ class JsonLinesRows:
         """Write one line."""
         print(json_text(row), file=self._file, flush=True)
 
-    def close(self) -> None:
-        """Do nothing: every line is complete."""
 
-
-class JsonRows:
+class JsonRows(RowWriter):
     """A JSON array, one object per line."""
 
     def __init__(self, file: TextIO) -> None:
@@ -60,8 +58,8 @@ class JsonRows:
         print("[]" if self._before == "[\n" else "\n]", file=self._file)
 
 
-class CsvRows:
-    """CSV with a header line; a column that a row lacks, or where it has None, is empty."""
+class CsvRows(RowWriter):
+    """CSV with a header line; a missing column or None is empty."""
 
     def __init__(self, file: TextIO, columns: Sequence[str]) -> None:
         self._file, self._columns = file, tuple(columns)
@@ -71,9 +69,6 @@ class CsvRows:
         """Write one line."""
         self._file.write(_csv_line([row.get(column) for column in self._columns]))
         self._file.flush()
-
-    def close(self) -> None:
-        """Do nothing: every line is complete."""
 
 
 def _csv_line(values: Sequence[Any]) -> str:
@@ -89,7 +84,7 @@ def _csv_field(value: Any) -> str:
     return text if plain else '"' + text.replace('"', '""') + '"'
 
 
-class ParquetRows:
+class ParquetRows(RowWriter):
     """Parquet of a pyarrow `schema`, in groups of `group` rows.
 
     A file without a position, such as a pipe, is fine too.

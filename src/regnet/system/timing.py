@@ -86,7 +86,12 @@ def measure(
     counts = {c.name: count for c, (count, _) in zip(contestants, calls, strict=True)}
     found: dict[str, list[tuple[float, ...]]] = {name: [] for name in counts}
     for _, contestant in watch(schedule(contestants, rounds)):
-        found[contestant.name].append(_turn(contestant, counts[contestant.name], clock))
+        count = counts[contestant.name]
+        time.sleep(PAUSE)
+        if count > 1:  # the first call after a pause is not counted
+            contestant.run()
+        turn_times = tuple(_seconds(contestant.run, clock) for _ in range(count))
+        found[contestant.name].append(turn_times)
     return {c.name: Timing(c.work, tuple(found[c.name])) for c in contestants}
 
 
@@ -106,14 +111,6 @@ def _calls(contestant: Contestant, turn: float, clock: Clock) -> tuple[int, floa
         each = _seconds(contestant.run, clock)
         spent += max(each, turn / MAX_CALLS)
     return min(max(1, math.ceil(turn / max(each, 1e-9))), MAX_CALLS), each
-
-
-def _turn(contestant: Contestant, count: int, clock: Clock) -> tuple[float, ...]:
-    """Return the seconds of each call; where there are several, one before them is not counted."""
-    time.sleep(PAUSE)
-    if count > 1:
-        contestant.run()
-    return tuple(_seconds(contestant.run, clock) for _ in range(count))
 
 
 def _seconds(run: Callable[[], object], clock: Clock) -> float:

@@ -21,30 +21,19 @@ from regnet.pages.report import (
     Tiles,
 )
 from regnet.pages.small_plots import rows_of
+from regnet.space import analysis_plots as plots
 from regnet.space.analysis import COSTS, Analysis, SpaceResult
-from regnet.space.analysis_plots import (
-    COLUMNS,
-    draw_costs,
-    draw_differences,
-    draw_each_edf,
-    draw_edfs,
-    draw_fits,
-    draw_parameters,
-    draw_published_costs,
-    draw_trends,
-    draw_widths,
-    parameter_rows,
-)
-from regnet.space.findings import Difference, Finding, points, remarks
+from regnet.space.findings import Finding, points, remarks
 from regnet.space.published import column, exponents, published
 from regnet.statistics.bootstrap import DRAWS, FEWEST, SHARE, Interval
 from regnet.system.text import counted, percent
 
 _SMALL: Final = 1.9  # inches, the height of a row of small plots
-_ALL: Final = 1_000  # rows that a terminal shows
+_ERRORS: Final = ("Least", "Median", "Mean")
 _LETTERS: Final = ("d", "w0", "wa", "wm", "w", "b", "g")
 
 _plot = partial(Plot, width=9.0)
+_table = partial(Table, first=1_000)
 
 
 def analysis_report(found: Analysis) -> Report:
@@ -100,26 +89,24 @@ def _edf_section(found: Analysis) -> Section:
     spaces = found.spaces
     together = _plot(
         "edf",
-        partial(draw_edfs, spaces=spaces),
+        partial(plots.draw_edfs, spaces=spaces),
         "Share of networks by their error, a line for each space",
         "In brackets, networks. The band is the bootstrap's, 95 % at each error.",
         height=4.4,
     )
-    label = "The same, a plot for each space with its band"
-    draw = partial(draw_each_edf, spaces=spaces)
-    each = _plot("edf-each", draw, label, f"{label}.", height=_grid_height(len(spaces)))
+    each = _plot(
+        "edf-each",
+        partial(plots.draw_each_edf, spaces=spaces),
+        "The same, a plot for each space with its band",
+        "The same, a plot for each space with its band.",
+        height=_grid_height(len(spaces)),
+    )
     low, high = found.area_range
-    columns = (
-        "Space", "Networks", "Failed", "Least", "Median", "Mean", "95 %", "EDF height", "95 %",
-        "MMACs",
-    )  # fmt: skip
+    columns = ("Space", "Networks", "Failed", *_ERRORS, "95 %", "EDF height", "95 %", "MMACs")
+    rows = [_space_row(one) for one in spaces]
     return Section(
         "How errors are distributed",
-        [
-            together,
-            *([each] if len(spaces) > 2 else []),
-            Table(columns, [_space_row(one) for one in spaces], first=_ALL),
-        ],
+        [together, *([each] if len(spaces) > 2 else []), _table(columns, rows)],
         lead="The share of a space's networks with at most that top-1 error: a better space's line "
         "is farther left. The EDF height is the line's mean height from "
         f"{100 * low:.1f} to {100 * high:.1f} % error, the best and the median of all networks.",
@@ -128,7 +115,7 @@ def _edf_section(found: Analysis) -> Section:
 
 def _grid_height(spaces: int) -> float:
     """Return the height in inches of a small plot for each space."""
-    return 0.85 + _SMALL * rows_of(spaces, COLUMNS)
+    return 0.85 + _SMALL * rows_of(spaces, plots.COLUMNS)
 
 
 def _space_row(one: SpaceResult) -> list[Cell]:
@@ -158,7 +145,7 @@ def _cells(interval: Interval | None, spec: str) -> tuple[Number, str]:
 
 def _findings_section(found: Analysis) -> Section:
     columns = ("Finding of the paper", "Measured", "95 %", "Verdict", "Because")
-    table = Table(columns, [_finding_row(one) for one in found.findings], first=_ALL)
+    table = _table(columns, [_finding_row(one) for one in found.findings])
     untested = f"Not to be tested with these records: {', '.join(found.untested)}."
     return Section(
         "The paper's findings",
@@ -182,59 +169,60 @@ def _finding_row(one: Finding) -> list[Cell]:
 def _pairs_section(found: Analysis) -> Section:
     plot = Plot(
         "pairs",
-        partial(draw_differences, differences=found.differences),
+        partial(plots.draw_differences, differences=found.differences),
         "Differences of mean errors with their intervals",
         "The first minus the second; grey if the interval holds 0.",
         width=7,
         height=1.1 + 0.26 * len(found.differences),
     )
     columns = ("In words", "Mean error, points", "95 %", "EDF height", "95 %")
-    rows = [_pair_row(one) for one in found.differences]
-    return Section("Spaces in pairs", [plot, Table(columns, rows, first=_ALL)])
-
-
-def _pair_row(one: Difference) -> list[Cell]:
-    mean = Number(100 * one.mean.value, "+.2f"), points(one.mean)
-    return [one.sentence, *mean, *_cells(one.area, "+.3f")]
+    rows = [
+        (
+            one.sentence,
+            Number(100 * one.mean.value, "+.2f"),
+            points(one.mean),
+            *_cells(one.area, "+.3f"),
+        )
+        for one in found.differences
+    ]
+    return Section("Spaces in pairs", [plot, _table(columns, rows)])
 
 
 def _parameter_sections(spaces: Sequence[SpaceResult]) -> list[Section]:
     """Return the best values of all spaces in a table, and the parameters of each in plots."""
     if not spaces:
         return []
-    names = sorted({name for one in spaces for name in one.best}, key=_order)
-    rows = [[name, *(_best(one.best.get(name)) for one in spaces)] for name in names]
-    table = Table(("Parameter", *(one.space for one in spaces)), rows, first=_ALL)
+    order = partial(sorted, key=lambda n: (_LETTERS.index(n if n in _LETTERS else n[0]), n))
+    rows = [
+        [name, *(_best(one.best.get(name)) for one in spaces)]
+        for name in order({name for one in spaces for name in one.best})
+    ]
+    table = _table(("Parameter", *(one.space for one in spaces)), rows)
     lead = (
         "The likely best value of each parameter, and the range of 95 % of those that won among "
         f"{100 * SHARE:.0f} % of the networks, drawn {DRAWS:,} times. Numbers are stages; the d "
         "of AnyNets is the depth of all."
     )
-    return [Section("Best values", [table], lead), *map(_parameters_section, spaces)]
-
-
-def _order(name: str) -> tuple[int, str]:
-    return _LETTERS.index(name if name in _LETTERS else name[0]), name
+    sections = [Section("Best values", [table], lead)]
+    for one in spaces:
+        plot = _plot(
+            f"parameters-{one.space}",
+            partial(plots.draw_parameters, one=one),
+            f"Error against each parameter of {one.space}",
+            "A dot is a network. The line is the likely best value, and the band its range.",
+            height=0.85 + _SMALL * len(plots.parameter_rows(one)),
+        )
+        sections.append(Section(f"Parameters of {one.space}", [plot]))
+    return sections
 
 
 def _best(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval.value:g} ({_ends(interval, 'g')})"
 
 
-def _parameters_section(one: SpaceResult) -> Section:
-    plot = _plot(
-        f"parameters-{one.space}",
-        partial(draw_parameters, one=one),
-        f"Error against each parameter of {one.space}",
-        "A dot is a network. The line is the likely best value, and the band its range.",
-        height=0.85 + _SMALL * len(parameter_rows(one)),
-    )
-    return Section(f"Parameters of {one.space}", [plot])
-
-
 def _costs_section(found: Analysis) -> Section:
     label = "Error against MACs, parameters and activations"
-    plot = _plot("costs", partial(draw_costs, spaces=found.spaces), label, height=3.4)
+    plot = _plot("costs", partial(plots.draw_costs, spaces=found.spaces), label, height=3.4)
     rows = [
         [one.space, *(c for name in COSTS for c in _cells(one.correlations.get(name), "+.2f"))]
         for one in found.spaces
@@ -243,7 +231,7 @@ def _costs_section(found: Analysis) -> Section:
     columns = ("Space", "MACs", "95 %", "Parameters", "95 %", "Activations", "95 %")
     return Section(
         "Error against complexity",
-        [plot, *([Table(columns, rows, first=_ALL)] if rows else [])],
+        [plot, *([_table(columns, rows)] if rows else [])],
         lead="The rank correlation with the error is below 0 if costlier networks have less error.",
     )
 
@@ -251,7 +239,7 @@ def _costs_section(found: Analysis) -> Section:
 def _fit_section(spaces: Sequence[SpaceResult]) -> Section:
     plot = _plot(
         "fits",
-        partial(draw_fits, spaces=spaces),
+        partial(plots.draw_fits, spaces=spaces),
         "Error against e_fit, a plot for each space",
         height=_grid_height(len(spaces)),
     )
@@ -266,7 +254,7 @@ def _fit_section(spaces: Sequence[SpaceResult]) -> Section:
     columns = ("Space", "Median e_fit", "Least", "Most", "Rank correlation", "95 %")
     return Section(
         "How near widths are to a line",
-        [plot, Table(columns, rows, first=_ALL)],
+        [plot, _table(columns, rows)],
         lead="e_fit is the mean absolute log-ratio of a network's widths, block by block, to those "
         "of the nearest RegNet: 0.1 is about 10 %. The rank correlation is with the error; above "
         "0, networks nearer to a line have less.",
@@ -320,7 +308,7 @@ def _published_section(seed: int) -> Section:
     power = {name: f"{one.value:.2f}, {_ends(one, '.2f')}" for name, one in grow.items()}
     trends = _plot(
         "trends",
-        partial(draw_trends, networks=networks, exponents=grow),
+        partial(plots.draw_trends, networks=networks, exponents=grow),
         "Parameters of the published networks against MACs",
         f"Depth is {depths.min():.0f} to {depths.max():.0f} blocks above 1 GMAC, "
         f"{np.mean(depths):.1f} on average; wm stays, while the group width (power {power['g']}) "
@@ -329,7 +317,7 @@ def _published_section(seed: int) -> Section:
     )
     costs = _plot(
         "published-costs",
-        partial(draw_published_costs, networks=networks, exponents=grow),
+        partial(plots.draw_published_costs, networks=networks, exponents=grow),
         "Activations and parameters against MACs",
         f"Activations grow with MACs to the power {power['acts']}, the paper's square root being "
         f"0.5; parameters to the power {power['params']}.",
@@ -337,7 +325,7 @@ def _published_section(seed: int) -> Section:
     )
     widths = _plot(
         "widths",
-        partial(draw_widths, networks=networks),
+        partial(plots.draw_widths, networks=networks),
         "The width of every block of the published networks",
         "Widths by block, and in grey the line that they were rounded from.",
         height=6.4,

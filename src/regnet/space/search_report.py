@@ -8,6 +8,7 @@ from regnet.benchmarking.table import machine_text
 from regnet.network.spec import RegNetSpec
 from regnet.pages.figures import ACCENT, INK, MUTED, SOFT, WARM, plain
 from regnet.pages.report import (
+    Bar,
     Cell,
     Facts,
     Number,
@@ -232,7 +233,7 @@ def _measured_section(found: Found) -> Section:
             describe(one.network.spec),
             Number(one.ms, ".2f"),
             Number(one.predicted_ms, ".2f"),
-            top1(one),
+            Bar(1 - one.error / 100, top1(one)),
             Number(one.network.cost.macs / 1e6, ".0f"),
         ]
         for one in sorted(found.measured, key=lambda one: one.ms)
@@ -244,8 +245,9 @@ def _measured_section(found: Found) -> Section:
         "Predicted latency against measured latency",
         sentence(latency_remark(found)),
     )
+    blocks = [plot] if found.ahead else []
     table = PageOnly([Table(columns, rows, sortable=True)])
-    return Section("All that was measured", [*([plot] if found.ahead else []), table])
+    return Section("All that was measured", [*blocks, table])
 
 
 def _draw_predicted(canvas: "Figure", found: Found) -> None:

@@ -96,5 +96,5 @@ def test_a_terminal_gets_a_table(monkeypatch: pytest.MonkeyPatch) -> None:
     console = Console(width=100, file=io.StringIO())
     console.print(display._table())
     row = console.file.getvalue()  # type: ignore[attr-defined]
-    for value in ("regnetx", "50.00 %", " 0:00 "):
+    for value in ("regnetx", "50.00 %", " 0:00\n"):
         assert value in row

@@ -28,6 +28,7 @@ from typing import Any
 import numpy as np
 from ceiling import gemm
 from classify import SHARED, start_up
+from grid import grid
 from PIL import Image
 from plain_loops import (
     PLAIN_OPENVINO,
@@ -41,7 +42,7 @@ from rivals import ONNX, TORCH, Competitors, find_competitors
 
 from regnet.benchmarking.benchmark import Plan, engine_calls, example_image, find_paths
 from regnet.benchmarking.end_to_end import EndToEnd, EndToEndSetup, find_jpegs, prepare, whole_name
-from regnet.benchmarking.table import grid, machine_text
+from regnet.benchmarking.report import machine_text
 from regnet.conversion.store import Library, int8_beside
 from regnet.ir.engine import read_model
 from regnet.ir.graph import read_graph

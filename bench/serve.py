@@ -30,8 +30,8 @@ from urllib.parse import urlsplit
 
 from bars import Bar, jpegs
 from classify import SHARED
+from grid import grid
 
-from regnet.benchmarking.table import grid
 from regnet.conversion.store import Library
 from regnet.ir.metadata import InferencePrecision
 

@@ -14,8 +14,8 @@ import sys
 from typing import Any
 
 import numpy as np
+from grid import grid
 
-from regnet.benchmarking.table import grid
 from regnet.pages.terminal import report_lines
 from regnet.space.accuracy_model import fit
 from regnet.space.candidates import draw

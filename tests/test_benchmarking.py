@@ -12,12 +12,14 @@ from typer.testing import CliRunner
 
 from regnet.benchmarking.benchmark import Benchmark, Plan, benchmark, find_paths, parse_precisions
 from regnet.benchmarking.end_to_end import EndToEndSetup, end_to_end, find_jpegs
-from regnet.benchmarking.table import as_text, grid
+from regnet.benchmarking.report import benchmark_report
 from regnet.checkpoints.weights import write_safetensors
 from regnet.cli import build_app
 from regnet.conversion.store import Library
 from regnet.ir.graph import read_graph
 from regnet.ir.graph_cost import graph_cost
+from regnet.pages.html import report_html
+from regnet.pages.terminal import report_lines
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import DatasetError, ModelError, UnknownModelError
 from regnet.system.machine import Machine, this_machine, watch_others
@@ -67,6 +69,10 @@ def found(library: Library, checkpoint: str, jpegs: Path) -> Benchmark:
     return benchmark(plan, library=library)
 
 
+def as_text(result: Benchmark) -> str:
+    return "\n".join(report_lines(benchmark_report(result)))
+
+
 def test_every_precision_is_there(found: Benchmark) -> None:
     floats = ["f32", "bf16"] if MACHINE.has_bf16 else ["f32"]
     assert [row.precision for row in found.engines] == floats
@@ -107,14 +113,12 @@ def test_all_of_it_is_json_and_text(found: Benchmark) -> None:
     assert values["end_to_end"]["wholes"][0]["share"] > 0
     assert values["machine"]["cores"] >= 1
     text = as_text(found)
-    for wanted in ("\nf32 ", "p99 ms", "files to labels: 8 photos", "left out: 1 photos"):
+    for wanted in ("\n  f32 ", "p99 ms", "8 JPEG files, batches of 2", "1 unreadable files were"):
         assert wanted in text
 
 
 def test_the_report_is_a_page_with_plots(found: Benchmark) -> None:
-    from regnet.benchmarking.page import benchmark_page
-
-    html = benchmark_page(found)
+    html = report_html(benchmark_report(found))
     assert html.count("<svg ") == 3
     assert "Speed of tiny" in html
     assert "From files to labels" in html
@@ -167,10 +171,10 @@ def test_what_others_take_is_what_this_process_did_not(tmp_path: Path) -> None:
 
 
 def test_a_busy_machine_is_warned_of(found: Benchmark) -> None:
-    assert "measure again" in as_text(replace(found, other_work=0.37))
-    assert "took 37 % of the machine" in as_text(replace(found, other_work=0.37))
+    assert "Measure again" in as_text(replace(found, other_work=0.37))
+    assert "used 37 % of the machine" in as_text(replace(found, other_work=0.37))
     for idle in (0.01, None):
-        assert "measure again" not in as_text(replace(found, other_work=idle))
+        assert "Measure again" not in as_text(replace(found, other_work=idle))
 
 
 def test_jpegs_are_taken_evenly(jpegs: Path) -> None:
@@ -211,10 +215,6 @@ def test_bf16_that_the_machine_has_not(library: Library, checkpoint: str) -> Non
         find_paths(Plan(model=checkpoint, precisions=("bf16",)), library=library, machine=old)
 
 
-def test_a_grid_is_set_in_columns() -> None:
-    assert grid([("a", "x"), ("bbb", "10")]) == "a     x\nbbb  10"
-
-
 def run(*arguments: str):  # type: ignore[no-untyped-def]
     return CliRunner().invoke(build_app(["benchmark", "info"]), ["benchmark", *arguments])
 
@@ -226,7 +226,8 @@ def test_the_command_prints_tables_and_ends_in_json(tmp_path: Path) -> None:
     assert done.exit_code == 0, done.output
     lines = done.stdout.splitlines()
     assert json.loads(lines[-1])["engines"][0]["precision"] == "f32"
-    assert lines[0].startswith("bundled: 0.3521 GFLOPs an image of 128 x 128")
+    assert lines[0] == "Speed of bundled"
+    assert lines[1].startswith("0.3521 GFLOPs per image of 128 x 128")
     assert html.read_text().startswith("<!doctype html>")
 
 

@@ -20,11 +20,12 @@ from regnet.evaluation.scoring import Failure
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.graph import graph_metadata, read_graph
 from regnet.ir.graph_cost import graph_cost
+from regnet.pages.html import report_html
 from regnet.pixels.samples import sample_crops, sample_photos
 from regnet.quantization.certification import Verdict
-from regnet.quantization.page import described_layer, quantization_page
 from regnet.quantization.photo_sets import draw_photos
 from regnet.quantization.quantize import Quantization, quantize
+from regnet.quantization.report import described_layer, quantization_report
 from regnet.quantization.rounding import rounded
 from regnet.quantization.trial import Speed, Trial, ranked
 from regnet.statistics.agreement import Agreement, agreement, lower_bound
@@ -342,14 +343,14 @@ def test_the_page_shows_what_was_measured(with_restored: Quantization, photos: P
     found = with_restored
     before = found.agreement_before
     assert before is not None
-    html = quantization_page(replace(found, agreement=before), photos)
+    html = report_html(quantization_report(replace(found, agreement=before), photos))
     reader = Reader(html)
     text = " ".join(" ".join(reader.texts).split())
     assert re.findall(r"<h2>(.*?)</h2>", html) == [
         "Agreement, and what it costs",
         "Flips",
-        "Layers back in floating point",
-        "How this was measured",
+        "Layers restored to FP32",
+        "How it was measured",
     ]
     assert f"at least {100 * before.top1_at_least:.2f} % (95 % confidence)" in text
     assert all(layer in reader.texts for layer in found.restored)
@@ -365,8 +366,8 @@ def test_the_page_of_a_model_without_flips(all_int8: Quantization, photos: Path)
     agreed = replace(all_int8.agreement, top1=Share.of(CHECKS, CHECKS), flips=())
     broken = Failure("<b>.jpg", "no image")
     found = replace(all_int8, agreement=agreed, unreadable=(broken,))
-    html = quantization_page(found, photos)
-    assert "Every photo has the top class of f32." in html
+    html = report_html(quantization_report(found, photos))
+    assert "Every photo has the top class of FP32." in html
     assert f"None: all {found.layers} layers that can be INT8 are." in html
     assert "<b>.jpg" in Reader(html).texts
     assert "<img" not in html

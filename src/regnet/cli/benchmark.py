@@ -1,10 +1,11 @@
 """`regnet benchmark`: how fast a model is on this machine."""
 
+from functools import partial
 from pathlib import Path
 
 import typer
 
-from regnet.cli.console import print_json, say, write_html
+from regnet.cli.console import print_result, say, show
 from regnet.cli.options import MODEL, Report, Store
 from regnet.cli.progress import track
 from regnet.system.option import Options, argument, option
@@ -48,7 +49,7 @@ def benchmark(
     from regnet.benchmarking.benchmark import Plan, parse_precisions
     from regnet.benchmarking.benchmark import benchmark as measure
     from regnet.benchmarking.end_to_end import find_jpegs
-    from regnet.benchmarking.table import as_text
+    from regnet.benchmarking.report import benchmark_report
 
     asked, folder = measurement.precision, end_to_end.photos
     plan = Plan(
@@ -67,10 +68,8 @@ def benchmark(
         watch=lambda turns: track(turns, "measuring", len(turns), "turns"),
         say=say,
     )
-    if results.html is not None:
-        from regnet.benchmarking.page import benchmark_page
-
-        write_html(results.html, benchmark_page(result))
+    report = partial(benchmark_report, result)
+    show(report, result.to_dict, as_json=results.json, html=results.html)
     if not results.json:
-        typer.echo(as_text(result) + "\n")
-    print_json(result.to_dict())
+        typer.echo()
+        print_result(result)

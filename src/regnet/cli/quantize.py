@@ -1,21 +1,12 @@
 """`regnet quantize`: an INT8 model, and how often it agrees with the original."""
 
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
-from statistics import median
-from typing import TYPE_CHECKING
 
-import typer
-
-from regnet.cli.console import print_result, say, write_html
+from regnet.cli.console import say, show
 from regnet.cli.options import MODEL, Report, Store
 from regnet.cli.progress import track
-from regnet.cli.runs import SHOWN, percent
 from regnet.system.option import Options, argument, option
-
-if TYPE_CHECKING:
-    from regnet.quantization.quantize import Quantization
-    from regnet.quantization.trial import Speed
 
 
 class _Source(Options):
@@ -59,6 +50,7 @@ def quantize(model: _Source, checks: _Checks, results: _Results, models: Store) 
     with models.library() as library:
         library.ir(model.model)
     from regnet.quantization.quantize import quantize as make
+    from regnet.quantization.report import quantization_report
 
     result = make(
         model.model,
@@ -69,52 +61,8 @@ def quantize(model: _Source, checks: _Checks, results: _Results, models: Store) 
         library=library,
         watch=lambda items, what, count: track(items, what, count),
     )
-    if results.html is not None:
-        from regnet.quantization.page import quantization_page
-
-        write_html(results.html, quantization_page(result, checks.agreement or model.calibration))
+    report = partial(quantization_report, result, checks.agreement or model.calibration)
+    show(report, result.to_dict, as_json=results.json, html=results.html)
     for reason in result.no_gain:
         say(f"{reason}. Written because of --force")
-    if results.json:
-        print_result(result)
-    else:
-        typer.echo("\n".join(_lines(result)))
     return bool(result.unreadable)
-
-
-def _lines(result: "Quantization") -> Iterator[str]:
-    agreement = result.agreement
-    kinds = {"unreadable": len(result.unreadable), "exact copies": result.duplicates}
-    skipped = ", ".join(f"{count:,} {kind}" for kind, count in kinds.items() if count)
-    yield str(result.path)
-    yield (
-        f"  photos     {result.certificate.calibration_photos:,} set the ranges, "
-        f"{result.chosen_on:,} chose the layers, {agreement.images:,} certify"
-        f"{f'; skipped {skipped}' if skipped else ''}"
-    )
-    for failure in result.unreadable[:SHOWN]:
-        yield f"    unreadable: {failure.source!r}: {failure.error}"
-    yield (
-        f"  agreement  top class as in f32 on {percent(agreement.top1.value)} of photos (at least "
-        f"{percent(agreement.top1_at_least)} with 95 % confidence); KL {agreement.mean_kl:.2g} nats"
-    )
-    if margins := [flip.margin for flip in agreement.flips]:
-        yield (
-            f"  flips      {agreement.flipped}: f32's two best classes were apart by "
-            f"{median(margins):.3f} in the median, {max(margins):.3f} at most"
-        )
-    if result.restored and result.agreement_before and result.speed_before:
-        yield (
-            f"  restored   {len(result.restored)} of {result.layers} layers stay in FP32; with all "
-            f"in INT8 it agrees on {percent(result.agreement_before.top1.value)}:"
-        )
-        yield f"             {', '.join(result.restored)}"
-        yield f"  all INT8   {_speed(result.speed_before)}"
-    yield f"  speed      {_speed(result.speed)}"
-
-
-def _speed(speed: "Speed") -> str:
-    beside = f"{speed.vs_f32:.2f} x f32"
-    if speed.vs_bf16 is not None:
-        beside += f", {speed.vs_bf16:.2f} x bf16"
-    return f"{speed.int8:,.0f} images/s, {beside}"

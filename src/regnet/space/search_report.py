@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from regnet.benchmarking.table import machine_text
+from regnet.benchmarking.report import machine_text
 from regnet.network.spec import RegNetSpec
 from regnet.pages.figures import ACCENT, INK, MUTED, SOFT, WARM, plain
 from regnet.pages.report import (

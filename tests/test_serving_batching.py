@@ -73,7 +73,7 @@ def serve(
             work,
             name="m",
             workers=workers,
-            most=8,
+            max_batch=8,
             limits=limits or Limits(),
             observer=heard,
         )

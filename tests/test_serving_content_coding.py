@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regnet.serving.content_coding import Unsupported, unpacker
-from regnet.serving.refusals import BadRequest
+from regnet.serving.content_coding import Unpacker
+from regnet.serving.refusals import BadRequest, Unsupported
 
 DATA = bytes(3 << 20) + b"the end"
 
@@ -28,9 +28,9 @@ PACKERS = {
 
 
 def unpacked(coding: str | None, chunks: list[bytes]) -> bytes:
-    unpacking = unpacker(coding)
-    found = [piece for chunk in chunks for piece in unpacking.pieces(chunk)]
-    unpacking.end()
+    unpacker = Unpacker(coding)
+    found = [piece for chunk in chunks for piece in unpacker.pieces(chunk)]
+    unpacker.end()
     return b"".join(found)
 
 
@@ -45,7 +45,7 @@ def test_what_comes_out_is_what_went_in(kind: str, data: bytes, size: int) -> No
 @pytest.mark.parametrize("kind", PACKERS)
 def test_a_bomb_comes_in_small_pieces(kind: str) -> None:
     body = PACKERS[kind](DATA)
-    pieces = list(unpacker(kind.split()[0]).pieces(body))
+    pieces = list(Unpacker(kind.split()[0]).pieces(body))
     assert b"".join(pieces) == DATA
     if kind != "identity":
         assert max(map(len, pieces)) <= 1 << 20
@@ -71,4 +71,4 @@ def test_no_body_is_complete() -> None:
 @pytest.mark.parametrize("coding", ["br", "zstd", "gzip, deflate", "\x00"])
 def test_other_codings_are_refused(coding: str) -> None:
     with pytest.raises(Unsupported, match="gzip, deflate"):
-        unpacker(coding)
+        Unpacker(coding)

@@ -18,9 +18,9 @@ pytest.importorskip("prometheus_client")
 import httpx
 
 from regnet.inference.result import ClassScore, Prediction
+from regnet.serving.access import Token, new_token, read_token
 from regnet.serving.access_log import AccessLog
 from regnet.serving.app import create_app
-from regnet.serving.auth import Token, new_token, read_token
 from regnet.serving.gate import SECURITY_HEADERS
 from regnet.serving.limits import Limits
 from regnet.serving.metrics import ServerMetrics

@@ -1,6 +1,7 @@
 """Named tensors to photos and pixels, for models of each kind; and what is answered."""
 
 import base64
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -11,10 +12,9 @@ from regnet.ir.engine import read_model
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Label
 from regnet.pixels.protocol import PYCLS
-from regnet.serving.inputs import PHOTOS, Tensor, images
-from regnet.serving.kserve import from_base64
+from regnet.serving.inputs import Tensor, images
+from regnet.serving.kserve import description, from_base64, infer_request, named_classes, packed
 from regnet.serving.limits import Limits
-from regnet.serving.outputs import WantedOutput, named_classes, output_port, packed, wanted_classes
 from regnet.serving.refusals import BadRequest, TooLarge, Unprocessable
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
@@ -50,7 +50,6 @@ def test_photos_of_bytes_and_of_values() -> None:
     assert given(Tensor("image", "BYTES", (2,), raw=raw)) == [b"ab", b""]
     assert given(Tensor("image", "BYTES", (2, 1), raw=memoryview(raw))) == [b"ab", b""]
     assert given(Tensor("image", "BYTES", (2,), values=[b"ab", b""])) == [b"ab", b""]
-    assert PHOTOS.to_dict() == {"name": "image", "datatype": "BYTES", "shape": [-1]}
 
 
 @pytest.mark.parametrize("first", [False, True])
@@ -125,19 +124,30 @@ def test_values_that_are_no_numbers(values: list[Any]) -> None:
         given(Tensor("data", "UINT8", (1, SIDE, SIDE, 3), values=data))
 
 
-def test_outputs() -> None:
-    assert output_port(WHOLE).to_dict() == {"name": "prob", "datatype": "FP32", "shape": [-1, 200]}
-    assert wanted_classes([]) == wanted_classes([WantedOutput("prob")]) == 0
-    assert wanted_classes([WantedOutput("prob", 3)]) == 3
-    for wrong in ([WantedOutput("logits")], [WantedOutput("prob")] * 2, [WantedOutput("prob", -1)]):
+def asked(outputs: list[dict[str, Any]]) -> int:
+    """Return how many of the best classes a request asks for by name."""
+    tensor = {"name": "image", "datatype": "BYTES", "shape": [1], "data": ["AA=="]}
+    body = json.dumps({"inputs": [tensor], "outputs": outputs}).encode()
+    return infer_request(body, None, WHOLE, LIMITS).classes
+
+
+def test_inputs_and_outputs() -> None:
+    about = description(WHOLE, model="m", version="1")
+    assert about["inputs"] == [{"name": "image", "datatype": "BYTES", "shape": [-1]}]
+    assert about["outputs"] == [{"name": "prob", "datatype": "FP32", "shape": [-1, 200]}]
+    prob = {"name": "prob"}
+    assert asked([]) == asked([prob]) == 0
+    assert asked([prob | {"parameters": {"classification": 3}}]) == 3
+    many = [prob | {"parameters": {"classification": count}} for count in (-1, True, "3", None)]
+    for wrong in ([{"name": "logits"}], [prob] * 2, [{}], *([one] for one in many)):
         with pytest.raises(BadRequest):
-            wanted_classes(wrong)
+            asked(wrong)
 
 
 def test_names_of_classes() -> None:
     labels = (Label("n1", "a:b"), Label("n2", "ä"), Label("", "c"))
     rows = np.array([[0.25, 0.5, 0.25], [1e-9, 0, 1]], np.float32)
     found = named_classes(rows, labels, 2)
-    assert found == [["0.5:1:ä".encode(), b"0.25:0:a:b"], [b"1.:2:c", b"0.000000001:0:a:b"]]
-    assert [float(one.split(b":", 2)[0]) for one in found[1]] == pytest.approx([1, 1e-9])
-    assert packed([[b"ab", b""], [b"c"]]) == b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"
+    assert found == [["0.5:1:ä", "0.25:0:a:b"], ["1.:2:c", "0.000000001:0:a:b"]]
+    assert [float(one.split(":", 2)[0]) for one in found[1]] == pytest.approx([1, 1e-9])
+    assert packed([["ab", ""], ["c"]]) == b"\x02\0\0\0ab\0\0\0\0\x01\0\0\0c"

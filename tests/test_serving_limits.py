@@ -37,7 +37,7 @@ def test_limits_that_refuse_what_another_allows_are_refused() -> None:
 def test_each_refusal_has_a_status_of_its_own() -> None:
     kinds = [kind for kind in vars(refusals).values() if isinstance(kind, type)]
     statuses = {kind.status for kind in kinds if issubclass(kind, Refused) and kind is not Refused}
-    assert statuses == {400, 401, 404, 413, 422, 429, 503, 504}
+    assert statuses == {400, 401, 403, 404, 408, 413, 415, 422, 429, 503, 504}
     error = TooMany("wait", limit="queue", retry_after=2.5)
     assert isinstance(error, RegNetError)
     assert (str(error), error.limit, error.retry_after) == ("wait", "queue", 2.5)

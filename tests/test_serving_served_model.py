@@ -24,7 +24,7 @@ from regnet.pixels.photo_cost import Cost, cost_of
 from regnet.pixels.preprocess import rgb_pixels
 from regnet.pixels.samples import sample_photos
 from regnet.serving.limits import Limits
-from regnet.serving.refusals import BadRequest, NotReady, TooLarge, TooLate, Unprocessable
+from regnet.serving.refusals import NotReady, TooLarge, TooLate, Unprocessable
 from regnet.serving.served_model import ServedModel, limit_of
 from regnet.system.runtime import ov
 from regnet.zoo.catalogue import bundled_path, card_by_name
@@ -125,9 +125,8 @@ def test_a_calibrated_model_gives_sets_and_another_refuses(tmp_path: Path) -> No
         assert found[0].set is not None
 
     async def other(model: ServedModel) -> None:
-        for bad in (wanted, Wanted(0)):
-            with pytest.raises(BadRequest, match=r"not calibrated|top_k=0 must"):
-                await model.classify(PHOTOS, sources=sources[:3], wanted=bad, deadline=later())
+        with pytest.raises(Unprocessable, match="not calibrated"):
+            await model.classify(PHOTOS, sources=sources[:3], wanted=wanted, deadline=later())
 
     serve(calibrated, path)
     serve(other)

@@ -9,7 +9,7 @@ import typer
 
 from regnet.cli.console import in_utf8, say, signals_wait
 from regnet.cli.options import Precision, Store
-from regnet.serving.auth import read_token
+from regnet.serving.access import read_token
 from regnet.serving.limits import Limits
 from regnet.system.errors import StartError
 from regnet.system.option import Options, argument, option

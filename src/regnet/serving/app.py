@@ -11,8 +11,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from regnet.serving.answers import error_answer, short_json
-from regnet.serving.exchange import exchange_of
+from regnet.serving.exchange import exchange_of, short_json
 from regnet.serving.gate import Gate
 from regnet.serving.openapi import openapi, reference_page
 from regnet.serving.page import page_routes
@@ -24,9 +23,9 @@ Life = Callable[[Any], AbstractAsyncContextManager[None]]
 
 
 def create_app(service: Service, *, page: bool = True, life: Life | None = None) -> Starlette:
-    """Return the ASGI application of a server, which lives in `life`.
+    """Return the ASGI application of a server; `page` adds the page for people at /.
 
-    `page` adds the one for people at /.
+    `life` surrounds its run, as Starlette's lifespan.
     """
     routes = [
         *v1_routes(service),
@@ -45,14 +44,14 @@ def create_app(service: Service, *, page: bool = True, life: Life | None = None)
 
 
 def _about(service: Service) -> list[Route]:
-    """Return the routes of the figures and of the reference."""
+    """Return the routes of the metrics and of the reference."""
     document = openapi(service)
     text = short_json(document)
     page, headers = reference_page(document)
 
     async def metrics(request: Request) -> Response:
-        figures = service.metrics
-        return Response(figures.exposition(), headers={"content-type": figures.content_type})
+        registry = service.metrics
+        return Response(registry.exposition(), headers={"content-type": registry.content_type})
 
     async def described(request: Request) -> Response:
         return Response(text, media_type="application/json")
@@ -68,11 +67,12 @@ def _about(service: Service) -> list[Route]:
 
 
 async def _http_error(request: Request, exc: Exception) -> Response:
-    """Return the answer to what no route takes, in JSON too."""
+    """Return the answer to a request that no route takes, in JSON too."""
     assert isinstance(exc, HTTPException)
-    exchange = exchange_of(request.scope)
     path = request.scope["path"][:200]
     texts = {404: f"there is no {path} here", 405: f"{path} takes another method"}
-    answer = error_answer(exchange, exc.status_code, texts.get(exc.status_code, exc.detail))
+    answer = exchange_of(request.scope).error_answer(
+        exc.status_code, texts.get(exc.status_code, exc.detail)
+    )
     answer.headers.update(exc.headers or {})
     return answer

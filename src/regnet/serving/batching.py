@@ -13,59 +13,42 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, TypeVar
 
 from regnet.serving.limits import Limits
-from regnet.serving.refusals import NotReady, Refused, TooLarge, TooLate, TooMany
+from regnet.serving.refusals import NotReady, Refused, TooLarge, TooMany, too_late
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 LARGEST_COST: Final = 2_000_000
-"""Of a batch: once its items cost that much together, in pixels of a JPEG, it takes no more."""
+"""A batch takes no more items once they cost that much together, in pixels of a JPEG."""
 
 _NEWEST: Final = 0.2  # share of the newest batch in the mean of the seconds that an item takes
 
 
-class Observer(Protocol):
-    """Hears what models do. Called on the loop's thread; must be quick and not raise."""
+class Observer:
+    """Receives what models do, on the loop's thread; this one ignores it."""
 
     def queued(self, model: str, images: int) -> None:
-        """Hear how many images wait or run now."""
+        """Receive the number of queued and running images."""
 
     def decoded(self, model: str, seconds: float) -> None:
-        """Hear how long decoding and cropping one image took."""
+        """Receive the time that decoding and cropping one image took."""
 
     def batch_done(self, model: str, size: int, queue_s: float, infer_s: float) -> None:
-        """Hear of a batch: images in it, the longest wait of one, seconds of inference."""
+        """Receive a batch: its images, the longest wait of one, seconds of inference."""
 
     def refused(self, model: str, reason: str) -> None:
-        """Hear why a request was not served: the limit's name, "cancelled" or "closed"."""
-
-
-class Unobserved:
-    """An observer that does nothing."""
-
-    def queued(self, model: str, images: int) -> None:
-        """Do nothing."""
-
-    def decoded(self, model: str, seconds: float) -> None:
-        """Do nothing."""
-
-    def batch_done(self, model: str, size: int, queue_s: float, infer_s: float) -> None:
-        """Do nothing."""
-
-    def refused(self, model: str, reason: str) -> None:
-        """Do nothing."""
+        """Receive why a request was refused: the limit's name, "cancelled" or "closed"."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Where the time of a request went: of each part the longest of its images, in ms.
+    """Timing of one request in ms, each the maximum over its images.
 
-    `queue_ms` is from its arrival until a worker took it, `infer_ms` that of its whole batch,
-    `output_ms` that of making the batch's results; `batch` is the largest batch that it went in, in
-    images.
+    `queue_ms` is from arrival to the start of its batch, `infer_ms` and `output_ms` are inference
+    and results of that batch; `batch` is the size of its largest batch, in images.
     """
 
     decode_ms: float = 0.0
@@ -107,29 +90,25 @@ class _Request(Generic[Result]):
             self.end(None)
 
     def end(self, error: Exception | None) -> None:
-        """Wake who waits, with the reason why there are no results."""
+        """Wake the waiting caller; `error` says why there are no results."""
         if not self.future.done():
             self._error = error
             self.future.set_result(None)
 
     def raise_error(self) -> None:
-        """Raise the reason why there are no results, if there is one.
-
-        Nothing here holds it any more then: its frames hold the photos, which would stay.
-        """
-        if self._error is not None:
-            raise self._pop_error()
-
-    def _pop_error(self) -> Exception:
+        """Raise the error if there is one, and let it go: its frames hold the photos."""
         error, self._error = self._error, None
-        assert error is not None
-        return error
+        try:
+            if error is not None:
+                raise error
+        finally:
+            del error
 
     @property
     def timing(self) -> Timing:
-        seconds = (self.decode, self.queue, self.infer, self.output)
-        decode, queue, infer, output = (1e3 * value for value in seconds)
-        return Timing(decode, queue, infer, self.batch, output)
+        return Timing(
+            1e3 * self.decode, 1e3 * self.queue, 1e3 * self.infer, self.batch, 1e3 * self.output
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -152,10 +131,10 @@ class _Ticket(Generic[Item, Result]):
 
 
 class Batcher(Generic[Item, Result]):
-    """Items in, results out, in batches of at most `most` on `workers` threads of its own.
+    """Collects items into batches of at most `max_batch` and runs them on `workers` threads.
 
     `work(items, alone)` does a batch on a worker's thread; `alone` says that it is a single item
-    and nothing else waits or runs. All else is for the loop.
+    and nothing else waits or runs. Everything else runs on the event loop.
     """
 
     def __init__(
@@ -164,12 +143,13 @@ class Batcher(Generic[Item, Result]):
         *,
         name: str,
         workers: int,
-        most: int,
+        max_batch: int,
         limits: Limits,
         observer: Observer | None = None,
     ) -> None:
-        self._work, self._name, self._workers, self._most = work, name, workers, most
-        self._limits, self._observer = limits, observer or Unobserved()
+        self._work, self._name, self._workers = work, name, workers
+        self._max_batch, self._limits = max_batch, limits
+        self._observer = observer or Observer()
         self._waiting: queue.SimpleQueue[bool] = queue.SimpleQueue()  # True for each in the lanes
         self._lanes: tuple[queue.SimpleQueue[_Ticket[Item, Result]], ...] = (
             queue.SimpleQueue(),  # of requests of one item
@@ -177,7 +157,7 @@ class Batcher(Generic[Item, Result]):
         )
         self._images = self._bytes = 0  # waiting or running
         self._of_several = 0  # of those images
-        self._most_of_several = max(limits.batch, limits.queue * 3 // 4)
+        self._max_of_several = max(limits.batch, limits.queue * 3 // 4)
         self._seconds = 0.0  # that a worker takes for an item, a moving mean
         self._closed = False
         self._empty = asyncio.Event()
@@ -195,23 +175,21 @@ class Batcher(Generic[Item, Result]):
         return self._images
 
     def require_room(self, images: int = 1, size: int = 0) -> None:
-        """Refuse items that would be over a limit: `TooLarge`, `TooMany`, `NotReady`."""
+        """Refuse items that would exceed a limit: `TooLarge`, `TooMany`, `NotReady`."""
         limits = self._limits
         if self._closed:
-            raise self._told(NotReady(f"{self._name} is being unloaded"), "closed")
+            raise self._recorded(NotReady(f"{self._name} is being unloaded"))
         if images > limits.batch:
             message = f"{images} images in one request are over the limit of {limits.batch}"
-            raise self._told(TooLarge(message, limit="batch"), "batch")
+            raise self._recorded(TooLarge(message, limit="batch"))
         if self._images + images > limits.queue:
-            raise self._too_many(
-                "queue", f"{self._images} images wait, the limit is {limits.queue}"
-            )
-        if images > 1 and self._of_several + images > self._most_of_several:
-            what = f"{self._of_several} images of requests of several wait, the limit is"
-            raise self._too_many("queue", f"{what} {self._most_of_several}")
+            raise self._too_many("queue", f"{self._images} images wait", limits.queue)
+        if images > 1 and self._of_several + images > self._max_of_several:
+            waiting = f"{self._of_several} images of requests of several wait"
+            raise self._too_many("queue", waiting, self._max_of_several)
         if self._bytes and self._bytes + size > limits.queue_bytes:
-            what = f"{self._bytes} bytes of images wait, the limit is {limits.queue_bytes}"
-            raise self._too_many("queue_bytes", what)
+            waiting = f"{self._bytes} bytes of images wait"
+            raise self._too_many("queue_bytes", waiting, limits.queue_bytes)
 
     async def submit(
         self,
@@ -221,10 +199,10 @@ class Batcher(Generic[Item, Result]):
         deadline: float,
         costs: Sequence[int] | None = None,
     ) -> tuple[list[Result], Timing]:
-        """Return the results of items in their order; `sizes` is their bytes.
+        """Return the results of items in their order; `sizes` are their bytes.
 
-        `costs` is what they take, see `LARGEST_COST`. `deadline` is by the loop's clock. Raises
-        what `require_room` does, `TooLate` at the deadline, and what `work` raised.
+        `costs` are as for `LARGEST_COST`. Raises what `require_room` does, `TooLate` at the
+        `deadline` by the loop's clock, and what `work` raised.
         """
         self.require_room(len(items), sum(sizes))
         if not items:
@@ -232,7 +210,7 @@ class Batcher(Generic[Item, Result]):
         loop = asyncio.get_running_loop()
         left = deadline - loop.time()
         if left <= 0:
-            raise self._too_late()
+            raise self._recorded(too_late(self._limits.seconds))
         now = time.monotonic()
         request = _Request[Result](loop.create_future(), len(items))
         timer = loop.call_later(left, self._expire, request)
@@ -251,7 +229,7 @@ class Batcher(Generic[Item, Result]):
             raise
         finally:
             timer.cancel()
-            self._leave([ticket for ticket in tickets if ticket.taken()])  # nobody waits for it
+            self._count([ticket for ticket in tickets if ticket.taken()], -1)  # nobody waits for it
         request.raise_error()
         return request.results, request.timing
 
@@ -265,6 +243,9 @@ class Batcher(Generic[Item, Result]):
             await asyncio.to_thread(thread.join)
 
     def _count(self, tickets: Sequence[_Ticket[Item, Result]], sign: int) -> None:
+        """Add tickets that came (1), or take away those that are done (-1)."""
+        if not tickets:
+            return
         self._images += sign * len(tickets)
         self._of_several += sign * sum(ticket.request.several for ticket in tickets)
         self._bytes += sign * sum(ticket.size for ticket in tickets)
@@ -276,19 +257,15 @@ class Batcher(Generic[Item, Result]):
 
     def _expire(self, request: _Request[Result]) -> None:
         if not request.future.done():
-            request.end(self._too_late())
+            request.end(self._recorded(too_late(self._limits.seconds)))
 
-    def _too_late(self) -> Refused:
-        message = f"not answered within the limit of {self._limits.seconds:g} s"
-        return self._told(TooLate(message, limit="seconds"), "seconds")
-
-    def _too_many(self, limit: str, what: str) -> Refused:
+    def _too_many(self, limit: str, waiting: str, most: int) -> Refused:
         seconds = max(0.1, self._images * self._seconds / self._workers)
-        message = f"{self._name}: {what}; try again in {seconds:.1f} s"
-        return self._told(TooMany(message, limit=limit, retry_after=seconds), limit)
+        message = f"{self._name}: {waiting}, the limit is {most}; try again in {seconds:.1f} s"
+        return self._recorded(TooMany(message, limit=limit, retry_after=seconds))
 
-    def _told(self, error: Refused, reason: str) -> Refused:
-        self._observer.refused(self._name, reason)
+    def _recorded(self, error: Refused) -> Refused:
+        self._observer.refused(self._name, error.limit or "closed")
         return error
 
     def _finish(
@@ -304,68 +281,66 @@ class Batcher(Generic[Item, Result]):
             request.output = max(request.output, done.output)
             request.batch = max(request.batch, size)
             request.take(ticket.place, result, decode, started - ticket.arrived)
-        wait = started - min(ticket.arrived for ticket in tickets)
-        loop = tickets[0].request.future.get_loop()
-        loop.call_soon(self._leave, tickets)  # after those who wait have been woken
-        loop.call_soon(self._report, size, wait, done)
+        # Once the waiting callers have been woken:
+        tickets[0].request.future.get_loop().call_soon(self._report, tickets, started, done)
 
-    def _report(self, size: int, wait: float, done: Done[Result]) -> None:
-        self._observer.batch_done(self._name, size, wait, done.infer)
+    def _report(
+        self, tickets: list[_Ticket[Item, Result]], started: float, done: Done[Result]
+    ) -> None:
+        self._count(tickets, -1)
+        wait = started - min(ticket.arrived for ticket in tickets)
+        self._observer.batch_done(self._name, len(tickets), wait, done.infer)
         for seconds in done.decode:
             self._observer.decoded(self._name, seconds)
 
     def _fail(self, tickets: list[_Ticket[Item, Result]], error: Exception) -> None:
         for ticket in tickets:
             ticket.request.end(error)
-        self._leave(tickets)
+        self._count(tickets, -1)
 
-    def _leave(self, tickets: list[_Ticket[Item, Result]]) -> None:
-        if tickets:
-            self._count(tickets, -1)
-
-    # On the workers' threads, which give the loop what is to be done there.
+    # On the workers' threads, which pass to the loop what is to be done there.
 
     def _run(self) -> None:
         while self._waiting.get():
             tickets = [first := self._first(), *self._more(first)]
             started = time.monotonic()
-            if wanted := [ticket for ticket in tickets if ticket.taken()]:
-                self._do(wanted, started)
+            if live := [ticket for ticket in tickets if ticket.taken()]:
+                self._do(live, started)
 
     def _first(self) -> _Ticket[Item, Result]:
-        """Return the next ticket: there is one, for whoever knows of it takes one."""
+        """Return the next ticket: each True in `_waiting` stands for one in the lanes."""
         while True:
             for lane in self._lanes:
                 with suppress(queue.Empty):
                     return lane.get_nowait()
 
     def _more(self, first: _Ticket[Item, Result]) -> Iterator[_Ticket[Item, Result]]:
-        """Yield what goes with the first: a worker's share of all that waits, up to `most`."""
+        """Yield the tickets that go with the first: a worker's share of all that wait."""
         waiting, cost = 1 + self._waiting.qsize(), first.cost
         with suppress(queue.Empty):
-            for _ in range(min(self._most, -(-waiting // self._workers)) - 1):
+            for _ in range(min(self._max_batch, -(-waiting // self._workers)) - 1):
                 if cost >= LARGEST_COST:
                     return
                 known = self._waiting.get_nowait()
                 try:
                     if not known:  # the end, which waits for this
                         raise queue.Empty
-                    found = self._lanes[first.request.several].get_nowait()
+                    ticket = self._lanes[first.request.several].get_nowait()
                 except queue.Empty:
                     self._waiting.put(known)
                     return
-                cost += found.cost
-                yield found
+                cost += ticket.cost
+                yield ticket
 
     def _do(self, tickets: list[_Ticket[Item, Result]], started: float) -> None:
         alone = len(tickets) == 1 and self._images == 1
         try:
             done = self._work([ticket.item for ticket in tickets], alone)
-        except Exception as exc:  # whoever waits hears of it, and the worker goes on
-            self._tell(self._fail, tickets, exc)
+        except Exception as exc:  # the waiting callers raise it, and the worker goes on
+            self._call_on_loop(self._fail, tickets, exc)
         else:
-            self._tell(self._finish, tickets, started, done)
+            self._call_on_loop(self._finish, tickets, started, done)
 
-    def _tell(self, what: Callable[..., None], tickets: list[Any], *more: Any) -> None:
+    def _call_on_loop(self, what: Callable[..., None], tickets: list[Any], *more: Any) -> None:
         with suppress(RuntimeError):  # the loop has ended, so nobody waits
             tickets[0].request.future.get_loop().call_soon_threadsafe(what, tickets, *more)

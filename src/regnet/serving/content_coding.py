@@ -1,69 +1,41 @@
-"""Bodies as clients compress them (Content-Encoding), unpacked piece by piece.
+"""Bodies that clients compress (Content-Encoding), unpacked piece by piece.
 
-Source: RFC 9110, 8.4.1. "deflate" is zlib's format there; one without zlib's header is taken too.
+Source: RFC 9110, 8.4.1. "deflate" is zlib's format there; raw deflate without its header is taken
+too.
 """
 
 import zlib
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Final
 
-from regnet.serving.refusals import BadRequest, Refused
+from regnet.serving.refusals import BadRequest, Unsupported
 
-_PIECE: Final = 1 << 20  # bytes that are unpacked in one step, however well they were compressed
-_MOST_MEMBERS: Final = 1000  # of gzip: each costs the same time, however little is in it
+_PIECE: Final = 1 << 20  # bytes unpacked in one step, however well they were compressed
+_MAX_MEMBERS: Final = 1000  # of gzip: each costs the same time, however little is in it
 _GZIP, _ZLIB, _RAW = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 
-class Unsupported(Refused):
-    """Its body is of a kind that is not taken."""
+class Unpacker:
+    """Unpacks a body in a content coding; raises `Unsupported` for an unknown one."""
 
-    status = 415
-
-
-class Unpacker(Protocol):
-    """Takes the bytes of a body as they come."""
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        """Yield what the next bytes stand for; raises `BadRequest` if they are damaged."""
-
-    def end(self) -> None:
-        """Raise `BadRequest` if the body is not complete."""
-
-
-def unpacker(coding: str | None) -> Unpacker:
-    """Return what unpacks bodies of a content coding; raises `Unsupported` for unknown ones."""
-    name = (coding or "identity").strip().lower()
-    if name == "identity":
-        return _Plain()
-    if name in ("gzip", "x-gzip", "deflate"):
-        return _Compressed(name)
-    raise Unsupported(
-        f"a body with Content-Encoding {name[:100]!r} is not taken: send gzip, deflate or none"
-    )
-
-
-class _Plain:
-    """A body as it is."""
-
-    def pieces(self, data: bytes) -> Iterator[bytes]:
-        yield data
-
-    def end(self) -> None:
-        pass
-
-
-class _Compressed:
-    """A body in gzip, of one member or more, or in deflate."""
-
-    def __init__(self, name: str) -> None:
-        self._name, self._gzip = name, name != "deflate"
+    def __init__(self, coding: str | None) -> None:
+        self._name = (coding or "identity").strip().lower()
+        if self._name not in ("identity", "gzip", "x-gzip", "deflate"):
+            raise Unsupported(
+                f"a body with Content-Encoding {self._name[:100]!r} is not taken: send gzip, "
+                "deflate or none"
+            )
         self._stream: zlib._Decompress | None = None
         self._members = 1
 
     def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Yield the unpacked next bytes of the body; raises `BadRequest` if they are damaged."""
+        if self._name == "identity":
+            yield data
+            return
         full = False
         while data or full:
-            stream = self._current(data)
+            stream = self._stream = self._current(data)
             try:
                 piece = stream.decompress(data, _PIECE)
             except zlib.error as exc:
@@ -73,17 +45,19 @@ class _Compressed:
             data = stream.unconsumed_tail or stream.unused_data
 
     def _current(self, data: bytes) -> "zlib._Decompress":
-        """Return what unpacks the next bytes."""
+        """Return the decompressor of the next bytes: gzip may have several members."""
+        is_deflate = self._name == "deflate"
         if self._stream is None:
-            headless = not self._gzip and data[0] & 15 != 8
-            self._stream = zlib.decompressobj(_GZIP if self._gzip else _RAW if headless else _ZLIB)
-        elif self._stream.eof and data:
-            self._members += 1
-            if not self._gzip or self._members > _MOST_MEMBERS:
-                raise BadRequest(f"bytes follow the end of the body's {self._name}")
-            self._stream = zlib.decompressobj(_GZIP)
-        return self._stream
+            has_header = data[0] & 15 == 8
+            return zlib.decompressobj(_GZIP if not is_deflate else _ZLIB if has_header else _RAW)
+        if not self._stream.eof or not data:
+            return self._stream
+        self._members += 1
+        if is_deflate or self._members > _MAX_MEMBERS:
+            raise BadRequest(f"bytes follow the end of the body's {self._name}")
+        return zlib.decompressobj(_GZIP)
 
     def end(self) -> None:
+        """Raise `BadRequest` if the body is not complete."""
         if self._stream is not None and not self._stream.eof:
             raise BadRequest(f"the body's {self._name} is cut off")

@@ -11,7 +11,7 @@ from regnet.pixels.decode_limits import TOO_LONG
 from regnet.pixels.decoder import Decoder
 from regnet.pixels.protocol import Preprocess
 from regnet.serving.limits import Limits
-from regnet.serving.refusals import TooLate
+from regnet.serving.refusals import too_late
 from regnet.system.errors import ImageError
 from regnet.system.in_flight import Room
 from regnet.system.parallel import cores
@@ -21,10 +21,10 @@ _NICE: Final = (5, 10)  # of processes for short and for long work: small photos
 
 
 class Decoders:
-    """Processes for short work, as many as cores, and so many for long; for one asyncio loop.
+    """Processes for short work, one per core, and as many for long; for one asyncio loop.
 
-    They are started when they are needed. A photo waits for a process and then has
-    `limits.decode_seconds`; then its process is ended, and a new one takes the next photo.
+    They start when they are needed. A photo waits for a process and then has
+    `limits.decode_seconds`; then its process is killed, and a new one takes the next photo.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -47,23 +47,25 @@ class Decoders:
     ) -> NDArray[Any] | ImageError:
         """Return the crop by a protocol, or all pixels (H, W, 3) in RGB, or why there are none.
 
-        `work` is that of its `Cost`, `deadline` by the loop's clock. Raises `TooLate` then.
+        `work` is that of its `Cost`. Raises `TooLate` at the `deadline` by the loop's clock.
         """
         limits = replace(self._limits.decoding, pixels=max_pixels)
         kind, answered, loop = int(work > _SHORT), False, asyncio.get_running_loop()
-        decoder = await self._next(self._free[kind], deadline) or self._started(_NICE[kind])
+        decoder = await self._next(self._free[kind], deadline) or Decoder(_NICE[kind])
+        self._running.add(decoder)
         try:
-            async with asyncio.timeout_at(min(deadline, self._latest())):
-                found = await loop.run_in_executor(
+            latest = loop.time() + self._limits.decode_seconds
+            async with asyncio.timeout_at(min(deadline, latest)):
+                pixels = await loop.run_in_executor(
                     self._threads, decoder.pixels, photo, preprocess, limits, self._room
                 )
             answered = decoder.alive
-            return found
+            return pixels
         except TimeoutError as exc:
             if loop.time() >= deadline:
-                raise self._too_late() from exc
+                raise too_late(self._limits.seconds) from exc
             return ImageError(f"{TOO_LONG} {limits.seconds:g} s (--max-decode)")
-        finally:  # also if whoever asked has gone
+        finally:  # also if the client has gone
             if not answered:
                 self._running.discard(decoder)
                 decoder.kill()
@@ -77,21 +79,9 @@ class Decoders:
         self._threads.shutdown(wait=False)
 
     async def _next(self, free: asyncio.Queue[Decoder | None], deadline: float) -> Decoder | None:
-        """Return a free process, None if it is to be started."""
+        """Return a free process, or None if one is to be started."""
         try:
             async with asyncio.timeout_at(deadline):
                 return await free.get()
         except TimeoutError as exc:
-            raise self._too_late() from exc
-
-    def _latest(self) -> float:
-        return asyncio.get_running_loop().time() + self._limits.decode_seconds
-
-    def _too_late(self) -> TooLate:
-        seconds = self._limits.seconds
-        return TooLate(f"not answered within the limit of {seconds:g} s", limit="seconds")
-
-    def _started(self, nice: int) -> Decoder:
-        decoder = Decoder(nice)
-        self._running.add(decoder)
-        return decoder
+            raise too_late(self._limits.seconds) from exc

@@ -1,6 +1,7 @@
-"""One request and its answer, from its arrival on: what is known of it, for its log line."""
+"""One request and its answer: the body within its limits, the answer as JSON, facts for the log."""
 
 import asyncio
+import math
 import os
 import re
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -8,44 +9,40 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final
 
-from regnet.serving.content_coding import unpacker
-from regnet.serving.refusals import Refused, TooLarge, TooMany
-from regnet.serving.served_model import Timing
+from starlette.responses import Response
+
+from regnet.serving.batching import Timing
+from regnet.serving.content_coding import Unpacker
+from regnet.serving.held_memory import Held
+from regnet.serving.refusals import Refused, TooLarge, TooSlow
+from regnet.system.json_text import json_bytes
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
+WORK: Final = "regnet.work"
+"""The `state` of a request's scope has the `Work` of its connection under this key."""
+
 _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _KEY: Final = "regnet.exchange"
 _PIECES_AT_ONCE: Final = 8
-_LARGE: Final = 1 << 20  # bytes of a body
-
-
-WORK: Final = "regnet.work"
-"""Where the `state` of a request's scope has the `Work` of its connection."""
 
 
 @dataclass
 class Work:
-    """What a connection has under way: the tasks of its requests, and how many are answered."""
+    """The tasks of a connection's requests that are under way, and how many are answered."""
 
     tasks: set[asyncio.Task[Any]] = field(default_factory=set)
     answered: int = 0
     ended: bool = False
 
     def end(self) -> None:
-        """End the tasks: nobody waits for them any more."""
+        """Cancel the tasks: nobody waits for them any more."""
         self.ended = True
         for task in self.tasks:
             task.cancel()
-
-
-class TooSlow(Refused):
-    """Its body did not arrive in time."""
-
-    status = 408
 
 
 class ClientGoneError(Exception):
@@ -53,32 +50,8 @@ class ClientGoneError(Exception):
 
 
 @dataclass
-class Held:
-    """Bytes of all bodies that are being received or worked on; at most `most` of them.
-
-    `of_large` of them may be taken by large bodies, so that slow ones leave room to small ones.
-    """
-
-    most: int
-    of_large: int
-    now: int = 0
-
-    def take(self, count: int, *, large: bool = False) -> None:
-        """Add bytes; raises `TooMany` where there is no room for them."""
-        most = self.of_large if large else self.most
-        if self.now + count > most:
-            raise TooMany(
-                f"the requests under way hold {self.now:,} bytes, and at most {most:,} are "
-                "taken (queue_bytes); try again later",
-                limit="queue_bytes",
-                retry_after=1.0,
-            )
-        self.now += count
-
-
-@dataclass
 class Exchange:
-    """A request under way; it came at `started` by `perf_counter`, in seconds.
+    """A request under way; it came at `started` by `perf_counter`.
 
     Its answer is due at `deadline` by the loop's clock, which is a coarse one. `bytes_in` came over
     the network, `bytes_held` are in memory. What handlers set here goes into the log line.
@@ -86,11 +59,10 @@ class Exchange:
 
     scope: Scope
     receive: Receive
-    id: str
-    started: float
     deadline: float
     body_limit: int
     held: Held
+    started: float = field(default_factory=perf_counter)
     bytes_in: int = 0
     bytes_held: int = 0
     bytes_out: int = 0
@@ -101,9 +73,13 @@ class Exchange:
     reason: str | None = None
     error: str | None = None
     headers: dict[bytes, bytes] = field(init=False)
+    id: str = field(init=False)
 
     def __post_init__(self) -> None:
         self.headers = dict(self.scope["headers"])
+        given = self.headers.get(b"x-request-id", b"")
+        self.id = given.decode() if _ID.fullmatch(given) else os.urandom(8).hex()
+        self.scope[_KEY] = self
 
     def header(self, name: str) -> str | None:
         """Return a header of the request, the last one of that name."""
@@ -112,25 +88,30 @@ class Exchange:
 
     @property
     def media_type(self) -> str:
-        """What the body is said to be, without parameters, in lower case."""
+        """The declared type of the body, without parameters, in lower case."""
         return (self.header("content-type") or "").partition(";")[0].strip().lower()
 
-    def require_small_body(self) -> None:
-        """Refuse a body that says it is too large, before any of it is read.
+    @property
+    def age(self) -> float:
+        """Seconds since the request came."""
+        return perf_counter() - self.started
 
-        Raises `TooLarge`, and `Unsupported` for a compression that is not known.
+    def require_small_body(self) -> None:
+        """Refuse a body by its declared length and compression, before any of it is read.
+
+        Raises `TooLarge`, `Unsupported`.
         """
         length = self.headers.get(b"content-length", b"0")
         if length.isdigit() and int(length[:20]) > self.body_limit:
             raise self._too_large()
-        unpacker(self.header("content-encoding"))
+        Unpacker(self.header("content-encoding"))
 
     async def body(self) -> bytes:
-        """Return the whole body of the request, unpacked if it comes compressed.
+        """Return the whole body of the request, unpacked if it is compressed.
 
-        Raises `TooLarge` as soon as it is over the limit, `TooMany` where all bodies together are,
-        `TooSlow` where it is not whole in time, `BadRequest` where its compression is damaged,
-        `Unsupported` for one that is not known, `ClientGoneError`.
+        Raises `TooLarge` as soon as it exceeds its limit, `TooMany` if all bodies together exceed
+        theirs, `TooSlow` if it does not arrive in time, `BadRequest` for damaged compression,
+        `Unsupported` for an unknown one, `ClientGoneError`.
         """
         try:
             async with asyncio.timeout_at(self.deadline):
@@ -142,7 +123,7 @@ class Exchange:
 
     async def _whole_body(self) -> bytes:
         pieces: list[bytes] = []
-        unpacking = unpacker(self.header("content-encoding"))
+        unpacker = Unpacker(self.header("content-encoding"))
         while True:
             message = await self.receive()
             if message["type"] == "http.disconnect":
@@ -151,49 +132,67 @@ class Exchange:
             if self.bytes_in + len(chunk) > self.body_limit:
                 raise self._too_large()
             self.bytes_in += len(chunk)
-            for piece in unpacking.pieces(chunk):
-                self.hold(len(piece))
+            for piece in unpacker.pieces(chunk):
+                self._hold(len(piece))
                 pieces.append(piece)
                 if len(pieces) % _PIECES_AT_ONCE == 0:
                     await asyncio.sleep(0)  # others have their turn
             if not message.get("more_body", False):
-                unpacking.end()
+                unpacker.end()
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
-    def age(self) -> float:
-        """Return the seconds since it came."""
-        return perf_counter() - self.started
-
-    def hold(self, count: int) -> None:
-        """Count bytes of the body in memory; raises `TooLarge`, `TooMany`."""
+    def _hold(self, count: int) -> None:
+        """Count bytes of the body in memory."""
         if self.bytes_held + count > self.body_limit:
             raise self._too_large()
-        self.held.take(count, large=self.bytes_held + count > _LARGE)
+        self.held.take(count, body=self.bytes_held + count)
         self.bytes_held += count
-
-    def release(self) -> None:
-        """Give the bytes of the body back."""
-        self.held.now -= self.bytes_held
 
     def _too_large(self) -> TooLarge:
         return TooLarge(
             f"the body is over the limit of {self.body_limit:,} bytes (body)", limit="body"
         )
 
+    def error_answer(
+        self,
+        status: int,
+        error: str,
+        *,
+        limit: str | None = None,
+        retry_after: float | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> Response:
+        """Return `{"error", "limit", "id"}` and `more`; `limit` only if one is exceeded."""
+        value: dict[str, Any] = {**(more or {}), "error": error}
+        if limit is not None:
+            value["limit"] = limit
+        value["id"] = self.id
+        headers = {}
+        if retry_after is not None:
+            headers["Retry-After"] = str(max(1, math.ceil(retry_after)))
+        if status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return json_answer(value, status, headers)
 
-def open_exchange(
-    scope: Scope, receive: Receive, *, seconds: float, body_limit: int, held: Held
-) -> Exchange:
-    """Return the exchange of a request that has just come, and attach it to its scope."""
-    deadline = asyncio.get_running_loop().time() + seconds
-    exchange = Exchange(scope, receive, "", perf_counter(), deadline, body_limit, held)
-    given = exchange.headers.get(b"x-request-id", b"")
-    exchange.id = given.decode() if _ID.fullmatch(given) else os.urandom(8).hex()
-    scope[_KEY] = exchange
-    return exchange
+    def refusal_answer(self, refused: Refused) -> Response:
+        """Return the answer that says why the request is not served, and note it for the log."""
+        self.reason, self.error = refused.limit, str(refused)
+        return self.error_answer(
+            refused.status, str(refused), limit=refused.limit, retry_after=refused.retry_after
+        )
 
 
 def exchange_of(scope: Scope) -> Exchange:
-    """Return the exchange of a request; without one the application lacks its `Gate`."""
+    """Return the exchange of a request that came through the `Gate`."""
     exchange: Exchange = scope[_KEY]
     return exchange
+
+
+def short_json(value: Any) -> bytes:
+    """Return compact JSON in UTF-8."""
+    return json_bytes(value, separators=(",", ":"), allow_nan=False)
+
+
+def json_answer(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """Return an answer that is JSON."""
+    return Response(short_json(value), status, headers, "application/json")

@@ -1,14 +1,12 @@
-"""What every request passes first and every answer last: pure ASGI, around the application."""
+"""The middleware around the application, pure ASGI: access, limits, headers, log and metrics."""
 
 import asyncio
 import traceback
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
-from starlette.responses import Response
 from starlette.routing import Match, Route
 
-from regnet.serving.answers import error_answer, refusal_answer
 from regnet.serving.exchange import (
     WORK,
     ClientGoneError,
@@ -18,9 +16,7 @@ from regnet.serving.exchange import (
     Scope,
     Send,
     Work,
-    open_exchange,
 )
-from regnet.serving.freed_memory import FreedMemory
 from regnet.serving.refusals import Refused, Unauthorized
 from regnet.serving.service import Service
 
@@ -58,16 +54,15 @@ _REASONS: Final = {
 class Gate:
     """Gives a request its id and its limits, an answer its headers; logs and counts both.
 
-    It asks for the token, without one it looks at where a request is from, and it answers whatever
-    the application raises. Health is open to all; so are the page's own files where there is a
-    token: they hold no secret, and a browser could not send one for them.
+    It checks the token, or without one where a request is from, and it answers whatever the
+    application raises. Health is open to all. So are the page's own files if there is a token: they
+    hold no secret, and a browser could not send one for them.
     """
 
     def __init__(self, app: App, service: Service, routes: Sequence[Route]) -> None:
         self._app = app
         self._routes = routes
         self._service = service
-        self._freed = FreedMemory()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve a request."""
@@ -75,13 +70,8 @@ class Gate:
             await self._app(scope, receive, send)
             return
         limits = self._service.limits
-        exchange = open_exchange(
-            scope,
-            receive,
-            seconds=limits.seconds,
-            body_limit=limits.body,
-            held=self._service.held,
-        )
+        deadline = asyncio.get_running_loop().time() + limits.seconds
+        exchange = Exchange(scope, receive, deadline, limits.body, self._service.held)
         work: Work = scope.get("state", {}).get(WORK) or Work()
         task = asyncio.current_task()
         assert task is not None
@@ -95,7 +85,7 @@ class Gate:
         finally:
             work.tasks.discard(task)
             work.answered += 1
-            exchange.release()
+            self._service.held.release(exchange.bytes_held)
             self._service.metrics.in_flight.dec()
             self._record(exchange)
 
@@ -115,14 +105,17 @@ class Gate:
         except ClientGoneError:
             return
         except Refused as exc:
-            answer = refused(exchange, exc)
-        except Exception as exc:
-            answer = self._broken(exchange, exc)
+            answer = exchange.refusal_answer(exc)
+        except Exception as exc:  # unforeseen: only the log says what it was
+            exchange.error = "".join(traceback.format_exception(exc))
+            answer = exchange.error_answer(
+                500, "the server failed; its log says why, under this id"
+            )
         if not exchange.status:
             await answer(exchange.scope, exchange.receive, sending)
 
     def _admit(self, exchange: Exchange) -> None:
-        """Raise `Refused` for what is not to reach the application."""
+        """Raise `Refused` for a request that may not reach the application."""
         scope, token = exchange.scope, self._service.token
         path = scope["path"]
         if token is None:
@@ -151,21 +144,15 @@ class Gate:
             headers.append((b"connection", b"close"))
         return headers
 
-    def _broken(self, exchange: Exchange, exc: Exception) -> Response:
-        """Return the answer for an error that nobody foresaw; what it was is in the log only."""
-        exchange.error = "".join(traceback.format_exception(exc))
-        return error_answer(exchange, 500, "the server failed; its log says why, under this id")
-
     def _route(self, scope: Scope) -> str:
-        """Return the pattern of the path, `none` for paths that are not served."""
+        """Return the pattern of the path, `none` if it is not served."""
         if scope["path"] == _CLASSIFY:
             return _CLASSIFY
         fit = (each.path for each in self._routes if each.matches(scope)[0] is not Match.NONE)
         return next(fit, "none")
 
     def _record(self, exchange: Exchange) -> None:
-        self._freed.add(exchange.bytes_held)
-        seconds = exchange.age()
+        seconds = exchange.age
         scope, metrics = exchange.scope, self._service.metrics
         route = self._route(scope)
         status = exchange.status = exchange.status or _CLIENT_GONE
@@ -175,10 +162,3 @@ class Gate:
             exchange.reason = exchange.reason or _REASONS.get(status, "other")
             metrics.failed(exchange.reason)
         self._service.log.request(exchange, seconds)
-
-
-def refused(exchange: Exchange, exc: Refused) -> Response:
-    """Return the answer to a request that is not served, and note why."""
-    exchange.reason = exc.limit
-    exchange.error = str(exc)
-    return refusal_answer(exchange, exc)

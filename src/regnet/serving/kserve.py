@@ -7,26 +7,19 @@ extensions "binary tensor data" and "classification" of Triton's protocol.
 import base64
 import binascii
 import json
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.inference.result import top_classes
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Labels
-from regnet.serving.answers import short_json
-from regnet.serving.inputs import PHOTOS, Tensor, images
+from regnet.serving.exchange import short_json
+from regnet.serving.inputs import PHOTOS, Inputs, Tensor, images
 from regnet.serving.limits import Limits
-from regnet.serving.outputs import (
-    OUTPUT,
-    WantedOutput,
-    named_classes,
-    output_port,
-    packed,
-    wanted_classes,
-)
 from regnet.serving.refusals import BadRequest, TooLarge
 from regnet.system.errors import shown
 
@@ -34,28 +27,26 @@ HEADER_LENGTH: Final = "inference-header-content-length"
 MOST_CROPS: Final = 4
 """Images of a request as numbers in JSON, which takes many times as long as in binary."""
 
+OUTPUT: Final = "prob"
+"""The one output that a model has: probabilities (N, classes)."""
+
 _SPARE: Final = 10_000  # values of JSON beside those of a tensor
 _PART: Final = 1 << 20  # bytes, of which 4 are 3 in base64
 _MOST_TENSORS: Final = 16
 
-Inputs = list[bytes] | list[NDArray[Any]] | NDArray[Any]
-
-
-@dataclass(frozen=True)
-class Wish:
-    """How the output is wanted: as binary data, as `classes` names an image (0: as numbers)."""
-
-    binary: bool = False
-    classes: int = 0
-
 
 @dataclass(frozen=True)
 class InferRequest:
-    """What is to be inferred, as `ServedModel.probabilities` takes it, and how it is answered."""
+    """A model's inputs, and how they are answered.
+
+    `classes` above 0 asks for so many of the best classes by name instead of all probabilities,
+    `binary` for binary data after the JSON.
+    """
 
     inputs: Inputs
-    wish: Wish
-    id: str | None
+    id: str | None = None
+    classes: int = 0
+    binary: bool = False
 
 
 def infer_request(
@@ -63,26 +54,25 @@ def infer_request(
 ) -> InferRequest:
     """Return what a body asks of a model; `header_length` bytes of it are JSON (None: all).
 
-    Raises `BadRequest` where it is not what the protocol says, and what `images` raises.
+    Raises `BadRequest` if it does not follow the protocol, and what `images` raises.
     """
     split = _split(body, header_length)
-    if (
-        split == 0 and header_length
-    ):  # Triton's raw binary request: the body is the one element of the one input
-        return InferRequest([body], Wish(), None)
+    if split == 0 and header_length:
+        # Triton's raw binary request: the body is the one element of the one input.
+        return InferRequest([body])
     asked = json_object(body[:split], metadata, limits)
     name = asked.get("id")
     if name is not None and not isinstance(name, str):
         raise BadRequest(f"id={shown(name)} is no text")
-    wish = _wish(asked)
+    classes, binary = _wanted_output(asked)
     tensors = _tensors(_objects(asked, "inputs"), memoryview(body)[split:])
-    return InferRequest(images(tensors, metadata, limits), wish, name)
+    return InferRequest(images(tensors, metadata, limits), name, classes, binary)
 
 
 def json_object(text: bytes, metadata: ModelMetadata, limits: Limits) -> dict[str, Any]:
-    """Return the JSON object in a body; raises `BadRequest`.
+    """Return the JSON object in a body; raises `BadRequest`, `TooLarge`.
 
-    How many values it may hold is counted before it is read: each takes many times its text.
+    The number of its values is limited before it is read: each takes many times its text.
     """
     crops = min(limits.batch, MOST_CROPS)
     most = crops * metadata.preprocess.crop**2 * 4 + _SPARE
@@ -92,13 +82,18 @@ def json_object(text: bytes, metadata: ModelMetadata, limits: Limits) -> dict[st
             "binary data more are taken",
             limit="batch",
         )
+    return small_object(text)
+
+
+def small_object(text: bytes) -> dict[str, Any]:
+    """Return the JSON object in a text; raises `BadRequest`."""
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except (ValueError, RecursionError) as exc:
         raise BadRequest(f"the body is no JSON: {exc}") from exc
-    if not isinstance(found, dict):
-        raise BadRequest(f"the JSON {shown(found)} is no object")
-    return found
+    if not isinstance(value, dict):
+        raise BadRequest(f"the JSON {shown(value)} is no object")
+    return value
 
 
 def _split(body: bytes, header_length: str | None) -> int:
@@ -142,7 +137,7 @@ def _tensors(given: list[dict[str, Any]], extra: memoryview) -> list[Tensor]:
     for one in given:
         size = _parameters(one).get("binary_data_size")
         if size is None:
-            tensors.append(_tensor(one, values=_values(one)))
+            tensors.append(_tensor(one, None))
             continue
         if type(size) is not int or not 0 <= size <= len(extra) - at or "data" in one:
             raise BadRequest(
@@ -156,9 +151,9 @@ def _tensors(given: list[dict[str, Any]], extra: memoryview) -> list[Tensor]:
     return tensors
 
 
-def _tensor(
-    given: dict[str, Any], *, raw: memoryview | None = None, values: Sequence[Any] | None = None
-) -> Tensor:
+def _tensor(given: dict[str, Any], raw: memoryview | None) -> Tensor:
+    """Return a tensor, of which the data is `raw` or in the JSON."""
+    values = _values(given) if raw is None else None
     name, datatype, shape = given.get("name"), given.get("datatype"), given.get("shape")
     if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(shape, list):
         raise BadRequest("an input must have a name, a datatype and a shape")
@@ -166,19 +161,19 @@ def _tensor(
 
 
 def _values(given: dict[str, Any]) -> Any:
-    """Return the data in the JSON of a tensor, flat: bytes of base64, or numbers."""
-    data = given.get("data")
+    """Return the data in the JSON of a tensor, flat: bytes from base64, or numbers."""
+    data, name = given.get("data"), shown(given.get("name"))
     if not isinstance(data, list):
-        raise BadRequest(f"input {shown(given.get('name'))}: its data is no list")
-    if given.get("datatype") == PHOTOS.datatype:
+        raise BadRequest(f"input {name}: its data is no list")
+    if given.get("datatype") == "BYTES":
         flat = [one for row in data for one in (row if isinstance(row, list) else [row])]
         return [from_base64(one, f"element {number}") for number, one in enumerate(flat)]
     try:
         numbers = np.array(data, np.float64)
     except (TypeError, ValueError, OverflowError) as exc:
-        raise BadRequest(f"input {shown(given.get('name'))}: its data are no numbers") from exc
+        raise BadRequest(f"input {name}: its data are no numbers") from exc
     if numbers.ndim > 1 and list(numbers.shape) != given.get("shape"):
-        raise BadRequest(f"input {shown(given.get('name'))}: its data has another shape")
+        raise BadRequest(f"input {name}: its data has another shape")
     return numbers.reshape(-1)
 
 
@@ -199,16 +194,20 @@ def _parts(of: Sized) -> Iterator[tuple[int, int]]:
     return ((at, at + _PART) for at in range(0, len(of), _PART))
 
 
-def _wish(asked: dict[str, Any]) -> Wish:
-    """Return how the output is wanted."""
+def _wanted_output(asked: dict[str, Any]) -> tuple[int, bool]:
+    """Return how many of the best classes are wanted by name (0: probabilities), and if binary."""
     binary = _flag(_parameters(asked), "binary_data_output", default=False)
     outputs = _objects(asked, "outputs")
-    wanted: list[WantedOutput] = []
-    for output in outputs:
-        parameters = _parameters(output)
-        binary = _flag(parameters, "binary_data", default=binary)
-        wanted.append(WantedOutput(output.get("name", ""), parameters.get("classification", 0)))
-    return Wish(binary, wanted_classes(wanted))
+    if not outputs:
+        return 0, binary
+    names = [output.get("name", "") for output in outputs]
+    if names != [OUTPUT]:
+        raise BadRequest(f"the only output is {OUTPUT}, not {', '.join(map(shown, names[:4]))}")
+    parameters = _parameters(outputs[0])
+    classes = parameters.get("classification", 0)
+    if type(classes) is not int or classes < 0:
+        raise BadRequest(f"classification={shown(classes)} must be a number of classes")
+    return classes, _flag(parameters, "binary_data", default=binary)
 
 
 def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
@@ -221,36 +220,56 @@ def _flag(parameters: dict[str, Any], name: str, *, default: bool) -> bool:
 def infer_answer(
     rows: NDArray[np.float32], request: InferRequest, labels: Labels, model: str, version: str
 ) -> tuple[bytes, int | None]:
-    """Return the body of an answer, and how many of its bytes are JSON, None where all are.
+    """Return the body of an answer, and how many of its bytes are JSON: None if all are.
 
     `rows` are probabilities (N, classes).
     """
-    wish = request.wish
     output: dict[str, Any] = {"name": OUTPUT, "datatype": "FP32", "shape": list(rows.shape)}
-    names: list[list[bytes]] = []
-    if wish.classes:
-        names = named_classes(rows, labels, wish.classes)
+    names: list[list[str]] = []
+    if request.classes:
+        names = named_classes(rows, labels, request.classes)
         output |= {"datatype": "BYTES", "shape": [len(names), len(names[0])]}
     answer: dict[str, Any] = {"model_name": model, "model_version": version, "outputs": [output]}
     if request.id is not None:
         answer["id"] = request.id
-    if not wish.binary:
-        texts = [name.decode() for row in names for name in row]
-        output["data"] = texts if wish.classes else rows.ravel().tolist()
+    if not request.binary:
+        texts = [name for row in names for name in row]
+        output["data"] = texts if request.classes else rows.ravel().tolist()
         return short_json(answer), None
-    data = packed(names) if wish.classes else rows.astype("<f4", copy=False).tobytes()
+    data = packed(names) if request.classes else rows.astype("<f4", copy=False).tobytes()
     output["parameters"] = {"binary_data_size": len(data)}
     header = short_json(answer)
     return header + data, len(header)
 
 
+def named_classes(rows: NDArray[np.float32], labels: Labels, count: int) -> list[list[str]]:
+    """Return `count` of the best classes of rows (N, classes), best first, all if there are fewer.
+
+    Each is `probability:index:name`, as the protocol's classification extension has it.
+    """
+    return [
+        [
+            f"{np.format_float_positional(row[score.index])}:{score.index}:{score.label}"
+            for score in top_classes(row, labels, count)
+        ]
+        for row in rows
+    ]
+
+
+def packed(rows: list[list[str]]) -> bytes:
+    """Return texts as BYTES elements: each in UTF-8 after its length in 4 bytes, little-endian."""
+    elements = (name.encode() for row in rows for name in row)
+    return b"".join(len(element).to_bytes(4, "little") + element for element in elements)
+
+
 def description(metadata: ModelMetadata, *, model: str, version: str) -> dict[str, Any]:
-    """Return what the protocol says of a model."""
+    """Return the protocol's description of a model."""
+    classes = len(metadata.labels)
     about: dict[str, Any] = {
         "name": model,
         "versions": [version],
         "platform": "openvino",
-        "inputs": [PHOTOS.to_dict()],
-        "outputs": [output_port(metadata).to_dict()],
+        "inputs": [{"name": PHOTOS, "datatype": "BYTES", "shape": [-1]}],
+        "outputs": [{"name": OUTPUT, "datatype": "FP32", "shape": [-1, classes]}],
     }
     return about | ({"assumed": list(metadata.assumed)} if metadata.assumed else {})

@@ -6,37 +6,35 @@ Source: Triton's extension "statistics"; all durations are sums, in nanoseconds.
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from regnet.serving.batching import Timing
 
-
-@dataclass
-class _Duration:
-    """How often something was done, and how long that took in all."""
-
-    count: int = 0
-    ns: int = 0
-
-    def add(self, seconds: float) -> None:
-        self.count += 1
-        self.ns += round(seconds * 1e9)
-
-    def to_dict(self) -> dict[str, int]:
-        return {"count": self.count, "ns": self.ns}
+_OF_REQUESTS: Final = (
+    "success", "fail", "queue", "compute_input", "compute_infer", "compute_output",
+    "cache_hit", "cache_miss",
+)  # fmt: skip
 
 
-class _Durations(defaultdict[str, _Duration]):
-    """Durations by name."""
+class _Durations(defaultdict[str, list[float]]):
+    """Count and sum of seconds, by name."""
 
     def __init__(self, *names: str) -> None:
-        super().__init__(_Duration, {name: _Duration() for name in names})
+        super().__init__(lambda: [0, 0.0], {name: [0, 0.0] for name in names})
+
+    def add(self, seconds: Mapping[str, float]) -> None:
+        for name, value in seconds.items():
+            total = self[name]
+            total[0] += 1
+            total[1] += value
 
     def to_dict(self) -> dict[str, Any]:
-        return {name: duration.to_dict() for name, duration in self.items()}
+        return {
+            name: {"count": count, "ns": round(seconds * 1e9)}
+            for name, (count, seconds) in self.items()
+        }
 
 
 class Statistics:
@@ -45,10 +43,7 @@ class Statistics:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._last_ms = self._images = self._batches = 0
-        self._requests = _Durations(
-            "success", "fail", "queue", "compute_input", "compute_infer", "compute_output",
-            "cache_hit", "cache_miss",
-        )  # fmt: skip
+        self._requests = _Durations(*_OF_REQUESTS)
         self._sizes: defaultdict[int, _Durations] = defaultdict(_Durations)
 
     @contextmanager
@@ -60,32 +55,29 @@ class Statistics:
             yield timings.append
         finally:
             with self._lock:
-                self._requests["success" if timings else "fail"].add(time.perf_counter() - start)
+                result = "success" if timings else "fail"
+                self._requests.add({result: time.perf_counter() - start})
                 for timing in timings:
-                    self._succeeded(timing)
-
-    def _succeeded(self, timing: Timing) -> None:
-        self._last_ms = round(time.time() * 1e3)
-        parts = {
-            "queue": timing.queue_ms,
-            "compute_input": timing.decode_ms,
-            "compute_infer": timing.infer_ms,
-            "compute_output": timing.output_ms,
-        }
-        for name, ms in parts.items():
-            self._requests[name].add(ms / 1e3)
+                    self._last_ms = round(time.time() * 1e3)
+                    self._requests.add(
+                        {
+                            "queue": timing.queue_ms / 1e3,
+                            "compute_input": timing.decode_ms / 1e3,
+                            "compute_infer": timing.infer_ms / 1e3,
+                            "compute_output": timing.output_ms / 1e3,
+                        }
+                    )
 
     def executed(self, images: int, *, decode: float, infer: float, output: float) -> None:
-        """Count a batch that was inferred; the others are its seconds."""
+        """Count a batch that was inferred, and the seconds of its parts."""
         parts = {"compute_input": decode, "compute_infer": infer, "compute_output": output}
         with self._lock:
             self._images += images
             self._batches += 1
-            for name, seconds in parts.items():
-                self._sizes[images][name].add(seconds)
+            self._sizes[images].add(parts)
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the figures as plain JSON values."""
+        """Return the statistics as plain JSON values."""
         with self._lock:
             return {
                 "last_inference": self._last_ms,

@@ -9,13 +9,14 @@ from typing import Any, Literal, TypeVar
 from regnet.conversion.store import Library
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.metadata import InferencePrecision
+from regnet.serving.batching import Observer
 from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotFound, NotReady
-from regnet.serving.served_model import Observer, ServedModel
+from regnet.serving.served_model import ServedModel
 
 VERSION = "1"
-"""The only version there is of each model, in the Open Inference Protocol's sense."""
+"""The only version of each model, in the Open Inference Protocol's sense."""
 
 T = TypeVar("T")
 
@@ -24,7 +25,7 @@ State = Literal["READY", "LOADING", "UNAVAILABLE"]
 
 @dataclass(frozen=True)
 class ModelState:
-    """A model that is or was loaded; `reason` says why it is not ready, "" where it is."""
+    """A model that is or was loaded; `reason` says why it is not ready, "" if it is."""
 
     name: str
     state: State
@@ -54,11 +55,11 @@ class Models:
         self._closed = False
 
     async def load(self, name: str, source: str | None = None) -> ServedModel:
-        """Load a model, or load it again from its (new) source; no request is dropped by that.
+        """Load a model, or reload it from its (new) source without dropping requests.
 
-        `source` is what `Library.ir` takes; without it is the one it had. Where it cannot be
-        loaded, the old one goes on serving. Raises `NotFound` where there is no source, `NotReady`
-        while the server stops, and the errors of `Library.ir` and `read_model`.
+        `source` is what `Library.ir` takes; None is the one the model had. If it cannot be loaded,
+        the old model goes on serving. Raises `NotFound` if there is no source, `NotReady` while the
+        server stops, and the errors of `Library.ir` and `read_model`.
         """
         source = source or self._sources.get(name)
         if source is None:
@@ -66,15 +67,15 @@ class Models:
         return await asyncio.shield(self._start(self._load(name, source)))
 
     async def unload(self, name: str) -> None:
-        """Take a model away once it has finished what it accepted; raises `NotFound`."""
+        """Remove a model once it has finished what it accepted; raises `NotFound`."""
         if name not in self._states:
             raise self._unknown(name)
         await asyncio.shield(self._start(self._unload(name)))
 
     def get(self, name: str | None = None, version: str | None = None) -> ServedModel:
-        """Return a model ready to serve, the default where none is named.
+        """Return a model that is ready to serve; None is the default model.
 
-        Raises `NotFound` (404), `NotReady` (503) while it is loaded for the first time.
+        Raises `NotFound`, or `NotReady` while it is loaded for the first time.
         """
         name = name if name is not None else self.default
         if name is None:
@@ -88,7 +89,7 @@ class Models:
         raise self._unknown(name)
 
     def require_room(self) -> None:
-        """Refuse what comes while every model is full, whichever it is for; raises `TooMany`."""
+        """Raise `TooMany` if every model is full, whichever a request is for."""
         if self._models and all(model.full for model in self._models.values()):
             next(iter(self._models.values())).require_room()
 
@@ -99,17 +100,17 @@ class Models:
 
     @property
     def default(self) -> str | None:
-        """The model that has been there longest; None where there is none."""
+        """The model that was loaded first, None if there is none."""
         return next(iter(self._models), None)
 
     @property
     def ready(self) -> bool:
-        """Whether a model is there, none is being loaded for the first time, and none stops."""
+        """Whether there is a model, and none is being loaded for the first time."""
         loading = any(state.state == "LOADING" for state in self._states.values())
         return bool(self._models) and not loading and not self._closed
 
     def index(self) -> list[ModelState]:
-        """Return all models that are, were or are being loaded."""
+        """Return all models that are loaded, were, or are being loaded."""
         return list(self._states.values())
 
     async def close(self) -> None:
@@ -144,7 +145,7 @@ class Models:
                 await model.close()
 
     def _open(self, name: str, source: str) -> ServedModel:
-        """Return a model ready to serve; takes seconds, and minutes where it is downloaded."""
+        """Return a model that is ready to serve: takes seconds, or minutes with a download."""
         model = ServedModel(
             self._library.ir(source, precision=self._precision),
             name=name,
@@ -158,7 +159,7 @@ class Models:
         return model
 
     def _put(self, name: str, model: ServedModel) -> None:
-        """Make a model the one of its name; the one it replaces finishes in the background."""
+        """Put a model in place; the one it replaces finishes in the background."""
         old = self._models.get(name)
         self._models[name] = model
         self._states[name] = ModelState(name, "READY")
@@ -167,7 +168,7 @@ class Models:
             self._start(old.close())
 
     def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
-        """Start what is finished even if the one who asked for it has gone."""
+        """Start work that is finished even if its client has gone."""
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -179,7 +180,7 @@ class Models:
 
 
 def statistics(models: Sequence[ServedModel]) -> dict[str, Any]:
-    """Return what models have done since they were loaded, as JSON values."""
+    """Return the statistics of models since they were loaded, as JSON values."""
     return {
         "model_stats": [
             {"name": model.name, "version": VERSION, **model.statistics.to_dict()}

@@ -1,4 +1,4 @@
-"""What a server answers instead of a result: one error a status, with the limit that it names."""
+"""Why a server does not serve a request: one error per HTTP status."""
 
 from typing import ClassVar
 
@@ -8,11 +8,14 @@ from regnet.system.errors import RegNetError
 class Refused(RegNetError):  # noqa: N818 - what is raised is an answer, not a fault
     """A request is not served; the message says why.
 
-    `limit` is the field of `Limits` that it is over, None where it is over none; `retry_after`
-    the seconds after which it may be sent again, None where that does not help.
+    `limit` names the field of `Limits` that the request exceeds, `retry_after` the seconds after
+    which it may be sent again; each is None if there is none.
     """
 
     status: ClassVar[int]
+
+    def __init_subclass__(cls, *, status: int) -> None:
+        cls.status = status
 
     def __init__(
         self, message: str, *, limit: str | None = None, retry_after: float | None = None
@@ -22,49 +25,50 @@ class Refused(RegNetError):  # noqa: N818 - what is raised is an answer, not a f
         self.retry_after = retry_after
 
 
-class BadRequest(Refused):
-    """It is not what the protocol asks for."""
-
-    status = 400
+class BadRequest(Refused, status=400):
+    """The request does not follow the protocol."""
 
 
-class Unauthorized(Refused):
-    """It lacks the token."""
-
-    status = 401
+class Unauthorized(Refused, status=401):
+    """The request lacks the token."""
 
 
-class NotFound(Refused):
+class Forbidden(Refused, status=403):
+    """Another site sent the request, or the server was started without this feature."""
+
+
+class NotFound(Refused, status=404):
     """There is no such model."""
 
-    status = 404
+
+class TooSlow(Refused, status=408):
+    """The body did not arrive in time."""
 
 
-class TooLarge(Refused):
-    """It has too many bytes or images."""
-
-    status = 413
+class TooLarge(Refused, status=413):
+    """The request has too many bytes or images."""
 
 
-class Unprocessable(Refused):
-    """It is well-formed, but its images or numbers cannot be used."""
-
-    status = 422
+class Unsupported(Refused, status=415):
+    """The server does not take bodies of this kind."""
 
 
-class TooMany(Refused):
+class Unprocessable(Refused, status=422):
+    """The request is well-formed, but its images or numbers cannot be used."""
+
+
+class TooMany(Refused, status=429):
     """Too many requests wait already."""
 
-    status = 429
+
+class NotReady(Refused, status=503):
+    """The model is being loaded or unloaded, or the server is stopping."""
 
 
-class NotReady(Refused):
-    """The model is being loaded or unloaded, or the server stops."""
-
-    status = 503
+class TooLate(Refused, status=504):
+    """The time limit passed before the request's turn came."""
 
 
-class TooLate(Refused):
-    """Its time was over before its turn came."""
-
-    status = 504
+def too_late(seconds: float) -> TooLate:
+    """Return the refusal of a request that took longer than the limit `seconds`."""
+    return TooLate(f"not answered within the limit of {seconds:g} s", limit="seconds")

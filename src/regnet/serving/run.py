@@ -1,4 +1,4 @@
-"""A server process: models loaded, a socket opened, requests served until a signal says stop."""
+"""A server process: load the models, open a socket, serve requests until a signal."""
 
 import asyncio
 import contextlib
@@ -12,6 +12,7 @@ from typing import Final
 
 from regnet.conversion.store import Library
 from regnet.ir.metadata import InferencePrecision
+from regnet.serving.access import Token, Visitors
 from regnet.serving.limits import Limits
 from regnet.system.errors import MissingExtraError, StartError
 
@@ -25,14 +26,11 @@ try:
     from regnet.serving.metrics import ServerMetrics
     from regnet.serving.models import Models
     from regnet.serving.service import Service
-    from regnet.serving.visitors import Visitors
 except ImportError as exc:
     raise MissingExtraError("serving", "serve") from exc
 
-from regnet.serving.auth import Token
-
-_LINGER: Final = 0.25  # seconds after the last connection is taken until the idle ones are closed
-_OTHER_FILES: Final = 1000  # open ones beside connections
+_LINGER: Final = 0.25  # seconds between taking no new connections and closing the idle ones
+_OTHER_FILES: Final = 1000  # open files beside connections
 _GRACE: Final = 5.0  # seconds more than a request may take
 
 
@@ -52,15 +50,11 @@ class ServerSetup:
     page: bool = True
 
 
-OnReady = Callable[[str], None]
-"""Called with the server's address."""
-
-
-def serve(setup: ServerSetup, *, on_ready: OnReady) -> None:
+def serve(setup: ServerSetup, *, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then finish what was accepted.
 
-    `on_ready` is called once requests are taken. Raises `StartError` where the port cannot
-    be had, and the errors of `Library.ir` where a model cannot be loaded.
+    `on_ready` is called with the address once requests are taken. Raises `StartError` if the port
+    is not available, and the errors of `Library.ir` if a model cannot be loaded.
     """
     listener = _listener(setup.host, setup.port)
     _allow_files(MAX_CONNECTIONS + _OTHER_FILES)
@@ -68,9 +62,10 @@ def serve(setup: ServerSetup, *, on_ready: OnReady) -> None:
         runner.run(_serve(setup, listener, on_ready))
 
 
-async def _serve(setup: ServerSetup, listener: socket.socket, on_ready: OnReady) -> None:
-    metrics = ServerMetrics()
-    log = AccessLog()
+async def _serve(
+    setup: ServerSetup, listener: socket.socket, on_ready: Callable[[str], None]
+) -> None:
+    metrics, log = ServerMetrics(), AccessLog()
     models = Models(setup.library, precision=setup.precision, limits=setup.limits, observer=metrics)
     service = Service(
         models=models,
@@ -81,20 +76,17 @@ async def _serve(setup: ServerSetup, listener: socket.socket, on_ready: OnReady)
         visitors=Visitors(setup.host, setup.allow_hosts),
         model_control=setup.model_control,
     )
+    host, port = listener.getsockname()[:2]
+    address = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     async with contextlib.AsyncExitStack() as stack:
         stack.enter_context(log.of_libraries())
         stack.push_async_callback(models.close)
         for name, source in setup.models.items():
             await models.load(name, source)
-        _settle()
-        await _until_stopped(setup, service, listener, on_ready)
+        gc.collect()
+        gc.freeze()  # garbage collection halts all threads; models need not be searched
+        await _until_stopped(setup, service, listener, lambda: on_ready(address))
         log.event("stopped")
-
-
-def _settle() -> None:
-    """Spare what is here to stay from the search for garbage, which halts all threads."""
-    gc.collect()
-    gc.freeze()
 
 
 def _server(setup: ServerSetup, service: Service, life: Life) -> uvicorn.Server:
@@ -120,48 +112,42 @@ def _server(setup: ServerSetup, service: Service, life: Life) -> uvicorn.Server:
 
 
 async def _until_stopped(
-    setup: ServerSetup, service: Service, listener: socket.socket, on_ready: OnReady
+    setup: ServerSetup, service: Service, listener: socket.socket, on_ready: Callable[[], None]
 ) -> None:
-    """Serve until the first signal; a second Ctrl-C does not wait for what is under way."""
+    """Serve until the first signal, then finish; a second Ctrl-C does not wait for that."""
     stop = asyncio.Event()
 
-    def hear(number: int) -> None:
+    def on_signal(number: int) -> None:
         server.force_exit = number == signal.SIGINT and stop.is_set()
         stop.set()
 
     @contextlib.asynccontextmanager
     async def life(app: object) -> AsyncIterator[None]:
         for number in (signal.SIGTERM, signal.SIGINT):  # after uvicorn has set its own
-            asyncio.get_running_loop().add_signal_handler(number, hear, number)
-        on_ready(_address(listener))
+            asyncio.get_running_loop().add_signal_handler(number, on_signal, number)
+        on_ready()
         yield
 
     server = _server(setup, service, life)
     serving = asyncio.create_task(server.serve([listener]))
     await asyncio.wait((serving, asyncio.create_task(stop.wait())), return_when="FIRST_COMPLETED")
-    await asyncio.gather(serving, _let_go(server, service))
-
-
-async def _let_go(server: uvicorn.Server, service: Service) -> None:
-    """Take no new connections, answer what comes on the others, then close the idle ones.
-
-    Clients keep connections open between requests. For a moment every answer tells them that its
-    connection ends, so that none is closed under a request that is on its way.
-    """
+    # Clients keep connections open between requests. For a moment no new ones are taken and every
+    # answer says that its connection ends, so that none is closed under a request on its way.
     service.draining = True
     service.log.event("stopping")
     for one in server.servers:
         one.close()
     await asyncio.sleep(_LINGER)
     server.should_exit = True
+    await serving
 
 
-def _allow_files(wanted: int) -> None:
+def _allow_files(count: int) -> None:
     """Let this process have so many open files, a connection being one, if the system does."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if 0 <= soft < wanted:
-        most = wanted if hard < 0 else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
+    if 0 <= soft < count:
+        limit = count if hard < 0 else min(count, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
 
 
 def _listener(host: str, port: int) -> socket.socket:
@@ -175,9 +161,3 @@ def _listener(host: str, port: int) -> socket.socket:
             f"cannot listen on {host}, port {port}: {reason}; choose another with --host and "
             "--port (--port 0 finds a free one)"
         ) from exc
-
-
-def _address(listener: socket.socket) -> str:
-    """Return the address that browsers and clients are given."""
-    host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,4 +1,4 @@
-"""One loaded model behind asyncio: encoded photos or pixels in, predictions or numbers out."""
+"""One loaded model behind asyncio: photos or pixels in, predictions or probabilities out."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -17,13 +17,11 @@ from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import TOO_LONG, TOO_MUCH
 from regnet.pixels.photo_cost import Cost, cost_of
 from regnet.pixels.preprocess import crop_pixels, rgb_pixels
-from regnet.serving.batching import Batcher, Done
-from regnet.serving.batching import Observer as Observer
-from regnet.serving.batching import Timing as Timing
+from regnet.serving.batching import Batcher, Done, Observer, Timing
 from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.model_statistics import Statistics
-from regnet.serving.refusals import BadRequest, TooLarge, Unprocessable
+from regnet.serving.refusals import TooLarge, Unprocessable
 from regnet.system.errors import ImageError
 from regnet.system.parallel import BATCH_SIZE, cores
 
@@ -32,15 +30,15 @@ if TYPE_CHECKING:
 
 Row = NDArray[np.float32]
 Given = bytes | NDArray[Any]
-"""An encoded photo, or what a model takes of one: see `Engine.pixels`."""
+"""An encoded photo, or its pixels as `Engine.pixels` makes them."""
 
 _NONE: Final = Cost(None, quick=True, work=0)
-_SMALL: Final = 3_000_000  # work of a photo that is decoded here, at most: see `Cost`
+_SMALL: Final = 3_000_000  # maximum work of a photo that is decoded in this process, see `Cost`
 
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """An image, and what makes the result of its probabilities or of why there are none."""
+    """An image, and the function from its probabilities, or its error, to its result."""
 
     given: Given | ImageError
     result: Callable[[Row | ImageError], Any]
@@ -69,9 +67,9 @@ class ServedModel:
         self._owns_decoders = decoders is None
         self.statistics = Statistics()
         self._compiled_cache, self._observer = compiled_cache, observer
-        found = read_model(path)
-        model = replace(found, metadata=replace(found.metadata, name=name))
-        self.metadata: ModelMetadata = model.metadata
+        model = read_model(path)
+        self.metadata: ModelMetadata = replace(model.metadata, name=name)
+        model = replace(model, metadata=self.metadata)
         make = partial(Engine, model, precision=precision, compiled_cache=compiled_cache)
         self._side_by_side = make(streams=cores())
         self._one_at_a_time = make(streams=1) if cores() > 1 else self._side_by_side
@@ -81,19 +79,19 @@ class ServedModel:
             self._work,
             name=name,
             workers=self.workers,
-            most=self.largest_batch,
+            max_batch=self.largest_batch,
             limits=self.limits,
             observer=observer,
         )
 
     @property
     def workers(self) -> int:
-        """How many batches are worked on side by side."""
+        """Number of batches that run in parallel."""
         return cores()
 
     @property
     def largest_batch(self) -> int:
-        """How many images at most are inferred together."""
+        """Maximum number of images that are inferred together."""
         return 1 if self.metadata.preprocessing == "graph" else BATCH_SIZE
 
     @property
@@ -102,27 +100,35 @@ class ServedModel:
         return (self._successor or self)._batcher.images >= self.limits.queue
 
     def require_room(self, images: int = 1) -> None:
-        """Refuse at once, before a body is read, what the queue has no room for.
+        """Refuse images that the queue has no room for, before a body is read.
 
-        Raises `TooLarge` (413), `TooMany` (429) with the seconds until there is room, `NotReady`
-        (503).
+        Raises `TooLarge`, `TooMany` with the seconds until there is room, `NotReady`.
         """
         (self._successor or self)._batcher.require_room(images)
+
+    def require_calibrated(self) -> None:
+        """Raise `Unprocessable` if the model cannot give prediction sets."""
+        if self.metadata.calibration is None:
+            raise Unprocessable(
+                f"{self.name}: is not calibrated, so no set is known to hold the truth; "
+                "`regnet calibrate` makes a model that is"
+            )
 
     async def classify(
         self, photos: Sequence[bytes], *, sources: Sequence[str], wanted: Wanted, deadline: float
     ) -> tuple[list[Prediction], Timing]:
         """Return the predictions of encoded photos in their order, as `Classifier.classify` does.
 
-        One that cannot be read has its `error`; see `limit_of`. `deadline` is by the loop's clock.
-        Raises `BadRequest` where a model that is not calibrated is asked for sets, `TooLarge`,
-        `TooMany`, `NotReady`, `TooLate`.
+        A photo that cannot be read has an `error`; see `limit_of`. `deadline` is by the loop's
+        clock. Raises `Unprocessable` if sets are wanted of a model that is not calibrated,
+        `TooLarge`, `TooMany`, `NotReady`, `TooLate`.
         """
         if self._successor is not None:
             return await self._successor.classify(
                 photos, sources=sources, wanted=wanted, deadline=deadline
             )
-        self._require_sensible(wanted)
+        if wanted.calibrated:
+            self.require_calibrated()
         answer = Answer(self.metadata, wanted)
         sizes = list(map(len, photos))
         with self.statistics.request() as succeeded:
@@ -131,20 +137,20 @@ class ServedModel:
                 _Job(photo, partial(_prediction, answer, source))
                 for photo, source in zip(given, sources, strict=True)
             ]
-            found, timing = await self._batcher.submit(
+            predictions, timing = await self._batcher.submit(
                 jobs, sizes=sizes, costs=costs, deadline=deadline
             )
-            if any(prediction.error is None for prediction in found):
+            if any(prediction.error is None for prediction in predictions):
                 succeeded(timing)
-        return found, timing
+        return predictions, timing
 
     async def probabilities(
         self, inputs: Sequence[Given] | NDArray[Any], *, deadline: float
     ) -> tuple[NDArray[np.float32], Timing]:
         """Return probabilities (N, classes) of encoded photos, or of pixels as `Engine.infer` does.
 
-        Raises what `classify` does, and `Unprocessable` for a photo that cannot be read and for
-        pixels that are none, naming the first such.
+        Raises what `classify` does, and `Unprocessable` for the first photo that cannot be read or
+        array that is not what the model takes.
         """
         if self._successor is not None:
             return await self._successor.probabilities(inputs, deadline=deadline)
@@ -170,7 +176,7 @@ class ServedModel:
     ) -> "list[Explanation]":
         """Return the explanation of the best class of a photo's prediction.
 
-        Raises what `probabilities` does, and `ModelError` where the model cannot be explained.
+        Raises what `probabilities` does, and `ModelError` if the model cannot be explained.
         """
         if self._successor is not None:
             return await self._successor.explain(photo, prediction, deadline=deadline)
@@ -179,11 +185,11 @@ class ServedModel:
         cost = cost_of(photo)
         given = photo if _is_small(cost) else await self._decoded(photo, cost, deadline, whole=True)
         job = (given, prediction.top.index)
-        (found,), _ = await self._explaining.submit([job], sizes=[len(photo)], deadline=deadline)
-        return found
+        (maps,), _ = await self._explaining.submit([job], sizes=[len(photo)], deadline=deadline)
+        return maps
 
     async def close(self) -> None:
-        """Finish what was accepted; new requests are refused (503), or go to the successor."""
+        """Finish what was accepted; new requests are refused or go to the successor."""
         await self._batcher.close()
         if "_explaining" in vars(self):
             await self._explaining.close()
@@ -191,13 +197,13 @@ class ServedModel:
             await self._decoders.close()
 
     def succeeded_by(self, successor: "ServedModel") -> None:
-        """Pass what comes from now on to the model that takes this one's place."""
+        """Pass new requests to the model that takes this one's place."""
         self._successor = successor
 
     async def _given(
         self, inputs: Sequence[Given] | NDArray[Any], deadline: float
     ) -> tuple[Sequence[Given | ImageError] | NDArray[Any], list[int]]:
-        """Return the inputs, with all but small photos decoded, and the work that each is then."""
+        """Return the inputs with large photos decoded, and the work that remains for each."""
         if isinstance(inputs, np.ndarray):
             return inputs, [0] * len(inputs)
         costs = [cost_of(each) if isinstance(each, bytes) else _NONE for each in inputs]
@@ -209,9 +215,9 @@ class ServedModel:
         left, given = self.limits.request_pixels, list[Given | ImageError]()
         for each, cost in zip(inputs, costs, strict=True):
             if isinstance(each, bytes) and not _is_small(cost):
-                found = await self._decoded(each, cost, deadline, most=left)
-                left -= 0 if isinstance(found, ImageError) else found.shape[0] * found.shape[1]
-                given.append(found)
+                pixels = await self._decoded(each, cost, deadline, most=left)
+                left -= 0 if isinstance(pixels, ImageError) else pixels.shape[0] * pixels.shape[1]
+                given.append(pixels)
             else:
                 given.append(each)
         return given, works
@@ -225,9 +231,9 @@ class ServedModel:
         whole: bool = False,
         most: int | None = None,
     ) -> NDArray[Any] | ImageError:
-        """Return what the model takes of a photo, or the `whole` photo, decoded elsewhere.
+        """Return what the model takes of a photo, or the `whole` photo, decoded in a process.
 
-        `most` pixels are left to its request, None if it is the only photo.
+        `most` is how many pixels its request has left, None for a single photo.
         """
         whole = whole or self.metadata.preprocessing == "graph"
         preprocess = None if whole else self.metadata.preprocess
@@ -242,15 +248,6 @@ class ServedModel:
             raise TooLarge(
                 f"{pixels:,} pixels in one request are over the limit of {most:,} (request_pixels)",
                 limit="request_pixels",
-            )
-
-    def _require_sensible(self, wanted: Wanted) -> None:
-        if wanted.top_k < 1:
-            raise BadRequest(f"top_k={wanted.top_k} must be at least 1")
-        if wanted.calibrated and self.metadata.calibration is None:
-            raise BadRequest(
-                f"{self.name} is not calibrated, so no set is known to hold the truth; "
-                "`regnet calibrate` makes a model that is"
             )
 
     def _require_pixels(self, pixels: NDArray[Any], number: int) -> None:
@@ -293,14 +290,14 @@ class ServedModel:
             start = time.perf_counter()
             given.append(self._pixels(job.given))
             decode.append(time.perf_counter() - start)
-        pixels = [found for found in given if not isinstance(found, ImageError)]
+        pixels = [each for each in given if not isinstance(each, ImageError)]
         start = time.perf_counter()
         engine = self._one_at_a_time if alone else self._side_by_side
         rows = iter(engine.infer(pixels) if pixels else ())
         inferred = time.perf_counter()
         results = [
-            job.result(found if isinstance(found, ImageError) else next(rows))
-            for job, found in zip(jobs, given, strict=True)
+            job.result(each if isinstance(each, ImageError) else next(rows))
+            for job, each in zip(jobs, given, strict=True)
         ]
         done = Done(results, decode, inferred - start, time.perf_counter() - inferred)
         if pixels:
@@ -323,14 +320,7 @@ class ServedModel:
     @cached_property
     def _explaining(self) -> "Batcher[tuple[Given | ImageError, int], list[Explanation]]":
         """One at a time: maps are for people, who are few, and each takes all cores."""
-        return Batcher(
-            self._explain,
-            name=self.name,
-            workers=1,
-            most=1,
-            limits=self.limits,
-            observer=None,
-        )
+        return Batcher(self._explain, name=self.name, workers=1, max_batch=1, limits=self.limits)
 
     @cached_property
     def _explainer(self) -> "Explainer":
@@ -346,10 +336,10 @@ class ServedModel:
         try:
             if isinstance(photo, ImageError):
                 raise photo
-            found = self._explainer.explain(photo, classes=[index])
+            maps = self._explainer.explain(photo, classes=[index])
         except ImageError as exc:
             raise Unprocessable(str(exc), limit=_limit(str(exc))) from exc
-        return Done([found], [0.0], time.perf_counter() - start)
+        return Done([maps], [0.0], time.perf_counter() - start)
 
 
 def _is_small(cost: Cost) -> bool:
@@ -357,7 +347,7 @@ def _is_small(cost: Cost) -> bool:
 
 
 def limit_of(prediction: Prediction) -> str | None:
-    """Return the limit that an image was over, "pixels", or None where it was over none."""
+    """Return the limit that an image exceeded, or None."""
     return _limit(prediction.error or "")
 
 
@@ -369,13 +359,13 @@ def _limit(error: str) -> str | None:
     return "pixels" if error.startswith("too many pixels") else None
 
 
-def _prediction(answer: Answer, source: str, found: Row | ImageError) -> Prediction:
-    if isinstance(found, ImageError):
-        return answer.error(source, str(found))
-    return answer.prediction(source, found)
+def _prediction(answer: Answer, source: str, row: Row | ImageError) -> Prediction:
+    if isinstance(row, ImageError):
+        return answer.error(source, str(row))
+    return answer.prediction(source, row)
 
 
-def _row(number: int, found: Row | ImageError) -> Row | Unprocessable:
-    if isinstance(found, ImageError):
-        return Unprocessable(f"image {number}: {found}", limit=_limit(str(found)))
-    return found
+def _row(number: int, row: Row | ImageError) -> Row | Unprocessable:
+    if isinstance(row, ImageError):
+        return Unprocessable(f"image {number}: {row}", limit=_limit(str(row)))
+    return row

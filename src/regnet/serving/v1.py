@@ -1,4 +1,4 @@
-"""The plain way in: photos in a request, the same predictions as the command line's back."""
+"""The routes under /v1: photos in a request, the predictions of `regnet classify` back."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,23 +10,21 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from regnet.inference.result import Prediction, Wanted
-from regnet.serving.answers import error_answer, json_answer
-from regnet.serving.exchange import Exchange, exchange_of
+from regnet.serving.exchange import Exchange, exchange_of, json_answer
 from regnet.serving.photos import RequestPhotos, read_photos
 from regnet.serving.refusals import BadRequest, Unprocessable
-from regnet.serving.served_model import ServedModel, Timing, limit_of
+from regnet.serving.served_model import ServedModel, limit_of
 from regnet.serving.service import Service
 from regnet.system.errors import ModelError, shown
 
 MOST_TOP_K: Final = 999_999_999
 _CLASS: Final = 200  # bytes of data that take as long as a class in JSON
 OPTIONS: Final = ("model", "top_k", "sets", "explain")
-"""What a query, or the text fields of a form, may ask for."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """What the query of a request, or the fields of its form, ask for."""
+    """The options in the query of a request, or in the text fields of its form."""
 
     model: str | None = None
     top_k: int = 5
@@ -35,9 +33,7 @@ class Options:
 
 
 def options_of(given: Mapping[str, str]) -> Options:
-    """Return options from their texts; raises `BadRequest` for one that is unknown or malformed."""
-    if not given:
-        return Options()
+    """Return options from their texts; raises `BadRequest` for an unknown or malformed one."""
     if unknown := [name for name in given if name not in OPTIONS]:
         raise BadRequest(f"unknown option {shown(unknown[0])}; there are {', '.join(OPTIONS)}")
     top_k = given.get("top_k", "5")
@@ -55,13 +51,14 @@ def _flag(given: Mapping[str, str], name: str) -> bool:
 
 
 def v1_routes(service: Service) -> list[Route]:
-    """Return the routes of a server under /v1, plain ones: a photo takes only milliseconds."""
+    """Return the routes of a server under /v1."""
 
     def _chosen(asked: Mapping[str, str], exchange: Exchange) -> tuple[Options, ServedModel]:
         options = options_of(asked)
         model = service.models.get(options.model)
         exchange.model = model.name
-        _require_offered(model, options)
+        if options.sets:
+            model.require_calibrated()
         model.require_room()  # before the body is read: a full server refuses at once
         return options, model
 
@@ -75,24 +72,34 @@ def v1_routes(service: Service) -> list[Route]:
         if not photos.data:
             raise BadRequest("the form has no files")
         exchange.images = len(photos.data)
-        wanted = Wanted(options.top_k, options.sets)
         predictions, timing = await model.classify(
-            photos.data, sources=photos.sources, wanted=wanted, deadline=exchange.deadline
+            photos.data,
+            sources=photos.sources,
+            wanted=Wanted(options.top_k, options.sets),
+            deadline=exchange.deadline,
         )
         exchange.timing = timing
         size = _CLASS * sum(len(each.predictions) for each in predictions)
-        write = partial(_rows, predictions)
-        rows = await service.in_turn(write, size=size, exchange=exchange)
+        rows = await service.in_turn(
+            lambda: [prediction.to_dict() for prediction in predictions],
+            size=size,
+            exchange=exchange,
+        )
         if options.explain:
             await _explain(model, photos, predictions, rows, exchange.deadline)
-        times = _times(timing, exchange)
-        answer = {"predictions": rows, "model": model.name, "timing_ms": times, **assumed(model)}
+        times = {
+            "decode": round(timing.decode_ms, 3),
+            "queue": round(timing.queue_ms, 3),
+            "infer": round(timing.infer_ms, 3),
+            "total": round(exchange.age * 1e3, 3),
+        }
+        answer = {"predictions": rows, "model": model.name, "timing_ms": times, **_assumed(model)}
         if all(prediction.error is not None for prediction in predictions):
-            return _all_failed(exchange, predictions, answer)
+            return _all_failed(exchange, predictions[0], answer)
         return await service.in_turn(partial(json_answer, answer), size=size, exchange=exchange)
 
     async def models(request: Request) -> Response:
-        served = [described(service.models.get(name)) for name in service.models.names]
+        served = [_described(service.models.get(name)) for name in service.models.names]
         return json_answer({"models": served, "default": service.models.default})
 
     return [
@@ -101,11 +108,7 @@ def v1_routes(service: Service) -> list[Route]:
     ]
 
 
-def _rows(predictions: Sequence[Prediction]) -> list[dict[str, Any]]:
-    return [prediction.to_dict() for prediction in predictions]
-
-
-def described(model: ServedModel) -> dict[str, Any]:
+def _described(model: ServedModel) -> dict[str, Any]:
     """Return what the page and scripts need to know of a model."""
     metadata = model.metadata
     calibration = metadata.calibration
@@ -118,21 +121,21 @@ def described(model: ServedModel) -> dict[str, Any]:
         "calibrated": calibration is not None,
         "coverage": None if calibration is None else calibration.coverage,
         "explainable": True,  # exactly, as all models of this package end in mean and layer
-        **assumed(model),
+        **_assumed(model),
     }
 
 
-def assumed(model: ServedModel) -> dict[str, Any]:
-    """Return the field that says what was assumed about a model, if anything was."""
+def _assumed(model: ServedModel) -> dict[str, Any]:
+    """Return the field with the model's assumptions, if there are any."""
     sentences = list(model.metadata.assumed)
     return {"assumed": sentences} if sentences else {}
 
 
 def _by_name(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    options = dict(pairs)
+    if len(options) < len(pairs):
         raise BadRequest("an option is given twice")
-    return found
+    return options
 
 
 def _of_form(fields: Sequence[tuple[str, str]]) -> dict[str, str]:
@@ -143,14 +146,6 @@ def _of_form(fields: Sequence[tuple[str, str]]) -> dict[str, str]:
             "photo: those are files, with a name"
         )
     return _by_name(fields)
-
-
-def _require_offered(model: ServedModel, options: Options) -> None:
-    if options.sets and model.metadata.calibration is None:
-        raise Unprocessable(
-            f"{model.name}: is not calibrated, so no set is known to hold the truth; "
-            "`regnet calibrate` makes a model that is"
-        )
 
 
 async def _explain(
@@ -170,20 +165,9 @@ async def _explain(
             row["explanation"] = explanation.to_dict()
 
 
-def _times(timing: Timing, exchange: Exchange) -> dict[str, float]:
-    return {
-        "decode": round(timing.decode_ms, 3),
-        "queue": round(timing.queue_ms, 3),
-        "infer": round(timing.infer_ms, 3),
-        "total": round(exchange.age() * 1e3, 3),
-    }
-
-
-def _all_failed(
-    exchange: Exchange, predictions: list[Prediction], answer: dict[str, Any]
-) -> Response:
-    """Return the answer where no image could be read: their errors, and the first one's limit."""
-    limit = limit_of(predictions[0])
-    error = f"no image could be read: {predictions[0].error}"
+def _all_failed(exchange: Exchange, first: Prediction, answer: dict[str, Any]) -> Response:
+    """Return the answer if no image could be read: their errors, and the first one's limit."""
+    limit = limit_of(first)
+    error = f"no image could be read: {first.error}"
     exchange.reason, exchange.error = limit or "unreadable", error
-    return error_answer(exchange, 422, error, limit=limit, more=answer)
+    return exchange.error_answer(422, error, limit=limit, more=answer)

@@ -1,6 +1,5 @@
-"""The Open Inference Protocol (KServe v2, REST), as `tritonclient` and others speak it."""
+"""The routes under /v2: the Open Inference Protocol (KServe v2, REST) with Triton's extensions."""
 
-import json
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -9,14 +8,22 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from regnet.serving.answers import Forbidden, error_answer, json_answer
-from regnet.serving.exchange import exchange_of
-from regnet.serving.kserve import HEADER_LENGTH, description, infer_answer, infer_request
-from regnet.serving.model_config import model_config
+from regnet.serving.exchange import exchange_of, json_answer
+from regnet.serving.inputs import PHOTOS
+from regnet.serving.kserve import (
+    HEADER_LENGTH,
+    OUTPUT,
+    description,
+    infer_answer,
+    infer_request,
+    small_object,
+)
 from regnet.serving.models import VERSION, ModelState, statistics
-from regnet.serving.refusals import BadRequest, Refused, TooLarge
+from regnet.serving.refusals import BadRequest, Forbidden, Refused, TooLarge
+from regnet.serving.served_model import ServedModel
 from regnet.serving.service import Service
 from regnet.system.errors import RegNetError, shown
+from regnet.system.json_text import json_text
 from regnet.system.version import TOOL_VERSION
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -56,7 +63,7 @@ def _health(service: Service) -> list[Route]:
         if service.ready:
             return json_answer({"ready": True})
         reason = "the server stops" if service.draining else "a model is not ready"
-        return error_answer(exchange_of(request.scope), 503, reason, more={"ready": False})
+        return exchange_of(request.scope).error_answer(503, reason, more={"ready": False})
 
     return [
         Route("/v2", server),
@@ -100,7 +107,7 @@ def _models(service: Service) -> list[Route]:
         exchange.images = len(asked.inputs)
         rows, exchange.timing = await served.probabilities(asked.inputs, deadline=exchange.deadline)
         write = partial(infer_answer, rows, asked, metadata.labels, served.name, VERSION)
-        size = rows.size * (1 if asked.wish.binary else _JSON_NUMBER)
+        size = rows.size * (1 if asked.binary else _JSON_NUMBER)
         body, split = await service.in_turn(write, size=size, exchange=exchange)
         if split is None:
             return Response(body, media_type="application/json")
@@ -137,8 +144,8 @@ def _repository(service: Service) -> list[Route]:
         except RegNetError as exc:  # its message names files of the server: for the log only
             exchange = exchange_of(request.scope)
             exchange.error = str(exc)
-            return error_answer(
-                exchange, 400, f"{name}: cannot be loaded; the server's log says why"
+            return exchange.error_answer(
+                400, f"{name}: cannot be loaded; the server's log says why"
             )
         service.log.event("loaded", model=name)
         return json_answer({})
@@ -158,26 +165,25 @@ def _repository(service: Service) -> list[Route]:
 
 
 def _reason(model: ModelState) -> str:
-    """Return why a model is not ready, without the server's paths that errors name."""
-    known = {"READY": "", "LOADING": "it is being loaded"}
-    return known.get(model.state, "it was unloaded, or cannot be loaded: the log says why")
+    """Return why a model is not ready, without the paths of the server in its errors."""
+    reasons = {"READY": "", "LOADING": "it is being loaded"}
+    return reasons.get(model.state, "it was unloaded, or cannot be loaded: the log says why")
 
 
 def _named(request: Request) -> tuple[str, str | None]:
     """Return the model's name and version in a path."""
-    found = request.path_params
-    return found["name"], found.get("version")
+    return request.path_params["name"], request.path_params.get("version")
 
 
 async def _controlled(request: Request, service: Service) -> str:
-    """Return the name of the model to load or unload; raises `Forbidden` where that is off."""
+    """Return the name of the model to load or unload; raises `Forbidden` if that is off."""
     if not service.model_control:
         raise Forbidden(
             "models are not loaded or unloaded here: the server was started without --model-control"
         )
     asked = await _object(request)
-    given = asked.get("parameters", {})
-    if not isinstance(given, dict) or set(given) - {"unload_dependents"}:
+    parameters = asked.get("parameters", {})
+    if not isinstance(parameters, dict) or set(parameters) - {"unload_dependents"}:
         raise BadRequest("a model is loaded by its name only; no configuration or file is taken")
     name: str = request.path_params["name"]
     return name
@@ -188,10 +194,34 @@ async def _object(request: Request) -> dict[str, Any]:
     body = await exchange_of(request.scope).body()
     if len(body) > 1 << 20:
         raise TooLarge("the body of a request about the repository is over 1 MiB", limit="body")
-    try:
-        found = json.loads(body or b"{}")
-    except (ValueError, RecursionError) as exc:
-        raise BadRequest(f"the body is no JSON: {exc}") from exc
-    if not isinstance(found, dict):
-        raise BadRequest(f"the JSON {shown(found)} is no object")
-    return found
+    return small_object(body or b"{}")
+
+
+def model_config(model: ServedModel) -> dict[str, Any]:
+    """Return the configuration of a model as Triton describes models, as JSON values.
+
+    A request has up to `max_batch_size` images, which `dims` leave out; `dynamic_batching` has the
+    most images that are inferred together. The parameter `labels` is a JSON list of the classes'
+    names, `assumed` one of the model's assumptions, if there are any.
+    Source: Triton's model_config.proto and its extension "model configuration".
+    """
+    lists = {
+        "labels": [label.name for label in model.metadata.labels],
+        "assumed": list(model.metadata.assumed),
+    }
+    batching = {"preferred_batch_size": [model.largest_batch], "max_queue_delay_microseconds": 0}
+    classes = len(model.metadata.labels)
+    return {
+        "name": model.name,
+        "platform": "openvino",
+        "backend": "openvino",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": model.limits.batch,
+        "input": [{"name": PHOTOS, "data_type": "TYPE_STRING", "dims": []}],
+        "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [classes]}],
+        "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": model.workers}],
+        "dynamic_batching": batching,
+        "parameters": {
+            name: {"string_value": json_text(texts)} for name, texts in lists.items() if texts
+        },
+    }

@@ -14,8 +14,8 @@ import httpx
 from serving_process import Served, serving
 
 from regnet.pixels.samples import sample_photos
-from regnet.serving.answers import Forbidden
-from regnet.serving.visitors import Visitors
+from regnet.serving.access import Visitors
+from regnet.serving.refusals import Forbidden
 from regnet.system.errors import StartError
 
 PHOTO = sample_photos()[0].read_bytes()

@@ -58,9 +58,9 @@ def throughput(path: Path, photos: list[Path], rounds: int) -> dict[str, float]:
             list(pool.map(engine.infer, batches))
 
     def classify() -> None:
-        with open_writer(io.StringIO(), "jsonl") as writer:
+        with open_writer(io.StringIO(), "jsonl") as write:
             for prediction in classifier.stream(photos):
-                writer.write(prediction)
+                write(prediction)
 
     contestants = {"decode": decode, "engine": infer, "classify": classify}
     for run in contestants.values():

@@ -130,12 +130,12 @@ def classify_rate(seconds: float) -> tuple[float, float]:
 
     files = itertools.cycle(_alone["files"])
     stream = _alone["classifier"].stream(_endless(files))
-    with open_writer(io.StringIO(), "jsonl") as writer:
+    with open_writer(io.StringIO(), "jsonl") as write:
         for prediction in itertools.islice(stream, 40):
-            writer.write(prediction)
+            write(prediction)
         start, cpu, done = time.perf_counter(), time.process_time(), 0
         while time.perf_counter() - start < seconds:
-            writer.write(next(stream))
+            write(next(stream))
             done += 1
         took = time.perf_counter() - start
         cpu = (time.process_time() - cpu) / done

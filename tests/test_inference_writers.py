@@ -41,16 +41,16 @@ def read(path: Path, format: str) -> list[dict]:
 @pytest.mark.parametrize("format", ["json", "jsonl", "parquet"])
 def test_what_is_written_can_be_read(format: OutputFormat, tmp_path: Path) -> None:
     for predictions in ([], [GOOD], [GOOD, BAD] * 700):
-        with open_writer(tmp_path / "out", format) as writer:
+        with open_writer(tmp_path / "out", format) as write:
             for prediction in predictions:
-                writer.write(prediction)
+                write(prediction)
         assert read(tmp_path / "out", format) == [p.to_dict() for p in predictions]
 
 
 def test_csv_quotes_what_needs_it(tmp_path: Path) -> None:
-    with open_writer(tmp_path / "out.csv", "csv") as writer:
-        writer.write(GOOD)
-        writer.write(BAD)
+    with open_writer(tmp_path / "out.csv", "csv") as write:
+        write(GOOD)
+        write(BAD)
     with (tmp_path / "out.csv").open(newline="", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert rows[0]["source"] == GOOD.source
@@ -60,9 +60,9 @@ def test_csv_quotes_what_needs_it(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("format", ["json", "jsonl", "parquet"])
 def test_sets_are_written_where_they_are_wanted(format: OutputFormat, tmp_path: Path) -> None:
-    with open_writer(tmp_path / "out", format, Wanted(sets=True, unknown=True)) as writer:
-        writer.write(SET)
-        writer.write(NO_SET)
+    with open_writer(tmp_path / "out", format, Wanted(sets=True, unknown=True)) as write:
+        write(SET)
+        write(NO_SET)
     found = read(tmp_path / "out", format)
     assert found == [SET.to_dict(), NO_SET.to_dict()]
     assert list(found[0])[4:] == ["set", "coverage", "unknown"]
@@ -71,9 +71,9 @@ def test_sets_are_written_where_they_are_wanted(format: OutputFormat, tmp_path: 
 
 def written(predictions: list[Prediction], format: OutputFormat, wanted: Wanted) -> str:
     text = io.StringIO()
-    with open_writer(text, format, wanted) as writer:
+    with open_writer(text, format, wanted) as write:
         for prediction in predictions:
-            writer.write(prediction)
+            write(prediction)
     return text.getvalue()
 
 
@@ -120,8 +120,8 @@ def test_what_was_not_asked_for_leaves_no_trace() -> None:
 
 @pytest.mark.parametrize("format", FORMATS)
 def test_an_interrupt_completes_the_file(format: OutputFormat, tmp_path: Path) -> None:
-    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "out", format) as writer:
-        writer.write(GOOD)
+    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "out", format) as write:
+        write(GOOD)
         raise KeyboardInterrupt
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     if format in ("json", "jsonl", "parquet"):
@@ -131,22 +131,22 @@ def test_an_interrupt_completes_the_file(format: OutputFormat, tmp_path: Path) -
 @pytest.mark.parametrize("format", FORMATS)
 def test_a_failure_leaves_an_older_file_alone(format: OutputFormat, tmp_path: Path) -> None:
     (tmp_path / "out").write_text("older")
-    with pytest.raises(ZeroDivisionError), open_writer(tmp_path / "out", format) as writer:
-        writer.write(GOOD)
+    with pytest.raises(ZeroDivisionError), open_writer(tmp_path / "out", format) as write:
+        write(GOOD)
         raise ZeroDivisionError
     assert (tmp_path / "out").read_text() == "older"
 
 
 def test_lines_are_written_at_once(tmp_path: Path) -> None:
-    with open_writer(tmp_path / "out.jsonl", "jsonl") as writer:
-        writer.write(GOOD)
+    with open_writer(tmp_path / "out.jsonl", "jsonl") as write:
+        write(GOOD)
         assert json.loads((tmp_path / "out.jsonl.part").read_text()) == GOOD.to_dict()
 
 
 def test_an_interrupt_leaves_an_older_file_alone(tmp_path: Path) -> None:
     (tmp_path / "out.jsonl").write_text("older")
-    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "out.jsonl", "jsonl") as writer:
-        writer.write(GOOD)
+    with pytest.raises(KeyboardInterrupt), open_writer(tmp_path / "out.jsonl", "jsonl") as write:
+        write(GOOD)
         raise KeyboardInterrupt
     assert (tmp_path / "out.jsonl").read_text() == "older"
     assert json.loads((tmp_path / "out.jsonl.part").read_text()) == GOOD.to_dict()
@@ -155,8 +155,8 @@ def test_an_interrupt_leaves_an_older_file_alone(tmp_path: Path) -> None:
 def test_a_link_stays_a_link(tmp_path: Path) -> None:
     (tmp_path / "real.jsonl").write_text("older")
     (tmp_path / "link.jsonl").symlink_to("real.jsonl")
-    with open_writer(tmp_path / "link.jsonl", "jsonl") as writer:
-        writer.write(GOOD)
+    with open_writer(tmp_path / "link.jsonl", "jsonl") as write:
+        write(GOOD)
     assert (tmp_path / "link.jsonl").is_symlink()
     assert json.loads((tmp_path / "real.jsonl").read_text()) == GOOD.to_dict()
 
@@ -170,15 +170,15 @@ def test_an_error_of_the_source_is_not_blamed_on_the_output(tmp_path: Path) -> N
 
 def test_control_characters_do_not_reach_a_terminal() -> None:
     text = io.StringIO()
-    with open_writer(text, "table") as writer:
-        writer.write(Prediction("\x1b[31m\n.png", (), "bad \x07", "bundled"))
+    with open_writer(text, "table") as write:
+        write(Prediction("\x1b[31m\n.png", (), "bad \x07", "bundled"))
     assert text.getvalue() == "\\x1b[31m\\n.png\n    error: bad \\x07\n"
 
 
 def test_places_that_cannot_be_written_to(tmp_path: Path) -> None:
     for path in (tmp_path / "none" / "out.csv", tmp_path):
-        with pytest.raises(OutputError, match="cannot write"), open_writer(path, "csv") as writer:
-            writer.write(GOOD)
+        with pytest.raises(OutputError, match="cannot write"), open_writer(path, "csv") as write:
+            write(GOOD)
 
 
 def test_parquet_is_not_for_a_terminal() -> None:
@@ -196,13 +196,13 @@ def test_the_ending_says_the_format() -> None:
 
 def test_a_device_is_written_to_and_stays_one() -> None:
     null, full = Path(os.devnull), Path("/dev/full")
-    with open_writer(null, "jsonl") as writer:
-        writer.write(GOOD)
+    with open_writer(null, "jsonl") as write:
+        write(GOOD)
     assert null.is_char_device()
     if not full.is_char_device():
         pytest.skip("needs /dev/full")
-    with pytest.raises(OutputError, match="No space"), open_writer(full, "jsonl") as writer:
-        writer.write(GOOD)
+    with pytest.raises(OutputError, match="No space"), open_writer(full, "jsonl") as write:
+        write(GOOD)
     assert full.is_char_device()
 
 
@@ -213,8 +213,8 @@ def test_a_pipe_gets_what_a_file_would(format: OutputFormat, tmp_path: Path) -> 
     with ThreadPoolExecutor(1) as pool:
         data = pool.submit(pipe.read_bytes)
         for path in (pipe, file):
-            with open_writer(path, format) as writer:
-                writer.write(GOOD)
+            with open_writer(path, format) as write:
+                write(GOOD)
         assert data.result(10) == file.read_bytes() != b""
     assert pipe.is_fifo()
 
@@ -250,9 +250,9 @@ WITH_VIDEO = Wanted(timestamps=True)
 def test_timestamps_are_written_where_there_are_videos(
     format: OutputFormat, tmp_path: Path
 ) -> None:
-    with open_writer(tmp_path / "out", format, WITH_VIDEO) as writer:
+    with open_writer(tmp_path / "out", format, WITH_VIDEO) as write:
         for prediction in (GOOD, FRAME, NO_FRAME):
-            writer.write(prediction)
+            write(prediction)
     found = read(tmp_path / "out", format)
     assert [row.get("timestamp") for row in found] == [None, 1.5, 2.0]
     assert list(found[1]) == ["source", "predictions", "error", "model", "timestamp"]

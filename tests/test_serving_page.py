@@ -27,7 +27,7 @@ import regnet
 from regnet.calibration.calibrate import calibrate
 from regnet.explanation.activation_maps import Explainer
 from regnet.explanation.overlay import heat
-from regnet.inference.writers import CsvWriter
+from regnet.inference.writers import CSV_COLUMNS
 from regnet.network.modules import RegNet
 from regnet.network.spec import AnyNetSpec, Stage
 from regnet.pixels.samples import sample_photos
@@ -307,7 +307,7 @@ def test_several_photos_and_csv(page: Browser, downloads: Path, tmp_path: Path) 
     page.until(file.exists, "the CSV")
     rows = list(csv.DictReader(io.StringIO(file.read_text())))
     file.unlink()
-    assert tuple(rows[0]) == CsvWriter.COLUMNS
+    assert tuple(rows[0]) == CSV_COLUMNS
     sources = [row["source"] for row in rows]
     assert sources == ["cat.png"] * 5 + [broken.name] + ["espresso.png"] * 5 + ["words.txt"]
     for photo in (CAT, ESPRESSO):

@@ -148,9 +148,9 @@ def _write(
     done = failed = 0
     try:
         screen = sys.stdout if format == "table" else in_utf8(sys.stdout)
-        with open_writer(output or screen, format, wanted) as writer:
+        with open_writer(output or screen, format, wanted) as write:
             for prediction in results:
-                writer.write(prediction)
+                write(prediction)
                 done += 1
                 failed += prediction.error is not None
     except KeyboardInterrupt:

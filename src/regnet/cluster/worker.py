@@ -66,7 +66,7 @@ class LocalWorker:
     def partition(self, packed: bytes) -> dict[str, Any]:
         """Return rows, failed and the file's bytes (`data`), and who made them when."""
         from regnet.inference.classify import predict
-        from regnet.inference.writers import ParquetWriter
+        from regnet.inference.writers import PredictionWriter
         from regnet.system.parallel import in_order
 
         self._require_places()
@@ -80,7 +80,7 @@ class LocalWorker:
         )
         rows = failed = 0
         file = io.BytesIO()
-        writer = ParquetWriter(file, settings.wanted)
+        writer = PredictionWriter(file, "parquet", settings.wanted)
         for prediction in found:
             writer.write(prediction)
             rows += 1

@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.conversion.store import Library
 from regnet.data.sources import Item, Video, iter_items
 from regnet.data.video_names import is_live, require_extra
-from regnet.inference.result import Prediction, Wanted
-from regnet.inference.row_prediction import Answer
+from regnet.inference.result import Answer, Prediction, Wanted
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike
+from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import ImageError, ModelError
 from regnet.system.notices import about
 from regnet.system.parallel import BATCH_SIZE, cores, in_order
@@ -28,12 +29,12 @@ if TYPE_CHECKING:
 
 
 class Classifier:
-    """A converted model that names what is in images. Thread-safe.
+    """A converted model that classifies images. Thread-safe.
 
-    `path` is the .xml of an IR from `regnet convert`; `precision` what it computes in: "f32" is
-    exact, "bf16" faster where the CPU has it. `compiled_cache` is a folder that makes later
-    starts faster. With `offline` images at addresses are errors. `name` is what warnings call the
-    model, None its file. `limits` are those of decoding one image. Raises `ModelError`.
+    `path` is the .xml of an IR from `regnet convert`. `precision` "f32" is exact, "bf16" faster on
+    CPUs with bf16. `compiled_cache` is a folder that makes later starts faster. With `offline`,
+    images at URLs are errors. `name` is what warnings call the model, None its file. `limits` are
+    those of decoding one image. Raises `ModelError`.
     """
 
     def __init__(
@@ -54,12 +55,12 @@ class Classifier:
 
     @cached_property
     def _one_at_a_time(self) -> Engine:
-        """The engine that gives a single image all cores."""
+        """The engine that gives all cores to a single image."""
         return self._engine(streams=1)
 
     @cached_property
     def _side_by_side(self) -> Engine:
-        """The engine for many images: one on each core wastes none on waiting for the others."""
+        """The engine for many images, one on each core."""
         return self._engine(streams=cores())
 
     def _engine(self, streams: int) -> Engine:
@@ -99,10 +100,11 @@ class Classifier:
         fill the fields of these names; raises `ModelError` unless the model is calibrated.
         """
         wanted = Wanted(top_k, sets, unknown)
-        if isinstance(images, list):
-            jobs = [self._job(image, number) for number, image in enumerate(images)]
-            return list(self._stream(jobs, wanted, BATCH_SIZE))
-        return next(self._stream([self._job(images, 0)], wanted, BATCH_SIZE))
+        given = images if isinstance(images, list) else [images]
+        jobs = [self._job(image, number) for number, image in enumerate(given)]
+        self.require_possible(wanted, BATCH_SIZE)
+        predictions = list(self._predictions(iter(jobs), wanted, BATCH_SIZE))
+        return predictions if isinstance(images, list) else predictions[0]
 
     def stream(
         self,
@@ -116,13 +118,13 @@ class Classifier:
         smooth: float = 0.0,
         realtime: bool | None = None,
     ) -> Iterator[Prediction]:
-        """Return the predictions of all images in the sources, in their order, one by one.
+        """Yield the predictions of all images in the sources, in their order.
 
-        Sources are those of `regnet classify`: files, folders, globs, URLs, archives, `-`, and
-        videos and cameras, of which `every`, `smooth` and `realtime` say what `Sampling` has of
-        them. Memory does not grow with their number. At most `batch_size` images are inferred in
-        one call. The other options, and the error of a model that is not calibrated, are those of
-        `classify`; raises `MissingExtraError` where a video comes and its extra is not there.
+        Sources are those of `regnet classify`: files, folders, globs, URLs, archives, `-`, videos
+        and cameras; for the last two see `Sampling` about `every`, `smooth` and `realtime`. Memory
+        does not grow with their number. At most `batch_size` images are inferred in one call. The
+        other options and the error of a model that is not calibrated are those of `classify`.
+        Raises `MissingExtraError` for a video without its extra.
         """
         if isinstance(sources, str | Path):
             sources = [sources]
@@ -157,12 +159,12 @@ class Classifier:
         require_extra()
         from regnet.video.frames import frames
 
-        found = frames(video.address, sampling)
+        sampled = frames(video.address, sampling)
         if sampling.newest_only(live=is_live(video.address)):  # each frame before the next is taken
-            return (_frame_row(self._one_at_a_time, frame) for frame in found)
+            return (_frame_row(self._one_at_a_time, frame) for frame in sampled)
         engine = self._side_by_side
         return in_order(
-            found,
+            sampled,
             lambda batch: [_frame_row(engine, frame) for frame in batch],
             workers=engine.streams,
             batch_size=1,  # decoded frames are large, and batches would come late
@@ -176,14 +178,8 @@ class Classifier:
         source = str(image) if isinstance(image, str | Path) else f"image {number}"
         return source, lambda: image
 
-    def _stream(
-        self, jobs: "Iterable[Job]", wanted: Wanted, batch_size: int
-    ) -> Iterator[Prediction]:
-        self.require_possible(wanted, batch_size)
-        return self._predictions(iter(jobs), wanted, batch_size)
-
     def require_possible(self, wanted: Wanted, batch_size: int) -> None:
-        """Raise `ModelError` or `ValueError` where this cannot be had of the model."""
+        """Raise `ModelError` or `ValueError` if the model cannot give the wanted fields."""
         if wanted.top_k < 1 or batch_size < 1:
             raise ValueError(f"top_k={wanted.top_k} and batch_size={batch_size} must be at least 1")
         if wanted.calibrated and self.metadata.calibration is None:
@@ -206,6 +202,38 @@ class Classifier:
             yield from in_order(
                 itertools.chain(first, jobs), work, workers=engine.streams, batch_size=batch_size
             )
+
+
+def load(
+    model: str | Path = "regnetx-3.2gf",
+    *,
+    precision: InferencePrecision = "f32",
+    cache_dir: str | Path | None = None,
+    offline: bool = False,
+    mirrors: str | tuple[str, ...] = (),
+    entry: str | None = None,
+) -> Classifier:
+    """Return the classifier of a card's name, `bundled`, an IR (.xml) or a checkpoint file.
+
+    Weights are downloaded, verified and converted once (this needs the extra `torch`) and kept in
+    `cache_dir`. `precision` is "f32" (exact), "bf16" (faster on CPUs with bf16) or "int8" (after
+    `regnet quantize`). `mirrors` are base URLs that are tried first; `offline` never uses the
+    network, not for images either. `entry` names one of several networks in a checkpoint file.
+    Warns with `AssumptionWarning` of what the checkpoint does not say and had to be assumed.
+    Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
+    """
+    mirrors = (mirrors,) if isinstance(mirrors, str) else mirrors
+    library = Library(
+        folder=default_cache_dir(cache_dir), offline=offline, mirrors=mirrors, entry=entry
+    )
+    path = library.ir(model, precision=precision)
+    return Classifier(
+        path,
+        precision=precision,
+        compiled_cache=library.compiled,
+        offline=offline,
+        name=str(model),
+    )
 
 
 Job = tuple[str, Callable[[], ImageLike]]

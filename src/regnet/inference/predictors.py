@@ -1,4 +1,4 @@
-"""Models behind one face, whatever runs them: pixels in, logits and probabilities out."""
+"""One interface to models, whatever runs them: pixels in, logits and probabilities out."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,14 +20,14 @@ EngineName = Literal["ir", "onnx", "torch"]
 
 
 class Predictor(Protocol):
-    """A model ready to run. Threads may call it at once."""
+    """A model ready to run. Thread-safe."""
 
     @property
     def metadata(self) -> ModelMetadata:
-        """Its description; `preprocess` is the protocol that it is run with."""
+        """The model's description; `preprocess` is the protocol that it is run with."""
 
     def pixels(self, image: "ImageLike") -> NDArray[Any]:
-        """Return what the model takes of one image; raises `ImageError`."""
+        """Return the model's input for one image; raises `ImageError`."""
 
     def outputs(self, pixels: "Batch") -> "Outputs":
         """Return logits and probabilities (N, classes) of N images' `pixels`."""
@@ -35,7 +35,7 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A model and how to run it: by which engine, in which precision, with which protocol.
+    """A model and how to run it: engine, precision, protocol.
 
     `engine` None is ONNX Runtime for .onnx files, else OpenVINO; `protocol` None is the model's.
     """
@@ -47,7 +47,7 @@ class Choice:
 
     @property
     def runs_on(self) -> EngineName:
-        """The engine, chosen by the model where none was named."""
+        """The named engine, or the one chosen by the model."""
         return self.engine or ("onnx" if Path(self.model).suffix == ".onnx" else "ir")
 
     def __str__(self) -> str:
@@ -56,21 +56,21 @@ class Choice:
 
 
 def parse_choice(text: str) -> Choice:
-    """Return what `MODEL[:engine][:precision][:protocol]` says, such as `bundled:bf16`.
+    """Parse `MODEL[:engine][:precision][:protocol]`, such as `bundled:bf16`.
 
-    The parts after the model come in any order. Raises `UnknownModelError` where one comes twice.
+    The parts after the model come in any order. Raises `UnknownModelError` if one comes twice.
     """
-    model, found = text, dict[str, Any]()
+    model, options = text, dict[str, Any]()
     while ":" in model:
         rest, _, part = model.rpartition(":")
         kind = next((kind for kind, words in _PARTS.items() if part in words), None)
         if kind is None or not rest:
             break
-        if kind in found:
+        if kind in options:
             raise UnknownModelError(f"{text}: names two of {kind}; name one")
-        found[kind] = part
+        options[kind] = part
         model = rest
-    return Choice(model=model, **found)
+    return Choice(model=model, **options)
 
 
 _PARTS: dict[str, tuple[str, ...]] = {
@@ -81,13 +81,20 @@ _PARTS: dict[str, tuple[str, ...]] = {
 
 
 def open_predictor(choice: Choice, *, library: Library) -> Predictor:
-    """Return the model ready to run, downloaded and converted where that was not done before.
+    """Return the model ready to run; downloads and converts it if necessary.
 
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`,
-    `ProtocolError`, and `MissingExtraError` where the engine is not installed.
+    `ProtocolError`, and `MissingExtraError` if the engine is not installed.
     """
+    engine = choice.runs_on
+    allowed = {"onnx": ("f32",), "torch": ("f32", "bf16")}.get(engine)
+    if allowed and choice.precision not in allowed:
+        raise UnknownModelError(
+            f"{choice}: the engine {engine} runs {' and '.join(allowed)} only; "
+            f"{choice.precision} is for the engine ir"
+        )
     opens = {"ir": _open_ir, "onnx": _open_onnx, "torch": _open_torch}
-    return opens[choice.runs_on](choice, library)
+    return opens[engine](choice, library)
 
 
 def _open_ir(choice: Choice, library: Library) -> Predictor:
@@ -101,7 +108,6 @@ def _open_ir(choice: Choice, library: Library) -> Predictor:
 
 
 def _open_onnx(choice: Choice, library: Library) -> Predictor:
-    _require_precision(choice, "f32")
     try:
         from regnet.inference.onnx_predictor import OnnxPredictor
     except ImportError as exc:
@@ -116,7 +122,6 @@ def _open_onnx(choice: Choice, library: Library) -> Predictor:
 
 
 def _open_torch(choice: Choice, library: Library) -> Predictor:
-    _require_precision(choice, "f32", "bf16")
     try:
         from regnet.inference.torch_predictor import TorchPredictor
     except ImportError as exc:
@@ -124,11 +129,3 @@ def _open_torch(choice: Choice, library: Library) -> Predictor:
 
     request = library.request(choice.model)
     return TorchPredictor(request, precision=choice.precision, protocol=choice.protocol)
-
-
-def _require_precision(choice: Choice, *allowed: str) -> None:
-    if choice.precision not in allowed:
-        raise UnknownModelError(
-            f"{choice}: the engine {choice.runs_on} runs {' and '.join(allowed)} only; "
-            f"{choice.precision} is for the engine ir"
-        )

@@ -1,4 +1,4 @@
-"""What classifying one image gives: the same fields in every format, in Python and over HTTP."""
+"""The result of classifying one image: the same fields in every format, in Python and over HTTP."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -6,14 +6,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Labels
+from regnet.statistics.conformal import set_sizes
 from regnet.system.errors import ImageError
 from regnet.system.option import option
 
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class and its probability in [0, 1]; `wnid` is empty where the classes have none."""
+    """One class and its probability in [0, 1]; `wnid` is empty if the classes have none."""
 
     index: int
     wnid: str
@@ -22,24 +24,18 @@ class ClassScore:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return {
-            "index": self.index,
-            "wnid": self.wnid,
-            "label": self.label,
-            "probability": self.probability,
-        }
+        return dict(vars(self))
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, best first, or why there are none.
+    """The most probable classes of one image, best first, or the error.
 
-    `source` names the image, `model` the model; exactly one of `predictions` and `error` is there.
-    Where it was asked for: `set` has the classes, best first, that hold the true one with
-    probability `coverage`; `unknown` says that this is not just one, so that no class is sure
-    enough to be the answer. Of an image with an error the set is empty, and it is unknown.
-    `timestamp` is that of a frame of a video, in seconds since its first. `assumed` has the
-    sentences about what the model's checkpoint does not say.
+    `source` names the image, `model` the model. If requested, `set` is the prediction set, best
+    class first: it contains the true class with probability `coverage`; `unknown` says that the set
+    is not a single class, so that no class is certain enough. An image with an error has an empty
+    set and is unknown. `timestamp` is that of a video's frame, in seconds since its first.
+    `assumed` lists the assumptions about what the model's checkpoint does not say.
     """
 
     source: str
@@ -54,7 +50,7 @@ class Prediction:
 
     @property
     def top(self) -> ClassScore:
-        """The most probable class; raises `ImageError` where the image could not be read."""
+        """The most probable class; raises `ImageError` if the image could not be read."""
         if self.error is not None:
             raise ImageError(f"{self.source}: {self.error}")
         return self.predictions[0]
@@ -62,34 +58,30 @@ class Prediction:
     def to_dict(self) -> dict[str, Any]:
         """Return `{"source", "predictions", "error", "model"}` as plain JSON values.
 
-        `timestamp` follows where there is one, `set`, `coverage` and `unknown` where they were
-        asked for, `assumed` if anything was.
+        `timestamp`, `set`, `coverage`, `unknown` and `assumed` follow if they are present.
         """
-        return {
+        values = {
             "source": self.source,
             "predictions": [score.to_dict() for score in self.predictions],
             "error": self.error,
             "model": self.model,
-            **self._more(),
         }
-
-    def _more(self) -> dict[str, Any]:
-        values = {
+        more = {
             "timestamp": self.timestamp,
             "set": None if self.set is None else [score.to_dict() for score in self.set],
             "coverage": self.coverage,
             "unknown": self.unknown,
             "assumed": list(self.assumed) or None,
         }
-        return {name: value for name, value in values.items() if value is not None}
+        return values | {name: value for name, value in more.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is wanted of each image: `top_k` classes, and of a calibrated model more.
+    """What to return for each image: `top_k` classes, and for a calibrated model more.
 
-    `sets` asks for the prediction set, `unknown` whether the image is to be called unknown.
-    `timestamps` says that there are videos among the images, whose frames have one.
+    `sets` asks for the prediction set, `unknown` for whether the image is unknown. `timestamps` is
+    set if there are videos among the images.
     """
 
     top_k: int = option(5, "Classes per image", "-k", "K", min=1)
@@ -104,7 +96,7 @@ class Wanted:
 
     @property
     def fields(self) -> tuple[str, ...]:
-        """The fields that are added to a result."""
+        """The fields that these options add to a result."""
         added = {
             "timestamp": self.timestamps,
             "set": self.sets,
@@ -115,7 +107,7 @@ class Wanted:
 
 
 def readable(source: str) -> str:
-    """Return a name with undecodable bytes written out, so that any output can hold it."""
+    """Return a name with undecodable bytes written out, so that any output can contain it."""
     return source.encode("utf-8", "backslashreplace").decode()
 
 
@@ -127,3 +119,51 @@ def top_classes(
     return tuple(
         ClassScore(int(i), labels[i].wnid, labels[i].name, float(probabilities[i])) for i in order
     )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Makes the predictions of a model, with the wanted fields."""
+
+    model: ModelMetadata
+    wanted: Wanted
+
+    def prediction(
+        self, source: str, row: NDArray[np.float32], timestamp: float | None = None
+    ) -> Prediction:
+        """Convert the probabilities (classes,) of one image to a prediction."""
+        labels, calibration = self.model.labels, self.model.calibration
+        members: tuple[ClassScore, ...] = ()
+        size = 0
+        if calibration is not None and self.wanted.calibrated:
+            (size,) = set_sizes(row[None], calibration.method, calibration.threshold).tolist()
+            members = top_classes(row, labels, size) if self.wanted.sets else ()
+        top = top_classes(row, labels, self.wanted.top_k)
+        return self._made(source, top, members, timestamp, unknown=size != 1)
+
+    def error(self, source: str, error: str, timestamp: float | None = None) -> Prediction:
+        """Return the prediction of an image that could not be read."""
+        return self._made(source, (), (), timestamp, error=error, unknown=True)
+
+    def _made(
+        self,
+        source: str,
+        top: tuple[ClassScore, ...],
+        members: tuple[ClassScore, ...],
+        timestamp: float | None,
+        *,
+        error: str | None = None,
+        unknown: bool,
+    ) -> Prediction:
+        calibration, wanted = self.model.calibration, self.wanted
+        return Prediction(
+            readable(source),
+            top,
+            error,
+            self.model.name,
+            set=members if wanted.sets else None,
+            coverage=calibration.coverage if calibration and wanted.calibrated else None,
+            unknown=unknown if wanted.unknown else None,
+            timestamp=timestamp,
+            assumed=self.model.assumed,
+        )

@@ -1,4 +1,4 @@
-"""A model behind an address that speaks the Open Inference Protocol (KServe v2, REST).
+"""A model on a server that speaks the Open Inference Protocol (KServe v2, REST).
 
 Source: https://kserve.github.io/website/docs/concepts/architecture/data-plane/v2-protocol, with its
 binary tensor data extension.
@@ -31,19 +31,20 @@ _ADDRESS: Final = re.compile(r"https?://[^/]+(/.*)?/v2/models/[^/]+(/versions/[^
 _EXAMPLE: Final = "http://HOST:PORT/v2/models/NAME"
 _NUMBERS: Final[dict[str, np.dtype[Any]]] = {"UINT8": np.dtype("uint8"), "FP32": np.dtype("<f4")}
 _TRANSIENT: Final = (429, 502, 503, 504)
+_OF_THE_PHOTO: Final = (400, 413, 415, 422)
 _MAX_ANSWER: Final = 64 << 20  # bytes
 _LONGEST: Final = 600.0  # seconds for one answer
 _HEADER_LENGTH: Final = "Inference-Header-Content-Length"
 
 
 def is_address(text: str) -> bool:
-    """Tell whether a model is named by a web address."""
+    """Tell whether a model is given by its URL."""
     return text.startswith(("http://", "https://"))
 
 
 @dataclass(frozen=True)
 class _Input:
-    """The model's one input: its `shape` has -1 for what is free; `takes` says what to send."""
+    """The model's one input; free sizes in `shape` are -1."""
 
     name: str
     datatype: str
@@ -56,13 +57,12 @@ class _Input:
 
 
 class ServerPredictor:
-    """A model behind an address, of the same classes as the one that `metadata` describes.
+    """A model at a URL, of the same classes as the one that `metadata` describes. Thread-safe.
 
-    Where its input is BYTES it is sent whole photos as they are encoded; where it is UINT8 or FP32
-    of any height and width, their pixels in RGB; else the crop by the metadata's protocol, raw
-    0..255 in its order of channels. `timeout` is in seconds without a byte, `retry` says when a
-    request is sent again that may succeed then. Threads may use it at once. Raises
-    `ServerError` where it cannot be reached or is no classifier of these classes.
+    An input of BYTES is sent encoded photos; one of UINT8 with free height and width, pixels in
+    RGB; any other, the crop by the metadata's protocol, raw 0..255 in its order of channels.
+    `timeout` is in seconds without a byte, `retry` says when failed requests are sent again. Raises
+    `ServerError` if the server cannot be reached or is no classifier of these classes.
     """
 
     def __init__(
@@ -80,18 +80,18 @@ class ServerPredictor:
         self._metadata, self._lines = metadata, Lines()
         self._retry = retry or Retry(attempts=3, longest_asked=10.0)
         self._patience = Patience(stall=timeout, seconds=_LONGEST, why="no whole answer in time")
-        described = self._request(self._url)
-        self._input = self._input_of(described)
-        self._output = self._output_of(described)
+        description = self._request(self._url)
+        self._input = self._input_of(description)
+        self._output = self._output_of(description)
         self._binary = self._input.takes == "photo" or self._takes_binary()
 
     @property
     def takes(self) -> Takes:
-        """What is sent of a photo: all its bytes, all its pixels, or the crop."""
+        """What is sent for a photo: its bytes, all its pixels, or the crop."""
         return self._input.takes
 
     def given(self, photo: bytes) -> Any:
-        """Return what is sent of an encoded photo; raises `ImageError`."""
+        """Return what is sent for an encoded photo; raises `ImageError`."""
         if self.takes == "photo":
             return photo
         if self.takes == "image":
@@ -99,57 +99,45 @@ class ServerPredictor:
         return crop_pixels(photo, self._metadata.preprocess)
 
     def answers(self, given: Sequence[Any]) -> tuple[Rows | None, Rows]:
-        """Return logits, None where the server gives none, and probabilities, both (N, classes).
+        """Return logits, None if the server gives none, and probabilities, both (N, classes).
 
-        Raises `ImageError` where it refuses a photo, `ServerError` for any other failure.
+        Raises `ImageError` if the server refuses a photo, `ServerError` for any other failure.
         """
         whole = self.takes == "crop" and self._input.shape[0] == -1
         batches = [list(given)] if whole else [[one] for one in given]
         rows = np.concatenate([self._answer(batch) for batch in batches])
-        if _are_probabilities(rows):
+        if rows.min() >= 0 and np.all(np.abs(rows.sum(axis=1) - 1) < 0.02):
             return None, rows
         return rows, softmax(rows)
 
     def _answer(self, batch: list[Any]) -> Rows:
-        header, data = self._message(batch)
+        tensor, data = self._tensor(batch)
+        text = json.dumps({"inputs": [tensor], "outputs": [{"name": self._output}]}).encode()
         headers = {"Content-Type": "application/json"}
         if data is not None:
-            text = json.dumps(header).encode()
             headers = {_HEADER_LENGTH: str(len(text)), "Content-Type": "application/octet-stream"}
-            answer = self._request(f"{self._url}/infer", headers, content=text + data)
-        else:
-            text = json.dumps(header).encode()
-            answer = self._request(f"{self._url}/infer", headers, content=text)
+        answer = self._request(f"{self._url}/infer", headers, content=text + (data or b""))
         return self._rows(answer, len(batch))
 
-    def _message(self, batch: list[Any]) -> tuple[dict[str, Any], bytes | None]:
-        """Return the JSON part of a request and what follows it, None where it has all."""
+    def _tensor(self, batch: list[Any]) -> tuple[dict[str, Any], bytes | None]:
+        """Return the input tensor of a request and its binary data, None if the tensor has it."""
         tensor: dict[str, Any] = {"name": self._input.name, "datatype": self._input.datatype}
-        outputs = [{"name": self._output}]
         if self.takes == "photo":
             data = b"".join(struct.pack("<I", len(photo)) + photo for photo in batch)
             tensor["shape"] = [len(batch), *([1] * (len(self._input.shape) - 1))]
         else:
-            pixels = self._pixels(batch)
+            pixels = np.stack(batch).astype(_NUMBERS[self._input.datatype])
+            if self._input.channels_first:
+                pixels = pixels.transpose(0, 3, 1, 2)
             tensor["shape"] = list(pixels.shape)
             if not self._binary:
-                return {
-                    "inputs": [tensor | {"data": pixels.ravel().tolist()}],
-                    "outputs": outputs,
-                }, None
+                return tensor | {"data": pixels.ravel().tolist()}, None
             data = pixels.tobytes()
         tensor["parameters"] = {"binary_data_size": len(data)}
-        return {"inputs": [tensor], "outputs": outputs}, data
-
-    def _pixels(self, batch: list[Any]) -> NDArray[Any]:
-        stacked = np.stack(batch)
-        if self._input.channels_first:
-            stacked = stacked.transpose(0, 3, 1, 2)
-        pixels: NDArray[Any] = np.ascontiguousarray(stacked, _NUMBERS[self._input.datatype])
-        return pixels
+        return tensor, data
 
     def _rows(self, answer: dict[str, Any], count: int) -> Rows:
-        """Return the output (N, classes) in an answer."""
+        """Return the output (count, classes) in an answer."""
         classes = len(self._metadata.labels)
         try:
             output = next(o for o in answer["outputs"] if o["name"] == self._output)
@@ -162,8 +150,8 @@ class ServerPredictor:
             raise self._odd("its answer holds NaN or infinite numbers")
         return rows
 
-    def _input_of(self, described: dict[str, Any]) -> _Input:
-        (port, shape), *others = self._ports(described, "inputs")
+    def _input_of(self, description: dict[str, Any]) -> _Input:
+        (port, shape), *others = self._ports(description, "inputs")
         if others:
             raise self._odd(f"its model has {1 + len(others)} inputs; a classifier has one")
         datatype = port.get("datatype")
@@ -175,61 +163,60 @@ class ServerPredictor:
                 "BYTES [-1], or as UINT8 or FP32 [-1, 3, H, W] or [-1, H, W, 3]"
             )
         free = datatype == "UINT8" and shape[1:] == (-1, -1, 3)
-        found = _Input(port["name"], datatype, shape, "image" if free else "crop")
-        self._require_crop(found)
-        return found
+        return self._checked(_Input(port["name"], datatype, shape, "image" if free else "crop"))
 
-    def _require_crop(self, found: _Input) -> None:
-        """Refuse an input that does not take the crop that it would be sent."""
+    def _checked(self, port: _Input) -> _Input:
+        """Return an input that takes the crop that it would be sent."""
         preprocess = self._metadata.preprocess
-        sides = found.shape[2:] if found.channels_first else found.shape[1:3]
-        if found.takes == "crop" and any(side not in (-1, preprocess.crop) for side in sides):
+        sides = port.shape[2:] if port.channels_first else port.shape[1:3]
+        if port.takes == "crop" and any(side not in (-1, preprocess.crop) for side in sides):
             raise self._odd(
                 f"it takes {sides[1]} x {sides[0]} pixels, where the other model's protocol "
                 f"{preprocess.name} gives {preprocess.crop} x {preprocess.crop}"
             )
-        if found.datatype == "UINT8" and preprocess.interpolation == "opencv-linear":
+        if port.datatype == "UINT8" and preprocess.interpolation == "opencv-linear":
             raise self._odd(
                 f"it takes whole numbers, where the other model's protocol {preprocess.name} gives "
                 "fractions: compare it with a model of the protocol omz"
             )
+        return port
 
-    def _output_of(self, described: dict[str, Any]) -> str:
+    def _output_of(self, description: dict[str, Any]) -> str:
         """Return the name of the output that has a value for each class."""
         classes = len(self._metadata.labels)
-        ports = self._ports(described, "outputs")
+        ports = self._ports(description, "outputs")
         fitting = [str(port["name"]) for port, shape in ports if shape[-1:] in ((classes,), (-1,))]
         if len(fitting) > 1:
             fitting = [name for name in fitting if name.startswith("prob")] or fitting
         if not fitting:
-            found = ", ".join(f"{port['name']} {list(shape)}" for port, shape in ports)
-            raise self._odd(f"no output has a value for each of {classes} classes: {found}")
+            named = ", ".join(f"{port['name']} {list(shape)}" for port, shape in ports)
+            raise self._odd(f"no output has a value for each of {classes} classes: {named}")
         return fitting[0]
 
     def _ports(
-        self, described: dict[str, Any], kind: str
+        self, description: dict[str, Any], kind: str
     ) -> list[tuple[dict[str, Any], tuple[int, ...]]]:
         try:
-            ports = [(port, tuple(map(int, port["shape"]))) for port in described[kind]]
+            ports = [(port, tuple(map(int, port["shape"]))) for port in description[kind]]
             if ports and all(isinstance(port["name"], str) for port, _ in ports):
                 return ports
         except (KeyError, TypeError, ValueError, AttributeError):
             pass
-        raise self._odd(f"its description has no {kind}: {shown(described)}")
+        raise self._odd(f"its description has no {kind}: {shown(description)}")
 
     def _takes_binary(self) -> bool:
-        """Tell whether the server says that it takes tensors as bytes."""
+        """Tell whether the server takes tensors as binary data."""
         try:
             server = self._request(self._url.partition("/v2/models/")[0] + "/v2")
         except (ServerError, ImageError):
             return False
-        found = server.get("extensions")
-        return isinstance(found, list) and any("binary_tensor" in str(name) for name in found)
+        names = server.get("extensions")
+        return isinstance(names, list) and any("binary_tensor" in str(name) for name in names)
 
     def _request(
         self, url: str, headers: dict[str, str] | None = None, **body: bytes
     ) -> dict[str, Any]:
-        """Return the JSON object in a good answer; what may pass is tried again."""
+        """Return the JSON object in a good answer; transient failures are retried."""
         try:
             return self._retry.run(partial(self._once, url, headers, body))
         except FinalError as exc:
@@ -248,35 +235,27 @@ class ServerPredictor:
         reason = f"it answers {status} ({_said(text) or response.reason_phrase})"
         if status in _TRANSIENT:
             raise BrokenError(reason, asked=seconds_asked(response.headers.get("Retry-After")))
-        raise self._refused(status, reason, posted=bool(body))
+        if body and self.takes == "photo" and status in _OF_THE_PHOTO:
+            raise ImageError(f"{self.title}: {reason}")
+        raise self._odd(reason)
 
     def _object(self, text: bytes) -> dict[str, Any]:
         try:
-            found = json.loads(text)
+            value = json.loads(text)
         except (ValueError, RecursionError) as exc:
             raise self._odd("its answer is no JSON") from exc
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             raise self._odd("its answer is no JSON object")
-        return found
-
-    def _refused(self, status: int, reason: str, *, posted: bool) -> ServerError | ImageError:
-        """Return the error of an answer: of the one photo that was sent, or of the server."""
-        if posted and self.takes == "photo" and status in (400, 413, 415, 422):
-            return ImageError(f"{self.title}: {reason}")
-        return self._odd(reason)
+        return value
 
     def _odd(self, reason: str) -> ServerError:
         return ServerError(f"{self.title}: {reason}")
 
 
 def _said(text: bytes) -> str:
-    """Return the reason in an answer, short; "" without one."""
+    """Return the reason in an answer, shortened; "" without one."""
     try:
-        said = str(json.loads(text)["error"])
+        reason = str(json.loads(text)["error"])
     except (ValueError, KeyError, TypeError, RecursionError):
         return ""
-    return said if len(said) <= 200 else f"{said[:200]}..."
-
-
-def _are_probabilities(rows: Rows) -> bool:
-    return bool(rows.min() >= 0 and np.all(np.abs(rows.sum(axis=1) - 1) < 0.02))
+    return reason if len(reason) <= 200 else f"{reason[:200]}..."

@@ -1,9 +1,9 @@
-"""Predictions to text or files, one by one, so that what is written is readable at any time."""
+"""Predictions to text or files, one by one: an output is readable at any time."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final, Literal, Protocol, TextIO
+from typing import Any, BinaryIO, Final, Literal, TextIO
 
 from regnet.inference.result import Prediction, Wanted
 from regnet.system.errors import OutputError
@@ -15,7 +15,6 @@ from regnet.system.row_writers import (
     JsonRows,
     ParquetRows,
     Row,
-    RowWriter,
     require_parquet,
     score_type,
 )
@@ -25,72 +24,34 @@ OutputFormat = Literal["table", "json", "jsonl", "csv", "parquet"]
 PLAIN: Final = Wanted()
 """Neither timestamps, sets nor unknown: the fields that every result has."""
 
+CSV_COLUMNS: Final = (
+    "source", "rank", "index", "wnid", "label", "probability", "error", "model",
+)  # fmt: skip
 
-class Writer(Protocol):
-    """Takes predictions one at a time; `close` completes what was written."""
-
-    def write(self, prediction: Prediction) -> None:
-        """Write one prediction."""
-
-    def close(self) -> None:
-        """Complete the output; what was written before is then readable as a whole."""
+_SUFFIXES: Final[dict[str, OutputFormat]] = {**SUFFIXES, ".txt": "table", "": "table"}
 
 
-class TableWriter:
-    """For people: each image with its classes below, probability in percent and as a bar."""
+class PredictionWriter:
+    """Writes predictions to an open file, text unless the format is Parquet.
 
-    def __init__(self, file: TextIO) -> None:
-        self._file = file
+    JSON and Parquet have one row per prediction. CSV has one row per class, or one for an error;
+    with sets, all classes of the set have rows, and `set` says which are members. The table is for
+    people. Raises `MissingExtraError` for Parquet without pyarrow.
+    """
 
-    def write(self, prediction: Prediction) -> None:
-        """Write an image's name and a line a class."""
-        print(visible(_place(prediction)), file=self._file)
-        if prediction.error is not None:
-            print(f"    error: {visible(prediction.error)}", file=self._file, flush=True)
-        for line in _table_lines(prediction):
-            print(line, file=self._file, flush=True)
-
-    def close(self) -> None:
-        """Nothing is left to write."""
-
-
-def _place(prediction: Prediction) -> str:
-    if prediction.timestamp is None:
-        return prediction.source
-    return f"{prediction.source} at {prediction.timestamp:.3f} s"
-
-
-def _table_lines(prediction: Prediction) -> Iterator[str]:
-    """Yield a line a class and what is said of the set; an unknown image has no classes but it."""
-    if prediction.error is not None:
-        return
-    shown = prediction.predictions
-    if prediction.unknown:
-        shown = ()
-        sure = f"{100 * (prediction.coverage or 0):g} %"
-        yield f"  unknown: no single class holds the truth with probability {sure}"
-    for score in shown if prediction.set is None else prediction.set:
-        bar = "█" * round(20 * score.probability)
-        yield f"  {100 * score.probability:5.1f} %  {bar:20}  {score.label}"
-    if prediction.set is not None:
-        yield f"  {_set_text(len(prediction.set), prediction.coverage or 0)}"
-
-
-def _set_text(size: int, coverage: float) -> str:
-    classes = "1 class" if size == 1 else f"{size} classes"
-    return f"set of {classes} holds the truth with probability {100 * coverage:g} %"
-
-
-def visible(text: str) -> str:
-    """Return a text whose control characters are written out, so that none reaches a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
-
-
-class _RowsWriter:
-    """Writes predictions as rows: `rows_of` makes those of one prediction."""
-
-    def __init__(self, rows: RowWriter, rows_of: Callable[[Prediction], Iterable[Row]]) -> None:
-        self._rows, self._rows_of = rows, rows_of
+    def __init__(self, file: Any, format: OutputFormat, wanted: Wanted = PLAIN) -> None:
+        self._rows_of: Callable[[Prediction], Iterator[Any]] = _whole_row
+        self._rows: Any
+        if format == "table":
+            self._rows, self._rows_of = _Lines(file), _table_lines
+        elif format == "csv":
+            columns = (*CSV_COLUMNS, *wanted.fields)
+            self._rows, self._rows_of = CsvRows(file, columns), _csv_rows
+        elif format == "parquet":
+            require_parquet()
+            self._rows = ParquetRows(file, _parquet_schema(wanted))
+        else:
+            self._rows = JsonRows(file) if format == "json" else JsonLinesRows(file)
 
     def write(self, prediction: Prediction) -> None:
         """Write the rows of one prediction."""
@@ -98,28 +59,55 @@ class _RowsWriter:
             self._rows.write(row)
 
     def close(self) -> None:
-        """Complete the output."""
+        """Complete the output; its file stays open."""
         self._rows.close()
 
 
-def _one_row(prediction: Prediction) -> tuple[Row, ...]:
-    return (prediction.to_dict(),)
+class _Lines:
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def write(self, line: str) -> None:
+        print(line, file=self._file, flush=True)
+
+    def close(self) -> None:
+        pass
 
 
-class CsvWriter(_RowsWriter):
-    """A row a class, `rank` 1 first; an image that failed has one row with its `error`.
+def _table_lines(prediction: Prediction) -> Iterator[str]:
+    """Yield an image's name, a line per class with its probability and a bar, and its set.
 
-    With sets there are rows for all classes of the set, and `set` says which rows are of it.
+    An unknown image has no classes but those of its set.
     """
+    time = "" if prediction.timestamp is None else f" at {prediction.timestamp:.3f} s"
+    yield visible(prediction.source + time)
+    if prediction.error is not None:
+        yield f"    error: {visible(prediction.error)}"
+        return
+    coverage = f"{100 * (prediction.coverage or 0):g} %"
+    scores = prediction.predictions
+    if prediction.unknown:
+        scores = ()
+        yield f"  unknown: no single class holds the truth with probability {coverage}"
+    for score in scores if prediction.set is None else prediction.set:
+        bar = "█" * round(20 * score.probability)
+        yield f"  {100 * score.probability:5.1f} %  {bar:20}  {score.label}"
+    if prediction.set is not None:
+        size = len(prediction.set)
+        classes = "1 class" if size == 1 else f"{size} classes"
+        yield f"  set of {classes} holds the truth with probability {coverage}"
 
-    COLUMNS = ("source", "rank", "index", "wnid", "label", "probability", "error", "model")
 
-    def __init__(self, file: TextIO, wanted: Wanted = PLAIN) -> None:
-        super().__init__(CsvRows(file, (*self.COLUMNS, *wanted.fields)), _csv_rows)
+def visible(text: str) -> str:
+    """Return a text with control characters written out, so that none reaches a terminal."""
+    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def _whole_row(prediction: Prediction) -> Iterator[Row]:
+    yield prediction.to_dict()
 
 
 def _csv_rows(prediction: Prediction) -> Iterator[Row]:
-    """Yield a row of each class, the most probable ones and those of the set; or of the error."""
     common = {
         "source": prediction.source,
         "model": prediction.model,
@@ -136,17 +124,6 @@ def _csv_rows(prediction: Prediction) -> Iterator[Row]:
         yield row if members is None else row | {"set": rank <= len(members)}
 
 
-class ParquetWriter(_RowsWriter):
-    """Rows as in JSON: source, predictions (a list of structs), error, model and what is wanted.
-
-    Raises `MissingExtraError` without pyarrow.
-    """
-
-    def __init__(self, file: BinaryIO, wanted: Wanted = PLAIN) -> None:
-        require_parquet()
-        super().__init__(ParquetRows(file, _parquet_schema(wanted)), _one_row)
-
-
 def _parquet_schema(wanted: Wanted) -> Any:
     import pyarrow as pa
 
@@ -161,35 +138,31 @@ def _parquet_schema(wanted: Wanted) -> Any:
     return pa.schema([*columns, *((name, kinds[name]) for name in wanted.fields)])
 
 
-_SUFFIXES: dict[str, OutputFormat] = {**SUFFIXES, ".txt": "table", "": "table"}
-
-
 def format_of(path: Path) -> OutputFormat:
-    """Return the format that a file's ending stands for; raises `OutputError` for unknown ones."""
-    ending = path.suffix.lower()
-    if ending not in _SUFFIXES and (path.is_file() or not path.exists()):
+    """Return the format of a file's suffix; raises `OutputError` for an unknown one."""
+    suffix = path.suffix.lower()
+    if suffix not in _SUFFIXES and (path.is_file() or not path.exists()):
         known = ", ".join(suffix for suffix in _SUFFIXES if suffix)
         raise OutputError(f"{path}: name the format with --format, or end it in one of {known}")
-    return _SUFFIXES.get(ending, "table")
+    return _SUFFIXES.get(suffix, "table")
 
 
 @contextmanager
 def open_writer(
     output: Path | TextIO, format: OutputFormat, wanted: Wanted = PLAIN
-) -> Iterator[Writer]:
-    """Give a writer to a path or an open text file, and complete what it wrote at the end.
+) -> Iterator[Callable[[Prediction], None]]:
+    """Give a function that writes one prediction to a path or an open text file.
 
-    `wanted` is what predictions will be written with: their columns.
-
-    A path gets its final name only then; until then it ends in `.part`, and keeps that after an
-    interrupt if there is an older file. A stream, pipe or device is written as it is. Raises
-    `OutputError` where it cannot be written.
+    The output is completed at the end of the block. Only then a path gets its name; until then it
+    ends in `.part`, and keeps that after an interrupt if there is an older file. A stream, pipe or
+    device is written as it is. `wanted` decides the columns. Raises `OutputError` if the output
+    cannot be written.
     """
     if not isinstance(output, Path):
         if format == "parquet":
             raise OutputError("Parquet is not text: name a file")
-        with closing(_text_writer(output, format, wanted)) as writer:
-            yield writer
+        with closing(PredictionWriter(output, format, wanted)) as writer:
+            yield writer.write
         return
     if not output.name or output.is_dir():
         raise OutputError(f"cannot write {output}: it is a folder")
@@ -197,63 +170,24 @@ def open_writer(
         require_parquet()
     with naming(output):
         place = open_output(output)
-        writer = _file_writer(place.file, format, wanted)
+        file: BinaryIO | TextIO = place.file if format == "parquet" else text_of(place.file)
+        writer = PredictionWriter(file, format, wanted)
+
+    def finish() -> None:
+        writer.close()
+        file.flush()
+
     try:
-        yield _NamingWriter(writer, output)
+        yield naming(output)(writer.write)
     except KeyboardInterrupt:
         with naming(output), place.file:
-            writer.close()
+            finish()
             place.keep()
         raise
     except BaseException:
         with suppress(OSError), place.file:
-            writer.close()
+            finish()
         raise
     with naming(output), place.file:
-        writer.close()
+        finish()
         place.complete()
-
-
-class _NamingWriter:
-    """A writer whose errors name the output."""
-
-    def __init__(self, writer: Writer, output: Path) -> None:
-        self._writer = writer
-        self._output = output
-
-    def write(self, prediction: Prediction) -> None:
-        with naming(self._output):
-            self._writer.write(prediction)
-
-    def close(self) -> None:
-        self._writer.close()
-
-
-class _FileWriter:
-    """A writer of text to a binary file, which stays open."""
-
-    def __init__(self, file: BinaryIO, format: OutputFormat, wanted: Wanted) -> None:
-        self._text = text_of(file)
-        self._writer = _text_writer(self._text, format, wanted)
-
-    def write(self, prediction: Prediction) -> None:
-        self._writer.write(prediction)
-
-    def close(self) -> None:
-        self._writer.close()
-        self._text.flush()
-
-
-def _file_writer(file: BinaryIO, format: OutputFormat, wanted: Wanted) -> Writer:
-    if format == "parquet":
-        return ParquetWriter(file, wanted)
-    return _FileWriter(file, format, wanted)
-
-
-def _text_writer(file: TextIO, format: OutputFormat, wanted: Wanted) -> Writer:
-    if format == "csv":
-        return CsvWriter(file, wanted)
-    if format == "table":
-        return TableWriter(file)
-    rows = JsonRows(file) if format == "json" else JsonLinesRows(file)
-    return _RowsWriter(rows, _one_row)

@@ -1,4 +1,4 @@
-"""The log of a server: JSON, one line a request, without what the images show."""
+"""The log of a server: one line of JSON per request, without the results."""
 
 import logging
 import sys
@@ -15,23 +15,26 @@ _LONGEST_PATH: Final = 200  # characters
 
 
 class AccessLog:
-    """Writes lines of JSON to a stream, standard error where none is given. Thread-safe."""
+    """Writes lines of JSON to a stream, by default standard error. Thread-safe."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream
         self._lock = threading.Lock()
 
     def event(self, name: str, **fields: Any) -> None:
-        """Write what happened to the server itself."""
-        self._write({"time": _now(), "event": name, **fields})
+        """Write an event of the server itself."""
+        time = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        line = json_text({"time": time, "event": name, **fields}, separators=(",", ":")) + "\n"
+        stream = self._stream or sys.stderr
+        with self._lock:
+            stream.write(line)
+            stream.flush()
 
     def request(self, exchange: Exchange, seconds: float) -> None:
-        """Write what became of a request; neither its query nor its images are in it."""
+        """Write a request and its answer, without its query and its images."""
         scope = exchange.scope
         client = scope.get("client")
         fields: dict[str, Any] = {
-            "time": _now(),
-            "event": "request",
             "id": exchange.id,
             "client": client[0] if client else None,
             "method": scope["method"],
@@ -53,11 +56,11 @@ class AccessLog:
             fields["reason"] = exchange.reason
         if exchange.error is not None:
             fields["error"] = exchange.error
-        self._write(fields)
+        self.event("request", **fields)
 
     @contextmanager
     def of_libraries(self) -> Iterator[None]:
-        """Take the warnings of libraries into this log while the block runs."""
+        """Write warnings of libraries to this log while the block runs."""
         handler = _Handler(self)
         root = logging.getLogger()
         root.addHandler(handler)
@@ -65,13 +68,6 @@ class AccessLog:
             yield
         finally:
             root.removeHandler(handler)
-
-    def _write(self, fields: dict[str, Any]) -> None:
-        line = json_text(fields, separators=(",", ":")) + "\n"
-        stream = self._stream or sys.stderr
-        with self._lock:
-            stream.write(line)
-            stream.flush()
 
 
 class _Handler(logging.Handler):
@@ -82,12 +78,8 @@ class _Handler(logging.Handler):
         self._log = log
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a message, and the error that it is of."""
+        """Write a message and its error."""
         fields = {"source": record.name, "message": record.getMessage()}
         if record.exc_info:
             fields["error"] = logging.Formatter().formatException(record.exc_info)
         self._log.event(record.levelname.lower(), **fields)
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,6 +1,6 @@
 """HTTP/1.1 on one connection: uvicorn's, behind limits on heads, slowness, waste and crowds.
 
-A parser of our own sees each piece first; uvicorn is given what is within the limits.
+A parser of our own sees each piece first; uvicorn receives what is within the limits.
 """
 
 import asyncio
@@ -20,20 +20,20 @@ MAX_HEAD: Final = 64 << 10
 """Bytes of a request's line and headers; each header counts 32 more, as in HTTP/2."""
 
 MAX_CONNECTIONS: Final = 4096
-"""Open connections of a server; each may hold some 64 KiB before its request is looked at."""
+"""Open connections of a server; each may hold about 64 KiB before its request is parsed."""
 
 _LOG: Final = logging.getLogger(__name__)
 _FIELD: Final = 32
-_PIECE: Final = 64 << 10  # bytes that are looked at in one step
+_PIECE: Final = 64 << 10  # bytes that are parsed in one step
 _MAX_PIPELINED: Final = 256  # requests that a connection sends ahead of their answers
-_LINGER: Final = 2.0  # seconds for which the rest of a refused request is read and thrown away
+_LINGER: Final = 2.0  # seconds for which the rest of a refused request is read and discarded
 _REASONS: Final = {400: "malformed", 408: "seconds", 431: "head", 503: "connections"}
 
 
 class _Transport:
-    """Sends what is written in one step of the loop at once: an answer's head with its body.
+    """Sends all that is written in one step of the loop together: an answer's head and body.
 
-    Closing waits for the rest of a request that was answered early: else its answer gets lost.
+    Closing waits for the rest of a request that was answered early, or its answer would get lost.
     """
 
     def __init__(self, transport: Any, connection: "Connection") -> None:
@@ -74,10 +74,10 @@ class _Transport:
 
 
 class Connection(asyncio.Protocol):
-    """Refuses a head that is too large, what is no HTTP, and requests that come too slowly.
+    """Refuses heads that are too large, requests that are too slow, and what is no HTTP.
 
-    It closes one that goes on sending after it had its answer, instead of reading all of it. When
-    the client has gone, what it asked for is ended.
+    It closes a connection that goes on sending after its answer, instead of reading everything.
+    When the client has gone, its requests are cancelled.
     """
 
     slowest: ClassVar[float]
@@ -85,9 +85,9 @@ class Connection(asyncio.Protocol):
     most: ClassVar[int]
     """Bytes of a body."""
     failed: ClassVar[Callable[[str], None]]
-    """Hears why something was refused here and never reached the application."""
+    """Receives why something was refused here, before the application."""
     everyone: ClassVar[set["Connection"]]
-    """All that are open."""
+    """All open connections."""
 
     def __init__(self, *, app_state: dict[str, Any], **given: Any) -> None:
         self.loop = asyncio.get_running_loop()
@@ -103,7 +103,7 @@ class Connection(asyncio.Protocol):
         self._since = self.loop.time()
 
     def connection_made(self, transport: Any) -> None:
-        """Wait for the first request, but not for ever."""
+        """Wait for the first request, for a limited time."""
         self._raw = transport
         self._transport = _Transport(transport, self)
         self._inner.connection_made(self._transport)  # type: ignore[arg-type]
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
             oldest._refuse(503, f"there are {MAX_CONNECTIONS:,} connections already")
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop the clock, and the work that nobody waits for any more."""
+        """Stop the clock, and the work that nobody waits for."""
         self.everyone.discard(self)
         self.wait(None)
         self._inner.connection_lost(exc)
@@ -134,13 +134,13 @@ class Connection(asyncio.Protocol):
         self._inner.resume_writing()
 
     def data_received(self, data: bytes) -> None:
-        """Take what came, as long as it is within the limits."""
+        """Pass on what came, as long as it is within the limits."""
         for at in range(0, len(data), _PIECE):
             piece = data[at : at + _PIECE]
             idle, begun = not self.unfinished, self._begun
             self._size += len(piece)
             if not self._transport.is_closing():
-                self._look_at(piece)
+                self._parse(piece)
             if self._size > 2 * self.most + MAX_HEAD:
                 self._raw.close()
             if self._transport.is_closing():
@@ -151,12 +151,14 @@ class Connection(asyncio.Protocol):
         if one and not self.unfinished and not self._transport.is_closing():
             self._raw.resume_reading()  # uvicorn may have paused: then nobody sees the client go
 
-    def _look_at(self, piece: bytes) -> None:
+    def _parse(self, piece: bytes) -> None:
+        if self._parser is None:
+            return
         in_head, begun = self._in_head, self._begun
         try:
             self._parser.feed_data(piece)
         except httptools.HttpParserUpgrade:
-            self._parser = _Deaf()  # it is answered as if it had not asked; nothing may follow
+            self._parser = None  # it is answered as if it had not asked; nothing may follow
         except httptools.HttpParserError:
             self._refuse(*(self._refusal or (400, "Invalid HTTP request received.")))
             return
@@ -165,7 +167,7 @@ class Connection(asyncio.Protocol):
             if self._raw_head > MAX_HEAD:
                 self._refuse(431, f"the head of a request is over {MAX_HEAD:,} bytes")
 
-    # What the parser calls. It makes one error of all that is raised here.
+    # Called by the parser, which turns every exception here into one error.
 
     def on_message_begin(self) -> None:
         """Start the clock of a request."""
@@ -179,16 +181,16 @@ class Connection(asyncio.Protocol):
             self._fail(400, "too many requests are sent ahead")
 
     def on_url(self, url: bytes) -> None:
-        """Take a piece of the request's line."""
+        """Take a part of the request's line."""
         self._url += url
         self._count(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Take a header, or what comes like one after a body in chunks."""
+        """Count a header, or a trailer after a body in chunks."""
         self._count(len(name) + len(value) + _FIELD)
 
     def on_headers_complete(self) -> None:
-        """Refuse an address that is none."""
+        """Refuse an invalid address."""
         self._in_head = False
         httptools.parse_url(self._url).path.decode("ascii")
 
@@ -207,7 +209,7 @@ class Connection(asyncio.Protocol):
         raise ValueError(error)
 
     def wait(self, seconds: float | None) -> None:
-        """Set the clock: then the connection is closed. None stops it."""
+        """Close the connection after so many seconds; None stops the clock."""
         if self._timer is not None:
             self._timer.cancel()
         self._timer = None if seconds is None else self.loop.call_later(seconds, self._too_slow)
@@ -219,7 +221,7 @@ class Connection(asyncio.Protocol):
         self._raw.close()
 
     def _refuse(self, status: int, error: str) -> None:
-        """Answer what never reaches the application, and close."""
+        """Answer a request that never reaches the application, and close."""
         if self._transport.is_closing():
             return
         type(self).failed(_REASONS[status])
@@ -227,13 +229,6 @@ class Connection(asyncio.Protocol):
         if not self.unfinished or self._begun > self._work.answered:  # else it has its answer
             self._transport.write(_answer(status, error))
         self._transport.close()
-
-
-class _Deaf:
-    """A parser that hears nothing."""
-
-    def feed_data(self, data: bytes) -> None:
-        pass
 
 
 def _answer(status: int, error: str) -> bytes:

@@ -2,8 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from collections.abc import Coroutine
 from typing import Any, Literal, TypeVar
 
 from regnet.conversion.store import Library
@@ -23,15 +22,6 @@ T = TypeVar("T")
 State = Literal["READY", "LOADING", "UNAVAILABLE"]
 
 
-@dataclass(frozen=True)
-class ModelState:
-    """A model that is or was loaded; `reason` says why it is not ready, "" if it is."""
-
-    name: str
-    state: State
-    reason: str = ""
-
-
 class Models:
     """The models of a server. Everything async runs on one asyncio loop."""
 
@@ -49,7 +39,7 @@ class Models:
         self._decoders = Decoders(self.limits)
         self._models: dict[str, ServedModel] = {}
         self._sources: dict[str, str] = {}
-        self._states: dict[str, ModelState] = {}
+        self.states: dict[str, State] = {}  # of all models that are or were loaded
         self._turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
@@ -68,7 +58,7 @@ class Models:
 
     async def unload(self, name: str) -> None:
         """Remove a model once it has finished what it accepted; raises `NotFound`."""
-        if name not in self._states:
+        if name not in self.states:
             raise self._unknown(name)
         await asyncio.shield(self._start(self._unload(name)))
 
@@ -84,8 +74,8 @@ class Models:
             raise NotFound(f"{name}: there is no version {version}; the only one is {VERSION}")
         if (model := self._models.get(name)) is not None:
             return model
-        if (state := self._states.get(name)) is not None and state.state == "LOADING":
-            raise NotReady(f"{name}: {state.reason}")
+        if self.states.get(name) == "LOADING":
+            raise NotReady(f"{name}: it is being loaded")
         raise self._unknown(name)
 
     def require_room(self) -> None:
@@ -106,12 +96,8 @@ class Models:
     @property
     def ready(self) -> bool:
         """Whether there is a model, and none is being loaded for the first time."""
-        loading = any(state.state == "LOADING" for state in self._states.values())
+        loading = "LOADING" in self.states.values()
         return bool(self._models) and not loading and not self._closed
-
-    def index(self) -> list[ModelState]:
-        """Return all models that are loaded, were, or are being loaded."""
-        return list(self._states.values())
 
     async def close(self) -> None:
         """Close all models; each finishes what it accepted."""
@@ -125,22 +111,24 @@ class Models:
             if self._closed:
                 raise NotReady("the server stops")
             if name not in self._models:
-                self._states[name] = ModelState(name, "LOADING", "it is being loaded")
+                self.states[name] = "LOADING"
             try:
                 model = await asyncio.to_thread(self._open, name, source)
-            except BaseException as exc:
+            except BaseException:
                 if name not in self._models:
-                    reason = str(exc) or type(exc).__name__
-                    self._states[name] = ModelState(name, "UNAVAILABLE", reason)
+                    self.states[name] = "UNAVAILABLE"
                 raise
-            self._sources[name] = source
-            self._put(name, model)
+            old = self._models.get(name)
+            self._sources[name], self._models[name], self.states[name] = source, model, "READY"
+            if old is not None:  # it finishes in the background
+                old.succeeded_by(model)
+                self._start(old.close())
         return model
 
     async def _unload(self, name: str) -> None:
         async with self._turns[name]:
             model = self._models.pop(name, None)
-            self._states[name] = ModelState(name, "UNAVAILABLE", "it was unloaded")
+            self.states[name] = "UNAVAILABLE"
             if model is not None:
                 await model.close()
 
@@ -158,15 +146,6 @@ class Models:
         warn_assumed(source, model.metadata)
         return model
 
-    def _put(self, name: str, model: ServedModel) -> None:
-        """Put a model in place; the one it replaces finishes in the background."""
-        old = self._models.get(name)
-        self._models[name] = model
-        self._states[name] = ModelState(name, "READY")
-        if old is not None:
-            old.succeeded_by(model)
-            self._start(old.close())
-
     def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":
         """Start work that is finished even if its client has gone."""
         task = asyncio.get_running_loop().create_task(work)
@@ -177,13 +156,3 @@ class Models:
     def _unknown(self, name: str) -> NotFound:
         known = ", ".join(self._models) or "none"
         return NotFound(f"there is no model {name[:100]!r}; there are: {known}")
-
-
-def statistics(models: Sequence[ServedModel]) -> dict[str, Any]:
-    """Return the statistics of models since they were loaded, as JSON values."""
-    return {
-        "model_stats": [
-            {"name": model.name, "version": VERSION, **model.statistics.to_dict()}
-            for model in models
-        ]
-    }

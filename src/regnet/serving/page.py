@@ -1,4 +1,4 @@
-"""The page at /: files of the package, read once, under a policy that lets nothing else in."""
+"""The page at /: files of the package, under a policy that allows nothing else."""
 
 import hashlib
 from dataclasses import dataclass
@@ -21,18 +21,10 @@ _MEDIA_TYPES: Final = {
     ".png": "image/png",
     ".jpg": "image/jpeg",
 }
-_POLICY: Final = "; ".join(
-    (
-        "default-src 'none'",
-        "script-src 'self'",
-        "style-src 'self'",
-        "img-src 'self' blob: data:",
-        "connect-src 'self'",
-        "base-uri 'none'",
-        "form-action 'none'",
-        "frame-ancestors 'none'",
-        "require-trusted-types-for 'script'",
-    )
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
 )
 _HEADERS: Final = {
     "content-security-policy": _POLICY,
@@ -42,7 +34,7 @@ _HEADERS: Final = {
     "x-frame-options": "DENY",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",
-    "cache-control": "no-cache",  # kept, but asked about each time: a new version is seen at once
+    "cache-control": "no-cache",  # cached, but revalidated each time: a new version shows at once
 }
 
 
@@ -55,7 +47,7 @@ class PageFile:
     etag: str
 
     def answer(self, request: Request) -> Response:
-        """Return the file, or 304 where the client has it already."""
+        """Return the file, or 304 if the client has it already."""
         headers = {**_HEADERS, "etag": self.etag}
         known = [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
         if self.etag in known or f"W/{self.etag}" in known:
@@ -66,28 +58,24 @@ class PageFile:
 
 def page_files() -> dict[str, PageFile]:
     """Return the files by their names under /page/; the sample photos are in samples/."""
-    own = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
-    photos = {f"samples/{path.name}": path for path in sample_photos()}
-    return {name: _read(path) for name, path in (own | photos).items()}
-
-
-def _read(path: Path) -> PageFile:
-    content = path.read_bytes()
-    etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
-    return PageFile(content, _MEDIA_TYPES[path.suffix], etag)
+    paths = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
+    paths |= {f"samples/{path.name}": path for path in sample_photos()}
+    files = {}
+    for name, path in paths.items():
+        content = path.read_bytes()
+        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        files[name] = PageFile(content, _MEDIA_TYPES[path.suffix], etag)
+    return files
 
 
 def page_routes() -> list[Route]:
-    """Return the routes of the page: only names that are known are answered."""
+    """Return the routes of the page, whose files are read now."""
     files = page_files()
 
-    async def index(request: Request) -> Response:
-        return files["index.html"].answer(request)
-
-    async def part(request: Request) -> Response:
-        name = request.path_params["name"]
+    async def file(request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
         if name not in files:
             raise HTTPException(404)
         return files[name].answer(request)
 
-    return [Route("/", index), Route("/page/{name:path}", part)]
+    return [Route("/", file), Route("/page/{name:path}", file)]

@@ -10,18 +10,16 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.inference.result import Prediction, Wanted
-from regnet.inference.row_prediction import Answer
+from regnet.inference.result import Answer, Prediction, Wanted
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import TOO_LONG, TOO_MUCH
 from regnet.pixels.photo_cost import Cost, cost_of
-from regnet.pixels.preprocess import crop_pixels, rgb_pixels
 from regnet.serving.batching import Batcher, Done, Observer, Timing
 from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.model_statistics import Statistics
-from regnet.serving.refusals import TooLarge, Unprocessable
+from regnet.serving.refusals import NotReady, TooLarge, Unprocessable
 from regnet.system.errors import ImageError
 from regnet.system.parallel import BATCH_SIZE, cores
 
@@ -56,24 +54,29 @@ class ServedModel:
         *,
         name: str,
         precision: InferencePrecision = "f32",
-        limits: Limits | None = None,
+        decoders: Decoders,
+        limits: Limits,
         compiled_cache: Path | None = None,
         observer: Observer | None = None,
-        decoders: Decoders | None = None,
     ) -> None:
-        self.path, self.name, self.precision = path, name, precision
-        self.limits = limits or Limits()
-        self._decoders = decoders or Decoders(self.limits)
-        self._owns_decoders = decoders is None
+        self.path, self.name, self.precision, self.limits = path, name, precision, limits
+        self._decoders, self._compiled_cache = decoders, compiled_cache
         self.statistics = Statistics()
-        self._compiled_cache, self._observer = compiled_cache, observer
         model = read_model(path)
         self.metadata: ModelMetadata = replace(model.metadata, name=name)
         model = replace(model, metadata=self.metadata)
-        make = partial(Engine, model, precision=precision, compiled_cache=compiled_cache)
+        make = partial(
+            Engine,
+            model,
+            precision=precision,
+            compiled_cache=compiled_cache,
+            limits=limits.decoding,
+        )
         self._side_by_side = make(streams=cores())
         self._one_at_a_time = make(streams=1) if cores() > 1 else self._side_by_side
-        self._warm_up()
+        black = np.zeros((self.metadata.preprocess.crop,) * 2 + (3,), np.uint8)
+        for engine in (self._side_by_side, self._one_at_a_time):  # the first call takes longer
+            engine.infer([engine.pixels(black)] * engine.streams)
         self._successor: ServedModel | None = None
         self._batcher: Batcher[_Job, Any] = Batcher(
             self._work,
@@ -149,31 +152,32 @@ class ServedModel:
     ) -> tuple[NDArray[np.float32], Timing]:
         """Return probabilities (N, classes) of encoded photos, or of pixels as `Engine.infer` does.
 
-        Raises what `classify` does, and `Unprocessable` for the first photo that cannot be read or
-        array that is not what the model takes.
+        Pixels must be as `inputs.images` returns them for this model. Raises what `classify` does,
+        and `Unprocessable` for the first photo that cannot be read.
         """
         if self._successor is not None:
+            own, other = self.metadata, self._successor.metadata
+            same = (own.preprocess, own.preprocessing) == (other.preprocess, other.preprocessing)
+            if not same and any(isinstance(each, np.ndarray) for each in inputs):
+                raise NotReady(f"{self.name}: was replaced by a model that takes other pixels")
             return await self._successor.probabilities(inputs, deadline=deadline)
-        for number, given in enumerate(inputs):
-            if isinstance(given, np.ndarray):
-                self._require_pixels(given, number)
         sizes = [g.nbytes if isinstance(g, np.ndarray) else len(g) for g in inputs]
         with self.statistics.request() as succeeded:
             given, costs = await self._given(inputs, deadline)
-            jobs = [_Job(each, partial(_row, number)) for number, each in enumerate(given)]
+            jobs = [_Job(each, lambda row: row) for each in given]
             rows, timing = await self._batcher.submit(
                 jobs, sizes=sizes, costs=costs, deadline=deadline
             )
-            if unread := [row for row in rows if isinstance(row, Unprocessable)]:
-                # Another one: an error that its own frame holds keeps the images until gc runs.
-                raise Unprocessable(str(unread[0]), limit=unread[0].limit)
+            for number, row in enumerate(rows):
+                if isinstance(row, ImageError):
+                    raise Unprocessable(f"image {number}: {row}", limit=limit_of(str(row)))
             succeeded(timing)
         shape = (len(rows), self.metadata.spec.classes)
         return np.array(rows, np.float32).reshape(shape), timing
 
     async def explain(
         self, photo: bytes, prediction: Prediction, *, deadline: float
-    ) -> "list[Explanation]":
+    ) -> "Explanation":
         """Return the explanation of the best class of a photo's prediction.
 
         Raises what `probabilities` does, and `ModelError` if the model cannot be explained.
@@ -181,20 +185,24 @@ class ServedModel:
         if self._successor is not None:
             return await self._successor.explain(photo, prediction, deadline=deadline)
         if prediction.error is not None:
-            raise Unprocessable(prediction.error, limit=limit_of(prediction))
+            raise Unprocessable(prediction.error, limit=limit_of(prediction.error))
         cost = cost_of(photo)
-        given = photo if _is_small(cost) else await self._decoded(photo, cost, deadline, whole=True)
+        given: Given | ImageError = photo
+        if not _is_small(cost):
+            given = await self._decoders.pixels(
+                photo, None, self.limits.pixels, work=cost.work, deadline=deadline
+            )
         job = (given, prediction.top.index)
-        (maps,), _ = await self._explaining.submit([job], sizes=[len(photo)], deadline=deadline)
-        return maps
+        (explanation,), _ = await self._explaining.submit(
+            [job], sizes=[len(photo)], deadline=deadline
+        )
+        return explanation
 
     async def close(self) -> None:
         """Finish what was accepted; new requests are refused or go to the successor."""
         await self._batcher.close()
         if "_explaining" in vars(self):
             await self._explaining.close()
-        if self._owns_decoders:
-            await self._decoders.close()
 
     def succeeded_by(self, successor: "ServedModel") -> None:
         """Pass new requests to the model that takes this one's place."""
@@ -207,92 +215,41 @@ class ServedModel:
         if isinstance(inputs, np.ndarray):
             return inputs, [0] * len(inputs)
         costs = [cost_of(each) if isinstance(each, bytes) else _NONE for each in inputs]
-        self._require_few_pixels(costs)
+        total, left = sum(cost.pixels or 0 for cost in costs), self.limits.request_pixels
+        if len(costs) > 1 and total > left:
+            raise TooLarge(
+                f"{total:,} pixels in one request are over the limit of {left:,} (request_pixels)",
+                limit="request_pixels",
+            )
         works = [cost.work if _is_small(cost) else 0 for cost in costs]
         if all(map(_is_small, costs)):
             return inputs, works
         self.require_room(len(inputs))
-        left, given = self.limits.request_pixels, list[Given | ImageError]()
+        preprocess = None if self.metadata.preprocessing == "graph" else self.metadata.preprocess
+        given = list[Given | ImageError]()
         for each, cost in zip(inputs, costs, strict=True):
             if isinstance(each, bytes) and not _is_small(cost):
-                pixels = await self._decoded(each, cost, deadline, most=left)
+                most = min(left, self.limits.pixels)
+                pixels = await self._decoders.pixels(
+                    each, preprocess, most, work=cost.work, deadline=deadline
+                )
                 left -= 0 if isinstance(pixels, ImageError) else pixels.shape[0] * pixels.shape[1]
                 given.append(pixels)
             else:
                 given.append(each)
         return given, works
 
-    async def _decoded(
-        self,
-        photo: bytes,
-        cost: Cost,
-        deadline: float,
-        *,
-        whole: bool = False,
-        most: int | None = None,
-    ) -> NDArray[Any] | ImageError:
-        """Return what the model takes of a photo, or the `whole` photo, decoded in a process.
-
-        `most` is how many pixels its request has left, None for a single photo.
-        """
-        whole = whole or self.metadata.preprocessing == "graph"
-        preprocess = None if whole else self.metadata.preprocess
-        pixels = self.limits.pixels if most is None else min(most, self.limits.pixels)
-        return await self._decoders.pixels(
-            photo, preprocess, pixels, work=cost.work, deadline=deadline
-        )
-
-    def _require_few_pixels(self, costs: Sequence[Cost]) -> None:
-        pixels, most = sum(cost.pixels or 0 for cost in costs), self.limits.request_pixels
-        if len(costs) > 1 and pixels > most:
-            raise TooLarge(
-                f"{pixels:,} pixels in one request are over the limit of {most:,} (request_pixels)",
-                limit="request_pixels",
-            )
-
-    def _require_pixels(self, pixels: NDArray[Any], number: int) -> None:
-        """Refuse an array that is not what the model takes of an image."""
-        protocol = self.metadata.preprocess
-        fractions = protocol.interpolation == "opencv-linear"
-        whole = self.metadata.preprocessing == "graph"
-        kind = np.float32 if fractions and not whole else np.uint8
-        height, width, channels = pixels.shape if pixels.ndim == 3 else (0, 0, 0)
-        side = protocol.crop
-        fits = min(height, width) > 0 if whole else height == width == side
-        if pixels.dtype != kind or channels != 3 or not fits:
-            takes = "(H, W, 3)" if whole else f"({side}, {side}, 3)"
-            raise Unprocessable(
-                f"image {number}: {pixels.dtype} {pixels.shape} is not what {self.name} takes: "
-                f"{np.dtype(kind)} {takes}"
-            )
-        if height * width > self.limits.pixels:
-            raise Unprocessable(
-                f"image {number}: {width} x {height} pixels are over the limit of "
-                f"{self.limits.pixels}",
-                limit="pixels",
-            )
-        # An interpolation may be a little over 255; the network makes NaN of huge numbers.
-        if kind is np.float32 and not (pixels.min() >= -1 and pixels.max() <= 256):
-            raise Unprocessable(f"image {number}: has values that are not in 0..255")
-
-    def _warm_up(self) -> None:
-        """Run each engine once: the first call does work that later ones find done."""
-        protocol = self.metadata.preprocess
-        black = np.zeros((protocol.crop, protocol.crop, 3), np.uint8)
-        for engine in (self._side_by_side, self._one_at_a_time):
-            engine.infer([engine.pixels(black)] * engine.streams)
-
     def _work(self, jobs: list[_Job], alone: bool) -> Done[Any]:
         """Decode and infer a batch, on a worker's thread."""
         given: list[NDArray[Any] | ImageError] = []
         decode = []
+        engine = self._one_at_a_time if alone else self._side_by_side
         for job in jobs:
             start = time.perf_counter()
-            given.append(self._pixels(job.given))
+            given.append(_pixels(engine, job.given))
             decode.append(time.perf_counter() - start)
         pixels = [each for each in given if not isinstance(each, ImageError)]
         start = time.perf_counter()
-        engine = self._one_at_a_time if alone else self._side_by_side
         rows = iter(engine.infer(pixels) if pixels else ())
         inferred = time.perf_counter()
         results = [
@@ -306,19 +263,8 @@ class ServedModel:
             )
         return done
 
-    def _pixels(self, given: Given | ImageError) -> NDArray[Any] | ImageError:
-        if not isinstance(given, bytes):
-            return given
-        limits = self.limits.decoding
-        try:
-            if self.metadata.preprocessing == "graph":
-                return rgb_pixels(given, limits=limits)
-            return crop_pixels(given, self.metadata.preprocess, limits=limits)
-        except ImageError as exc:
-            return exc
-
     @cached_property
-    def _explaining(self) -> "Batcher[tuple[Given | ImageError, int], list[Explanation]]":
+    def _explaining(self) -> "Batcher[tuple[Given | ImageError, int], Explanation]":
         """One at a time: maps are for people, who are few, and each takes all cores."""
         return Batcher(self._explain, name=self.name, workers=1, max_batch=1, limits=self.limits)
 
@@ -330,28 +276,31 @@ class ServedModel:
 
     def _explain(
         self, jobs: list[tuple[Given | ImageError, int]], alone: bool
-    ) -> "Done[list[Explanation]]":
+    ) -> "Done[Explanation]":
         ((photo, index),) = jobs
         start = time.perf_counter()
         try:
             if isinstance(photo, ImageError):
                 raise photo
-            maps = self._explainer.explain(photo, classes=[index])
+            (explanation,) = self._explainer.explain(photo, classes=[index])
         except ImageError as exc:
-            raise Unprocessable(str(exc), limit=_limit(str(exc))) from exc
-        return Done([maps], [0.0], time.perf_counter() - start)
+            raise Unprocessable(str(exc), limit=limit_of(str(exc))) from exc
+        return Done([explanation], [0.0], time.perf_counter() - start)
 
 
 def _is_small(cost: Cost) -> bool:
     return cost.quick and cost.work <= _SMALL
 
 
-def limit_of(prediction: Prediction) -> str | None:
-    """Return the limit that an image exceeded, or None."""
-    return _limit(prediction.error or "")
+def _pixels(engine: Engine, given: Given | ImageError) -> NDArray[Any] | ImageError:
+    try:
+        return engine.pixels(given) if isinstance(given, bytes) else given
+    except ImageError as exc:
+        return exc
 
 
-def _limit(error: str) -> str | None:
+def limit_of(error: str) -> str | None:
+    """Return the limit that an image with this error exceeded, or None."""
     if error.startswith(TOO_LONG):
         return "decode_seconds"
     if TOO_MUCH in error:
@@ -363,9 +312,3 @@ def _prediction(answer: Answer, source: str, row: Row | ImageError) -> Predictio
     if isinstance(row, ImageError):
         return answer.error(source, str(row))
     return answer.prediction(source, row)
-
-
-def _row(number: int, row: Row | ImageError) -> Row | Unprocessable:
-    if isinstance(row, ImageError):
-        return Unprocessable(f"image {number}: {row}", limit=_limit(str(row)))
-    return row

@@ -159,7 +159,7 @@ async def _explain(
     for photo, prediction, row in zip(photos.data, predictions, rows, strict=True):
         if prediction.error is None:
             try:
-                (explanation, *_) = await model.explain(photo, prediction, deadline=deadline)
+                explanation = await model.explain(photo, prediction, deadline=deadline)
             except ModelError as exc:
                 raise Unprocessable(f"{model.name}: cannot be explained ({exc})") from exc
             row["explanation"] = explanation.to_dict()
@@ -167,7 +167,7 @@ async def _explain(
 
 def _all_failed(exchange: Exchange, first: Prediction, answer: dict[str, Any]) -> Response:
     """Return the answer if no image could be read: their errors, and the first one's limit."""
-    limit = limit_of(first)
+    limit = limit_of(first.error or "")
     error = f"no image could be read: {first.error}"
     exchange.reason, exchange.error = limit or "unreadable", error
     return exchange.error_answer(422, error, limit=limit, more=answer)

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -18,7 +18,7 @@ from regnet.serving.kserve import (
     infer_request,
     small_object,
 )
-from regnet.serving.models import VERSION, ModelState, statistics
+from regnet.serving.models import VERSION
 from regnet.serving.refusals import BadRequest, Forbidden, Refused, TooLarge
 from regnet.serving.served_model import ServedModel
 from regnet.serving.service import Service
@@ -28,26 +28,20 @@ from regnet.system.version import TOOL_VERSION
 
 Endpoint = Callable[[Request], Awaitable[Response]]
 
-_JSON_NUMBER = 50  # bytes of data that take as long as a number in JSON
+_JSON_NUMBER: Final = 50  # bytes of data that take as long as a number in JSON
+_REASONS: Final = {
+    "READY": "",
+    "LOADING": "it is being loaded",
+    "UNAVAILABLE": "it was unloaded, or cannot be loaded: the log says why",
+}
 
 
 def v2_routes(service: Service) -> list[Route]:
     """Return the routes of a server under /v2."""
-    return [
-        *_health(service),
-        *_statistics(service),  # before the models: `stats` is none
-        *_models(service),
-        *_repository(service),
-    ]
+    return [*_server(service), *_models(service), *_repository(service)]
 
 
-def _of_model(end: str, endpoint: Endpoint, method: str = "GET") -> list[Route]:
-    """Return the routes of an endpoint of a model, with and without its version."""
-    paths = (f"/v2/models/{{name}}{version}{end}" for version in ("", "/versions/{version}"))
-    return [Route(path, endpoint, methods=[method]) for path in paths]
-
-
-def _health(service: Service) -> list[Route]:
+def _server(service: Service) -> list[Route]:
     extensions = ["classification", "binary_tensor_data", "model_configuration", "statistics"]
     if service.model_control:
         extensions.append("model_repository")
@@ -65,48 +59,48 @@ def _health(service: Service) -> list[Route]:
         reason = "the server stops" if service.draining else "a model is not ready"
         return exchange_of(request.scope).error_answer(503, reason, more={"ready": False})
 
+    async def stats(request: Request) -> Response:
+        models = [service.models.get(name) for name in service.models.names]
+        return json_answer({"model_stats": [model_statistics(model) for model in models]})
+
     return [
         Route("/v2", server),
         Route("/v2/health/live", live),
         Route("/v2/health/ready", ready),
+        Route("/v2/models/stats", stats),  # before the models: none is called `stats`
     ]
 
 
-def _statistics(service: Service) -> list[Route]:
-    async def all_models(request: Request) -> Response:
-        models = [service.models.get(name) for name in service.models.names]
-        return json_answer(statistics(models))
-
-    async def one_model(request: Request) -> Response:
-        return json_answer(statistics([service.models.get(*_named(request))]))
-
-    return [Route("/v2/models/stats", all_models), *_of_model("/stats", one_model)]
-
-
 def _models(service: Service) -> list[Route]:
-    async def model(request: Request) -> Response:
-        served = service.models.get(*_named(request))
-        return json_answer(description(served.metadata, model=served.name, version=VERSION))
+    def asked_for(request: Request) -> ServedModel:
+        path = request.path_params
+        return service.models.get(path["name"], path.get("version"))
 
-    async def model_ready(request: Request) -> Response:
-        served = service.models.get(*_named(request))
-        return json_answer({"name": served.name, "ready": True})
+    async def about(request: Request) -> Response:
+        model = asked_for(request)
+        return json_answer(description(model.metadata, model=model.name, version=VERSION))
+
+    async def ready(request: Request) -> Response:
+        return json_answer({"name": asked_for(request).name, "ready": True})
 
     async def config(request: Request) -> Response:
-        return json_answer(model_config(service.models.get(*_named(request))))
+        return json_answer(model_config(asked_for(request)))
+
+    async def stats(request: Request) -> Response:
+        return json_answer({"model_stats": [model_statistics(asked_for(request))]})
 
     async def infer(request: Request) -> Response:
         exchange = exchange_of(request.scope)
-        served = service.models.get(*_named(request))
-        exchange.model = served.name
-        served.require_room()
-        sent, metadata = await exchange.body(), served.metadata
+        model = asked_for(request)
+        exchange.model = model.name
+        model.require_room()
+        sent, metadata = await exchange.body(), model.metadata
         length = exchange.header(HEADER_LENGTH)
         read = partial(infer_request, sent, length, metadata, service.limits)
         asked = await service.in_turn(read, size=len(sent), exchange=exchange)
         exchange.images = len(asked.inputs)
-        rows, exchange.timing = await served.probabilities(asked.inputs, deadline=exchange.deadline)
-        write = partial(infer_answer, rows, asked, metadata.labels, served.name, VERSION)
+        rows, exchange.timing = await model.probabilities(asked.inputs, deadline=exchange.deadline)
+        write = partial(infer_answer, rows, asked, metadata.labels, model.name, VERSION)
         size = rows.size * (1 if asked.binary else _JSON_NUMBER)
         body, split = await service.in_turn(write, size=size, exchange=exchange)
         if split is None:
@@ -114,11 +108,17 @@ def _models(service: Service) -> list[Route]:
         headers = {HEADER_LENGTH: str(split)}
         return Response(body, headers=headers, media_type="application/octet-stream")
 
+    endpoints: list[tuple[str, Endpoint, str]] = [
+        ("", about, "GET"),
+        ("/ready", ready, "GET"),
+        ("/config", config, "GET"),
+        ("/stats", stats, "GET"),
+        ("/infer", infer, "POST"),
+    ]
     return [
-        *_of_model("", model),
-        *_of_model("/ready", model_ready),
-        *_of_model("/config", config),
-        *_of_model("/infer", infer, "POST"),
+        Route(f"/v2/models/{{name}}{version}{end}", endpoint, methods=[method])
+        for end, endpoint, method in endpoints
+        for version in ("", "/versions/{version}")
     ]
 
 
@@ -129,9 +129,9 @@ def _repository(service: Service) -> list[Route]:
         if not isinstance(only, bool):
             raise BadRequest(f"ready={shown(only)} must be true or false")
         rows = [
-            {"name": m.name, "version": VERSION, "state": m.state, "reason": _reason(m)}
-            for m in service.models.index()
-            if m.state == "READY" or not only
+            {"name": name, "version": VERSION, "state": state, "reason": _REASONS[state]}
+            for name, state in service.models.states.items()
+            if state == "READY" or not only
         ]
         return json_answer(rows)
 
@@ -164,17 +164,6 @@ def _repository(service: Service) -> list[Route]:
     ]
 
 
-def _reason(model: ModelState) -> str:
-    """Return why a model is not ready, without the paths of the server in its errors."""
-    reasons = {"READY": "", "LOADING": "it is being loaded"}
-    return reasons.get(model.state, "it was unloaded, or cannot be loaded: the log says why")
-
-
-def _named(request: Request) -> tuple[str, str | None]:
-    """Return the model's name and version in a path."""
-    return request.path_params["name"], request.path_params.get("version")
-
-
 async def _controlled(request: Request, service: Service) -> str:
     """Return the name of the model to load or unload; raises `Forbidden` if that is off."""
     if not service.model_control:
@@ -195,6 +184,11 @@ async def _object(request: Request) -> dict[str, Any]:
     if len(body) > 1 << 20:
         raise TooLarge("the body of a request about the repository is over 1 MiB", limit="body")
     return small_object(body or b"{}")
+
+
+def model_statistics(model: ServedModel) -> dict[str, Any]:
+    """Return what a model has done since it was loaded, as Triton's extension "statistics"."""
+    return {"name": model.name, "version": VERSION, **model.statistics.to_dict()}
 
 
 def model_config(model: ServedModel) -> dict[str, Any]:

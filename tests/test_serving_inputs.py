@@ -38,7 +38,7 @@ def test_base64_of_any_length_is_read(size: int) -> None:
 
 
 def given(tensor: Tensor, metadata: ModelMetadata = WHOLE) -> Any:
-    return images([tensor], metadata, LIMITS)
+    return images(tensor, metadata, LIMITS)
 
 
 def crop(array: Any, datatype: str) -> Tensor:

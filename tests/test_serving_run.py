@@ -372,7 +372,7 @@ def test_what_cannot_start_says_why(strict: Served, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("short")
     assert "holds no token" in refused("--token-file", str(tmp_path / "token"))
     assert "none.xml" in refused(str(tmp_path / "none.xml"), "--port", "0")
-    assert "queue=128 is below batch=300" in refused("--max-batch", "300")
+    assert "queue must be at least batch (300), not 128" in refused("--max-batch", "300")
     command = [sys.executable, "-m", "regnet", "serve", "a b=bundled"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")

@@ -86,7 +86,7 @@ def _status_after(exc: BaseException) -> int:
         say("regnet: interrupted")
         return EXIT_INTERRUPTED
     if isinstance(exc, RegNetError):
-        from regnet.inference.writers import visible  # names in files cannot steer the terminal
+        from regnet.system.text import visible  # names in files cannot steer the terminal
 
         say("\n".join(map(visible, f"regnet: {exc}".split("\n"))))
         return EXIT_SOME_FAILED if isinstance(exc, NoGainError) else EXIT_COULD_NOT_RUN

@@ -185,7 +185,7 @@ def notices_said() -> Iterator[None]:
                 if isinstance(message, SkippedFilesWarning):
                     skipped.update(message.counts)
                 if known is said or len(dark) <= _SHOWN:
-                    from regnet.inference.writers import visible
+                    from regnet.system.text import visible
 
                     say(f"regnet: {visible(str(message))}")
 

@@ -220,7 +220,7 @@ def _values(conversion: Conversion) -> dict[str, Any]:
 
 def _lines(conversion: Conversion) -> Iterator[str]:
     """Yield what was measured, one per line."""
-    from regnet.inference.writers import visible
+    from regnet.system.text import visible
 
     delta, float32 = conversion.proof.delta, conversion.proof.float32
     allowed = conversion.proof.allowed

@@ -10,9 +10,9 @@ import typer
 from regnet.cli.console import in_utf8
 from regnet.cli.options import Model, Store
 from regnet.cli.progress import track
-from regnet.inference.writers import visible
 from regnet.system.option import Options, argument, option
 from regnet.system.row_writers import JsonRows
+from regnet.system.text import visible
 
 if TYPE_CHECKING:
     from regnet.explanation.explain import ExplainedPhoto

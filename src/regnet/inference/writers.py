@@ -18,6 +18,7 @@ from regnet.system.row_writers import (
     require_parquet,
     score_type,
 )
+from regnet.system.text import visible
 
 OutputFormat = Literal["table", "json", "jsonl", "csv", "parquet"]
 
@@ -96,11 +97,6 @@ def _table_lines(prediction: Prediction) -> Iterator[str]:
         size = len(prediction.set)
         classes = "1 class" if size == 1 else f"{size} classes"
         yield f"  set of {classes} holds the truth with probability {coverage}"
-
-
-def visible(text: str) -> str:
-    """Return a text with control characters written out, so that none reaches a terminal."""
-    return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
 
 
 def _whole_row(prediction: Prediction) -> Iterator[Row]:

@@ -60,16 +60,12 @@ class Tensor:
         return self.values
 
 
-def images(tensors: Sequence[Tensor], metadata: ModelMetadata, limits: Limits) -> Inputs:
-    """Return the photos or pixels in a request's tensors.
+def images(tensor: Tensor, metadata: ModelMetadata, limits: Limits) -> Inputs:
+    """Return the photos or pixels in a request's tensor.
 
     Raises `BadRequest`, `TooLarge` for more images than the limit, `Unprocessable` for numbers that
     are no pixels.
     """
-    if len(tensors) != 1:
-        names = ", ".join(shown(tensor.name) for tensor in tensors[:4])
-        raise BadRequest(f"one input is wanted, not {len(tensors)} ({names})")
-    (tensor,) = tensors
     shape = tensor.shape
     if tensor.name not in (PHOTOS, PIXELS):
         raise BadRequest(

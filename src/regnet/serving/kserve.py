@@ -32,7 +32,6 @@ OUTPUT: Final = "prob"
 
 _SPARE: Final = 10_000  # values of JSON beside those of a tensor
 _PART: Final = 1 << 20  # bytes, of which 4 are 3 in base64
-_MOST_TENSORS: Final = 16
 
 
 @dataclass(frozen=True)
@@ -65,8 +64,11 @@ def infer_request(
     if name is not None and not isinstance(name, str):
         raise BadRequest(f"id={shown(name)} is no text")
     classes, binary = _wanted_output(asked)
-    tensors = _tensors(_objects(asked, "inputs"), memoryview(body)[split:])
-    return InferRequest(images(tensors, metadata, limits), name, classes, binary)
+    inputs = _objects(asked, "inputs")
+    if len(inputs) != 1:
+        raise BadRequest(f"one input is wanted, not {len(inputs)}")
+    tensor = _tensor(inputs[0], memoryview(body)[split:])
+    return InferRequest(images(tensor, metadata, limits), name, classes, binary)
 
 
 def json_object(text: bytes, metadata: ModelMetadata, limits: Limits) -> dict[str, Any]:
@@ -110,53 +112,38 @@ def _split(body: bytes, header_length: str | None) -> int:
 
 
 def _objects(of: dict[str, Any], name: str) -> list[dict[str, Any]]:
-    """Return a list of objects, empty where there is none."""
-    found = of.get(name) or []
-    if (
-        not isinstance(found, list)
-        or len(found) > _MOST_TENSORS
-        or not all(isinstance(one, dict) for one in found)
-    ):
-        raise BadRequest(f"{name}={shown(found)} must be a list of at most {_MOST_TENSORS} objects")
-    return found
+    """Return a list of objects, by default an empty one."""
+    objects = of.get(name) or []
+    if not isinstance(objects, list) or not all(isinstance(one, dict) for one in objects):
+        raise BadRequest(f"{name}={shown(objects)} must be a list of objects")
+    return objects
 
 
 def _parameters(of: dict[str, Any]) -> dict[str, Any]:
-    found = of.get("parameters") or {}
-    if not isinstance(found, dict):
-        raise BadRequest(f"parameters={shown(found)} must be an object")
-    if "shared_memory_region" in found:
+    parameters = of.get("parameters") or {}
+    if not isinstance(parameters, dict):
+        raise BadRequest(f"parameters={shown(parameters)} must be an object")
+    if "shared_memory_region" in parameters:
         raise BadRequest("shared memory is not taken; send data, and take the answer's")
-    return found
+    return parameters
 
 
-def _tensors(given: list[dict[str, Any]], extra: memoryview) -> list[Tensor]:
-    """Return the tensors of a request; `extra` is what follows its JSON."""
-    tensors: list[Tensor] = []
-    at = 0
-    for one in given:
-        size = _parameters(one).get("binary_data_size")
-        if size is None:
-            tensors.append(_tensor(one, None))
-            continue
-        if type(size) is not int or not 0 <= size <= len(extra) - at or "data" in one:
+def _tensor(given: dict[str, Any], extra: memoryview) -> Tensor:
+    """Return the tensor of a request; `extra` are the bytes after its JSON."""
+    size, raw = _parameters(given).get("binary_data_size"), None
+    if size is not None:
+        if type(size) is not int or not 0 <= size <= len(extra) or "data" in given:
             raise BadRequest(
-                f"binary_data_size={shown(size)} does not fit: {len(extra) - at} bytes follow, and "
-                "a tensor's data is either in them or in the JSON"
+                f"binary_data_size={shown(size)} does not fit: {len(extra)} bytes follow, and a "
+                "tensor's data is either in them or in the JSON"
             )
-        tensors.append(_tensor(one, raw=extra[at : at + size]))
-        at += size
-    if at != len(extra):
-        raise BadRequest(f"{len(extra) - at} bytes are left over: no binary_data_size names them")
-    return tensors
-
-
-def _tensor(given: dict[str, Any], raw: memoryview | None) -> Tensor:
-    """Return a tensor, of which the data is `raw` or in the JSON."""
-    values = _values(given) if raw is None else None
+        raw, extra = extra[:size], extra[size:]
+    if len(extra):
+        raise BadRequest(f"{len(extra)} bytes are left over: no binary_data_size names them")
     name, datatype, shape = given.get("name"), given.get("datatype"), given.get("shape")
     if not isinstance(name, str) or not isinstance(datatype, str) or not isinstance(shape, list):
         raise BadRequest("an input must have a name, a datatype and a shape")
+    values = _values(given) if raw is None else None
     return Tensor(name, datatype, tuple(shape), raw, values)
 
 

@@ -1,42 +1,46 @@
-"""What a server takes at most, of one request and of all together."""
+"""The limits of a server, for one request and for all together."""
 
-from dataclasses import dataclass, fields
+from typing import Annotated
 
 from regnet.pixels.decode_limits import DecodeLimits
-from regnet.system.errors import LimitError, shown
-from regnet.system.option import option
+from regnet.system.checked import Checked, within
+from regnet.system.errors import LimitError
+from regnet.system.option import option, options
+
+_Count = Annotated[int, within(gt=0, lt=1 << 62)]
+_Seconds = Annotated[float, within(gt=0, lt=1 << 62)]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """Every limit of a server; what is over one is refused, and the answer names it.
+@options
+class Limits(Checked, error=LimitError):
+    """Every limit of a server; a request that exceeds one is refused with its name.
 
-    Raises `LimitError` where one is no positive number, or they contradict each other.
+    Raises `LimitError` for a limit that is not a positive number, or that contradicts another.
     """
 
-    body: int = option(32 << 20, "MiB per request, else 413", "--max-body", unit=2**20, min=1)
-    pixels: int = option(
+    body: _Count = option(32 << 20, "MiB per request, else 413", "--max-body", unit=2**20, min=1)
+    pixels: _Count = option(
         50_000_000, "Megapixels per image, else 422", "--max-pixels", unit=1e6, min=0.001
     )
-    request_pixels: int = option(
+    request_pixels: _Count = option(
         200_000_000, "Megapixels per request, else 413", "--max-request-pixels", unit=1e6, min=0.001
     )
-    decode_seconds: float = option(
+    decode_seconds: _Seconds = option(
         10.0, "Seconds to decode one image", "--max-decode", "SECONDS", min=0.01
     )
-    decode_memory: int = option(
+    decode_memory: _Count = option(
         2_000_000_000,
         "Memory in MB to decode one image; small files have less",
         "--max-memory",
         unit=1e6,
         min=1,
     )
-    batch: int = option(64, "Images per request, else 413", "--max-batch", min=1)
-    queue: int = option(128, "Images of a model that wait or run, else 429", min=1)
-    queue_bytes: int = option(
+    batch: _Count = option(64, "Images per request, else 413", "--max-batch", min=1)
+    queue: _Count = option(128, "Images of a model that wait or run, else 429", min=1)
+    queue_bytes: _Count = option(
         512 << 20, "MiB of in-flight requests, else 429", "--queue-mib", unit=2**20, min=1
     )
-    seconds: float = option(
+    seconds: _Seconds = option(
         30.0,
         "Seconds per request, from arrival to answer, else 504",
         "--timeout",
@@ -45,25 +49,14 @@ class Limits:
     )
 
     def __post_init__(self) -> None:
-        for field in fields(self):
-            self._require_positive(field.name, whole=field.type in (int, "int"))
-        for least, most in (("batch", "queue"), ("body", "queue_bytes")):
-            if getattr(self, least) > getattr(self, most):
-                raise LimitError(
-                    f"the limit {most}={getattr(self, most)} is below {least}="
-                    f"{getattr(self, least)}: a request that is allowed could never be taken"
-                )
+        super().__post_init__()
+        for low, high in (("batch", "queue"), ("body", "queue_bytes")):
+            least = getattr(self, low)
+            self._require(getattr(self, high) >= least, high, f"at least {low} ({least})")
 
     @property
     def decoding(self) -> DecodeLimits:
-        """Those of one image."""
+        """The limits of one image."""
         return DecodeLimits(
             memory=self.decode_memory, seconds=self.decode_seconds, pixels=self.pixels
         )
-
-    def _require_positive(self, name: str, *, whole: bool) -> None:
-        value = getattr(self, name)
-        kinds = (int,) if whole else (int, float)
-        if isinstance(value, bool) or not isinstance(value, kinds) or not 0 < value < 1 << 62:
-            kind = "whole number" if whole else "number"
-            raise LimitError(f"the limit {name}={shown(value)} must be a {kind} above 0")

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from regnet.ir.engine import InferRequests
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.runtime import core, ov
 from regnet.system.timing import Contestant, side_by_side
@@ -53,17 +54,12 @@ class _Calls:
     """A compiled graph as a function for `workers` threads at once."""
 
     def __init__(self, compiled: Any, values: Any, workers: int) -> None:
-        import queue
-
         self._values = values
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(workers):
-            self._requests.put(compiled.create_infer_request())
+        self._requests = InferRequests(compiled, workers)
 
     def __call__(self) -> None:
-        request = self._requests.get()
-        request.infer({0: self._values}, share_inputs=True)
-        self._requests.put(request)
+        with self._requests.one() as request:
+            request.infer({0: self._values}, share_inputs=True)
 
 
 def _graph(precision: InferencePrecision) -> ov.Model:

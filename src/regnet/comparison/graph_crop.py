@@ -1,12 +1,12 @@
 """The crop that a model with preprocessing in its graph makes, to be looked at from outside."""
 
-import queue
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regnet.conversion.graph_preprocess import PIXELS
+from regnet.ir.engine import InferRequests
 from regnet.ir.graph import read_graph
 from regnet.system.errors import ModelError
 from regnet.system.parallel import cores
@@ -29,19 +29,13 @@ class GraphCrop:
         part = ov.Model([found[0]], graph.get_parameters(), PIXELS)
         options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": cores()}
         compiled = core.compile_model(part, "CPU", options)
-        self._requests: queue.SimpleQueue[ov.InferRequest] = queue.SimpleQueue()
-        for _ in range(cores()):
-            self._requests.put(compiled.create_infer_request())
+        self._requests = InferRequests(compiled, cores())
 
     def crop(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the crop (crop, crop, 3), 0..255, channels as the protocol orders them.
 
         `image` is whole, (H, W, 3), RGB. Threads may call it at once.
         """
-        request = self._requests.get()
-        try:
+        with self._requests.one() as request:
             request.infer({0: image[None]}, share_inputs=True)
-            crop = np.array(request.get_output_tensor(0).data[0].transpose(1, 2, 0))
-        finally:
-            self._requests.put(request)
-        return crop
+            return np.array(request.get_output_tensor(0).data[0].transpose(1, 2, 0))

@@ -1,7 +1,8 @@
 """A converted model, ready to run: pixels in, probabilities out. Never imports torch."""
 
+import contextlib
 import queue
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -77,6 +78,24 @@ class Outputs:
     probabilities: NDArray[np.float32]
 
 
+class InferRequests:
+    """The inference requests of a compiled model, of which `count` run side by side."""
+
+    def __init__(self, compiled: Any, count: int) -> None:
+        self._free: queue.SimpleQueue[Any] = queue.SimpleQueue()
+        for _ in range(count):
+            self._free.put(compiled.create_infer_request())
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[Any]:
+        """Lend a request for the block; a thread waits while all are taken."""
+        request = self._free.get()
+        try:
+            yield request
+        finally:
+            self._free.put(request)
+
+
 class Engine:
     """A model compiled by OpenVINO for the CPU, behind one thread-safe function.
 
@@ -114,9 +133,7 @@ class Engine:
         except RuntimeError as exc:
             reason = str(exc).strip().splitlines()[-1]
             raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc
-        self._requests: queue.SimpleQueue[Any] = queue.SimpleQueue()
-        for _ in range(streams):
-            self._requests.put(compiled.create_infer_request())
+        self._requests = InferRequests(compiled, streams)
 
     def pixels(self, image: ImageLike) -> NDArray[Any]:
         """Return what the model takes of an image: its crop, or all of it where the graph crops.
@@ -155,14 +172,11 @@ class Engine:
             batches: Sequence[NDArray[Any]] = [image[None] for image in pixels]
         else:
             batches = [pixels if isinstance(pixels, np.ndarray) else np.stack(pixels)]
-        request = self._requests.get()
         parts = []
-        try:
+        with self._requests.one() as request:
             for batch in batches:
                 request.infer({0: batch}, share_inputs=True)
                 parts.append([request.get_output_tensor(port).data.copy() for port in ports])
-        finally:
-            self._requests.put(request)
         results = (
             parts[0] if len(parts) == 1 else list(map(np.concatenate, zip(*parts, strict=True)))
         )

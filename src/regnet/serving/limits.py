@@ -1,17 +1,18 @@
 """The limits of a server, for one request and for all together."""
 
+from dataclasses import dataclass
 from typing import Annotated
 
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.checked import Checked, within
 from regnet.system.errors import LimitError
-from regnet.system.option import option, options
+from regnet.system.option import option
 
 _Count = Annotated[int, within(gt=0, lt=1 << 62)]
 _Seconds = Annotated[float, within(gt=0, lt=1 << 62)]
 
 
-@options
+@dataclass(frozen=True, kw_only=True)
 class Limits(Checked, error=LimitError):
     """Every limit of a server; a request that exceeds one is refused with its name.
 

@@ -8,8 +8,7 @@ from regnet.system.checked import Checked, within
 from regnet.system.errors import LimitError
 from regnet.system.option import option
 
-_Count = Annotated[int, within(gt=0, lt=1 << 62)]
-_Seconds = Annotated[float, within(gt=0, lt=1 << 62)]
+_POSITIVE = within(gt=0, lt=1 << 62)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,29 +18,35 @@ class Limits(Checked, error=LimitError):
     Raises `LimitError` for a limit that is not a positive number, or that contradicts another.
     """
 
-    body: _Count = option(32 << 20, "MiB per request, else 413", "--max-body", unit=2**20, min=1)
-    pixels: _Count = option(
+    body: Annotated[int, _POSITIVE] = option(
+        32 << 20, "MiB per request, else 413", "--max-body", unit=2**20, min=1
+    )
+    pixels: Annotated[int, _POSITIVE] = option(
         50_000_000, "Megapixels per image, else 422", "--max-pixels", unit=1e6, min=0.001
     )
-    request_pixels: _Count = option(
+    request_pixels: Annotated[int, _POSITIVE] = option(
         200_000_000, "Megapixels per request, else 413", "--max-request-pixels", unit=1e6, min=0.001
     )
-    decode_seconds: _Seconds = option(
+    decode_seconds: Annotated[float, _POSITIVE] = option(
         10.0, "Seconds to decode one image", "--max-decode", "SECONDS", min=0.01
     )
-    decode_memory: _Count = option(
+    decode_memory: Annotated[int, _POSITIVE] = option(
         2_000_000_000,
         "Memory in MB to decode one image; small files have less",
         "--max-memory",
         unit=1e6,
         min=1,
     )
-    batch: _Count = option(64, "Images per request, else 413", "--max-batch", min=1)
-    queue: _Count = option(128, "Images of a model that wait or run, else 429", min=1)
-    queue_bytes: _Count = option(
+    batch: Annotated[int, _POSITIVE] = option(
+        64, "Images per request, else 413", "--max-batch", min=1
+    )
+    queue: Annotated[int, _POSITIVE] = option(
+        128, "Images of a model that wait or run, else 429", min=1
+    )
+    queue_bytes: Annotated[int, _POSITIVE] = option(
         512 << 20, "MiB of in-flight requests, else 429", "--queue-mib", unit=2**20, min=1
     )
-    seconds: _Seconds = option(
+    seconds: Annotated[float, _POSITIVE] = option(
         30.0,
         "Seconds per request, from arrival to answer, else 504",
         "--timeout",

@@ -35,7 +35,7 @@ _SQUEEZE: Final = ".f.se.f_ex."
 
 
 def write_random_ir(
-    spec: Spec, path: Path, *, precision: InferencePrecision, image_size: int = 224, seed: int = 0
+    spec: Spec, path: Path, *, precision: InferencePrecision, image_size: int = 224
 ) -> None:
     """Write the IR (`path` ends in .xml) as `convert` would, or for "int8" as `quantize` would.
 
@@ -57,7 +57,7 @@ def write_random_ir(
         licence="none: random weights",
         version=TOOL_VERSION,
     )
-    onnx = onnx_graph(spec, random_weights(spec, seed=seed), metadata.preprocess)
+    onnx = onnx_graph(spec, random_weights(spec), metadata.preprocess)
     graph = core.read_model(onnx.SerializeToString())
     passes = Manager()
     passes.register_pass(ConstantFolding())
@@ -75,12 +75,12 @@ def protocol(image_size: int) -> Preprocess:
     return replace(OMZ, name="custom", resize=resize, crop=image_size)
 
 
-def random_weights(spec: Spec, *, seed: int = 0) -> Weights:
+def random_weights(spec: Spec) -> Weights:
     """Return weights and biases by pycls's names, with batch norm folded into the convolutions.
 
     Each layer's outputs are about as large as its inputs. No bias is 0: the engine would drop it.
     """
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     weights: Weights = {}
     for layer in layers(spec):
         deviation = np.float32(math.sqrt(1 / math.prod(layer.shape[1:])))

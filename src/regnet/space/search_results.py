@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from regnet.network.spec import spec_to_dict, write_spec
 from regnet.space.candidates import Measured, Rival
@@ -14,10 +14,6 @@ from regnet.space.search import Found
 from regnet.system.errors import MissingExtraError, OutputError
 from regnet.system.files import new_folder_beside, replace_all, temporary_folder
 from regnet.system.json_text import json_text
-
-if TYPE_CHECKING:
-    from regnet.space.sweep import SweepWatcher
-    from regnet.training.job import Watcher
 
 SPACE: Final = "search"
 """The name of the space in the records."""
@@ -50,8 +46,6 @@ def train_best(
     top: int = 3,
     epochs: int = 10,
     cpus: int = 1,
-    watcher: "SweepWatcher | None" = None,
-    runs: "Watcher | None" = None,
     say: Callable[[str], None] = lambda message: None,
 ) -> list[Trained]:
     """Train the `top` networks within the budget and return them, the least error first.
@@ -73,8 +67,6 @@ def train_best(
             dataset,
             output,
             val=val,
-            watcher=watcher,
-            runs=runs,
             say=say,
         )
     trained = [Trained(measured=m, record=r) for m, r in zip(best, swept.records, strict=True)]

@@ -211,7 +211,7 @@ def test_values_that_cannot_be_shown_are_a_protocol_error() -> None:
     [
         "pixels.protocol",
         "checkpoints.layouts",
-        "checkpoints.provenance",
+        "checkpoints.fields",
         "ir.metadata",
         "network.spec",
     ],

@@ -71,8 +71,6 @@ class Preprocess(Checked, error=ProtocolError):
         return left, top, left + self.crop, top + self.crop
 
 
-preprocess_from_dict = Preprocess.from_dict
-
 OMZ = Preprocess(name="omz")
 PYCLS = Preprocess(name="pycls", interpolation="opencv-linear", offset="ceil")
 PROTOCOLS = {protocol.name: protocol for protocol in (OMZ, PYCLS)}

@@ -336,7 +336,7 @@ def test_the_command_prints_what_was_measured(
     held = report.learnt.held_out
     assert str(empty / "bundled-calibrated-fp16.xml") in text.stdout
     assert f"{report.learnt.calibration.temperature:.4f}" in text.stdout
-    assert f"{100 * held.coverage.value:.2f} % of photos" in text.stdout
+    assert f"{100 * held.coverage.value:.2f} %  contain the true class" in text.stdout
     values = json.loads(run("bundled", photos, "--subset", "--force", "-o", empty, "--json").stdout)
     expected = report.to_dict()
     for name in set(expected) - {"path", "files", "max_delta"}:
@@ -348,7 +348,7 @@ def test_unreadable_photos_show_in_the_exit_status(photos: Path, tmp_path: Path)
     (tmp_path / "photos" / CLASSES[0] / "00.png").write_bytes(b"")
     found = run("bundled", tmp_path / "photos", "--subset", "--force", "-o", tmp_path)
     assert found.exit_code == 1
-    assert "1, left out" in found.stdout
+    assert "1 photo could not be read: left out" in found.stdout
     assert "the file is empty" in found.stdout
 
 

@@ -20,10 +20,10 @@ from regnet.checkpoints.weights import write_safetensors
 from regnet.cli import build_app
 from regnet.comparison.compare import ComparisonRecord, Gates, compare
 from regnet.comparison.differences import PIXEL_STAGES, difference
-from regnet.comparison.page import comparison_page
+from regnet.comparison.report import comparison_report
 from regnet.comparison.sides import Answers, PredictorSide, Side, Trace, open_pair, pair_up
 from regnet.comparison.tally import ComparedPhoto, ComparedPhotos, ComparisonTally, open_photos
-from regnet.comparison.verdict import percent
+from regnet.comparison.verdict import share_text
 from regnet.conversion.graph_preprocess import PIXELS, embed_preprocessing
 from regnet.conversion.store import Library
 from regnet.ir.assumptions import AssumptionWarning
@@ -31,6 +31,7 @@ from regnet.ir.engine import Outputs
 from regnet.ir.graph import graph_metadata, read_graph, set_graph_metadata
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Label, Labels
+from regnet.pages.html import report_html
 from regnet.pixels.preprocess import crop_pixels, stages
 from regnet.pixels.protocol import PYCLS
 from regnet.pixels.samples import sample_photos
@@ -466,7 +467,7 @@ def test_differences_are_those_of_whole_numbers(a: list[int], b: list[int], floa
     ],
 )
 def test_only_all_is_100_percent(part: int, whole: int, text: str) -> None:
-    assert percent(part, whole) == text
+    assert share_text(part, whole) == text
 
 
 def run(*words: str) -> Result:
@@ -477,9 +478,9 @@ def test_the_command_prints_a_table_that_ends_with_the_verdict(samples: Path) ->
     done = run("bundled", "bundled:pycls", str(samples))
     assert done.exit_code == 0, done.output
     lines = done.stdout.strip().splitlines()
-    assert lines[:2] == ["A  bundled:ir:f32", "B  bundled:ir:f32:pycls"]
+    assert lines[0] == "A bundled:ir:f32 and B bundled:ir:f32:pycls"
     assert lines[-1].startswith("first to differ: resize (A: bilinear; B: opencv-linear)")
-    assert any(line.startswith("decode") and "3 of 3" in line for line in lines)
+    assert any(line.startswith("  decode") and "3 of 3" in line for line in lines)
 
 
 def test_json_has_the_documented_fields(samples: Path) -> None:
@@ -525,12 +526,13 @@ def test_the_report_shows_the_flips_and_escapes_every_text() -> None:
     photos.append(ComparedPhoto("bad", 1, lambda: b"no image"))
     sides = (fake_side(metadata), fake_side(metadata, sure_of(1)))
     found = tallied(*sides, photos)
-    html = comparison_page(replace(found, gates=Gates(max_flips=1), complete=False))
+    report = comparison_report(replace(found, gates=Gates(max_flips=1), complete=False))
+    html = report_html(report)
     assert html.count('<img src="data:image/jpeg;base64,') == 3
     assert evil not in html
     assert "more than 1 flips" in html
     assert "first to differ: logits" in html
-    assert "were left out: 1." in html
+    assert "1 photo could not be read: left out." in html
     assert "interrupted" in html
     assert html.count("<svg") == 1
 
@@ -556,9 +558,9 @@ def test_an_unreadable_photo_gives_status_1_and_is_named(samples: Path, tmp_path
     (tmp_path / "photos" / "broken.jpg").write_bytes(b"\xff\xd8\xff broken")
     done = run("bundled", "bundled", str(tmp_path / "photos"))
     assert done.exit_code == 1
-    assert "3 photos of" in done.stdout
-    assert "1 more could not be read" in done.stdout
-    assert "broken.jpg: " in done.stderr
+    assert "3 photos of photos" in done.stdout
+    assert "1 photo could not be read" in done.stdout
+    assert "broken.jpg  " in done.stdout
 
 
 @pytest.mark.parametrize("name", ["missing", ""])

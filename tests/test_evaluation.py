@@ -447,7 +447,7 @@ def test_the_command_reports_what_is_unreadable(photos: Path, tmp_path: Path) ->
     (top / "n02124075" / "torn\x1b[31m.jpg").write_bytes(b"\xff\xd8\xff")
     done = run("bundled", top, "--subset", cache=tmp_path / "c", code=1)
     assert "2 images of 2 classes" in done.stdout
-    assert "1 photo could not be read. They are in no figure." in done.stdout
+    assert "1 photo could not be read: not counted." in done.stdout
     assert "198 of the model's 200 classes have no images here" in done.stdout
     assert "none is masked" in done.stdout
     assert "\x1b" not in done.stdout

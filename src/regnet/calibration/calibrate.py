@@ -13,12 +13,11 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.calibration.rows import Rows
 from regnet.calibration.temperature import Written, graph_temperature, write_calibrated
 from regnet.conversion.store import Library
 from regnet.data.dataset import open_dataset, sample
 from regnet.data.labelled import Dataset
-from regnet.evaluation.scoring import Failure, Listener, Scores, score
+from regnet.evaluation.scoring import Failure, Listener, ScoredBatch, score
 from regnet.inference.predictors import Choice, Predictor, open_predictor
 from regnet.inference.result import readable
 from regnet.ir.assumptions import warn_assumed
@@ -39,6 +38,7 @@ from regnet.statistics.conformal import (
 from regnet.statistics.metrics import Metrics, Share, Tally
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import DatasetError, NoGainError, UnknownModelError
+from regnet.system.json_text import plain, plain_fields
 
 Precision = Literal["f32", "int8"]
 
@@ -76,6 +76,18 @@ class HeldOut:
     def holds(self) -> bool:
         """Whether the coverage is no lower than chance allows."""
         return self.coverage.value >= self.expected[0]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the figures as plain JSON values."""
+        return plain_fields(self) | {
+            "images": self.coverage.images,
+            "top1": asdict(self.before.top1),
+            "before": _quality(self.before),
+            "after": _quality(self.after),
+            "holds": self.holds,
+            "mean_size": self.mean_size,
+            "wrong": asdict(self.wrong),
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,39 +135,21 @@ class CalibrationReport:
             "images": self.images,
             "unreadable": self.unreadable,
             "unreadable_images": [
-                asdict(f) | {"source": readable(f.source)} for f in self.failures
+                {"source": readable(f.source), "error": f.error} for f in self.failures
             ],
             "seed": self.seed,
             "temperature_photos": learnt.temperature_photos,
             "threshold_photos": learnt.threshold_photos,
             "photos_wanted": photos_wanted(learnt.calibration.coverage),
             "calibration": learnt.calibration.to_dict(),
-            "held_out": _held_out_values(learnt.held_out),
+            "held_out": learnt.held_out.to_dict(),
             "max_delta": self.written.max_delta,
             "checked_photos": self.written.photos,
         }
 
 
-def _held_out_values(found: HeldOut) -> dict[str, Any]:
-    return {
-        "images": found.coverage.images,
-        "top1": asdict(found.before.top1),
-        "before": _quality(found.before),
-        "after": _quality(found.after),
-        "coverage": asdict(found.coverage),
-        "expected": list(found.expected),
-        "holds": found.holds,
-        "mean_size": found.mean_size,
-        "sizes": list(found.sizes),
-        "single": asdict(found.single),
-        "right": asdict(found.right),
-        "wrong": asdict(found.wrong),
-    }
-
-
 def _quality(metrics: Metrics) -> dict[str, Any]:
-    bins = [asdict(one) for one in metrics.bins]
-    return {"ece": metrics.ece, "nll": metrics.nll, "bins": bins}
+    return {"ece": metrics.ece, "nll": metrics.nll, "bins": plain(metrics.bins)}
 
 
 def calibrate(
@@ -234,14 +228,23 @@ class CalibrationRun:
         listeners: Sequence[Listener] = (),
     ) -> CalibrationReport:
         """Fit, check and write; `listeners` are called with every batch of photos."""
-        _require_coverage(coverage)
+        if not 0 < coverage < 1:
+            raise ValueError(f"coverage={coverage} must be between 0 and 1, such as 0.9")
         _require_photos(self.dataset.count, coverage, self.dataset.path)
-        rows, scores = self._score(listeners)
-        _require_photos(len(rows.truths), coverage, self.dataset.path)
-        fitted = learn(rows.probabilities, rows.truths, coverage=coverage, method=method, seed=seed)
+        rows, truths = [], []
+
+        def keep(batch: ScoredBatch) -> None:
+            rows.append(batch.scored.probabilities)
+            truths.append(batch.readable_truths)
+
+        scores = score(self.predictor, self.dataset, listeners=(keep, *listeners))
+        labels = np.concatenate(truths)
+        _require_photos(len(labels), coverage, self.dataset.path)
+        fitted = learn(np.concatenate(rows), labels, coverage=coverage, method=method, seed=seed)
         if not force:
             _require_gain(fitted, self.predictor.metadata.name)
-        learnt = _composed(fitted, graph_temperature(read_graph(self.path)))
+        total = fitted.step * graph_temperature(read_graph(self.path))  # of a calibrated model
+        learnt = replace(fitted, calibration=replace(fitted.calibration, temperature=total))
         metadata = replace(self.predictor.metadata, calibration=learnt.calibration)
         written = write_calibrated(
             self.path, self.predictor, metadata, step=learnt.step, dataset=self.dataset, to=folder
@@ -257,15 +260,6 @@ class CalibrationRun:
             failures=scores.failures,
             seed=seed,
         )
-
-    def _score(self, listeners: Sequence[Listener]) -> tuple[Rows, Scores]:
-        rows = Rows(self.dataset.count, len(self.predictor.metadata.labels))
-        return rows, score(self.predictor, self.dataset, listeners=(rows, *listeners))
-
-
-def _require_coverage(coverage: float) -> None:
-    if not 0 < coverage < 1:
-        raise ValueError(f"coverage={coverage} must be between 0 and 1, such as 0.9")
 
 
 def _require_photos(count: int, coverage: float, path: str) -> None:
@@ -375,9 +369,3 @@ def _metrics(probabilities: NDArray[np.float32], truths: NDArray[np.int64]) -> M
     tally = Tally(probabilities.shape[1])
     tally.update(probabilities, truths)
     return tally.result()
-
-
-def _composed(learnt: Learnt, earlier: float) -> Learnt:
-    """Return what was learnt of a model that divides by an earlier temperature already."""
-    total = learnt.step * earlier
-    return replace(learnt, calibration=replace(learnt.calibration, temperature=total))

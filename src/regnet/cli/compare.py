@@ -3,17 +3,13 @@
 from functools import partial
 from typing import TYPE_CHECKING
 
-import typer
-
-from regnet.cli.console import print_result, say, write_html
+from regnet.cli.console import show
 from regnet.cli.options import Report, Store, Truth
 from regnet.cli.progress import track
 from regnet.system.option import Options, argument, option
 
 if TYPE_CHECKING:
     from regnet.comparison.compare import ComparisonRecord
-
-SHOWN = 10  # photos that could not be read
 
 
 class _Sides(Truth):
@@ -69,16 +65,8 @@ def compare(photos: _Sides, gates: _GateOptions, results: Report, models: Store)
 
 
 def _report(record: "ComparisonRecord", results: Report) -> None:
-    """Print the results and write the page."""
-    for source, error in record.comparison.errors[:SHOWN]:
-        say(f"{source}: {error}")
-    if results.html is not None:
-        from regnet.comparison.page import comparison_page
+    from regnet.comparison.report import comparison_report
 
-        write_html(results.html, comparison_page(record))
-    if results.json:
-        print_result(record)
-    else:
-        from regnet.comparison.table import comparison_lines
-
-        typer.echo("\n".join(comparison_lines(record)))
+    show(
+        partial(comparison_report, record), record.to_dict, as_json=results.json, html=results.html
+    )

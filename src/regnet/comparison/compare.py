@@ -4,10 +4,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from regnet.comparison.sides import Pair, Side, open_pair
+from regnet.comparison.sides import Pair, open_pair
 from regnet.comparison.tally import (
     DELTA_EDGES,
-    Accuracy,
     ComparedPhotos,
     Comparison,
     ComparisonTally,
@@ -15,7 +14,6 @@ from regnet.comparison.tally import (
 )
 from regnet.comparison.verdict import Verdict, notes, verdict
 from regnet.conversion.store import Library
-from regnet.statistics.metrics import Share
 from regnet.system.cache import cache_dir as default_cache_dir
 
 
@@ -74,16 +72,17 @@ class ComparisonRecord:
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain JSON values."""
         comparison, agreement = self.comparison, self.comparison.agreement
+        accuracy = comparison.accuracy
         return {
-            "a": _side(self.pair.a),
-            "b": _side(self.pair.b),
+            "a": {"title": self.pair.a.title, **self.pair.a.about},
+            "b": {"title": self.pair.b.title, **self.pair.b.about},
             "dataset": self.photos.path,
             "complete": self.complete,
             "photos": agreement.images,
             "unreadable": comparison.unreadable,
             "errors": [{"source": name, "error": error} for name, error in comparison.errors],
             "stages": [stage.to_dict() for stage in comparison.stages],
-            "top1_equal": _share(agreement.top1),
+            "top1_equal": asdict(agreement.top1),
             "top1_equal_at_least": agreement.top1_at_least,
             "flipped": agreement.flipped,
             "flips": [flip.to_dict() for flip in comparison.flips],
@@ -93,7 +92,8 @@ class ComparisonRecord:
                 for edge, count in zip(DELTA_EDGES, comparison.deltas, strict=True)
             ],
             "kl": {"mean": agreement.mean_kl, "max": agreement.max_kl},
-            "accuracy": comparison.accuracy and _accuracy(comparison.accuracy),
+            "accuracy": accuracy
+            and {"a": asdict(accuracy.a), "b": asdict(accuracy.b), **asdict(accuracy.test)},
             "notes": list(self.notes),
             "gates": {**asdict(self.gates), "exceeded": list(self.exceeded)},
             "verdict": self.verdict.to_dict(),
@@ -127,19 +127,3 @@ def compare(
     return ComparisonRecord(
         pair=pair, photos=photos, comparison=tally.result(), gates=gates or Gates()
     )
-
-
-def _side(side: Side) -> dict[str, Any]:
-    return {"title": side.title, **side.about}
-
-
-def _share(share: Share) -> dict[str, Any]:
-    return asdict(share)
-
-
-def _accuracy(accuracy: Accuracy) -> dict[str, Any]:
-    return {
-        "a": _share(accuracy.a),
-        "b": _share(accuracy.b),
-        **asdict(accuracy.test),
-    }

@@ -28,6 +28,7 @@ from regnet.statistics.agreement import Agreement, AgreementTally, margin
 from regnet.statistics.metrics import Share
 from regnet.statistics.paired_test import PairedTest, paired_test
 from regnet.system.errors import DatasetError, ImageError, ModelError
+from regnet.system.json_text import ToDict
 from regnet.system.notices import about
 from regnet.system.parallel import cores, in_order
 
@@ -105,28 +106,18 @@ def _unlabelled(path: str, reason: str, offline: bool) -> ComparedPhotos:
 
 
 @dataclass(frozen=True, order=True)
-class FlippedPhoto:
+class FlippedPhoto(ToDict):
     """A photo that the two sides put into different classes.
 
     `margin` is how sure A was: its highest probability less its second. `a` and `b` are the most
-    probable classes with each side's own probability; `truth` is the true class, -1 if not known.
+    probable classes with each side's own probability; `truth` is the true class, None if not known.
     """
 
     margin: float
     source: str
     a: ClassScore = field(compare=False)
     b: ClassScore = field(compare=False)
-    truth: int = field(compare=False)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
-        return {
-            "source": self.source,
-            "margin": self.margin,
-            "a": self.a.to_dict(),
-            "b": self.b.to_dict(),
-            "truth": None if self.truth < 0 else self.truth,
-        }
+    truth: int | None = field(compare=False)
 
 
 @dataclass(frozen=True)
@@ -244,7 +235,7 @@ class ComparisonTally:
     def _flip(self, photo: ComparedPhoto, p: NDArray[Any], q: NDArray[Any]) -> FlippedPhoto:
         a, b = (top_classes(row, self._pair.labels, 1)[0] for row in (p, q))
         sure = float(margin(p[None].astype(np.float64))[0])
-        return FlippedPhoto(sure, photo.source, a, b, -1 if photo.truth is None else photo.truth)
+        return FlippedPhoto(sure, photo.source, a, b, photo.truth)
 
     def result(self) -> Comparison:
         """Return what was found so far; raises `DatasetError` where nothing was."""

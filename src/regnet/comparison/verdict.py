@@ -7,6 +7,8 @@ from typing import Any, Final, Literal
 from regnet.comparison.differences import PIXEL_STAGES, Stage, StageDifference
 from regnet.comparison.sides import Pair
 from regnet.comparison.tally import Comparison
+from regnet.system.json_text import ToDict
+from regnet.system.text import counted
 
 ROUNDING: Final = 1e-5
 """The largest difference of a probability that `regnet convert` allows: sums in another order."""
@@ -27,7 +29,7 @@ _MODEL_SETTINGS: Final = {
 
 
 @dataclass(frozen=True)
-class Verdict:
+class Verdict(ToDict):
     """What a comparison comes to.
 
     `stage` is the first that differs, None where none does; `text` says so in a sentence. The kind
@@ -38,10 +40,6 @@ class Verdict:
     kind: Kind
     stage: Stage | None
     text: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
-        return {"kind": self.kind, "stage": self.stage, "text": self.text}
 
 
 def verdict(comparison: Comparison, pair: Pair) -> Verdict:
@@ -76,7 +74,7 @@ def _effect(first: StageDifference, comparison: Comparison) -> str:
     effect = ""
     if first.stage != "probabilities":
         effect = f"; probabilities differ by up to {agreement.max_delta:.3g}"
-    flips = f", top-1 in {agreement.flipped} of {_photos(agreement.images)}"
+    flips = f", top-1 in {agreement.flipped} of {counted(agreement.images, 'photo')}"
     return f"{effect}{flips}{_unseen(comparison, before=first.stage)}"
 
 
@@ -85,11 +83,10 @@ def amount(found: StageDifference) -> str:
     parts = []
     if found.other_size and found.sizes is not None:
         a, b = (f"{width} x {height}" for height, width in found.sizes)
-        parts.append(
-            f"other sizes in {found.other_size} of {_photos(found.photos)} (A {a}, B {b}, say)"
-        )
+        photos = counted(found.photos, "photo")
+        parts.append(f"other sizes in {found.other_size} of {photos} (A {a}, B {b}, say)")
     if found.values and found.largest > 0:
-        parts.append(f"{percent(found.values - found.equal_values, found.values)} of the values")
+        parts.append(f"{share_text(found.values - found.equal_values, found.values)} of the values")
         parts.append(f"by up to {found.largest:.4g} {unit_text(found)}".strip())
     return ", ".join(parts)
 
@@ -152,7 +149,7 @@ def _unseen(comparison: Comparison, *, before: Stage | None = None) -> str:
     return f"; not seen: {', '.join(texts)}" if texts else ""
 
 
-def percent(part: int, whole: int) -> str:
+def share_text(part: int, whole: int) -> str:
     """Return a share as text; only all of it is 100 %, and only nothing 0 %."""
     if part in (0, whole):
         return "0 %" if part == 0 else "100 %"
@@ -164,7 +161,3 @@ def percent(part: int, whole: int) -> str:
     if share > 100 - least / 2:
         return f"over {100 - least:g} %"
     return f"{share:.{digits}f} %"
-
-
-def _photos(count: int) -> str:
-    return f"{count} photo{'s' if count != 1 else ''}"

@@ -55,7 +55,7 @@ def result_sections(found: Evaluation, photos: Dataset | None) -> list[Section]:
     if scores.metrics.images > scores.unreadable * found.strict:
         mistakes = [_mistakes(found, photos)] if photos else []
         sections = [_calibration(found), _confusions(found), *mistakes, _classes(found)]
-    how = "They count as wrong answers." if found.strict else "They are in no figure."
+    how = "counted as wrong" if found.strict else "not counted"
     failures = [(failure.source, failure.error) for failure in scores.failures]
     return [*sections, *unreadable_section(failures, scores.unreadable, how)]
 

@@ -178,7 +178,7 @@ class Report:
 
 
 def unreadable_section(
-    failures: Sequence[tuple[str, str]], count: int, remark: str = "They were left out."
+    failures: Sequence[tuple[str, str]], count: int, remark: str = "left out"
 ) -> list[Section]:
     """Return the section of `count` unreadable photos, (name, reason) each; none if there are none.
 
@@ -187,5 +187,5 @@ def unreadable_section(
     if not count:
         return []
     first = f" The first {len(failures)} are listed." if len(failures) < count else ""
-    lead = f"{counted(count, 'photo')} could not be read. {remark}{first}"
+    lead = f"{counted(count, 'photo')} could not be read: {remark}.{first}"
     return [Section("Unreadable photos", [Table(("Photo", "Reason"), failures)], lead)]

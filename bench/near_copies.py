@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regnet.data.sources import Item, iter_items
-from regnet.doctor.glance import glances
 from regnet.doctor.near_copies import near_pairs
+from regnet.doctor.photos import glances
 
 Copy = Callable[[Image.Image, random.Random], bytes]
 

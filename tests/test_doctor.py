@@ -19,11 +19,12 @@ from typer.testing import CliRunner, Result
 from regnet.cli import build_app
 from regnet.doctor.examine import Examination, examine
 from regnet.doctor.findings import Finding
-from regnet.doctor.page import doctor_page
-from regnet.doctor.page_photos import SIDE, frame, shots
 from regnet.doctor.photo_findings import kept_shares
-from regnet.doctor.table import examination_lines
+from regnet.doctor.previews import SIDE, frame, shots
+from regnet.doctor.report import doctor_report
 from regnet.doctor.tree import open_tree
+from regnet.pages.html import report_html
+from regnet.pages.terminal import report_lines
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import ProtocolError
 
@@ -65,13 +66,21 @@ def test_nothing_wrong(good: Path) -> None:
     assert findings(good) == {}
     done = regnet(good, *SIZES)
     assert done.exit_code == 0
-    assert done.stdout.splitlines() == [
-        f"{good}: 32 photos of 2 classes, train 24, val 8",
-        "  sides 160 x 200 pixels (medians), shortest 160, longest 200",
-        "  centre crop 112 of 128 keeps 61 % of a photo (median), at least 61 %",
+    assert [" ".join(line.split()) for line in done.stdout.splitlines()][:11] == [
+        "good, examined",
+        "32 photos of 2 classes, train 24, val 8",
         "",
-        "nothing wrong",
+        "Errors 0 0 warnings, 0 notes; ready to train",
+        "Photos 32 0 unreadable",
+        "Classes 2 16 photos each",
+        "Kept by the centre crop 61 % of a photo, median; at least 61 %",
+        "",
+        "How this was examined",
+        f"Data set {good}",
+        "Unreadable 0 (0.00 %)",
     ]
+    assert "160 x 200 pixels (medians), shortest 160, longest 200" in done.stdout
+    assert done.stdout.endswith("\n\nnothing wrong\n")
 
 
 def test_the_same_file_in_a_class_a_split_and_another_class(data: Path) -> None:
@@ -230,7 +239,7 @@ def test_the_command_as_a_process(data: Path, tmp_path: Path) -> None:
 
 def test_torch_and_openvino_are_not_needed() -> None:
     code = (
-        "import sys, regnet.doctor.examine, regnet.doctor.quick, regnet.doctor.page; "
+        "import sys, regnet.doctor.examine, regnet.doctor.quick, regnet.doctor.report; "
         "print([m for m in ('torch', 'openvino', 'scipy', 'nncf') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
@@ -277,7 +286,7 @@ def spoilt(data: Path) -> tuple[Examination, Path]:
 
 def test_the_report_shows_the_photos_and_escapes_their_names(spoilt) -> None:
     found, data = spoilt
-    html = doctor_page(found, open_tree(data))
+    html = report_html(doctor_report(found, open_tree(data)))
     assert "Error: duplicates across splits" in html
     assert "&lt;b&gt;.jpg" in html
     assert "<b>" not in html
@@ -291,13 +300,13 @@ def test_the_report_shows_the_first_of_many(data: Path) -> None:
     for number in range(12):
         shutil.copy(data / f"train/cat/{number:03}.jpg", data / f"train/cat/x{number}.jpg")
     tree = open_tree(data)
-    html = doctor_page(examine(tree, resize=128, crop=112), tree)
+    html = report_html(doctor_report(examine(tree, resize=128, crop=112), tree))
     assert "Here are the first 8 of 12; --json lists more." in html
 
 
 def test_the_report_of_nothing(tmp_path: Path) -> None:
     tree = open_tree(tmp_path)
-    html = doctor_page(examine(tree), tree)
+    html = report_html(doctor_report(examine(tree), tree))
     assert "Error: no images" in html
 
 
@@ -322,11 +331,13 @@ def test_previews_are_whole_and_framed(good: Path) -> None:
 def test_lines_for_people_list_few_files(data: Path) -> None:
     for number in range(9):
         shutil.copy(data / f"train/cat/00{number}.jpg", data / f"train/cat/x{number}.jpg")
-    lines = list(examination_lines(examine(open_tree(data), resize=128, crop=112)))
-    assert sum(" = " in line for line in lines) == 5
-    assert any(line.strip().startswith("... and 4 more") for line in lines)
+    tree = open_tree(data)
+    lines = list(report_lines(doctor_report(examine(tree, resize=128, crop=112), tree)))
+    assert sum(" = " in line for line in lines) == 8
+    assert any(line.endswith("Here are the first 8 of 9; --json lists more.") for line in lines)
     assert lines[-1] == "1 warning"
     for number in range(9):
         shutil.copy(data / "train/cat/000.jpg", data / f"train/cat/y{number}.jpg")
-    lines = list(examination_lines(examine(open_tree(data), resize=128, crop=112)))
+    tree = open_tree(data)
+    lines = list(report_lines(doctor_report(examine(tree, resize=128, crop=112), tree)))
     assert any(line.endswith("... (11 in all)") and line.count(" = ") == 3 for line in lines)

@@ -7,9 +7,8 @@ import pytest
 from doctored_photos import cropped, jpeg, picture, resized
 
 from regnet.data.sources import Item
-from regnet.doctor.glance import SIDE, Glance, glances
-from regnet.doctor.likeness import likeness
-from regnet.doctor.near_copies import ALIKE, Links, near_pairs
+from regnet.doctor.near_copies import ALIKE, Links, likeness, near_pairs
+from regnet.doctor.photos import SIDE, Glance, glances
 
 EACH = 40
 

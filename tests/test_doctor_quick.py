@@ -2,8 +2,9 @@
 
 import pytest
 
-from regnet.doctor.findings import Finding, counted, errors_of, percent, quoted, worst_first
+from regnet.doctor.findings import Finding, errors_of, quoted, share_of, worst_first
 from regnet.doctor.quick import quick_findings
+from regnet.system.text import counted
 
 
 def codes(findings: tuple[Finding, ...]) -> dict[str, str]:
@@ -130,7 +131,7 @@ def test_the_worst_comes_first_and_every_finding_has_a_remedy() -> None:
 def test_sentences() -> None:
     assert (counted(1, "photo"), counted(2000, "photo")) == ("1 photo", "2,000 photos")
     assert counted(2, "class", "classes") == "2 classes"
-    texts = [percent(*parts) for parts in ((0, 9), (1, 3), (1, 30), (1, 5000), (3, 100), (0, 0))]
+    texts = [share_of(*parts) for parts in ((0, 9), (1, 3), (1, 30), (1, 5000), (3, 100), (0, 0))]
     assert texts == ["0 %", "33 %", "3.3 %", "under 0.1 %", "3 %", "0 %"]
     assert quoted(list("abc")) == "a, b, c"
     assert quoted(list("abcdefghij")) == "a, b, c, d, e, f, g, h and 2 more"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regnet.doctor.glance import _scaled_jpeg
+from regnet.doctor.photos import _scaled_jpeg
 from regnet.pixels import decode as decode_module
 from regnet.pixels.decode import decode_pixels
 from regnet.pixels.decode_limits import MAX_SIDE

@@ -1,10 +1,9 @@
 """`regnet doctor`: what is wrong with a data set, before training on it."""
 
+from functools import partial
 from pathlib import Path
 
-import typer
-
-from regnet.cli.console import print_result, write_html
+from regnet.cli.console import show
 from regnet.cli.options import Report, Truth
 from regnet.cli.progress import counter
 from regnet.system.option import Options, argument, option
@@ -46,7 +45,7 @@ def doctor(photos: _Photos, checks: _Checks, results: _Results) -> bool:
       regnet doctor train.zip --val val.zip --json > findings.json
     """
     from regnet.doctor.examine import examine
-    from regnet.doctor.table import examination_lines
+    from regnet.doctor.report import doctor_report
     from regnet.doctor.tree import open_tree
 
     tree = open_tree(photos.dataset, photos.val, truth=photos.truth)
@@ -58,13 +57,11 @@ def doctor(photos: _Photos, checks: _Checks, results: _Results) -> bool:
             near=checks.near,
             advance=lambda count, stage: bar(count if stage == "looking" else 0, stage),
         )
-    if results.html is not None:
-        from regnet.doctor.page import doctor_page
-
-        write_html(results.html, doctor_page(examination, tree))
-    if results.json:
-        print_result(examination, files=results.files)
-    else:
-        typer.echo("\n".join(examination_lines(examination)))
+    show(
+        partial(doctor_report, examination, tree),
+        partial(examination.to_dict, files=results.files),
+        as_json=results.json,
+        html=results.html,
+    )
     severities = {finding.severity for finding in examination.findings}
     return "error" in severities or (checks.strict and "warning" in severities)

@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 
 from regnet.doctor.copies import copy_findings, exact_groups, near_groups
 from regnet.doctor.findings import Finding, errors_of, worst_first
-from regnet.doctor.glance import glances
 from regnet.doctor.layout_findings import layout_findings
 from regnet.doctor.photo_findings import kept_shares, photo_findings
-from regnet.doctor.photos import Glances
+from regnet.doctor.photos import Glances, glances
 from regnet.doctor.tree import Tree
 from regnet.inference.result import readable
 from regnet.pixels.protocol import Preprocess
+from regnet.system.json_text import plain
 from regnet.system.parallel import cores, in_order
 from regnet.system.version import TOOL_VERSION
 
@@ -90,9 +90,9 @@ class Examination:
             },
             "resize": self.preprocess.resize,
             "crop": self.preprocess.crop,
-            "short_side": _spread(self.short),
-            "long_side": _spread(self.long),
-            "kept": _spread(self.kept),
+            "short_side": plain(self.short),
+            "long_side": plain(self.long),
+            "kept": plain(self.kept),
             "findings": [finding.first(files).to_dict() for finding in self.findings],
             "seconds": round(self.seconds, 3),
             "version": TOOL_VERSION,
@@ -117,7 +117,10 @@ def examine(
     """
     start = time.perf_counter()
     preprocess = Preprocess(name="doctor", resize=resize, crop=crop)
-    photos = _look(tree, workers or cores(), advance)
+    photos = Glances(tree)
+    for glance in in_order(tree.items(), glances, workers=workers or cores()):
+        photos.add(glance)
+        advance(1, "looking")
     exact = exact_groups(photos)
     alike = near_groups(photos, exact, advance=lambda s: advance(s, "comparing")) if near else []
     found = [
@@ -126,14 +129,6 @@ def examine(
         *copy_findings(photos, exact, alike),
     ]
     return _examination(tree, photos, preprocess, worst_first(found), start)
-
-
-def _look(tree: Tree, workers: int, advance: Listener) -> Glances:
-    photos = Glances(tree)
-    for glance in in_order(tree.items(), glances, workers=workers):
-        photos.add(glance)
-        advance(1, "looking")
-    return photos
 
 
 def _examination(
@@ -155,9 +150,9 @@ def _examination(
         photos=len(photos),
         unreadable=len(photos.errors),
         preprocess=preprocess,
-        short=_spread_of(sizes.min(axis=1)) if len(sizes) else None,
-        long=_spread_of(sizes.max(axis=1)) if len(sizes) else None,
-        kept=_spread_of(kept) if len(sizes) else None,
+        short=_spread(sizes.min(axis=1)),
+        long=_spread(sizes.max(axis=1)),
+        kept=_spread(kept),
         findings=findings,
         cut_most=_previews(photos, readable, kept, order),
         typical=_previews(photos, readable, kept, evenly) if len(readable) else (),
@@ -180,11 +175,7 @@ def _previews(
     )
 
 
-def _spread_of(values: NDArray[Any]) -> Spread:
-    return Spread(float(values.min()), float(np.median(values)), float(values.max()))
-
-
-def _spread(spread: Spread | None) -> dict[str, float] | None:
-    if spread is None:
+def _spread(values: NDArray[Any]) -> Spread | None:
+    if not len(values):
         return None
-    return {"least": spread.least, "median": spread.median, "most": spread.most}
+    return Spread(float(values.min()), float(np.median(values)), float(values.max()))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from regnet.inference.result import readable
+from regnet.system.json_text import plain_fields
 
 Severity = Literal["error", "warning", "note"]
 
@@ -61,13 +62,9 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the fields as plain JSON values."""
-        return {
-            "code": self.code,
-            "severity": self.severity,
+        return plain_fields(self) | {
             "text": readable(self.text),
             "remedy": readable(self.remedy),
-            "count": self.count,
-            "files": [file.to_dict() for file in self.files],
         }
 
 
@@ -81,12 +78,7 @@ def errors_of(findings: Iterable[Finding]) -> tuple[Finding, ...]:
     return tuple(finding for finding in findings if finding.severity == "error")
 
 
-def counted(number: int, one: str, many: str = "") -> str:
-    """Return a number with its noun: `1 photo`, `2,000 photos`."""
-    return f"{number:,} {one if number == 1 else many or f'{one}s'}"
-
-
-def percent(part: int, whole: int) -> str:
+def share_of(part: int, whole: int) -> str:
     """Return a share for a sentence: `12 %`, `0.4 %`, and never 0 % of something."""
     share = 100 * part / whole if whole else 0.0
     if 0 < share < 0.1:

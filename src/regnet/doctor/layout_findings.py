@@ -4,22 +4,33 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from regnet.data.class_folders import names_without_text
-from regnet.doctor.findings import File, Finding, counted, quoted
+from regnet.doctor.findings import File, Finding, quoted
 from regnet.doctor.quick import no_photos, quick_findings, split_gaps
 from regnet.doctor.tree import Tree
+from regnet.system.text import counted
 
 
-def layout_findings(tree: Tree) -> list[Finding]:
-    """Return what the names and numbers of folders and files tell; no photo is read."""
+def layout_findings(tree: Tree) -> Iterator[Finding]:
+    """Yield what the names and numbers of folders and files tell; photos are not read."""
     if not len(tree):
-        return [no_photos()]
-    if not tree.classes:
-        return [_no_classes(tree)]
-    return [*_names(tree), *_counts(tree), *_doubt(tree), *_strays(tree)]
+        yield no_photos()
+    elif not tree.classes:
+        where = "in the folders of the splits" if tree.layout == "splits" else "in one folder"
+        yield Finding(
+            "no-classes",
+            "error",
+            f"The photos lie {where}, not in a folder a class.",
+            "Make a folder for each class and move its photos there: DATASET/cat/1.jpg.",
+            count=len(tree),
+        )
+    else:
+        yield from _names(tree)
+        yield from _counts(tree)
+        yield from _strays(tree)
 
 
 def _names(tree: Tree) -> Iterator[Finding]:
-    """Yield that the names of some classes are no text, which a training refuses."""
+    """Yield why a training refuses the folders' names."""
     if odd := names_without_text(tree.classes):
         yield Finding(
             "names-without-text",
@@ -28,6 +39,8 @@ def _names(tree: Tree) -> Iterator[Finding]:
             "Rename the folders.",
             count=len(odd),
         )
+    if doubt := tree.doubt:
+        yield Finding(doubt.code, "error", doubt.text, doubt.remedy, count=len(doubt.names))
 
 
 def _counts(tree: Tree) -> Iterator[Finding]:
@@ -48,81 +61,46 @@ def _counts(tree: Tree) -> Iterator[Finding]:
     if sum(photos.get("test", ())):
         yield from split_gaps(tree.classes, train, photos["test"], split="test")
     elif "test" in photos:
-        yield _unlabelled_test()
+        yield Finding(
+            "unlabelled-test",
+            "note",
+            "The test split has no class folders.",
+            "A training leaves it out; `regnet evaluate` needs its labels in a file (--truth).",
+        )
     if "val" not in photos:
-        yield _no_validation()
-
-
-def _no_validation() -> Finding:
-    return Finding(
-        "no-validation",
-        "note",
-        "There is no validation split: a training puts a part of the photos aside.",
-        "Where photos belong together (a film, a patient, a day), make the split yourself, so "
-        "that none of them are on both sides: DATASET/train/cat, DATASET/val/cat.",
-    )
-
-
-def _unlabelled_test() -> Finding:
-    return Finding(
-        "unlabelled-test",
-        "note",
-        "The test split has no class folders.",
-        "A training leaves it out; `regnet evaluate` needs its labels in a file (--truth).",
-    )
-
-
-def _no_classes(tree: Tree) -> Finding:
-    where = "in the folders of the splits" if tree.layout == "splits" else "in one folder"
-    return Finding(
-        "no-classes",
-        "error",
-        f"The photos lie {where}, not in a folder a class.",
-        "Make a folder for each class and move its photos there: DATASET/cat/1.jpg.",
-        count=len(tree),
-    )
-
-
-def _doubt(tree: Tree) -> Iterator[Finding]:
-    """Yield why the folders are not taken for classes, as a training refuses them."""
-    if doubt := tree.doubt:
-        yield Finding(doubt.code, "error", doubt.text, doubt.remedy, count=len(doubt.names))
+        yield Finding(
+            "no-validation",
+            "note",
+            "There is no validation split: a training puts a part of the photos aside.",
+            "Where photos belong together (a film, a patient, a day), make the split yourself, so "
+            "that none of them are on both sides: DATASET/train/cat, DATASET/val/cat.",
+        )
 
 
 def _strays(tree: Tree) -> Iterator[Finding]:
     """Yield the photos that are in no class: beside class folders, or beside the splits.
 
-    Those of a test split without labels are none of them.
+    The photos of a test split without labels do not count.
     """
-    unlabelled = set() if sum(_labelled(tree, "test").values()) else {"test"}
-    places = {
-        code
-        for code, place in enumerate(tree.places)
-        if not place.label and place.split not in unlabelled
-    }
-    indices = [index for index, code in enumerate(tree.codes) if code in places]
-    if not indices:
+    labelled_test = any(count for name, count in tree.counts.get("test", {}).items() if name)
+    stray = [not place.label and (place.split != "test" or labelled_test) for place in tree.places]
+    count = sum(stray[code] for code in tree.codes)
+    if not count:
         return
-    splits = sorted({tree.places[tree.codes[index]].split for index in indices} - {""})
+    files = tuple(
+        File(item.source, tree.places[code].split)
+        for item, code in zip(tree.items(), tree.codes, strict=True)
+        if stray[code]
+    )
+    splits = sorted({file.split for file in files} - {""})
     where = f" of {quoted(splits)}" if splits else ""
     beside = tree.layout == "splits" and not splits
     yield Finding(
         "stray",
         "warning" if beside else "error",
-        f"{counted(len(indices), 'photo lies', 'photos lie')} outside the class folders{where}.",
+        f"{counted(count, 'photo lies', 'photos lie')} outside the class folders{where}.",
         f"A training {'leaves them out' if beside else 'refuses to guess what they are'}: move "
         "them into the folder of their class, or away.",
-        count=len(indices),
-        files=tuple(_files(tree, set(indices))),
+        count=count,
+        files=files,
     )
-
-
-def _labelled(tree: Tree, split: str) -> dict[str, int]:
-    """Return the photos of each class in a split."""
-    return {name: count for name, count in tree.counts.get(split, {}).items() if name}
-
-
-def _files(tree: Tree, indices: set[int]) -> Iterator[File]:
-    for index, item in enumerate(tree.items()):
-        if index in indices:
-            yield File(item.source, tree.places[tree.codes[index]].split)

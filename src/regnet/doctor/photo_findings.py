@@ -1,14 +1,16 @@
 """What is wrong with single photos: unreadable, tiny, of one shade, or cut by the centre crop."""
 
 from collections import Counter
-from typing import Final
+from collections.abc import Iterator
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.doctor.findings import Finding, Severity, counted, percent, quoted, share_text
+from regnet.doctor.findings import Finding, quoted, share_of, share_text
 from regnet.doctor.photos import Glances
 from regnet.pixels.protocol import Preprocess
+from regnet.system.text import counted
 
 UNREADABLE: Final = 0.1
 """From this share of unreadable photos on, something went wrong for all."""
@@ -20,15 +22,25 @@ LEAST_KEPT: Final = 1 / 3
 """A crop that keeps less of a photo is named."""
 
 
-def photo_findings(photos: Glances, preprocess: Preprocess) -> list[Finding]:
-    """Return what is wrong with single photos, by the protocol that a training would use."""
-    found = [
-        _unreadable(photos),
-        _tiny(photos, preprocess),
-        _cut(photos, preprocess),
-        _blank(photos),
-    ]
-    return [finding for finding in found if finding is not None]
+def photo_findings(photos: Glances, preprocess: Preprocess) -> Iterator[Finding]:
+    """Yield what is wrong with single photos, by the protocol that a training would use."""
+    if photos.errors:
+        yield _unreadable(photos)
+    readable = photos.readable
+    sizes = photos.sizes[readable]
+    yield from _tiny(photos, _lowest(sizes.min(axis=1), preprocess.crop // 2), preprocess)
+    kept = kept_shares(sizes, preprocess)
+    yield from _cut(photos, _lowest(kept, LEAST_KEPT), kept)
+    blank = readable[photos.blank[readable]]
+    if len(blank):
+        yield Finding(
+            "blank",
+            "error" if _often(photos, blank) else "warning",
+            f"{_some(photos, blank)} {'is' if len(blank) == 1 else 'are'} one shade all over.",
+            "Placeholders and failed exports look like this: delete them.",
+            len(blank),
+            tuple(photos.file(i, _size(photos, i)) for i in blank.tolist()),
+        )
 
 
 def kept_shares(sizes: NDArray[np.uint32], preprocess: Preprocess) -> NDArray[np.float64]:
@@ -38,90 +50,59 @@ def kept_shares(sizes: NDArray[np.uint32], preprocess: Preprocess) -> NDArray[np
     return np.asarray(np.minimum(1.0, preprocess.crop**2 / (preprocess.resize * resized)))
 
 
-def _unreadable(photos: Glances) -> Finding | None:
-    if not photos.errors:
-        return None
+def _lowest(values: NDArray[Any], limit: float) -> NDArray[np.int64]:
+    """Return the positions of the values below a limit, the lowest first."""
+    order = np.argsort(values, kind="stable")
+    return order[values[order] < limit]
+
+
+def _unreadable(photos: Glances) -> Finding:
     bad = len(photos.errors)
-    lost = _lost_classes(photos)
-    files = tuple(photos.file(index, error) for index, error in photos.errors.items())
-    text = f"{counted(bad, 'photo')} ({percent(bad, len(photos))}) cannot be read."
-    if lost:
-        text = f"{text[:-1]}, among them all of {quoted(lost)}."
+    every = Counter(photos.place(index) for index in range(len(photos)))
+    torn = Counter(photos.place(index) for index in photos.errors)
+    lost = sorted(str(p) for p, count in torn.items() if count == every[p] and p.label)
     return Finding(
         "unreadable",
         "error" if lost or bad >= UNREADABLE * len(photos) else "warning",
-        text,
+        f"{counted(bad, 'photo')} ({share_of(bad, len(photos))}) cannot be read"
+        + (f", among them all of {quoted(lost)}." if lost else "."),
         "Fetch or convert them again, or delete them: a training leaves them out.",
         bad,
-        files,
+        tuple(photos.file(index, error) for index, error in photos.errors.items()),
     )
 
 
-def _lost_classes(photos: Glances) -> list[str]:
-    """Return the classes of which no photo of a split can be read."""
-    all_of = Counter(photos.place(index) for index in range(len(photos)))
-    bad = Counter(photos.place(index) for index in photos.errors)
-    return sorted(
-        "/".join(filter(None, (place.split, place.label)))
-        for place, count in bad.items()
-        if count == all_of[place] and place.label
-    )
-
-
-def _tiny(photos: Glances, preprocess: Preprocess) -> Finding | None:
-    least = preprocess.crop // 2
-    readable = photos.readable
-    sides = photos.sizes[readable].min(axis=1)
-    order = np.argsort(sides, kind="stable")
-    tiny = readable[order][sides[order] < least]
-    if not len(tiny):
-        return None
-    return Finding(
+def _tiny(photos: Glances, rows: NDArray[np.int64], preprocess: Preprocess) -> Iterator[Finding]:
+    if not len(rows):
+        return
+    yield Finding(
         "tiny",
-        _severity(photos, tiny),
-        f"{_some(photos, tiny)} {'has' if len(tiny) == 1 else 'have'} a short side under {least} "
-        f"pixels, half of the crop of {preprocess.crop}: enlarged, they are blurred.",
+        "warning" if _often(photos, rows) else "note",
+        f"{_some(photos, rows)} {'has' if len(rows) == 1 else 'have'} a short side under "
+        f"{preprocess.crop // 2} pixels, half of the crop of {preprocess.crop}: enlarged, they are "
+        "blurred.",
         "Get them in full size, or train with a smaller crop (and look again with --crop).",
-        len(tiny),
-        tuple(photos.file(i, _size(photos, i)) for i in tiny.tolist()),
+        len(rows),
+        tuple(photos.file(i, _size(photos, i)) for i in photos.readable[rows].tolist()),
     )
 
 
-def _cut(photos: Glances, preprocess: Preprocess) -> Finding | None:
-    readable = photos.readable
-    kept = kept_shares(photos.sizes[readable], preprocess)
-    order = np.argsort(kept, kind="stable")
-    worst = order[kept[order] < LEAST_KEPT]
-    if not len(worst):
-        return None
-    shares = zip(readable[worst].tolist(), kept[worst].tolist(), strict=True)
-    return Finding(
+def _cut(photos: Glances, rows: NDArray[np.int64], kept: NDArray[np.float64]) -> Iterator[Finding]:
+    if not len(rows):
+        return
+    shares = zip(photos.readable[rows].tolist(), kept[rows].tolist(), strict=True)
+    yield Finding(
         "cropped",
-        _severity(photos, worst),
-        f"Of {_some(photos, worst)} the centre crop keeps less than a third: what is at the ends "
+        "warning" if _often(photos, rows) else "note",
+        f"Of {_some(photos, rows)} the centre crop keeps less than a third: what is at the ends "
         "is not seen.",
         "Look at the preview (--html FILE). If what matters is cut off, cut these photos to it, "
         "or pad them to squares.",
-        len(worst),
+        len(rows),
         tuple(
             photos.file(i, f"keeps {share_text(share)} of {_size(photos, i)}")
             for i, share in shares
         ),
-    )
-
-
-def _blank(photos: Glances) -> Finding | None:
-    readable = photos.readable
-    blank = readable[photos.blank[readable]]
-    if not len(blank):
-        return None
-    return Finding(
-        "blank",
-        _severity(photos, blank, few="warning", many="error"),
-        f"{_some(photos, blank)} {'is' if len(blank) == 1 else 'are'} one shade all over.",
-        "Placeholders and failed exports look like this: delete them.",
-        len(blank),
-        tuple(photos.file(i, _size(photos, i)) for i in blank.tolist()),
     )
 
 
@@ -130,15 +111,9 @@ def _size(photos: Glances, index: int) -> str:
     return f"{width} x {height}"
 
 
-def _some(photos: Glances, indices: NDArray[np.int64]) -> str:
-    return f"{counted(len(indices), 'photo')} ({percent(len(indices), len(photos))})"
+def _some(photos: Glances, rows: NDArray[np.int64]) -> str:
+    return f"{counted(len(rows), 'photo')} ({share_of(len(rows), len(photos))})"
 
 
-def _severity(
-    photos: Glances,
-    indices: NDArray[np.int64],
-    *,
-    few: Severity = "note",
-    many: Severity = "warning",
-) -> Severity:
-    return many if len(indices) >= OFTEN * len(photos) else few
+def _often(photos: Glances, rows: NDArray[np.int64]) -> bool:
+    return len(rows) >= OFTEN * len(photos)

@@ -31,6 +31,9 @@ class Place:
     split: str
     label: str
 
+    def __str__(self) -> str:
+        return "/".join(filter(None, (self.split, self.label)))
+
 
 @dataclass(frozen=True)
 class _Part:

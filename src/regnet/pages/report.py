@@ -130,13 +130,15 @@ Pictures = Callable[[Sequence[str]], Mapping[str, str | None]]
 class Gallery:
     """Photos side by side; the terminal lists the `first` of them.
 
-    With `joined` the terminal shows their names on one line, as those of copies: a = b.
+    With `joined` the terminal shows their names on one line, as those of copies: a = b. `total` is
+    how many there are if `photos` are the first of them.
     """
 
     photos: Sequence[Photo]
     pictures: Pictures
     first: int = 8
     joined: str = ""
+    total: int = 0
 
 
 @dataclass(frozen=True)

@@ -82,9 +82,8 @@ def _gallery(gallery: Gallery) -> Iterator[str]:
     shown = gallery.photos[: gallery.first]
     if gallery.joined:
         names = [photo.name for photo in shown]
-        names += (
-            [f"... ({len(gallery.photos):,} in all)"] if len(gallery.photos) > len(shown) else []
-        )
+        if (total := max(gallery.total, len(gallery.photos))) > len(shown):
+            names.append(f"... ({total:,} in all)")
         yield gallery.joined.join(names)
         return
     for photo in shown:

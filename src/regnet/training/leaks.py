@@ -8,7 +8,7 @@ from typing import Final
 
 from regnet.data.dataset import sample
 from regnet.data.labelled import LabelledItem
-from regnet.doctor.findings import File, Finding, percent
+from regnet.doctor.findings import File, Finding, share_of
 from regnet.doctor.quick import SAME_FILES
 from regnet.system.errors import ImageError
 from regnet.system.notices import about
@@ -43,7 +43,7 @@ def leak_findings(
         Finding(
             "same-files",
             "error" if severe else "warning",
-            f"{len(shared):,} of {of} ({percent(len(shared), len(compared))}) "
+            f"{len(shared):,} of {of} ({share_of(len(shared), len(compared))}) "
             f"{'is a training photo' if len(shared) == 1 else 'are training photos'}, too, byte by "
             f"byte, such as {shared[0]}"
             + (": the splits seem to be copies of each other." if severe else "."),

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.doctor.findings import counted, quoted
+from regnet.doctor.findings import quoted
 from regnet.network.labels import Labels
 from regnet.system.errors import TrainingError
+from regnet.system.text import counted
 from regnet.training.photos import CentreCrops, LabelledPhotos, Unreadable
 from regnet.training.watching import Watch
 

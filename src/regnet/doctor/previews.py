@@ -1,16 +1,20 @@
-"""Photos for the report of `regnet doctor`: whole, and with the centre crop drawn in."""
+"""Photos for the report of `regnet doctor`: whole, and with the centre crop drawn in.
+
+All that a report shows are read in one pass, once its page is made.
+"""
 
 import base64
 import io
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
-from typing import Final
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import Any, Final
 
 from PIL import Image, ImageDraw, ImageOps
 
 from regnet.data.sources import Item
 from regnet.doctor.tree import Tree
+from regnet.pages.report import Gallery, Photo
 from regnet.pixels.preprocess import rgb_pixels
 from regnet.pixels.protocol import Box, Preprocess
 from regnet.system.errors import ImageError
@@ -30,6 +34,28 @@ class Shot:
     source: str
     whole: str | None = None
     framed: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Album:
+    """Makes the galleries of a report, and knows which photos they have."""
+
+    tree: Tree
+    preprocess: Preprocess
+    names: set[str] = field(default_factory=set)
+
+    def gallery(self, photos: Sequence[Photo], *, framed: bool = False, **options: Any) -> Gallery:
+        """Return a gallery, `framed` with the centre crop; `options` are `Gallery`'s."""
+        self.names.update(photo.name for photo in photos)
+        return Gallery(photos, partial(self._pictures, framed), **options)
+
+    def _pictures(self, framed: bool, names: Sequence[str]) -> dict[str, str | None]:
+        found = {name: self._shots[name] for name in names if name in self._shots}
+        return {name: shot.framed if framed else shot.whole for name, shot in found.items()}
+
+    @cached_property
+    def _shots(self) -> dict[str, Shot]:
+        return shots(self.tree, self.names, self.preprocess)
 
 
 def shots(tree: Tree, sources: Collection[str], preprocess: Preprocess) -> dict[str, Shot]:

@@ -17,10 +17,9 @@ from regnet.calibration.temperature import _set_temperature
 from regnet.cli import build_app
 from regnet.conversion.graph_preprocess import embed_preprocessing
 from regnet.explanation.activation_maps import Explainer, Explanation, class_named, seen_box
-from regnet.explanation.colours import colour_table
 from regnet.explanation.explain import explain_sources
 from regnet.explanation.ir_head import read_head
-from regnet.explanation.overlay import heat, heat_png, overlay_png, seen
+from regnet.explanation.overlay import colour_table, heat, overlay_png, seen
 from regnet.inference.classify import Classifier
 from regnet.inference.result import ClassScore
 from regnet.ir.graph import graph_metadata, read_graph, set_graph_metadata
@@ -178,7 +177,7 @@ def test_opacity_goes_from_the_photo_to_the_colours() -> None:
         rgb_pixels(overlay_png(photo, found, opacity=o)).astype(int) for o in (0, 0.5, 1)
     )
     assert np.array_equal(none, photo)
-    assert np.array_equal(all_of_it, rgb_pixels(heat_png(found)))
+    assert np.array_equal(all_of_it, colour_table()[np.round(heat(found) * 255).astype(np.uint8)])
     assert np.abs(half - (none + all_of_it) / 2).max() <= 1
 
 
@@ -238,7 +237,7 @@ def test_classes_are_found_by_what_they_are_called(explainer: Explainer) -> None
 
 
 def test_a_name_of_two_classes_is_none() -> None:
-    with pytest.raises(ModelError, match="classes 134 and 517 are called 'crane'"):
+    with pytest.raises(ModelError, match="'crane' matches classes 134 and 517"):
         class_named(imagenet_labels(), "crane", source="m")
     assert class_named((Label("", "a"), Label("", "b")), "B", source="m") == 1
 
@@ -346,4 +345,3 @@ def test_overlays_are_pictures_of_their_own(explainer: Explainer) -> None:
     (found,) = explainer.explain(HOPPER)
     shown = Image.open(io.BytesIO(overlay_png(HOPPER, found)))
     assert (shown.format, shown.mode, shown.size) == ("PNG", "RGB", (512, 600))
-    assert Image.open(io.BytesIO(heat_png(found))).size == (512, 512)

@@ -215,7 +215,7 @@ def test_the_command_takes_an_address() -> None:
         words = ["compare", "bundled", url, str(SAMPLES[0].parent), "--max-delta", "1e-5"]
         done = CliRunner().invoke(build_app(("compare",)), [*words, "--offline"])
     assert done.exit_code == 0, done.output
-    assert f"B  {url}" in done.stdout
+    assert f"B {url}" in done.stdout
     assert "crop          not seen (B: inside the server)" in done.stdout
 
 

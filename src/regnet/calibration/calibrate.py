@@ -234,7 +234,7 @@ class CalibrationRun:
         rows, truths = [], []
 
         def keep(batch: ScoredBatch) -> None:
-            rows.append(batch.scored.probabilities)
+            rows.append(batch.probabilities)
             truths.append(batch.readable_truths)
 
         scores = score(self.predictor, self.dataset, listeners=(keep, *listeners))

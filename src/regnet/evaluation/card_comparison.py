@@ -58,36 +58,30 @@ def compare_with_card(
         card = None
     if card is None:
         return CardComparison(None, "the model has no card with published figures")
-    figures = [figure for figure in card.accuracies if _is_of(figure, dataset)]
+    figures = [
+        figure
+        for figure in card.accuracies
+        if not dataset.missing and dataset.count == _images(figure)
+    ]
     if not figures:
         return CardComparison(None, _other_images(card, dataset))
     used = metadata.preprocess
     named = [figure for figure in figures if figure.protocol == used.name]
-    same = named or [figure for figure in figures if _same_rules(figure, used, card)]
-    if not same:
+    own = card.preprocess
+    if replace(used, name=own.name) == own:  # the card's own protocol by another name
+        named += [figure for figure in figures if figure.protocol == own.name]
+    if not named:
         return CardComparison(None, _other_protocol(figures, used))
+    figure = named[0]
     return CardComparison(
-        same[0],
-        None,
-        _within(metrics.top1, same[0].top1),
-        _within(metrics.top5, same[0].top5),
+        figure, None, _within(metrics.top1, figure.top1), _within(metrics.top5, figure.top5)
     )
-
-
-def _is_of(figure: Accuracy, dataset: Dataset) -> bool:
-    return not dataset.missing and dataset.count == _images(figure)
 
 
 def _images(figure: Accuracy) -> int | None:
     """Return how many images the card's data set has, where that is known."""
     stated = _STATED.search(figure.dataset)
     return int(stated[1].replace(",", "")) if stated else _IMAGES.get(figure.dataset)
-
-
-def _same_rules(figure: Accuracy, used: Preprocess, card: Card) -> bool:
-    """Tell whether a figure is by the card's own protocol, and that is the one used but in name."""
-    own = card.preprocess
-    return figure.protocol == own.name and replace(used, name=own.name) == own
 
 
 def _within(measured: Share, percent: float | None) -> bool | None:

@@ -13,15 +13,16 @@ from regnet.data.dataset import open_dataset
 from regnet.data.labelled import Dataset
 from regnet.evaluation.card_comparison import CardComparison, compare_with_card
 from regnet.evaluation.journal import Journal, open_journal
-from regnet.evaluation.scoring import Listener, Scores, score
+from regnet.evaluation.scoring import Failure, Listener, Mistake, Scores, score
 from regnet.inference.predictors import Choice, EngineName, Predictor, open_predictor
 from regnet.inference.result import readable
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
-from regnet.statistics.metrics import ClassMetrics, Confusion, Share
+from regnet.statistics.metrics import Share
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.files import sha384_of
+from regnet.system.json_text import plain_fields
 from regnet.system.version import TOOL_VERSION
 
 CONFUSED: Final = 50
@@ -57,58 +58,53 @@ class Evaluation:
 
         All but `speed` is a function of the model, the choice and the images.
         """
-        metrics, scores = self.scores.metrics, self.scores
+        metrics, scores, names = self.scores.metrics, self.scores, [x.name for x in self.labels]
         return {
             "model": self.model.name,
             "engine": self.choice.runs_on,
             "precision": self.choice.precision,
             "protocol": self.model.preprocess.to_dict(),
             "assumed": list(self.model.assumed),
-            "dataset": self._dataset(),
-            "images": metrics.images,
+            "dataset": {
+                "path": readable(self.dataset),
+                "fingerprint": self.fingerprint,
+                "classes": len(self.classes),
+                "missing": [names[index] for index in self.missing],
+            },
+            **plain_fields(metrics),
             "unreadable": scores.unreadable,
-            "unreadable_images": [asdict(f) for f in _clean(scores.failures)],
+            "unreadable_images": _readable(scores.failures),
             "strict": self.strict,
             "top1": _share(metrics.top1),
             "top5": _share(metrics.top5),
-            "macro_precision": metrics.macro_precision,
-            "macro_recall": metrics.macro_recall,
-            "macro_f1": metrics.macro_f1,
-            "ece": metrics.ece,
-            "nll": metrics.nll,
-            "bins": [asdict(one) for one in metrics.bins],
-            "classes": [self._class(one) for one in metrics.classes],
-            "confused": [self._pair(pair) for pair in metrics.confused[:CONFUSED]],
-            "worst": [asdict(mistake) for mistake in _clean(scores.worst)],
+            "classes": [
+                {"wnid": label.wnid, "label": label.name, **asdict(one)}
+                for one, label in zip(metrics.classes, self.labels, strict=True)
+            ],
+            "confused": [
+                asdict(pair)
+                | {"truth_label": names[pair.truth], "predicted_label": names[pair.predicted]}
+                for pair in metrics.confused[:CONFUSED]
+            ],
+            "worst": _readable(scores.worst),
             "card": self.card.to_dict(),
-            "speed": self._speed(),
+            "speed": {
+                "images_per_s": scores.images_per_s,
+                "seconds": scores.seconds,
+                "images": scores.images,
+                "resumed": scores.resumed,
+            },
             "version": TOOL_VERSION,
         }
 
-    def _dataset(self) -> dict[str, Any]:
-        return {
-            "path": readable(self.dataset),
-            "fingerprint": self.fingerprint,
-            "classes": len(self.classes),
-            "missing": [self.labels[index].name for index in self.missing],
-        }
 
-    def _class(self, one: ClassMetrics) -> dict[str, Any]:
-        label = self.labels[one.index]
-        return {"index": one.index, "wnid": label.wnid, "label": label.name} | asdict(one)
+def _readable(values: Sequence[Failure] | Sequence[Mistake]) -> list[dict[str, Any]]:
+    return [plain_fields(one) | {"source": readable(one.source)} for one in values]
 
-    def _pair(self, pair: Confusion) -> dict[str, Any]:
-        truth, predicted = self.labels[pair.truth].name, self.labels[pair.predicted].name
-        return asdict(pair) | {"truth_label": truth, "predicted_label": predicted}
 
-    def _speed(self) -> dict[str, Any]:
-        scores = self.scores
-        return {
-            "images_per_s": scores.images_per_s,
-            "seconds": scores.seconds,
-            "images": scores.images,
-            "resumed": scores.resumed,
-        }
+def _share(share: Share) -> dict[str, Any]:
+    """Return a share; of no images it has no value."""
+    return asdict(share) | {"value": share.value if share.images else None}
 
 
 def evaluate(
@@ -166,8 +162,21 @@ class EvaluationRun:
     @contextmanager
     def journal(self, *, fresh: bool = False) -> Iterator[Journal | None]:
         """Give the journal in the cache, kept if this is left by an exception; None without one."""
-        path = self.library.folder / "evaluations" / f"{self._place()}.journal"
-        identity = self._identity()
+        path = Path(self.choice.model)
+        if self.choice.runs_on == "ir":
+            path = self.library.ir(self.choice.model, precision=self.choice.precision)
+        # A checkpoint's hash is in the metadata.
+        files = {".xml": (path, path.with_suffix(".bin")), ".onnx": (path,)}.get(path.suffix, ())
+        identity = {
+            "choice": str(self.choice),
+            "metadata": self.predictor.metadata.to_strings(),
+            "files": [sha384_of(file) for file in files if file.is_file()],
+            "images": self.dataset.fingerprint,
+            "version": TOOL_VERSION,
+        }
+        place = json.dumps([str(self.choice), str(Path(self.dataset.path).absolute())])
+        name = f"{hashlib.sha256(place.encode()).hexdigest()[:24]}.journal"
+        path = self.library.folder / "evaluations" / name
         with open_journal(path, identity, fresh=fresh, say=self.library.say) as journal:
             yield journal
 
@@ -194,35 +203,3 @@ class EvaluationRun:
             scores=scores,
             card=compare_with_card(metadata, images, scores.metrics),
         )
-
-    def _place(self) -> str:
-        """Return a name for this model, choice and path of images, whatever they hold."""
-        where = json.dumps([str(self.choice), str(Path(self.dataset.path).absolute())])
-        return hashlib.sha256(where.encode()).hexdigest()[:24]
-
-    def _identity(self) -> dict[str, Any]:
-        """Return all that the model's answers are a function of."""
-        return {
-            "choice": str(self.choice),
-            "metadata": self.predictor.metadata.to_strings(),
-            "files": self._hashes(),
-            "images": self.dataset.fingerprint,
-            "version": TOOL_VERSION,
-        }
-
-    def _hashes(self) -> list[str]:
-        """Return the hashes of a converted model's files; a checkpoint's is in the metadata."""
-        path = Path(self.choice.model)
-        if self.choice.runs_on == "ir":
-            path = self.library.ir(self.choice.model, precision=self.choice.precision)
-        files = {".xml": (path, path.with_suffix(".bin")), ".onnx": (path,)}
-        return [sha384_of(file) for file in files.get(path.suffix, ()) if file.is_file()]
-
-
-def _clean(found: Sequence[Any]) -> list[Any]:
-    return [type(one)(**(vars(one) | {"source": readable(one.source)})) for one in found]
-
-
-def _share(share: Share) -> dict[str, Any]:
-    """Return a share; of no images it has no value."""
-    return asdict(share) | {"value": share.value if share.images else None}

@@ -1,9 +1,9 @@
 """Every prediction of an evaluation, one row per image, in a file of CSV, JSON or Parquet."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 from regnet.evaluation.scoring import Listener, ScoredBatch
 from regnet.inference.result import readable, top_classes
@@ -27,8 +27,11 @@ from regnet.system.row_writers import (
 TOP: Final = 5
 ROW_GROUP: Final = 1024
 
-_COLUMNS: Final = ("source", "truth", "truth_label", "probability_of_truth", "correct", "error")
 _SCORE: Final = ("index", "wnid", "label", "probability")
+_COLUMNS: Final = (
+    *("source", "truth", "truth_label", "probability_of_truth", "correct", "error"),
+    *(f"top{rank}_{name}" for rank in range(1, TOP + 1) for name in _SCORE),
+)  # of CSV
 
 
 def predictions_format(path: Path) -> RowFormat:
@@ -36,40 +39,41 @@ def predictions_format(path: Path) -> RowFormat:
 
     Raises `OutputError` for another ending, `MissingExtraError` if Parquet cannot be written.
     """
-    found = SUFFIXES.get(path.suffix.lower())
-    if found is None and not path.suffix and is_stream(path):
-        found = "jsonl"
-    if found is None:
+    kind = SUFFIXES.get(path.suffix.lower())
+    if kind is None and not path.suffix and is_stream(path):
+        kind = "jsonl"
+    if kind is None:
         *known, last = SUFFIXES
         raise OutputError(
             f"{path}: the ending says the format of predictions: {', '.join(known)} or {last}"
         )
-    if found == "parquet":
+    if kind == "parquet":
         require_parquet()
-    return found
+    return kind
 
 
 @contextmanager
 def open_predictions(path: Path, labels: Labels) -> Iterator[Listener]:
-    """Give what writes every prediction; the file gets its name once all are in it.
+    """Give a listener that writes every prediction; the file gets its name once it is complete.
 
     Raises `OutputError` if it cannot be written, and as `predictions_format`.
     """
     kind = predictions_format(path)
     with naming(path):
         place = open_output(path)
-        rows, flush = _writer(place.file, kind)
+        file = place.file if kind == "parquet" else text_of(place.file)
+        rows = _writer(file, kind)
     try:
 
         def write(batch: ScoredBatch) -> None:
             with naming(path):
                 for row in _rows(batch, labels):
-                    rows.write(row)
+                    rows.write(_flat(row) if kind == "csv" else row)
 
         yield write
         with naming(path):
             rows.close()
-            flush()
+            file.flush()
             place.complete()
     except BaseException:
         with suppress(OSError):
@@ -79,20 +83,18 @@ def open_predictions(path: Path, labels: Labels) -> Iterator[Listener]:
         place.discard()
 
 
-def _writer(file: BinaryIO, format: RowFormat) -> tuple[RowWriter, Callable[[], None]]:
-    """Return what takes rows, and what flushes its text to the file."""
-    if format == "parquet":
-        return ParquetRows(file, _schema(), group=ROW_GROUP), file.flush
-    text = text_of(file)
-    if format == "csv":
-        return _FlatRows(CsvRows(text, _csv_columns())), text.flush
-    return JsonRows(text) if format == "json" else JsonLinesRows(text), text.flush
+def _writer(file: Any, kind: RowFormat) -> RowWriter:
+    if kind == "parquet":
+        return ParquetRows(file, _schema(), group=ROW_GROUP)
+    if kind == "csv":
+        return CsvRows(file, _COLUMNS)
+    return JsonRows(file) if kind == "json" else JsonLinesRows(file)
 
 
-def _rows(batch: ScoredBatch, labels: Labels) -> Iterator[Row]:
+def _rows(batch: ScoredBatch, labels: Labels) -> Iterator[dict[str, Any]]:
     """Yield a row for each image; an unreadable one has its `source`, `truth` and `error`."""
-    scores = iter(batch.scored.probabilities)
-    for source, truth, error in zip(batch.sources, batch.truths, batch.scored.errors, strict=True):
+    scores = iter(batch.probabilities)
+    for source, truth, error in zip(batch.sources, batch.truths, batch.errors, strict=True):
         row = next(scores) if error is None else None
         top = () if row is None else top_classes(row, labels, TOP)
         yield {
@@ -106,27 +108,11 @@ def _rows(batch: ScoredBatch, labels: Labels) -> Iterator[Row]:
         }
 
 
-class _FlatRows(RowWriter):
-    """Rows whose `top5` becomes columns: `top1_index`, `top1_wnid`, ... `top5_probability`."""
-
-    def __init__(self, rows: RowWriter) -> None:
-        self._rows = rows
-
-    def write(self, row: Row) -> None:
-        """Write one row."""
-        flat = dict(row)
-        for rank, score in enumerate(flat.pop("top5") or (), 1):
-            flat |= {f"top{rank}_{name}": value for name, value in score.items()}
-        self._rows.write(flat)
-
-    def close(self) -> None:
-        """Complete the output."""
-        self._rows.close()
-
-
-def _csv_columns() -> tuple[str, ...]:
-    top = (f"top{rank}_{name}" for rank in range(1, TOP + 1) for name in _SCORE)
-    return (*_COLUMNS, *top)
+def _flat(row: dict[str, Any]) -> Row:
+    """Return a row whose `top5` are columns: `top1_index`, `top1_wnid`, ... `top5_probability`."""
+    for rank, score in enumerate(row.pop("top5") or (), 1):
+        row |= {f"top{rank}_{name}": value for name, value in score.items()}
+    return row
 
 
 def _schema() -> Any:

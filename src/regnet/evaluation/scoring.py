@@ -4,17 +4,18 @@ Knows no engine and no file format. Memory does not grow with the number of imag
 """
 
 import heapq
-import itertools
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final, Protocol, TypeVar
+from itertools import islice
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regnet.data.labelled import Dataset, LabelledItem
+from regnet.evaluation.journal import Journal
 from regnet.inference.predictors import Predictor
 from regnet.statistics.metrics import Metrics, Tally
 from regnet.system.errors import DatasetError, ImageError
@@ -29,33 +30,24 @@ FAILURES: Final = 100
 
 _PAIRS: Final = 10_000  # of confused classes, for plots
 
-T = TypeVar("T")
-
-
-@dataclass(frozen=True, eq=False)
-class Scored:
-    """What a model said of a batch.
-
-    `errors` has one entry an image, None for the readable ones; `probabilities` (readable, classes)
-    a row for each of those, in the same order.
-    """
-
-    errors: tuple[str | None, ...]
-    probabilities: NDArray[np.float32]
-
 
 @dataclass(frozen=True, eq=False)
 class ScoredBatch:
-    """Images side by side with what the model said of them."""
+    """A batch of images with the model's answers.
+
+    `errors` has one entry per image, None if it was readable; `probabilities` (readable, classes)
+    has a row for each readable one, in the same order.
+    """
 
     sources: tuple[str, ...]
     truths: tuple[int, ...]
-    scored: Scored
+    errors: tuple[str | None, ...]
+    probabilities: NDArray[np.float32]
 
     @property
     def readable(self) -> list[int]:
-        """The places of the images that could be read; each has its row of probabilities."""
-        return [place for place, error in enumerate(self.scored.errors) if error is None]
+        """The positions of the readable images."""
+        return [place for place, error in enumerate(self.errors) if error is None]
 
     @property
     def readable_truths(self) -> NDArray[np.int64]:
@@ -65,7 +57,7 @@ class ScoredBatch:
     @property
     def hits(self) -> int:
         """How many of the readable images have the truth as their most probable class."""
-        return int((self.scored.probabilities.argmax(axis=1) == self.readable_truths).sum())
+        return int((self.probabilities.argmax(axis=1) == self.readable_truths).sum())
 
 
 @dataclass(frozen=True)
@@ -89,7 +81,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Scores:
-    """What scoring a data set gave.
+    """The result of scoring a data set.
 
     `metrics` are over the readable images, and under `strict` over all. `worst` has the mistakes
     of highest probability first, `failures` the first of `unreadable` images. `resumed` images
@@ -110,16 +102,6 @@ class Scores:
         return self.images / self.seconds if self.images else None
 
 
-class Record(Protocol):
-    """Where batches are kept in case the run is interrupted."""
-
-    def replay(self) -> Iterator[Scored]:
-        """Yield what an earlier run has scored, from the first image on."""
-
-    def append(self, scored: Scored) -> None:
-        """Keep the next batch."""
-
-
 Listener = Callable[[ScoredBatch], None]
 
 
@@ -128,71 +110,66 @@ def score(
     dataset: Dataset,
     *,
     strict: bool = False,
-    record: Record | None = None,
+    record: Journal | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Scores:
     """Return the figures of a model on labelled images.
 
-    An unreadable image is counted apart, under `strict` as a wrong answer. What `record` kept of
-    an earlier run is not scored again; each batch, kept or new, goes to the `listeners` in order.
+    An unreadable image is counted apart, under `strict` as a wrong answer. Images in the journal
+    `record` are not scored again; each batch, old or new, goes to the `listeners` in order.
     Batches begin at every eighth image whatever was kept, so a resumed run gives the same figures
     to the last bit. Raises `DatasetError` where the images are not those of the record.
     """
     items = dataset.items()
     counts = _Counts(len(predictor.metadata.labels), strict=strict)
+
     hear: tuple[Listener, ...] = (counts, *listeners)
-    for scored in record.replay() if record else ():
-        _tell(hear, ScoredBatch(*_names(_taken(items, len(scored.errors))), scored))
+
+    def tell(batch: ScoredBatch) -> None:
+        for listener in hear:
+            listener(batch)
+
+    for errors, probabilities in record.replay() if record else ():
+        known = list(islice(items, len(errors)))
+        if len(known) != len(errors):
+            raise DatasetError(
+                "the images are fewer than were scored before: start over with --fresh"
+            )
+        tell(_batch(known, errors, probabilities))
     counts.resumed = counts.images
     start = time.perf_counter()
-    jobs = _chunks(items, BATCH_SIZE)
-    work = partial(_work, predictor)
-    for batch in in_order(jobs, work, workers=cores(), batch_size=1):
+    chunks = iter(lambda: list(islice(items, BATCH_SIZE)), [])
+    for batch in in_order(chunks, partial(_score, predictor), workers=cores(), batch_size=1):
         if record:
-            record.append(batch.scored)
-        _tell(hear, batch)
+            record.append(batch.errors, batch.probabilities)
+        tell(batch)
     return counts.result(time.perf_counter() - start)
 
 
-def _tell(listeners: Iterable[Listener], batch: ScoredBatch) -> None:
-    for listener in listeners:
-        listener(batch)
+def _batch(
+    items: Sequence[LabelledItem], errors: Sequence[str | None], rows: NDArray[np.float32]
+) -> ScoredBatch:
+    sources, truths = tuple(item.source for item in items), tuple(item.truth for item in items)
+    return ScoredBatch(sources, truths, tuple(errors), rows)
 
 
-def _taken(items: Iterator[LabelledItem], count: int) -> list[LabelledItem]:
-    taken = list(itertools.islice(items, count))
-    if len(taken) != count:
-        raise DatasetError("the images are fewer than were scored before: start over with --fresh")
-    return taken
-
-
-def _chunks(items: Iterator[T], size: int) -> Iterator[list[T]]:
-    while chunk := list(itertools.islice(items, size)):
-        yield chunk
-
-
-def _names(items: list[LabelledItem]) -> tuple[tuple[str, ...], tuple[int, ...]]:
-    return tuple(item.source for item in items), tuple(item.truth for item in items)
-
-
-def _work(predictor: Predictor, jobs: list[list[LabelledItem]]) -> list[ScoredBatch]:
-    return [ScoredBatch(*_names(items), _scored(predictor, items)) for items in jobs]
-
-
-def _scored(predictor: Predictor, items: list[LabelledItem]) -> Scored:
-    """Return what the model says of the images that can be read."""
-    pixels: list[NDArray[Any]] = []
-    errors: list[str | None] = []
-    for item in items:
-        try:
-            with about(item.source):
-                pixels.append(predictor.pixels(item.read()))
-            errors.append(None)
-        except ImageError as exc:
-            errors.append(str(exc))
-    classes = len(predictor.metadata.labels)
-    rows = predictor.outputs(pixels).probabilities if pixels else np.empty((0, classes))
-    return Scored(tuple(errors), np.asarray(rows, np.float32))
+def _score(predictor: Predictor, chunks: list[list[LabelledItem]]) -> list[ScoredBatch]:
+    """Return each chunk with the model's answers on the images that can be read."""
+    batches = []
+    for items in chunks:
+        pixels: list[NDArray[Any]] = []
+        errors: list[str | None] = []
+        for item in items:
+            try:
+                with about(item.source):
+                    pixels.append(predictor.pixels(item.read()))
+                errors.append(None)
+            except ImageError as exc:
+                errors.append(str(exc))
+        empty = np.empty((0, len(predictor.metadata.labels)))
+        rows = predictor.outputs(pixels).probabilities if pixels else empty
+        batches.append(_batch(items, errors, np.asarray(rows, np.float32)))
+    return batches
 
 
 @dataclass
@@ -211,31 +188,28 @@ class _Counts:
         self._tally = Tally(self.classes)
 
     def __call__(self, batch: ScoredBatch) -> None:
-        self._tally.update(batch.scored.probabilities, batch.readable_truths)
-        for place, error in enumerate(batch.scored.errors):
-            if error is not None:
-                self._fail(batch, place, error)
+        self._tally.update(batch.probabilities, batch.readable_truths)
+        for source, truth, error in zip(batch.sources, batch.truths, batch.errors, strict=True):
+            if error is None:
+                continue
+            self.unreadable += 1
+            if self.strict:
+                self._tally.unreadable([truth])
+            if len(self.failures) < FAILURES:
+                self.failures.append(Failure(source, error))
         self._keep_worst(batch)
         self.images += len(batch.sources)
 
-    def _fail(self, batch: ScoredBatch, place: int, error: str) -> None:
-        self.unreadable += 1
-        if self.strict:
-            self._tally.unreadable([batch.truths[place]])
-        if len(self.failures) < FAILURES:
-            self.failures.append(Failure(batch.sources[place], error))
-
     def _keep_worst(self, batch: ScoredBatch) -> None:
         """Push the mistakes on the heap, off which the least falls; of equals the earlier stays."""
-        rows, truths = batch.scored.probabilities, batch.readable_truths
+        rows, truths, readable = batch.probabilities, batch.readable_truths, batch.readable
         predicted = rows.argmax(axis=1)
         for row in np.flatnonzero(predicted != truths).tolist():
-            place = batch.readable[row]
-            sure, of_truth = float(rows[row, predicted[row]]), float(rows[row, truths[row]])
-            mistake = Mistake(
-                batch.sources[place], int(truths[row]), int(predicted[row]), sure, of_truth
-            )
-            heapq.heappush(self._worst, (sure, -(self.images + place), mistake))
+            answer, truth = int(predicted[row]), int(truths[row])
+            confidence = float(rows[row, answer])
+            source = batch.sources[readable[row]]
+            mistake = Mistake(source, truth, answer, confidence, float(rows[row, truth]))
+            heapq.heappush(self._worst, (confidence, -(self.images + readable[row]), mistake))
             if len(self._worst) > WORST:
                 heapq.heappop(self._worst)
 

@@ -24,6 +24,7 @@ from regnet.network.labels import Labels
 from regnet.pixels.preprocess import ImageLike, rgb_pixels
 from regnet.pixels.protocol import Preprocess, Size
 from regnet.system.errors import ModelError
+from regnet.system.json_text import plain_fields
 
 Rectangle = tuple[float, float, float, float]
 """Left, top, width, height in pixels of the upright photo."""
@@ -49,15 +50,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the class's fields and all the others as plain JSON values."""
-        return {
-            **self.label.to_dict(),
-            "logit": self.logit,
-            "bias": self.bias,
-            "map": self.map.tolist(),
-            "scale": self.scale,
-            "size": list(self.size),
-            "box": list(self.box),
-        }
+        return plain_fields(self) | self.label.to_dict()
 
 
 class Explainer:
@@ -115,8 +108,8 @@ class Explainer:
         pixels = self._engine.pixels(photo)[None]
         (row,), (logits,), (features,) = self._engine.ports(pixels, 1, 2)
         every = {score.index: score for score in top_classes(row, self.metadata.labels, len(row))}
-        wanted = list(every)[:top_k] if chosen is None else chosen
-        top, *maps = self._head.maps(features, [next(iter(every)), *wanted])
+        explained = list(every)[:top_k] if chosen is None else chosen
+        top, *maps = self._head.maps(features, [next(iter(every)), *explained])
         size = photo.shape[1], photo.shape[0]
         box = seen_box(self.metadata.preprocess, size)
         return [
@@ -124,7 +117,7 @@ class Explainer:
                 every[number], float(logits[number]), float(self._head.bias[number]), map_,
                 float(max(top.max(), map_.max())), size, box,
             )
-            for number, map_ in zip(wanted, maps, strict=True)
+            for number, map_ in zip(explained, maps, strict=True)
         ]  # fmt: skip
 
     def class_index(self, name: str) -> int:
@@ -147,22 +140,21 @@ def class_named(labels: Labels, name: str, *, source: str) -> int:
 
     Upper and lower case are the same. Raises `ModelError` where none has it, or several.
     """
-    wanted = name.strip().casefold()
-    names = [_names(label.wnid, label.name) for label in labels]
-    found = [number for number, known in enumerate(names) if wanted in known]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        numbers = " and ".join(map(str, found))
-        raise ModelError(f"{source}: classes {numbers} are called {name!r}: give the number")
-    close = get_close_matches(wanted, sorted({n for known in names for n in known}), n=3)
+    query = name.strip().casefold()
+    by_name: dict[str, list[int]] = {}
+    for number, label in enumerate(labels):
+        names = {label.wnid, label.name, *label.name.split(",")}
+        for known in {known.strip().casefold() for known in names} - {""}:
+            by_name.setdefault(known, []).append(number)
+    matches = by_name.get(query, [])
+    if len(matches) == 1:
+        return matches[0]
+    if matches:
+        numbers = " and ".join(map(str, matches))
+        raise ModelError(f"{source}: {name!r} matches classes {numbers}. Pass the class number")
+    close = get_close_matches(query, sorted(by_name), n=3)
     like = f"; close are {', '.join(close)}" if close else ""
     raise ModelError(f"{source}: none of its {len(labels)} classes is called {name!r}{like}")
-
-
-def _names(wnid: str, name: str) -> set[str]:
-    every = (wnid, name, *name.split(","))
-    return {known.strip().casefold() for known in every if known.strip()}
 
 
 def seen_box(preprocess: Preprocess, size: Size) -> Rectangle:

@@ -14,6 +14,7 @@ from regnet.network.labels import first_name
 from regnet.pixels.preprocess import rgb_pixels
 from regnet.system.errors import ImageError
 from regnet.system.files import write_whole
+from regnet.system.json_text import plain_fields
 from regnet.system.notices import about
 from regnet.system.output_file import naming
 
@@ -39,16 +40,11 @@ class ExplainedPhoto:
         """
         written: list[str | None] = [str(path) for path in self.overlays]
         overlays = written or [None] * len(self.explanations)
-        return {
-            "source": self.source,
-            "model": self.model,
-            "explanations": [
-                {**explanation.to_dict(), "overlay": overlay}
-                for explanation, overlay in zip(self.explanations, overlays, strict=True)
-            ],
-            "error": self.error,
-            "assumed": list(self.assumed),
-        }
+        values = plain_fields(self)
+        del values["overlays"]
+        for explanation, overlay in zip(values["explanations"], overlays, strict=True):
+            explanation["overlay"] = overlay
+        return values
 
 
 def explain_sources(
@@ -82,7 +78,8 @@ def explain_sources(
         overlays = []
         for explanation in found if folder else ():
             path = (folder or Path()) / _free_name(item, explanation, taken)
-            _write(path, overlay_png(photo, explanation, opacity=opacity))
+            with naming(path):
+                write_whole(path, overlay_png(photo, explanation, opacity=opacity))
             overlays.append(path)
         yield ExplainedPhoto(source, model, tuple(found), tuple(overlays), None, assumed)
 
@@ -101,8 +98,3 @@ def _free_name(item: Item, explanation: Explanation, taken: set[str]) -> str:
 
 def _plain(text: str) -> str:
     return re.sub(r"[^\w.]+", "-", text).strip("-.")[:80]
-
-
-def _write(path: Path, data: bytes) -> None:
-    with naming(path):
-        write_whole(path, data)

@@ -1,6 +1,12 @@
-"""Class activation maps as pictures: the photo with colours where the network sees the class."""
+"""Class activation maps as pictures: the photo with colours where the network sees the class.
+
+Colours go from dark violet to light yellow in perceptually even steps: a helix in OKLab on which
+lightness and hue grow evenly and chroma stays, so it still grows where only lightness is seen.
+Source of OKLab: Björn Ottosson, https://bottosson.github.io/posts/oklab/.
+"""
 
 import io
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -8,13 +14,28 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regnet.explanation.activation_maps import Explanation
-from regnet.explanation.colours import colour_table
 from regnet.pixels.preprocess import ImageLike, rgb_pixels
-
-Heat = NDArray[np.float32]
 
 OPACITY: Final = 0.55
 _DIMMED: Final = 0.45  # of the brightness, where the network does not look
+_LIGHTNESS: Final = (0.25, 0.95)
+_HUES: Final = (285.0, 465.0)  # degrees: violet, through red, to yellow
+_CHROMA: Final = 0.135  # every hue and lightness on the way has this much in sRGB
+
+_TO_LMS: Final = np.array(
+    [
+        [1, 0.3963377774, 0.2158037573],
+        [1, -0.1055613458, -0.0638541728],
+        [1, -0.0894841775, -1.2914855480],
+    ]
+)
+_TO_RGB: Final = np.array(
+    [
+        [4.0767416621, -3.3077115913, 0.2309699292],
+        [-1.2684380046, 2.6097574011, -0.3413193965],
+        [-0.0041960863, -0.7034186147, 1.7076147010],
+    ]
+)
 
 
 def overlay_png(photo: ImageLike, explanation: Explanation, *, opacity: float = OPACITY) -> bytes:
@@ -30,31 +51,24 @@ def overlay_png(photo: ImageLike, explanation: Explanation, *, opacity: float = 
     if pixels.shape[1::-1] != explanation.size:
         raise ValueError(f"the photo is {pixels.shape[1::-1]}, explained was {explanation.size}")
     left, top, right, bottom = seen(explanation)
-    whole, colours = Image.fromarray(pixels), Image.fromarray(_colours(explanation))
+    colours = colour_table()[np.round(heat(explanation) * 255).astype(np.uint8)]
+    whole = Image.fromarray(pixels)
     shown = whole.point([round(_DIMMED * level) for level in range(256)] * 3)
     part = whole.crop((left, top, right, bottom))
-    shown.paste(Image.blend(part, colours, opacity), (left, top))
-    return _png(shown)
-
-
-def heat_png(explanation: Explanation) -> bytes:
-    """Return a PNG of the colours alone, to be laid over the explanation's box."""
-    return _png(Image.fromarray(_colours(explanation)))
-
-
-def _colours(explanation: Explanation) -> NDArray[np.uint8]:
-    return colour_table()[np.round(heat(explanation) * 255).astype(np.uint8)]
+    shown.paste(Image.blend(part, Image.fromarray(colours), opacity), (left, top))
+    file = io.BytesIO()
+    shown.save(file, "PNG", compress_level=2)  # photos get no smaller by more, only slower
+    return file.getvalue()
 
 
 def seen(explanation: Explanation) -> tuple[int, int, int, int]:
     """Return the pixels that the network sees: left, top, right, bottom on the photo, rounded."""
     left, top, width, height = explanation.box
-    edges = (left, top, left + width, top + height)
-    x, y, right, bottom = (round(edge) for edge in edges)
+    x, y, right, bottom = map(round, (left, top, left + width, top + height))
     return x, y, max(right, x + 1), max(bottom, y + 1)
 
 
-def heat(explanation: Explanation) -> Heat:
+def heat(explanation: Explanation) -> NDArray[np.float32]:
     """Return how much each pixel of `seen` speaks for the class: 0 to 1, the explanation's `scale`.
 
     Between the centres of the map's cells it is interpolated (cubic).
@@ -67,7 +81,14 @@ def heat(explanation: Explanation) -> Heat:
     return np.asarray(smooth.resize(size, Image.Resampling.BICUBIC)).clip(0, 1)
 
 
-def _png(image: Image.Image) -> bytes:
-    file = io.BytesIO()
-    image.save(file, "PNG", compress_level=2)  # photos get no smaller by more, only slower
-    return file.getvalue()
+@cache
+def colour_table() -> NDArray[np.uint8]:
+    """Return the colours of 0, 1/255, ... 1: (256, 3), sRGB."""
+    hues = np.radians(np.linspace(*_HUES, 256))
+    lightness = np.linspace(*_LIGHTNESS, 256)
+    lab = np.stack([lightness, _CHROMA * np.cos(hues), _CHROMA * np.sin(hues)], axis=1)
+    linear = ((lab @ _TO_LMS.T) ** 3 @ _TO_RGB.T).clip(0, 1)
+    srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
+    table = np.round(srgb * 255).astype(np.uint8)
+    table.flags.writeable = False
+    return table

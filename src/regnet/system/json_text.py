@@ -28,10 +28,12 @@ def json_text(value: Any, **options: Any) -> str:
 def plain(value: Any) -> Any:
     """Return a value as JSON's types, by `to_dict` where it has one; dataclasses by their fields.
 
-    Tuples become lists, paths texts.
+    Tuples and arrays become lists, paths texts.
     """
     if hasattr(value, "to_dict"):
         return value.to_dict()
+    if hasattr(value, "tolist"):  # of numpy
+        return value.tolist()
     if is_dataclass(value):
         return plain_fields(value)
     if isinstance(value, Mapping):

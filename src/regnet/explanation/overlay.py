@@ -89,6 +89,6 @@ def colour_table() -> NDArray[np.uint8]:
     lab = np.stack([lightness, _CHROMA * np.cos(hues), _CHROMA * np.sin(hues)], axis=1)
     linear = ((lab @ _TO_LMS.T) ** 3 @ _TO_RGB.T).clip(0, 1)
     srgb = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-    table = np.round(srgb * 255).astype(np.uint8)
+    table: NDArray[np.uint8] = np.round(srgb * 255).astype(np.uint8)
     table.flags.writeable = False
     return table

@@ -21,7 +21,7 @@ from regnet.cli import build_app
 from regnet.comparison.compare import ComparisonRecord, Gates, compare
 from regnet.comparison.differences import PIXEL_STAGES, difference
 from regnet.comparison.report import comparison_report
-from regnet.comparison.sides import Answers, PredictorSide, Side, Trace, open_pair, pair_up
+from regnet.comparison.sides import Answers, Side, Trace, open_pair, pair_up, predictor_side
 from regnet.comparison.tally import ComparedPhoto, ComparedPhotos, ComparisonTally, open_photos
 from regnet.comparison.verdict import share_text
 from regnet.conversion.graph_preprocess import PIXELS, embed_preprocessing
@@ -93,10 +93,10 @@ class FakePredictor:
         return Outputs(rows, rows)
 
 
-def fake_side(metadata: ModelMetadata | None = None, rows: Any = None) -> PredictorSide:
+def fake_side(metadata: ModelMetadata | None = None, rows: Any = None) -> Side:
     metadata = metadata or described(SMALL)
     about = {"engine": "fake", "protocol": metadata.preprocess.to_dict()}
-    return PredictorSide(FakePredictor(metadata, rows), title=metadata.name, about=about)
+    return predictor_side(FakePredictor(metadata, rows), title=metadata.name, about=about)
 
 
 class NumberSide:

@@ -6,6 +6,8 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.system.json_text import plain_fields
+
 Stage = Literal["decode", "resize", "crop", "logits", "probabilities"]
 Array = NDArray[Any]
 
@@ -13,11 +15,6 @@ PIXEL_STAGES: Final[tuple[Stage, ...]] = ("decode", "resize", "crop")
 STAGES: Final[tuple[Stage, ...]] = (*PIXEL_STAGES, "logits", "probabilities")
 
 _UNITS: Final = {"logits": "logits", "probabilities": "probability"}
-
-
-def unit(stage: Stage) -> str:
-    """Return what a stage's values count: levels of 0..255, logits, or probability."""
-    return _UNITS.get(stage, "levels")
 
 
 @dataclass(frozen=True)
@@ -28,10 +25,10 @@ class Difference:
     """
 
     shapes: tuple[tuple[int, ...], tuple[int, ...]]
-    values: int
-    equal: int
-    largest: float
-    total: float
+    values: int = 0
+    equal: int = 0
+    largest: float = 0.0
+    total: float = 0.0
 
     @property
     def is_none(self) -> bool:
@@ -43,41 +40,65 @@ def difference(a: Array, b: Array) -> Difference:
     """Return how two arrays differ, value by value, where they have the same shape."""
     shapes = (a.shape, b.shape)
     if a.shape != b.shape:
-        return Difference(shapes, 0, 0, 0.0, 0.0)
+        return Difference(shapes)
     if np.array_equal(a, b):
-        return Difference(shapes, a.size, a.size, 0.0, 0.0)
+        return Difference(shapes, a.size, a.size)
     delta = np.abs(np.subtract(a, b, dtype=np.result_type(a, b, np.float32)))
     equal = int(a.size - np.count_nonzero(delta))
     return Difference(shapes, a.size, equal, float(delta.max()), float(delta.sum(dtype=np.float64)))
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass
 class StageDifference:
-    """How two pipelines differ at a stage, over all photos.
+    """How two pipelines differ at a stage, over all photos that were added.
 
-    `photos` were compared, `equal_photos` of them identical, `other_size` of another size, of
-    which `sizes` (height, width) is an example. Of all `values` in photos of one size,
-    `equal_values` are identical; `largest` and `mean` differences are in `unit`; `worst` is the
-    photo of the largest. Where the stage of a side was not seen, `hidden` says why and `photos`
-    is 0.
+    `photos` were compared, `equal_photos` of them identical, `other_size` of another size, such as
+    `sizes` (height, width). Of all `values` in photos of one size, `equal_values` are identical;
+    `largest` and `mean` differences are in `unit`; `worst` is the photo of the largest. If a side
+    does not show the stage, `reason` says why.
     """
 
     stage: Stage
-    photos: int
-    equal_photos: int
-    other_size: int
-    sizes: tuple[tuple[int, int], tuple[int, int]] | None
-    values: int
-    equal_values: int
-    largest: float
-    mean: float
-    worst: str | None
-    hidden: str | None
+    reason: str | None = None
+    photos: int = 0
+    equal_photos: int = 0
+    other_size: int = 0
+    sizes: tuple[tuple[int, ...], tuple[int, ...]] | None = None
+    values: int = 0
+    equal_values: int = 0
+    largest: float = 0.0
+    total: float = 0.0
+    worst: str | None = None
+
+    def add(self, source: str, photo: Difference) -> None:
+        """Count one photo."""
+        self.photos += 1
+        self.equal_photos += photo.is_none
+        first, second = photo.shapes
+        if first != second:
+            self.other_size += 1
+            self.sizes = self.sizes or (first[:2], second[:2])
+            return
+        self.values += photo.values
+        self.equal_values += photo.equal
+        self.total += photo.total
+        if photo.largest > self.largest:
+            self.largest, self.worst = photo.largest, source
 
     @property
     def unit(self) -> str:
-        """What `largest` and `mean` count."""
-        return unit(self.stage)
+        """The unit of `largest` and `mean`: levels of 0..255, logits, or probability."""
+        return _UNITS.get(self.stage, "levels")
+
+    @property
+    def mean(self) -> float:
+        """The mean difference of all values."""
+        return self.total / self.values if self.values else 0.0
+
+    @property
+    def hidden(self) -> str | None:
+        """Why the stage was not compared; None if it was."""
+        return None if self.photos else self.reason or "not given"
 
     @property
     def differs(self) -> bool:
@@ -90,61 +111,14 @@ class StageDifference:
         return self.equal_values / self.values if self.values else None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the fields as plain JSON values."""
-        return {
-            "stage": self.stage,
+        """Return the figures as plain JSON values."""
+        figures = plain_fields(self)
+        for name in ("reason", "total", "largest"):
+            del figures[name]
+        return figures | {
             "unit": self.unit,
-            "photos": self.photos,
-            "equal_photos": self.equal_photos,
-            "other_size": self.other_size,
-            "sizes": self.sizes and [list(size) for size in self.sizes],
-            "values": self.values,
-            "equal_values": self.equal_values,
             "equal_share": self.equal_share,
             "max": self.largest if self.values else None,
             "mean": self.mean if self.values else None,
-            "worst": self.worst,
             "hidden": self.hidden,
         }
-
-
-class StageTally:
-    """Adds up the differences at one stage, photo by photo; `hidden` says why there are none."""
-
-    def __init__(self, stage: Stage, hidden: str | None) -> None:
-        self._stage, self._hidden = stage, hidden
-        self._photos = self._equal_photos = self._other_size = 0
-        self._values = self._equal_values = 0
-        self._largest = self._total = 0.0
-        self._worst: str | None = None
-        self._sizes: tuple[tuple[int, int], tuple[int, int]] | None = None
-
-    def add(self, source: str, found: Difference) -> None:
-        """Count one photo."""
-        self._photos += 1
-        self._equal_photos += found.is_none
-        if found.shapes[0] != found.shapes[1]:
-            self._other_size += 1
-            self._sizes = self._sizes or (found.shapes[0][:2], found.shapes[1][:2])  # type: ignore[assignment]
-            return
-        self._values += found.values
-        self._equal_values += found.equal
-        self._total += found.total
-        if found.largest > self._largest:
-            self._largest, self._worst = found.largest, source
-
-    def result(self) -> StageDifference:
-        """Return the figures so far."""
-        return StageDifference(
-            stage=self._stage,
-            photos=self._photos,
-            equal_photos=self._equal_photos,
-            other_size=self._other_size,
-            sizes=self._sizes,
-            values=self._values,
-            equal_values=self._equal_values,
-            largest=self._largest,
-            mean=self._total / self._values if self._values else 0.0,
-            worst=self._worst,
-            hidden=None if self._photos else self._hidden or "not given",
-        )

@@ -1,8 +1,9 @@
 """The two sides of a comparison: what each makes of a photo, stage by stage; one class list."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from pathlib import Path
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from regnet.comparison.differences import PIXEL_STAGES, Array, Stage
 from regnet.conversion.store import Library
 from regnet.data.class_names import ClassNames
-from regnet.inference.predictors import Choice, Predictor, open_predictor, parse_choice
+from regnet.inference.predictors import Predictor, open_predictor, parse_choice
 from regnet.inference.server_predictor import ServerPredictor, is_address
 from regnet.ir.assumptions import AssumptionWarning, warn
 from regnet.ir.metadata import ModelMetadata
@@ -18,9 +19,7 @@ from regnet.network.labels import Labels
 from regnet.pixels.preprocess import stages
 from regnet.system.addresses import is_loopback, without_secrets
 from regnet.system.errors import DatasetError, ModelError, ServerError, UnknownModelError
-
-if TYPE_CHECKING:
-    from regnet.comparison.graph_crop import GraphCrop
+from regnet.system.parallel import cores
 
 Rows = NDArray[np.float32]
 
@@ -44,100 +43,67 @@ class Answers:
     probabilities: Rows
 
 
-class Side(Protocol):
-    """One of two pipelines, from encoded photos to probabilities. Threads may use it at once."""
+@dataclass(frozen=True, eq=False)
+class Side:
+    """One of two pipelines, from encoded photos to probabilities. Threads may use it at once.
 
-    @property
-    def title(self) -> str:
-        """What names it."""
+    `about` describes it as JSON values, by the same fields on both sides; `trace` returns what it
+    makes of a photo (raises `ImageError`), `answers` what its model says of what traces gave.
+    `labels` are None where only the other side knows them; `hidden` says why a stage is not seen.
+    """
 
-    @property
-    def about(self) -> Mapping[str, Any]:
-        """What describes it, as JSON values, by the same fields on both sides."""
-
-    @property
-    def labels(self) -> Labels | None:
-        """Its classes, None where only the other side knows them."""
-
-    @property
-    def hidden(self) -> Mapping[Stage, str]:
-        """Why a stage is not seen, for each that is not."""
-
-    def trace(self, photo: bytes) -> Trace:
-        """Return the pixels of a photo's stages; raises `ImageError`."""
-
-    def answers(self, given: Sequence[Any]) -> Answers:
-        """Return what the model says of photos; raises `ImageError`, `ModelError`."""
+    title: str
+    about: Mapping[str, Any]
+    trace: Callable[[bytes], Trace]
+    answers: Callable[[Sequence[Any]], Answers]
+    labels: Labels | None = None
+    hidden: Mapping[Stage, str] = field(default_factory=dict)
 
 
-class PredictorSide:
-    """A model run here, with the preprocessing that its metadata says."""
+def predictor_side(
+    predictor: Predictor,
+    *,
+    title: str,
+    about: Mapping[str, Any],
+    graph_crop: Callable[[Array], Array] | None = None,
+) -> Side:
+    """Return a model run here. One that crops in its graph shows its crop by `graph_crop`."""
+    metadata = predictor.metadata
+    step = 1 if metadata.preprocess.channels == "RGB" else -1
 
-    def __init__(self, predictor: Predictor, *, title: str, about: Mapping[str, Any]) -> None:
-        self._predictor = predictor
-        self.metadata = predictor.metadata
-        self.title, self.about = title, about
-        self.labels: Labels | None = self.metadata.labels
-        self.hidden: Mapping[Stage, str] = {}
+    def trace(photo: bytes) -> Trace:
+        given = predictor.pixels(photo)
+        if metadata.preprocessing == "graph":
+            pixels: dict[Stage, Array] = {"decode": given}
+            if graph_crop is not None:
+                pixels["crop"] = graph_crop(given)[..., ::step]
+            return Trace(pixels, given)
+        # The model's own path computes no more of decode and resize than its crop needs.
+        seen = stages(photo, metadata.preprocess)
+        shown = (seen.decoded, seen.resized, given)
+        return Trace({s: p[..., ::step] for s, p in zip(PIXEL_STAGES, shown, strict=True)}, given)
 
-    def trace(self, photo: bytes) -> Trace:
-        """Return the pixels of a photo's stages; raises `ImageError`.
-
-        The crop is what the model is given; decode and resize are computed again for the whole
-        photo, of which the model's own path computes no more than the crop needs.
-        """
-        seen = stages(photo, self.metadata.preprocess)
-        crop = self._predictor.pixels(photo)
-        pixels = (self._rgb(stage) for stage in (seen.decoded, seen.resized, crop))
-        return Trace(dict(zip(PIXEL_STAGES, pixels, strict=True)), crop)
-
-    def _rgb(self, pixels: Array) -> Array:
-        return pixels if self.metadata.preprocess.channels == "RGB" else pixels[..., ::-1]
-
-    def answers(self, given: Sequence[Array]) -> Answers:
-        """Return what the model says of photos."""
-        outputs = self._predictor.outputs(given)
+    def answers(given: Sequence[Array]) -> Answers:
+        outputs = predictor.outputs(given)
         return Answers(outputs.logits, outputs.probabilities)
 
-
-class GraphSide(PredictorSide):
-    """A model that resizes and crops in its graph, which shows its crop where it names it."""
-
-    def __init__(
-        self, predictor: Predictor, graph_crop: "GraphCrop | None", *, title: str, about: Any
-    ) -> None:
-        super().__init__(predictor, title=title, about=about)
-        self._graph_crop = graph_crop
-        unseen: tuple[Stage, ...] = ("resize",) if graph_crop else ("resize", "crop")
-        self.hidden = dict.fromkeys(unseen, "inside the graph")
-
-    def trace(self, photo: bytes) -> Trace:
-        """Return the pixels of a photo's stages; raises `ImageError`."""
-        whole = self._predictor.pixels(photo)
-        pixels: dict[Stage, Array] = {"decode": whole}
-        if self._graph_crop is not None:
-            pixels["crop"] = self._rgb(self._graph_crop.crop(whole))
-        return Trace(pixels, whole)
+    unseen: tuple[Stage, ...] = ()
+    if metadata.preprocessing == "graph":
+        unseen = ("resize",) if graph_crop else ("resize", "crop")
+    hidden = dict.fromkeys(unseen, "inside the graph")
+    return Side(title, about, trace, answers, metadata.labels, hidden)
 
 
-class ServerSide:
-    """A model behind an address, given photos or the crops of another model's protocol."""
-
-    labels: Labels | None = None
-
-    def __init__(self, server: ServerPredictor) -> None:
-        self._server = server
-        self.title = server.title
-        self.about: dict[str, Any] = {"engine": "server", "takes": server.takes, "assumed": []}
-        self.hidden: dict[Stage, str] = dict.fromkeys(PIXEL_STAGES, _HIDDEN[server.takes])
-
-    def trace(self, photo: bytes) -> Trace:
-        """Return what is sent of a photo; raises `ImageError`."""
-        return Trace({}, self._server.given(photo))
-
-    def answers(self, given: Sequence[Any]) -> Answers:
-        """Return what the server says of photos; raises `ImageError`, `ServerError`."""
-        return Answers(*self._server.answers(given))
+def _server_side(address: str, metadata: ModelMetadata) -> Side:
+    """Return a model behind an address, given photos or the crops of another model's protocol."""
+    server = ServerPredictor(address, metadata=metadata)
+    return Side(
+        server.title,
+        {"engine": "server", "takes": server.takes, "assumed": []},
+        lambda photo: Trace({}, server.given(photo)),
+        lambda given: Answers(*server.answers(given)),
+        hidden=dict.fromkeys(PIXEL_STAGES, _HIDDEN[server.takes]),
+    )
 
 
 _HIDDEN: Final = {
@@ -159,7 +125,7 @@ class Pair:
     b: Side
     labels: Labels
     places_b: NDArray[np.intp] | None = None
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
 
     def answers_b(self, given: Sequence[Any]) -> Answers:
         """Return what B says of photos, its classes in the order of `labels`."""
@@ -191,17 +157,10 @@ def pair_up(a: Side, b: Side) -> Pair:
         ("A", a.labels, "B", b.labels),
         ("B", b.labels, "A", a.labels),
     ):
-        if numbered(labels):
+        if all(not x.wnid and x.name == f"class {index}" for index, x in enumerate(labels)):
             note = f"{name} only numbers its classes: they are taken to be {other}'s"
             return Pair(a, b, known, notes=(note,))
     return _reordered(a, b, a.labels, b.labels)
-
-
-def numbered(labels: Labels) -> bool:
-    """Tell whether classes have no names, only numbers."""
-    return all(
-        not label.wnid and label.name == f"class {index}" for index, label in enumerate(labels)
-    )
 
 
 def _reordered(a: Side, b: Side, labels_a: Labels, labels_b: Labels) -> Pair:
@@ -233,57 +192,40 @@ def open_pair(a: str, b: str, *, library: Library) -> Pair:
         raise UnknownModelError(
             "both sides are servers, and neither tells its classes: name a model for one of them"
         )
-    if library.offline:
-        _require_here(a, b)
-    first = None if is_address(a) else _open(a, library)
-    second = None if is_address(b) else _open(b, library)
-    _warn_assumed((a, first), (b, second))
-    known = first or second
-    assert known is not None
-    return pair_up(first or _server(a, known.metadata), second or _server(b, known.metadata))
+    for url in filter(is_address, (a, b)):
+        if library.offline and not is_loopback(url):
+            raise ServerError(f"{without_secrets(url)}: not asked, because of --offline")
+    predictors = {
+        text: open_predictor(parse_choice(text), library=library)
+        for text in (a, b)
+        if not is_address(text)
+    }
+    _warn_assumed({text: predictor.metadata for text, predictor in predictors.items()})
+    known = next(iter(predictors.values())).metadata
+    first, second = (
+        _side(text, predictors[text], library) if text in predictors else _server_side(text, known)
+        for text in (a, b)
+    )
+    return pair_up(first, second)
 
 
-def _warn_assumed(*sides: tuple[str, PredictorSide | None]) -> None:
+def _warn_assumed(models: Mapping[str, ModelMetadata]) -> None:
     """Warn once per model, which may be on both sides, of what is assumed about it."""
-    found: dict[str, AssumptionWarning] = {}
-    for text, side in sides:
-        if side is None or not side.metadata.assumed:
+    warnings: dict[str, AssumptionWarning] = {}
+    for text, metadata in models.items():
+        if not metadata.assumed:
             continue
-        weights = side.metadata.weights_sha384
-        before = found[weights].assumed if weights in found else ()
-        assumed = tuple(dict.fromkeys((*before, *side.metadata.assumed)))
-        found[weights] = AssumptionWarning(parse_choice(text).model, assumed, weights)
-    for warning in found.values():
+        weights = metadata.weights_sha384
+        before = warnings[weights].assumed if weights in warnings else ()
+        assumed = tuple(dict.fromkeys((*before, *metadata.assumed)))
+        warnings[weights] = AssumptionWarning(parse_choice(text).model, assumed, weights)
+    for warning in warnings.values():
         warn(warning)
 
 
-def _require_here(*sides: str) -> None:
-    """Raise `ServerError` for a server that is not on this machine."""
-    for side in filter(is_address, sides):
-        if not is_loopback(side):
-            raise ServerError(f"{without_secrets(side)}: not asked, because of --offline")
-
-
-def _open(text: str, library: Library) -> PredictorSide:
-    choice = parse_choice(text)
-    predictor = open_predictor(choice, library=library)
-    about = _about(predictor.metadata, choice)
-    if predictor.metadata.preprocessing == "caller":
-        return PredictorSide(predictor, title=str(choice), about=about)
-    return GraphSide(predictor, _graph_crop(choice, library), title=str(choice), about=about)
-
-
-def _graph_crop(choice: Choice, library: Library) -> "GraphCrop | None":
-    from regnet.comparison.graph_crop import GraphCrop
-
-    try:
-        return GraphCrop(library.ir(choice.model, precision=choice.precision))
-    except ModelError:  # a model all the same, whose crop just cannot be looked at
-        return None
-
-
-def _about(metadata: ModelMetadata, choice: Choice) -> dict[str, Any]:
-    return {
+def _side(text: str, predictor: Predictor, library: Library) -> Side:
+    choice, metadata = parse_choice(text), predictor.metadata
+    about = {
         "model": metadata.name,
         "engine": choice.runs_on,
         "precision": choice.precision,
@@ -293,7 +235,33 @@ def _about(metadata: ModelMetadata, choice: Choice) -> dict[str, Any]:
         "weights_sha384": metadata.weights_sha384,
         "assumed": list(metadata.assumed),
     }
+    crop = None
+    if metadata.preprocessing == "graph":
+        crop = _graph_crop(library.ir(choice.model, precision=choice.precision))
+    return predictor_side(predictor, title=str(choice), about=about, graph_crop=crop)
 
 
-def _server(address: str, metadata: ModelMetadata) -> ServerSide:
-    return ServerSide(ServerPredictor(address, metadata=metadata))
+def _graph_crop(path: Path) -> Callable[[Array], Array] | None:
+    """Return the preprocessing part of an IR: a whole photo in, its crop (crop, crop, 3) out.
+
+    None if the graph does not name the tensor of the crop.
+    """
+    from regnet.conversion.graph_preprocess import PIXELS
+    from regnet.ir.engine import InferRequests
+    from regnet.ir.graph import read_graph
+    from regnet.system.runtime import core, ov
+
+    graph = read_graph(path)
+    ports = [port for op in graph.get_ops() for port in op.outputs() if PIXELS in port.get_names()]
+    if len(ports) != 1:
+        return None
+    part = ov.Model(ports, graph.get_parameters(), PIXELS)
+    options = {"INFERENCE_PRECISION_HINT": "f32", "NUM_STREAMS": cores()}
+    requests = InferRequests(core.compile_model(part, "CPU", options), cores())
+
+    def crop(image: Array) -> Array:
+        with requests.one() as request:
+            request.infer({0: image[None]}, share_inputs=True)
+            return np.array(request.get_output_tensor(0).data[0].transpose(1, 2, 0))
+
+    return crop

@@ -11,12 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.comparison.differences import (
-    PIXEL_STAGES,
     STAGES,
     Difference,
     Stage,
     StageDifference,
-    StageTally,
     difference,
 )
 from regnet.comparison.sides import Answers, Pair, Trace
@@ -72,35 +70,27 @@ def open_photos(
     `truth` names a file of labels, which then has to fit. With `offline` photos at addresses are
     errors. Raises `DatasetError`.
     """
-    if "://" in path or path == STDIN:
-        return _unlabelled(
-            path, "photos at an address or on standard input have no classes", offline
-        )
-    try:
-        dataset = open_dataset(path, labels, truth=truth, subset=True)
-    except DatasetError as exc:
-        if truth is not None:
-            raise
-        return _unlabelled(path, str(exc), offline)
+    reason = "photos at an address or on standard input have no classes"
+    if "://" not in path and path != STDIN:
+        try:
+            dataset = open_dataset(path, labels, truth=truth, subset=True)
+        except DatasetError as exc:
+            if truth is not None:
+                raise
+            reason = str(exc)
+        else:
+            return ComparedPhotos(
+                path,
+                lambda: (ComparedPhoto(x.source, x.truth, x.read) for x in dataset.items()),
+                lambda: dataset.count,
+                unlabelled=None,
+            )
     return ComparedPhotos(
-        path=path,
-        items=lambda: (
-            ComparedPhoto(item.source, item.truth, item.read) for item in dataset.items()
+        path,
+        lambda: (
+            ComparedPhoto(x.source, None, x.read) for x in iter_items([path], offline=offline)
         ),
-        count=lambda: dataset.count,
-        unlabelled=None,
-    )
-
-
-def _unlabelled(path: str, reason: str, offline: bool) -> ComparedPhotos:
-    def items() -> Iterator[ComparedPhoto]:
-        found = iter_items([path], offline=offline)
-        return (ComparedPhoto(item.source, None, item.read) for item in found)
-
-    return ComparedPhotos(
-        path=path,
-        items=items,
-        count=lambda: count_items([path]),
+        lambda: count_items([path]),
         unlabelled=reason,
     )
 
@@ -154,13 +144,13 @@ class Comparison:
 
 @dataclass(frozen=True, eq=False)
 class _Batch:
-    """What both sides made of a few photos, and those that could not be read."""
+    """What both sides made of a few photos, or why those could not be read."""
 
-    photos: list[ComparedPhoto]
-    pixels: list[dict[Stage, Difference]]
-    a: Answers | None
-    b: Answers | None
-    errors: list[tuple[str, str]]
+    photos: list[ComparedPhoto] = field(default_factory=list)
+    pixels: list[dict[Stage, Difference]] = field(default_factory=list)
+    a: Answers | None = None
+    b: Answers | None = None
+    errors: list[tuple[str, str]] = field(default_factory=list)
 
 
 class ComparisonTally:
@@ -171,7 +161,7 @@ class ComparisonTally:
 
     def __init__(self, pair: Pair, *, keep: int = KEPT_FLIPS) -> None:
         self._pair, self._keep = pair, keep
-        self._stages = {stage: StageTally(stage, _hidden(pair, stage)) for stage in STAGES}
+        self._stages = {stage: StageDifference(stage, _hidden(pair, stage)) for stage in STAGES}
         self._agreement = AgreementTally(keep=0)
         self._flips: list[FlippedPhoto] = []
         self._right = np.zeros((2, 2), np.int64)
@@ -206,24 +196,26 @@ class ComparisonTally:
             self._agreement.update(p, q)
         except ValueError as exc:
             raise ModelError(f"{self._pair.a.title} and {self._pair.b.title}: {exc}") from exc
-        self._add_rows("probabilities", photos, p, q)
-        if a.logits is not None and b.logits is not None:
-            self._add_rows("logits", photos, a.logits, b.logits)
+        rows: list[tuple[Stage, Any, Any]] = [
+            ("probabilities", p, q),
+            ("logits", a.logits, b.logits),
+        ]
+        for stage, first, second in rows:
+            if first is not None and second is not None:
+                for photo, x, y in zip(photos, first, second, strict=True):
+                    self._stages[stage].add(photo.source, difference(x, y))
         largest = np.abs(p.astype(np.float64) - q).max(axis=1)
         places = np.searchsorted(DELTA_EDGES[:-1], largest)
         self._deltas += np.bincount(places, minlength=len(DELTA_EDGES))
         self._add_top1(photos, p, q)
 
-    def _add_rows(
-        self, stage: Stage, photos: list[ComparedPhoto], a: NDArray[Any], b: NDArray[Any]
-    ) -> None:
-        for photo, x, y in zip(photos, a, b, strict=True):
-            self._stages[stage].add(photo.source, difference(x, y))
-
     def _add_top1(self, photos: list[ComparedPhoto], p: NDArray[Any], q: NDArray[Any]) -> None:
         first, second = p.argmax(axis=1), q.argmax(axis=1)
         for row in np.flatnonzero(first != second).tolist():
-            heapq.heappush(self._flips, self._flip(photos[row], p[row], q[row]))
+            a, b = (top_classes(x[row], self._pair.labels, 1)[0] for x in (p, q))
+            sure = float(margin(p[row : row + 1].astype(np.float64))[0])
+            flip = FlippedPhoto(sure, photos[row].source, a, b, photos[row].truth)
+            heapq.heappush(self._flips, flip)
             if len(self._flips) > self._keep:
                 heapq.heappop(self._flips)
         for photo, x, y in zip(photos, first.tolist(), second.tolist(), strict=True):
@@ -232,18 +224,13 @@ class ComparisonTally:
             else:
                 self._right[int(x == photo.truth), int(y == photo.truth)] += 1
 
-    def _flip(self, photo: ComparedPhoto, p: NDArray[Any], q: NDArray[Any]) -> FlippedPhoto:
-        a, b = (top_classes(row, self._pair.labels, 1)[0] for row in (p, q))
-        sure = float(margin(p[None].astype(np.float64))[0])
-        return FlippedPhoto(sure, photo.source, a, b, photo.truth)
-
     def result(self) -> Comparison:
         """Return what was found so far; raises `DatasetError` where nothing was."""
         if not self.photos:
             first = f": {self._errors[0][0]}: {self._errors[0][1]}" if self._errors else ""
             raise DatasetError(f"no photo could be compared{first}")
         return Comparison(
-            stages=tuple(tally.result() for tally in self._stages.values()),
+            stages=tuple(self._stages.values()),
             agreement=self._agreement.result(),
             flips=tuple(sorted(self._flips, key=lambda flip: (-flip.margin, flip.source))),
             accuracy=self._accuracy() if self._labelled else None,
@@ -283,7 +270,7 @@ def _compared(pair: Pair, photos: list[ComparedPhoto]) -> list[_Batch]:
                 read.append((photo, pair.a.trace(data), pair.b.trace(data)))
         except ImageError as exc:
             errors.append((photo.source, str(exc)))
-    return [*_answered(pair, read), _Batch([], [], None, None, errors)]
+    return [*_answered(pair, read), _Batch(errors=errors)]
 
 
 def _answered(pair: Pair, read: list[tuple[ComparedPhoto, Trace, Trace]]) -> list[_Batch]:
@@ -296,14 +283,10 @@ def _answered(pair: Pair, read: list[tuple[ComparedPhoto, Trace, Trace]]) -> lis
         b = pair.answers_b([trace.given for trace in second])
     except ImageError as exc:
         if len(read) == 1:
-            return [_Batch([], [], None, None, [(photos[0].source, str(exc))])]
+            return [_Batch(errors=[(photos[0].source, str(exc))])]
         return [batch for one in read for batch in _answered(pair, [one])]
-    return [_Batch(photos, list(map(_pixel_differences, first, second)), a, b, [])]
-
-
-def _pixel_differences(a: Trace, b: Trace) -> dict[Stage, Difference]:
-    return {
-        stage: difference(a.pixels[stage], b.pixels[stage])
-        for stage in PIXEL_STAGES
-        if stage in a.pixels and stage in b.pixels
-    }
+    pixels = [
+        {s: difference(x.pixels[s], y.pixels[s]) for s in x.pixels if s in y.pixels}
+        for x, y in zip(first, second, strict=True)
+    ]
+    return [_Batch(photos, pixels, a, b)]

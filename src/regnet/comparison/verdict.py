@@ -45,60 +45,43 @@ class Verdict(ToDict):
 def verdict(comparison: Comparison, pair: Pair) -> Verdict:
     """Return what a comparison of two sides comes to."""
     first = next((stage for stage in comparison.stages if stage.differs), None)
+    unseen, agreement = _unseen(comparison), comparison.agreement
     if first is None:
-        return Verdict("identical", None, f"no stage differs: identical{_unseen(comparison)}")
-    if first.stage not in PIXEL_STAGES:
-        pixels = "" if _unseen(comparison) else "pixels are identical; "
-        if comparison.agreement.max_delta <= ROUNDING:
-            return Verdict("rounding", first.stage, _rounding(comparison, pixels))
-    else:
-        pixels = ""
-    found = f"{pixels}first to differ: {first.stage}{causes(first.stage, pair)}, {amount(first)}"
-    return Verdict("differs", first.stage, f"{found}{_effect(first, comparison)}")
-
-
-def _rounding(comparison: Comparison, pixels: str) -> str:
-    seen = [stage for stage in comparison.stages if stage.stage not in PIXEL_STAGES]
-    amounts = " and ".join(
-        f"{stage.stage} differ by at most {stage.largest:.2g}" for stage in seen if stage.photos
+        return Verdict("identical", None, f"no stage differs: identical{unseen}")
+    after_pixels = first.stage not in PIXEL_STAGES
+    pixels = "pixels are identical; " if after_pixels and not unseen else ""
+    if after_pixels and agreement.max_delta <= ROUNDING:
+        amounts = " and ".join(
+            f"{stage.stage} differ by at most {stage.largest:.2g}"
+            for stage in comparison.stages
+            if stage.stage not in PIXEL_STAGES and stage.photos
+        )
+        allowed = f"rounding of floating point ({ROUNDING:g} is allowed)"
+        return Verdict("rounding", first.stage, f"{pixels}{amounts}: {allowed}{unseen}")
+    effect = f"; probabilities differ by up to {agreement.max_delta:.3g}"
+    text = (
+        f"{pixels}first to differ: {first.stage}{_causes(first.stage, pair)}, {_amount(first)}"
+        f"{effect if first.stage != 'probabilities' else ''}, top-1 in {agreement.flipped} of "
+        f"{counted(agreement.images, 'photo')}{_unseen(comparison, before=first.stage)}"
     )
-    return (
-        f"{pixels}{amounts}: rounding of floating point ({ROUNDING:g} is allowed)"
-        f"{_unseen(comparison)}"
-    )
+    return Verdict("differs", first.stage, text)
 
 
-def _effect(first: StageDifference, comparison: Comparison) -> str:
-    """Return what the difference does to the probabilities, and what was not seen before it."""
-    agreement = comparison.agreement
-    effect = ""
-    if first.stage != "probabilities":
-        effect = f"; probabilities differ by up to {agreement.max_delta:.3g}"
-    flips = f", top-1 in {agreement.flipped} of {counted(agreement.images, 'photo')}"
-    return f"{effect}{flips}{_unseen(comparison, before=first.stage)}"
-
-
-def amount(found: StageDifference) -> str:
+def _amount(stage: StageDifference) -> str:
     """Return how much a stage differs, as a phrase."""
     parts = []
-    if found.other_size and found.sizes is not None:
-        a, b = (f"{width} x {height}" for height, width in found.sizes)
-        photos = counted(found.photos, "photo")
-        parts.append(f"other sizes in {found.other_size} of {photos} (A {a}, B {b}, say)")
-    if found.values and found.largest > 0:
-        parts.append(f"{share_text(found.values - found.equal_values, found.values)} of the values")
-        parts.append(f"by up to {found.largest:.4g} {unit_text(found)}".strip())
+    if stage.other_size and stage.sizes is not None:
+        a, b = (f"{width} x {height}" for height, width in stage.sizes)
+        photos = counted(stage.photos, "photo")
+        parts.append(f"other sizes in {stage.other_size} of {photos} (A {a}, B {b}, say)")
+    if stage.values and stage.largest > 0:
+        unit = (" level" if stage.largest == 1 else " levels") if stage.unit == "levels" else ""
+        parts.append(f"{share_text(stage.values - stage.equal_values, stage.values)} of the values")
+        parts.append(f"by up to {stage.largest:.4g}{unit}")
     return ", ".join(parts)
 
 
-def unit_text(found: StageDifference) -> str:
-    """Return a stage's unit as it follows a number."""
-    if found.stage in PIXEL_STAGES:
-        return "level" if found.largest == 1 else "levels"
-    return ""
-
-
-def causes(stage: Stage, pair: Pair) -> str:
+def _causes(stage: Stage, pair: Pair) -> str:
     """Return the settings that bear on a stage and are not the same on both sides, in brackets."""
     a, b = (_settings(side.about, stage) for side in (pair.a, pair.b))
     differing = [name for name in a if name in b and a[name] != b[name]]
@@ -111,22 +94,15 @@ def causes(stage: Stage, pair: Pair) -> str:
 def _settings(about: Mapping[str, Any], stage: Stage) -> dict[str, str]:
     """Return the settings of a side that bear on a stage, as texts."""
     protocol = about.get("protocol", {})
-    if stage in _SETTINGS:
-        return _texts(_SETTINGS[stage], protocol)
-    return _texts(_MODEL_SETTINGS, about) | {
-        name: f"{name} {_in_rgb(protocol, name)} of RGB"
-        for name in ("mean", "scale")
-        if name in protocol
-    }
-
-
-def _texts(patterns: Mapping[str, str], values: Mapping[str, Any]) -> dict[str, str]:
-    return {name: text.format(values[name]) for name, text in patterns.items() if name in values}
-
-
-def _in_rgb(protocol: Mapping[str, Any], name: str) -> str:
-    step = 1 if protocol["channels"] == "RGB" else -1
-    return "/".join(f"{value:g}" for value in protocol[name][::step])
+    patterns, values = (
+        (_SETTINGS[stage], protocol) if stage in _SETTINGS else (_MODEL_SETTINGS, about)
+    )
+    texts = {name: text.format(values[name]) for name, text in patterns.items() if name in values}
+    for name in ("mean", "scale") if stage not in _SETTINGS and protocol else ():
+        step = 1 if protocol["channels"] == "RGB" else -1
+        rgb = "/".join(f"{value:g}" for value in protocol[name][::step])
+        texts[name] = f"{name} {rgb} of RGB"
+    return texts
 
 
 def notes(pair: Pair) -> tuple[str, ...]:

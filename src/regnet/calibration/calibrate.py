@@ -1,8 +1,8 @@
-"""`regnet.calibrate`: honest probabilities and prediction sets, learnt from labelled photos.
+"""`regnet.calibrate`: temperature scaling and conformal prediction sets from labelled photos.
 
 The readable photos are split at random, by the seed alone: a quarter sets the temperature, a
 quarter the threshold of the sets, and on the other half both are checked. So the threshold and the
-check see scores of photos that nothing was fitted to, which is what the guarantee rests on.
+check see scores of held-out photos, which is what the guarantee rests on.
 """
 
 from collections.abc import Sequence
@@ -47,11 +47,11 @@ _LEAST: Final = float(np.finfo(np.float32).tiny)  # keeps the log of a probabili
 
 @dataclass(frozen=True, kw_only=True)
 class HeldOut:
-    """What the photos that nothing was learnt from say, in the shares of them.
+    """The metrics on the held-out photos, `before` and `after` the temperature.
 
-    `before` and `after` the temperature; `coverage` of the sets, which lies in `expected` for 95 %
-    of all samples where the guarantee holds; `sizes` has how many sets hold 0, 1, ... classes;
-    `single` sets have one class, and `right` of those it is the true one.
+    `coverage` of the sets lies in `expected` for 95 % of all samples if the guarantee holds;
+    `sizes` counts the sets of 0, 1, ... classes; `single` is the share of sets of one class, and
+    `right` the share of those that have the true one.
     """
 
     before: Metrics
@@ -92,7 +92,7 @@ class HeldOut:
 
 @dataclass(frozen=True, kw_only=True)
 class Learnt:
-    """What photos taught: `step` divides the logits that the model gave until now."""
+    """A fitted calibration: `step` divides the logits that the model gave until now."""
 
     step: float
     calibration: Calibration
@@ -103,7 +103,7 @@ class Learnt:
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationReport:
-    """A calibrated model: where it was `written`, what was `learnt` and on what.
+    """A calibrated model: where it was `written`, what was `learnt` from which photos.
 
     `metadata` is its description; `failures` are the first of the `unreadable` photos of `images`.
     """
@@ -297,72 +297,57 @@ def learn(
     method: Method,
     seed: int,
 ) -> Learnt:
-    """Return temperature and threshold learnt from half of the rows (N, classes), checked on half.
+    """Return a temperature and threshold fitted on half of the rows (N, classes), checked on half.
 
     Logits are the logarithms of probabilities, as far as a temperature can tell.
     """
-    fit, rest, held = _split(len(truths), seed)
+    temperature_rows, threshold_rows, held_out_rows = _split(len(truths), seed)
     logits = np.log(np.maximum(probabilities, _LEAST))
-    enough = len(truths) >= photos_wanted(coverage)
-    step = supported_temperature(logits[fit], truths[fit], enough=enough)
-    scores = truth_scores(softmax(logits[rest], step), truths[rest], method)
-    threshold = learn_threshold(scores, coverage)
-    checked = _check(
-        probabilities[held],
-        softmax(logits[held], step),
-        truths[held],
-        method=method,
-        threshold=threshold,
-        expected=coverage_range(len(rest), len(held), coverage),
+    temperature = supported_temperature(
+        logits[temperature_rows],
+        truths[temperature_rows],
+        enough=len(truths) >= photos_wanted(coverage),
+    )
+    calibrated = softmax(logits[threshold_rows], temperature)
+    threshold = learn_threshold(truth_scores(calibrated, truths[threshold_rows], method), coverage)
+
+    calibrated, labels = softmax(logits[held_out_rows], temperature), truths[held_out_rows]
+    sizes = set_sizes(calibrated, method, threshold)
+    covered = truth_scores(calibrated, labels, method) <= threshold
+    single = sizes == 1
+    held_out = HeldOut(
+        before=_metrics(probabilities[held_out_rows], labels),
+        after=_metrics(calibrated, labels),
+        coverage=Share.of(int(covered.sum()), len(labels)),
+        expected=coverage_range(len(threshold_rows), len(held_out_rows), coverage),
+        sizes=tuple(np.bincount(sizes, minlength=calibrated.shape[1] + 1).tolist()),
+        single=Share.of(int(single.sum()), len(labels)),
+        right=Share.of(int((single & covered).sum()), int(single.sum())),
     )
     calibration = Calibration(
-        temperature=step,
+        temperature=temperature,
         coverage=coverage,
         method=method,
         threshold=threshold,
-        photos=len(fit) + len(rest),
-        held_out=len(held),
-        measured_coverage=checked.coverage.value,
-        mean_size=checked.mean_size,
+        photos=len(temperature_rows) + len(threshold_rows),
+        held_out=len(held_out_rows),
+        measured_coverage=held_out.coverage.value,
+        mean_size=held_out.mean_size,
     )
     return Learnt(
-        step=step,
+        step=temperature,
         calibration=calibration,
-        temperature_photos=len(fit),
-        threshold_photos=len(rest),
-        held_out=checked,
+        temperature_photos=len(temperature_rows),
+        threshold_photos=len(threshold_rows),
+        held_out=held_out,
     )
 
 
 def _split(count: int, seed: int) -> tuple[list[int], list[int], list[int]]:
-    """Return the places of a quarter of the photos, another quarter, and the others, at random."""
-    learning = sample(range(count), count // 2, seed=seed)
-    fit = sample(learning, len(learning) // 2, seed=seed + 1)
-    rest, held = set(learning) - set(fit), set(range(count)) - set(learning)
-    return fit, sorted(rest), sorted(held)
-
-
-def _check(
-    before: NDArray[np.float32],
-    after: NDArray[np.float32],
-    truths: NDArray[np.int64],
-    *,
-    method: Method,
-    threshold: float,
-    expected: tuple[float, float],
-) -> HeldOut:
-    sizes = set_sizes(after, method, threshold)
-    covered = truth_scores(after, truths, method) <= threshold
-    single = sizes == 1
-    return HeldOut(
-        before=_metrics(before, truths),
-        after=_metrics(after, truths),
-        coverage=Share.of(int(covered.sum()), len(truths)),
-        expected=expected,
-        sizes=tuple(np.bincount(sizes, minlength=after.shape[1] + 1).tolist()),
-        single=Share.of(int(single.sum()), len(truths)),
-        right=Share.of(int((single & covered).sum()), int(single.sum())),
-    )
+    """Return a quarter of the photos, another quarter, and the others, at random, by index."""
+    half = sample(range(count), count // 2, seed=seed)
+    quarter = sample(half, len(half) // 2, seed=seed + 1)
+    return quarter, sorted(set(half) - set(quarter)), sorted(set(range(count)) - set(half))
 
 
 def _metrics(probabilities: NDArray[np.float32], truths: NDArray[np.int64]) -> Metrics:

@@ -141,12 +141,11 @@ def _checked(
 
 def _pixels(predictor: Predictor, dataset: Dataset) -> Iterator[Any]:
     """Yield what the model takes of the sample photos and of the first readable of the data set."""
-    for path in sample_photos():
-        yield predictor.pixels(path)
-    yield from itertools.islice(_readable(predictor, dataset), CHECKED_PHOTOS)
-
-
-def _readable(predictor: Predictor, dataset: Dataset) -> Iterator[Any]:
+    yield from map(predictor.pixels, sample_photos())
+    readable = 0
     for item in dataset.items():
+        if readable == CHECKED_PHOTOS:
+            return
         with suppress(ImageError):
             yield predictor.pixels(item.read())
+            readable += 1

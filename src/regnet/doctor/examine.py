@@ -123,26 +123,21 @@ def examine(
         advance(1, "looking")
     exact = exact_groups(photos)
     alike = near_groups(photos, exact, advance=lambda s: advance(s, "comparing")) if near else []
-    found = [
+    findings = [
         *layout_findings(tree),
         *photo_findings(photos, preprocess),
         *copy_findings(photos, exact, alike),
     ]
-    return _examination(tree, photos, preprocess, worst_first(found), start)
-
-
-def _examination(
-    tree: Tree,
-    photos: Glances,
-    preprocess: Preprocess,
-    findings: tuple[Finding, ...],
-    start: float,
-) -> Examination:
     readable = photos.readable
     sizes = photos.sizes[readable]
     kept = kept_shares(sizes, preprocess)
-    order = np.argsort(kept, kind="stable")[:_PREVIEWS]
-    evenly = np.unique(np.linspace(0, len(readable) - 1, _PREVIEWS).astype(int))
+
+    def previews(chosen: NDArray[np.int64]) -> tuple[Preview, ...]:
+        files = [photos.file(index) for index in readable[chosen].tolist()]
+        values = zip(files, sizes[chosen].tolist(), kept[chosen].tolist(), strict=True)
+        return tuple(Preview(file.source, file.place, w, h, k) for file, (w, h), k in values)
+
+    evenly = np.linspace(0, len(readable) - 1, min(_PREVIEWS, len(readable))).astype(int)
     return Examination(
         path=tree.path,
         splits={split: tree.counts[split] for split in tree.splits},
@@ -153,25 +148,10 @@ def _examination(
         short=_spread(sizes.min(axis=1)),
         long=_spread(sizes.max(axis=1)),
         kept=_spread(kept),
-        findings=findings,
-        cut_most=_previews(photos, readable, kept, order),
-        typical=_previews(photos, readable, kept, evenly) if len(readable) else (),
+        findings=worst_first(findings),
+        cut_most=previews(np.argsort(kept, kind="stable")[:_PREVIEWS]),
+        typical=previews(evenly),
         seconds=time.perf_counter() - start,
-    )
-
-
-def _previews(
-    photos: Glances,
-    readable: NDArray[np.int64],
-    kept: NDArray[np.float64],
-    chosen: NDArray[np.int64],
-) -> tuple[Preview, ...]:
-    """Return the chosen of the readable photos."""
-    files = [photos.file(index) for index in readable[chosen].tolist()]
-    sizes = photos.sizes[readable[chosen]].tolist()
-    return tuple(
-        Preview(file.source, file.place, width, height, share)
-        for file, (width, height), share in zip(files, sizes, kept[chosen].tolist(), strict=True)
     )
 
 

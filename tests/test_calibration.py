@@ -305,7 +305,7 @@ def test_models_without_names_and_labels_out_of_range(
         calibrate(path, photos, subset=True, folder=empty)
     truth = tmp_path / "val.txt"
     truth.write_text("".join(f"{number:02}.png 200\n" for number in range(EACH)))
-    with pytest.raises(DatasetError, match="classes are 0 to 199"):
+    with pytest.raises(DatasetError, match="are 0 to 199"):
         calibrate("bundled", photos / CLASSES[0], truth=truth, subset=True, folder=empty)
     assert list(empty.iterdir()) == []
 

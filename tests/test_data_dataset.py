@@ -757,9 +757,7 @@ def test_a_training_and_the_doctor_read_parquet(named: bool, tmp_path: Path) -> 
     assert "test is not used" in " ".join(finding.text for finding in sets.findings)
     tree = open_tree(tmp_path)
     assert tree.counts == {s: dict.fromkeys(tree.classes, 20) for s in ("train", "val", "test")}
-    places = {
-        (i.read(), tree.places[c].label) for i, c in zip(tree.items(), tree.codes, strict=True)
-    }
+    places = {(i.read(), p.label) for i, p in zip(tree.items(), tree.places, strict=True)}
     assert {(b"image 0", "tabby"), (b"image 101", "red fox"), (b"image 202", "crane")} <= places
 
 

@@ -75,8 +75,8 @@ def test_and_a_training_s_and_the_doctor_s(suffix: str, tmp_path: Path) -> None:
     assert tree.classes == tuple(label.name for label in sets.labels)
     assert set(tree.counts[""].values()) == {IMAGES // 3}
     assert not errors_of(layout_findings(tree))
-    for item, code in zip(tree.items(), tree.codes, strict=True):
-        assert tree.classes.index(tree.places[code].label) == int(item.read())
+    for item, place in zip(tree.items(), tree.places, strict=True):
+        assert tree.classes.index(place.label) == int(item.read())
 
 
 @pytest.mark.parametrize("pattern", ["train-*.tar", "train-{000..002}.tar", "train-00{0,1,2}.tar"])

@@ -84,13 +84,12 @@ def _strays(tree: Tree) -> Iterator[Finding]:
     """
     labelled_test = any(count for name, count in tree.counts.get("test", {}).items() if name)
     stray = [not place.label and (place.split != "test" or labelled_test) for place in tree.places]
-    count = sum(stray[code] for code in tree.codes)
-    if not count:
+    if not any(stray):
         return
     files = tuple(
-        File(item.source, tree.places[code].split)
-        for item, code in zip(tree.items(), tree.codes, strict=True)
-        if stray[code]
+        File(item.source, place.split)
+        for item, place, chosen in zip(tree.items(), tree.places, stray, strict=True)
+        if chosen
     )
     splits = sorted({file.split for file in files} - {""})
     where = f" of {quoted(splits)}" if splits else ""
@@ -98,9 +97,9 @@ def _strays(tree: Tree) -> Iterator[Finding]:
     yield Finding(
         "stray",
         "warning" if beside else "error",
-        f"{counted(count, 'photo lies', 'photos lie')} outside the class folders{where}.",
+        f"{counted(len(files), 'photo lies', 'photos lie')} outside the class folders{where}.",
         f"A training {'leaves them out' if beside else 'refuses to guess what they are'}: move "
         "them into the folder of their class, or away.",
-        count=count,
+        count=len(files),
         files=files,
     )

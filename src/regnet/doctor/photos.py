@@ -157,7 +157,7 @@ class Glances:
 
     def place(self, index: int) -> Place:
         """Return the split and class of a photo."""
-        return self._tree.places[self._tree.codes[index]]
+        return self._tree.places[index]
 
     def file(self, index: int, detail: str = "", group: int | None = None) -> File:
         """Return a photo as a finding names it."""

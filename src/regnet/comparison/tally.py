@@ -1,7 +1,7 @@
 """Two pipelines on the same photos, stage by stage: where they part, by how much, what it costs."""
 
 import heapq
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from regnet.comparison.differences import (
     STAGES,
+    Array,
     Difference,
     Stage,
     StageDifference,
     difference,
 )
-from regnet.comparison.sides import Answers, Pair, Trace
+from regnet.comparison.sides import Answers, Pair, Rows, Trace
 from regnet.data.dataset import open_dataset
 from regnet.data.sources import STDIN, count_items, iter_items
 from regnet.inference.result import ClassScore, top_classes
@@ -147,9 +148,9 @@ class _Batch:
     """What both sides made of a few photos, or why those could not be read."""
 
     photos: list[ComparedPhoto] = field(default_factory=list)
-    pixels: list[dict[Stage, Difference]] = field(default_factory=list)
-    a: Answers | None = None
-    b: Answers | None = None
+    differences: list[dict[Stage, Difference]] = field(default_factory=list)
+    a: Rows | None = None
+    b: Rows | None = None
     errors: list[tuple[str, str]] = field(default_factory=list)
 
 
@@ -185,29 +186,17 @@ class ComparisonTally:
         self._errors += batch.errors[: KEPT_ERRORS - len(self._errors)]
         if batch.a is None or batch.b is None:
             return
-        for photo, found in zip(batch.photos, batch.pixels, strict=True):
-            for stage, one in found.items():
-                self._stages[stage].add(photo.source, one)
-        self._add_answers(batch.photos, batch.a, batch.b)
-
-    def _add_answers(self, photos: list[ComparedPhoto], a: Answers, b: Answers) -> None:
-        p, q = a.probabilities, b.probabilities
         try:
-            self._agreement.update(p, q)
+            self._agreement.update(batch.a, batch.b)
         except ValueError as exc:
             raise ModelError(f"{self._pair.a.title} and {self._pair.b.title}: {exc}") from exc
-        rows: list[tuple[Stage, Any, Any]] = [
-            ("probabilities", p, q),
-            ("logits", a.logits, b.logits),
-        ]
-        for stage, first, second in rows:
-            if first is not None and second is not None:
-                for photo, x, y in zip(photos, first, second, strict=True):
-                    self._stages[stage].add(photo.source, difference(x, y))
-        largest = np.abs(p.astype(np.float64) - q).max(axis=1)
+        for photo, differences in zip(batch.photos, batch.differences, strict=True):
+            for stage, one in differences.items():
+                self._stages[stage].add(photo.source, one)
+        largest = np.abs(batch.a.astype(np.float64) - batch.b).max(axis=1)
         places = np.searchsorted(DELTA_EDGES[:-1], largest)
         self._deltas += np.bincount(places, minlength=len(DELTA_EDGES))
-        self._add_top1(photos, p, q)
+        self._add_top1(batch.photos, batch.a, batch.b)
 
     def _add_top1(self, photos: list[ComparedPhoto], p: NDArray[Any], q: NDArray[Any]) -> None:
         first, second = p.argmax(axis=1), q.argmax(axis=1)
@@ -285,8 +274,17 @@ def _answered(pair: Pair, read: list[tuple[ComparedPhoto, Trace, Trace]]) -> lis
         if len(read) == 1:
             return [_Batch(errors=[(photos[0].source, str(exc))])]
         return [batch for one in read for batch in _answered(pair, [one])]
-    pixels = [
-        {s: difference(x.pixels[s], y.pixels[s]) for s in x.pixels if s in y.pixels}
-        for x, y in zip(first, second, strict=True)
+    differences = [
+        {stage: difference(x[stage], y[stage]) for stage in x if stage in y}
+        for x, y in zip(_values(first, a), _values(second, b), strict=True)
     ]
-    return [_Batch(photos, pixels, a, b)]
+    return [_Batch(photos, differences, a.probabilities, b.probabilities)]
+
+
+def _values(traces: Sequence[Trace], answers: Answers) -> Iterator[dict[Stage, Array]]:
+    """Yield the values of each photo at the stages that are seen."""
+    for row, trace in enumerate(traces):
+        values = {**trace.pixels, "probabilities": answers.probabilities[row]}
+        if answers.logits is not None:
+            values["logits"] = answers.logits[row]
+        yield values

@@ -152,8 +152,8 @@ def _confidence(bins: tuple[ReliabilityBin, ...]) -> str:
     gap = sum(b.images * (b.confidence - b.accuracy) for b in bins if b.confidence is not None
               and b.accuracy is not None)  # fmt: skip
     if abs(gap) < 0.01 * sum(b.images for b in bins):
-        return "On the whole the model is well calibrated."
-    return f"On the whole the model is {'over' if gap > 0 else 'under'}confident."
+        return "On the whole, mean confidence equals accuracy."
+    return f"On the whole, the model is {'over' if gap > 0 else 'under'}confident."
 
 
 def _confusions(found: Evaluation) -> Section:
@@ -231,9 +231,9 @@ def _mistakes(found: Evaluation, dataset: Dataset) -> Section:
 
 
 def _classes(found: Evaluation) -> Section:
-    """Return the section with a row for each class, the worst first."""
+    """Return the section with a row for each class, the worst first, then those without images."""
     seen = [one for one in found.scores.metrics.classes if one.support or one.predicted]
-    ordered = sorted(seen, key=lambda one: (one.f1 if one.f1 is not None else 2.0, one.index))
+    ordered = sorted(seen, key=lambda one: (not one.support, one.f1 or 0.0, one.index))
     rows = [
         (
             found.labels[one.index].name,

@@ -38,10 +38,8 @@ class ExplainedPhoto:
 
         Each explanation has the name of its `overlay`, null where none was written.
         """
-        written: list[str | None] = [str(path) for path in self.overlays]
-        overlays = written or [None] * len(self.explanations)
         values = plain_fields(self)
-        del values["overlays"]
+        overlays = values.pop("overlays") or [None] * len(self.explanations)
         for explanation, overlay in zip(values["explanations"], overlays, strict=True):
             explanation["overlay"] = overlay
         return values

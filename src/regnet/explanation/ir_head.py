@@ -43,7 +43,7 @@ class LinearHead:
 def read_head(graph: ov.Model, *, source: str) -> LinearHead:
     """Return the head of a graph that ends in mean, linear layer and softmax.
 
-    `source` names the model in errors. Raises `ModelError` where the graph ends in anything else.
+    `source` names the model in errors. Raises `ModelError` if the graph ends in anything else.
     """
     try:
         return _read(graph)
@@ -54,51 +54,49 @@ def read_head(graph: ov.Model, *, source: str) -> LinearHead:
         ) from exc
 
 
+class _OddError(Exception):
+    """The operation or constant found instead of a part of the head."""
+
+
 def _read(graph: ov.Model) -> LinearHead:
-    logits = _one_of(graph.output(0).get_node().input_value(0), "Softmax").input_value(0)
-    scale, logits = _temperature(logits)
-    add = _one_of(logits, "Add")
-    bias, product = _constant_and_other(add)
-    linear = _one_of(product, "MatMul")
-    pooled, weights = linear.input_value(0), _constant(linear.input_value(1))
+    softmax = _op(graph.output(0).get_node().input_value(0), "Softmax")
+    scale, logits = _temperature(softmax.input_value(0))
+    product, bias = _op(logits, "Add").input_values()
+    try:
+        shift = _constant(bias)
+    except _OddError:  # the inputs in the other order
+        product, shift = bias, _constant(product)
+    linear = _op(product, "MatMul")
+    weights = _constant(linear.input_value(1))
     if not linear.get_attributes()["transpose_b"]:
         weights = weights.T
-    mean = _one_of(pooled, "ReduceMean")
+    mean = _op(linear.input_value(0), "ReduceMean")
     features = mean.input_value(0)
     axes = sorted(_constant(mean.input_value(1)).ravel().astype(int).tolist())
     if axes != _POSITIONS or len(features.get_partial_shape()) != 4:
         raise _OddError(f"{mean.get_friendly_name()} is no mean over positions")
-    return LinearHead(np.ascontiguousarray(weights * scale), bias.ravel() * scale, features)
+    return LinearHead(np.ascontiguousarray(weights * scale), shift.ravel() * scale, features)
 
 
 def _temperature(logits: Any) -> tuple[np.float32, Any]:
-    """Return what the logits are times before the softmax, and what that is done to."""
+    """Return the factor that scales the logits before the softmax, and the unscaled logits."""
     node = logits.get_node()
     kind = node.get_type_name()
     if kind not in ("Divide", "Multiply"):  # OpenVINO makes the one the other
         return np.float32(1), logits
-    by, before = _constant(node.input_value(1)), node.input_value(0)
+    by = _constant(node.input_value(1))
     if by.size != 1:
         raise _OddError(f"{node.get_friendly_name()} is not the same for each class")
     factor = np.float32(by.item())
-    return (1 / factor if kind == "Divide" else factor), before
+    return (1 / factor if kind == "Divide" else factor), node.input_value(0)
 
 
-def _one_of(output: Any, kind: str) -> Any:
-    """Return the operation that computes this, which must be of this kind."""
+def _op(output: Any, kind: str) -> Any:
+    """Return the operation that computes an output; raises `_OddError` for another kind."""
     node = output.get_node()
     if node.get_type_name() != kind:
         raise _OddError(f"{node.get_friendly_name()} is no {kind}")
     return node
-
-
-def _constant_and_other(op: Any) -> tuple[Array, Any]:
-    """Return the constant and the other of two inputs, in whatever order they are."""
-    first, second = op.input_values()
-    try:
-        return _constant(second), first
-    except _OddError:
-        return _constant(first), second
 
 
 def _constant(output: Any) -> Array:
@@ -106,7 +104,3 @@ def _constant(output: Any) -> Array:
         return values(output)
     except ModelError as exc:
         raise _OddError(str(exc)) from exc
-
-
-class _OddError(Exception):
-    """What was found where the head should be."""

@@ -50,7 +50,8 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """Return the class's fields and all the others as plain JSON values."""
-        return plain_fields(self) | self.label.to_dict()
+        values: dict[str, Any] = plain_fields(self)
+        return values.pop("label") | values  # type: ignore[no-any-return]
 
 
 class Explainer:

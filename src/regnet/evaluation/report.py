@@ -53,7 +53,7 @@ def result_sections(found: Evaluation, photos: Dataset | None) -> list[Section]:
     sections = []
     scores = found.scores
     if scores.metrics.images > scores.unreadable * found.strict:
-        mistakes = [_mistakes(found, photos)] if photos else []
+        mistakes = [] if photos is None else [_mistakes(found, photos)]
         sections = [_calibration(found), _confusions(found), *mistakes, _classes(found)]
     how = "counted as wrong" if found.strict else "not counted"
     failures = [(failure.source, failure.error) for failure in scores.failures]

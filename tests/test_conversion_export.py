@@ -181,7 +181,7 @@ def test_labels_must_be_as_many_as_classes() -> None:
 @pytest.mark.parametrize("field", ["spec", "labels", "preprocess", "name"])
 def test_damaged_metadata_is_an_error_that_names_the_file(field: str) -> None:
     good = described(SMALL).to_strings()
-    with pytest.raises(ModelError, match=r"m\.xml.*lacks"):
+    with pytest.raises(ModelError, match=rf"m\.xml.*the field '{field}' is missing"):
         metadata_from_strings({k: v for k, v in good.items() if k != field}, source="m.xml")
     if field != "name":
         for bad in ("", "{", "[1, 2]", json.dumps({"x": 1}), "null", "3"):

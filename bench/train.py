@@ -31,15 +31,15 @@ from regnet.data.labelled import LabelledItem
 from regnet.network.modules import RegNet
 from regnet.network.spec import spec_by_name
 from regnet.system.timing import Contestant, measure, ratio
-from regnet.training.activation_noise import ActivationNoise
 from regnet.training.devices import Devices
 from regnet.training.history import History
-from regnet.training.job import Job, Position
 from regnet.training.loop import Trainer
-from regnet.training.malloc import keep_freed_memory
+from regnet.training.memory import keep_freed_memory
 from regnet.training.optimizer import make_optimizer
 from regnet.training.photos import LabelledPhotos
 from regnet.training.recipe import Recipe, read_recipe
+from regnet.training.regularisation import ActivationNoise
+from regnet.training.state import Job, Position
 from regnet.training.watching import Unseen
 
 CLASSES = 200
@@ -85,7 +85,7 @@ def trained(made: Trainer, steps: int, folder: Path) -> Callable[[], None]:
     history, watcher = History(folder, tensorboard=False), StopAfter(steps)
 
     def turn() -> None:
-        made.position = Position()
+        made.state.position = Position()
         made.run_epoch(history, watcher)
         synchronise(made.fabric.device)
 

@@ -18,7 +18,7 @@ from regnet.pixels.protocol import Preprocess
 from regnet.pixels.samples import sample_crops
 from regnet.system.errors import ModelError, TrainingError, WeightsError
 from regnet.system.runtime import core, ov
-from regnet.training.unfold import unfold_batch_norm
+from regnet.training.batch_norm import unfold_batch_norm
 
 
 def exported(

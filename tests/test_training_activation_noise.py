@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from regnet.training.activation_noise import ActivationNoise
+from regnet.training.regularisation import ActivationNoise
 
 LARGEST = 6.0
 

@@ -2,10 +2,9 @@ import numpy as np
 import pytest
 import torch
 
-from regnet.training import augment, mixing
-from regnet.training.augment import Augment
+from regnet.training import augment
+from regnet.training.augment import Augment, trivial_augment
 from regnet.training.recipe import Augmentation
-from regnet.training.trivial_augment import trivial_augment
 
 NOTHING = {"flip": 0.0, "lighting": 0.0}
 EVERYTHING = {"trivial_augment": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}
@@ -78,7 +77,7 @@ def test_a_batch_is_flipped_recoloured_lit_erased_and_mixed_in_this_order():
     expected = trivial_augment(augment.flip(images, 0.5, draws), draws)
     expected = augment.erase(augment.light(expected, 0.1, draws), 0.5, draws)
     labels = torch.nn.functional.one_hot(targets, CLASSES).float()
-    expected, labels = mixing.mix(expected, labels, recipe, draws)
+    expected, labels = augment.mix(expected, labels, recipe, draws)
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
     torch.testing.assert_close(soft, labels)
 
@@ -245,7 +244,7 @@ def batch_of_all_classes():
 
 def test_mixup_blends_images_and_labels_alike():
     images, targets, soft = batch_of_all_classes()
-    mixed, labels = mixing.mixup(images, soft, 0.2, np.random.default_rng(5))
+    mixed, labels = augment.mixup(images, soft, 0.2, np.random.default_rng(5))
     share = np.random.default_rng(5).beta(0.2, 0.2)
     assert own_share(labels, targets).tolist() == pytest.approx([share] * CLASSES, abs=1e-6)
     assert own_share(labels, targets.roll(1)).tolist() == pytest.approx([1 - share] * CLASSES)
@@ -257,7 +256,7 @@ def test_mixup_blends_images_and_labels_alike():
 def test_mixup_has_the_beta_distribution(alpha):
     draws = np.random.default_rng(0)
     images, soft = torch.zeros(2, 3, 1, 1), torch.eye(2)
-    shares = [float(mixing.mixup(images, soft, alpha, draws)[1][0, 0]) for _ in range(4000)]
+    shares = [float(augment.mixup(images, soft, alpha, draws)[1][0, 0]) for _ in range(4000)]
     variance = 1 / (4 * (2 * alpha + 1))
     assert np.mean(shares) == pytest.approx(0.5, abs=5 * (variance / 4000) ** 0.5)
     assert np.var(shares) == pytest.approx(variance, rel=0.06)
@@ -268,7 +267,7 @@ def test_mixup_has_the_beta_distribution(alpha):
 def test_the_label_of_cutmix_is_the_share_of_pixels(seed, size):
     images = torch.arange(CLASSES).float()[:, None, None, None].expand(-1, 3, *size)
     targets, soft = torch.arange(CLASSES), torch.eye(CLASSES)
-    mixed, labels = mixing.cutmix(images, soft, 1.0, np.random.default_rng(seed))
+    mixed, labels = augment.cutmix(images, soft, 1.0, np.random.default_rng(seed))
     pasted = mixed == images.roll(1, 0)
     assert torch.equal(mixed[~pasted], images[~pasted])
     pixels = int(pasted[0, 0].sum())
@@ -282,7 +281,7 @@ def test_cutmix_has_the_areas_of_the_paper():
     """A square of side s at any centre covers (s - s^2 / 4)^2 on average, s^2 uniform: 77 / 240."""
     draws = np.random.default_rng(0)
     images, soft = torch.zeros(2, 3, 64, 64), torch.eye(2)
-    shares = [float(mixing.cutmix(images, soft, 1.0, draws)[1][0, 1]) for _ in range(3000)]
+    shares = [float(augment.cutmix(images, soft, 1.0, draws)[1][0, 1]) for _ in range(3000)]
     assert np.mean(shares) == pytest.approx(77 / 240, abs=0.02)
     assert max(shares) > 0.9
 
@@ -309,7 +308,7 @@ def test_one_rule_alone_is_the_only_one(rule):
     recipe = Augmentation(**NOTHING, **{rule: 1.0})
     images, soft = torch.arange(2.0)[:, None, None, None].expand(2, 3, 8, 8), torch.eye(2)
     for _ in range(50):
-        mixed, _ = mixing.mix(images, soft, recipe, draws)
+        mixed, _ = augment.mix(images, soft, recipe, draws)
         assert set(mixed[0].unique().tolist()) <= {0.0, 1.0} or rule == "mixup"
         assert len(mixed[0].unique()) == 1 or rule == "cutmix"
 

@@ -8,8 +8,9 @@ from torch import nn
 
 from regnet.network.modules import RegNet
 from regnet.network.spec import AnyNetSpec, Stage
-from regnet.training.averages import WeightAverage, precise_batch_norm
+from regnet.training.batch_norm import precise_batch_norm
 from regnet.training.optimizer import freeze
+from regnet.training.state import WeightAverage
 
 SPEC = AnyNetSpec(
     stages=(Stage(depth=2, width=8, group_width=4), Stage(depth=1, width=16, group_width=8)),
@@ -103,7 +104,7 @@ def test_the_memory_layout_does_not_matter():
 
 def test_the_average_takes_up_a_networks_weights():
     average = WeightAverage(network(), 0.9)
-    average.load(network(1))
+    average.load(network(1).state_dict())
     for name, t in network(1).state_dict().items():
         assert torch.equal(average.weights[name], t)
         assert average.weights[name].data_ptr() != t.data_ptr()

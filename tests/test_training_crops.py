@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from regnet.pixels.opencv_resize import linear_crop
-from regnet.training.crops import TRIES, crop, draws, random_box
+from regnet.training.feed import TRIES, crop, draws, random_box
 from regnet.training.recipe import Augmentation
 
 RULES = ("pycls", "torchvision")

@@ -17,8 +17,8 @@ from torch import nn
 from training_runs import Recorder, job, resume, run, trainer
 from training_worker import endless, jobs
 
-from regnet.training.job import Position
-from regnet.training.run_checkpoint import LAST, read_run
+from regnet.training.run_folder import LAST, read_run
+from regnet.training.state import Position
 
 WORKER = Path(__file__).with_name("training_worker.py")
 TRAININGS = ("mixed", "parts", "uneven")
@@ -169,7 +169,7 @@ def test_a_lost_process_ends_the_run_and_leaves_a_checkpoint(tmp_path: Path, vic
     values = read_run(tmp_path / LAST)
     made = trainer(job(tmp_path, endless()))
     made.run(resume(made, tmp_path), Recorder(stop_after=1))
-    assert made.position != Position(**values["position"])
+    assert made.state.position != Position(**values["position"])
 
 
 def start(folder: Path, rank: int, port: str) -> "subprocess.Popen[str]":

@@ -1,7 +1,5 @@
 """The feed: whose photos are whose, nothing missing, and the same crops made ahead or not."""
 
-import threading
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,9 +10,9 @@ from lightning_fabric.strategies import ModelParallelStrategy
 from training_runs import items, job, recipe, run
 
 from regnet.system.errors import TrainingError
-from regnet.training.feed import Feed, ahead, runs
+from regnet.training.devices import layout
+from regnet.training.feed import Feed, runs
 from regnet.training.photos import CentreCrops
-from regnet.training.processes import layout
 
 CPU = torch.device("cpu")
 
@@ -57,32 +55,6 @@ def test_a_gpu_gets_the_same_crops_ahead(tmp_path: Path, monkeypatch: pytest.Mon
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one.parts[0].crops, other.parts[0].crops)
         assert torch.equal(one.parts[0].truths, other.parts[0].truths)
-
-
-def test_two_are_made_ahead_and_no_more() -> None:
-    made, ready = [], threading.Semaphore(0)
-
-    def make(number: int) -> int:
-        made.append(number)
-        ready.release()
-        return number
-
-    steps = ahead(make, range(9))
-    assert next(steps) == 0
-    for _ in range(3):
-        assert ready.acquire(timeout=30)
-    assert made == [0, 1, 2]
-    assert list(steps) == list(range(1, 9))
-
-
-def test_what_fails_ahead_fails_where_it_is_taken() -> None:
-    def make(number: int) -> int:
-        return 1 // (number - 1)
-
-    steps: Iterator[int] = ahead(make, range(3))
-    assert next(steps) == -1
-    with pytest.raises(ZeroDivisionError):
-        next(steps)
 
 
 def test_the_processes_share_each_batch_to_validate_with() -> None:

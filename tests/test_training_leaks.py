@@ -4,7 +4,7 @@ from functools import partial
 
 from regnet.data.labelled import LabelledItem
 from regnet.system.errors import ImageError
-from regnet.training.leaks import leak_findings
+from regnet.training.photo_sets import leak_findings
 
 
 class Files:

@@ -4,13 +4,7 @@ import torch
 from regnet.network.modules import RegNet
 from regnet.network.spec import AnyNetSpec, Stage
 from regnet.system.errors import TrainingError
-from regnet.training.optimizer import (
-    freeze,
-    frozen_parts,
-    make_optimizer,
-    parts_of,
-    set_rate,
-)
+from regnet.training.optimizer import freeze, frozen_parts, make_optimizer, set_rate
 from regnet.training.recipe import Optimizer, Recipe, Schedule, read_recipe
 
 SPEC = AnyNetSpec(
@@ -45,7 +39,7 @@ def settings_of(model, optimizer):
 
 def test_the_parts_of_a_network_are_its_stem_stages_and_head():
     model = network()
-    assert parts_of(model) == [getattr(model, name) for name in PARTS]
+    assert list(model.children()) == [getattr(model, name) for name in PARTS]
 
 
 def test_every_parameter_decays_by_the_paper():
@@ -132,7 +126,7 @@ def test_the_first_parts_are_frozen(count):
     for place, name in enumerate(PARTS):
         learns = {p.requires_grad for p in getattr(model, name).parameters()}
         assert learns == {place >= count}
-    assert frozen_parts(model) == parts_of(model)[:count]
+    assert frozen_parts(model) == list(model.children())[:count]
     names = settings_of(model, made(model, stage_decay=0.5)).keys()
     assert {name.partition(".")[0] for name in names} == set(PARTS[count:])
 

@@ -14,8 +14,8 @@ from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.protocol import OMZ, PYCLS, Preprocess
 from regnet.system.errors import ImageError
 from regnet.training import photos as module
-from regnet.training.crops import crop, draws, random_box
-from regnet.training.photos import CentreCrops, Cropping, LabelledPhotos, Order, training_batch
+from regnet.training.feed import Cropping, Order, crop, draws, random_box, training_batch
+from regnet.training.photos import CentreCrops, LabelledPhotos
 from regnet.training.recipe import Augmentation
 
 SIDE = 24

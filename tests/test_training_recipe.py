@@ -4,6 +4,7 @@ import tomllib
 from dataclasses import fields, is_dataclass, replace
 from importlib import resources
 from itertools import pairwise
+from typing import Annotated, get_args, get_origin
 
 import pytest
 from hypothesis import given, settings
@@ -11,20 +12,7 @@ from hypothesis import strategies as st
 
 from regnet.system.errors import OutputError, RecipeError
 from regnet.training import recipe as module
-from regnet.training.recipe import (
-    RECIPES,
-    Augmentation,
-    Averages,
-    Input,
-    Loss,
-    Optimizer,
-    Recipe,
-    Schedule,
-    Transfer,
-    read_recipe,
-    recipe_from_toml,
-    write_recipe,
-)
+from regnet.training.recipe import RECIPES, Augmentation, Averages, Input, Loss, Optimizer, Recipe, Schedule, Transfer, read_recipe, recipe_from_toml, write_recipe
 
 PARTS = {f.name: f.type for f in fields(Recipe) if is_dataclass(f.type)}
 SHIPPED = sorted(file for file in resources.files(module.__package__).joinpath("recipes").iterdir())
@@ -116,12 +104,17 @@ WRONG_TYPES = ('"a"', "true", "1.5", "[1, 2]", "{}", "2020-01-01", "nan", "inf",
 KEYS = [(part, f) for part, kind in PARTS.items() for f in fields(kind)]
 
 
+def kind_of(f):
+    """Return a field's type without its rule."""
+    return get_args(f.type)[0] if get_origin(f.type) is Annotated else f.type
+
+
 def fits(f, text):
-    if f.type is float:
+    if kind_of(f) is float:
         return text == "1.5"
-    if f.type is int:
+    if kind_of(f) is int:
         return text == HUGE
-    return (f.type is bool and text == "true") or (f.name == "area" and text == "[1, 2]")
+    return (kind_of(f) is bool and text == "true") or (f.name == "area" and text == "[1, 2]")
 
 
 @pytest.mark.parametrize(("part", "f"), KEYS, ids=lambda value: getattr(value, "name", value))
@@ -130,39 +123,38 @@ def test_a_value_of_the_wrong_type_is_named_with_what_is_allowed(part, f):
         if fits(f, text):
             continue
         message = refused(f"[{part}]\n{f.name} = {text}")
-        assert message.startswith(f"my.toml: [{part}] {f.name} = ")
-        assert " is not allowed: it must be " in message
+        assert message.startswith(f"my.toml: {part}: {f.name} must be ")
         assert "<class" not in message
         assert len(message) < 300
 
 
 OUT_OF_RANGE = [
     ("optimizer", "kind", '"lamb"', "'sgd' or 'adamw'"),
-    ("optimizer", "lr", "0", "over 0, at most 1000"),
-    ("optimizer", "lr", "-0.1", "over 0, at most 1000"),
-    ("optimizer", "lr", "1e300", "over 0, at most 1000"),
+    ("optimizer", "lr", "0", "over 0 and at most 1000"),
+    ("optimizer", "lr", "-0.1", "over 0 and at most 1000"),
+    ("optimizer", "lr", "1e300", "over 0 and at most 1000"),
     ("optimizer", "per", "0", "from 1 to 1000000"),
     ("optimizer", "per", HUGE, "from 1 to 1000000"),
     ("optimizer", "momentum", "1", "from 0 to below 1"),
     ("optimizer", "momentum", "-0.1", "from 0 to below 1"),
-    ("optimizer", "weight_decay", "-1e-9", "0 or more"),
-    ("optimizer", "stage_decay", "0", "over 0, at most 1"),
-    ("optimizer", "stage_decay", "1.01", "over 0, at most 1"),
-    ("optimizer", "clip_norm", "-1", "0 or more"),
+    ("optimizer", "weight_decay", "-1e-9", "of at least 0"),
+    ("optimizer", "stage_decay", "0", "over 0 and at most 1"),
+    ("optimizer", "stage_decay", "1.01", "over 0 and at most 1"),
+    ("optimizer", "clip_norm", "-1", "of at least 0"),
     ("schedule", "epochs", "0", "from 1 to 100000"),
     ("schedule", "epochs", "100001", "from 1 to 100000"),
     ("schedule", "batch", "-1", "from 0 to 1000000"),
     ("schedule", "batch", "1000001", "from 0 to 1000000"),
-    ("schedule", "warmup_epochs", "-1", "0 or more"),
+    ("schedule", "warmup_epochs", "-1", "of at least 0"),
     ("schedule", "warmup_factor", "1.1", "from 0 to 1"),
     ("schedule", "final_factor", "-0.1", "from 0 to 1"),
     ("schedule", "every", '"day"', "'epoch' or 'step'"),
-    ("schedule", "patience", "-1", "0 or more"),
+    ("schedule", "patience", "-1", "of at least 0"),
     ("input", "resize", "0", "from 1 to 4096"),
     ("input", "resize", "4097", "from 1 to 4096"),
     ("input", "crop", "257", "from 1 to 256"),
     ("input", "crop", "0", "from 1 to 256"),
-    ("input", "interpolation", '"nearest"', "'bicubic' or 'bilinear' or 'opencv-linear'"),
+    ("input", "interpolation", '"nearest"', "'bicubic', 'bilinear' or 'opencv-linear'"),
     ("input", "offset", '"down"', "'floor'"),
     ("input", "mean", "[1, 2]", "[a finite number, a finite number, a finite number]"),
     ("input", "scale", "[1, 0, 1]", "three finite numbers over 0"),
@@ -170,8 +162,8 @@ OUT_OF_RANGE = [
     ("input", "progressive", "[[0.5, 128], [0.1, 160]]", "in rising order"),
     ("input", "progressive", "[[1.0, 128]]", "from 0 to below 1"),
     ("input", "progressive", "[[-0.1, 128]]", "from 0 to below 1"),
-    ("input", "progressive", "[[0.1, 7]]", "8 to 4096"),
-    ("input", "progressive", "[[0.1, 4097]]", "8 to 4096"),
+    ("input", "progressive", "[[0.1, 7]]", "from 8 to 4096"),
+    ("input", "progressive", "[[0.1, 4097]]", "from 8 to 4096"),
     ("input", "progressive", "[[0.1, 64.0]]", "a list of [a finite number, a whole number]"),
     ("input", "progressive", "[0.1, 64]", "a list of [a finite number, a whole number]"),
     ("augmentation", "rule", '"timm"', "'pycls' or 'torchvision'"),
@@ -183,16 +175,16 @@ OUT_OF_RANGE = [
     ("augmentation", "flip", "1.1", "from 0 to 1"),
     ("augmentation", "erasing", "-0.1", "from 0 to 1"),
     ("augmentation", "mix", "2", "from 0 to 1"),
-    ("augmentation", "lighting", "-0.1", "0 or more"),
-    ("augmentation", "mixup", "-0.1", "0 or more"),
-    ("augmentation", "noise_bits", "0.5", "0, or from 1 to 16"),
-    ("augmentation", "cutmix", "-0.1", "0 or more"),
+    ("augmentation", "lighting", "-0.1", "of at least 0"),
+    ("augmentation", "mixup", "-0.1", "of at least 0"),
+    ("augmentation", "noise_bits", "0.5", "0 or from 1 to 16"),
+    ("augmentation", "cutmix", "-0.1", "of at least 0"),
     ("augmentation", "stochastic_depth", "1", "from 0 to below 1"),
     ("loss", "label_smoothing", "1", "from 0 to below 1"),
     ("loss", "teacher", "1.5", "from 0 to 1"),
     ("loss", "temperature", "0", "over 0"),
     ("averages", "ema", "1", "from 0 to below 1"),
-    ("averages", "precise_bn", "-1", "0 or more"),
+    ("averages", "precise_bn", "-1", "of at least 0"),
     ("transfer", "freeze", "-1", "from 0 to 64"),
     ("transfer", "freeze", "65", "from 0 to 64"),
 ]
@@ -201,7 +193,7 @@ OUT_OF_RANGE = [
 @pytest.mark.parametrize(("part", "key", "text", "allowed"), OUT_OF_RANGE)
 def test_a_value_out_of_range_is_named_with_the_range(part, key, text, allowed):
     message = refused(f"[{part}]\n{key} = {text}")
-    assert message.startswith(f"my.toml: [{part}] {key}")
+    assert message.startswith(f"my.toml: {part}: {key}")
     assert allowed in message
 
 
@@ -213,17 +205,17 @@ def test_every_key_with_a_range_is_tested_above():
 @pytest.mark.parametrize(
     ("text", "allowed"),
     [
-        ("seed = -1", "seed = -1 is not allowed: it must be from 0 to 9223372036854775807"),
+        ("seed = -1", "seed must be a whole number from 0 to 9223372036854775807, not -1"),
         (f"seed = {2**63}", "from 0 to 9223372036854775807"),
-        ("seed = 1.0", "it must be a whole number"),
-        ("seed = true", "it must be a whole number"),
-        ("name = 3", "name = 3 is not allowed: it must be a text"),
+        ("seed = 1.0", "seed must be a whole number"),
+        ("seed = true", "seed must be a whole number"),
+        ("name = 3", "name must be a text that is printable and not blank, not 3"),
         ('name = ""', "printable and not blank"),
         ('name = " "', "printable and not blank"),
         ('name = "a\\nb"', "printable and not blank"),
-        ("optimizer = 3", "optimizer = 3 is not allowed: it must be a table, [optimizer]"),
-        ("optimizer = [1]", "it must be a table, [optimizer]"),
-        ("[[optimizer]]\nlr = 1", "it must be a table, [optimizer]"),
+        ("optimizer = 3", "optimizer must be a table of kind, lr, per"),
+        ("optimizer = [1]", "optimizer: kind must be 'sgd' or 'adamw', not 1"),
+        ("[[optimizer]]\nlr = 1", "optimizer: kind must be 'sgd' or 'adamw', not {'lr': 1}"),
     ],
 )
 def test_what_stands_outside_the_tables_is_checked(text, allowed):
@@ -233,14 +225,14 @@ def test_what_stands_outside_the_tables_is_checked(text, allowed):
 @pytest.mark.parametrize("key", ["learning_rate", "Lr", "lr "])
 def test_an_unknown_key_is_named_with_the_known(key):
     message = refused(f'[optimizer]\n"{key}" = 1')
-    assert f"[optimizer] has no {key!r}; it has kind, lr, per, momentum" in message
+    assert f"optimizer: unknown field {key!r}; known: kind, lr, per, momentum" in message
     message = refused(f'"{key}" = 1')
-    assert f"the recipe has no {key!r}; it has name, seed, optimizer, schedule" in message
+    assert f"unknown field {key!r}; known: name, seed, optimizer, schedule" in message
 
 
 def test_an_unknown_table_is_named_with_the_known():
     message = refused("[optimiser]\nlr = 1")
-    assert message.startswith("my.toml: the recipe has no 'optimiser'; it has name, seed, optimiz")
+    assert message.startswith("my.toml: unknown field 'optimiser'; known: name, seed, optimiz")
 
 
 @pytest.mark.parametrize(
@@ -256,13 +248,13 @@ def test_what_is_no_toml_says_so(text):
 
 
 def test_python_values_are_checked_too():
-    with pytest.raises(RecipeError, match=r"optimizer = 3 .* a table \[optimizer\]"):
+    with pytest.raises(RecipeError, match=r"optimizer must be a table of kind, .*, not 3"):
         Recipe(optimizer=3)
-    with pytest.raises(RecipeError, match=r"schedule = Optimizer"):
+    with pytest.raises(RecipeError, match=r"schedule must be a table of .*, not Optimizer"):
         Recipe(schedule=Optimizer())
-    with pytest.raises(RecipeError, match=r"area = 1 is not allowed: it must be \[a finite num"):
+    with pytest.raises(RecipeError, match=r"area must be \[a finite num.*, not 1"):
         Augmentation(area=1)
-    with pytest.raises(RecipeError, match="lr = nan"):
+    with pytest.raises(RecipeError, match=r"lr must be .*, not nan"):
         Optimizer(lr=math.nan)
     assert Augmentation(area=[0.3, 1]) == Augmentation(area=(0.3, 1.0))
     assert Input(progressive=[[0.5, 64]]).progressive == ((0.5, 64),)
@@ -283,11 +275,11 @@ def test_a_part_can_be_changed():
         (
             "schedule",
             {"epochs": 0},
-            r"^\[schedule\] epochs = 0 is not allowed: .* from 1 to",
+            r"^schedule: epochs must be a whole number from 1 to 100000, not 0",
         ),
-        ("schedule", {"epoch": 3}, r"^\[schedule\] has no 'epoch'; it has epochs, batch"),
-        ("plan", {"epochs": 3}, r"^the recipe has no 'plan'; it has optimizer, schedule"),
-        ("seed", {"epochs": 3}, r"^the recipe has no 'seed'; it has optimizer, schedule"),
+        ("schedule", {"epoch": 3}, r"^schedule: unknown field 'epoch'; known: epochs, batch"),
+        ("plan", {"epochs": 3}, r"^unknown field 'plan'; known: name, seed, optimizer"),
+        ("seed", {"epochs": 3}, r"^seed must be a whole number from 0 to \d+, not {"),
     ],
 )
 def test_an_impossible_change_is_refused(part, values, message):
@@ -381,9 +373,9 @@ def values(f):
         return NUMBERS[f.name]
     if f.name in SHARES:
         return st.floats(0, 1)
-    if f.type is float:
+    if kind_of(f) is float:
         return st.floats(0, 1e300) | st.integers(0, 10**9)
-    if f.type is int:
+    if kind_of(f) is int:
         return st.integers(0, 10**12)
     if f.type is bool:
         return st.booleans()
@@ -422,7 +414,7 @@ def test_whatever_a_table_holds_it_is_a_recipe_or_a_recipe_error(part, data):
     key = data.draw(st.sampled_from([f.name for f in fields(PARTS[part])]))
     table = {part: {key: data.draw(JUNK)}}
     try:
-        recipe = module._recipe(table, "junk")
+        recipe = Recipe.from_dict({"name": "junk"} | table)
     except RecipeError as exc:
         message = str(exc)
     else:

@@ -9,13 +9,7 @@ import pytest
 import torch
 
 from regnet.system.errors import OutputError, TrainingError
-from regnet.training.run_checkpoint import (
-    FORMAT,
-    LAST,
-    read_run,
-    require_room,
-    write_checkpoint,
-)
+from regnet.training.run_folder import FORMAT, LAST, read_run, require_room, write_checkpoint
 
 VALUES = {
     "network": {"stem.conv.weight": torch.arange(24.0).view(2, 3, 2, 2)},
@@ -171,7 +165,7 @@ def test_a_checkpoint_that_cannot_have_its_name_says_why(tmp_path):
 
 
 def test_without_a_checkpoint_there_is_nothing_to_resume(tmp_path):
-    with pytest.raises(TrainingError, match=r"last.ckpt: there is no run to go on with; leave out"):
+    with pytest.raises(TrainingError, match=r"last.ckpt: there is no run to resume; leave out"):
         read_run(tmp_path / LAST)
 
 
@@ -199,7 +193,7 @@ def test_other_files_are_refused_and_run_no_code(tmp_path, data, monkeypatch):
     with pytest.raises(TrainingError) as caught:
         read_run(tmp_path / LAST)
     message = str(caught.value)
-    assert "is damaged, or no checkpoint of a run; begin anew in another folder" in message
+    assert "is damaged, or no checkpoint of a run; start again in another folder" in message
     assert "weights_only" not in message  # torch would advise to run what is inside
     assert names(tmp_path) == [LAST]
 
@@ -214,7 +208,7 @@ def test_other_files_are_refused_and_run_no_code(tmp_path, data, monkeypatch):
 )
 def test_checkpoints_of_other_kinds_are_refused(tmp_path, values):
     torch.save(values, tmp_path / LAST)
-    with pytest.raises(TrainingError, match="is no checkpoint of a run of this version; begin"):
+    with pytest.raises(TrainingError, match="is no checkpoint of a run of this version; start"):
         read_run(tmp_path / LAST)
 
 

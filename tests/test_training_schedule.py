@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from regnet.training.optimizer import crop_side, learning_rate
 from regnet.training.recipe import Input, Optimizer, Recipe, Schedule, read_recipe
-from regnet.training.schedule import crop_side, learning_rate
 
 GOLDEN = Path(__file__).parent / "golden" / "learning_rates.json"
 

@@ -7,8 +7,8 @@ from training_runs import SPEC
 
 from regnet.network.modules import Block, RegNet
 from regnet.network.spec import RegNetSpec
-from regnet.training.averages import precise_batch_norm
-from regnet.training.stochastic_depth import StochasticDepth
+from regnet.training.batch_norm import precise_batch_norm
+from regnet.training.regularisation import StochasticDepth
 
 DEEP = RegNetSpec(d=6, w0=8, wa=8.0, wm=2.0, g=8, classes=4)
 PHOTOS = 4000

@@ -28,18 +28,16 @@ from regnet.system.errors import (
     UnknownModelError,
 )
 from regnet.training import deploy
-from regnet.training.batch_size import batch_by_photos, fitting
 from regnet.training.devices import Devices
 from regnet.training.initial_network import begin, open_start
-from regnet.training.job import News
+from regnet.training.memory import batch_by_photos, fitting
 from regnet.training.photo_sets import open_photo_sets
 from regnet.training.photos import Unreadable
-from regnet.training.recipe import read_recipe, recipe_from_toml
-from regnet.training.resolve import resolved
-from regnet.training.run_checkpoint import read_run, write_checkpoint
-from regnet.training.task import Changes, Training
+from regnet.training.recipe import Changes, read_recipe, recipe_from_toml, resolved
+from regnet.training.run_folder import read_run, write_checkpoint
+from regnet.training.task import Training
 from regnet.training.train import train
-from regnet.training.watching import Unseen
+from regnet.training.watching import News, Unseen
 
 SPEC = AnyNetSpec(
     stages=(Stage(depth=1, width=8, group_width=8), Stage(depth=1, width=16, group_width=8)),
@@ -223,7 +221,7 @@ def test_a_run_is_resumed_only_as_it_was_started(
         TrainingError, match=r"from other weights \(none; now .*weights.safetensors"
     ):
         resumed(photos, model=None, weights=learnt.weights)
-    with pytest.raises(TrainingError, match="holds a run already: go on with it"):
+    with pytest.raises(TrainingError, match="already holds a run: go on with it"):
         a_run(photos, learnt.folder)
 
 
@@ -401,7 +399,7 @@ def test_a_pretrained_network_keeps_its_input_and_gets_a_new_head(
                   say=said.append)  # fmt: skip
     assert found.recipe.input == RECIPE.input
     assert [label.name for label in found.classifier().metadata.labels] == ["rose", "tulip"]
-    with pytest.raises(TrainingError, match=r"tells 3 classes.*2 of the photos.*--recipe finetune"):
+    with pytest.raises(TrainingError, match=r"knows 3 classes.*2 of the photos.*--recipe finetune"):
         a_run(tmp_path / "p", tmp_path / "run2", model=learnt.model)
 
 
@@ -514,7 +512,7 @@ def test_changes_to_a_recipe() -> None:
     assert made.schedule.batch == 0
     small = resolved(modern, Changes(crop=40), None)
     assert small.input.progressive == ((0.0, 32), (0.3, 32), (0.6, 32), (0.9, 40))
-    with pytest.raises(RecipeError, match="resize=5179 is not allowed"):
+    with pytest.raises(RecipeError, match=r"resize must be .* not 5179"):
         resolved(modern, Changes(crop=5000), None)
 
 
@@ -581,7 +579,7 @@ def test_models_are_calibrated_where_photos_suffice(
 
 def test_no_devices_of_that_kind(photos: Path, tmp_path: Path) -> None:
 
-    with pytest.raises(TrainingError, match=r"these devices cannot be had .*nonsense"):
+    with pytest.raises(TrainingError, match=r"cannot use these devices: .*nonsense"):
         a_run(photos, tmp_path / "run", devices=Devices(accelerator="nonsense"))
     assert not (tmp_path / "run").exists()
 
@@ -589,7 +587,7 @@ def test_no_devices_of_that_kind(photos: Path, tmp_path: Path) -> None:
 def test_unknown_keys_of_a_recipe_are_refused_first(photos: Path, tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text("[schedule]\nepoks = 3\n")
-    with pytest.raises(RecipeError, match=r"has no 'epoks'; it has epochs, batch"):
+    with pytest.raises(RecipeError, match=r"unknown field 'epoks'; known: epochs, batch"):
         a_run(photos, tmp_path / "run", recipe=path)
     assert not (tmp_path / "run").exists()
 
@@ -601,7 +599,7 @@ def test_crops_that_are_one_pixel_before_the_last_stage(photos: Path, tmp_path: 
 
 def test_stems_that_torch_cannot_train_in_bf16(photos: Path, tmp_path: Path) -> None:
     narrow, bf16 = replace(SPEC, stem_width=8), Devices(accelerator="cpu", precision="bf16-mixed")
-    with pytest.raises(TrainingError, match=r"a stem of 8 channels .*: use --precision 32-true"):
+    with pytest.raises(TrainingError, match=r"a stem of 8 channels .*Use --precision 32-true"):
         a_run(photos, tmp_path / "run", model=narrow, devices=bf16)
     whole = replace(bf16, precision="32-true")
     assert a_run(photos, tmp_path / "run", model=narrow, devices=whole, epochs=1).finished

@@ -3,8 +3,8 @@ import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from regnet.training import trivial_augment as module
-from regnet.training.trivial_augment import BINS, OPERATIONS, Operation, trivial_augment
+from regnet.training import augment as module
+from regnet.training.augment import BINS, OPERATIONS, Operation, trivial_augment
 
 BY_NAME = {operation.name: operation for operation in OPERATIONS}
 

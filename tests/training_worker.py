@@ -18,11 +18,11 @@ from torch import nn
 from training_runs import Recorder, items, job, recipe, resume, trainer
 
 from regnet.system.errors import RegNetError
+from regnet.training.batch_norm import synchronise_batch_norm
+from regnet.training.devices import layout
 from regnet.training.history import History
-from regnet.training.job import Job
-from regnet.training.processes import layout
 from regnet.training.recipe import Recipe
-from regnet.training.sync_batch_norm import synchronise_batch_norm
+from regnet.training.state import Job
 
 MIXED = {"mixup": 0.2, "cutmix": 1.0, "trivial_augment": True}
 
@@ -99,7 +99,7 @@ def _stopped(folder: Path, name: str, fabric: Fabric) -> dict[str, Any]:
         job(folder / name, values.recipe, photos=items(128), checkpoint_seconds=0.0), fabric
     )
     made.run(_history(made.job, fabric), Recorder(stop_after=3 if fabric.global_rank else None))
-    return {"position": vars(made.position), "loss": made.state()["sums"]["loss"]}
+    return {"position": vars(made.state.position), "loss": made.state.to_dict()["sums"]["loss"]}
 
 
 def _resumed(folder: Path, name: str, fabric: Fabric) -> dict[str, Any]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from regnet.pixels.protocol import Preprocess as Preprocess
     from regnet.quantization.quantize import quantize as quantize
     from regnet.system.errors import RegNetError as RegNetError
-    from regnet.training.finetune import finetune as finetune
+    from regnet.training.train import finetune as finetune
     from regnet.training.train import train as train
     from regnet.zoo.card import Card as Card
     from regnet.zoo.catalogue import card_by_name as card_by_name
@@ -54,8 +54,7 @@ _MODULES = {
     "pixels.protocol": "OMZ PYCLS Preprocess",
     "quantization.quantize": "quantize",
     "system.errors": "RegNetError",
-    "training.finetune": "finetune",
-    "training.train": "train",
+    "training.train": "finetune train",
     "zoo.card": "Card",
     "zoo.catalogue": "card_by_name card_names",
 }

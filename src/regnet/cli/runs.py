@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from regnet.space.records import RunRecord
     from regnet.training.history import EpochRecord
-    from regnet.training.job import News
     from regnet.training.photos import Unreadable
+    from regnet.training.watching import News
 
 T = TypeVar("T")
 

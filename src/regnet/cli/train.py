@@ -101,8 +101,8 @@ def train(
     stopping = Stopping()
     display = TrainingDisplay(stopping)
     with stopping.listening():
-        from regnet.training.command import resuming
         from regnet.training.devices import Devices
+        from regnet.training.run_folder import resuming
         from regnet.training.train import train as train_network
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its settings

@@ -17,14 +17,11 @@ from regnet.space.sampling import Frame, Window, sample
 from regnet.space.spaces import SPACES, Space, space_by_name
 from regnet.system.errors import SpaceError, SpecError, UnknownModelError
 from regnet.training.photos import MEMORY
-from regnet.training.recipe import Recipe, read_recipe, recipe_from_toml
-from regnet.training.resolve import resolved
-from regnet.training.task import Changes
+from regnet.training.recipe import Changes, Recipe, read_recipe, recipe_from_toml, resolved
 
 if TYPE_CHECKING:
     from regnet.space.sweep_run import Course, SweepRun
-    from regnet.training.job import Watcher
-    from regnet.training.watching import Watch
+    from regnet.training.watching import Watch, Watcher
 
 RECIPE: Final = "sweep"
 """The paper's low-budget setting."""
@@ -225,7 +222,7 @@ def _course(
     import_module("regnet.training.devices")  # names the missing extra, before others do
     from regnet.space.sweep_photos import open_sweep_photos
     from regnet.space.sweep_run import Course, sweep_recipe
-    from regnet.training.batch_size import batch_by_photos
+    from regnet.training.memory import batch_by_photos
     from regnet.training.watching import unwatched
 
     given = budget.recipe

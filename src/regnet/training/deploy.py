@@ -1,4 +1,4 @@
-"""What a finished run leaves: weights, the converted model, its figures, calibration, a report."""
+"""The end of a run: weights, the converted model, its metrics, calibration, a report."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -17,25 +17,23 @@ from regnet.system.errors import (
     NoGainError,
     OutputError,
 )
-from regnet.training.command import resuming
 from regnet.training.loop import Trainer
-from regnet.training.photo_sets import PhotoSets
+from regnet.training.photo_sets import PhotoSets, validation_remarks
 from regnet.training.photos import Unreadable
-from regnet.training.run_folder import REPORT, WEIGHTS
+from regnet.training.run_folder import REPORT, WEIGHTS, resuming
 from regnet.training.task import Task, Training
-from regnet.training.unreadable import validation_remarks
 
 if TYPE_CHECKING:
     from regnet.calibration.calibrate import CalibrationReport
 
 CALIBRATION: Final = 200
-"""Validation photos from which on a model is calibrated: a quarter of them sets the temperature."""
+"""Validation photos needed to calibrate a model: a quarter of them sets the temperature."""
 
 
 def deploy(
     training: Training, trainer: Trainer, sets: PhotoSets, task: Task, *, started_from: str
 ) -> Training:
-    """Return the finished run with its model: converted, measured, calibrated where photos suffice.
+    """Return the finished run with its model: converted, evaluated, calibrated if photos suffice.
 
     With patience the model has the weights of the best epoch, else of the last.
     """
@@ -45,8 +43,8 @@ def deploy(
         try:
             stage()
         except (OutputError, ConversionError) as exc:
-            kept = f"The training is kept; once that is mended: {resuming(training.folder)}"
-            raise type(exc)(f"{exc}. {kept}") from exc
+            then = f"The training is kept; once that is mended: {resuming(training.folder)}"
+            raise type(exc)(f"{exc}. {then}") from exc
     return work.training
 
 
@@ -57,8 +55,8 @@ class _Deployment:
         self, training: Training, trainer: Trainer, sets: PhotoSets, task: Task, started_from: str
     ) -> None:
         self.training = training
-        self._trainer, self._sets, self._task = trainer, sets, task
-        self._started_from = started_from
+        self._state, self._sets, self._task = trainer.state, sets, task
+        self._weights, self._started_from = trainer.weights, started_from
         self._photos = sets.validation if sets.validation and sets.validation.count else None
         self._evaluation: Evaluation | None = None
         self._calibration: CalibrationReport | None = None
@@ -66,15 +64,15 @@ class _Deployment:
     def convert(self) -> None:
         """Write weights.safetensors and the IR made of it."""
         recipe, folder = self.training.recipe, self.training.folder
-        best = self._trainer.best if recipe.schedule.patience else None
-        chosen = best if best and best.epoch else None
-        epoch = chosen.epoch if chosen else len(self.training.records)
+        best = self._state.best
+        deploys_best = recipe.schedule.patience and best.epoch
+        epoch = best.epoch if deploys_best else len(self.training.records)
         name = self._task.command.name or folder.resolve().name
         weights = folder / WEIGHTS
         write_safetensors(
             weights,
-            chosen.weights if chosen else self._trainer.weights,
-            spec=self._trainer.bare.spec,
+            best.weights if deploys_best else self._weights,
+            spec=self._state.bare.spec,
             labels=self._sets.labels,
             preprocess=recipe.input.protocol(recipe.name),
             name=name,
@@ -84,39 +82,35 @@ class _Deployment:
         self.training = replace(self.training, epoch=epoch, weights=weights, model=model)
 
     def evaluate(self) -> None:
-        """Measure the converted model on the validation photos."""
+        """Evaluate the converted model on the validation photos."""
         if self._photos is None:
             return
+        choice, library = Choice(model=str(self._model)), self._task.library
+        predictor = open_predictor(choice, library=library)
         run = EvaluationRun(
-            choice=Choice(model=str(self._model)),
-            predictor=open_predictor(Choice(model=str(self._model)), library=self._task.library),
-            dataset=self._photos,
-            library=self._task.library,
+            choice=choice, predictor=predictor, dataset=self._photos, library=library
         )
-        found = self._evaluation = run.evaluate()
-        metrics, known = found.scores.metrics, {p.source for p in self.training.unreadable}
-        failed = [
-            Unreadable(f.source, f.error) for f in found.scores.failures if f.source not in known
-        ]
+        evaluation = self._evaluation = run.evaluate()
+        metrics, known = evaluation.scores.metrics, {p.source for p in self.training.unreadable}
+        failures = [f for f in evaluation.scores.failures if f.source not in known]
         some = metrics.top1.images > 0
         self.training = replace(
             self.training,
             val_read=metrics.images - metrics.unreadable,
             top1=metrics.top1.value if some else None,
             top5=metrics.top5.value if some else None,
-            unreadable=(*self.training.unreadable, *failed),
-            figures=self.training.figures | {"evaluation": found.to_dict()},
+            unreadable=(
+                *self.training.unreadable,
+                *(Unreadable(f.source, f.error) for f in failures),
+            ),
+            figures=self.training.figures | {"evaluation": evaluation.to_dict()},
         )
-        self._remark_unread(found)
-
-    def _remark_unread(self, found: Evaluation) -> None:
-        """Say which validation photos did not count, unless that was said before the run."""
-        supports = {one.index: one.support for one in found.scores.metrics.classes}
-        unread = [index for index in found.classes if not supports[index]]
-        names = [found.labels[index].name or found.labels[index].wnid for index in unread]
+        supports = {one.index: one.support for one in metrics.classes}
+        unread = [evaluation.labels[i] for i in evaluation.classes if not supports[i]]
+        names = [label.name or label.wnid for label in unread]
         read, count = self.training.val_read, self.training.val_photos
         for remark in validation_remarks(read, count, names):
-            if remark not in self.training.remarks:
+            if remark not in self.training.remarks:  # said before the run, if they were read then
                 self._task.say(f"warning: {remark}")
                 self._remark(remark)
 
@@ -134,48 +128,35 @@ class _Deployment:
         predictor = open_predictor(Choice(model=str(self._model)), library=self._task.library)
         run = CalibrationRun(path=self._model, predictor=predictor, dataset=photos)
         try:
-            found = self._calibration = run.calibrate(folder=self._model.parent)
-        except DatasetError as exc:  # such as photos that it gets all right
-            self._remark(f"Its probabilities are not calibrated: {exc}.")
+            report = self._calibration = run.calibrate(folder=self._model.parent)
+        except (DatasetError, NoGainError) as exc:  # such as photos that are all correct
+            reason = exc.reason if isinstance(exc, NoGainError) else exc
+            self._remark(f"Its probabilities are not calibrated: {reason}.")
             return
-        except NoGainError as exc:
-            self._remark(f"Its probabilities are not calibrated: {exc.reason}.")
-            return
-        figures = self.training.figures | {"calibration": _learnt(found)}
-        self.training = replace(self.training, model=found.path, calibrated=True, figures=figures)
+        values = report.to_dict()
+        names = ("calibration", "held_out", "temperature_photos", "threshold_photos")
+        figures: dict[str, Any] = {"calibration": {name: values[name] for name in names}}
+        figures = self.training.figures | figures
+        self.training = replace(self.training, model=report.path, calibrated=True, figures=figures)
 
     def report(self) -> None:
-        """Write the HTML report, where the extra for it is installed."""
-        training, sets = self.training, self._sets
+        """Write the HTML report, if its extra is installed."""
         with suppress(MissingExtraError):
-            from regnet.pages.html import require_report, write_page
-            from regnet.training.page import TrainingRun, training_page
+            from regnet.pages.html import write_report
+            from regnet.training.report import training_report
 
-            require_report()
-            run = TrainingRun(
-                name=training.folder.resolve().name,
-                spec=self._trainer.bare.spec,
-                recipe=training.recipe,
-                records=training.records,
+            report = training_report(
+                self.training,
+                spec=self._state.bare.spec,
                 dataset=str(self._task.command.dataset),
-                train_photos=training.train_photos,
-                val_photos=training.val_photos,
                 machine=self._task.command.devices.described,
-                finished=True,
-                epoch=training.epoch,
                 started_from=self._started_from,
-                assumed=training.assumed,
-                teacher=", ".join(training.recipe.teachers),
-                remarks=training.remarks,
-            )
-            html = training_page(
-                run,
                 evaluation=self._evaluation,
-                photos=sets.validation,
+                photos=self._sets.validation,
                 calibration=self._calibration.learnt if self._calibration else None,
             )
-            write_page(training.folder / REPORT, html)
-            self.training = replace(training, report=training.folder / REPORT)
+            write_report(self.training.folder / REPORT, report)
+            self.training = replace(self.training, report=self.training.folder / REPORT)
 
     @property
     def _model(self) -> Path:
@@ -184,9 +165,3 @@ class _Deployment:
 
     def _remark(self, text: str) -> None:
         self.training = replace(self.training, remarks=(*self.training.remarks, text))
-
-
-def _learnt(report: "CalibrationReport") -> dict[str, Any]:
-    values = report.to_dict()
-    names = ("calibration", "held_out", "temperature_photos", "threshold_photos")
-    return {name: values[name] for name in names}

@@ -1,16 +1,17 @@
-"""What a training run records of its epochs: values, metrics.csv and TensorBoard's event files."""
+"""The epochs of a training run: records, metrics.csv and TensorBoard's event files."""
 
 import csv
 import io
 import math
 import time
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final
 
-from regnet.system.errors import MissingExtraError, TrainingError, shown
+from regnet.system.checked import Checked
+from regnet.system.errors import MissingExtraError, TrainingError
 from regnet.system.files import write_whole
 from regnet.system.output_file import naming
 
@@ -32,13 +33,13 @@ _TAGS: Final = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class EpochRecord:
-    """One finished epoch; the first is 1.
+class EpochRecord(Checked, error=TrainingError):
+    """One finished epoch, counted from 1.
 
     `lr` at its end, `crop` the side of the training images in pixels, `loss` and `train_top1` their
-    means over the augmented images, `val_*` those of what would be deployed (None where not
-    measured). Shares are in [0, 1]. `images_per_s` and `seconds` of the training alone; `skipped`
-    photos could not be read.
+    means over the augmented images, `val_*` those of the weights to deploy (None: not measured).
+    Shares are in [0, 1]. `images_per_s` and `seconds` of training alone; `skipped` photos were
+    unreadable.
     """
 
     epoch: int
@@ -53,53 +54,30 @@ class EpochRecord:
     seconds: float
     skipped: int
 
-    def __post_init__(self) -> None:
-        """Make plain numbers of all: a checkpoint holds nothing else."""
-        for f in fields(self):
-            value = getattr(self, f.name)
-            kind = int if f.type is int else float
-            object.__setattr__(self, f.name, None if value is None else kind(value))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values by name, for checkpoints."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """Return the record of `to_dict`; raises `TrainingError` where it is none."""
-        try:
-            return cls(**values)
-        except (TypeError, ValueError) as exc:
-            raise TrainingError(
-                f"the checkpoint's record of an epoch, {shown(values)}, is none of this version "
-                f"({exc}): go on with the version that wrote it, or start the run again"
-            ) from exc
-
 
 def best_record(records: Iterable[EpochRecord]) -> EpochRecord | None:
     """Return the epoch of the highest validation top-1; among ties, of the lowest validation loss.
 
-    Without validation: the epoch of the lowest training loss. The first where both are equal.
+    Without validation: the epoch of the lowest training loss. The first of equal ones.
     """
+
+    def badness(record: EpochRecord) -> tuple[float, float]:
+        if record.val_top1 is None:
+            return 0.0, record.loss
+        return -record.val_top1, math.inf if record.val_loss is None else record.val_loss
+
     records = list(records)
     validated = [record for record in records if record.val_top1 is not None]
-    return min(validated or records, key=_badness, default=None)
-
-
-def _badness(record: EpochRecord) -> tuple[float, float]:
-    if record.val_top1 is None:
-        return 0.0, record.loss
-    return -record.val_top1, math.inf if record.val_loss is None else record.val_loss
+    return min(validated or records, key=badness, default=None)
 
 
 class History:
-    """The records of a run, kept in its folder as they come.
+    """The records of a run, written to its folder as they come.
 
-    Opened with the `records` of the checkpoint that the run goes on from, and the first step it
-    will tell of, `next_step`: what a killed run wrote from there on is dropped. `tensorboard` None
-    writes event files where that package is installed, True requires it. `on_disk` False keeps
-    records in memory alone, for all processes of a run but one. Raises `MissingExtraError` for the
-    extra `train`, and `OutputError` at any write that fails.
+    A resumed run gives the `records` of its checkpoint and its `next_step`: what a killed run wrote
+    from there on is dropped. `tensorboard` None writes event files if that package is installed,
+    True requires it. `on_disk` False writes nothing: only one process of a run does. Raises
+    `MissingExtraError` for the extra `train`, and `OutputError` at any write that fails.
     """
 
     def __init__(
@@ -113,47 +91,44 @@ class History:
     ) -> None:
         self._records = list(records)
         self._csv = folder / CSV_NAME if on_disk else None
-        self._board: _Board | None = None
+        self._epochs = self._steps = None
         installed = find_spec("tensorboard") is not None
         if tensorboard and not installed:
             raise MissingExtraError("TensorBoard", "train")
         self._write_csv()
         if on_disk and installed and tensorboard is not False:
-            self._board = _Board(folder / TENSORBOARD_NAME, len(self._records) + 1, next_step)
+            board = folder / TENSORBOARD_NAME
+            self._epochs = _Events(board / "epochs", len(self._records) + 1)
+            self._steps = _Events(board / "steps", next_step)
 
     @property
     def records(self) -> tuple[EpochRecord, ...]:
-        """All epochs so far, the first one first."""
+        """The finished epochs."""
         return tuple(self._records)
 
-    @property
-    def best(self) -> EpochRecord | None:
-        """The best epoch so far, as `best_record` has it."""
-        return best_record(self._records)
-
     def add(self, record: EpochRecord) -> None:
-        """Record a finished epoch, on disk when this returns; the epochs must follow each other."""
+        """Record the next epoch, on disk when this returns."""
         if record.epoch != len(self._records) + 1:
             raise ValueError(f"epoch {record.epoch} after {len(self._records)} epochs")
         self._records.append(record)
         self._write_csv()
-        if self._board is not None:
-            self._board.epoch(record)
+        if self._epochs:
+            values = {tag: getattr(record, name) for name, tag in _TAGS.items()}
+            self._epochs.add(record.epoch, {tag: v for tag, v in values.items() if v is not None})
 
     def step(self, step: int, loss: float, lr: float) -> None:
-        """Give TensorBoard a step's loss and learning rate."""
-        if self._board is not None:
-            self._board.step(step, loss, lr)
+        """Write a step's loss and learning rate for TensorBoard."""
+        if self._steps:
+            self._steps.add(step, {"step/loss": loss, "step/lr": lr})
 
     def _write_csv(self) -> None:
-        if self._csv is None:
-            return
-        with naming(self._csv):
-            write_whole(self._csv, csv_text(self._records).encode())
+        if self._csv is not None:
+            with naming(self._csv):
+                write_whole(self._csv, csv_text(self._records).encode())
 
 
 def csv_text(records: Iterable[EpochRecord]) -> str:
-    """Return the records as CSV: a line an epoch, empty where nothing was measured."""
+    """Return the records as CSV: one line per epoch, empty fields where nothing was measured."""
     buffer = io.StringIO()
     names = [f.name for f in fields(EpochRecord)]
     writer = csv.DictWriter(buffer, names, lineterminator="\n")
@@ -162,26 +137,11 @@ def csv_text(records: Iterable[EpochRecord]) -> str:
     return buffer.getvalue()
 
 
-class _Board:
-    """TensorBoard's files: `epochs` counts in epochs, `steps` in steps, so two folders."""
-
-    def __init__(self, folder: Path, next_epoch: int, next_step: int) -> None:
-        self._epochs = _Events(folder / "epochs", next_epoch)
-        self._steps = _Events(folder / "steps", next_step)
-
-    def epoch(self, record: EpochRecord) -> None:
-        values = {tag: getattr(record, name) for name, tag in _TAGS.items()}
-        self._epochs.add(record.epoch, {tag: v for tag, v in values.items() if v is not None})
-
-    def step(self, step: int, loss: float, lr: float) -> None:
-        self._steps.add(step, {"step/loss": loss, "step/lr": lr})
-
-
 class _Events:
-    """A file of TensorBoard's events, which replace those of earlier files from `first` on.
+    """A file of TensorBoard events; from `first` on they replace those of earlier files.
 
-    Each is on disk at once. Torch's SummaryWriter has a thread, which a fork would lose, and tells
-    of a full disk later.
+    Each event is on disk at once. Torch's SummaryWriter has a thread, which a fork would lose, and
+    reports a full disk later. Epochs and steps have a folder each, as their numbers overlap.
     """
 
     def __init__(self, folder: Path, first: int) -> None:

@@ -1,5 +1,6 @@
-"""The optimizer of a recipe: which parameters decay, and how fast each part learns."""
+"""The optimizer of a recipe and its schedule: learning rates, weight decay, and crop sizes."""
 
+import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -7,17 +8,39 @@ import torch
 from torch import nn
 
 from regnet.system.errors import TrainingError
-from regnet.training.recipe import Optimizer, Recipe
+from regnet.training.recipe import Input, Optimizer, Recipe, Schedule
 
 
-def parts_of(network: nn.Module) -> list[nn.Module]:
-    """Return the network's parts from the pixels to the logits: stem, stages, head."""
-    return list(network.children())
+def learning_rate(recipe: Recipe, progress: float) -> float:
+    """Return the head's learning rate after `progress` epochs (a fraction within one counts).
+
+    The warm-up multiplies the cosine, as in the paper's code (arXiv 2003.13678, section 3).
+    """
+    schedule = recipe.schedule
+    if schedule.every == "epoch":
+        progress = math.floor(progress)
+    low = schedule.final_factor
+    share = min(progress / schedule.epochs, 1.0)
+    cosine = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * share))
+    warmup = 1.0
+    if progress < schedule.warmup_epochs:
+        alpha = progress / schedule.warmup_epochs
+        warmup = schedule.warmup_factor * (1 - alpha) + alpha
+    return recipe.lr * cosine * warmup
+
+
+def crop_side(input: Input, schedule: Schedule, epoch: int) -> int:
+    """Return the side in pixels of the training crops of an epoch, counted from 0."""
+    side = input.crop
+    for share, size in input.progressive:
+        if epoch / schedule.epochs >= share:  # 0.07 * 100 would be over 7
+            side = size
+    return side
 
 
 def freeze(network: nn.Module, count: int) -> None:
-    """Keep the first parts as they are: no gradients. Raises `TrainingError` for all of them."""
-    parts = parts_of(network)
+    """Freeze the first parts (stem, stages): no gradients. Raises `TrainingError` for all parts."""
+    parts = list(network.children())
     if count >= len(parts):
         raise TrainingError(
             f"freeze = {count} leaves nothing to train: the network has {len(parts)} parts "
@@ -28,12 +51,12 @@ def freeze(network: nn.Module, count: int) -> None:
 
 
 def frozen_parts(network: nn.Module) -> list[nn.Module]:
-    """Return the parts that do not learn: their BN keeps its statistics, too."""
-    return [p for p in parts_of(network) if not any(w.requires_grad for w in p.parameters())]
+    """Return the frozen parts: their BN keeps its statistics, too."""
+    return [p for p in network.children() if not any(w.requires_grad for w in p.parameters())]
 
 
 def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the optimizer; each group has a `factor` to multiply the schedule's rate with."""
+    """Return the optimizer; each group has a `factor` for the schedule's learning rate."""
     options = recipe.optimizer
     groups = list(_groups(network, options))
     optimizer: torch.optim.Optimizer
@@ -47,22 +70,18 @@ def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
-    """Give each group its share of a learning rate."""
+    """Set each group's share of a learning rate."""
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
 
 
 def _groups(network: nn.Module, options: Optimizer) -> Iterator[dict[str, Any]]:
-    parts = parts_of(network)
+    parts = list(network.children())
     for place, part in enumerate(parts):
         factor = options.stage_decay ** (len(parts) - 1 - place)
         learning = [p for p in part.parameters() if p.requires_grad]
-        for decays in (True, False):
-            chosen = [p for p in learning if _decays(p, options) is decays]
+        for decays in (True, False):  # BN's scales and all biases are vectors
+            chosen = [p for p in learning if (options.decay_norms or p.ndim > 1) is decays]
             if chosen:
                 decay = options.weight_decay if decays else 0.0
                 yield {"params": chosen, "weight_decay": decay, "factor": factor}
-
-
-def _decays(parameter: nn.Parameter, options: Optimizer) -> bool:
-    return options.decay_norms or parameter.ndim > 1  # BN's scales and all biases are vectors

@@ -1,41 +1,62 @@
-"""The folder of a run: its name, its files, and that no two runs write to it."""
+"""The folder of a run: its name and lock, and the checkpoints to resume from."""
 
 import re
+import shlex
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from itertools import takewhile
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
 from regnet.system.errors import OutputError, TrainingError
-from regnet.training.run_checkpoint import LAST
+from regnet.system.files import new_folder_beside, whole_file
 
+FORMAT: Final = 2
+LAST: Final = "last.ckpt"
 RUNS: Final = Path("runs")
 WEIGHTS: Final = "weights.safetensors"
 RECIPE: Final = "recipe.toml"
 REPORT: Final = "report.html"
 _LOCK: Final = ".lock"
-_MOST: Final = 100_000
+_MAX_RUNS: Final = 100_000
+
+
+def resuming(folder: Path, *options: str) -> str:
+    """Return the command that resumes the run in a folder, with other options than before."""
+    return shlex.join(["regnet", "train", "-o", str(folder), "--resume", *options])
 
 
 def run_folder(
     folder: str | Path | None, dataset: str | Path, recipe: str, *, resume: bool
 ) -> Path:
-    """Return the folder to run in: the one named, or `runs/DATASET-RECIPE`, numbered from 2 on.
+    """Return the folder to run in: the one given, or `runs/DATASET-RECIPE`, numbered from 2 on.
 
-    Without a name a new run takes the first that is free, and `resume` the last that has a
-    checkpoint, or the first. Raises `TrainingError` where there is a run already.
+    Without a folder a new run takes the first free one, and `resume` the last with a checkpoint,
+    or the first. Raises `TrainingError` if the folder already holds a run.
     """
-    if folder is None:
-        return _resumed(dataset, recipe) if resume else _free(dataset, recipe)
-    path = Path(folder).expanduser()
-    if not resume and (path / LAST).exists():
-        raise TrainingError(
-            f"{path} holds a run already: go on with it (--resume), or name another folder"
-        )
-    return path
+    if folder is not None:
+        path = Path(folder).expanduser()
+        if not resume and (path / LAST).exists():
+            raise TrainingError(
+                f"{path} already holds a run: go on with it (--resume), or name another folder"
+            )
+        return path
+    names = _names(dataset, recipe)
+    if not resume:
+        return next(path for path in names if not path.exists())
+    first = next(names)
+    existing = [path for path in (first, *takewhile(Path.exists, names)) if (path / LAST).exists()]
+    return existing[-1] if existing else first
+
+
+def _names(dataset: str | Path, recipe: str) -> Iterator[Path]:
+    path = Path(dataset).expanduser()
+    name = re.sub(r"[^\w.]+", "-", f"{path.name or path.resolve().name}-{recipe}").strip("-.")
+    yield RUNS / name
+    yield from (RUNS / f"{name}-{number}" for number in range(2, _MAX_RUNS))
 
 
 def folder_to_resume(folder: str | Path | None, *, resume: bool) -> Path:
@@ -52,29 +73,11 @@ def folder_to_resume(folder: str | Path | None, *, resume: bool) -> Path:
     return path
 
 
-def _candidates(dataset: str | Path, recipe: str) -> Iterator[Path]:
-    path = Path(dataset).expanduser()
-    data = path.name or path.resolve().name
-    name = re.sub(r"[^\w.]+", "-", f"{data}-{recipe}").strip("-.")
-    yield RUNS / name
-    yield from (RUNS / f"{name}-{number}" for number in range(2, _MOST))
-
-
-def _free(dataset: str | Path, recipe: str) -> Path:
-    return next(path for path in _candidates(dataset, recipe) if not path.exists())
-
-
-def _resumed(dataset: str | Path, recipe: str) -> Path:
-    there = list(takewhile(Path.exists, _candidates(dataset, recipe)))
-    begun = [path for path in there if (path / LAST).exists()]
-    return begun[-1] if begun else next(_candidates(dataset, recipe))
-
-
 @contextmanager
 def in_use(folder: Path) -> Iterator[None]:
-    """Keep other runs out of a folder, which is made if need be.
+    """Make a folder and keep other runs out of it; remove it if nothing was written.
 
-    Raises `TrainingError` where one is there, `OutputError` where it cannot be written to.
+    Raises `TrainingError` if another run uses it, `OutputError` if it is not writable.
     """
     lock = FileLock(folder / _LOCK, timeout=0)
     try:
@@ -90,12 +93,71 @@ def in_use(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
-        _remove_unused(folder)
+        if [path.name for path in folder.iterdir()] == [_LOCK]:
+            with suppress(OSError):
+                (folder / _LOCK).unlink()
+                folder.rmdir()
 
 
-def _remove_unused(folder: Path) -> None:
-    """Remove a folder that a run failed in before it wrote anything."""
-    if [path.name for path in folder.iterdir()] == [_LOCK]:
-        with suppress(OSError):
-            (folder / _LOCK).unlink()
-            folder.rmdir()
+def write_checkpoint(path: Path, values: dict[str, Any]) -> None:
+    """Write a checkpoint atomically. Raises `OutputError`.
+
+    `values` are tensors, numbers, texts, and lists and dicts of them.
+    """
+    import torch
+
+    try:
+        with whole_file(path) as file:
+            torch.save({"format": FORMAT} | values, file)
+    except (OSError, RuntimeError) as exc:  # torch's writer turns the first into the second
+        then = "there is none yet. Make room and start again"
+        if path.is_file():
+            then = f"the previous one is intact. Make room, then: {resuming(path.parent)}"
+        raise OutputError(f"cannot write the checkpoint {path}: {_reason(exc)}; {then}") from exc
+
+
+def read_run(path: Path) -> dict[str, Any]:
+    """Return the values of a checkpoint, on the CPU. Raises `TrainingError`."""
+    import torch
+
+    try:
+        values: Any = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as exc:
+        raise TrainingError(f"{path}: there is no run to resume; leave out --resume") from exc
+    except OSError as exc:
+        raise TrainingError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    except Exception as exc:  # torch raises a dozen kinds, with advice that does not apply
+        raise TrainingError(
+            f"{path}: is damaged, or no checkpoint of a run; start again in another folder"
+        ) from exc
+    version = values.get("format") if isinstance(values, dict) else None
+    if not isinstance(version, int) or version != FORMAT:
+        raise TrainingError(
+            f"{path}: is no checkpoint of a run of this version; start again in another folder"
+        )
+    return dict(values)
+
+
+def require_room(folder: Path, bytes_needed: int) -> None:
+    """Raise `OutputError` if a folder is not writable or has fewer bytes free."""
+    try:
+        with new_folder_beside(folder / LAST):
+            free = shutil.disk_usage(folder).free
+    except OSError as exc:
+        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+    if free < bytes_needed:
+        needed = -(-bytes_needed >> 20)
+        raise OutputError(
+            f"{folder}: {free >> 20:,} MiB are free, checkpoints need {needed:,} MiB: "
+            "make room, or name a folder on another disk"
+        )
+
+
+def _reason(error: BaseException) -> object:
+    """Return the system's reason, if there is one: torch's message is about its own code."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__context__
+    return error

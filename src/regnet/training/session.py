@@ -1,6 +1,6 @@
 """One run from its task to its model: everything put together."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import ExitStack
 from copy import deepcopy
 from dataclasses import dataclass, replace
@@ -12,34 +12,39 @@ import torch
 from torch import Tensor
 
 from regnet.data.dataset import sample
-from regnet.data.labelled import Dataset
 from regnet.inference.predictors import parse_choice
 from regnet.ir.assumptions import AssumptionWarning, warn, warn_assumed
 from regnet.network.modules import RegNet
 from regnet.system.errors import DatasetError, OutputError, RegNetError, TrainingError
-from regnet.training.batch_size import batch_by_photos, fitting, is_shortage, one_step
-from regnet.training.command import absolute, resuming
 from regnet.training.deploy import deploy
 from regnet.training.history import EpochRecord, History
-from regnet.training.initial_network import Start, begin, open_start
-from regnet.training.job import Job
+from regnet.training.initial_network import (
+    Start,
+    begin,
+    open_start,
+    require_size,
+    require_statistics,
+)
 from regnet.training.loop import Trainer
-from regnet.training.malloc import keep_freed_memory
-from regnet.training.normalise import Normalise
-from regnet.training.photo_sets import PhotoSets, open_photo_sets
+from regnet.training.memory import (
+    batch_by_photos,
+    fitting,
+    is_shortage,
+    keep_freed_memory,
+    one_step,
+)
+from regnet.training.photo_sets import PhotoSets, open_photo_sets, unreadable_photos
 from regnet.training.photos import CentreCrops, LabelledPhotos
-from regnet.training.provenance import About, about
-from regnet.training.recipe import Recipe, write_recipe
-from regnet.training.resolve import require_size, require_statistics, resolved
-from regnet.training.resume import Past, read_past
-from regnet.training.run_checkpoint import LAST, read_run
-from regnet.training.run_folder import RECIPE, in_use, run_folder
-from regnet.training.task import Task, Training
-from regnet.training.teacher import Teacher, open_teacher
-from regnet.training.unreadable import readable_validation, require_readable
+from regnet.training.recipe import Recipe, resolved, write_recipe
+from regnet.training.resume import About, Past, about, read_past
+from regnet.training.run_folder import LAST, RECIPE, in_use, read_run, resuming, run_folder
+from regnet.training.state import Job
+from regnet.training.task import Task, Training, absolute
+from regnet.training.teacher import open_teacher
+from regnet.training.validation import Normalise
 from regnet.training.watching import FirstSpeaks
 
-_STATISTICS: Final = 512  # photos that BN's statistics are taken from
+_STATISTICS: Final = 512  # photos for batch-norm statistics
 _BATCH: Final = 64
 _DEFAULT: Final = "bundled"
 
@@ -64,10 +69,10 @@ def run(task: Task) -> Training:
         except (RuntimeError, MemoryError) as exc:
             if not is_shortage(exc):
                 raise
-            kept = f", then: {resuming(folder)}" if (folder / LAST).exists() else ""
+            then = f", then: {resuming(folder)}" if (folder / LAST).exists() else ""
             raise TrainingError(
                 f"this machine has too little memory ({_first_line(exc)}). Free some, or lower "
-                f"--memory{kept}"
+                f"--memory{then}"
             ) from exc
 
 
@@ -79,7 +84,7 @@ def _photo_sets(task: Task) -> PhotoSets:
             command.dataset, command.val, command.labels, seed=seed, truth=command.truth
         )
     except DatasetError as exc:
-        if not task.origin.recalled or Path(command.dataset).exists():
+        if not task.recalled or Path(command.dataset).exists():
             raise
         moved = f"If the photos have moved: regnet train DATASET -o {task.folder} --resume"
         raise DatasetError(f"{exc}. {moved}") from exc
@@ -87,19 +92,19 @@ def _photo_sets(task: Task) -> PhotoSets:
 
 def _folder(task: Task, fabric: Any, stack: ExitStack) -> Path:
     """Return the folder of the run; the first process finds it for all, and locks it."""
-    found: Path | RegNetError | None = None
+    folder: Path | RegNetError | None = None
     if fabric.is_global_zero:
         try:
-            found = run_folder(
+            folder = run_folder(
                 task.folder, task.command.dataset, task.recipe.name, resume=task.resume
             )
-            stack.enter_context(in_use(found))
+            stack.enter_context(in_use(folder))
         except (TrainingError, OutputError) as exc:
-            found = exc
-    found = fabric.broadcast(found)
-    if not isinstance(found, Path):
-        raise found or TrainingError("the first process of the run has no folder")
-    return found
+            folder = exc
+    folder = fabric.broadcast(folder)
+    if not isinstance(folder, Path):
+        raise folder or TrainingError("the first process of the run has no folder")
+    return folder
 
 
 def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
@@ -108,68 +113,63 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
     plan = _plan(task, start, sets, past)
     require_size(start.spec, plan.recipe.input)
     task.command.devices.require_sound(start.spec)
-    network = _network(start, plan.recipe, sets, resume=task.resume)
+    network = begin(
+        start.at_random() if task.resume else start,  # one that is resumed gets its weights later
+        sets.labels,
+        seed=plan.recipe.seed,
+        new_head=plan.recipe.transfer.pretrained,
+        images=partial(_images, plan.recipe, sets),
+    )
     recipe = _with_batch(plan.recipe, network, sets, fabric)
     require_statistics(start.spec, recipe, task.command.accumulate, len(sets.train))
     job = _job(task, replace(plan, recipe=recipe), sets, folder, fabric)
-    assumed = _Assumed(start, tuple(zip(recipe.teachers, job.teachers, strict=True)))
-    if fabric.is_global_zero:
-        assumed.warn()
-    require_readable(job.photos, sets.labels)
-    unreadable = readable_validation(job.validation, sets.labels, task.watch, fabric.world_size)
+    assumed = _assumed(start, job, warns=fabric.is_global_zero)
+    lost, warnings = unreadable_photos(
+        job.photos, job.validation, sets.labels, watch=task.watch, processes=fabric.world_size
+    )
     trainer = Trainer(job, network, fabric)
-    history = _history(trainer, folder, fabric, resume=task.resume)
+    history = _history(trainer, folder, resume=task.resume)
     if fabric.is_global_zero:
         write_recipe(folder / RECIPE, recipe, plan.notes)
     watcher = FirstSpeaks(task.watcher, first=fabric.is_global_zero)
-    for photo in (*job.photos.unreadable, *unreadable.photos):
+    for photo in lost:
         watcher.skipped(photo)
-    for remark in unreadable.remarks:
+    for remark in warnings:
         task.say(f"warning: {remark}")
-    _train(trainer, history, watcher)
+    try:
+        trainer.run(history, watcher)
+    except (RuntimeError, MemoryError) as exc:
+        if not is_shortage(exc):
+            raise
+        raise TrainingError(_shortage(trainer, _first_line(exc))) from exc
     fabric.barrier()
     training = Training(
         folder=folder,
-        finished=trainer.position.step == 0,
+        finished=trainer.state.position.step == 0,
         recipe=recipe,
         records=history.records,
         train_photos=len(sets.train),
         val_photos=0 if sets.validation is None else sets.validation.count,
         unreadable=tuple(watcher.unreadable.values()),
-        remarks=(
-            *(finding.text for finding in sets.findings),
-            *unreadable.remarks,
-            *plan.notes,
-        ),
+        remarks=(*(finding.text for finding in sets.findings), *warnings, *plan.notes),
         rank=fabric.global_rank,
-        assumed=assumed.sentences,
+        assumed=assumed,
     )
     if training.finished and fabric.is_global_zero:
         training = deploy(training, trainer, sets, task, started_from=start.source)
     return training
 
 
-@dataclass(frozen=True)
-class _Assumed:
-    """What is assumed about the model to begin with, and about the teachers by their names."""
-
-    start: Start
-    teachers: tuple[tuple[str, Teacher], ...]
-
-    @property
-    def sentences(self) -> tuple[str, ...]:
-        of_teachers = (
-            f"{sentence} (teacher {name})"
-            for name, teacher in self.teachers
-            for sentence in teacher.metadata.assumed
-        )
-        return (*self.start.assumed, *of_teachers)
-
-    def warn(self) -> None:
-        if self.start.assumed:
-            warn(AssumptionWarning(self.start.source, self.start.assumed))
-        for name, teacher in self.teachers:
+def _assumed(start: Start, job: Job, *, warns: bool) -> tuple[str, ...]:
+    """Return what is assumed about the initial model and the teachers, and warn of it."""
+    sentences = [*start.assumed]
+    if warns and start.assumed:
+        warn(AssumptionWarning(start.source, start.assumed))
+    for name, teacher in zip(job.recipe.teachers, job.teachers, strict=True):
+        sentences += [f"{text} (teacher {name})" for text in teacher.metadata.assumed]
+        if warns:
             warn_assumed(name, teacher.metadata)
+    return tuple(sentences)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -182,7 +182,7 @@ class _Plan:
 
 
 def _plan(task: Task, start: Start, sets: PhotoSets, past: Past | None) -> _Plan:
-    """Return what to follow; raises `TrainingError` if the run to resume was another one."""
+    """Return the plan; raises `TrainingError` if the run to resume was another one."""
     recipe = resolved(task.recipe, task.changes, start.protocol)
     recipe = replace(recipe, teachers=tuple(map(_absolute_model, recipe.teachers)))
     now = about(
@@ -195,13 +195,12 @@ def _plan(task: Task, start: Start, sets: PhotoSets, past: Past | None) -> _Plan
     )
     if past is None:
         return _Plan(recipe=recipe, about=now)
-    if _keeps_start(task):
+    if task.keeps_start:
         now = replace(now, start=past.about.start)
     recipe, note = past.continued(recipe, now, epochs_given=task.changes.epochs is not None)
     if note:
         task.say(f"warning: {note}")
-    notes = (*past.notes, note) if note else past.notes
-    return _Plan(recipe=recipe, about=now, notes=notes)
+    return _Plan(recipe=recipe, about=now, notes=(*past.notes, note) if note else past.notes)
 
 
 def _absolute_model(teacher: str) -> str:
@@ -213,17 +212,20 @@ def _absolute_model(teacher: str) -> str:
 
 
 def _start(task: Task, past: Past | None) -> Start:
-    """Return the network to begin with; a run that is resumed as it was has its own."""
-    if past and _keeps_start(task):
-        return Start(spec=past.about.spec, source=past.about.start.name if past.about.start else "")
-    pretrained = task.recipe.transfer.pretrained and not task.origin.from_scratch
-    model = task.origin.model
-    if model is None and task.origin.weights is None and task.recipe.transfer.pretrained:
+    """Return the initial network; a run that is resumed as it was has its own."""
+    if past and task.keeps_start:
+        return Start(
+            spec=past.about.network, source=past.about.start.name if past.about.start else ""
+        )
+    pretrained = task.recipe.transfer.pretrained
+    model = task.model
+    if model is None and task.weights is None and pretrained:
         model = _DEFAULT
-    start = open_start(model, task.origin.weights, pretrained=pretrained, library=task.library)
-    if task.origin.from_scratch:
+    pretrained = pretrained and not task.from_scratch
+    start = open_start(model, task.weights, pretrained=pretrained, library=task.library)
+    if task.from_scratch:
         start = start.at_random()
-    if not task.origin.small_stem:
+    if not task.small_stem:
         return start
     if start.state is not None:
         raise TrainingError(
@@ -231,24 +233,6 @@ def _start(task: Task, past: Past | None) -> Start:
             "random (--from-scratch)"
         )
     return replace(start, spec=start.spec.with_small_stem())
-
-
-def _keeps_start(task: Task) -> bool:
-    """Return whether a run is resumed without naming its model: no weights are read again."""
-    return task.origin.recalled and not (task.origin.from_scratch or task.origin.small_stem)
-
-
-def _network(start: Start, recipe: Recipe, sets: PhotoSets, *, resume: bool) -> RegNet:
-    """Return the network, ready to be trained; one that goes on gets its weights later."""
-    if resume:
-        start = start.at_random()
-    return begin(
-        start,
-        sets.labels,
-        seed=recipe.seed,
-        new_head=recipe.transfer.pretrained,
-        images=partial(_images, recipe, sets),
-    )
 
 
 def _images(recipe: Recipe, sets: PhotoSets) -> Iterator[Tensor]:
@@ -262,7 +246,7 @@ def _images(recipe: Recipe, sets: PhotoSets) -> Iterator[Tensor]:
 
 
 def _with_batch(recipe: Recipe, network: RegNet, sets: PhotoSets, fabric: Any) -> Recipe:
-    """Return the recipe with a batch, chosen here where it is 0."""
+    """Return the recipe with a batch size, chosen here if it is 0."""
     if recipe.schedule.batch:
         return recipe
     gpu, processes = fabric.device.type == "cuda", fabric.world_size
@@ -277,13 +261,18 @@ def _with_batch(recipe: Recipe, network: RegNet, sets: PhotoSets, fabric: Any) -
 
 def _job(task: Task, plan: _Plan, sets: PhotoSets, folder: Path, fabric: Any) -> Job:
     recipe, command = plan.recipe, task.command
-    largest = max([recipe.input.crop, *(size for _, size in recipe.input.progressive)])
+    memory = command.memory // 2
+    validation = None
+    photos = LabelledPhotos(
+        sets.train, short_side=2 * max(recipe.input.crops), memory=memory, watch=task.watch
+    )
+    if sets.validation is not None and sets.validation.count:
+        protocol = recipe.input.protocol(recipe.name)
+        validation = CentreCrops(tuple(sets.validation.items()), protocol, batch=256, memory=memory)
     return Job(
         recipe=recipe,
-        photos=LabelledPhotos(
-            sets.train, short_side=2 * largest, memory=command.memory // 2, watch=task.watch
-        ),
-        validation=_validation(sets.validation, recipe, command.memory // 2),
+        photos=photos,
+        validation=validation,
         classes=len(sets.labels),
         folder=folder,
         teachers=tuple(
@@ -302,42 +291,26 @@ def _job(task: Task, plan: _Plan, sets: PhotoSets, folder: Path, fabric: Any) ->
     )
 
 
-def _validation(photos: Dataset | None, recipe: Recipe, memory: int) -> CentreCrops | None:
-    if photos is None or not photos.count:
-        return None
-    protocol = recipe.input.protocol(recipe.name)
-    return CentreCrops(tuple(photos.items()), protocol, batch=256, memory=memory)
-
-
-def _history(trainer: Trainer, folder: Path, fabric: Any, *, resume: bool) -> History:
-    """Return the run's history; a run that goes on takes up its checkpoint first."""
-    records: Sequence[EpochRecord] = ()
+def _history(trainer: Trainer, folder: Path, *, resume: bool) -> History:
+    """Return the run's history; a run that is resumed loads its checkpoint first."""
+    records: list[EpochRecord] = []
     if resume:
         values = read_run(folder / LAST)
         try:
             trainer.load(values)
             records = [EpochRecord.from_dict(record) for record in values["records"]]
-        except (RuntimeError, LookupError, TypeError, ValueError) as exc:
+        except (RuntimeError, LookupError, TypeError, ValueError, TrainingError) as exc:
             raise TrainingError(
-                f"{folder / LAST}: does not fit the network that it names ({_first_line(exc)}). "
-                "Start the run again in another folder"
+                f"{folder / LAST}: does not fit the network that it names, or this version "
+                f"({_first_line(exc)}). Start the run again in another folder"
             ) from exc
-    done = trainer.position.epoch * trainer.order.steps + trainer.position.step
-    return History(folder, records, next_step=done, on_disk=fabric.is_global_zero)
-
-
-def _train(trainer: Trainer, history: History, watcher: FirstSpeaks) -> None:
-    """Train; raises `TrainingError` that says what to do where memory is short."""
-    try:
-        trainer.run(history, watcher)
-    except (RuntimeError, MemoryError) as exc:
-        if not is_shortage(exc):
-            raise
-        raise TrainingError(_shortage(trainer, _first_line(exc))) from exc
+    position, steps = trainer.state.position, trainer.feed.order.steps
+    done = position.epoch * steps + position.step
+    return History(folder, records, next_step=done, on_disk=trainer.fabric.is_global_zero)
 
 
 def _shortage(trainer: Trainer, reason: str) -> str:
-    """Return what to do where memory does not hold a batch."""
+    """Return what to do if a batch does not fit in memory."""
     job = trainer.job
     batch = min(job.recipe.schedule.batch, len(job.photos))
     gpu = trainer.fabric.device.type == "cuda"

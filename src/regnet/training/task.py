@@ -1,85 +1,122 @@
-"""A run as it was asked for, and what comes out of it: values."""
+"""A run as it was asked for, and its result: values."""
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from regnet.conversion.store import Library
 from regnet.inference.classify import Classifier
 from regnet.inference.result import readable
+from regnet.network.labels import Label, Labels
 from regnet.network.spec import Spec
 from regnet.system.errors import TrainingError
-from regnet.training.command import Command
+from regnet.system.json_text import plain_fields
 from regnet.training.history import EpochRecord
-from regnet.training.photos import Unreadable
-from regnet.training.recipe import Recipe
+from regnet.training.photos import MEMORY, Unreadable
+from regnet.training.recipe import Changes, Recipe
+from regnet.training.watching import Watch, Watcher
 
 if TYPE_CHECKING:
-    from regnet.training.job import Watcher
-    from regnet.training.watching import Watch
-
+    from regnet.training.devices import Devices
 
 SHOWN: Final = 50
 """Unreadable photos that the JSON values name."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Changes:
-    """What is to be different from the recipe; None, or no teachers, leaves it as it is.
+class Command:
+    """The options of a run beside its recipe and network, kept in its checkpoints to resume it.
 
-    `lr` is for `per` images a step, as in the recipe; the warm-up keeps its share of the `epochs`.
+    `labels` are the classes if they are not the folders', `truth` is a label file for the photos,
+    `entry` the network in checkpoint files that hold several. `memory` is in bytes.
     """
 
-    epochs: int | None = None
-    batch: int | None = None
-    lr: float | None = None
-    seed: int | None = None
-    crop: int | None = None
-    freeze: int | None = None
-    teachers: tuple[str, ...] = ()
+    dataset: str | Path
+    val: str | Path | None = None
+    labels: Labels | None = None
+    truth: str | Path | None = None
+    name: str | None = None
+    accumulate: int = 1
+    compile: bool | None = None
+    memory: int = MEMORY
+    checkpoint_seconds: float = 600.0
+    entry: str | None = None
+    devices: "Devices"
+
+    def changed(self, **given: Any) -> Self:
+        """Return the command with the options that are given, those not None."""
+        options = {name: value for name, value in given.items() if value is not None}
+        if devices := options.get("devices"):
+            options["devices"] = devices.completed(self.devices)
+        return replace(self, **options)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values, with absolute paths."""
+        return {f.name: getattr(self, f.name) for f in fields(self)} | {
+            "dataset": absolute(self.dataset),
+            "val": self.val and absolute(self.val),
+            "truth": self.truth and absolute(self.truth),
+            "labels": self.labels and [[label.wnid, label.name] for label in self.labels],
+            "devices": asdict(self.devices) | {"precision": self.devices.computed_in},
+        }
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Return the command of `to_dict`. Raises `LookupError`, `TypeError` for other values."""
+        from regnet.training.devices import Devices
+
+        labels = values["labels"]
+        known = {
+            "labels": labels and tuple(Label(wnid, name) for wnid, name in labels),
+            "devices": Devices(**values["devices"]),
+        }
+        return cls(**values | known)
 
 
-@dataclass(frozen=True)
-class Origin:
-    """The network to begin with, as the options of `train` name it.
+def absolute(path: str | Path) -> str:
+    """Return a path or pattern that means the same in every folder; a URL stays."""
+    return str(path) if "://" in str(path) else str(Path(path).expanduser().absolute())
 
-    `recalled` says that they leave it to the run to resume, whose network goes on.
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """A run as it was asked for, its options as those of `train`.
+
+    `recalled`: model and weights are not given, so a run to resume goes on with its own network.
     """
 
+    command: Command
     model: str | Path | Spec | None
     weights: str | Path | None
     from_scratch: bool
     small_stem: bool
     recalled: bool
-
-
-@dataclass(frozen=True, kw_only=True)
-class Task:
-    """A run as it was asked for, its options as those of `train`."""
-
-    command: Command
-    origin: Origin
     recipe: Recipe
     folder: str | Path | None
     resume: bool
     changes: Changes
     library: Library
-    watcher: "Watcher"
-    watch: "Watch"
+    watcher: Watcher
+    watch: Watch
     say: Callable[[str], None]
+
+    @property
+    def keeps_start(self) -> bool:
+        """Whether the run to resume has its own network: no weights are read again."""
+        return self.recalled and not (self.from_scratch or self.small_stem)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """A run that is over or, where it is not `finished`, was stopped.
+    """A run that ended or, if it is not `finished`, was stopped.
 
     `model` is the converted model (.xml), `weights` the file it was converted from, of `epoch`,
     counted from 1; both are None before the end. `top1` and `top5` in [0, 1] are the model's own on
-    the `val_read` of the `val_photos` validation photos that could be read, None without any.
-    `calibrated` says whether its probabilities are. `report` is an HTML page, `unreadable` the
-    photos left out. `figures` has the evaluation's and the calibration's. `rank` is the process, of
-    several, that returns this.
+    the `val_read` readable ones of the `val_photos` validation photos, None without any.
+    `calibrated`: whether its probabilities are. `report` is an HTML page, `unreadable` the photos
+    left out. `figures` has the evaluation's and the calibration's. `rank` is this process, if there
+    are several.
     """
 
     folder: Path
@@ -115,25 +152,9 @@ class Training:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all as plain JSON values, as docs/train.md lists them."""
-        paths = {name: vars(self)[name] for name in ("folder", "model", "weights", "report")}
-        return {
-            **{name: path and str(path) for name, path in paths.items()},
-            "finished": self.finished,
-            "epoch": self.epoch,
-            "top1": self.top1,
-            "top5": self.top5,
-            "calibrated": self.calibrated,
-            "train_photos": self.train_photos,
-            "val_photos": self.val_photos,
-            "val_read": self.val_read,
-            "assumed": list(self.assumed),
-            "unreadable": len(self.unreadable),
-            "unreadable_images": [
-                {"source": readable(photo.source), "error": photo.error}
-                for photo in self.unreadable[:SHOWN]
-            ],
-            "remarks": list(self.remarks),
-            "records": [record.to_dict() for record in self.records],
-            "recipe": asdict(self.recipe),
-            **self.figures,
-        }
+        values = plain_fields(self)
+        del values["rank"], values["figures"]
+        photos = self.unreadable[:SHOWN]
+        shown = [{"source": readable(p.source), "error": p.error} for p in photos]
+        counts = {"unreadable": len(self.unreadable), "unreadable_images": shown}
+        return values | counts | self.figures

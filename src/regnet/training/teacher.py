@@ -1,4 +1,4 @@
-"""Teachers: any classifier that runs here says what it sees in the student's training images.
+"""Distillation: teachers' soft targets for the student's crops, and the loss that uses them.
 
 Source: Hinton et al. 2015 (arXiv 1503.02531); teacher and student see the very same crops, as in
 Beyer et al. 2022 (arXiv 2106.05237).
@@ -10,7 +10,6 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,16 +25,45 @@ from regnet.network.modules import RegNet, fold_batch_norm
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import DatasetError, TrainingError, UnknownModelError
 from regnet.system.parallel import BATCH_SIZE, cores
+from regnet.training.recipe import Loss
+from regnet.training.validation import Normalise
 
 Logits = Callable[[Tensor], Tensor]
 """Pixels (N, 3, crop, crop), float32, 0..255, in the model's channels -> logits (N, classes)."""
 
 
-class Teacher:
-    """A classifier that does not learn, and the student's classes among its own.
+def distillation_loss(
+    logits: Tensor,
+    targets: Tensor,
+    soft: Tensor | None,
+    *,
+    loss: Loss,
+    class_weights: Tensor | None = None,
+) -> Tensor:
+    """Return the mean loss of a batch, a scalar in float32 whatever the logits are.
 
-    `logits` runs it, `metadata` describes it, `places` are its classes that are the student's, in
-    the student's order.
+    `logits` are (N, classes); `targets` classes (N,), or their shares (N, classes) after mixing;
+    `soft` the teacher's probabilities (N, classes) at `loss.temperature`, None without one.
+    It is (1 - teacher) * cross entropy + teacher * T^2 * KL(teacher || student at T): the factor
+    T^2 keeps the size of the gradient. `class_weights` (classes,) do not apply to the teacher; the
+    sum is divided by N, not by the weights, so that parts of a batch average to the whole.
+    """
+    logits = logits.float()
+    shares = targets if targets.ndim == 2 else F.one_hot(targets, logits.shape[1])
+    truth = F.cross_entropy(
+        logits, shares.float(), weight=class_weights, label_smoothing=loss.label_smoothing
+    )
+    if soft is None:
+        return truth
+    student = F.log_softmax(logits / loss.temperature, dim=1)
+    divergence = loss.temperature**2 * F.kl_div(student, soft.float(), reduction="batchmean")
+    return (1 - loss.teacher) * truth + loss.teacher * divergence
+
+
+class Teacher:
+    """A classifier that is not trained, with the student's classes among its own.
+
+    `logits` runs it, `places` are the student's classes among its own, in the student's order.
     """
 
     def __init__(self, logits: Logits, metadata: ModelMetadata, places: Sequence[int]) -> None:
@@ -45,13 +73,18 @@ class Teacher:
 
     @torch.no_grad()
     def soft_targets(self, images: Tensor, *, temperature: float) -> Tensor:
-        """Return the probabilities (N, student's classes) of images, rows sum to 1.
+        """Return the probabilities (N, student's classes) of images, on their device.
 
-        `images` (N, 3, S, S) are the student's, 0..255, BGR, before normalising. They are the
-        softmax of the logits of the student's classes / `temperature`, on the images' device.
+        `images` (N, 3, S, S) are the student's, 0..255, BGR, before normalising. They are resized
+        to the teacher's crop. The result is the softmax of logits / `temperature`.
         """
-        logits = self._logits(_as_taken(images, self.metadata.preprocess)).to(images.device)
-        self._places = self._places.to(images.device)
+        protocol, device = self.metadata.preprocess, images.device
+        images = images.float()
+        size = (protocol.crop, protocol.crop)
+        if images.shape[2:] != size:
+            images = F.interpolate(images, size, mode="bilinear", antialias=True)
+        logits = self._logits(images if protocol.channels == "BGR" else images.flip(1)).to(device)
+        self._places = self._places.to(device)
         return torch.softmax(logits[:, self._places] / temperature, dim=1)
 
 
@@ -60,27 +93,33 @@ def open_teacher(
 ) -> Teacher:
     """Return the teacher of a student with these `labels`: `MODEL[:engine][:precision]`.
 
-    A checkpoint on another `device` than the CPU, or with the engine torch, is run there by torch;
-    every other model on the CPU by its engine. Raises `TrainingError` where the model cannot
-    teach, and what `open_predictor` does.
+    torch runs a checkpoint if the `device` is no CPU or the engine is torch; every other model
+    runs on the CPU by its engine. Raises `TrainingError` if the model cannot teach, and what
+    `open_predictor` does.
     """
     choice, device = _choice(model), torch.device(device)
     request = _checkpoint(choice, library, device)
+    logits: Logits
     if request is None:
         predictor = open_predictor(choice, library=library)
-        _require_crops(choice, predictor.metadata)
-        places = matched_classes(predictor.metadata.labels, labels, teacher=str(choice))
-        return Teacher(EngineLogits(predictor), predictor.metadata, places)
-    network, metadata = read_network(request)
-    places = matched_classes(metadata.labels, labels, teacher=str(choice))
-    run = NetworkLogits(network, metadata.preprocess, precision=choice.precision, device=device)
-    return Teacher(run, metadata, places)
+        metadata, logits = predictor.metadata, EngineLogits(predictor)
+        if metadata.preprocessing == "graph":
+            raise TrainingError(
+                f"the teacher {choice} makes its crop from whole photos, in its graph, but a "
+                "teacher gets the student's crops: convert it without --preprocessing graph"
+            )
+    else:
+        network, metadata = read_network(request)
+        logits = NetworkLogits(
+            network, metadata.preprocess, precision=choice.precision, device=device
+        )
+    return Teacher(logits, metadata, matched_classes(metadata.labels, labels, teacher=str(choice)))
 
 
 def mean_targets(teachers: Sequence[Teacher], images: Tensor, *, temperature: float) -> Tensor:
-    """Return the mean of what one or more `teachers` say, as `Teacher.soft_targets` has it."""
-    said = [teacher.soft_targets(images, temperature=temperature) for teacher in teachers]
-    return torch.stack(said).mean(dim=0)
+    """Return the mean of the teachers' soft targets."""
+    soft = [teacher.soft_targets(images, temperature=temperature) for teacher in teachers]
+    return torch.stack(soft).mean(dim=0)
 
 
 def matched_classes(known: Labels, wanted: Labels, *, teacher: str) -> list[int]:
@@ -94,33 +133,30 @@ def matched_classes(known: Labels, wanted: Labels, *, teacher: str) -> list[int]
     wnids = {label.wnid.lower() for label in known}
     try:
         names = [_reference(label, wnids) for label in wanted]
-        found = ClassNames(known).match_list(names, range(len(names)), what="student's classes")
+        places = ClassNames(known).match_list(names, range(len(names)), what="student's classes")
+        times = Counter(places)
+        twice = [name for name, place in zip(names, places, strict=True) if times[place] > 1]
+        if twice:
+            raise DatasetError(f"several of the student's classes are one of it: {listed(twice)}")
     except DatasetError as exc:
-        raise _misfit(teacher, str(exc)) from exc
-    times = Counter(found)
-    if twice := [name for name, place in zip(names, found, strict=True) if times[place] > 1]:
-        raise _misfit(teacher, f"several of the student's classes are one of it: {listed(twice)}")
-    return found
+        raise TrainingError(
+            f"the teacher {teacher} does not fit the student: {exc}; take a teacher that knows "
+            "every class of the student, or train without one"
+        ) from exc
+    return places
 
 
 def _reference(label: Label, wnids: set[str]) -> str:
-    """Return what a class is looked up by: its wnid where the teacher has wnids, else its name.
+    """Return the key to look up a class by: its wnid if the teacher has wnids, else its name.
 
-    Two classes of one name, such as ImageNet's cranes, are then not taken for each other.
+    So two classes of one name, such as ImageNet's cranes, are not confused.
     """
     by_wnid = label.wnid and (label.wnid.lower() in wnids or "" not in wnids)
     return f"{label.wnid} {first_name(label.name)}".strip() if by_wnid else label.name
 
 
-def _misfit(teacher: str, reason: str) -> TrainingError:
-    return TrainingError(
-        f"the teacher {teacher} does not fit the student: {reason}; take a teacher that knows "
-        "every class of the student, or train without one"
-    )
-
-
 class EngineLogits:
-    """Runs a predictor on the cores, a part of the batch on each; parts are alike in every run."""
+    """Runs a predictor, a part of the batch on each core; parts are the same in every run."""
 
     def __init__(self, predictor: Predictor) -> None:
         self._predictor = predictor
@@ -129,21 +165,21 @@ class EngineLogits:
         self._pool = ThreadPoolExecutor(self._workers, "regnet-teacher")
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the logits on the CPU; pixels are rounded to 0..255 where the model takes that."""
+        """Return the logits on the CPU; pixels are rounded to 0..255 if the model takes bytes.
+
+        Parts have at most 8 images, as many on each core if there are enough.
+        """
         if self._whole:
             pixels = pixels.round().clamp(0, 255).to(torch.uint8)
         batch = pixels.cpu().permute(0, 2, 3, 1).contiguous().numpy()
-        parts = self._pool.map(self._predictor.outputs, self._parts(batch))
-        return torch.from_numpy(np.concatenate([part.logits for part in parts]))
-
-    def _parts(self, batch: NDArray[np.generic]) -> list[NDArray[np.generic]]:
-        """Split evenly into parts of at most 8 images, as many on each core where they suffice."""
         rounds = -(-len(batch) // (BATCH_SIZE * self._workers))
-        return np.array_split(batch, min(len(batch), rounds * self._workers))
+        parts = np.array_split(batch, min(len(batch), rounds * self._workers))
+        outputs = self._pool.map(self._predictor.outputs, parts)
+        return torch.from_numpy(np.concatenate([part.logits for part in outputs]))
 
 
 class NetworkLogits:
-    """Runs a network by torch where the student is, in f32 or bf16, BN folded."""
+    """Runs a network by torch on the student's device, in f32 or bf16, BN folded."""
 
     def __init__(
         self,
@@ -155,28 +191,15 @@ class NetworkLogits:
     ) -> None:
         folded = fold_batch_norm(network).requires_grad_(False)
         self._network = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._mean, self._scale = (
-            torch.tensor(v, device=device).view(1, 3, 1, 1)
-            for v in (preprocess.mean, preprocess.scale)
-        )
+        self._normalise = Normalise(preprocess, device)
         self._bf16, self._device = precision == "bf16", device
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the logits in float32, computed as chosen whatever the student computes in."""
-        batch = (pixels.to(self._device) - self._mean) / self._scale
-        batch = batch.contiguous(memory_format=torch.channels_last)
+        """Return the logits in float32, computed in its precision, not in the student's."""
+        batch = self._normalise(pixels.to(self._device))
         with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
             logits: Tensor = self._network(batch)
         return logits.float()
-
-
-def _as_taken(images: Tensor, preprocess: Preprocess) -> Tensor:
-    """Return the student's images at the teacher's crop size, in its order of channels."""
-    images = images.float()
-    size = (preprocess.crop, preprocess.crop)
-    if images.shape[2:] != size:
-        images = F.interpolate(images, size, mode="bilinear", antialias=True)
-    return images if preprocess.channels == "BGR" else images.flip(1)
 
 
 def _choice(model: str) -> Choice:
@@ -187,13 +210,13 @@ def _choice(model: str) -> Choice:
     choice = parse_choice(model)
     if choice.protocol is not None:
         raise TrainingError(
-            f"the teacher {model} is given the student's crops: leave out {choice.protocol}"
+            f"the teacher {model} gets the student's crops: leave out {choice.protocol}"
         )
     return choice
 
 
 def _checkpoint(choice: Choice, library: Library, device: torch.device) -> Request | None:
-    """Return the checkpoint to run by torch, None where the model is for another engine."""
+    """Return the checkpoint to run by torch, None if the model is for another engine."""
     if choice.runs_on == "torch":
         if choice.precision == "int8":
             raise UnknownModelError(f"{choice}: the engine torch runs f32 and bf16 only")
@@ -202,13 +225,5 @@ def _checkpoint(choice: Choice, library: Library, device: torch.device) -> Reque
         return None
     try:
         return library.request(choice.model)
-    except UnknownModelError:  # a converted model, or none: its engine says which
+    except UnknownModelError:  # not a checkpoint: its engine reports what it is
         return None
-
-
-def _require_crops(choice: Choice, metadata: ModelMetadata) -> None:
-    if metadata.preprocessing == "graph":
-        raise TrainingError(
-            f"the teacher {choice} makes its crop from whole photos, in its graph, but a teacher "
-            "is given the student's crops: convert it without --preprocessing graph"
-        )

@@ -1,63 +1,74 @@
-"""Who watches a run: nobody, or whoever asked to."""
+"""Who watches a run, and what it hears."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from regnet.training.history import EpochRecord
-from regnet.training.job import News, Watcher
 from regnet.training.photos import Unreadable
 
 Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
-"""Shows how far some work is: items, what is done with them, and how many they are."""
+"""Shows the progress of some work: its items, what is done with them, and their number."""
 
 
 def unwatched(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
-    """Watch nothing."""
+    """Show nothing."""
     return items
 
 
-class Unseen:
-    """A watcher that looks away."""
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """Progress of a run; `loss` and `top1` (0..1) are means of the epoch so far, of one process."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    top1: float
+    lr: float
+    images_per_s: float
+    seconds_left: float
+
+
+class Watcher(Protocol):
+    """Called during a run; `stop` after each step, whether to write a checkpoint and stop."""
 
     def news(self, news: News) -> None:
-        """Ignore a step."""
+        """Receive the step just done."""
+        return
 
     def epoch(self, record: EpochRecord) -> None:
-        """Ignore an epoch."""
+        """Receive the epoch just done."""
+        return
 
     def skipped(self, photo: Unreadable) -> None:
-        """Ignore a photo that could not be read."""
+        """Receive an unreadable photo."""
+        return
 
     def stop(self) -> bool:
-        """Never stop."""
+        """Return whether to stop."""
         return False
 
 
-class FirstSpeaks:
-    """Passes on what the first process of a run has to tell; each may be asked to stop.
+class Unseen(Watcher):
+    """Ignores everything and never stops."""
 
-    `unreadable` are the photos that could not be read, each once, by name.
+
+class FirstSpeaks:
+    """Passes on the first process's events; every process may be asked to stop.
+
+    `unreadable` are the unreadable photos, each once, by name: they are tried again every epoch.
     """
 
     def __init__(self, watcher: Watcher, *, first: bool) -> None:
         self._watcher: Watcher = watcher if first else Unseen()
-        self._asked = watcher.stop
+        self.news, self.epoch = self._watcher.news, self._watcher.epoch
+        self.stop = watcher.stop
         self.unreadable: dict[str, Unreadable] = {}
 
-    def news(self, news: News) -> None:
-        """Pass on."""
-        self._watcher.news(news)
-
-    def epoch(self, record: EpochRecord) -> None:
-        """Pass on."""
-        self._watcher.epoch(record)
-
     def skipped(self, photo: Unreadable) -> None:
-        """Pass on what is new: a photo is tried again in every epoch."""
+        """Pass on a photo that is new."""
         if photo.source not in self.unreadable:
             self.unreadable[photo.source] = photo
             self._watcher.skipped(photo)
-
-    def stop(self) -> bool:
-        """Return whether this process was asked to stop."""
-        return self._asked()

@@ -1,6 +1,9 @@
-"""The size of a batch where the recipe leaves it open: by the photos, and what memory holds."""
+"""Memory: what the allocator keeps, the batch that fits, and what to do when memory is short."""
 
+import contextlib
+import ctypes
 import re
+import sys
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -12,14 +15,27 @@ from regnet.system.errors import TrainingError
 from regnet.training.recipe import Recipe
 
 STEPS: Final = 30
-"""Steps that an epoch should have, for small sets to be learnt in a few epochs."""
+"""Steps that an epoch should have, so that small sets train in a few epochs."""
 
-_LEAST: Final = 16  # below, the statistics of batch normalisation are mostly chance
-_MOST_CPU, _MOST_GPU = 64, 256
-_REFUSED: Final = re.compile(
+_MIN_BATCH: Final = 16  # with fewer images, batch-norm statistics are mostly noise
+_MAX_CPU, _MAX_GPU = 64, 256
+_SHORTAGE: Final = re.compile(
     "can.t allocate memory|bad_alloc|not enough memory|start new thread"
     "|could not create a (primitive|memory)"  # oneDNN's
 )
+_MALLOC: Final = {-1: 2**31 - 1, -2: 64 << 20, -4: 0}  # trim threshold, top pad, mmap max
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory, if there is a glibc.
+
+    Every step needs the same buffers again. Handing large ones back to the system, as glibc does,
+    costs about as much as the step itself on a CPU.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            for option, value in _MALLOC.items():
+                ctypes.CDLL(None).mallopt(option, value)
 
 
 def batch_by_photos(photos: int, *, gpu: bool, processes: int = 1) -> int:
@@ -27,15 +43,15 @@ def batch_by_photos(photos: int, *, gpu: bool, processes: int = 1) -> int:
 
     Times the number of processes, as far as the photos reach.
     """
-    most = (_MOST_GPU if gpu else _MOST_CPU) * processes
-    batch = _LEAST * processes
-    while 2 * batch <= most and 2 * batch * STEPS <= photos * 1.1:
+    largest = (_MAX_GPU if gpu else _MAX_CPU) * processes
+    batch = _MIN_BATCH * processes
+    while 2 * batch <= largest and 2 * batch * STEPS <= photos * 1.1:
         batch *= 2
     return batch
 
 
 def fitting(batch: int, attempt: Callable[[int], None]) -> int:
-    """Return the batch, halved as often as `attempt` runs out of a GPU's memory on it."""
+    """Return the batch, halved as often as `attempt` runs out of GPU memory."""
     while True:
         try:
             attempt(batch)
@@ -51,21 +67,20 @@ def fitting(batch: int, attempt: Callable[[int], None]) -> int:
 
 
 def one_step(network: RegNet, recipe: Recipe, fabric: Any, images: int) -> None:
-    """Compute gradients of so many grey images at the recipe's largest crop, and forget them."""
-    side = max([recipe.input.crop, *(size for _, size in recipe.input.progressive)])
+    """Compute and drop gradients of grey images at the recipe's largest crop."""
+    side = max(recipe.input.crops)
     network.to(fabric.device)
     batch = torch.zeros(images, 3, side, side, device=fabric.device)
+    truths = torch.zeros(images, dtype=torch.long, device=fabric.device)
     with fabric.autocast():
         logits = network(batch.to(memory_format=torch.channels_last))
-        loss = F.cross_entropy(
-            logits.float(), torch.zeros(images, dtype=torch.long).to(batch.device)
-        )
+        loss = F.cross_entropy(logits.float(), truths)
     loss.backward()  # type: ignore[no-untyped-call]
     network.zero_grad(set_to_none=True)
 
 
 def is_shortage(error: Exception) -> bool:
-    """Return whether an error says that memory was refused: torch has no class for that on CPUs."""
+    """Return whether an error means that memory was refused: torch has no class for CPUs."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    return isinstance(error, RuntimeError) and bool(_REFUSED.search(str(error)))
+    return isinstance(error, RuntimeError) and bool(_SHORTAGE.search(str(error)))

@@ -157,7 +157,7 @@ OUT_OF_RANGE = [
     ("input", "interpolation", '"nearest"', "'bicubic', 'bilinear' or 'opencv-linear'"),
     ("input", "offset", '"down"', "'floor'"),
     ("input", "mean", "[1, 2]", "[a finite number, a finite number, a finite number]"),
-    ("input", "scale", "[1, 0, 1]", "three finite numbers over 0"),
+    ("input", "scale", "[1, 0, 1]", "a finite number over 0"),
     ("input", "progressive", "[[0.5, 128], [0.5, 160]]", "in rising order"),
     ("input", "progressive", "[[0.5, 128], [0.1, 160]]", "in rising order"),
     ("input", "progressive", "[[1.0, 128]]", "from 0 to below 1"),
@@ -214,8 +214,8 @@ def test_every_key_with_a_range_is_tested_above():
         ('name = " "', "printable and not blank"),
         ('name = "a\\nb"', "printable and not blank"),
         ("optimizer = 3", "optimizer must be a table of kind, lr, per"),
-        ("optimizer = [1]", "optimizer: kind must be 'sgd' or 'adamw', not 1"),
-        ("[[optimizer]]\nlr = 1", "optimizer: kind must be 'sgd' or 'adamw', not {'lr': 1}"),
+        ("optimizer = [1]", "optimizer: expected a table of kind, lr, per"),
+        ("[[optimizer]]\nlr = 1", "optimizer: expected a table of kind, lr, per"),
     ],
 )
 def test_what_stands_outside_the_tables_is_checked(text, allowed):

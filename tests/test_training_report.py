@@ -16,6 +16,7 @@ from regnet.evaluation.evaluate import Evaluation, evaluate
 from regnet.network.complexity import complexity
 from regnet.network.spec import spec_by_name
 from regnet.pages.html import report_html
+from regnet.pages.report import Report
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import MissingExtraError
 from regnet.training.history import EpochRecord
@@ -43,8 +44,8 @@ def record(epoch: int, **values: object) -> EpochRecord:
     return EpochRecord(epoch=epoch, **(known | values))  # type: ignore[arg-type]
 
 
-def a_page(epochs: int = 6, **values: object) -> str:
-    """Return the page of a finished run; the deployed epoch is the last one."""
+def a_report(epochs: int = 6, **values: object) -> Report:
+    """Return the report of a finished run; the deployed epoch is the last one."""
     known: dict[str, Any] = {
         "folder": Path("runs/cats"),
         "recipe": read_recipe("finetune").changed("schedule", batch=64),
@@ -53,15 +54,30 @@ def a_page(epochs: int = 6, **values: object) -> str:
         "val_photos": 5_000,
     }
     page: dict[str, Any] = {"spec": SPEC, "dataset": "photos/cats", "machine": "a machine"}
-    fields_ = {f.name for f in fields(Training)}
-    known |= {name: value for name, value in values.items() if name in fields_}
-    page |= {name: value for name, value in values.items() if name not in fields_}
+    of_training = {f.name for f in fields(Training)}
+    known |= {name: value for name, value in values.items() if name in of_training}
+    page |= {name: value for name, value in values.items() if name not in of_training}
     known = {"epoch": len(known["records"])} | known
-    return report_html(training_report(Training(finished=True, **known), **page))
+    return training_report(Training(finished=True, **known), **page)
 
 
-def test_a_page_without_an_evaluation() -> None:
-    html = a_page()
+def a_page(epochs: int = 6, **values: object) -> str:
+    return report_html(a_report(epochs, **values))
+
+
+def text_without_plots(epochs: int = 6, **values: object) -> str:
+    report = a_report(epochs, **values)
+    sections = [section for section in report.sections if section.title != "How it learnt"]
+    return text_of(report_html(replace(report, sections=sections)))
+
+
+@pytest.fixture(scope="module")
+def html() -> str:
+    """Return the page of six epochs, drawn once."""
+    return a_page()
+
+
+def test_a_page_without_an_evaluation(html: str) -> None:
     text = text_of(html)
     assert titles(html) == ["How it learnt", "Every epoch", "What was trained", "The recipe"]
     assert "ended after 6 of 10 epochs" in text
@@ -97,8 +113,7 @@ def test_the_axis_of_one_epoch_has_no_fractions() -> None:
     assert not any(re.fullmatch(r"[01]\.\d+", word) for word in shown)
 
 
-def test_crops_are_drawn_where_they_change() -> None:
-    html = a_page()
+def test_crops_are_drawn_where_they_change(html: str) -> None:
     assert "crop, pixels" in words(plots(html)["Learning rate and crop size by epoch"])
     html = a_page(3)
     assert "crop, pixels" not in words(plots(html)["Learning rate and crop size by epoch"])
@@ -106,12 +121,12 @@ def test_crops_are_drawn_where_they_change() -> None:
 
 
 def test_a_run_that_validation_ended() -> None:
-    text = text_of(a_page(epoch=4, records=tuple(record(e, val_top1=0.3) for e in range(1, 6))))
+    text = text_without_plots(epoch=4, records=tuple(record(e, val_top1=0.3) for e in range(1, 6)))
     assert "ended after 5 of 10 epochs" in text
     assert "Validation did not improve in 5 epochs" in text
     assert "weights of epoch 4, chosen by validation" in text
     assert "|4, deployed|" in text
-    whole = text_of(a_page(10))
+    whole = text_without_plots(10)
     assert "chosen by validation" not in whole
     assert "did not improve" not in whole
     assert "|10, best, deployed|" in whole
@@ -119,7 +134,7 @@ def test_a_run_that_validation_ended() -> None:
 
 def test_what_was_trained_is_counted() -> None:
     recipe = replace(read_recipe("finetune"), teachers=("regnety-16gf",))
-    text = text_of(a_page(recipe=recipe, started_from="bundled", remarks=("Nine are twins.",)))
+    text = text_without_plots(recipe=recipe, started_from="bundled", remarks=("Nine are twins.",))
     cost = complexity(SPEC, image_size=224)
     assert f"{cost.params:,} parameters, {cost.macs / 1e9:.4g} GMACs at 224 x 224" in text
     assert "|Network|regnety-200mf|" in text
@@ -130,13 +145,13 @@ def test_what_was_trained_is_counted() -> None:
     assert "Nine are twins." in text
     assert "|Unreadable|" not in text
     assert "|Skipped|" not in text
-    torn = text_of(a_page(records=(record(1), record(2, skipped=3))))
+    torn = text_without_plots(records=(record(1), record(2, skipped=3)))
     assert "|Unreadable|at most 3 in an epoch, skipped|" in torn
     assert "|Skipped|" in torn
 
 
-def test_every_value_of_the_recipe_is_there() -> None:
-    text = text_of(a_page()).replace("&#34;", '"')
+def test_every_value_of_the_recipe_is_there(html: str) -> None:
+    text = text_of(html).replace("&#34;", '"')
     recipe = read_recipe("finetune").changed("schedule", batch=64)
     for part, values in asdict(recipe).items():
         assert f"|{part}|" in text
@@ -242,7 +257,7 @@ def learnt() -> Learnt:
 
 def test_a_calibration_has_its_sentence() -> None:
     taught = learnt()
-    text = text_of(a_page(1, calibration=taught))
+    text = text_without_plots(1, calibration=taught)
     after, before = (f"{100 * (m.ece or 0):.2f} %" for m in (
         taught.held_out.after, taught.held_out.before
     ))  # fmt: skip

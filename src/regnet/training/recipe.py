@@ -13,7 +13,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from regnet.pixels.protocol import Interpolation, Offset, Preprocess, Triple
+from regnet.pixels.protocol import MAX_SIDE, Interpolation, Offset, Preprocess, Triple
 from regnet.system.checked import Checked, Rule, within
 from regnet.system.errors import ProtocolError, RecipeError
 from regnet.system.files import write_whole
@@ -86,7 +86,7 @@ class Input(Checked, error=RecipeError):
     first pair, and without any, `crop`.
     """
 
-    resize: int = 256
+    resize: Annotated[int, within(ge=1, le=MAX_SIDE)] = 256
     crop: int = 224
     interpolation: Interpolation = "opencv-linear"
     offset: Offset = "ceil"

@@ -26,7 +26,8 @@ BOUND = 120  # seconds in which processes start and are done, on a busy machine
 
 
 def environment(**more: str) -> dict[str, str]:
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(WORKER.parent)} | more
+    paths = [str(WORKER.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
+    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths)} | more
 
 
 def launch(*command: object) -> None:

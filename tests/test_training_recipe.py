@@ -12,7 +12,20 @@ from hypothesis import strategies as st
 
 from regnet.system.errors import OutputError, RecipeError
 from regnet.training import recipe as module
-from regnet.training.recipe import RECIPES, Augmentation, Averages, Input, Loss, Optimizer, Recipe, Schedule, Transfer, read_recipe, recipe_from_toml, write_recipe
+from regnet.training.recipe import (
+    RECIPES,
+    Augmentation,
+    Averages,
+    Input,
+    Loss,
+    Optimizer,
+    Recipe,
+    Schedule,
+    Transfer,
+    read_recipe,
+    recipe_from_toml,
+    write_recipe,
+)
 
 PARTS = {f.name: f.type for f in fields(Recipe) if is_dataclass(f.type)}
 SHIPPED = sorted(file for file in resources.files(module.__package__).joinpath("recipes").iterdir())

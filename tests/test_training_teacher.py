@@ -23,7 +23,14 @@ from regnet.pixels.protocol import Preprocess
 from regnet.pixels.samples import sample_crops
 from regnet.system.errors import TrainingError, UnknownModelError
 from regnet.training.recipe import Loss
-from regnet.training.teacher import EngineLogits, NetworkLogits, distillation_loss, matched_classes, mean_targets, open_teacher
+from regnet.training.teacher import (
+    EngineLogits,
+    NetworkLogits,
+    distillation_loss,
+    matched_classes,
+    mean_targets,
+    open_teacher,
+)
 
 NAMED = tuple(Label(f"n0000000{i}", f"thing {i}, stuff {i}") for i in range(SMALL.classes))
 

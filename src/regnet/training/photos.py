@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -190,7 +189,9 @@ class CentreCrops:
             self._kept = made
 
     def _read(self, items: tuple[LabelledItem, ...]) -> Batch:
-        crop = partial(crop_pixels, preprocess=self._preprocess)
+        def crop(data: bytes) -> NDArray[Any]:
+            return crop_pixels(data, self._preprocess)
+
         crops = in_order(items, lambda part: [_pixels(i, crop) for i in part], workers=cores())
         truths = np.array([item.truth for item in items], np.int64)
         return as_batch(list(crops), truths, self._preprocess.crop)

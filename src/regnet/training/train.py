@@ -15,6 +15,7 @@ from regnet.training.watching import Unseen, Watch, Watcher, unwatched
 
 if TYPE_CHECKING:
     from regnet.training.devices import Devices
+    from regnet.training.resume import Past
 
 _RECIPE: Final = "modern"
 
@@ -73,29 +74,16 @@ def train(
     `UnknownModelError`, `OutputError`, `MissingExtraError`.
     """
     from regnet.training.devices import Devices  # names the missing extra before others do
-    from regnet.training.resume import read_past
-    from regnet.training.run_folder import LAST, folder_to_resume
     from regnet.training.session import run
 
     named = model is not None or weights is not None
-    begun = folder is not None and (Path(folder).expanduser() / LAST).exists()
-    past = None
-    if dataset is None or (resume and begun and not named and recipe is None):
-        past = read_past(folder_to_resume(folder, resume=resume))
+    past = _past(dataset, folder, resume=resume, named=named or recipe is not None)
     command = past.command if past else Command(dataset=dataset or "", devices=Devices())
-    command = command.changed(
-        dataset=dataset,
-        val=val,
-        labels=read_labels(labels) if isinstance(labels, str | Path) else labels,
-        truth=truth,
-        name=name,
-        accumulate=accumulate,
-        compile=compile,
-        devices=devices,
-        memory=memory,
-        checkpoint_seconds=checkpoint_seconds,
-        entry=library.entry if library else None,
-    )
+    classes = read_labels(labels) if isinstance(labels, str | Path) else labels
+    command = command.changed(dataset=dataset, val=val, labels=classes, truth=truth, name=name)
+    command = command.changed(accumulate=accumulate, compile=compile, devices=devices)
+    command = command.changed(memory=memory, checkpoint_seconds=checkpoint_seconds)
+    command = command.changed(entry=library.entry if library else None)
     library = library or Library(folder=default_cache_dir(cache_dir))
     recipe = past.recipe if past and recipe is None else recipe or _RECIPE
     teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher or ())
@@ -117,6 +105,19 @@ def train(
         say=say,
     )
     return run(task)
+
+
+def _past(
+    dataset: str | Path | None, folder: str | Path | None, *, resume: bool, named: bool
+) -> "Past | None":
+    """Return the run whose options are used for those not given, if there is one."""
+    from regnet.training.resume import read_past
+    from regnet.training.run_folder import LAST, folder_to_resume
+
+    begun = folder is not None and (Path(folder).expanduser() / LAST).exists()
+    if dataset is None or (resume and begun and not named):
+        return read_past(folder_to_resume(folder, resume=resume))
+    return None
 
 
 def finetune(

@@ -82,11 +82,10 @@ def train(
     classes = read_labels(labels) if isinstance(labels, str | Path) else labels
     command = command.changed(dataset=dataset, val=val, labels=classes, truth=truth, name=name)
     command = command.changed(accumulate=accumulate, compile=compile, devices=devices)
-    command = command.changed(memory=memory, checkpoint_seconds=checkpoint_seconds)
-    command = command.changed(entry=library.entry if library else None)
+    entry = library.entry if library else None
+    command = command.changed(memory=memory, checkpoint_seconds=checkpoint_seconds, entry=entry)
     library = library or Library(folder=default_cache_dir(cache_dir))
     recipe = past.recipe if past and recipe is None else recipe or _RECIPE
-    teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher or ())
     changes = Changes(epochs=epochs, batch=batch, lr=lr, seed=seed, crop=crop, freeze=freeze)
     task = Task(
         command=command,
@@ -98,13 +97,17 @@ def train(
         recipe=recipe if isinstance(recipe, Recipe) else read_recipe(recipe),
         folder=folder,
         resume=resume,
-        changes=replace(changes, teachers=teachers),
+        changes=replace(changes, teachers=_teachers(teacher)),
         library=replace(library, entry=command.entry),
         watcher=watcher or Unseen(),
         watch=watch or unwatched,
         say=say,
     )
     return run(task)
+
+
+def _teachers(teacher: str | Sequence[str] | None) -> tuple[str, ...]:
+    return (teacher,) if isinstance(teacher, str) else tuple(teacher or ())
 
 
 def _past(

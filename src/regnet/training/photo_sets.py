@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 from regnet.data.class_folders import TrainingFolders, folder_labels, training_folders
 from regnet.data.dataset import open_dataset, sample
 from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
-from regnet.doctor.findings import File, Finding, counted, errors_of, percent, quoted, worst_first
+from regnet.doctor.findings import File, Finding, errors_of, quoted, share_of, worst_first
 from regnet.doctor.quick import SAME_FILES, held_out_of, quick_findings
 from regnet.network.labels import Labels
 from regnet.system.errors import DatasetError, ImageError, TrainingError
 from regnet.system.notices import about
+from regnet.system.text import counted
 from regnet.training.photos import CentreCrops, LabelledPhotos, Unreadable
 from regnet.training.watching import Watch
 
@@ -209,7 +210,7 @@ def leak_findings(
         Finding(
             "same-files",
             "error" if severe else "warning",
-            f"{len(shared):,} of {of} ({percent(len(shared), len(compared))}) "
+            f"{len(shared):,} of {of} ({share_of(len(shared), len(compared))}) "
             f"{'is a training photo' if len(shared) == 1 else 'are training photos'}, too, byte by "
             f"byte, such as {shared[0]}"
             + (": the splits seem to be copies of each other." if severe else "."),

@@ -62,8 +62,7 @@ def section(name: str, command: TyperCommand) -> Iterator[str]:
     yield f"\n## {name}\n"
     yield f"{' '.join((command.help or '').split(chr(10) * 2)[0].split())}\n"
     yield f"    {' '.join([name, *arguments, '[OPTIONS]'])}"
-    ordered = sorted(options, key=lambda option: option.rich_help_panel or "")
-    for panel, group in groupby(ordered, key=lambda option: option.rich_help_panel or ""):
+    for panel, group in groupby(options, key=lambda option: option.rich_help_panel or ""):
         yield f"\n| {panel or 'option'} | |"
         yield "|---|---|"
         yield from (option_row(option, context) for option in group)

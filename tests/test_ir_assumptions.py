@@ -27,7 +27,6 @@ from regnet.ir.engine import read_model
 from regnet.network.labels import imagenet_labels
 from regnet.network.modules import RegNet
 from regnet.network.spec import AnyNetSpec, Stage, write_spec
-from regnet.pages.html import assumed_facts
 from regnet.pixels.protocol import OMZ
 from regnet.pixels.samples import sample_photos
 
@@ -290,8 +289,3 @@ def test_a_warning_survives_being_sent_to_another_process() -> None:
     again = pickle.loads(pickle.dumps(warning))
     assert (str(again), again.assumed, again.weights) == (str(warning), warning.assumed, "00")
     assert str(warning).endswith("regnet convert 'my trees.pth' --labels FILE")
-
-
-def test_a_report_has_a_line_of_them() -> None:
-    assert assumed_facts(("names: a", "channels: RGB")) == [("Assumed", "names: a; channels: RGB")]
-    assert assumed_facts(()) == []

@@ -127,7 +127,7 @@ def test_a_page_loads_nothing_and_runs_only_its_own_script() -> None:
 
 
 def test_plots_take_their_colours_from_the_page_and_keep_their_ids_apart() -> None:
-    text = svg("one", draw, label=EVIL)
+    text = svg(Plot("one", draw, EVIL))
     ET.fromstring(text.replace("xlink:", ""))
     assert "var(--accent)" in text
     assert "#0102" not in text
@@ -136,7 +136,7 @@ def test_plots_take_their_colours_from_the_page_and_keep_their_ids_apart() -> No
     ids = Reader(whole_page()).ids
     assert len(ids) == len(set(ids))
     assert all(one.startswith(("one-", "two-")) for one in ids)
-    assert text == svg("one", draw, label=EVIL)
+    assert text == svg(Plot("one", draw, EVIL))
     used = re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text)
     assert set(used) <= set(Reader(text).ids)
 

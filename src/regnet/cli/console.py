@@ -128,14 +128,6 @@ def require_html(path: Path | None) -> None:
         require_report()
 
 
-def write_html(path: Path, text: str) -> None:
-    """Write a report and say so."""
-    from regnet.pages.html import write_page
-
-    write_page(path, text)
-    say(f"{path}: written")
-
-
 def show(
     report: "Callable[[], Report]",
     values: Callable[[], Mapping[str, Any]],

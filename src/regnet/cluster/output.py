@@ -13,14 +13,15 @@ import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
 from regnet.data.remote import ObjectStore, is_object_address
+from regnet.system.checked import Checked
 from regnet.system.errors import ClusterError, OutputError
 from regnet.system.files import write_whole
-from regnet.system.json_text import from_plain, json_bytes
+from regnet.system.json_text import json_bytes
 
 MANIFEST: Final = "_manifest.json"
 _FINISHED: Final = "_finished"
@@ -29,7 +30,7 @@ _IDENTITY: Final = ("format", "version", "model", "options", "sources")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PartitionFile:
+class PartitionFile(Checked, error=OutputError):
     """A finished partition: its file, rows, how many of them failed, size and hash.
 
     `images` is the hash of the entries that it was made of.
@@ -108,7 +109,7 @@ class Output:
     def add(self, part: PartitionFile, data: bytes) -> None:
         """Write a partition, and only then that it is there."""
         self._folder.write(part.file, data)
-        record = json_bytes(asdict(part))
+        record = json_bytes(part.to_dict())
         self._folder.write(f"{_FINISHED}/{Path(part.file).stem}.json", record)
 
     def complete(self, parts: list[PartitionFile]) -> None:
@@ -121,17 +122,15 @@ class Output:
         if parts is not None:
             manifest["images"] = sum(part.rows for part in parts)
             manifest["failed"] = sum(part.failed for part in parts)
-            manifest["partitions"] = [asdict(part) for part in parts]
+            manifest["partitions"] = [part.to_dict() for part in parts]
         self._folder.write(MANIFEST, json_bytes(manifest, indent=1) + b"\n")
 
     def _require_same(self, data: bytes) -> None:
         try:
             there = json.loads(data)
             changed = [name for name in _IDENTITY if there.get(name) != self._identity[name]]
-            self._parts = [
-                from_plain(PartitionFile, values) for values in there.get("partitions", ())
-            ]
-        except (ValueError, AttributeError, TypeError, RecursionError) as exc:
+            self._parts = list(map(PartitionFile.from_dict, there.get("partitions", ())))
+        except (ValueError, AttributeError, TypeError, RecursionError, OutputError) as exc:
             raise OutputError(
                 f"{self._shown}/{MANIFEST}: is damaged ({exc}), and without it nobody knows what "
                 "the folder holds: remove the folder, or name a new one"
@@ -148,8 +147,8 @@ class Output:
 def _part(record: bytes | None) -> PartitionFile | None:
     """Return what a record says; None where it is damaged, so that its partition is done again."""
     try:
-        return from_plain(PartitionFile, json.loads(record or b""))
-    except (ValueError, TypeError, RecursionError):
+        return PartitionFile.from_dict(json.loads(record or b""))
+    except (ValueError, RecursionError, OutputError):
         return None
 
 

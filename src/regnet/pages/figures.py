@@ -2,12 +2,12 @@
 
 import io
 import re
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+
+    from regnet.pages.report import Plot
 
 INK: Final = "#010203"
 MUTED: Final = "#010204"
@@ -51,29 +51,18 @@ _STYLE: Final[dict[Any, Any]] = {
 }
 
 
-def svg(
-    name: str,
-    draw: Callable[["Figure"], None],
-    *,
-    width: float = 5.6,
-    height: float = 3.6,
-    label: str = "",
-) -> str:
-    """Return what `draw` puts on an empty figure of `width` x `height` inches, as SVG.
-
-    `name` tells its ids from those of other plots on the page; `label` describes it to those who
-    do not see it. Raises `MissingExtraError` without the extra `report`.
-    """
+def svg(plot: "Plot") -> str:
+    """Return a drawn plot as SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(width, height), layout="constrained")
-        draw(figure)
+    with mpl.rc_context({**_STYLE, "svg.hashsalt": plot.name}):
+        figure = Figure(figsize=(plot.width, plot.height), layout="constrained")
+        plot.draw(figure)
         buffer = io.StringIO()
         nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
-    return _inline(buffer.getvalue(), name, label)
+    return _inline(buffer.getvalue(), plot.name, plot.label)
 
 
 def plain(axes: "Axes", *, grid: str = "y") -> None:

@@ -6,13 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_type_hints
+from typing import Any, Final
 
 # Control characters, line separators, and the surrogates that stand for undecodable bytes of names.
 _NOT_TEXT: Final = re.compile("[\x7f-\x9f\u2028\u2029\ud800-\udfff]")
 _SHOWN: Final = 5
-
-T = TypeVar("T")
 
 
 def json_text(value: Any, **options: Any) -> str:
@@ -76,20 +74,3 @@ def _escape(match: re.Match[str]) -> str:
 def json_bytes(value: Any, **options: Any) -> bytes:
     """Return `json_text` in UTF-8."""
     return json_text(value, **options).encode()
-
-
-def from_plain(kind: type[T], values: Any) -> T:
-    """Return the dataclass of plain fields whose values an object of JSON has.
-
-    Raises `TypeError` where they are other ones, or not of their types.
-    """
-    found = kind(**values)
-    for name, hint in get_type_hints(kind).items():
-        if not is_a(value := getattr(found, name), hint):
-            raise TypeError(f"{name} is {value!r}")
-    return found
-
-
-def is_a(value: object, hint: Any) -> bool:
-    """Tell whether a JSON value is of a type; true and false are no numbers."""
-    return isinstance(value, hint) and not isinstance(value, bool)

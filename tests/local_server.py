@@ -1,5 +1,6 @@
 """A real HTTP server on this machine that misbehaves as told, and logs what it was asked."""
 
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -23,6 +24,16 @@ class Request:
     sent: int = 0
 
 
+class QuietServer(ThreadingHTTPServer):
+    """A server that says nothing of clients that hang up."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 Behaviour = Callable[["Handler", bytes], None]
 
 
@@ -39,8 +50,7 @@ class LocalServer:
         self.last_modified = 1_000_000_000
         self.lock = threading.Lock()
         self.released = threading.Event()
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
+        self._server = QuietServer(("127.0.0.1", 0), Handler)
         self._server.local = self  # type: ignore[attr-defined]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
 

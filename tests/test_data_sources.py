@@ -20,11 +20,12 @@ import zlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import pytest
+from local_server import QuietServer
 
 from regnet.data import archives
 from regnet.data.archives import archive_kind
@@ -832,10 +833,8 @@ def test_standard_input_is_read_once_and_to_the_limit() -> None:
 # Addresses
 
 
-class Server(ThreadingHTTPServer):
+class Server(QuietServer):
     """A server of one test: `answers` holds what each request to a path gets in turn."""
-
-    daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)

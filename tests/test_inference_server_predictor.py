@@ -8,12 +8,13 @@ import struct
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from local_server import QuietServer
 from test_conversion_export import SMALL, described
 from typer.testing import CliRunner
 
@@ -135,8 +136,7 @@ class Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving(server: Server) -> Iterator[str]:
-    http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    http.daemon_threads = True
+    http = QuietServer(("127.0.0.1", 0), Handler)
     http.served = server  # type: ignore[attr-defined]
     thread = threading.Thread(target=http.serve_forever, args=(0.02,))
     thread.start()

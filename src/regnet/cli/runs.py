@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 from regnet.cli.console import say, shows_motion, stderr, table
 from regnet.cli.progress import track
 from regnet.inference.result import readable
+from regnet.system.text import percent
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -238,8 +239,3 @@ class SweepDisplay:
 def errors_of(records: "Sequence[RunRecord]") -> list[float]:
     """Return the errors of the runs that have one."""
     return [record.error for record in records if record.error is not None]
-
-
-def percent(share: float | None) -> str:
-    """Return a share in per cent; "" for None."""
-    return "" if share is None else f"{100 * share:.2f} %"

@@ -11,9 +11,10 @@ import typer
 from regnet.cli.console import print_json, require_writable, say
 from regnet.cli.options import Json, Ray, SmallStem
 from regnet.cli.progress import track
-from regnet.cli.runs import SweepDisplay, errors_of, percent
+from regnet.cli.runs import SweepDisplay, errors_of
 from regnet.cli.space_sample import Ranges
 from regnet.system.option import Options, argument, option
+from regnet.system.text import percent
 
 if TYPE_CHECKING:
     from regnet.space.sweep import Swept

@@ -49,7 +49,7 @@ def test_a_run_says_what_came_out(tmp_path: Path) -> None:
     out, errors = run("photos", *SMALL, "--epochs", 2, "-o", "first", folder=tmp_path, code=1)
     lines = out.splitlines()
     assert lines[0] == "first/first.xml"
-    assert lines[1] == "  photos      60 to learn from, 6 to validate"
+    assert lines[1] == "  photos      60 to train on, 6 to validate on"
     assert re.fullmatch(r"    unreadable: '.*red/007\.png': .+", lines[2])
     assert lines[3] == "  epochs      2 of 2; the model is of epoch 2"
     assert re.fullmatch(r"  validation  top-1 \d+\.\d\d %, top-5 100\.00 %", lines[4])

@@ -140,7 +140,7 @@ def _lines(training: "Training") -> Iterator[str]:
     read, count = training.val_read, training.val_photos
     validating = f"{count:,}" if read == count else f"{read:,} of {count:,}"
     yield str(training.model)
-    yield f"  photos      {training.train_photos:,} to learn from, {validating} to validate"
+    yield f"  photos      {training.train_photos:,} to train on, {validating} to validate on"
     for photo in training.unreadable[:SHOWN]:
         yield f"    unreadable: {readable(photo.source)!r}: {photo.error}"
     if len(training.unreadable) > SHOWN:

@@ -106,7 +106,7 @@ def test_batch_normalisation_works_again() -> None:
     assert torch.allclose(norm.running_var, outputs.var((0, 2, 3), correction=0), rtol=1e-4)
     assert (norm.weight > 0.01).all()
     assert norm.weight.requires_grad
-    with pytest.raises(TrainingError, match="no photo could be read"):
+    with pytest.raises(TrainingError, match="no readable photo to take batch-norm statistics from"):
         unfold_batch_norm(SMALL, folded.state_dict(), [])
 
 

@@ -17,7 +17,8 @@ from PIL import Image
 import regnet
 from regnet.inference.classify import Classifier
 from regnet.inference.result import Prediction, Wanted, top_classes
-from regnet.ir.engine import Engine, read_model
+from regnet.ir import engine as engine_module
+from regnet.ir.engine import Engine, read_model, require_probabilities
 from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ImageError, ModelError
@@ -111,7 +112,7 @@ def test_memory_does_not_grow_with_the_number_of_images(classifier: Classifier) 
             read += 1
             yield str(number), lambda: photo
 
-    stream = classifier._stream(jobs(), Wanted(1), 8)  # type: ignore[arg-type]
+    stream = classifier._predictions(jobs(), Wanted(1), 8)  # type: ignore[arg-type]
     for taken in range(1, 40):
         next(stream)
         assert read <= taken + 100 * os.cpu_count()
@@ -136,12 +137,21 @@ def test_an_address_may_be_classified(classifier: Classifier) -> None:
         assert classifier.classify(server.url("cup.png")).top.label == "espresso"
 
 
-def test_results_that_are_no_probabilities_are_an_error(tmp_path: Path) -> None:
+def test_results_that_are_no_probabilities_are_an_error() -> None:
     """As a damaged compiled model gives them."""
-    engine = Engine(read_model(BUNDLED), compiled_cache=tmp_path)
     for rows in (np.full((1, 200), np.nan), np.full((1, 200), 0.1), np.zeros((1, 200))):
-        with pytest.raises(ModelError, match=rf"no probabilities.*remove {tmp_path}"):
-            engine._require_probabilities(rows.astype(np.float32))
+        with pytest.raises(ModelError, match="m: its results are no probabilities; damaged"):
+            require_probabilities(rows.astype(np.float32), "m", "damaged")
+
+
+def test_a_damaged_compiled_copy_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    reasons: list[str] = []
+    monkeypatch.setattr(
+        engine_module, "require_probabilities", lambda rows, name, reason: reasons.append(reason)
+    )
+    engine = Engine(read_model(BUNDLED), compiled_cache=tmp_path)
+    engine.infer([engine.pixels(sample_photos()[0])])
+    assert f"remove {tmp_path} and try again" in reasons[0]
 
 
 def test_stopping_early_does_not_wait_for_a_silent_server(classifier: Classifier) -> None:

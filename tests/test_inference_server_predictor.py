@@ -216,7 +216,7 @@ def test_the_command_takes_an_address() -> None:
         done = CliRunner().invoke(build_app(("compare",)), [*words, "--offline"])
     assert done.exit_code == 0, done.output
     assert f"B {url}" in done.stdout
-    assert "crop          not seen (B: inside the server)" in done.stdout
+    assert "not seen: decode and resize and crop (B: inside the server)" in done.stdout
 
 
 @pytest.mark.parametrize(

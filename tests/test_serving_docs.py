@@ -1,4 +1,4 @@
-"""The examples of docs/serve.md, against a real server: commands of curl and the Python code."""
+"""The docs' examples of `serve`, against a real server: commands of curl and the Python code."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from test_docs import ROOT, blocks, examples
 
 from regnet.pixels.samples import sample_photos
 
-PAGE = ROOT / "docs" / "serve.md"
+PAGES = [ROOT / "docs" / f"{name}.md" for name in ("serve", "serve-protocol", "serve-operations")]
 
 
 def test_the_examples_give_what_the_page_says(
@@ -27,7 +27,7 @@ def test_the_examples_give_what_the_page_says(
     for photo in sample_photos():
         shutil.copy(photo, tmp_path)
     monkeypatch.chdir(tmp_path)
-    asked = [block for block in blocks(PAGE, "text") if "curl -s" in block]
+    asked = [block for page in PAGES for block in blocks(page, "text") if "curl -s" in block]
     assert len(asked) == 4
     with serving(tmp_path, "--offline") as served:
         for command, lines in (example for block in asked for example in examples(block)):
@@ -36,7 +36,7 @@ def test_the_examples_give_what_the_page_says(
             pattern = re.escape("\n".join(lines)).replace(re.escape("..."), "(?s:.*)")
             assert re.fullmatch(pattern, done.stdout.strip("\n")), done.stdout
         pytest.importorskip("tritonclient.http")
-        (code,) = blocks(PAGE, "py")
+        (code,) = (block for page in PAGES for block in blocks(page, "py"))
         code = code.replace("127.0.0.1:8000", served.host)
         done = subprocess.run(
             [sys.executable, "-c", code], capture_output=True, text=True, check=True

@@ -69,17 +69,21 @@ def _constants(model: ov.Model) -> frozenset[str]:
 
 
 _PER_ELEMENT = {"Add": 1, "Subtract": 1, "Multiply": 1, "Divide": 1, "Relu": 2, "Sigmoid": 4}
+_COUNTED = {"Convolution", "GroupConvolution", "MatMul", *_PER_ELEMENT}
 
 
 def _flops(op: ov.Node) -> int:
-    kind, size = op.get_type_name(), math.prod(_shape(op.output(0)))
+    kind = op.get_type_name()
+    if kind not in _COUNTED:  # among them are ops of any size, before the crop
+        return 0
+    size = math.prod(_shape(op.output(0)))
     if kind in ("Convolution", "GroupConvolution"):
         kernel = _shape(op.input_value(1))
         # [out, in, h, w], or [groups, out, in, h, w]: in, h and w count an output's products.
         return 2 * size * math.prod(kernel[-3:])
     if kind == "MatMul":
         return 2 * size * _shape(op.input_value(0))[-1]
-    return _PER_ELEMENT.get(kind, 0) * size
+    return _PER_ELEMENT[kind] * size
 
 
 def _params(op: ov.Node, constants: frozenset[str]) -> int:

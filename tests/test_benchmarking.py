@@ -150,6 +150,20 @@ def test_the_machine_is_read_from_what_linux_says(tmp_path: Path) -> None:
     assert (machine.cpu, machine.flags) == ("A CPU", ("avx2", "avx512_vnni"))
 
 
+@pytest.mark.parametrize(
+    ("flags", "sums"),
+    [
+        (("avx2", "avx512f"), False),
+        (("avx2", "avx512f", "avx512_vnni"), True),
+        (("avx2", "avx_vnni"), True),
+        (("asimd", "asimddp"), True),
+        ((), True),
+    ],
+)
+def test_x86_sums_int8_with_vnni_alone(flags: tuple[str, ...], sums: bool) -> None:
+    assert replace(MACHINE, flags=flags).sums_int8 is sums
+
+
 def test_the_machine_is_known_where_there_is_no_cpuinfo(tmp_path: Path) -> None:
     machine = this_machine(cpuinfo=tmp_path / "none")
     assert machine.cpu

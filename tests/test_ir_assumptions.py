@@ -92,7 +92,7 @@ COMMANDS = {
     "evaluate": ("evaluate", "MODEL", "PHOTOS", "--subset", "--json"),
     "compare": ("compare", "MODEL", "MODEL:pycls", "PHOTOS", "--json"),
     "quantize": ("quantize", "MODEL", "--calibration", "PHOTOS", "--samples", 10, "--checks", 110,
-                 "--min-agreement", 0, "-o", "OUT", "--json"),
+                 "--min-agreement", 0, "--force", "-o", "OUT", "--json"),
     "calibrate": ("calibrate", "MODEL", "PHOTOS", "--subset", "-o", "OUT", "--json"),
     "explain": ("explain", "-m", "MODEL", CAT, "--json"),
     "benchmark": ("benchmark", "MODEL", "--seconds", 0, "--rounds", 1, "--json"),

@@ -17,10 +17,13 @@ from test_pages import Reader
 from regnet.conversion.export import export_network
 from regnet.conversion.store import Library, int8_beside
 from regnet.evaluation.scoring import Failure
+from regnet.ir import engine as engine_module
+from regnet.ir.constants import WEIGHTED, with_float_weights
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.graph import graph_metadata, read_graph
 from regnet.ir.graph_cost import graph_cost
 from regnet.pages.html import report_html
+from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.samples import sample_crops, sample_photos
 from regnet.quantization.certification import Verdict
 from regnet.quantization.photo_sets import draw_photos
@@ -37,6 +40,7 @@ from regnet.system.errors import (
     QuantizationError,
     UnknownModelError,
 )
+from regnet.system.machine import this_machine
 from regnet.system.runtime import ov
 
 SAMPLES, CHECKS = 24, 100
@@ -422,3 +426,20 @@ def test_the_bundled_model_has_its_int8_twin(shared: Path) -> None:
     crops = np.stack([engines[0].pixels(photo) for photo in [*photos, *sample_photos()]])
     found = agreement(*(engine.infer(crops) for engine in engines))
     assert found.top1.value >= 0.96
+
+
+def test_int8_in_floating_point_for_cpus_whose_sums_overflow(
+    all_int8: Quantization, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = read_model(all_int8.path)
+    floating = with_float_weights(model.graph)
+    kinds = {op.get_friendly_name(): op for op in floating.get_ordered_ops()}
+    for name, op in kinds.items():
+        if op.get_type_name() in WEIGHTED:
+            assert op.input_value(1).get_node().get_type_name() == "Constant", name
+            assert op.input_value(1).get_element_type().to_string() == "f32", name
+    old = replace(this_machine(), flags=("avx2",))
+    monkeypatch.setattr(engine_module, "this_machine", lambda: old)
+    crops = np.stack([crop_pixels(photo, model.metadata.preprocess) for photo in sample_photos()])
+    alone, many = (Engine(model, precision="int8", streams=n).infer(crops) for n in (1, 2))
+    assert np.abs(alone - many).max() < 1e-5

@@ -48,6 +48,19 @@ def set_values(op: Any, place: int, array: NDArray[Any]) -> None:
     op.input(place).replace_source_output(constant.output(0))
 
 
+def with_float_weights(graph: ov.Model) -> ov.Model:
+    """Return an INT8 graph whose weights are FP32 of the same values, so that it runs in FP32."""
+    from openvino import opset13 as opset
+
+    graph = graph.clone()
+    ops = [op for op in graph.get_ordered_ops() if op.get_type_name() in WEIGHTED]
+    weights = ov.Model([op.input_value(1) for op in ops], [])
+    computed = core.compile_model(weights, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})()
+    for place, op in enumerate(ops):
+        op.input(1).replace_source_output(opset.constant(computed[place]).output(0))
+    return graph
+
+
 def pixels_of(crops: Sequence[Crop]) -> NDArray[np.float32]:
     """Return crops (H, W, 3) as the graph of an IR takes them, (N, 3, H, W)."""
     return np.ascontiguousarray(np.stack(crops).transpose(0, 3, 1, 2), np.float32)

@@ -11,12 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.ir.assumptions import without
+from regnet.ir.constants import with_float_weights
 from regnet.ir.graph import add_logits, graph_metadata, read_graph
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike, crop_pixels, rgb_pixels
 from regnet.pixels.protocol import Preprocess, by_protocol
 from regnet.system.errors import ModelError, ProtocolError
+from regnet.system.machine import this_machine
 from regnet.system.runtime import core, ov
 
 Batch = NDArray[Any] | Sequence[NDArray[Any]]
@@ -129,7 +131,7 @@ class Engine:
         if compiled_cache is not None:
             options["CACHE_DIR"] = str(compiled_cache)
         try:
-            compiled = core.compile_model(model.graph, "CPU", options)
+            compiled = core.compile_model(_safe(model), "CPU", options)
         except RuntimeError as exc:
             reason = str(exc).strip().splitlines()[-1]
             raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc
@@ -188,6 +190,13 @@ class Engine:
             f"the model or its compiled copy is damaged: {remedy}convert the model again",
         )
         return results
+
+
+def _safe(model: ConvertedModel) -> ov.Model:
+    """Return the graph to compile: in floating point if this CPU's sums of INT8 overflow."""
+    if model.metadata.precision == "int8" and not this_machine().sums_int8:
+        return with_float_weights(model.graph)
+    return model.graph
 
 
 def require_probabilities(rows: NDArray[np.float32], name: str, reason: str) -> None:

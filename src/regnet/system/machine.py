@@ -37,6 +37,12 @@ class Machine:
     openvino: str
 
     @property
+    def sums_int8(self) -> bool:
+        """Whether it adds products of INT8 without overflow; x86 before VNNI adds in 16 bits."""
+        x86 = any(flag.startswith("avx") for flag in self.flags)
+        return not x86 or any("vnni" in flag or flag == "amx_int8" for flag in self.flags)
+
+    @property
     def has_bf16(self) -> bool:
         """Whether it computes in bfloat16."""
         return "BF16" in self.capabilities

@@ -18,8 +18,10 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
-# What `pytest --quick` does not even import: training, Ray, a browser, a long corpus.
-SLOW = frozenset((ROOT / "tests" / "slow_files.txt").read_text().split())
+# What `pytest --quick` leaves out: files (training, Ray, a browser, a long corpus), which it does not
+# even import, and single tests of others.
+SLOW_FILES = frozenset((ROOT / "tests" / "slow_files.txt").read_text().split())
+SLOW_TESTS = frozenset((ROOT / "tests" / "slow_tests.txt").read_text().split())
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -29,13 +31,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
     """Leave out the slow files."""
-    return True if config.getoption("quick") and collection_path.name in SLOW else None
+    return True if config.getoption("quick") and collection_path.name in SLOW_FILES else None
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Leave out the slow tests of other files."""
     if config.getoption("quick"):
-        items[:] = [item for item in items if item.get_closest_marker("slow") is None]
+        names = [f"{item.path.name}::{item.name.partition('[')[0]}" for item in items]
+        items[:] = [i for i, name in zip(items, names, strict=True) if name not in SLOW_TESTS]
 
 
 @pytest.fixture(scope="session")

@@ -18,8 +18,8 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
-# What `pytest --quick` leaves out: files (training, Ray, a browser, a long corpus), which it does not
-# even import, and single tests of others.
+# What `pytest --quick` leaves out: files (training, Ray, a browser, a long corpus), which it does
+# not even import, and single tests of others.
 SLOW_FILES = frozenset((ROOT / "tests" / "slow_files.txt").read_text().split())
 SLOW_TESTS = frozenset((ROOT / "tests" / "slow_tests.txt").read_text().split())
 

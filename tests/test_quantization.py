@@ -17,7 +17,6 @@ from test_pages import Reader
 from regnet.conversion.export import export_network
 from regnet.conversion.store import Library, int8_beside
 from regnet.evaluation.scoring import Failure
-from regnet.ir import engine as engine_module
 from regnet.ir.constants import WEIGHTED, with_float_weights
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.graph import graph_metadata, read_graph
@@ -439,7 +438,7 @@ def test_int8_in_floating_point_for_cpus_whose_sums_overflow(
             assert op.input_value(1).get_node().get_type_name() == "Constant", name
             assert op.input_value(1).get_element_type().to_string() == "f32", name
     old = replace(this_machine(), flags=("avx2",))
-    monkeypatch.setattr(engine_module, "this_machine", lambda: old)
+    monkeypatch.setitem(Engine.__init__.__globals__, "this_machine", lambda: old)
     crops = np.stack([crop_pixels(photo, model.metadata.preprocess) for photo in sample_photos()])
     alone, many = (Engine(model, precision="int8", streams=n).infer(crops) for n in (1, 2))
     assert np.abs(alone - many).max() < 1e-5

@@ -83,9 +83,9 @@ def print_json(value: Any, *, indent: int | None = None) -> None:
     print(json_text(value, indent=indent), file=in_utf8(sys.stdout), flush=True)
 
 
-def print_result(result: Any, **options: Any) -> None:
-    """Print a result's `to_dict(**options)` as JSON, with the files that were skipped."""
-    print_json(result.to_dict(**options) | {"skipped": dict(_skipped.get(Counter()))})
+def print_result(result: Any) -> None:
+    """Print a result's `to_dict()` as JSON, with the files that were skipped."""
+    print_json(result.to_dict() | {"skipped": dict(_skipped.get(Counter()))})
 
 
 @contextmanager

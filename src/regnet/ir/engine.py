@@ -131,7 +131,7 @@ class Engine:
         if compiled_cache is not None:
             options["CACHE_DIR"] = str(compiled_cache)
         try:
-            compiled = core.compile_model(_safe(model), "CPU", options)
+            compiled = core.compile_model(_runnable_graph(model), "CPU", options)
         except RuntimeError as exc:
             reason = str(exc).strip().splitlines()[-1]
             raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc
@@ -192,7 +192,7 @@ class Engine:
         return results
 
 
-def _safe(model: ConvertedModel) -> ov.Model:
+def _runnable_graph(model: ConvertedModel) -> ov.Model:
     """Return the graph to compile: in floating point if this CPU's sums of INT8 overflow."""
     if model.metadata.precision == "int8" and not this_machine().sums_int8:
         return with_float_weights(model.graph)

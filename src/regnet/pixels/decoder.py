@@ -6,7 +6,7 @@ import os
 import signal
 import struct
 import sys
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict
 from functools import cache
 from io import BufferedReader
@@ -71,8 +71,8 @@ class Decoder:
     def end(self) -> None:
         """End the process."""
         self._process.kill()
-        with self._process:
-            pass  # closes its pipes and waits
+        with suppress(BrokenPipeError), self._process:
+            pass  # closes its pipes, of which one may hold what was not read, and waits
 
     def _answer(self, room: Room) -> NDArray[Any] | ImageError:
         with ExitStack() as held:

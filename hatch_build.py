@@ -15,6 +15,8 @@ from packaging.tags import sys_tags
 FOLDER = Path("src/regnet/pixels/kernel")
 SOURCE, LIBRARY = FOLDER / "resize.c", FOLDER / "resize.so"
 
+CONSTRAINTS = "constraints.txt"
+
 FLAGS = [
     *("-std=gnu11", "-O3", "-shared", "-fPIC", "-fvisibility=hidden"),
     "-ffp-contract=off",  # a fused multiply-add would round weights otherwise than Pillow does
@@ -28,6 +30,8 @@ class KernelHook(BuildHookInterface):  # type: ignore[type-arg]
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile; `version` is "standard" or "editable"."""
         root = Path(self.root)
+        if version == "standard":  # a checkout has its own beside the package
+            build_data["force_include"][str(root / CONSTRAINTS)] = f"regnet/{CONSTRAINTS}"
         if reason := compile_library(root):
             if version == "editable":  # what an earlier source became must not stay in use
                 (root / LIBRARY).unlink(missing_ok=True)

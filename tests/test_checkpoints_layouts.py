@@ -204,4 +204,4 @@ try:
 except MissingExtraError as exc:
     print(exc)
 """
-    assert "pip install 'regnet-vision[torch]'" in run_python(code)
+    assert "needs the extra 'torch': " in run_python(code)

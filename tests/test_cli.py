@@ -363,7 +363,7 @@ def _hidden_torch(folder: Path) -> Path:
 def test_converting_without_torch_names_the_extra(checkpoint: Path, tmp_path: Path) -> None:
     without_torch = {**os.environ, "PYTHONPATH": str(_hidden_torch(tmp_path))}
     done = process("convert", checkpoint, "--cache-dir", tmp_path, code=2, env=without_torch)
-    assert "pip install 'regnet-vision[torch]'" in done.stderr.decode()
+    assert "needs the extra 'torch': " in done.stderr.decode()
 
 
 def test_insisting_on_another_network_is_an_error(checkpoint: Path, tmp_path: Path) -> None:

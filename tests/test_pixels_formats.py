@@ -147,7 +147,10 @@ def test_heic_is_named_whatever_its_brand(
     monkeypatch.setattr("regnet.pixels.formats.find_spec", lambda name: None)
     head = HEIF % (major, major + other)
     assert is_picture(head)
-    assert "a HEIC photo, which is not read: install the extra 'heif'" in reason(head)
+    assert (
+        "a HEIC photo, which is not read: save it as JPEG, or install the extra 'heif': "
+        in reason(head)
+    )
 
 
 def test_avif_is_avif_where_its_brand_is_not_the_first() -> None:

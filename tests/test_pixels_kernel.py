@@ -262,8 +262,10 @@ def initialized(build: ModuleType, tree: Path, version: str) -> tuple[dict[str, 
     warnings: list[str] = []
     hook = build.KernelHook()
     hook.root, hook.app = str(tree), SimpleNamespace(display_warning=warnings.append)
-    data: dict[str, object] = {"pure_python": True, "artifacts": []}
+    data: dict[str, object] = {"pure_python": True, "artifacts": [], "force_include": {}}
     hook.initialize(version, data)
+    constraints = {str(tree / "constraints.txt"): "regnet/constraints.txt"}
+    assert data.pop("force_include") == (constraints if version == "standard" else {})
     return data, warnings
 
 

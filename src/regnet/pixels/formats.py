@@ -50,10 +50,7 @@ class Unread(NamedTuple):
     advice: str
 
 
-HEIC: Final = Unread(
-    "a HEIC photo",
-    "install the extra 'heif' (pip install 'regnet-vision[heif]') or save it as JPEG",
-)
+HEIC: Final = Unread("a HEIC photo", "save it as JPEG, or install the extra 'heif'")
 _RAW: Final = Unread("a camera RAW file", "export it as JPEG or as TIFF of 8 or 16 bits")
 _EXPORT: Final = "export it as PNG or JPEG"
 _DRAWING: Final = "render it to PNG"
@@ -181,7 +178,12 @@ def heic_package() -> str | None:
 
 def unread_error(kind: Unread) -> ImageError:
     """Return the error of a picture of a kind that is not read."""
-    return ImageError(f"{kind.name}, which is not read: {kind.advice}")
+    advice = kind.advice
+    if kind is HEIC:
+        from regnet.system.installation import this_installation
+
+        advice += f": {this_installation().command('heif')}"
+    return ImageError(f"{kind.name}, which is not read: {advice}")
 
 
 def checked_read(name: str, read: Callable[[], bytes]) -> Callable[[], bytes]:

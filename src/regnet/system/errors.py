@@ -160,10 +160,9 @@ class MissingExtraError(RegNetError):
     """An optional dependency is not installed."""
 
     def __init__(self, what: str, extra: str) -> None:
-        super().__init__(
-            f"{what} needs the extra {extra!r}: pip install 'regnet-vision[{extra}]' "
-            f"(in a checkout: pip install -c constraints.txt -e '.[{extra}]')"
-        )
+        from regnet.system.installation import this_installation
+
+        super().__init__(f"{what} needs the extra {extra!r}: {this_installation().command(extra)}")
         self.extra = extra
 
 

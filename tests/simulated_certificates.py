@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.quantization.certification import Verdict, certify
+from regnet.quantization.trial import Verdict, certify
 
 
 @dataclass(frozen=True)

@@ -20,8 +20,7 @@ from regnet.cli import build_app
 from regnet.doctor.examine import Examination, examine
 from regnet.doctor.findings import Finding
 from regnet.doctor.photo_findings import kept_shares
-from regnet.doctor.previews import SIDE, frame, shots
-from regnet.doctor.report import doctor_report
+from regnet.doctor.report import SIDE, doctor_report, frame, shots
 from regnet.doctor.tree import open_tree
 from regnet.pages.html import report_html
 from regnet.pages.terminal import report_lines
@@ -239,7 +238,7 @@ def test_the_command_as_a_process(data: Path, tmp_path: Path) -> None:
 
 def test_torch_and_openvino_are_not_needed() -> None:
     code = (
-        "import sys, regnet.doctor.examine, regnet.doctor.quick, regnet.doctor.report; "
+        "import sys, regnet.doctor.examine, regnet.doctor.layout_findings, regnet.doctor.report; "
         "print([m for m in ('torch', 'openvino', 'scipy', 'nncf') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

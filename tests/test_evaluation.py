@@ -24,8 +24,7 @@ from PIL import Image
 
 from regnet.conversion.store import Library
 from regnet.data.labelled import LabelledItem
-from regnet.evaluation.card_comparison import compare_with_card
-from regnet.evaluation.evaluate import evaluate
+from regnet.evaluation.evaluate import compare_with_card, evaluate
 from regnet.evaluation.journal import open_journal
 from regnet.evaluation.predictions_file import ROW_GROUP, open_predictions
 from regnet.evaluation.scoring import FAILURES, WORST, ScoredBatch, Scores, score

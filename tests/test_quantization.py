@@ -24,12 +24,11 @@ from regnet.ir.graph_cost import graph_cost
 from regnet.pages.html import report_html
 from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.samples import sample_crops, sample_photos
-from regnet.quantization.certification import Verdict
 from regnet.quantization.photo_sets import draw_photos
 from regnet.quantization.quantize import Quantization, quantize
 from regnet.quantization.report import described_layer, quantization_report
-from regnet.quantization.rounding import rounded
-from regnet.quantization.trial import Speed, Trial, ranked
+from regnet.quantization.trial import Speed, Trial, Verdict, ranked
+from regnet.quantization.weights import rounded
 from regnet.statistics.agreement import Agreement, agreement, lower_bound
 from regnet.statistics.metrics import Share
 from regnet.system.errors import (

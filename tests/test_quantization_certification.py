@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from simulated_certificates import World, outcome
 
-from regnet.quantization.certification import Verdict, certify, fewest, hits_needed
+from regnet.quantization.trial import Verdict, certify, fewest, hits_needed
 from regnet.statistics.agreement import lower_bound
 
 

@@ -11,9 +11,8 @@ from regnet.ir.constants import channel_statistics, ops_by_name, outputs_of, val
 from regnet.ir.graph import read_graph
 from regnet.network.spec import Spec
 from regnet.pixels.samples import sample_crops
-from regnet.quantization.equalize import equalize, links
 from regnet.quantization.int8_graph import Int8Graph, int8_graph
-from regnet.quantization.rounding import rounded
+from regnet.quantization.weights import equalize, links, rounded
 from regnet.system.runtime import ov
 
 CROPS = [np.roll(crop, shift, axis=1) for crop in sample_crops(TINY) for shift in range(0, 64, 8)]

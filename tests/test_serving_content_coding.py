@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regnet.serving.content_coding import Unpacker
+from regnet.serving.exchange import Unpacker
 from regnet.serving.refusals import BadRequest, Unsupported
 
 DATA = bytes(3 << 20) + b"the end"

@@ -19,14 +19,13 @@ import httpx
 
 from regnet.inference.result import ClassScore, Prediction
 from regnet.serving.access import Token, new_token, read_token
-from regnet.serving.access_log import AccessLog
 from regnet.serving.app import create_app
 from regnet.serving.gate import SECURITY_HEADERS
 from regnet.serving.limits import Limits
 from regnet.serving.metrics import ServerMetrics
 from regnet.serving.refusals import NotFound, Refused, TooLate, TooMany
 from regnet.serving.served_model import Timing
-from regnet.serving.service import Service
+from regnet.serving.service import AccessLog, Service
 from regnet.serving.v1 import MOST_TOP_K, v1_routes
 from regnet.serving.v2 import v2_routes
 from regnet.system.errors import StartError

@@ -31,7 +31,7 @@ from regnet.inference.writers import CSV_COLUMNS
 from regnet.network.modules import RegNet
 from regnet.network.spec import AnyNetSpec, Stage
 from regnet.pixels.samples import sample_photos
-from regnet.serving.page import page_files, page_routes
+from regnet.serving.app import page_files, page_routes
 
 CAT, ESPRESSO, HOPPER = sample_photos()
 TOKEN = "a-token-that-nobody-guesses"

@@ -26,8 +26,8 @@ from rtsp_server import RtspServer, rtp_packets
 
 import regnet.video.decode
 from regnet.cli import build_app
+from regnet.data.photo_files import is_live, is_video
 from regnet.data.sources import Video, count_items, iter_items
-from regnet.data.video_names import is_live, is_video
 from regnet.inference.classify import Classifier
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ImageError, MissingExtraError

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regnet.calibration.calibrate import CalibrationReport, HeldOut, Learnt
-from regnet.evaluation.plots import draw_reliability
+from regnet.evaluation.report import draw_reliability
 from regnet.pages.figures import ACCENT, WARM, plain
 from regnet.pages.report import (
     Beside,

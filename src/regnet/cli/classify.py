@@ -11,7 +11,7 @@ from regnet.cli.console import in_utf8, say
 from regnet.cli.options import Model, Ray, Store
 from regnet.cli.progress import Advance, counter, track
 from regnet.conversion.store import Library
-from regnet.data.video_names import is_video, require_extra
+from regnet.data.photo_files import is_video, require_extra
 from regnet.inference.result import Prediction, Wanted
 from regnet.inference.writers import OutputFormat, format_of, open_writer
 from regnet.ir.metadata import InferencePrecision

@@ -19,11 +19,10 @@ from regnet.data.archives import (
     photos_in,
 )
 from regnet.data.parquet_images import image_rows
-from regnet.data.photo_files import SkipTally, counts_as_photo, is_clutter
+from regnet.data.photo_files import SkipTally, counts_as_photo, is_clutter, is_live, is_video
 from regnet.data.remote import Fetcher, ObjectStore, file_size, open_file, reason_of
 from regnet.data.sources import PARQUET, STDIN, Item, Walk, or_reason
 from regnet.data.tars import tar_files
-from regnet.data.video_names import is_live, is_video
 from regnet.data.zip_stream import entry_head, zip_entries
 from regnet.pixels.formats import HEAD, has_picture_suffix, suffix_of
 from regnet.system.addresses import without_secrets

@@ -1,4 +1,4 @@
-"""Which files below a folder or in an archive are photos, and counts of those that are skipped."""
+"""Which files are photos or videos, and counts of those that are skipped."""
 
 import math
 import os
@@ -7,12 +7,24 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
+from importlib.util import find_spec
 from itertools import islice
 from pathlib import Path
 from typing import Final, Literal
 
 from regnet.pixels.formats import HEAD, has_picture_suffix, is_picture, suffix_of
+from regnet.system.errors import MissingExtraError
 from regnet.system.notices import SkippedFilesWarning
+
+VIDEO_SUFFIXES: Final = frozenset(
+    (".3g2", ".3gp", ".asf", ".avi", ".divx", ".dv", ".f4v", ".flv", ".ivf", ".m2ts", ".m4v")
+) | frozenset(
+    (".mjpeg", ".mjpg", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".mts", ".mxf", ".nut", ".ogv")
+) | {".ts", ".vob", ".webm", ".wmv", ".y4m"}  # fmt: skip
+
+_CAMERA: Final = re.compile(r"camera:.|/dev/video\d+\Z", re.DOTALL)
+_STREAM: Final = re.compile(r"rtsps?://.", re.IGNORECASE)
+
 
 _MAX_COUNTED: Final = 10_000  # files in one clutter folder: snapshots may hold millions
 _SHOWN: Final = 8  # suffixes or folders in a line
@@ -31,6 +43,28 @@ _CLUTTER: Final = frozenset(
     )
 )
 _RESCUED: Final = re.compile(r"found\.\d{3}")  # what Windows saves from a damaged disk
+
+
+def is_video(source: str | Path) -> bool:
+    """Tell whether a source is a video by its name: a file, a pattern, a camera or an address."""
+    name = str(source)
+    return is_live(name) or ("://" not in name and Path(name).suffix.lower() in VIDEO_SUFFIXES)
+
+
+def is_live(name: str) -> bool:
+    """Tell a camera (`camera:0`, `/dev/video0`) or the address of a stream from other names."""
+    return is_stream(name) or bool(_CAMERA.match(name))
+
+
+def is_stream(name: str) -> bool:
+    """Tell whether a name is the address of a stream (rtsp, rtsps)."""
+    return bool(_STREAM.match(name))
+
+
+def require_extra() -> None:
+    """Raise `MissingExtraError` if PyAV is not installed; imports nothing."""
+    if find_spec("av") is None:
+        raise MissingExtraError("classifying videos", "video")
 
 
 def is_clutter(component: str) -> bool:

@@ -11,8 +11,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final, cast
 
 from regnet.data.archives import check_size
-from regnet.data.photo_files import SkipTally, counts_as_photo, is_clutter
-from regnet.data.video_names import VIDEO_SUFFIXES
+from regnet.data.photo_files import VIDEO_SUFFIXES, SkipTally, counts_as_photo, is_clutter
 from regnet.pixels.formats import HEAD, has_picture_suffix, suffix_of
 from regnet.system.addresses import without_secrets
 from regnet.system.errors import DatasetError, DownloadError, ImageError, MissingExtraError

@@ -27,10 +27,12 @@ from regnet.data.photo_files import (
     count_files,
     image_files,
     is_clutter,
+    is_live,
     is_picture_file,
+    is_stream,
+    is_video,
 )
 from regnet.data.remote import CHUNK, Fetcher, read_bounded, read_file, reason_of
-from regnet.data.video_names import is_live, is_stream, is_video
 from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import DatasetError, ImageError

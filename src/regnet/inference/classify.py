@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.conversion.store import Library
+from regnet.data.photo_files import is_live, require_extra
 from regnet.data.sources import Item, Video, iter_items
-from regnet.data.video_names import is_live, require_extra
 from regnet.inference.result import Answer, Prediction, Wanted
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import Engine, read_model

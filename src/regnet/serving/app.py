@@ -1,8 +1,18 @@
-"""The application: every route of a server, around the models that are passed in."""
+"""The application: every route of a server, around the models that are passed in.
 
+Here are also the server's own pages: the one at /, files of the package under a policy that allows
+nothing else, and the one at /docs, made from the OpenAPI 3.1 document `openapi.json`.
+"""
+
+import base64
+import hashlib
+import html
+import json
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from typing import Any
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,15 +21,51 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from regnet.pixels.samples import sample_photos
 from regnet.serving.exchange import exchange_of, short_json
 from regnet.serving.gate import Gate
-from regnet.serving.openapi import openapi, reference_page
-from regnet.serving.page import page_routes
 from regnet.serving.service import Service
 from regnet.serving.v1 import v1_routes
 from regnet.serving.v2 import v2_routes
+from regnet.system.version import TOOL_VERSION
 
 Life = Callable[[Any], AbstractAsyncContextManager[None]]
+
+
+Json = dict[str, Any]
+
+_FILE: Final = Path(__file__).with_name("openapi.json")
+_STYLE: Final = (
+    ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;"
+    "margin:2rem auto;padding:0 1rem}code{font-size:.95em}h2{margin:2rem 0 0;font-size:1.1rem}"
+    "dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem;margin:.5rem 0}dd{margin:0}"
+)
+
+
+_FOLDER: Final = Path(__file__).with_name("page")
+_MEDIA_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".jpg": "image/jpeg",
+}
+_POLICY: Final = (
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'"
+)
+_HEADERS: Final = {
+    "content-security-policy": _POLICY,
+    "permissions-policy": "camera=(self), microphone=(), geolocation=()",
+    "referrer-policy": "no-referrer",
+    "x-content-type-options": "nosniff",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "no-cache",  # cached, but revalidated each time: a new version shows at once
+}
 
 
 def create_app(service: Service, *, page: bool = True, life: Life | None = None) -> Starlette:
@@ -76,3 +122,117 @@ async def _http_error(request: Request, exc: Exception) -> Response:
     )
     answer.headers.update(exc.headers or {})
     return answer
+
+
+def openapi(service: Service) -> Json:
+    """Return the document of a server."""
+    document: Json = json.loads(_FILE.read_text("utf-8"))
+    document["info"]["version"] = TOOL_VERSION
+    components = document["components"]
+    schemas, batch = components["schemas"], service.limits.batch
+    schemas["Images"]["properties"]["images"]["maxItems"] = batch
+    schemas["Files"]["properties"]["photo"]["maxItems"] = batch
+    schemas["Photos"]["anyOf"] = [  # the shape is the number of photos in the data
+        {"properties": {"shape": {"const": [n]}, "data": {"minItems": n, "maxItems": n}}}
+        for n in range(1, batch + 1)
+    ]
+    models = map(service.models.get, service.models.names)
+    if not any(model.metadata.calibration for model in models):
+        schemas["Sets"]["enum"] = [False]
+    if service.token is not None:
+        components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        document["security"] = [{"token": []}]
+    return document
+
+
+def reference_page(document: Json) -> tuple[str, dict[str, str]]:
+    """Return the page of an OpenAPI document, and headers that allow its own style only."""
+    info = document["info"]
+    sections = [
+        _section(document, f"{method.upper()} {path}", operation)
+        for path, methods in document["paths"].items()
+        for method, operation in methods.items()
+    ]
+    title = html.escape(f"{info['title']} {info['version']}: its HTTP interface")
+    page = (
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
+        f"<h1>{title}</h1><p>{html.escape(info['description'])}</p>"
+        '<p>For programs: <a href="/openapi.json">openapi.json</a>.</p>'
+        f"{''.join(sections)}</html>"
+    )
+    digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
+    policy = f"default-src 'none'; style-src 'sha256-{digest}'; frame-ancestors 'none'"
+    return page, {"content-security-policy": policy}
+
+
+def _section(document: Json, name: str, operation: Json) -> str:
+    """Return the part of the page about an operation: parameters, bodies, statuses."""
+    parameters = [_resolved(document, one) for one in operation.get("parameters", [])]
+    rows = [
+        (f"{one['name']} ({one['in']})", _resolved(document, one["schema"]).get("description", ""))
+        for one in parameters
+    ]
+    rows += [("body", kind) for kind in operation.get("requestBody", {}).get("content", {})]
+    rows += [
+        (status, _resolved(document, one)["description"])
+        for status, one in operation["responses"].items()
+    ]
+    listed = "".join(
+        f"<dt><code>{html.escape(term)}</code></dt><dd>{html.escape(text)}</dd>"
+        for term, text in rows
+    )
+    about = " ".join(filter(None, (f"{operation['summary']}.", operation.get("description"))))
+    return f"<h2><code>{html.escape(name)}</code></h2><p>{html.escape(about)}</p><dl>{listed}</dl>"
+
+
+def _resolved(document: Json, value: Json) -> Json:
+    """Return the value that a reference into the document stands for."""
+    if "$ref" in value:
+        for key in value["$ref"].removeprefix("#/").split("/"):
+            document = document[key]
+        return document
+    return value
+
+
+@dataclass(frozen=True)
+class PageFile:
+    """One file of the page; `etag` names its content."""
+
+    content: bytes
+    media_type: str
+    etag: str
+
+    def answer(self, request: Request) -> Response:
+        """Return the file, or 304 if the client has it already."""
+        headers = {**_HEADERS, "etag": self.etag}
+        known = [tag.strip() for tag in request.headers.get("if-none-match", "").split(",")]
+        if self.etag in known or f"W/{self.etag}" in known:
+            return Response(status_code=304, headers=headers)
+        headers["content-type"] = self.media_type
+        return Response(self.content, headers=headers)
+
+
+def page_files() -> dict[str, PageFile]:
+    """Return the files by their names under /page/; the sample photos are in samples/."""
+    paths = {path.name: path for path in _FOLDER.iterdir() if path.suffix in _MEDIA_TYPES}
+    paths |= {f"samples/{path.name}": path for path in sample_photos()}
+    files = {}
+    for name, path in paths.items():
+        content = path.read_bytes()
+        etag = f'"{hashlib.sha256(content).hexdigest()[:32]}"'
+        files[name] = PageFile(content, _MEDIA_TYPES[path.suffix], etag)
+    return files
+
+
+def page_routes() -> list[Route]:
+    """Return the routes of the page, whose files are read now."""
+    files = page_files()
+
+    async def file(request: Request) -> Response:
+        name = request.path_params.get("name", "index.html")
+        if name not in files:
+            raise HTTPException(404)
+        return files[name].answer(request)
+
+    return [Route("/", file), Route("/page/{name:path}", file)]

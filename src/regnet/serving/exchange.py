@@ -1,10 +1,14 @@
 """One request and its answer: the body within its limits, the answer as JSON, facts for the log."""
 
 import asyncio
+import contextlib
+import ctypes
 import math
 import os
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+import sys
+import zlib
+from collections.abc import Awaitable, Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from time import perf_counter
 from typing import Any, Final
@@ -12,10 +16,17 @@ from typing import Any, Final
 from starlette.responses import Response
 
 from regnet.serving.batching import Timing
-from regnet.serving.content_coding import Unpacker
-from regnet.serving.held_memory import Held
-from regnet.serving.refusals import Refused, TooLarge, TooSlow
+from regnet.serving.refusals import BadRequest, Refused, TooLarge, TooMany, TooSlow, Unsupported
 from regnet.system.json_text import json_bytes
+
+_PIECE: Final = 1 << 20  # bytes unpacked in one step, however well they were compressed
+_MAX_MEMBERS: Final = 1000  # of gzip: each costs the same time, however little is in it
+_GZIP, _ZLIB, _RAW = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
+
+
+_LARGE: Final = 1 << 20  # bytes of a body
+_EVERY: Final = 256 << 20
+
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -28,6 +39,100 @@ WORK: Final = "regnet.work"
 _ID: Final = re.compile(rb"[A-Za-z0-9._:-]{1,64}")
 _KEY: Final = "regnet.exchange"
 _PIECES_AT_ONCE: Final = 8
+
+
+class Unpacker:
+    """Unpacks a body in a content coding; raises `Unsupported` for an unknown one."""
+
+    def __init__(self, coding: str | None) -> None:
+        self._name = (coding or "identity").strip().lower()
+        if self._name not in ("identity", "gzip", "x-gzip", "deflate"):
+            raise Unsupported(
+                f"a body with Content-Encoding {self._name[:100]!r} is not taken: send gzip, "
+                "deflate or none"
+            )
+        self._stream: zlib._Decompress | None = None
+        self._members = 1
+
+    def pieces(self, data: bytes) -> Iterator[bytes]:
+        """Yield the unpacked next bytes of the body; raises `BadRequest` if they are damaged."""
+        if self._name == "identity":
+            yield data
+            return
+        full = False
+        while data or full:
+            stream = self._stream = self._current(data)
+            try:
+                piece = stream.decompress(data, _PIECE)
+            except zlib.error as exc:
+                raise BadRequest(f"the body is not {self._name} ({exc})") from exc
+            yield piece
+            full = len(piece) == _PIECE
+            data = stream.unconsumed_tail or stream.unused_data
+
+    def _current(self, data: bytes) -> "zlib._Decompress":
+        """Return the decompressor of the next bytes: gzip may have several members."""
+        is_deflate = self._name == "deflate"
+        if self._stream is None:
+            has_header = data[0] & 15 == 8
+            return zlib.decompressobj(_GZIP if not is_deflate else _ZLIB if has_header else _RAW)
+        if not self._stream.eof or not data:
+            return self._stream
+        self._members += 1
+        if is_deflate or self._members > _MAX_MEMBERS:
+            raise BadRequest(f"bytes follow the end of the body's {self._name}")
+        return zlib.decompressobj(_GZIP)
+
+    def end(self) -> None:
+        """Raise `BadRequest` if the body is not complete."""
+        if self._stream is not None and not self._stream.eof:
+            raise BadRequest(f"the body's {self._name} is cut off")
+
+
+@dataclass
+class Held:
+    """Bytes of all bodies that are being received or worked on, at most `max_bytes`.
+
+    Large bodies may take at most `max_large`, so that slow ones leave room for small ones. glibc
+    keeps freed memory in each thread's own heap, and many large requests at once make that
+    gigabytes: `release` makes it give that back. For one asyncio loop.
+    """
+
+    max_bytes: int
+    max_large: int
+    now: int = 0
+    _freed: int = 0
+    _task: asyncio.Task[None] | None = None
+
+    def take(self, count: int, *, body: int = 0) -> None:
+        """Add bytes of a body that has `body` bytes in all; raises `TooMany` if it has no room."""
+        limit = self.max_large if body > _LARGE else self.max_bytes
+        if self.now + count > limit:
+            raise TooMany(
+                f"the requests under way hold {self.now:,} bytes, and at most {limit:,} are "
+                "taken (queue_bytes); try again later",
+                limit="queue_bytes",
+                retry_after=1.0,
+            )
+        self.now += count
+
+    def release(self, body: int) -> None:
+        """Give back the bytes of a body whose request has been answered."""
+        self.now -= body
+        self._freed += body if body >= _LARGE else 0
+        if self._freed >= _EVERY and (self._task is None or self._task.done()):
+            self._task = asyncio.get_running_loop().create_task(self._trim())
+
+    async def _trim(self) -> None:
+        while self._freed >= _EVERY:  # again if as many were answered meanwhile
+            self._freed = 0
+            await asyncio.to_thread(_trim)
+
+
+def _trim() -> None:
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
 
 
 @dataclass

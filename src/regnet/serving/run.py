@@ -20,12 +20,11 @@ try:
     import uvicorn
     import uvloop
 
-    from regnet.serving.access_log import AccessLog
     from regnet.serving.app import Life, create_app
     from regnet.serving.connection import MAX_CONNECTIONS, connection_class
     from regnet.serving.metrics import ServerMetrics
     from regnet.serving.models import Models
-    from regnet.serving.service import Service
+    from regnet.serving.service import AccessLog, Service
 except ImportError as exc:
     raise MissingExtraError("serving", "serve") from exc
 

@@ -18,7 +18,7 @@ from regnet.pixels.photo_cost import Cost, cost_of
 from regnet.serving.batching import Batcher, Done, Observer, Timing
 from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
-from regnet.serving.model_statistics import Statistics
+from regnet.serving.metrics import Statistics
 from regnet.serving.refusals import NotReady, TooLarge, Unprocessable
 from regnet.system.errors import ImageError
 from regnet.system.parallel import BATCH_SIZE, cores

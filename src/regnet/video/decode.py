@@ -13,7 +13,7 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace, Interpolation
 
-from regnet.data.video_names import is_live, is_stream
+from regnet.data.photo_files import is_live, is_stream
 from regnet.pixels.decode import Pixels
 from regnet.system.errors import ImageError
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from regnet.data.archives import failing
-from regnet.data.video_names import is_live
+from regnet.data.photo_files import is_live
 from regnet.pixels.preprocess import ImageLike
 from regnet.system.errors import ImageError
 from regnet.video.decode import Shot, rgb, shots

@@ -83,7 +83,7 @@ def sample(sample: _Sample, networks: _Networks) -> None:
       regnet space sample anynetx-e --small-stem --resolution 64 --macs :20M
     """
     from regnet.network.spec import spec_to_dict
-    from regnet.space.sampling import Frame
+    from regnet.space.networks import Frame
     from regnet.space.sampling import sample as draw
     from regnet.space.spaces import space_by_name
     from regnet.system.files import whole_file

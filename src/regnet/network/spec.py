@@ -6,6 +6,7 @@ Source: Radosavovic et al., Designing Network Design Spaces (arXiv 2003.13678), 
 import json
 import math
 from dataclasses import dataclass, fields, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
@@ -112,14 +113,14 @@ class RegNetSpec(_Frame):
         narrow = max(self.block_widths) <= MAX_WIDTH
         self._require(narrow, "wa", f"such that no width exceeds {MAX_WIDTH}")
 
-    @property
+    @cached_property
     def block_widths(self) -> tuple[int, ...]:
         """Width of each block before group widths are taken into account: equations 2 to 4."""
         u = [self.w0 + self.wa * j for j in range(self.d)]
         s = [round(math.log(u_j / self.w0) / math.log(self.wm)) for u_j in u]
         return tuple(self.q * round(self.w0 * self.wm**s_j / self.q) for s_j in s)
 
-    @property
+    @cached_property
     def stages(self) -> tuple[Stage, ...]:
         """The stages: blocks of equal width, made divisible by the group width."""
         widths = sorted(set(self.block_widths))

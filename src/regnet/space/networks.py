@@ -1,8 +1,8 @@
 """Many networks at once as arrays: their stages and their exact costs."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any, Final
+from dataclasses import dataclass, replace
+from typing import Any, Final, Self
 
 import numpy as np
 
@@ -29,10 +29,25 @@ class Networks:
         """Return a network's stages (S, 4): depth, width, group width, bottleneck."""
         return np.stack([column[place] for column in vars(self).values()], axis=1)
 
-    def keys(self) -> list[bytes]:
-        """Return a key for each network; equal networks have equal keys."""
-        flat = np.concatenate(list(vars(self).values()), axis=1).astype(np.uint16)
+    def keys(self, chosen: Flags) -> list[bytes]:
+        """Return a key for each of the chosen networks; equal networks have equal keys."""
+        columns = [column[chosen] for column in vars(self).values()]
+        flat = np.concatenate(columns, axis=1).astype(np.uint16)
         return [row.tobytes() for row in flat]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frame:
+    """The parts of a network around its stages, and the image size that costs are counted for."""
+
+    image_size: int = 224
+    stem_width: int = 32
+    stem_stride: int = 2
+    classes: int = 1000
+
+    def with_small_stem(self) -> Self:
+        """Return the same with the stem for images of 32 to 64 pixels."""
+        return replace(self, stem_width=16, stem_stride=1)
 
 
 @dataclass(frozen=True)
@@ -127,21 +142,10 @@ def _steps(lines: Lines) -> tuple[Whole, Whole]:
     return depth, width
 
 
-def costs(
-    networks: Networks,
-    *,
-    image_size: int = 224,
-    stem_width: int = 32,
-    stem_stride: int = 2,
-    se_ratio: float | None = None,
-    classes: int = 1000,
-) -> Costs:
+def costs(networks: Networks, frame: Frame, se_ratio: float | None) -> Costs:
     """Return the costs of networks, equal to `complexity` of each."""
-    size = _halved(image_size) if stem_stride == 2 else image_size
-    stem = np.full(len(networks), stem_width)
     params, macs, acts = (np.zeros(len(networks), np.int64) for _ in range(3))
-    layers = _layers(networks, stem, size, se_ratio, classes)
-    for inputs, outputs, taps, side, times in layers:
+    for inputs, outputs, taps, side, times in _layers(networks, frame, se_ratio):
         weights = taps * inputs * outputs
         params += (weights + (2 if side else 1) * outputs) * times
         macs += (weights * side**2 if side else weights + outputs) * times
@@ -150,12 +154,14 @@ def costs(
 
 
 def _layers(
-    networks: Networks, width_in: Whole, size: int, se_ratio: float | None, classes: int
+    networks: Networks, frame: Frame, se_ratio: float | None
 ) -> Iterator[tuple[Any, Any, int, int, Any]]:
     """Yield each layer's inputs per group, outputs, kernel positions, output size and count.
 
     Layers with bias (squeeze-excite, head) have size 0; others have batch norm.
     """
+    size = _halved(frame.image_size) if frame.stem_stride == 2 else frame.image_size
+    width_in = np.full(len(networks), frame.stem_width)
     yield 3, width_in, 9, size, 1
     for s in range(networks.depth.shape[1]):
         width, group = networks.width[:, s], networks.group_width[:, s]
@@ -171,7 +177,7 @@ def _layers(
                 yield inner, squeeze, 1, 0, times
                 yield squeeze, inner, 1, 0, times
         width_in = width
-    yield width_in, classes, 1, 0, 1
+    yield width_in, frame.classes, 1, 0, 1
 
 
 def _halved(size: int) -> int:

@@ -1,14 +1,14 @@
 """Random samples of a design space, within limits of cost."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
-from typing import Any, Final, Self
+from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 
 from regnet.network.complexity import Complexity
 from regnet.network.spec import AnyNetSpec, RegNetSpec, Spec, Stage
-from regnet.space.networks import Costs, Lines, Networks, costs, fitted, on_lines
+from regnet.space.networks import Costs, Frame, Lines, Networks, costs, fitted, on_lines
 from regnet.space.spaces import AnyNetSpace, RegNetSpace, Space, largest_acts, largest_params
 from regnet.statistics.draws import Flags, Uniforms, WeightedValues, Whole, evenly, log_uniform
 from regnet.system.errors import SpaceError
@@ -43,20 +43,6 @@ class Window:
         return ", ".join(limits) or "no limits"
 
 
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """The parts of a network around its stages, and the image size that costs are counted for."""
-
-    image_size: int = 224
-    stem_width: int = 32
-    stem_stride: int = 2
-    classes: int = 1000
-
-    def with_small_stem(self) -> Self:
-        """Return the same with the stem for images of 32 to 64 pixels."""
-        return replace(self, stem_width=16, stem_stride=1)
-
-
 @dataclass(frozen=True)
 class _Batch:
     """Networks of a space with their costs; `lines` are the parameters if they are RegNets."""
@@ -79,12 +65,8 @@ class Sampled:
     def spec(self) -> Spec:
         """The network."""
         batch = self._batch
-        around: dict[str, Any] = {
-            "stem_width": batch.frame.stem_width,
-            "stem_stride": batch.frame.stem_stride,
-            "classes": batch.frame.classes,
-            "se_ratio": batch.space.se_ratio,
-        }
+        around: dict[str, Any] = {**vars(batch.frame), "se_ratio": batch.space.se_ratio}
+        del around["image_size"]
         if batch.lines is not None:
             return RegNetSpec(**batch.lines.row(self._place), **around)
         rows = batch.networks.rows(self._place).tolist()
@@ -93,8 +75,8 @@ class Sampled:
     @property
     def cost(self) -> Complexity:
         """The cost at the frame's image size."""
-        cost, place = self._batch.cost, self._place
-        return Complexity(int(cost.params[place]), int(cost.macs[place]), int(cost.acts[place]))
+        costs = vars(self._batch.cost)
+        return Complexity(**{name: int(column[self._place]) for name, column in costs.items()})
 
 
 def sample(
@@ -119,14 +101,13 @@ def sample(
                 f"have {window}: widen the window, or ask for fewer"
             )
         batch = _draw(space, uniforms, frame)
-        keys = batch.networks.keys()
         good = window.holds(batch.cost)
         if isinstance(space, RegNetSpace) and space.enveloped:
             good &= _enveloped(batch)
-        for place in np.flatnonzero(good).tolist():
-            if keys[place] not in seen and len(seen) < count:
-                seen.add(keys[place])
-                yield Sampled(batch, place)
+        for place, key in zip(np.flatnonzero(good), batch.networks.keys(good), strict=True):
+            if key not in seen and len(seen) < count:
+                seen.add(key)
+                yield Sampled(batch, int(place))
         drawn += _CHUNK
 
 
@@ -136,7 +117,7 @@ def _draw(space: Space, uniforms: Uniforms, frame: Frame) -> _Batch:
         networks, lines = _anynets(space, uniforms), None
     else:
         networks, lines = on_lines(_lines(space, uniforms), space.stages)
-    return _Batch(space, frame, networks, lines, _costs(space, networks, frame))
+    return _Batch(space, frame, networks, lines, costs(networks, frame, space.se_ratio))
 
 
 def _anynets(space: AnyNetSpace, uniforms: Uniforms) -> Networks:
@@ -173,16 +154,12 @@ def _lines(space: RegNetSpace, uniforms: Uniforms) -> Lines:
     )
 
 
-def _costs(space: Space, networks: Networks, frame: Frame) -> Costs:
-    return costs(networks, se_ratio=space.se_ratio, **vars(frame))
-
-
 def _enveloped(batch: _Batch) -> Flags:
     """Return which networks have no more parameters and activations than good ones, (N,)."""
     published = Frame(image_size=_PUBLISHED_SIZE)
     cost = batch.cost
     if batch.frame != published:
-        cost = _costs(batch.space, batch.networks, published)
+        cost = costs(batch.networks, published, batch.space.se_ratio)
     macs = cost.macs.astype(np.float64)
     within: Flags = (cost.params <= largest_params(macs)) & (cost.acts <= largest_acts(macs))
     return within

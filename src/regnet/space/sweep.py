@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from regnet.network.spec import Spec, spec_from_dict
+from regnet.space.networks import Frame
 from regnet.space.records import RecordFile, RunRecord, Setting
-from regnet.space.sampling import Frame, Window, sample
+from regnet.space.sampling import Window, sample
 from regnet.space.spaces import SPACES, Space, space_by_name
 from regnet.system.errors import SpaceError, SpecError, UnknownModelError
 from regnet.training.photos import MEMORY

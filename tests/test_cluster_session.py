@@ -8,8 +8,7 @@ import time
 
 import pytest
 
-from regnet.cluster.ray_address import is_address
-from regnet.cluster.session import connected
+from regnet.cluster.session import connected, is_address
 from regnet.system.errors import ClusterError
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from regnet.network.spec import AnyNetSpec, RegNetSpec, Stage, spec_by_name
-from regnet.space.fit import fit_line
+from regnet.space.outcomes import fit_line
 from regnet.space.sampling import sample
 from regnet.space.spaces import space_by_name
 

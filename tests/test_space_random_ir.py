@@ -12,7 +12,7 @@ from regnet.ir.graph import read_graph
 from regnet.ir.graph_cost import graph_cost
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.spec import AnyNetSpec, Stage
-from regnet.space.random_ir import protocol, write_random_ir
+from regnet.space.measure import protocol, write_random_ir
 
 pytest.importorskip("onnx")
 

@@ -166,7 +166,7 @@ def test_nothing_is_too_long() -> None:
             "from regnet.ir import graph",
             "upward: data.archives imports ir.graph",
         ),
-        ("pixels/decode.py", 'import_module("regnet.space.fit")', "upward: pixels.decode"),
+        ("pixels/decode.py", 'import_module("regnet.space.search")', "upward: pixels.decode"),
         ("data/archives.py", "from regnet.data.sources import Item", "circle of files"),
         ("pixels/kernel/__init__.py", "import regnet.pixels.preprocess", "circle of folders"),
         ("loose.py", "pass", "loose module: loose"),

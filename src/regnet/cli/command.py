@@ -12,7 +12,7 @@ import typer
 from typer.core import TyperCommand
 
 from regnet.cli.console import interruptible
-from regnet.cluster.ray_address import LOCAL, is_address
+from regnet.cluster.session import LOCAL, is_address
 from regnet.system.option import OPTION, Option
 
 

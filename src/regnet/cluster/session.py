@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import signal
 import socket
 import sys
@@ -10,10 +11,11 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
-from regnet.cluster.ray_address import HOST, LOCAL, is_address
 from regnet.system.errors import ClusterError, MissingExtraError
 from regnet.system.parallel import cores
 
+LOCAL: Final = "local"
+_HOST: Final = re.compile(r"(ray://)?(\[[0-9a-fA-F:.]+\]|[\w.-]+):([1-9]\d{0,4})", re.ASCII)
 _PATIENCE: Final = 10.0  # seconds for a host to answer
 
 # Of the processes that are started here, where the environment does not say otherwise.
@@ -41,6 +43,11 @@ class Cluster:
         """The cluster in words."""
         nodes = f"{self.nodes} node" + "s" * (self.nodes != 1)
         return f"Ray, {nodes}, {self.cpus} CPUs" + f", {self.gpus} GPUs" * bool(self.gpus)
+
+
+def is_address(word: str) -> bool:
+    """Tell whether a word names a Ray: local, auto, host:port or ray://host:port."""
+    return word in (LOCAL, "auto") or _HOST.fullmatch(word) is not None
 
 
 @contextmanager
@@ -78,7 +85,7 @@ def _imported() -> Any:
 def _start(ray: Any, address: str) -> None:
     own = {"num_cpus": cores(), "include_dashboard": False} if address == LOCAL else {}
     try:
-        if host := HOST.fullmatch(address):
+        if host := _HOST.fullmatch(address):
             _reach(host[2].strip("[]"), int(host[3]))
         with _silent(), _own_sigterm():  # it tells which level of logs was chosen
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)

@@ -21,8 +21,7 @@ from regnet.space.findings import (
     space_findings,
     untested,
 )
-from regnet.space.fit import LineFit, fit_line
-from regnet.space.outcomes import Population, TrainedNetwork, populations
+from regnet.space.outcomes import LineFit, Population, TrainedNetwork, fit_line, populations
 from regnet.space.published import exponents, published
 from regnet.space.records import RunRecord, Setting, read_records
 from regnet.statistics.bootstrap import (

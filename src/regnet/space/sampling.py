@@ -18,7 +18,9 @@ Bounds = tuple[int, int]
 _CHUNK: Final = 1 << 14
 _FREE_DRAWS: Final = 2_000_000
 _DRAWS_EACH: Final = 2_000
-_PUBLISHED_SIZE: Final = 224  # pixels, of the figures that the envelope is from
+
+PUBLISHED: Final = Frame()
+"""The frame of the published networks, which the envelope is from."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ def sample(
     *,
     seed: int = 0,
     window: Window = Window(),
-    frame: Frame = Frame(),
+    frame: Frame = PUBLISHED,
 ) -> Iterator[Sampled]:
     """Yield `count` different networks of a space within a window, the same for the same seed.
 
@@ -156,10 +158,9 @@ def _lines(space: RegNetSpace, uniforms: Uniforms) -> Lines:
 
 def _enveloped(batch: _Batch) -> Flags:
     """Return which networks have no more parameters and activations than good ones, (N,)."""
-    published = Frame(image_size=_PUBLISHED_SIZE)
     cost = batch.cost
-    if batch.frame != published:
-        cost = costs(batch.networks, published, batch.space.se_ratio)
+    if batch.frame != PUBLISHED:
+        cost = costs(batch.networks, PUBLISHED, batch.space.se_ratio)
     macs = cost.macs.astype(np.float64)
     within: Flags = (cost.params <= largest_params(macs)) & (cost.acts <= largest_acts(macs))
     return within

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from regnet.network.spec import spec_to_dict, write_spec
 from regnet.space.candidates import Measured, Rival
-from regnet.space.random_ir import write_random_ir
+from regnet.space.measure import write_random_ir
 from regnet.space.records import RunRecord
 from regnet.space.search import Found
 from regnet.system.errors import MissingExtraError, OutputError

@@ -9,8 +9,9 @@ from simulated_machine import SimulatedMachine, formula
 from regnet.network.spec import RegNetSpec
 from regnet.pages.report import Table
 from regnet.space.accuracy_model import fit
-from regnet.space.candidates import SPACES, Measured, draw, front, require_spaces
+from regnet.space.candidates import Measured, draw, front
 from regnet.space.measure import LatencySetup, Stopwatch
+from regnet.space.plans import SEARCHED, require_spaces
 from regnet.space.published import published
 from regnet.space.search import Found, Plan, search
 from regnet.space.search_report import pick_line, remarks, search_report
@@ -51,7 +52,7 @@ def test_it_finds_what_measuring_everything_would(found: Found):
     accuracy = fit(published())
     macs = [one.network.cost.macs for one in found.measured]
     window = (min(macs), max(macs))
-    everything = draw(SPACES, 2_000, macs=window, accuracy=accuracy, image_size=224, seed=1)
+    everything = draw(SEARCHED, 2_000, macs=window, accuracy=accuracy, image_size=224, seed=1)
     best = min(one.error for one in everything.networks if formula(one.spec) <= 8)
     assert found.pick.error < best + 0.1
     assert len(found.measured) <= 36 < len(everything.networks)
@@ -185,7 +186,7 @@ def test_a_budget_that_nothing_meets():
 
 def test_what_cannot_be_searched():
     with pytest.raises(SpaceError, match="spaces that can be searched are regnetx, regnety"):
-        require_spaces(["anynetx-a"])
+        require_spaces(("anynetx-a",))
     with pytest.raises(SpaceError, match="more than 0 ms"):
         Plan(latency_ms=0)
     with pytest.raises(SpaceError, match="use --device CPU"):

@@ -17,9 +17,10 @@ from photo_folders import write_photos
 from regnet.network.complexity import complexity
 from regnet.network.spec import AnyNetSpec, Spec, Stage, spec_to_dict
 from regnet.space import sweep_run
+from regnet.space.plans import Budget, Population
 from regnet.space.records import RunRecord, read_records
 from regnet.space.sampling import Window
-from regnet.space.sweep import Budget, Population, Swept, read_budget_recipe, sweep
+from regnet.space.sweep import Swept, UnseenSweep, read_budget_recipe, sweep
 from regnet.space.sweep_photos import open_sweep_photos
 from regnet.space.sweep_run import (
     Course,
@@ -173,11 +174,11 @@ def test_the_same_run_gives_the_same_errors_wherever_its_photos_came_from(photos
     course = Course(
         recipe=recipe, photos=open_sweep_photos(photos, None, recipe), precision="32-true"
     )
-    chosen = SweepRun(space="s", spec=OTHER, seed=5)
+    chosen = SweepRun(space="s", spec=OTHER.with_classes(3), seed=5)
     one = train_one(chosen, course)
     other = train_one(chosen, pickle.loads(pickle.dumps(course)))
     assert lasting(one) == lasting(other)
-    assert one.key == course.key(chosen)
+    assert one.key == chosen.key(course.setting)
     assert train_one(replace(chosen, seed=6), course).losses != one.losses
 
 
@@ -257,12 +258,9 @@ def test_a_space_is_sampled_for_these_photos(
     population = Population(source="AnyNetX-E", count=3, seed=1, window=window, small_stem=True)
     heard: list[tuple[str, int, int]] = []
 
-    class Watcher:
+    class Watcher(UnseenSweep):
         def planned(self, space: str, there: object, left: int) -> None:
             heard.append((space, len(list(there)), left))  # type: ignore[call-overload]
-
-        def finished(self, record: RunRecord) -> None:
-            pass
 
     swept = sweep(population, BUDGET, photos, tmp_path / "r.jsonl", watcher=Watcher())
     assert heard == [("anynetx-e", 0, 3)]

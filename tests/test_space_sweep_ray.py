@@ -16,8 +16,9 @@ from photo_folders import write_photos
 
 from regnet.cluster.session import connected
 from regnet.network.spec import AnyNetSpec, Stage, spec_to_dict
+from regnet.space.plans import Budget, Population
 from regnet.space.records import RunRecord
-from regnet.space.sweep import Budget, Population, Swept, sweep
+from regnet.space.sweep import Swept, sweep
 from regnet.system.errors import ClusterError
 
 ray = pytest.importorskip("ray")

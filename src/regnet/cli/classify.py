@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from regnet.cli.console import in_utf8, say
-from regnet.cli.options import Model, Ray, Store
+from regnet.cli.options import Model, Store
 from regnet.cli.progress import Advance, counter, track
+from regnet.cluster.session import Spread, connected
 from regnet.conversion.store import Library
 from regnet.data.photo_files import is_video, require_extra
 from regnet.inference.result import Prediction, Wanted
@@ -61,21 +62,12 @@ class _Output(Options):
         return self.output
 
 
-class _Spread(Ray):
-    partition_images: int = option(10_000, "Images per Parquet file", min=1)
-    cpus_per_worker: int = option(1, "CPUs per worker", min=1)
-    workers: int | None = option(None, "Workers [as many as have CPUs]", min=1)
-    price: float | None = option(
-        None, "Cost of the cluster per hour, to print that of a million images", min=0
-    )
-
-
 def classify(
     input: _Input,
     results: Wanted,
     output: _Output,
     video: Sampling,
-    ray: _Spread,
+    ray: Spread,
     limits: DecodeLimits,
     models: Store,
 ) -> bool:
@@ -167,7 +159,7 @@ def _classify_on_ray(
     input: _Input,
     results: Wanted,
     output: _Output,
-    spread: _Spread,
+    spread: Spread,
     limits: DecodeLimits,
     models: Store,
 ) -> int:
@@ -175,7 +167,6 @@ def _classify_on_ray(
     folder = output.folder(offline=models.offline)
     path, _ = _ir(models, input.model, input.precision)
     from regnet.cluster.batch import BatchJob, classify_batch
-    from regnet.cluster.session import connected
     from regnet.inference.classify import Classifier
 
     classifier = Classifier(path, precision=input.precision, name=input.model)
@@ -186,11 +177,9 @@ def _classify_on_ray(
         wanted=results,
         precision=input.precision,
         batch_size=input.batch_size,
-        partition_images=spread.partition_images,
-        cpus_per_worker=spread.cpus_per_worker,
-        workers=spread.workers,
         offline=models.offline,
         limits=limits,
+        **vars(spread),
     )
     with connected(spread.ray or "") as cluster, ExitStack() as stack:
         advance: list[Advance] = []
@@ -208,6 +197,6 @@ def _classify_on_ray(
             on_listed=begin,
             on_finished=lambda images: advance[0](images),
         )
-    for line in summary.lines(folder, price=spread.price):
+    for line in summary.lines(folder, job.price):
         say(line)
     return summary.failed

@@ -55,17 +55,6 @@ class SmallStem(Options):
     small_stem: bool = option(False, "Use the stem for images of 32 to 64 pixels")
 
 
-class Ray(Options):
-    """Where work is spread; None: not at all."""
-
-    ray: str | None = option(
-        None,
-        "Spread the work over this machine's cores, or over the cluster at auto (which runs here), "
-        "host:port or ray://host:port",
-        "[ADDRESS]",
-    )
-
-
 class Json(Options):
     """A result as JSON."""
 

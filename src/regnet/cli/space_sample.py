@@ -27,7 +27,7 @@ class Ranges(Options):
     params: str | None = option(None, "Range of parameters, such as :5M", "LOW:HIGH")
     acts: str | None = option(None, "Range of activations", "LOW:HIGH")
 
-    def window(self) -> "Window":
+    def limits(self) -> "Window":
         """Return the ranges as numbers; raises `SpaceError`."""
         from regnet.space.sampling import Window
 
@@ -92,7 +92,7 @@ def sample(sample: _Sample, networks: _Networks) -> None:
     frame = Frame(image_size=networks.resolution, classes=networks.classes)
     if networks.small_stem:
         frame = frame.with_small_stem()
-    space, window = replace(space_by_name(sample.space), stages=networks.stages), networks.window()
+    space, window = replace(space_by_name(sample.space), stages=networks.stages), networks.limits()
     drawn = draw(space, sample.count, seed=sample.seed, window=window, frame=frame)
     lines = (json_text(spec_to_dict(network.spec)) + "\n" for network in drawn)
     if sample.output is None:

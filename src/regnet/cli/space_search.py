@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from regnet.cli.console import require_html, require_writable, say, show
 from regnet.cli.options import Json
+from regnet.space.plans import SearchExtent
 from regnet.system.option import Options, option
 
 if TYPE_CHECKING:
@@ -19,13 +20,6 @@ class _Target(Options):
     device: str = option("CPU", "OpenVINO device; CPU only", "NAME")
     precision: str = option("f32", "f32, bf16 or int8", "TYPE")
     resolution: int = option(224, "Image size", "PIXELS", min=32, max=1024)
-
-
-class _Search(Options):
-    space: tuple[str, ...] = option((), "regnetx or regnety; repeatable [both]", "SPACE")
-    candidates: int = option(20_000, "Networks drawn per space", min=1, max=1_000_000)
-    measure: int = option(48, "Maximum number of networks measured", min=12)
-    seed: int = option(0, "Random seed", min=0)
 
 
 class _Training(Options):
@@ -42,7 +36,7 @@ class _Results(Json):
     front: Path | None = option(None, "Write a report with plots", "FILE")
 
 
-def search(target: _Target, search: _Search, training: _Training, results: _Results) -> None:
+def search(target: _Target, search: SearchExtent, training: _Training, results: _Results) -> None:
     """Find the most accurate network within a latency on this machine.
 
     Draws networks of regnetx and regnety, measures promising ones with the real engine (one image,
@@ -63,26 +57,21 @@ def search(target: _Target, search: _Search, training: _Training, results: _Resu
     require_writable(results.output)
     if training.train is not None:
         require_writable(training.records)
-    from regnet.space.candidates import SPACES, require_spaces
     from regnet.space.measure import LatencySetup
     from regnet.space.search import Plan
     from regnet.space.search import search as run
     from regnet.space.search_report import search_report
     from regnet.space.search_results import found_to_dict, require_training
 
+    setup = {
+        "precision": target.precision,
+        "image_size": target.resolution,
+        "device": target.device,
+    }
     plan = Plan(
         latency_ms=target.latency_ms,
-        setup=LatencySetup.from_dict(
-            {
-                "precision": target.precision,
-                "image_size": target.resolution,
-                "device": target.device,
-            }
-        ),
-        spaces=require_spaces(search.space or SPACES),
-        candidates=search.candidates,
-        measure=search.measure,
-        seed=search.seed,
+        setup=LatencySetup.from_dict(setup),
+        **vars(search),
     )
     if training.train is not None:
         require_training(training.train, training.val)

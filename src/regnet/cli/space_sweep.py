@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING
@@ -9,44 +10,25 @@ from typing import TYPE_CHECKING
 import typer
 
 from regnet.cli.console import print_json, require_writable, say
-from regnet.cli.options import Json, Ray, SmallStem
+from regnet.cli.options import Json
 from regnet.cli.progress import track
 from regnet.cli.runs import SweepDisplay, errors_of
 from regnet.cli.space_sample import Ranges
-from regnet.system.option import Options, argument, option
+from regnet.space.plans import Budget, NetworkTraining, PhotoMemory, Population, Workers
+from regnet.system.option import option
 from regnet.system.text import percent
 
 if TYPE_CHECKING:
     from regnet.space.sweep import Swept
 
 
-class _Networks(Ranges, SmallStem):
-    source: str = argument("The networks, see above", "SPACE|FILE")
-    space: str | None = option(None, "Name of the space in the records [FILE's stem]", "NAME")
-    count: int | None = option(
-        None, "Number of networks [100, or all of FILE]", "-n", min=1, max=1_000_000
-    )
-    seed: int = option(0, "Random seed of the sample and of each run", min=0, max=2**63 - 1)
+class _Networks(Population, Ranges):
+    """A population, within ranges."""
 
 
-class _Photos(Options):
+class _Photos(PhotoMemory):
     data: str = option(..., "Photos to train on", "DATASET")
     val: str | None = option(None, "Photos to validate on", "PATH")
-    memory: int = option(4 << 30, "Memory for photos", "GiB", unit=2**30, min=0.01)
-
-
-class _Course(Options):
-    epochs: int = option(..., "Epochs per network", min=1, max=100_000)
-    recipe: str = option("sweep", "sweep, paper, modern or a TOML file", "NAME|FILE")
-    resolution: int | None = option(None, "Crop size [the recipe's, 48]", "PIXELS", min=8, max=4096)
-    batch: int | None = option(None, "Global batch size; 0 = automatic", min=0)
-    lr: float | None = option(None, "Learning rate per 128 images", "LR")
-
-
-class _Workers(Ray):
-    cpus: int = option(1, "Threads per run", "--cpus-per-run", min=1)
-    gpus: float = option(0.0, "GPUs per run, or a share of one", "--gpus-per-run", min=0)
-    retries: int = option(2, "Restarts of a run that lost its worker", min=0)
 
 
 class _Records(Json):
@@ -55,7 +37,11 @@ class _Records(Json):
 
 
 def sweep(
-    networks: _Networks, photos: _Photos, training: _Course, workers: _Workers, records: _Records
+    networks: _Networks,
+    photos: _Photos,
+    training: NetworkTraining,
+    workers: Workers,
+    records: _Records,
 ) -> bool:
     """Train a population of networks, one record per run.
 
@@ -74,29 +60,18 @@ def sweep(
       regnet space sweep some.jsonl --data photos/ --epochs 10 --ray -o r.jsonl
     """
     require_writable(records.output)
-    from regnet.space.sweep import Budget, Population
     from regnet.space.sweep import sweep as run
 
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its settings
-    population = Population(
-        source=networks.source,
-        space=networks.space,
-        count=networks.count,
-        seed=networks.seed,
-        window=networks.window(),
-        small_stem=networks.small_stem,
-    )
-    budget = Budget(**vars(training), **vars(workers), memory=photos.memory)
     with SweepDisplay() as display:
         swept = run(
-            population,
-            budget,
+            replace(networks, window=networks.limits()),
+            Budget(**vars(training), **vars(workers), memory=photos.memory),
             photos.data,
             records.output,
             val=photos.val,
             retry_failed=records.retry_failed,
             watcher=display,
-            runs=display,
             watch=lambda items, what, total: track(items, what, total, "photos"),
             say=say,
         )

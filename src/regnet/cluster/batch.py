@@ -4,14 +4,14 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from regnet.cluster.entries import Partition
 from regnet.cluster.output import Output, PartitionFile, open_output, part_name, part_of
 from regnet.cluster.plan import local_places, partitions
-from regnet.cluster.session import Cluster
+from regnet.cluster.session import Cluster, Spread
 from regnet.cluster.worker import PackedModel, Settings, Worker, read_model_files
 from regnet.inference.result import Wanted
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
@@ -20,13 +20,11 @@ from regnet.system.addresses import without_secrets
 from regnet.system.errors import ClusterError, MissingExtraError, OutputError, RegNetError
 from regnet.system.version import TOOL_VERSION
 
-PARTITION_IMAGES: Final = 10_000
 _MEASURED: Final = ("worker", "started", "ended", "memory", "cpu")
 _TRIES: Final = 5  # more often than that a partition is not given to a new worker
 
 
-@dataclass(frozen=True, kw_only=True)
-class BatchJob:
+class BatchJob(Spread):
     """What to classify, with which model (the .xml of an IR), and how the work is cut.
 
     With `offline` images at addresses are rows with an error.
@@ -34,12 +32,9 @@ class BatchJob:
 
     model: Path
     sources: tuple[str, ...]
-    wanted: Wanted = field(default_factory=Wanted)
+    wanted: Wanted = Wanted()
     precision: InferencePrecision = "f32"
     batch_size: int = 8
-    partition_images: int = PARTITION_IMAGES
-    cpus_per_worker: int = 1
-    workers: int | None = None
     offline: bool = False
     limits: DecodeLimits = DECODE_LIMITS
 
@@ -86,7 +81,7 @@ class Summary:
         begin, end = min(d.started for d in self.done), max(d.ended for d in self.done)
         return sum(d.part.rows for d in self.done) / max(end - begin, 1e-9)
 
-    def lines(self, folder: str, *, price: float | None = None) -> Iterator[str]:
+    def lines(self, folder: str, price: float | None = None) -> Iterator[str]:
         """Yield what there is to say; `price` is what the cluster costs an hour."""
         before = f", {self.found} of them from before" if self.found else ""
         yield (

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from regnet.system.errors import ClusterError, MissingExtraError
+from regnet.system.option import Options, option
 from regnet.system.parallel import cores
 
 LOCAL: Final = "local"
@@ -27,6 +28,28 @@ ENVIRONMENT: Final = {
     "RAY_worker_register_timeout_seconds": "600",  # ... and one that is late is killed, ...
     "RAY_prestart_worker_first_driver": "0",  # ... and then waited for without an end
 }
+
+
+class Ray(Options):
+    """Where work is spread; None: not at all."""
+
+    ray: str | None = option(
+        None,
+        "Spread the work over this machine's cores, or over the cluster at auto (which runs here), "
+        "host:port or ray://host:port",
+        "[ADDRESS]",
+    )
+
+
+class Spread(Ray):
+    """How a classification is spread; `price` is what the cluster costs an hour."""
+
+    partition_images: int = option(10_000, "Images per Parquet file", min=1)
+    cpus_per_worker: int = option(1, "CPUs per worker", min=1)
+    workers: int | None = option(None, "Workers [as many as have CPUs]", min=1)
+    price: float | None = option(
+        None, "Cost of the cluster per hour, to print that of a million images", min=0
+    )
 
 
 @dataclass(frozen=True)

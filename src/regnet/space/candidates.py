@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -14,9 +14,6 @@ from regnet.space.sampling import Window, sample
 from regnet.space.spaces import space_by_name
 from regnet.statistics.draws import Reals
 from regnet.system.errors import SpaceError
-
-SPACES: Final = ("regnetx", "regnety")
-"""The spaces whose networks have a predictable accuracy."""
 
 
 @dataclass(frozen=True)
@@ -96,17 +93,6 @@ def rival(one: Measured, own: Sequence[Measured], budget: float) -> Rival:
     as_fast = [other for other in own if other.ms <= one.ms]
     better = min(as_fast, key=lambda other: other.error, default=None)
     return Rival(published=one, better=better, sought=one.ms <= budget)
-
-
-def require_spaces(names: Sequence[str]) -> tuple[str, ...]:
-    """Return the names in lower case; raises `SpaceError` for a space that cannot be searched."""
-    spaces = tuple(dict.fromkeys(name.strip().lower() for name in names))
-    if not spaces or any(name not in SPACES for name in spaces):
-        raise SpaceError(
-            f"{', '.join(names) or 'none'}: spaces that can be searched are {', '.join(SPACES)}, "
-            "for of others no accuracy is known"
-        )
-    return spaces
 
 
 def draw(

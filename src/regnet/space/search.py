@@ -5,7 +5,7 @@ them. With the accuracy model it chooses the networks to measure next. The resul
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -20,19 +20,18 @@ from regnet.space.candidates import (
     assess,
     draw,
     front,
-    require_spaces,
     rival,
 )
 from regnet.space.latency_model import LatencyModel, features
 from regnet.space.latency_model import fit as fit_latency
 from regnet.space.measure import REFERENCE, Latency, LatencySetup, Stopwatch
+from regnet.space.plans import FIRST, SearchExtent
 from regnet.space.published import Published, published
 from regnet.statistics.draws import Reals
 from regnet.system.errors import SpaceError
 from regnet.system.machine import Machine, this_machine
 
 _BROAD: Final = 2_000  # networks of each space to take the first ones from
-_FIRST: Final = 12
 _AT_ONCE: Final = 6
 _LEAST_GAIN: Final = 0.01  # points of top-1 error that make a measurement worthwhile
 _LEAST_MACS, _MOST_MACS = 50_000_000, 40_000_000_000
@@ -48,27 +47,21 @@ _OTHER_WORK: Final = 0.25  # share of the machine that other processes take when
 Say = Callable[[str], None]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
+class Plan(SearchExtent):
     """A search for the lowest error within `latency_ms`, of networks run as in `setup`.
 
-    `candidates` networks are drawn from each space and at most `measure` of them measured. Raises
-    `SpaceError` if a value is out of range.
+    Raises `SpaceError` if a value is out of range.
     """
 
     latency_ms: float
-    setup: LatencySetup = field(default_factory=LatencySetup)
-    spaces: tuple[str, ...] = ("regnetx", "regnety")
-    candidates: int = 20_000
-    measure: int = 48
-    seed: int = 0
+    setup: LatencySetup = LatencySetup()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "spaces", require_spaces(self.spaces))
-        if not self.latency_ms > 0 or self.candidates < 1 or self.measure < _FIRST:
+        super().__post_init__()
+        if not self.latency_ms > 0 or self.candidates < 1 or self.measure < FIRST:
             raise SpaceError(
                 f"a latency of {self.latency_ms} ms, {self.candidates} candidates, {self.measure} "
-                f"measured: more than 0 ms, 1 candidate and {_FIRST} measured are the least"
+                f"measured: more than 0 ms, 1 candidate and {FIRST} measured are the least"
             )
 
 
@@ -163,7 +156,7 @@ class _Search:
         self._measure_published(macs)
         self.candidates = self._draw(_BROAD, macs / _AROUND[0], macs * _AROUND[1])
         order = np.argsort([network.cost.macs for network in self.candidates.networks])
-        places = np.linspace(0, len(order) - 1, min(_FIRST, len(order))).round().astype(int)
+        places = np.linspace(0, len(order) - 1, min(FIRST, len(order))).round().astype(int)
         self._measure([int(order[place]) for place in places], predicted=None)
         self._require_idle()
         self.candidates = self._draw(self.plan.candidates, *self._interesting_macs())

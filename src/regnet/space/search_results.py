@@ -54,7 +54,8 @@ def train_best(
     to `output`; a network with a record is not trained again. Failed ones come last. Raises what
     `sweep` raises.
     """
-    from regnet.space.sweep import Budget, Population, sweep
+    from regnet.space.plans import Budget, Population
+    from regnet.space.sweep import sweep
 
     best = [found.pick, *found.runners_up][:top]
     with temporary_folder() as folder:

@@ -5,114 +5,25 @@ The file of records says which runs are done, so that a killed sweep can continu
 
 import json
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from importlib import import_module, resources
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from regnet.network.spec import Spec, spec_from_dict
 from regnet.space.networks import Frame
+from regnet.space.plans import RECIPE, Budget, Population
 from regnet.space.records import RecordFile, RunRecord, Setting
 from regnet.space.sampling import Window, sample
-from regnet.space.spaces import SPACES, Space, space_by_name
-from regnet.system.errors import SpaceError, SpecError, UnknownModelError
-from regnet.training.photos import MEMORY
+from regnet.system.errors import SpaceError, SpecError
 from regnet.training.recipe import Changes, Recipe, read_recipe, recipe_from_toml, resolved
+from regnet.training.watching import Watch, Watcher, unwatched
 
 if TYPE_CHECKING:
     from regnet.space.sweep_run import Course, SweepRun
-    from regnet.training.watching import Watch, Watcher
 
-RECIPE: Final = "sweep"
-"""The paper's low-budget setting."""
-_SAMPLED: Final = 100  # networks of a sample, unless told otherwise
-
-
-@dataclass(frozen=True, kw_only=True)
-class Population:
-    """The networks of a sweep: the first `count` of a space or of a file of specs.
-
-    `seed` is that of the sample and of all runs. `space` names the networks of a file; its stem is
-    the default.
-    """
-
-    source: str | Path
-    space: str | None = None
-    count: int | None = None
-    seed: int = 0
-    window: Window = field(default_factory=Window)
-    small_stem: bool = False
-
-    def open(self) -> Space | Path:
-        """Return the space, or the file of specs; raises `UnknownModelError`."""
-        if str(self.source).lower() in SPACES:
-            return space_by_name(str(self.source))
-        if not (path := Path(self.source)).is_file():
-            raise UnknownModelError(
-                f"{self.source}: is neither a file of specs nor a design space; known are "
-                f"{', '.join(SPACES)}"
-            )
-        return path
-
-    def specs(self, image_size: int, classes: int) -> list[Spec]:
-        """Return the networks; the costs of a sample are those at `image_size`.
-
-        Raises `SpaceError`, also if there are ranges for a file.
-        """
-        source = self.open()
-        if isinstance(source, Path):
-            if self.window != Window():
-                raise SpaceError(f"ranges choose what is drawn from a space; {source} is a file")
-            specs = _read_specs(source, self.count)
-            return [spec.with_small_stem() for spec in specs] if self.small_stem else specs
-        frame = Frame(image_size=image_size, classes=classes)
-        frame = frame.with_small_stem() if self.small_stem else frame
-        count = self.count or _SAMPLED
-        drawn = sample(source, count, seed=self.seed, window=self.window, frame=frame)
-        return [one.spec for one in drawn]
-
-
-def _read_specs(path: Path, count: int | None) -> list[Spec]:
-    """Return the first `count` specs of a file of JSON lines; raises `SpaceError`."""
-    specs: list[Spec] = []
-    try:
-        with path.open(encoding="utf-8") as file:
-            numbered = ((n, line) for n, line in enumerate(file, start=1) if line.strip())
-            for number, line in islice(numbered, count):
-                try:
-                    if not isinstance(values := json.loads(line), dict):
-                        raise ValueError("not a JSON object")
-                    specs.append(spec_from_dict(values))
-                except (ValueError, RecursionError, SpecError) as exc:
-                    raise SpaceError(
-                        f"{path}, line {number}: not a network of `regnet space sample`: {exc}"
-                    ) from exc
-    except (OSError, UnicodeDecodeError) as exc:
-        raise SpaceError(f"cannot read the specs {path}: {exc}") from exc
-    if not specs:
-        raise SpaceError(f"{path}: contains no spec")
-    return specs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Budget:
-    """How each network is trained: a recipe and changes to it.
-
-    A run has `cpus` threads and a share `gpus` of the GPUs. With the address of a Ray cluster, runs
-    are tasks there; one that loses its worker is restarted up to `retries` times.
-    """
-
-    epochs: int
-    recipe: str | Path | Recipe = RECIPE
-    resolution: int | None = None
-    batch: int | None = None
-    lr: float | None = None
-    cpus: int = 1
-    gpus: float = 0.0
-    ray: str | None = None
-    retries: int = 2
-    memory: int = MEMORY
+_SAMPLED = 100  # networks of a sample, unless told otherwise
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,14 +60,20 @@ class Swept:
         }
 
 
-class SweepWatcher(Protocol):
-    """Shows the progress of a sweep."""
+class SweepWatcher(Watcher, Protocol):
+    """Called during a sweep, and during the runs of this process."""
 
     def planned(self, space: str, there: Sequence[RunRecord], left: int) -> None:
-        """Show the records that exist and the number of runs left."""
+        """Receive the records that exist and the number of runs left."""
+        return
 
     def finished(self, record: RunRecord) -> None:
-        """Show a run that has ended; its record is on disk."""
+        """Receive a run that has ended; its record is on disk."""
+        return
+
+
+class UnseenSweep(SweepWatcher):
+    """Ignores everything."""
 
 
 def sweep(
@@ -168,38 +85,32 @@ def sweep(
     val: str | Path | None = None,
     retry_failed: bool = False,
     watcher: SweepWatcher | None = None,
-    runs: "Watcher | None" = None,
-    watch: "Watch | None" = None,
+    watch: Watch = unwatched,
     say: Callable[[str], None] = lambda message: None,
 ) -> Swept:
     """Train the networks without a record in `output`, and add a record of each.
 
     `dataset` and `val` are photos as for `regnet.train`. A run that fails leaves a record with the
-    reason; `retry_failed` repeats such runs. `runs` watches the runs of this process. Raises
-    `SpaceError`, `UnknownModelError`, `RecipeError`, `DatasetError`, `TrainingError`,
-    `OutputError`, `ClusterError`, `MissingExtraError`.
+    reason; `retry_failed` repeats such runs. Raises `SpaceError`, `UnknownModelError`,
+    `RecipeError`, `DatasetError`, `TrainingError`, `OutputError`, `ClusterError`,
+    `MissingExtraError`.
     """
-    source = population.open()
+    space, watcher = population.name, watcher or UnseenSweep()
     with RecordFile(output) as file:
         course = _course(budget, dataset, val, watch, say)
         setting = course.setting
         _require_setting(file, setting)
-        space = population.space or (source.stem if isinstance(source, Path) else source.name)
-        planned = {
-            course.key(run): course.prepared(run) for run in _runs(space, population, setting)
-        }
+        planned = {run.key(setting): run for run in _runs(population, setting)}
         records = {record.key: record for record in file.records}
         done = file.keys(failed=not retry_failed)
         left = [run for key, run in planned.items() if key not in done]
-        if watcher is not None:
-            watcher.planned(space, [records[key] for key in planned if key in done], len(left))
+        watcher.planned(space, [records[key] for key in planned if key in done], len(left))
         new = []
-        for record in _trained(left, course, budget, runs):
+        for record in _trained(left, course, budget, watcher):
             file.append(record)
             records[record.key] = record
             new.append(record)
-            if watcher is not None:
-                watcher.finished(record)
+            watcher.finished(record)
     every = tuple(records[key] for key in planned if key in records)
     return Swept(path=output, space=space, setting=setting, records=every, new=tuple(new))
 
@@ -216,7 +127,7 @@ def _course(
     budget: Budget,
     dataset: str | Path,
     val: str | Path | None,
-    watch: "Watch | None",
+    watch: Watch,
     say: Callable[[str], None],
 ) -> "Course":
     """Return how all networks are trained, with the photos in memory."""
@@ -224,7 +135,6 @@ def _course(
     from regnet.space.sweep_photos import open_sweep_photos
     from regnet.space.sweep_run import Course, sweep_recipe
     from regnet.training.memory import batch_by_photos
-    from regnet.training.watching import unwatched
 
     given = budget.recipe
     recipe = given if isinstance(given, Recipe) else read_budget_recipe(given)
@@ -232,7 +142,7 @@ def _course(
         epochs=budget.epochs, crop=budget.resolution, batch=budget.batch, lr=budget.lr
     )
     recipe = sweep_recipe(resolved(recipe, changes, None))
-    photos = open_sweep_photos(dataset, val, recipe, memory=budget.memory, watch=watch or unwatched)
+    photos = open_sweep_photos(dataset, val, recipe, memory=budget.memory, watch=watch)
     if lost := photos.unreadable:
         say(
             f"{len(lost):,} photos cannot be read and are left out, such as {lost[0].source}: "
@@ -261,25 +171,58 @@ def _require_setting(file: RecordFile, setting: Setting) -> None:
             )
 
 
-def _runs(space: str, population: Population, setting: Setting) -> "Iterator[SweepRun]":
+def _runs(population: Population, setting: Setting) -> "Iterator[SweepRun]":
+    """Yield the runs of a population; the costs of a sample are those at the setting's size."""
     from regnet.space.sweep_run import SweepRun
 
-    for spec in population.specs(setting.image_size, setting.classes):
-        yield SweepRun(space=space, spec=spec, seed=population.seed)
+    source = population.open()
+    if isinstance(source, Path):
+        if population.window != Window():
+            raise SpaceError(f"ranges choose what is drawn from a space; {source} is a file")
+        specs = _read_specs(source, population.count)
+        if population.small_stem:
+            specs = [spec.with_small_stem() for spec in specs]
+    else:
+        frame = Frame(image_size=setting.image_size, classes=setting.classes)
+        frame = frame.with_small_stem() if population.small_stem else frame
+        count, seed = population.count or _SAMPLED, population.seed
+        drawn = sample(source, count, seed=seed, window=population.window, frame=frame)
+        specs = [one.spec for one in drawn]
+    for spec in specs:
+        spec = spec.with_classes(setting.classes)
+        yield SweepRun(space=population.name, spec=spec, seed=population.seed)
+
+
+def _read_specs(path: Path, count: int | None) -> list[Spec]:
+    """Return the first `count` specs of a file of JSON lines; raises `SpaceError`."""
+    specs: list[Spec] = []
+    try:
+        with path.open(encoding="utf-8") as file:
+            numbered = ((n, line) for n, line in enumerate(file, start=1) if line.strip())
+            for number, line in islice(numbered, count):
+                try:
+                    if not isinstance(values := json.loads(line), dict):
+                        raise ValueError("not a JSON object")
+                    specs.append(spec_from_dict(values))
+                except (ValueError, RecursionError, SpecError) as exc:
+                    raise SpaceError(
+                        f"{path}, line {number}: not a network of `regnet space sample`: {exc}"
+                    ) from exc
+    except (OSError, UnicodeDecodeError) as exc:
+        raise SpaceError(f"cannot read the specs {path}: {exc}") from exc
+    if not specs:
+        raise SpaceError(f"{path}: contains no spec")
+    return specs
 
 
 def _trained(
-    runs: "Sequence[SweepRun]", course: "Course", budget: Budget, watcher: "Watcher | None"
+    runs: "Sequence[SweepRun]", course: "Course", budget: Budget, watcher: SweepWatcher
 ) -> Iterator[RunRecord]:
     """Yield the records of runs as they end, in this process or on a cluster."""
-    if budget.ray is not None and runs:
-        from regnet.space.sweep_run import train_spread
+    from regnet.space.sweep_run import train_one, train_spread
 
-        yield from train_spread(
+    if budget.ray is not None and runs:
+        return train_spread(
             runs, course, address=budget.ray, gpus=budget.gpus, retries=budget.retries
         )
-        return
-    from regnet.space.sweep_run import train_one
-
-    for run in runs:
-        yield train_one(run, course, watcher=watcher)
+    return (train_one(run, course, watcher=watcher) for run in runs)

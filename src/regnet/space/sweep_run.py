@@ -41,6 +41,10 @@ class SweepRun:
     spec: Spec
     seed: int
 
+    def key(self, setting: Setting) -> str:
+        """Return the key of its record."""
+        return run_key(self.space, self.spec, self.seed, setting)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Course:
@@ -68,14 +72,6 @@ class Course:
             recipe=recipe_hash(self.recipe, self.precision),
         )
 
-    def key(self, run: SweepRun) -> str:
-        """Return the key of a run's record."""
-        return run_key(run.space, self.prepared(run).spec, run.seed, self.setting)
-
-    def prepared(self, run: SweepRun) -> SweepRun:
-        """Return the run with its network changed to these classes."""
-        return replace(run, spec=run.spec.with_classes(len(self.photos.labels)))
-
 
 def sweep_recipe(recipe: Recipe) -> Recipe:
     """Return a recipe as a sweep follows it: from random weights, to the last epoch.
@@ -98,13 +94,12 @@ def train_one(run: SweepRun, course: Course, *, watcher: Watcher | None = None) 
     With the same number of threads a run gives the same errors. Raises `RegNetError` if the machine
     is at fault, not the network.
     """
-    run = course.prepared(run)
-    started, clock = datetime.now(UTC), time.perf_counter()
-    epochs: list[EpochRecord] = []
+    start = datetime.now(UTC), time.perf_counter()
+    history = History(Path(), tensorboard=False, on_disk=False)
     failure = None
     try:
         with memory_limit():
-            _train(run, course, _Listener(watcher or Unseen(), epochs))
+            _train(run, course, history, watcher or Unseen())
     except (TrainingError, SpecError) as exc:
         failure = str(exc)
     except RegNetError:
@@ -113,7 +108,7 @@ def train_one(run: SweepRun, course: Course, *, watcher: Watcher | None = None) 
         failure = _reason(exc)
     devices = Devices(accelerator=course.accelerator, precision=course.precision)
     machine = f"{devices.described}, {course.threads} used"
-    return _record(run, course, epochs, machine, (started, clock), failure)
+    return _record(run, course, history.records, machine, start, failure)
 
 
 def _record(
@@ -124,7 +119,7 @@ def _record(
     start: tuple[datetime, float],
     failure: str | None,
 ) -> RunRecord:
-    """Return the record of a prepared run; `start` is its time and clock."""
+    """Return the record of a run; `start` is its time and clock."""
     setting = course.setting
     return RunRecord(
         space=run.space,
@@ -142,7 +137,7 @@ def _record(
     )
 
 
-def _train(run: SweepRun, course: Course, watcher: Watcher) -> None:
+def _train(run: SweepRun, course: Course, history: History, watcher: Watcher) -> None:
     recipe = replace(course.recipe, seed=run.seed)
     require_size(run.spec, recipe.input)
     devices = Devices(accelerator=course.accelerator, devices=1, precision=course.precision)
@@ -160,7 +155,6 @@ def _train(run: SweepRun, course: Course, watcher: Watcher) -> None:
             classes=len(course.photos.labels),
             folder=folder,
         )
-        history = History(job.folder, tensorboard=False, on_disk=False)
         _Unsaved(job, network, devices.fabric()).run(history, watcher)
 
 
@@ -173,19 +167,6 @@ class _Unsaved(Trainer):
     def _diverged(self, what: str) -> str:
         rate = f"at a learning rate of {self._last_rate:.3g}"
         return f"diverged: {what}, in {self._where()}, {rate}"
-
-
-class _Listener:
-    """Collects the epochs of a run, and passes everything on."""
-
-    def __init__(self, watcher: Watcher, epochs: list[EpochRecord]) -> None:
-        self._watcher = watcher
-        self.news, self.skipped, self.stop = watcher.news, watcher.skipped, watcher.stop
-        self._epochs = epochs
-
-    def epoch(self, record: EpochRecord) -> None:
-        self._epochs.append(record)
-        self._watcher.epoch(record)
 
 
 def _reason(error: Exception) -> str:
@@ -260,7 +241,7 @@ def train_spread(
         start = datetime.now(UTC), time.perf_counter()
         while waiting:
             (done,), _ = ray.wait(list(waiting), num_returns=1)
-            run = course.prepared(waiting.pop(done))
+            run = waiting.pop(done)
             try:
                 yield ray.get(done)
             except ray.exceptions.RayTaskError as exc:

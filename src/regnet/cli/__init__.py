@@ -15,6 +15,7 @@ from typing import Annotated
 import typer
 
 from regnet.cli.command import add
+from regnet.cli.completion import words_typed
 from regnet.cli.console import (
     EXIT_COULD_NOT_RUN,
     EXIT_INTERRUPTED,
@@ -49,7 +50,6 @@ def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
     app = typer.Typer(
         name="regnet",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -73,7 +73,7 @@ def main() -> None:
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a sign shows "?"
             stream.reconfigure(errors="replace")
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as Ctrl-C does
-    named = [word for word in sys.argv[1:2] if word in COMMANDS]
+    named = [word for word in words_typed()[:1] if word in COMMANDS]
     try:
         build_app(named or COMMANDS)(prog_name="regnet")
     except (Exception, KeyboardInterrupt) as exc:

@@ -74,10 +74,12 @@ def classify(
     """Classify photos and videos.
 
     SOURCE is a file, a folder with its subfolders, a glob in quotes, an http(s) URL, a zip or tar
-    archive, a Parquet file with a column of images, or - for standard input; with the extra `video`
-    also a video, a camera (camera:0) or an rtsp:// URL. Other files are skipped and counted on
-    standard error. With --ray (extra `cluster`) also object stores (s3://, gs://, hf:// ...): the
-    results are a folder of Parquet files, and the same command resumes.
+    archive, a Parquet file with a column of images, or - for standard input.
+
+    With the extra `video` it may also be a video, a camera (camera:0) or an rtsp:// URL. Other
+    files are skipped and counted on standard error. With --ray (extra `cluster`) also object stores
+    (s3://, gs://, hf:// ...): the results are a folder of Parquet files, and the same command
+    resumes.
 
     The first use of a model downloads and converts it; `bundled` needs neither.
 

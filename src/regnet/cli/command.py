@@ -2,18 +2,29 @@
 
 import inspect
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
 
 import typer
 from typer.core import TyperCommand
 
+from regnet.cli.completion import completer
 from regnet.cli.console import interruptible
 from regnet.cluster.session import LOCAL, is_address
 from regnet.system.option import OPTION, Option
+
+FIRST_SCREEN: Final = 40
+"""Lines of `--help`; `--help-all` prints what does not fit."""
+
+Section = tuple[str, list[Any]]
+"""The title of a group of options, and its parameters."""
+
+_HELP_ALL: Final = "--help-all"
+_HYPHEN: Final = "\N{NON-BREAKING HYPHEN}"  # lines are not broken at these
 
 
 class Command(TyperCommand):
@@ -24,33 +35,65 @@ class Command(TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Parse the arguments with the address that was left out."""
+        options = args[: args.index("--")] if "--" in args else args
+        if _HELP_ALL in options:
+            ctx.meta[_HELP_ALL] = True
+            args = ["--help"]
         has_ray = any("--ray" in parameter.opts for parameter in self.params)
         return super().parse_args(ctx, _with_address(args) if has_ray else args)
 
-    def format_usage(self, ctx: Any, formatter: Any) -> None:
-        """Write the usage; typer's own has braces around arguments."""
+    def format_help(self, ctx: Any, formatter: Any) -> None:
+        """Write the help; without `--help-all` as many sections as the first screen has room for.
+
+        There the names of the other options follow, and the text is the first two paragraphs and
+        the examples.
+        """
+        paragraphs = inspect.cleandoc(self.help or "").split("\n\n")
+        sections = self._sections(ctx)
+        self._write(ctx, formatter, paragraphs, sections)
+        paragraphs = [p for n, p in enumerate(paragraphs) if n < 2 or p.startswith("  ")]
+        shown = len(sections)
+        while _HELP_ALL not in ctx.meta and formatter.getvalue().count("\n") > FIRST_SCREEN:
+            formatter.buffer.clear()
+            self._write(ctx, formatter, paragraphs, sections[:shown])
+            formatter.write_paragraph()
+            formatter.write_text(f"More: {ctx.command_path} {_HELP_ALL}")
+            if rest := [(title, _names_of(parameters)) for title, parameters in sections[shown:]]:
+                formatter.indent()
+                formatter.write_dl(rest)
+                formatter.dedent()
+            shown -= 1
+        formatter.buffer[:] = [text.replace(_HYPHEN, "-") for text in formatter.buffer]
+
+    def _write(
+        self, ctx: Any, formatter: Any, paragraphs: list[str], sections: list[Section]
+    ) -> None:
+        """Write the usage; paragraphs, indented ones, which are examples, as they are; sections."""
         names = [p.metavar for p in self.params if p.param_type_name == "argument"]
         formatter.write_usage(ctx.command_path, " ".join(["[OPTIONS]", *map(str, names)]))
-
-    def format_help_text(self, ctx: Any, formatter: Any) -> None:
-        """Write the paragraphs; indented ones, which are examples, as they are."""
-        for paragraph in inspect.cleandoc(self.help or "").split("\n\n"):
+        for paragraph in paragraphs:
             formatter.write_paragraph()
             if paragraph.startswith("  "):
                 formatter.write(f"{paragraph}\n")
             else:
-                formatter.write_text(paragraph)
+                formatter.write_text(_unbroken(paragraph))
+        for title, parameters in sections:
+            with formatter.section(typer.style(title, bold=True)):
+                formatter.write_dl(list(map(_row, parameters)))
 
-    def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Write a section per group."""
-        sections: dict[str, list[tuple[str, str]]] = {}
+    def _sections(self, ctx: Any) -> list[Section]:
+        """Return the title and the parameters of each group, arguments first."""
+        sections: dict[str, list[Any]] = {}
         title = "Options"
         for parameter in sorted(self.get_params(ctx), key=lambda p: p.param_type_name):
             title = getattr(parameter, "rich_help_panel", None) or title  # --help is in the last
-            sections.setdefault(title, []).append(_row(parameter))
-        for title, rows in sections.items():
-            with formatter.section(typer.style(title, bold=True)):
-                formatter.write_dl(rows)
+            sections.setdefault(title, []).append(parameter)
+        return list(sections.items())
+
+
+def _names_of(parameters: list[Any]) -> str:
+    """Return the longest name of each option."""
+    return _unbroken(", ".join(max(parameter.opts, key=len) for parameter in parameters))
 
 
 def _row(parameter: Any) -> tuple[str, str]:
@@ -61,7 +104,12 @@ def _row(parameter: Any) -> tuple[str, str]:
     names += "".join(f" / {name}" for name in parameter.secondary_opts)
     if not parameter.is_flag:
         names += f" {parameter.metavar}"
-    return typer.style(names, fg="cyan"), parameter.help
+    return typer.style(names, fg="cyan"), _unbroken(parameter.help)
+
+
+def _unbroken(text: str) -> str:
+    """Return text in which no line ends inside a word with a hyphen, such as an option's name."""
+    return re.sub(r"(?<=\w)-(?=\w)|--", lambda found: len(found[0]) * _HYPHEN, text)
 
 
 def _with_address(args: list[str]) -> list[str]:
@@ -142,6 +190,7 @@ def _parameter(title: str, field: Field[Any], hint: Any) -> inspect.Parameter:
         min=described.min,
         max=described.max,
         show_default=False,
+        autocompletion=completer(described.metavar, _kinds(hint)[0]),
         rich_help_panel=title.replace("_", " ").capitalize(),
     )
     return inspect.Parameter(

@@ -59,7 +59,7 @@ class _Output(Json):
     name: str | None = option(None, "Name of the model [the card's or file's]", "NAME")
 
 
-def convert(source: _Source, preprocessing: _Protocol, output: _Output, models: Store) -> None:
+def convert(source: _Source, output: _Output, preprocessing: _Protocol, models: Store) -> None:
     """Convert weights or a checkpoint to OpenVINO IR or ONNX.
 
     The result takes `data` (N, 3, 224, 224), raw BGR pixels 0..255, and gives `prob` (N, classes).

@@ -25,21 +25,23 @@ class _Photos(Truth):
 
 class _Origin(SmallStem):
     model: str | None = option(None, "Network or pretrained model, see above", "-m", "MODEL")
-    weights: str | None = option(None, "Initialise MODEL from this card or file", "NAME|FILE")
+    weights: str | None = option(None, "Initialise MODEL from this card or file", "CARD|FILE")
     from_scratch: bool = option(False, "Initialise randomly, even if MODEL is trained")
     teacher: tuple[str, ...] = option((), "Distil from this classifier; repeatable", "MODEL")
 
 
 class _Course(Options):
-    recipe: str | None = option(
-        None, "paper, modern, finetune or a TOML file [modern]", "NAME|FILE"
+    recipe: str | None = option(None, "paper, modern, finetune or a TOML file [modern]", "RECIPE")
+    epochs: int | None = option(None, "Number of epochs [the recipe's]", min=1)
+    batch: int | None = option(None, "Global batch size; 0 = automatic [the recipe's]", min=0)
+    lr: float | None = option(None, "Learning rate per 128 images [the recipe's]", "LR")
+    crop: int | None = option(
+        None, "Crop size; other sizes scale with it [the recipe's]", "PIXELS", min=8
     )
-    epochs: int | None = option(None, "Number of epochs", min=1)
-    batch: int | None = option(None, "Global batch size; 0 = automatic", min=0)
-    lr: float | None = option(None, "Learning rate per 128 images", "LR")
-    crop: int | None = option(None, "Crop size; other sizes scale with it", "PIXELS", min=8)
-    seed: int | None = option(None, "Random seed", min=0)
-    freeze: int | None = option(None, "Freeze the first N parts (stem, then stages)", min=0)
+    seed: int | None = option(None, "Random seed [the recipe's]", min=0)
+    freeze: int | None = option(
+        None, "Freeze the first N parts (stem, then stages) [the recipe's]", min=0
+    )
     accumulate: int | None = option(None, "Gradient accumulation steps [1]", min=1)
     compile: bool | None = option(None, "Compile the network [on a GPU]")
 
@@ -71,16 +73,18 @@ class _Run(Json):
 
 def train(
     photos: _Photos,
-    model: _Origin,
     recipe: _Course,
-    devices: _DeviceOptions,
+    model: _Origin,
     run: _Run,
+    devices: _DeviceOptions,
     models: Store,
 ) -> int:
     """Train or fine-tune a classifier on labelled photos.
 
     DATASET has one folder of photos per class, or is anything `regnet evaluate` takes; splits in it
-    (train/, val/) are used, else a tenth of each class validates. MODEL is a network such as
+    (train/, val/) are used, else a tenth of each class validates.
+
+    MODEL is a network such as
     regnetx-400mf or a spec JSON, randomly initialised, or a pretrained `bundled`, IR (.xml) or
     checkpoint. With --recipe finetune a card's name stands for its published weights, and `bundled`
     is the default.
@@ -96,7 +100,7 @@ def train(
       regnet train photos/ --recipe finetune -m regnetx-3.2gf -o runs/mine
       regnet train imagenet/ --model regnetx-3.2gf --recipe paper --devices 8
       regnet train -o runs/night --resume
-      torchrun --nnodes 2 ... -m regnet train imagenet/ --nodes 2
+      torchrun --nproc-per-node 8 -m regnet train imagenet/ --recipe paper
     """
     stopping = Stopping()
     display = TrainingDisplay(stopping)

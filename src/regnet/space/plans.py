@@ -57,10 +57,10 @@ class NetworkTraining(Options):
     """How each network of a sweep is trained: a recipe and changes to it."""
 
     epochs: int = option(..., "Epochs per network", min=1, max=100_000)
-    recipe: str | Path | Recipe = option(RECIPE, "sweep, paper, modern or a TOML file", "NAME|FILE")
+    recipe: str | Path | Recipe = option(RECIPE, "sweep, paper, modern or a TOML file", "RECIPE")
     resolution: int | None = option(None, "Crop size [the recipe's, 48]", "PIXELS", min=8, max=4096)
-    batch: int | None = option(None, "Global batch size; 0 = automatic", min=0)
-    lr: float | None = option(None, "Learning rate per 128 images", "LR")
+    batch: int | None = option(None, "Global batch size; 0 = automatic [the recipe's]", min=0)
+    lr: float | None = option(None, "Learning rate per 128 images [the recipe's]", "LR")
 
 
 class Workers(Ray):

@@ -1,22 +1,32 @@
-"""OpenVINO as regnet uses it: without telemetry, safe for threads and for signals.
+"""OpenVINO as regnet uses it: light, without telemetry, safe for threads and for signals.
 
 Everything in regnet imports `ov` from here, and uses this `core`.
 """
 
 import sys
-
-_SENDER = "openvino_telemetry"
+from typing import Any
 
 # Importing OpenVINO reports the use to its maker, in a process of its own, and leaves an identifier
-# in the home folder. Where that package is not to be had, it goes without; so it is hidden from it.
-_hidden = _SENDER not in sys.modules
-if _hidden:
-    sys.modules[_SENDER] = None  # type: ignore[assignment]
+# in the home folder; and it loads its converter, which takes half of the time. It does without both
+# if they cannot be imported, so they are hidden from it.
+_hidden = {"openvino_telemetry", "openvino.tools.ovc"} - sys.modules.keys()
+sys.modules.update(dict.fromkeys(_hidden))  # type: ignore[arg-type]
 try:
     import openvino as ov
 finally:
-    if _hidden:
-        del sys.modules[_SENDER]
+    for _name in _hidden:
+        del sys.modules[_name]
+
+
+def _convert_model(*inputs: Any, **options: Any) -> ov.Model:
+    """Convert a model as `openvino.convert_model` does, which is loaded on first use."""
+    from openvino.tools.ovc import convert_model
+
+    return convert_model(*inputs, **options)
+
+
+if not hasattr(ov, "convert_model"):
+    ov.convert_model = _convert_model
 
 # OpenVINO makes its table of array types on first use; two threads that do so at once wait for each
 # other for ever. Imports are for one thread at a time.

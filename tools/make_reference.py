@@ -23,7 +23,8 @@ HEAD = """# Every command and option
 
 Written by `python tools/make_reference.py` from the commands themselves; `regnet COMMAND --help`
 prints the first 40 lines of it, `--help-all` everything. `regnet --install-completion` lets your
-shell complete commands, options and the names of models, recipes and protocols. [When something is wrong](troubleshooting.md) explains exit statuses;
+shell complete commands, options and the names of models, recipes and protocols.
+[When something is wrong](troubleshooting.md) explains exit statuses;
 [JSON output](json.md) lists the fields of `--json`.
 """
 

@@ -8,7 +8,7 @@ BUILD := pyproject.toml constraints.txt hatch_build.py src/regnet/pixels/kernel/
 .PHONY: demo test quick chromium lint format docs bench nightly clean
 
 demo: $(VENV)/core.stamp  ## classify the sample photos with the bundled model, offline
-	$(BIN)/regnet classify --offline --model bundled --top-k 3 'src/regnet/pixels/samples/*.*g'
+	$(BIN)/regnet demo
 
 test: $(VENV)/test.stamp chromium  ## install everything the tests need and run them
 	$(BIN)/python -m pytest -n 2 --dist loadfile -q

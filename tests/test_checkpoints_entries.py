@@ -361,12 +361,13 @@ def test_info_chooses_by_entry(two: Path) -> None:
     assert blocks == {"state_dict/model": 3, "state_dict/ema_model": 1}
 
 
+PHOTOS = sample_photos()[0].parent
 COMMANDS: dict[str, tuple[object, ...]] = {
     "classify": ("-m", "MODEL", sample_photos()[0]),
-    "evaluate": ("MODEL", "photos"),
-    "compare": ("bundled", "MODEL", "photos"),
-    "quantize": ("MODEL", "--calibration", "photos"),
-    "calibrate": ("MODEL", "photos"),
+    "evaluate": ("MODEL", PHOTOS),
+    "compare": ("bundled", "MODEL", PHOTOS),
+    "quantize": ("MODEL", "--calibration", PHOTOS),
+    "calibrate": ("MODEL", PHOTOS),
     "serve": ("MODEL",),
     "explain": ("-m", "MODEL", sample_photos()[0]),
     "benchmark": ("MODEL",),

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import tarfile
@@ -25,8 +26,11 @@ from regnet.cli.info import _layers_text
 from regnet.conversion.store import Library
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import MissingExtraError
+from regnet.system.retry import Retry
+from regnet.zoo.catalogue import bundled_path, card_by_name
 
 CAT, ESPRESSO, HOPPER = sample_photos()
+BUNDLED = bundled_path(card_by_name("bundled"))
 
 
 def regnet(*arguments: object, stdin: bytes = b"", code: int = 0):
@@ -209,14 +213,31 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(tmp_path: Path, end: signal.Si
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
-        (["classify", "-m", "regnetz", "x.jpg"], "no model is called 'regnetz'"),
-        (["classify", "-m", "none.xml", "x.jpg"], "none.xml: no such file"),
-        (["classify", "-m", "none.pth", "x.jpg"], "none.pth: no such file"),
-        (["classify", "-m", "bundled", "-o", "/no/such/folder/x.csv", "x.jpg"], "cannot write"),
-        (["classify", "-m", "bundled", "-f", "parquet", "x.jpg"], "-o FILE"),
-        (["classify", "-m", "bundled", "-f", "yaml", "x.jpg"], "yaml"),
-        (["classify", "-m", "bundled", "-k", "0", "x.jpg"], "top-k"),
+        (["classify", "-m", "regnetz", CAT], "no model is called 'regnetz'"),
+        (["classify", "-m", "none.xml", CAT], "none.xml: no such file"),
+        (["classify", "-m", "none.pth", CAT], "none.pth: no such file"),
+        (["classify", "-m", "bundled", "-o", "/no/such/folder/x.csv", CAT], "cannot write"),
+        (["classify", "-m", "bundled", "-f", "parquet", CAT], "-o FILE"),
+        (["classify", "-m", "bundled", "-f", "yaml", CAT], "yaml"),
+        (["classify", "-m", "bundled", "-k", "0", CAT], "top-k"),
         (["classify"], "SOURCE"),
+        (["classify", "none.jpg", "none/"], "no such file or folder: none.jpg, none/"),
+        (["explain", "none.jpg"], "no such file or folder: none.jpg"),
+        (["evaluate", "regnetx-3.2gf", "none/"], "no such file or folder: none/"),
+        (["classify", "bundled", CAT], f"did you mean: regnet classify --model bundled {CAT}"),
+        (["classify", "RegNetX-3.2GF:bf16"], "regnet classify --model RegNetX-3.2GF:bf16 PHOTO"),
+        (["explain", BUNDLED, CAT], f"regnet explain --model {BUNDLED} {CAT}"),
+        (["explain", "-m", "bundled:torch", CAT], "takes no engine but ir: leave out torch"),
+        (["classify", "-m", "bundled:bf16", "--precision", "int8", CAT], "contradicts"),
+        (["quantize", "bundled:bf16", "--calibration", "x"], "takes no precision but f32"),
+        (["convert", "bundled:pycls"], "takes no protocol but the model's own"),
+        (["calibrate", "bundled:bf16", "x"], "no precision but f32 or int8: leave out bf16"),
+        (["benchmark", "bundled:int8", "--precision", "f32,int8"], "contradicts --precision f32"),
+        (["serve", "bundled:onnx"], "takes no engine but ir"),
+        (["serve", "-m", "bundled", "bundled"], "the arguments name a model already"),
+        (["evaluate", "bundled", "x", "-m", "bundled"], "the arguments name a model already"),
+        (["evaluate", "-m", "bundled"], "which DATASET? The arguments are: MODEL DATASET"),
+        (["info"], "which MODEL?"),
         (["convert", "none.pth"], "none.pth: no such file"),
         (["convert", "bundled"], "converted already"),
         (["info", "regnetq"], "no model is called"),
@@ -229,16 +250,87 @@ def test_what_cannot_run_exits_with_2_and_says_why(arguments: list[str], reason:
     assert b"Traceback" not in done.stderr
 
 
-def test_with_no_network_the_default_model_names_three_ways_on(tmp_path: Path) -> None:
-    done = regnet("classify", CAT, "--offline", "--cache-dir", tmp_path, code=2)
-    message = done.stderr.decode()
-    for way in (
-        "--model bundled",
-        "regnet download --from RegNetX",
-        "regnet download --mirror URL",
-    ):
-        assert way in message
-    assert b"Traceback" not in done.stderr
+@pytest.mark.parametrize(
+    "words",
+    [("classify", CAT), ("explain", CAT), ("serve",), ("evaluate", "regnetx-3.2gf", CAT.parent)],
+)
+def test_without_network_every_command_names_the_same_three_ways_on(
+    words: tuple[object, ...], tmp_path: Path
+) -> None:
+    done = regnet(*words, "--offline", "--cache-dir", tmp_path, code=2)
+    name = "RegNetX-3.2GF_dds_8gpu.pyth"
+    assert done.stderr.decode() == (
+        f"regnet: regnetx-3.2gf is not in the cache ({tmp_path}/weights/regnetx-3.2gf/{name}), and "
+        "--offline forbids to fetch it: use `--model bundled`, the small model in the package, or "
+        f"name a server that has {name} with `--mirror URL`, or fetch that file on another machine "
+        f"and import it with `regnet download --from {name} regnetx-3.2gf`\n"
+    )
+
+
+def test_a_server_without_the_file_is_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Retry, "delay", lambda self, failures, asked=None: 0.0)
+    with socket.socket() as closed:  # bound, but nobody listens
+        closed.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{closed.getsockname()[1]}")
+        done = regnet("classify", CAT, "--cache-dir", tmp_path, code=2)
+    lines = done.stderr.decode().splitlines()
+    assert [line.partition(": no connection")[0] for line in lines[:-1]] == [
+        "regnetx-3.2gf: storage.openvinotoolkit.org",
+        "regnetx-3.2gf: dl.fbaipublicfiles.com",
+    ]
+    assert lines[-1].count("no connection") == 1
+    assert "could not be downloaded from storage.openvinotoolkit.org and dl.fb" in lines[-1]
+
+
+def test_a_model_may_be_an_argument_or_an_option() -> None:
+    first, second, third = (
+        regnet("info", *words).stdout
+        for words in (["bundled:int8"], ["-m", "bundled:int8"], ["--model", "bundled:int8"])
+    )
+    assert first == second == third
+    assert b"bundled-int8.xml" in first
+
+
+def test_the_parts_of_a_model_choose_how_it_is_run(tmp_path: Path) -> None:
+    by_part, by_option, plain = (
+        json.loads(regnet("classify", CAT, "-f", "json", *words).stdout)
+        for words in (
+            ["-m", "bundled:int8"],
+            ["-m", "bundled", "--precision", "int8"],
+            ["-m", "bundled"],
+        )
+    )
+    assert by_part == by_option != plain
+
+
+def test_the_demo_classifies_the_sample_photos_wherever_it_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    printed = regnet("demo").stdout
+    assert re.findall(rb"^\S+", printed, re.MULTILINE) == [
+        b"cat.png",
+        b"espresso.png",
+        b"grace_hopper.jpg",
+    ]
+    assert b"Egyptian cat" in printed
+    assert regnet("classify", "--samples", "--top-k", 3).stdout == printed
+
+
+def test_sample_photos_are_copied_and_never_overwritten(tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "photos"
+    first = regnet("samples", folder)
+    assert first.stdout.decode().split() == [str(folder / photo.name) for photo in sample_photos()]
+    (folder / "cat.png").write_bytes(b"mine")
+    (folder / "espresso.png").unlink()
+    second = regnet("samples", folder, code=1)
+    assert second.stdout.decode() == f"{folder / 'espresso.png'}\n"
+    assert "cat.png: another file; not overwritten" in second.stderr.decode()
+    assert "grace_hopper.jpg: is there already" in second.stderr.decode()
+    assert (folder / "cat.png").read_bytes() == b"mine"
+    assert b"cannot write" in regnet("samples", CAT, code=2).stderr
 
 
 def test_ctrl_c_leaves_what_was_written_readable(tmp_path: Path) -> None:

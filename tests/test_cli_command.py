@@ -118,7 +118,7 @@ def test_help_fits_80_columns_and_shows_names_and_defaults(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     text = help_of(name, "--help-all")
-    assert f"  {name}" in text  # an example
+    assert "  regnet " in text  # an example
     flowing = " ".join(text.split())
     for row in COMMANDS[name].params:
         for word in [row.metavar] if row.param_type_name == "argument" else row.opts:

@@ -122,8 +122,8 @@ def test_without_a_terminal_there_is_a_line_at_the_start_and_at_the_end(
     assert capsys.readouterr() == (
         "",
         "m: downloading 122.7 MB from example.test\n"
-        f"m: {url}: it broke; trying again in 1.0 s\n"
-        f"m: {url}: gave up: HTTP 404\n"
+        "m: example.test: it broke; trying again in 1.0 s\n"
+        "m: example.test: gave up: HTTP 404\n"
         "m: downloading 122.7 MB from second.test, 20.0 MB are here already\n"
         "m: downloaded 122.7 MB\n",
     )

@@ -105,7 +105,9 @@ SENT = {
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    with serving(tmp_path_factory.mktemp("s"), "--offline", "--allow-host", NAME) as found:
+    with serving(
+        tmp_path_factory.mktemp("s"), "bundled", "--offline", "--allow-host", NAME
+    ) as found:
         yield found
 
 
@@ -163,7 +165,7 @@ def test_a_link_from_another_site_opens_the_page(served: Served) -> None:
 def test_with_a_token_the_token_decides(tmp_path: Path) -> None:
     (tmp_path / "token").write_text(TOKEN)
     bearer = ("Authorization", f"Bearer {TOKEN}")
-    options = ["--offline", "--token-file", str(tmp_path / "token")]
+    options = ["bundled", "--offline", "--token-file", str(tmp_path / "token")]
     with serving(tmp_path, *options) as served:
         for headers in (
             [("Host", "photos.lan")],

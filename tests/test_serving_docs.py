@@ -29,7 +29,7 @@ def test_the_examples_give_what_the_page_says(
     monkeypatch.chdir(tmp_path)
     asked = [block for page in PAGES for block in blocks(page, "text") if "curl -s" in block]
     assert len(asked) == 4
-    with serving(tmp_path, "--offline") as served:
+    with serving(tmp_path, "bundled", "--offline") as served:
         for command, lines in (example for block in asked for example in examples(block)):
             command = command.replace("http://127.0.0.1:8000", served.url)
             done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, check=True)

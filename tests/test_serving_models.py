@@ -59,7 +59,8 @@ def test_models_are_there_by_name_the_first_without_one(tmp_path: Path) -> None:
         with pytest.raises(NotReady, match="no model is loaded"):
             models.get()
         first = await models.load("a", "bundled")
-        second = await models.load("b", str(BUNDLED))
+        second = await models.load("b", f"{BUNDLED}:bf16")
+        assert (first.precision, second.precision) == ("f32", "bf16")
         assert (models.names, models.default, models.ready) == (("a", "b"), "a", True)
         assert models.get() is models.get("a") is models.get("a", "1") is first
         assert models.get("b", "") is second

@@ -446,7 +446,7 @@ def test_nothing_is_wider_than_the_page(page: Browser, server: Served, width: in
 
 
 def test_token(chromium: Browser, tmp_path: Path) -> None:
-    with serving(tmp_path, "--offline", environ={"REGNET_TOKEN": TOKEN}) as served:
+    with serving(tmp_path, "bundled", "--offline", environ={"REGNET_TOKEN": TOKEN}) as served:
         chromium.open(served.url)
         chromium.until(lambda: chromium.one("#token").is_displayed(), "it asks for the token")
         chromium.one("#token").send_keys("wrong-token-of-some-length\n")

@@ -235,7 +235,7 @@ def test_many_idle_connections_leave_room_for_more(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("seconds", [0.3, 1.0, 1.7])
 def test_sigterm_ends_it_while_it_starts(tmp_path: Path, seconds: float) -> None:
-    command = [sys.executable, "-m", "regnet", "serve", "--offline", "--port", "0"]
+    command = [sys.executable, "-m", "regnet", "serve", "bundled", "--offline", "--port", "0"]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     time.sleep(seconds)
     process.terminate()
@@ -380,8 +380,8 @@ def test_what_cannot_start_says_why(strict: Served, tmp_path: Path) -> None:
 
 
 def test_models_have_names() -> None:
-    assert named_models(["bundled", "a=bundled", "/x/y-int8.xml", "b=/x/y.xml"]) == {
-        "bundled": "bundled",
+    assert named_models(["bundled:int8", "a=bundled", "/x/y-int8.xml", "b=/x/y.xml"]) == {
+        "bundled": "bundled:int8",
         "a": "bundled",
         "y-int8": "/x/y-int8.xml",
         "b": "/x/y.xml",

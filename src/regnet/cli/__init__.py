@@ -26,6 +26,7 @@ from regnet.cli.console import (
 from regnet.system.errors import NoGainError, RegNetError
 
 COMMANDS = (
+    "demo",
     "classify",
     "explain",
     "serve",
@@ -39,6 +40,7 @@ COMMANDS = (
     "download",
     "convert",
     "info",
+    "samples",
     "doctor",
     "space",
 )

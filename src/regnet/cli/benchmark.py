@@ -6,13 +6,14 @@ from pathlib import Path
 import typer
 
 from regnet.cli.console import print_result, say, show
-from regnet.cli.options import MODEL, Report, Store
+from regnet.cli.options import AS_OPTION, MODEL, Report, Store
 from regnet.cli.progress import track
+from regnet.inference.predictors import parse_ir_choice, split_choice
 from regnet.system.option import Options, argument, option
 
 
 class _Measurement(Options):
-    model: str = argument(MODEL, "MODEL")
+    model: str = argument(MODEL, "MODEL", ..., *AS_OPTION)
     precision: str | None = option(
         None, "Comma-separated: f32,bf16,int8 [all that the model has]", "LIST"
     )
@@ -46,22 +47,26 @@ def benchmark(
       regnet benchmark regnetx-3.2gf --end-to-end photos/ --html speed.html
       regnet benchmark my.xml --precision f32,int8 --rounds 9 --json
     """
-    from regnet.benchmarking.benchmark import Plan, parse_precisions
+    from regnet.benchmarking.benchmark import PRECISIONS, Plan, parse_precisions
     from regnet.benchmarking.benchmark import benchmark as measure
     from regnet.benchmarking.end_to_end import find_jpegs
     from regnet.benchmarking.report import benchmark_report
 
     asked, folder = measurement.precision, end_to_end.photos
+    model, parts = split_choice(measurement.model)
+    precisions = parse_precisions(asked or parts.get("precision") or ",".join(PRECISIONS))
+    for precision in precisions if asked else (None,):
+        parse_ir_choice(measurement.model, "benchmark", precision=precision)
     plan = Plan(
-        model=measurement.model,
-        precisions=parse_precisions(asked) if asked is not None else None,
+        model=model,
+        precisions=precisions if asked or "precision" in parts else None,
         batch_size=measurement.batch_size,
         rounds=measurement.rounds,
         seconds=measurement.seconds,
         photos=tuple(find_jpegs(folder, most=end_to_end.most)) if folder is not None else (),
     )
     with models.library() as library:
-        library.ir(measurement.model)
+        library.ir(model)
     result = measure(
         plan,
         library=library,

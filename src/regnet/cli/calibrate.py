@@ -7,8 +7,9 @@ from typing import Literal
 import typer
 
 from regnet.cli.console import show
-from regnet.cli.options import Labelled, Report, Store
+from regnet.cli.options import Labelled, Report, Store, require_sources
 from regnet.cli.progress import counter
+from regnet.inference.predictors import parse_ir_choice
 from regnet.system.option import Options, option
 
 
@@ -18,7 +19,7 @@ class _Fit(Options):
         "aps", "aps: adaptive, single classes where confident; lac: the smallest sets"
     )
     seed: int = option(0, "Random seed that splits the photos")
-    precision: Literal["f32", "int8"] = option("f32", "int8: calibrate the INT8 model")
+    precision: Literal["f32", "int8"] | None = option(None, "int8: calibrate the INT8 model [f32]")
 
 
 class _Results(Report):
@@ -47,15 +48,19 @@ def calibrate(photos: Labelled, fit: _Fit, results: _Results, models: Store) -> 
     """
     if not 0 < fit.coverage < 1:
         raise typer.BadParameter(f"--coverage {fit.coverage} is not between 0 and 1, such as 0.9")
+    choice = parse_ir_choice(
+        photos.model, "calibrate", precisions=("f32", "int8"), precision=fit.precision
+    )
+    require_sources("calibrate", [photos.dataset])
     from regnet.calibration.calibrate import open_run
     from regnet.calibration.report import calibration_report
 
     with models.library() as library:
         run = open_run(
             library,
-            photos.model,
+            choice.model,
             photos.dataset,
-            precision=fit.precision,
+            precision="int8" if choice.precision == "int8" else "f32",
             truth=photos.truth,
             subset=photos.subset,
         )

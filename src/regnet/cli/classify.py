@@ -8,28 +8,49 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from regnet.cli.console import in_utf8, say
-from regnet.cli.options import Model, Store
+from regnet.cli.options import Model, Store, require_sources
 from regnet.cli.progress import Advance, counter, track
 from regnet.cluster.session import Spread, connected
-from regnet.conversion.store import Library
 from regnet.data.photo_files import is_video, require_extra
+from regnet.inference.predictors import Choice
 from regnet.inference.result import Prediction, Wanted
 from regnet.inference.writers import OutputFormat, format_of, open_writer
-from regnet.ir.metadata import InferencePrecision
 from regnet.pixels.decode_limits import DecodeLimits
+from regnet.pixels.samples import sample_photos
 from regnet.system.addresses import is_local_address, without_secrets
-from regnet.system.errors import DownloadError, LicenceError, OutputError
+from regnet.system.errors import DatasetError, OutputError
 from regnet.system.option import Options, argument, option
 from regnet.system.output_file import part_of
 from regnet.video.sampling import Sampling
+from regnet.zoo.catalogue import DEFAULT_MODEL
 
 
-class _Input(Model):
-    sources: tuple[str, ...] = argument("Photos and videos, see above", "SOURCE...")
+class Input(Model):
+    """What to classify, and by which model."""
+
+    sources: tuple[str, ...] = argument("Photos and videos, see above", "SOURCE...", ())
+    samples: bool = option(False, "Classify the sample photos in the package, by `bundled`")
     batch_size: int = option(8, "Maximum batch size, 1 to 256", min=1, max=256)
 
+    @property
+    def photos(self) -> tuple[str, ...]:
+        """All sources; raises `DatasetError` if there are none."""
+        sources = (*self.sources, *(map(str, sample_photos()) if self.samples else ()))
+        if not sources:
+            raise DatasetError(
+                "which SOURCE? Name a photo or a folder, or take the sample photos: --samples"
+            )
+        return sources
 
-class _Output(Options):
+    @property
+    def choice(self) -> Choice:
+        """The model and its precision; raises `UnknownModelError`."""
+        return self.chosen("classify", "bundled" if self.samples else DEFAULT_MODEL)
+
+
+class Output(Options):
+    """Where results go."""
+
     output: str | None = option(
         None, "Write results to FILE (with --ray: to a folder)", "-o", "FILE"
     )
@@ -63,9 +84,9 @@ class _Output(Options):
 
 
 def classify(
-    input: _Input,
+    input: Input,
     results: Wanted,
-    output: _Output,
+    output: Output,
     video: Sampling,
     ray: Spread,
     limits: DecodeLimits,
@@ -85,6 +106,7 @@ def classify(
 
     Exit status: 0 done, 1 some images failed, 2 could not run, 130 interrupted.
 
+      regnet classify --samples
       regnet classify cat.jpg
       regnet classify --model bundled photos/ -o results.csv
       regnet classify 'photos/**/*.jpg' -f jsonl -k 1 > labels.jsonl
@@ -93,46 +115,39 @@ def classify(
     """
     if ray.ray is not None:
         return _classify_on_ray(input, results, output, ray, limits, models) > 0
-    file, chosen = output.opened(input.sources)
-    wanted = replace(results, timestamps=any(is_video(source) for source in input.sources))
+    sources, choice = input.photos, input.choice
+    require_sources("classify", sources)
+    file, chosen = output.opened(sources)
+    wanted = replace(results, timestamps=any(map(is_video, sources)))
     if wanted.timestamps:
         require_extra()
-    path, library = _ir(models, input.model, input.precision)
+    with models.library() as library:
+        path = library.ir(choice.model, precision=choice.precision)
     from regnet.data.sources import count_items
     from regnet.inference.classify import Classifier
 
     classifier = Classifier(
         path,
-        precision=input.precision,
+        precision=choice.precision,
         compiled_cache=library.compiled,
         offline=models.offline,
-        name=input.model,
+        name=choice.model,
         limits=limits,
     )
     predictions = classifier.stream(
-        input.sources,
+        sources,
         top_k=wanted.top_k,
         sets=wanted.sets,
         unknown=wanted.unknown,
         batch_size=input.batch_size,
         **asdict(video),
     )
+    if input.samples:
+        predictions = (replace(p, source=Path(p.source).name) for p in predictions)
     if file is not None or not sys.stdout.isatty():
-        count = lambda: count_items(input.sources)  # noqa: E731
+        count = lambda: count_items(sources)  # noqa: E731
         predictions = track(predictions, "classifying", count, "images")
     return _write(predictions, file, chosen, wanted) > 0
-
-
-def _ir(store: Store, model: str, precision: InferencePrecision) -> tuple[Path, Library]:
-    """Return the model's IR and its library; if it cannot be downloaded, name the bundled one."""
-    try:
-        with store.library() as models:
-            return models.ir(model, precision=precision), models
-    except LicenceError:
-        raise
-    except DownloadError as exc:
-        bundled = "Or use the small model inside the package: regnet classify --model bundled ..."
-        raise type(exc)(f"{exc}\n{bundled}") from exc
 
 
 def _write(
@@ -158,26 +173,28 @@ def _write(
 
 
 def _classify_on_ray(
-    input: _Input,
+    input: Input,
     results: Wanted,
-    output: _Output,
+    output: Output,
     spread: Spread,
     limits: DecodeLimits,
     models: Store,
 ) -> int:
     """Classify the sources into a folder, print a summary, and return how many failed."""
     folder = output.folder(offline=models.offline)
-    path, _ = _ir(models, input.model, input.precision)
+    choice = input.choice
+    with models.library() as library:
+        path = library.ir(choice.model, precision=choice.precision)
     from regnet.cluster.batch import BatchJob, classify_batch
     from regnet.inference.classify import Classifier
 
-    classifier = Classifier(path, precision=input.precision, name=input.model)
+    classifier = Classifier(path, precision=choice.precision, name=choice.model)
     classifier.require_possible(results, input.batch_size)
     job = BatchJob(
         model=path,
-        sources=input.sources,
+        sources=input.photos,
         wanted=results,
-        precision=input.precision,
+        precision=choice.precision,
         batch_size=input.batch_size,
         offline=models.offline,
         limits=limits,

@@ -3,8 +3,9 @@
 import inspect
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, fields
+from itertools import zip_longest
 from pathlib import Path
 from types import NoneType, UnionType
 from typing import Annotated, Any, Final, Literal, Union, get_args, get_origin, get_type_hints
@@ -15,6 +16,7 @@ from typer.core import TyperCommand
 from regnet.cli.completion import completer
 from regnet.cli.console import interruptible
 from regnet.cluster.session import LOCAL, is_address
+from regnet.system.errors import RegNetError, UnknownModelError
 from regnet.system.option import OPTION, Option
 
 FIRST_SCREEN: Final = 40
@@ -25,6 +27,7 @@ Section = tuple[str, list[Any]]
 
 _HELP_ALL: Final = "--help-all"
 _HYPHEN: Final = "\N{NON-BREAKING HYPHEN}"  # lines are not broken at these
+_NAMED: Final = "named_models"
 
 
 class Command(TyperCommand):
@@ -130,8 +133,15 @@ def add(app: typer.Typer, name: str, function: Callable[..., int | None]) -> Non
     The function returns the exit status; None and False are 0.
     """
     groups = {n: g for n, g in get_type_hints(function).items() if n != "return"}
+    arguments = [
+        field
+        for group in groups.values()
+        for field, _ in _options(group)
+        if field.metadata[OPTION].positional
+    ]
 
     def run(**values: Any) -> None:
+        _place(arguments, values)
         built = {title: _build(group, values) for title, group in groups.items()}
         with interruptible():
             status = function(**built)
@@ -143,10 +153,48 @@ def add(app: typer.Typer, name: str, function: Callable[..., int | None]) -> Non
         for title, group in groups.items()
         for field, hint in _options(group)
     ]
+    if arguments and arguments[0].metadata[OPTION].names:
+        place = [parameter.name for parameter in parameters].index(arguments[0].name)
+        parameters.insert(place + len(arguments), _named_option(parameters[place], arguments[0]))
     run.__doc__ = function.__doc__
     run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     vars(run)["__signature__"] = inspect.Signature(parameters)
     app.command(name, cls=Command)(run)
+
+
+def _place(arguments: Sequence[Field[Any]], values: dict[str, Any]) -> None:
+    """Put models given as options before the other arguments.
+
+    Raises `RegNetError` for a model that is given twice, or an argument that is missing.
+    """
+    names = [field.name for field in arguments]
+    metavars = [field.metadata[OPTION].metavar for field in arguments]
+    if named := values.pop(_NAMED, None):
+        given = [values[name] for name in names if values[name] not in (None, [])]
+        several = isinstance(values[names[0]], list)
+        if len(given) + (1 if several else len(named)) > len(names):
+            raise UnknownModelError(
+                f"--model {named[0]}: the arguments name a model already; leave out one of them"
+            )
+        words = [named] if several else [*named, *given]
+        values |= zip_longest(names, words)
+    for field, metavar in zip(arguments, metavars, strict=True):
+        if field.default is MISSING and values[field.name] in (None, []):
+            raise RegNetError(f"which {metavar}? The arguments are: {' '.join(metavars)}")
+
+
+def _named_option(beside: inspect.Parameter, argument: Field[Any]) -> inspect.Parameter:
+    """Return the parameter for models that are given as options instead of arguments."""
+    described: Option = argument.metadata[OPTION]
+    option = typer.Option(
+        *described.names,
+        help="The model, instead of an argument",
+        metavar="MODEL",
+        autocompletion=completer("MODEL", str),
+        rich_help_panel=get_args(beside.annotation)[1].rich_help_panel,
+    )
+    annotation = Annotated[list[str] | None, option]
+    return beside.replace(name=_NAMED, default=None, annotation=annotation)
 
 
 def _options(group: type[Any]) -> list[tuple[Field[Any], Any]]:
@@ -182,6 +230,8 @@ def _parameter(title: str, field: Field[Any], hint: Any) -> inspect.Parameter:
     default: Any = None if required or field.default == () else field.default
     if described.unit and default is not None:
         default = default / described.unit
+    if described.positional:  # `_place` requires it, as an option may give it
+        required, hint = False, hint | None
     make = typer.Argument if described.positional else typer.Option
     described_to_typer = make(
         *([] if described.positional else _names(field, hint)),
@@ -203,7 +253,7 @@ def _parameter(title: str, field: Field[Any], hint: Any) -> inspect.Parameter:
 
 def _default_text(described: Option, default: Any, *, required: bool) -> str:
     if required:
-        return "" if described.positional else " [required]"
+        return " [required]"
     if described.help.endswith("]") or default is None or default is False:
         return ""
     return f" [{default:g}]" if isinstance(default, float) else f" [{default}]"

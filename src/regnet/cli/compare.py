@@ -4,7 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from regnet.cli.console import show
-from regnet.cli.options import Report, Store, Truth
+from regnet.cli.options import AS_OPTION, Report, Store, Truth, require_sources
 from regnet.cli.progress import track
 from regnet.system.option import Options, argument, option
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class _Sides(Truth):
-    a: str = argument("Reference model, see above", "A")
+    a: str = argument("Reference model, see above", "A", ..., *AS_OPTION)
     b: str = argument("Model to compare with it", "B")
     dataset: str = argument("Photos, labelled or not", "DATASET")
 
@@ -47,6 +47,7 @@ def compare(photos: _Sides, gates: _GateOptions, results: Report, models: Store)
     from regnet.comparison.sides import open_pair
     from regnet.comparison.tally import ComparisonTally, open_photos
 
+    require_sources("compare", [photos.dataset])
     with models.library() as library:
         pair = open_pair(photos.a, photos.b, library=library)
     truth = str(photos.truth) if photos.truth else None

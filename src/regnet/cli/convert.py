@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import typer
 
 from regnet.cli.console import print_json
-from regnet.cli.options import Json, Store
+from regnet.cli.options import AS_OPTION, Json, Store
 from regnet.conversion.store import Library, converted_file
 from regnet.conversion.values import Conversion, Format, Precision, require_format
+from regnet.inference.predictors import parse_ir_choice
 from regnet.ir.assumptions import AssumptionWarning, warn
 from regnet.ir.metadata import Preprocessing
 from regnet.ir.records import PixelBound
@@ -29,7 +30,7 @@ Result = tuple[dict[str, Any], list[str]]
 
 
 class _Source(Options):
-    model: str = argument("Model card or checkpoint", "MODEL")
+    model: str = argument("Model card or checkpoint", "MODEL", ..., *AS_OPTION)
     card: str | None = option(None, "Card of a renamed weights file", "CARD")
     spec: str | None = option(None, "Require this network: a name or a spec JSON", "NAME|FILE")
     labels: Path | None = option(None, "Class list, one NAME or WNID<tab>NAME per line", "FILE")
@@ -83,7 +84,8 @@ def convert(source: _Source, output: _Output, preprocessing: _Protocol, models: 
       regnet convert my.safetensors --format onnx --labels classes.txt
       regnet convert regnetx-3.2gf --layout repository -o models/
     """
-    model, folder = source.model, output.output
+    choice = parse_ir_choice(source.model, "convert", precisions=("f32",))
+    model, folder = choice.model, output.output
     changes: dict[str, Any] = {
         "name": output.name,
         "card": card_by_name(source.card) if source.card else None,

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from regnet.cli.console import require_writable, say, show
-from regnet.cli.options import Labelled, Precision, Report, Store
+from regnet.cli.options import Labelled, Precision, Report, Store, require_sources
 from regnet.cli.progress import Advance, counter
-from regnet.inference.predictors import Choice, EngineName
+from regnet.inference.predictors import EngineName, parse_choice
 from regnet.system.option import Options, option
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def evaluate(
       regnet evaluate regnetx-3.2gf imagenet/val --html report.html
       regnet evaluate bundled val.zip --subset --predictions rows.parquet
     """
-    choice = Choice(model=photos.model, **vars(engine))
+    choice = parse_choice(photos.model, **vars(engine))
+    require_sources("evaluate", [photos.dataset])
     require_writable(results.predictions)
     from regnet.evaluation.evaluate import open_run
     from regnet.evaluation.predictions_file import open_predictions, predictions_format

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from regnet.cli.console import in_utf8
-from regnet.cli.options import Model, Store
+from regnet.cli.options import Model, Store, require_sources
 from regnet.cli.progress import track
 from regnet.system.option import Options, argument, option
 from regnet.system.row_writers import JsonRows
@@ -54,8 +54,10 @@ def explain(photos: _Photos, model: Model, output: _Output, models: Store) -> bo
     from regnet.explanation.activation_maps import Explainer
     from regnet.explanation.explain import explain_sources
 
+    choice = model.chosen("explain")
+    require_sources("explain", photos.photos)
     with models.library() as library:
-        explainer = Explainer.load(model.model, precision=model.precision, library=library)
+        explainer = Explainer.load(choice.model, precision=choice.precision, library=library)
     results = explain_sources(
         explainer,
         photos.photos,

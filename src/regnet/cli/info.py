@@ -8,8 +8,9 @@ import typer
 
 from regnet.checkpoints.model_files import is_model_folder
 from regnet.cli.console import print_json
-from regnet.cli.options import Entry, Json
+from regnet.cli.options import AS_OPTION, Entry, Json
 from regnet.conversion.store import CHECKPOINT_SUFFIXES, Library
+from regnet.inference.predictors import parse_ir_choice
 from regnet.ir.assumptions import warn_assumed
 from regnet.network.complexity import complexity
 from regnet.network.spec import (
@@ -27,7 +28,7 @@ LAYERS_SHOWN: Final = 3
 
 
 class _Model(Json, Entry):
-    model: str = argument("Network, model card, checkpoint, IR or ONNX", "MODEL")
+    model: str = argument("Network, model card, checkpoint, IR or ONNX", "MODEL", ..., *AS_OPTION)
     image_size: int | None = option(None, "Image size to count for [the protocol's crop]", "PIXELS")
 
 
@@ -40,14 +41,17 @@ def info(model: _Model) -> None:
       regnet info regnetx-3.2gf
       regnet info regnetx-3.2gf.xml --json
     """
-    path = Path(model.model)
-    Library(entry=model.entry).note_entry(model.model)
+    choice = parse_ir_choice(model.model, "info", precisions=("f32", "int8"))
+    library, path = Library(entry=model.entry), Path(choice.model)
+    library.note_entry(choice.model)
+    if choice.precision == "int8":
+        path = library.ir(choice.model, precision="int8")
     if path.suffix in (".xml", ".onnx"):
         report = _converted(path, model.image_size)
     elif path.suffix in CHECKPOINT_SUFFIXES or path.is_file() or is_model_folder(path):
         report = _checkpoint(path, model.image_size, model.entry)
     else:
-        report = _named(model.model, model.image_size)
+        report = _named(choice.model, model.image_size)
     if model.json:
         print_json(report, indent=2)
     else:

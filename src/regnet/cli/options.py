@@ -1,38 +1,41 @@
 """Groups of options that several commands share."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+import shlex
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from regnet.cli.console import require_html, say
 from regnet.cli.progress import download_display
-from regnet.conversion.store import Library
+from regnet.conversion.store import CONVERTED_SUFFIXES, Library
+from regnet.inference.predictors import Choice, parse_choice, parse_ir_choice
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
+from regnet.system.errors import DatasetError, UnknownModelError
 from regnet.system.option import Options, argument, option
+from regnet.zoo.catalogue import DEFAULT_MODEL, card_by_name
 
 MODEL: Final = "Model card, `bundled`, IR (.xml) or checkpoint"
-DEFAULT_MODEL: Final = "regnetx-3.2gf"
-
-
-class Named(Options):
-    """A model, by default the one that the documentation names."""
-
-    model: str = option(DEFAULT_MODEL, MODEL, "-m", "MODEL")
+AS_OPTION: Final = ("--model", "-m")
 
 
 class Precision(Options):
     """What a model computes in."""
 
-    precision: InferencePrecision = option(
-        "f32", "f32 (exact), bf16 (faster on CPUs with bf16) or int8", "TYPE"
+    precision: InferencePrecision | None = option(
+        None, "f32 (exact), bf16 (faster on CPUs with bf16) or int8 [f32]", "TYPE"
     )
 
 
-class Model(Named, Precision):
-    """A model and what it computes in."""
+class Model(Precision):
+    """A model, by default the one that the documentation names, and what it computes in."""
+
+    model: str | None = option(None, f"{MODEL} [{DEFAULT_MODEL}]", "-m", "MODEL")
+
+    def chosen(self, command: str, default: str = DEFAULT_MODEL) -> Choice:
+        """Return the model and its precision; raises `UnknownModelError`."""
+        return parse_ir_choice(self.model or default, command, precision=self.precision)
 
 
 class Truth(Options):
@@ -44,7 +47,7 @@ class Truth(Options):
 class Labelled(Truth):
     """A model and labelled photos."""
 
-    model: str = argument(MODEL, "MODEL")
+    model: str = argument(MODEL, "MODEL", ..., *AS_OPTION)
     dataset: str = argument("Labelled photos, see above", "DATASET")
     subset: bool = option(False, "Accept photos of only some of the model's classes")
 
@@ -96,18 +99,39 @@ class Entry(Options):
 class Store(Download, Entry):
     """The models on this machine."""
 
-    def silent_library(self) -> Library:
-        """Return the library of these options, which shows no progress of downloads."""
-        return Library(
-            folder=cache_dir(self.cache_dir),
-            offline=self.offline,
-            mirrors=self.mirror,
-            entry=self.entry,
-            say=say,
-        )
-
     @contextmanager
     def library(self) -> Iterator[Library]:
         """Give the library of these options, which shows its downloads on standard error."""
         with download_display() as on_event:
-            yield replace(self.silent_library(), on_event=on_event)
+            yield Library(
+                folder=cache_dir(self.cache_dir),
+                offline=self.offline,
+                mirrors=self.mirror,
+                entry=self.entry,
+                say=say,
+                on_event=on_event,
+            )
+
+
+def require_sources(command: str, sources: Sequence[str]) -> None:
+    """Raise, before a model is downloaded, if no source is there or one is a model's name."""
+    from regnet.data.sources import is_absent
+
+    absent = list(filter(is_absent, sources))
+    for source in sources:
+        if _is_model(source, absent=source in absent):
+            others = [other for other in sources if other != source] or ["PHOTO"]
+            meant = shlex.join(["regnet", command, "--model", source, *others])
+            raise UnknownModelError(f"{source}: is a model, not a photo; did you mean: {meant}")
+    if len(absent) == len(sources):
+        raise DatasetError(f"no such file or folder: {', '.join(absent)}")
+
+
+def _is_model(source: str, *, absent: bool) -> bool:
+    """Tell whether a source is a converted model, or the name of a card and of no file."""
+    model = parse_choice(source).model
+    if Path(model).suffix in CONVERTED_SUFFIXES:
+        return Path(model).is_file()
+    with suppress(UnknownModelError):
+        return absent and bool(card_by_name(model))
+    return False

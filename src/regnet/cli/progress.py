@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from regnet.cli.console import say, shows_motion, stderr
+from regnet.system.addresses import host_of
 from regnet.zoo.events import Event, OnEvent
 
 if TYPE_CHECKING:
@@ -91,8 +92,18 @@ def one_at_a_time(listener: OnEvent, lock: "threading.Lock | None" = None) -> On
     return listen
 
 
-def _say_trouble(event: Event) -> None:
-    say(": ".join(text for text in (event.model, event.url, event.message) if text))
+class _Troubles:
+    """Says what went wrong, the same reason in a row once."""
+
+    def __init__(self) -> None:
+        self._said: dict[tuple[str, str], str] = {}
+
+    def say(self, event: Event) -> None:
+        host, message = host_of(event.url or ""), event.message or ""
+        said = self._said.get((event.model, host))
+        if said is None or said not in message:
+            self._said[event.model, host] = message.partition("; trying again")[0]
+            say(": ".join(text for text in (event.model, host, message) if text))
 
 
 def _megabytes(count: int | None) -> str:
@@ -104,12 +115,13 @@ class _Lines:
 
     def __init__(self) -> None:
         self._hosts: dict[str, str] = {}
+        self._troubles = _Troubles()
 
     def show(self, event: Event) -> None:
         if event.event in _TROUBLES:
-            _say_trouble(event)
+            self._troubles.say(event)
         elif event.event == "start":
-            host = (event.url or "").partition("//")[2].partition("/")[0]
+            host = host_of(event.url or "")
             if self._hosts.get(event.model) != host:  # else it resumes, as the last line said
                 here = f",{_megabytes(event.bytes)} are here already" if event.bytes else ""
                 say(f"{event.model}: downloading{_megabytes(event.total)} from {host}{here}")
@@ -125,10 +137,11 @@ class _Bars:
         self._display: Progress | None = None
         self._bars: dict[str, TaskID] = {}
         self._closed = False
+        self._troubles = _Troubles()
 
     def show(self, event: Event) -> None:
         if event.event in _TROUBLES:
-            _say_trouble(event)
+            self._troubles.say(event)
         elif event.event == "start" and event.model not in self._bars and not self._closed:
             if self._display is None:
                 self._display = _new_display()

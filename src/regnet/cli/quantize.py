@@ -4,13 +4,14 @@ from functools import partial
 from pathlib import Path
 
 from regnet.cli.console import say, show
-from regnet.cli.options import MODEL, Report, Store
+from regnet.cli.options import AS_OPTION, MODEL, Report, Store, require_sources
 from regnet.cli.progress import track
+from regnet.inference.predictors import parse_ir_choice
 from regnet.system.option import Options, argument, option
 
 
 class _Source(Options):
-    model: str = argument(MODEL, "MODEL")
+    model: str = argument(MODEL, "MODEL", ..., *AS_OPTION)
     calibration: str = option(..., "Calibration photos", "PHOTOS")
 
 
@@ -47,13 +48,16 @@ def quantize(model: _Source, checks: _Checks, results: _Results, models: Store) 
       regnet quantize my.xml --calibration imagenet/train -o models/
       regnet quantize my.xml --calibration train/ --agreement val/
     """
+    choice = parse_ir_choice(model.model, "quantize", precisions=("f32",))
+    for photos in filter(None, (model.calibration, checks.agreement)):
+        require_sources("quantize", [photos])
     with models.library() as library:
-        library.ir(model.model)
+        library.ir(choice.model)
     from regnet.quantization.quantize import quantize as make
     from regnet.quantization.report import quantization_report
 
     result = make(
-        model.model,
+        choice.model,
         model.calibration,
         **vars(checks),
         folder=results.output,

@@ -10,6 +10,7 @@ import typer
 from regnet.cli.console import EXIT_INTERRUPTED, print_result, say
 from regnet.cli.options import Json, SmallStem, Store, Truth
 from regnet.cli.runs import SHOWN, Stopping, TrainingDisplay
+from regnet.inference.predictors import parse_ir_choice
 from regnet.inference.result import readable
 from regnet.system.option import Options, argument, option
 
@@ -111,6 +112,9 @@ def train(
 
         logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its settings
         settings: dict[str, Any] = vars(photos) | vars(model) | vars(recipe)
+        if model.model:
+            choice = parse_ir_choice(model.model, "train", precisions=("f32",))
+            settings["model"] = choice.model
         try:
             with models.library() as library:
                 training = train_network(

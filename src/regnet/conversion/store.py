@@ -104,6 +104,7 @@ class Library:
             mirrors=self.mirrors,
             offline=self.offline,
             on_event=self.on_event,
+            instead="use `--model bundled`, the small model in the package",
         )
 
     def _converted_before(self, card: Card) -> Conversion | None:

@@ -40,6 +40,7 @@ from regnet.system.errors import DatasetError, ImageError
 STDIN: Final = "-"
 PARQUET: Final = ".parquet"
 _PARQUET_MAGIC: Final = b"PAR1"
+_URL: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,17 @@ def iter_items(
     tally.report()
 
 
+def is_absent(source: str) -> bool:
+    """Tell whether a source is a local name of nothing: it will yield nothing but an error."""
+    if source == STDIN or is_live(source) or _URL.match(source) or glob.has_magic(source):
+        return False
+    try:
+        path = Path(os.path.expanduser(source))  # noqa: PTH111
+        return not path.exists() and not any(folder.is_file() for folder in path.parents)
+    except (OSError, ValueError):
+        return False  # opening it says more
+
+
 def count_items(sources: Iterable[str | Path]) -> int | None:
     """Return how many items `iter_items` would yield; None if only reading them would tell."""
     walk = _Counting(fetcher=Fetcher(max_bytes=MAX_BYTES))
@@ -110,7 +122,7 @@ class Walk:
         name = str(source)
         if name == STDIN:
             return self._from_stdin()
-        is_url = isinstance(source, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", name)
+        is_url = isinstance(source, str) and _URL.match(name)
         if self.offline and (is_stream(name) or (is_url and not is_local_address(name))):
             return iter([_failed(without_secrets(name), "not opened, because of --offline")])
         if is_live(name):

@@ -23,6 +23,7 @@ from regnet.system.errors import ImageError, ModelError
 from regnet.system.notices import about
 from regnet.system.parallel import BATCH_SIZE, cores, in_order
 from regnet.video.sampling import Sampling, Smoothing
+from regnet.zoo.catalogue import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from regnet.video.frames import Frame
@@ -205,7 +206,7 @@ class Classifier:
 
 
 def load(
-    model: str | Path = "regnetx-3.2gf",
+    model: str | Path = DEFAULT_MODEL,
     *,
     precision: InferencePrecision = "f32",
     cache_dir: str | Path | None = None,

@@ -1,5 +1,6 @@
 """One interface to models, whatever runs them: pixels in, logits and probabilities out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -55,22 +56,57 @@ class Choice:
         return ":".join(part for part in parts if part)
 
 
-def parse_choice(text: str) -> Choice:
+def parse_choice(text: str, **given: Any) -> Choice:
     """Parse `MODEL[:engine][:precision][:protocol]`, such as `bundled:bf16`.
 
-    The parts after the model come in any order. Raises `UnknownModelError` if one comes twice.
+    The parts after the model come in any order. `given` are options of the same names, None where
+    there is none. Raises `UnknownModelError` if a part comes twice, or an option contradicts it.
     """
-    model, options = text, dict[str, Any]()
+    model, parts = split_choice(text)
+    for kind, value in given.items():
+        if value is not None and parts.setdefault(kind, value) != value:
+            raise UnknownModelError(f"{text} contradicts --{kind} {value}: leave out one of them")
+    return Choice(model=model, **parts)
+
+
+def split_choice(text: str) -> tuple[str, dict[str, Any]]:
+    """Return the model in a choice, and the parts that are given; raises as `parse_choice`."""
+    model, parts = text, dict[str, Any]()
     while ":" in model:
         rest, _, part = model.rpartition(":")
         kind = next((kind for kind, words in _PARTS.items() if part in words), None)
         if kind is None or not rest:
             break
-        if kind in options:
+        if kind in parts:
             raise UnknownModelError(f"{text}: names two of {kind}; name one")
-        options[kind] = part
+        parts[kind] = part
         model = rest
-    return Choice(model=model, **options)
+    return model, parts
+
+
+def parse_ir_choice(
+    text: str,
+    command: str,
+    *,
+    precisions: Sequence[str] = get_args(InferencePrecision),
+    **given: Any,
+) -> Choice:
+    """Parse a choice for a command that only runs IRs in these precisions.
+
+    Raises `UnknownModelError` for another engine, precision or protocol.
+    """
+    choice = parse_choice(text, **given)
+    for kind, part, known in (
+        ("engine", choice.engine or "ir", ("ir",)),
+        ("precision", choice.precision, precisions),
+        ("protocol", choice.protocol, (None,)),
+    ):
+        if part not in known:
+            allowed = "the model's own" if known == (None,) else " or ".join(map(str, known))
+            raise UnknownModelError(
+                f"{text}: `regnet {command}` takes no {kind} but {allowed}: leave out {part}"
+            )
+    return choice
 
 
 _PARTS: dict[str, tuple[str, ...]] = {

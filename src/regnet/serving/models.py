@@ -6,6 +6,7 @@ from collections.abc import Coroutine
 from typing import Any, Literal, TypeVar
 
 from regnet.conversion.store import Library
+from regnet.inference.predictors import parse_ir_choice
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.metadata import InferencePrecision
 from regnet.serving.batching import Observer
@@ -29,7 +30,7 @@ class Models:
         self,
         library: Library,
         *,
-        precision: InferencePrecision = "f32",
+        precision: InferencePrecision | None = None,
         limits: Limits | None = None,
         observer: Observer | None = None,
     ) -> None:
@@ -47,8 +48,8 @@ class Models:
     async def load(self, name: str, source: str | None = None) -> ServedModel:
         """Load a model, or reload it from its (new) source without dropping requests.
 
-        `source` is what `Library.ir` takes; None is the one the model had. If it cannot be loaded,
-        the old model goes on serving. Raises `NotFound` if there is no source, `NotReady` while the
+        `source` is `MODEL[:precision]`; None is the one the model had. If it cannot be loaded, the
+        old model goes on serving. Raises `NotFound` if there is no source, `NotReady` while the
         server stops, and the errors of `Library.ir` and `read_model`.
         """
         source = source or self._sources.get(name)
@@ -134,16 +135,17 @@ class Models:
 
     def _open(self, name: str, source: str) -> ServedModel:
         """Return a model that is ready to serve: takes seconds, or minutes with a download."""
+        choice = parse_ir_choice(source, "serve", precision=self._precision)
         model = ServedModel(
-            self._library.ir(source, precision=self._precision),
+            self._library.ir(choice.model, precision=choice.precision),
             name=name,
-            precision=self._precision,
+            precision=choice.precision,
             limits=self.limits,
             compiled_cache=self._library.compiled,
             observer=self._observer,
             decoders=self._decoders,
         )
-        warn_assumed(source, model.metadata)
+        warn_assumed(choice.model, model.metadata)
         return model
 
     def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":

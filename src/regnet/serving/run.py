@@ -35,13 +35,16 @@ _GRACE: Final = 5.0  # seconds more than a request may take
 
 @dataclass(frozen=True, kw_only=True)
 class ServerSetup:
-    """What to serve and how; `models` are the sources of models by name, the default first."""
+    """What to serve and how; `models` are the sources of models by name, the default first.
+
+    `precision` is that of sources which name none, None: f32.
+    """
 
     models: Mapping[str, str]
     library: Library
     host: str = "127.0.0.1"
     port: int = 8000
-    precision: InferencePrecision = "f32"
+    precision: InferencePrecision | None = None
     limits: Limits = field(default_factory=Limits)
     token: Token | None = None
     allow_hosts: Sequence[str] = ()

@@ -10,6 +10,11 @@ def without_secrets(url: str) -> str:
     return re.sub(r"^([^/?#]*//)?[^/?#]*@", r"\1", url)
 
 
+def host_of(url: str) -> str:
+    """Return the host of an address, with its port if it names one, without user and password."""
+    return without_secrets(url).partition("//")[2].partition("/")[0]
+
+
 def is_local_address(url: str) -> bool:
     """Return whether an address is of files of this machine, or in memory."""
     return url.lower().startswith(("file://", "memory://", "local://"))

@@ -11,8 +11,9 @@ OPTION: Final = "option"
 class Option:
     """How a command shows and checks a field.
 
-    `names` are those beside, or instead of, `--field-name`. A `help` that ends with "[...]" says
-    itself what the default is. A user's number is multiplied by `unit`, such as 2**20 for MiB.
+    `names` are those beside, or instead of, `--field-name`; a positional has these alone. A `help`
+    that ends with "[...]" says itself what the default is. A user's number is multiplied by `unit`,
+    such as 2**20 for MiB.
     """
 
     help: str
@@ -35,9 +36,12 @@ def option(default: Any, help: str, *words: str, **more: Any) -> Any:
     return field(default=MISSING if default is ... else default, metadata={OPTION: described})
 
 
-def argument(help: str, metavar: str, default: Any = ...) -> Any:
-    """Return a dataclass field that commands have as an argument; `...` is no default."""
-    return option(default, help, metavar, positional=True)
+def argument(help: str, metavar: str, default: Any = ..., *names: str) -> Any:
+    """Return a dataclass field that commands have as an argument; `...` is no default.
+
+    With `names`, such as "--model", its value may also be given as an option.
+    """
+    return option(default, help, metavar, *names, positional=True)
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)

@@ -47,6 +47,10 @@ from regnet.training.watching import FirstSpeaks
 _STATISTICS: Final = 512  # photos for batch-norm statistics
 _BATCH: Final = 64
 _DEFAULT: Final = "bundled"
+_WHY_DEFAULT: Final = (
+    "starting from the bundled model, which needs no download and trains in minutes on a CPU; "
+    "--model regnetx-3.2gf starts from a larger one"
+)
 
 
 def run(task: Task) -> Training:
@@ -221,6 +225,7 @@ def _start(task: Task, past: Past | None) -> Start:
     model = task.model
     if model is None and task.weights is None and pretrained:
         model = _DEFAULT
+        task.say(_WHY_DEFAULT)
     pretrained = pretrained and not task.from_scratch
     start = open_start(model, task.weights, pretrained=pretrained, library=task.library)
     if task.from_scratch:

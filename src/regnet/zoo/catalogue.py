@@ -7,9 +7,13 @@ from functools import cache
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from regnet.system.errors import UnknownModelError
 from regnet.zoo.card import Card, parse_card
+
+DEFAULT_MODEL: Final = "regnetx-3.2gf"
+"""The model where none is named."""
 
 _SUFFIX = ".toml"
 _FOLDER = files("regnet.zoo").joinpath("cards")

@@ -7,7 +7,7 @@ be killed at any moment: the next run goes on from where it was.
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,7 @@ from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
 from regnet.checkpoints.model_files import checked_kind
-from regnet.system.addresses import without_secrets
+from regnet.system.addresses import host_of, without_secrets
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import (
     DownloadError,
@@ -58,6 +58,7 @@ def download(
     accept_licence: bool = False,
     on_event: OnEvent = ignore,
     terms: Terms | None = None,
+    instead: str = "",
 ) -> Path:
     """Return the verified file of a card's weights, fetched if it is not in the cache.
 
@@ -67,7 +68,7 @@ def download(
     `mirrors` are addresses of folders that are tried first, then those in $REGNET_MIRROR
     (separated by spaces), then the card's own. `verify` hashes a cached file instead of
     trusting its size and time of change. A second process that wants the same file waits for the
-    first and fetches nothing.
+    first and fetches nothing. `instead` is what the caller's user can do without the file.
 
     Raises `OfflineError` (not cached, and `offline` or no connection to any mirror),
     `LicenceError` (a non-commercial licence without `accept_licence`), `IntegrityError` (a
@@ -77,13 +78,16 @@ def download(
     try:
         path = cached_file(card, cache_dir=cache_dir, verify=verify)
         if path is None:
-            place = _Place(card, cache_dir)
+            place = _Place(card, cache_dir, instead)
             if offline:
                 exists = place.path.is_file()
                 what = (
                     "is in the cache but not known to be right" if exists else "is not in the cache"
                 )
-                raise OfflineError(f"{card.name} {what} ({place.path}). {place.options}")
+                raise OfflineError(
+                    f"{card.name} {what} ({place.path}), and --offline forbids to fetch it: "
+                    f"{place.options}"
+                )
             require_licence(card, accept_licence)
             urls = [*_mirror_urls(mirrors, place.file), *place.file.urls]
             with place.usable(), place.lock(reporter):
@@ -175,7 +179,7 @@ def require_licence(card: Card, accepted: bool) -> None:
 class _Place:
     """Where a card's file lies in the cache, and what it must be."""
 
-    def __init__(self, card: Card, cache_dir: str | Path | None) -> None:
+    def __init__(self, card: Card, cache_dir: str | Path | None, instead: str = "") -> None:
         if card.file is None:
             raise DownloadError(
                 f"{card.name} is part of the package ({card.bundled}): there is nothing to "
@@ -187,15 +191,18 @@ class _Place:
         self.folder = weights.parent
         self.path = weights / card.name / self.file.name
         self.seen = SeenHashes(weights)
+        self._instead = instead
 
     @property
     def options(self) -> str:
         """What the user can do if the file cannot be had."""
-        return (
-            f"Ways on: `regnet download --mirror URL {self.card.name}` with a server that has "
-            f"{self.file.name}; or fetch it on another machine and `regnet download --from "
-            f"{self.file.name} {self.card.name}`"
+        ways = (
+            self._instead,
+            f"name a server that has {self.file.name} with `--mirror URL`",
+            f"fetch that file on another machine and import it with `regnet download --from "
+            f"{self.file.name} {self.card.name}`",
         )
+        return ", or ".join(filter(None, ways))
 
     def verified(self, *, again: bool) -> Path | None:
         """Return the file if it is there and right; hashed where its record does not vouch."""
@@ -298,8 +305,15 @@ def _fetch(place: _Place, urls: Sequence[str], reporter: Reporter, terms: Terms)
         kind = IntegrityError
     elif all(exc.unreachable for exc in failures.values()):
         kind = OfflineError
-    reasons = "".join(f"\n  {url}: {exc}" for url, exc in failures.items())
-    raise kind(f"{card.name} could not be downloaded:{reasons}\n{place.options}")
+    raise kind(f"{card.name} could not be downloaded{_reasons(failures)}: {place.options}")
+
+
+def _reasons(failures: Mapping[str, FinalError]) -> str:
+    """Return why each mirror failed, the same reason once."""
+    servers: dict[str, list[str]] = {}
+    for url, exc in failures.items():
+        servers.setdefault(str(exc), []).append(host_of(url) if exc.unreachable else url)
+    return "; ".join(f" from {' and '.join(names)} ({why})" for why, names in servers.items())
 
 
 def _looked(card: Card, reporter: Reporter, path: Path) -> str | None:

@@ -1,0 +1,25 @@
+"""`regnet demo`: the sample photos, classified by the model in the package."""
+
+from regnet.cli.classify import Input, Output, Spread, classify
+from regnet.cli.options import Store
+from regnet.inference.result import Wanted
+from regnet.pixels.decode_limits import DecodeLimits
+from regnet.video.sampling import Sampling
+
+
+def demo() -> bool:
+    """Classify the sample photos with the bundled model.
+
+    Needs no network. The same as:
+
+      regnet classify --samples --top-k 3 --offline
+    """
+    return classify(
+        Input(sources=(), samples=True),
+        Wanted(top_k=3),
+        Output(),
+        Sampling(),
+        Spread(),
+        DecodeLimits(),
+        Store(offline=True),
+    )

@@ -395,10 +395,10 @@ def test_every_command_takes_an_entry(command: str, two: Path, tmp_path: Path) -
         ("info", "MODEL.xml"),
         ("info", "regnetx-400mf"),
         ("classify", "-m", "MODEL.xml", sample_photos()[0]),
-        ("evaluate", "bundled", "none"),
-        ("evaluate", "none.onnx", "none"),
+        ("evaluate", "bundled", PHOTOS),
+        ("evaluate", "none.onnx", PHOTOS),
         ("convert", "bundled"),
-        ("quantize", "bundled", "--calibration", "none"),
+        ("quantize", "bundled", "--calibration", PHOTOS),
     ],
 )
 def test_an_entry_of_what_is_no_checkpoint_is_said_to_be_unused(words: tuple[object, ...]) -> None:

@@ -305,15 +305,19 @@ def _fetch(place: _Place, urls: Sequence[str], reporter: Reporter, terms: Terms)
         kind = IntegrityError
     elif all(exc.unreachable for exc in failures.values()):
         kind = OfflineError
-    raise kind(f"{card.name} could not be downloaded{_reasons(failures)}: {place.options}")
+    raise kind(f"{card.name} could not be downloaded{_reasons(failures)}{place.options}")
 
 
 def _reasons(failures: Mapping[str, FinalError]) -> str:
-    """Return why each mirror failed, the same reason once."""
+    """Return why each mirror failed, on one line if all for the same reason."""
     servers: dict[str, list[str]] = {}
     for url, exc in failures.items():
         servers.setdefault(str(exc), []).append(host_of(url) if exc.unreachable else url)
-    return "; ".join(f" from {' and '.join(names)} ({why})" for why, names in servers.items())
+    if len(servers) == 1:
+        ((why, names),) = servers.items()
+        return f" from {' and '.join(names)} ({why}): "
+    lines = [f"\n  {' and '.join(names)}: {why}" for why, names in servers.items()]
+    return f":{''.join(lines)}\nTo go on, "
 
 
 def _looked(card: Card, reporter: Reporter, path: Path) -> str | None:

@@ -1,7 +1,8 @@
 """`regnet demo`: the sample photos, classified by the model in the package."""
 
-from regnet.cli.classify import Input, Output, Spread, classify
+from regnet.cli.classify import Input, Output, classify
 from regnet.cli.options import Store
+from regnet.cluster.session import Spread
 from regnet.inference.result import Wanted
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.video.sampling import Sampling

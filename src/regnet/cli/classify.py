@@ -16,7 +16,6 @@ from regnet.inference.predictors import Choice
 from regnet.inference.result import Prediction, Wanted
 from regnet.inference.writers import OutputFormat, format_of, open_writer
 from regnet.pixels.decode_limits import DecodeLimits
-from regnet.pixels.samples import sample_photos
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import DatasetError, OutputError
 from regnet.system.option import Options, argument, option
@@ -35,6 +34,8 @@ class Input(Model):
     @property
     def photos(self) -> tuple[str, ...]:
         """All sources; raises `DatasetError` if there are none."""
+        from regnet.pixels.samples import sample_photos
+
         sources = (*self.sources, *(map(str, sample_photos()) if self.samples else ()))
         if not sources:
             raise DatasetError(

@@ -5,7 +5,6 @@ from pathlib import Path
 import typer
 
 from regnet.cli.console import say
-from regnet.pixels.samples import sample_photos
 from regnet.system.option import Options, argument
 from regnet.system.output_file import naming
 
@@ -23,6 +22,8 @@ def samples(options: _Place) -> bool:
 
       regnet samples photos/
     """
+    from regnet.pixels.samples import sample_photos
+
     others = False
     for photo in sample_photos():
         path, data = options.folder / photo.name, photo.read_bytes()

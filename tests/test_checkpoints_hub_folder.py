@@ -94,7 +94,7 @@ def test_a_folder_and_the_file_in_it_are_the_model(named: str, folder: Path) -> 
     save_file(state(), folder / "alone.safetensors")
     alone = read_checkpoint(folder / "alone.safetensors")
     assert (alone.labels, alone.preprocess) == (None, None)
-    assert all(torch.equal(checkpoint.state[key], tensor) for key, tensor in alone.state.items())
+    assert all(np.array_equal(checkpoint.state[key], tensor) for key, tensor in alone.state.items())
 
 
 @pytest.mark.parametrize("suffix", ["safetensors", "bin"])
@@ -111,7 +111,7 @@ def test_sharded_weights(suffix: str, folder: Path) -> None:
     for named in ("", f"{stem}.{suffix}.index.json", next(iter(parts))):
         read = read_checkpoint(folder / named)
         assert read.labels == whole.labels
-        assert all(torch.equal(read.state[key], tensor) for key, tensor in whole.state.items())
+        assert all(np.array_equal(read.state[key], tensor) for key, tensor in whole.state.items())
         assert read.sha384 not in (whole.sha384, None)
     (folder / list(parts)[1]).unlink()
     with pytest.raises(WeightsError, match=r"00002-of-00002.* is missing"):

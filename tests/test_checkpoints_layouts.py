@@ -191,17 +191,3 @@ def test_no_torch_is_needed_for_names_and_shapes() -> None:
     modules = "regnet.checkpoints.layouts, regnet.checkpoints.shapes, regnet.checkpoints.fields"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     assert run_python(code).strip() == "False"
-
-
-@pytest.mark.parametrize("module", ["regnet.checkpoints.weights", "regnet.checkpoints.tensorfile"])
-def test_without_torch_reading_names_the_extra(module: str) -> None:
-    code = f"""
-import sys
-sys.modules["torch"] = None
-from regnet.system.errors import MissingExtraError
-try:
-    import {module}
-except MissingExtraError as exc:
-    print(exc)
-"""
-    assert "needs the extra 'torch': " in run_python(code)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -15,6 +16,7 @@ from regnet.pixels.protocol import OMZ
 from regnet.system.errors import MismatchError, OutputError, RegNetError, UnsafeError, WeightsError
 
 torch = pytest.importorskip("torch")
+from arrays import to_arrays  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 
@@ -27,7 +29,7 @@ from regnet.checkpoints.weights import (  # noqa: E402
 )
 from regnet.network.modules import RegNet  # noqa: E402
 
-State = dict[str, torch.Tensor]
+State = dict[str, Any]
 SMALL = AnyNetSpec(stages=(Stage(1, 8, 4), Stage(2, 16, 8)), stem_width=8, classes=5)
 SMALL_Y = AnyNetSpec(stages=SMALL.stages, stem_width=8, classes=5, se_ratio=0.25)
 
@@ -58,8 +60,8 @@ def in_layout(state: State, layout: Layout, wrapper: str = "") -> State:
 def assert_same(state: State, expected: State) -> None:
     assert list(state) == list(expected)
     for key, tensor in expected.items():
-        assert state[key].dtype == tensor.dtype
-        assert torch.equal(state[key], tensor), key
+        assert str(state[key].dtype) in str(tensor.dtype)
+        assert np.array_equal(state[key], tensor), key
 
 
 def save_zip(content: Any, path: Path) -> None:
@@ -187,7 +189,7 @@ def test_transformers_networks_without_a_head(tmp_path: Path) -> None:
     torch.save(whole.state_dict(), path)
     expected = read_checkpoint(path).state
     assert (read.spec, read.layout) == (spec, "transformers")
-    assert all(torch.equal(read.state[k], t) for k, t in expected.items() if "head" not in k)
+    assert all(np.array_equal(read.state[k], t) for k, t in expected.items() if "head" not in k)
 
 
 def test_shared_checkpoint(shared: Path) -> None:
@@ -249,7 +251,7 @@ def test_a_new_head_replaces_the_old_one(small: Path) -> None:
     assert float(weight.std()) == pytest.approx(0.01, rel=0.05)
     assert abs(float(weight.mean())) < 1e-3
     assert not bias.any()
-    assert all(torch.equal(new.state[k], v) for k, v in old.state.items() if "head" not in k)
+    assert all(np.array_equal(new.state[k], v) for k, v in old.state.items() if "head" not in k)
     load_into(RegNet(new.spec), new.state)
 
 
@@ -257,8 +259,8 @@ def test_a_new_head_is_determined_by_its_seed(small: Path) -> None:
     heads = [
         read_checkpoint(small, new_head=3, seed=seed).state["head.fc.weight"] for seed in (0, 0, 1)
     ]
-    assert torch.equal(heads[0], heads[1])
-    assert not torch.equal(heads[0], heads[2])
+    assert np.array_equal(heads[0], heads[1])
+    assert not np.array_equal(heads[0], heads[2])
 
 
 def test_a_new_head_with_a_spec(small: Path) -> None:
@@ -281,8 +283,8 @@ def test_channel_order_of_an_unusual_file(small: Path) -> None:
     stem = "stem.conv.weight"
     as_bgr, as_rgb = read_checkpoint(small), read_checkpoint(small, channels="RGB")
     assert (as_bgr.channels, as_rgb.channels) == ("BGR", "RGB")
-    assert torch.equal(as_bgr.state[stem].flip(1), as_rgb.state[stem])
-    assert not torch.equal(as_bgr.state[stem], as_rgb.state[stem])
+    assert np.array_equal(as_bgr.state[stem][:, ::-1], as_rgb.state[stem])
+    assert not np.array_equal(as_bgr.state[stem], as_rgb.state[stem])
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
@@ -291,8 +293,8 @@ def test_other_precisions_are_read_as_float32(dtype: torch.dtype, tmp_path: Path
     state = {k: t.to(dtype) if t.is_floating_point() else t for k, t in random_state(SMALL).items()}
     save_file(state, path)
     read = read_checkpoint(path).state
-    assert {t.dtype for k, t in read.items() if "num_batches" not in k} == {torch.float32}
-    assert all(torch.equal(read[k].to(t.dtype), t) for k, t in state.items())
+    assert {t.dtype for k, t in read.items() if "num_batches" not in k} == {np.dtype(np.float32)}
+    assert all(np.array_equal(read[k], t.double()) for k, t in state.items())
 
 
 def test_weights_that_are_not_finite_are_named(tmp_path: Path) -> None:
@@ -343,14 +345,14 @@ def test_load_into_says_both_sides() -> None:
         "  1 of different shapes:\n"
         "    head.fc.bias: network (5,), weights (6,)"
     )
-    assert_same(dict(network.state_dict()), before)
+    assert_same(to_arrays(network.state_dict()), before)
 
 
 def test_load_into_without_step_counters() -> None:
     state = {k: t for k, t in random_state(SMALL).items() if "num_batches" not in k}
     network = RegNet(SMALL)
     load_into(network, state)
-    assert all(torch.equal(network.state_dict()[key], t) for key, t in state.items())
+    assert all(np.array_equal(network.state_dict()[key], t) for key, t in state.items())
     check_state(SMALL, state)
 
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from regnet.network.modules import RegNet, fold_batch_norm
+from regnet.network.modules import RegNet, fold_batch_norm, to_tensors
 from regnet.network.spec import RegNetSpec, Spec, spec_by_name
 
 SMALL = RegNetSpec(d=5, w0=16, wa=16.0, wm=2.0, g=8, classes=7)
@@ -90,7 +90,7 @@ def test_logits_of_trained_weights_equal_an_independent_computation(
     with torch.inference_mode():
         found = network(images)
     assert (
-        found.double() - reference_logits(network.spec, checkpoint.state, images)
+        found.double() - reference_logits(network.spec, to_tensors(checkpoint.state), images)
     ).abs().max() <= 1e-5
 
 

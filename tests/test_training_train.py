@@ -16,7 +16,7 @@ import regnet
 from regnet.checkpoints.weights import read_checkpoint, write_safetensors
 from regnet.conversion.store import Library
 from regnet.network.labels import Label, Labels
-from regnet.network.modules import RegNet
+from regnet.network.modules import RegNet, to_tensors
 from regnet.network.spec import AnyNetSpec, Stage
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import (
@@ -125,7 +125,7 @@ def a_run(dataset: Path, folder: Path | None, **options: Any) -> Training:
 
 def weights(training: Training) -> dict[str, torch.Tensor]:
     assert training.weights is not None
-    return read_checkpoint(training.weights).state
+    return to_tensors(read_checkpoint(training.weights).state)
 
 
 def test_a_run_leaves_a_model_that_works(learnt: Training, photos: Path) -> None:

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from regnet.checkpoints.weights import read_checkpoint, write_safetensors
-from regnet.network.modules import RegNet
+from regnet.network.modules import RegNet, to_tensors
 from regnet.network.spec import Spec, read_spec
 from regnet.pixels.protocol import Preprocess
 
@@ -77,7 +77,7 @@ def main() -> None:
     arguments = parser.parse_args()
     found = read_checkpoint(arguments.checkpoint)
     spec = read_spec(arguments.network).with_classes(found.spec.classes)
-    state, protocol = dict(found.state), found.preprocess
+    state, protocol = to_tensors(found.state), found.preprocess
     strides = found.spec.stem_stride, spec.stem_stride
     if strides in TURNS:
         state["stem.conv.weight"] = TURNS[strides](state["stem.conv.weight"])

@@ -9,8 +9,9 @@ in the weights of the head it needs none. No ranking changes.
 
 import argparse
 from pathlib import Path
+from typing import Any
 
-from torch import Tensor
+from numpy.typing import NDArray
 
 from regnet.calibration.temperature import graph_temperature
 from regnet.checkpoints.weights import read_checkpoint, write_safetensors
@@ -19,7 +20,7 @@ from regnet.ir.graph import read_graph
 HEAD = ("head.fc.weight", "head.fc.bias")
 
 
-def tempered(state: dict[str, Tensor], temperature: float) -> dict[str, Tensor]:
+def tempered(state: dict[str, NDArray[Any]], temperature: float) -> dict[str, NDArray[Any]]:
     """Return the weights with the head's divided; raises `ValueError` for what is not over 0."""
     if not temperature > 0:
         raise ValueError(f"temperature {temperature}: must be over 0")

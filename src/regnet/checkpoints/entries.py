@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 
 from regnet.checkpoints.layouts import (
     Layout,
@@ -32,15 +33,12 @@ from regnet.network.spec import Spec
 from regnet.system.errors import MismatchError, WeightsError, shown
 
 MAX_DEPTH = 6
-_NESTED = (dict, list, tuple, Record, torch.Tensor, NotPlain)
+_NESTED = (dict, list, tuple, Record, np.ndarray, NotPlain)
 _AVERAGED = ("state_dict_ema", "model_ema")
 _PLAIN = ("state_dict", "model")
 _HEAD = ("head.fc.weight", "head.fc.bias")
 _MOST = 16
 _SHARED = 2**20  # bytes
-_COMPARED = frozenset(
-    (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int64, torch.int32)
-)
 
 Path = tuple[str, ...]
 
@@ -57,7 +55,7 @@ class Entry:
     path: Path
     prefix: str
     layout: Layout
-    tensors: dict[str, torch.Tensor | NotPlain]
+    tensors: dict[str, NDArray[Any] | NotPlain]
     spec: Spec | None = None
     has_head: bool = False
 
@@ -80,7 +78,7 @@ class FoundNetwork:
     """
 
     entry: Entry
-    tensors: dict[str, torch.Tensor]
+    tensors: dict[str, NDArray[Any]]
     beside: tuple[str, ...]
     apart: frozenset[Path] = frozenset()
 
@@ -167,7 +165,7 @@ def _children(value: Any) -> Mapping[str, Any]:
 
 
 def _is_tensor(value: Any) -> bool:
-    return isinstance(value, torch.Tensor | NotPlain)
+    return isinstance(value, np.ndarray | NotPlain)
 
 
 def shapes_of(tensors: Mapping[str, Any]) -> dict[str, Shape]:
@@ -216,10 +214,10 @@ def _names(entries: Sequence[Entry]) -> str:
 def _equal(a: Entry, b: Entry) -> bool:
     """Tell whether two entries have the same tensors, number for number."""
     return a.tensors.keys() == b.tensors.keys() and all(
-        isinstance(one, torch.Tensor)
-        and isinstance(other := b.tensors[key], torch.Tensor)
-        and one.dtype == other.dtype in _COMPARED
-        and torch.equal(one, other)
+        isinstance(one, np.ndarray)
+        and isinstance(other := b.tensors[key], np.ndarray)
+        and one.dtype == other.dtype
+        and np.array_equal(one, other)
         for key, one in a.tensors.items()
     )
 
@@ -251,16 +249,18 @@ def _several(entries: Sequence[Entry]) -> MismatchError:
     )
 
 
-def _plain_tensors(entry: Entry) -> dict[str, torch.Tensor]:
+def _plain_tensors(entry: Entry) -> dict[str, NDArray[Any]]:
     """Return an entry's tensors; raises `WeightsError` where one cannot be a weight."""
-    tensors: dict[str, torch.Tensor] = {}
+    tensors: dict[str, NDArray[Any]] = {}
     for key, tensor in entry.tensors.items():
         if isinstance(tensor, NotPlain):
             raise WeightsError(f"{entry.prefix}{key} {tensor.reason}")
         tensors[key] = tensor
     # Copies of tensors that share their data very often could fill the memory.
-    storages = [tensor.untyped_storage() for tensor in tensors.values()]
-    size = sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())
+    size = end = 0
+    for first, last in sorted(map(np.lib.array_utils.byte_bounds, tensors.values())):
+        size += max(0, last - max(first, end))
+        end = max(end, last)
     if sum(tensor.nbytes for tensor in tensors.values()) > 2 * size + _SHARED:
         raise WeightsError("its tensors have more elements than there is data")
     return tensors

@@ -1,11 +1,13 @@
-"""What is in files that nobody vouches for: PyTorch's two formats, and safetensors.
+"""What is in files that nobody vouches for: PyTorch's two formats, and safetensors. No torch.
 
 A pickle is read by a machine of our own that imports and runs nothing; plain values become Python's
-or inert records. Anything else that a pickle asks for is refused and named. Tensors are views of
-the file's storages, which PyTorch's zip archive keeps apart and its older format, a row of pickles,
-appends.
+or inert records. Anything else that a pickle asks for is refused and named. Tensors become numpy
+arrays, views of the file's storages: PyTorch's zip archive keeps these apart, its older format, a
+row of pickles, appends them. numpy has no bfloat16: those numbers come widened to float32, which is
+exact. Tensors of other types that numpy lacks are `NotPlain`.
 """
 
+import json
 import math
 import struct
 import zipfile
@@ -13,18 +15,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError, safe_open
 
 from regnet.checkpoints.model_files import REMEDY, checked_kind
 from regnet.checkpoints.pickles import Calls, RefusedError, read_pickle
 from regnet.checkpoints.plain_types import Record, require
-from regnet.system.errors import MissingExtraError, UnsafeError, WeightsError
-
-try:
-    import torch
-    from safetensors import SafetensorError, safe_open
-except ImportError as exc:
-    raise MissingExtraError("reading and writing checkpoints", "torch") from exc
+from regnet.system.errors import UnsafeError, WeightsError
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # how PyTorch's older format begins, as a pickled number
 
@@ -50,15 +50,30 @@ def read_content(path: Path) -> Content:
 
 
 def _read_safetensors(path: Path) -> Content:
+    """Return the arrays of a file whose header the library checked, mapped into memory."""
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-            metadata = dict(file.metadata() or {})
-    except (SafetensorError, OSError, ValueError, KeyError, AttributeError, RuntimeError) as exc:
+        with safe_open(path, framework="np") as checked, path.open("rb") as file:
+            metadata = dict(checked.metadata() or {})
+            start = 8 + int.from_bytes(file.read(8), "little")
+            header = json.loads(file.read(start - 8))
+        header.pop("__metadata__", None)
+        if not header:
+            raise WeightsError(f"{path} holds no named tensors")
+        whole, tensors = _mapped(path), {}
+        for key, about in header.items():
+            first, last = about["data_offsets"]
+            kind = _SAFETENSORS.get(about["dtype"], NumberType(about["dtype"], 1))
+            numbers = kind.decode(whole[start + first : start + last])
+            shape = tuple(about["shape"])
+            tensors[key] = numbers.reshape(shape) if kind.in_numpy else kind.not_plain(shape)
+    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as exc:
         raise WeightsError(f"{path} is a truncated or corrupt safetensors file: {exc}") from exc
-    if not tensors:
-        raise WeightsError(f"{path} holds no named tensors")
     return Content(tensors, metadata)
+
+
+def _mapped(path: Path) -> NDArray[np.uint8]:
+    """Return the bytes of a file, mapped into memory."""
+    return np.asarray(np.memmap(path, np.uint8, "r"))
 
 
 def _load_pickle(path: Path, *, is_zip: bool) -> Any:
@@ -77,35 +92,20 @@ def _load_pickle(path: Path, *, is_zip: bool) -> Any:
         raise WeightsError(f"{path} is truncated or corrupt: {reason}") from exc
 
 
-def plain_tensor(key: str, tensor: torch.Tensor) -> torch.Tensor:
-    """Return a copy of a tensor as contiguous float32, or int64 for BN's step counters.
+def plain_array(key: str, array: NDArray[Any]) -> NDArray[Any]:
+    """Return a copy of an array as contiguous float32, or int64 for BN's step counters.
 
-    Raises `WeightsError` naming the key where it is sparse, quantized, complex, whole-numbered,
-    without data, or holds a value that is not finite.
+    Raises `WeightsError` naming the key where it is complex, whole-numbered, or holds a value that
+    is not finite.
     """
-    if tensor.layout != torch.strided or tensor.is_nested or tensor.is_quantized:
-        raise WeightsError(f"{key} is not a plain tensor but sparse, nested or quantized")
-    if tensor.device.type != "cpu":
-        raise WeightsError(f"{key} has no data (device {tensor.device})")
-    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-        raise WeightsError(f"{key} has more elements than data")
-    tensor = tensor.detach()
-    if key.endswith(".num_batches_tracked"):
-        return tensor.to(torch.int64, copy=True)
-    if tensor.dtype not in (torch.float32, torch.float16, torch.bfloat16, torch.float64):
-        raise WeightsError(f"{key} has type {tensor.dtype}: floating point expected")
-    plain = tensor.to(torch.float32, copy=True, memory_format=torch.contiguous_format)
-    if not torch.isfinite(plain).all():
+    counter = key.endswith(".num_batches_tracked")
+    if array.dtype.kind not in ("biuf" if counter else "f"):
+        raise WeightsError(f"{key} has type torch.{array.dtype}: floating point expected")
+    with np.errstate(invalid="ignore", over="ignore"):
+        plain = np.array(array, np.int64 if counter else np.float32, order="C")
+    if not np.isfinite(plain).all():
         raise WeightsError(f"{key} holds values that are not finite (NaN or infinity)")
     return plain
-
-
-@dataclass(frozen=True)
-class Storage:
-    """The bytes of a storage, and the type of its numbers."""
-
-    dtype: torch.dtype
-    data: torch.UntypedStorage
 
 
 @dataclass(frozen=True)
@@ -113,13 +113,51 @@ class NotPlain:
     """A tensor that cannot be a weight; `reason` goes on from its name."""
 
     reason: str
+    shape: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class NumberType:
+    """A type of numbers by its name and its bytes; `array` is what their arrays have, if any."""
+
+    name: str
+    size: int
+    array: np.dtype[Any] | None = None
+
+    @property
+    def in_numpy(self) -> bool:
+        """Tell whether arrays can hold such numbers, bfloat16 as float32."""
+        return self.array is not None
+
+    def decode(self, data: NDArray[np.uint8], order: Literal["<", ">"] = "<") -> NDArray[Any]:
+        """Return the numbers in bytes of an order: a view, or a wider copy of bfloat16.
+
+        Bytes of numbers that numpy lacks are returned as they are.
+        """
+        if self.array is None:
+            return data
+        if self.size == self.array.itemsize:
+            return data.view(self.array.newbyteorder(order))
+        return (data.view(f"{order}u2").astype(np.uint32) << 16).view(self.array)
+
+    def not_plain(self, shape: tuple[int, ...]) -> NotPlain:
+        """Return what stands for a tensor of such numbers that numpy lacks."""
+        return NotPlain(f"has type {self.name}: floating point expected", shape)
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The numbers of a storage (n,), and their type."""
+
+    type: NumberType
+    numbers: NDArray[Any]
 
 
 def read_archive(path: Path) -> Any:
     """Return the content of an archive that `torch.save` wrote. Damage raises anything."""
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         name = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
-        storages = _ArchiveStorages(archive, file, folder=name.removesuffix("data.pkl"), path=path)
+        storages = _ArchiveStorages(archive, file, name.removesuffix("data.pkl"), path)
         pickled = BytesIO(storages.member(name))
         return read_pickle(
             pickled, calls=_all_calls(), values=_TYPES, persistent=storages.persistent
@@ -127,35 +165,32 @@ def read_archive(path: Path) -> Any:
 
 
 class _ArchiveStorages:
-    """The storages of an archive, mapped into memory when they are first asked for."""
+    """The storages of an archive, mapped into memory."""
 
-    def __init__(
-        self, archive: zipfile.ZipFile, file: BinaryIO, *, folder: str, path: Path
-    ) -> None:
+    def __init__(self, archive: zipfile.ZipFile, file: BinaryIO, folder: str, path: Path) -> None:
         self._archive, self._file, self._folder = archive, file, folder
-        self._whole = torch.UntypedStorage.from_file(str(path), False, path.stat().st_size)
-        self._known: dict[str, torch.UntypedStorage] = {}
+        self._whole = _mapped(path)
+        self._known: dict[str, Storage] = {}
         order = f"{folder}byteorder"
-        self._swapped = order in archive.namelist() and self.member(order) == b"big"
+        is_big = order in archive.namelist() and self.member(order) == b"big"
+        self._order: Literal["<", ">"] = ">" if is_big else "<"
 
     def persistent(self, reference: Any) -> Any:
         """Return the storage that a persistent id (kind, type, key, device, count) names."""
         kind, dtype, key, _, count = reference
-        _require_storage(kind, dtype, key)
+        _require_storage(kind, dtype, key, count)
         if key not in self._known:
             start, end = self._place(f"{self._folder}data/{key}")
-            self._known[key] = self._whole[start:end]
-            if self._swapped:
-                _swap_bytes(self._known[key], dtype)
-        if not 0 <= count <= self._known[key].nbytes() // dtype.itemsize:
-            raise EOFError(f"the storage {key!r:.40} is too short")
-        return Storage(dtype, self._known[key])
+            if count * dtype.size > end - start:
+                raise EOFError(f"the storage {key!r:.40} is too short")
+            data = self._whole[start : start + count * dtype.size]
+            self._known[key] = Storage(dtype, dtype.decode(data, self._order))
+        return self._known[key]
 
     def member(self, name: str) -> bytes:
-        """Return the content of a member; its checksum is not looked at (it may be left out)."""
+        """Return the content of a member."""
         start, end = self._place(name)
-        self._file.seek(start)
-        return self._file.read(end - start)
+        return self._whole[start:end].tobytes()
 
     def _place(self, name: str) -> tuple[int, int]:
         """Return where the content of an uncompressed member begins and ends in the file."""
@@ -163,7 +198,7 @@ class _ArchiveStorages:
         self._file.seek(info.header_offset)
         header = self._file.read(30)
         start = info.header_offset + 30 + sum(struct.unpack("<26xHH", header))
-        if not header.startswith(b"PK\3\4") or start + info.file_size > self._whole.nbytes():
+        if not header.startswith(b"PK\3\4") or start + info.file_size > len(self._whole):
             raise EOFError(f"{name!r:.60} is not whole")
         return start, start + info.file_size
 
@@ -174,15 +209,18 @@ def read_pickles(stream: BinaryIO, calls: Calls | None = None) -> Any:
     first = read_pickle(stream, calls=calls, values=_TYPES)
     if first != _MAGIC:
         return first
-    _version, system = read_pickle(stream), read_pickle(stream)
+    _version, _system = read_pickle(stream), read_pickle(stream)
     storages = _LaterStorages(stream)
     content = read_pickle(stream, calls=calls, values=_TYPES, persistent=storages.persistent)
-    storages.fill(read_pickle(stream), swapped=system.get("little_endian") is False)
+    storages.fill(read_pickle(stream))
     return content
 
 
 class _LaterStorages:
-    """The storages of the older format: made when named, filled at the end."""
+    """The storages of the older format: made when named, filled at the end.
+
+    They are little-endian whatever machine wrote them (THPStorage_writeFileRaw).
+    """
 
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
@@ -196,45 +234,36 @@ class _LaterStorages:
         if reference[0] == "module":  # (kind, class, file, source): a whole network
             return reference[1]
         kind, dtype, key, _, count, view = reference
-        _require_storage(kind, dtype, key)
+        _require_storage(kind, dtype, key, count)
         if view is not None:
             raise ValueError("a view of a storage")
         if key not in self._known:
-            require(count, int)
-            if not 0 <= count <= self._left // dtype.itemsize:
+            self._left -= count * dtype.size
+            if self._left < 0:
                 raise EOFError("the storages are longer than the file")
-            self._left -= count * dtype.itemsize
-            data = torch.empty(count * dtype.itemsize, dtype=torch.uint8).untyped_storage()
-            self._known[key] = Storage(dtype, data)
+            self._known[key] = Storage(dtype, dtype.decode(np.empty(count * dtype.size, np.uint8)))
         return self._known[key]
 
-    def fill(self, keys: Sequence[str], *, swapped: bool) -> None:
+    def fill(self, keys: Sequence[str]) -> None:
         """Read the storages in the order of their keys, each after its count of numbers."""
+        if sorted(keys) != sorted(self._known):
+            raise ValueError("the storages are not those that the tensors have")
         for key in keys:
             storage = self._known[key]
             (count,) = struct.unpack("<q", self._stream.read(8))
-            size = storage.data.nbytes()
-            data = self._stream.read(size)
-            if count * storage.dtype.itemsize != size or len(data) != size:
+            numbers = storage.type.decode(
+                np.frombuffer(self._stream.read(count * storage.type.size), np.uint8)
+            )
+            if len(numbers) != len(storage.numbers):
                 raise EOFError(f"the storage {key!r:.40} is too short")
-            if size:
-                numbers = torch.empty(0, dtype=torch.uint8).set_(storage.data)
-                numbers.copy_(torch.frombuffer(bytearray(data), dtype=torch.uint8))
-            if swapped:
-                _swap_bytes(storage.data, storage.dtype)
+            storage.numbers[:] = numbers
 
 
-def _swap_bytes(data: torch.UntypedStorage, dtype: torch.dtype) -> None:
-    """Turn numbers of a big-endian machine into ours, in place."""
-    if dtype.itemsize > 1:
-        numbers = torch.empty(0, dtype=torch.uint8).set_(data).view(-1, dtype.itemsize)
-        numbers.copy_(numbers.flip(1))
-
-
-def _require_storage(kind: Any, dtype: Any, key: Any) -> None:
-    require(dtype, torch.dtype)
+def _require_storage(kind: Any, dtype: Any, key: Any, count: Any) -> None:
+    require(dtype, NumberType)
     require(key, str)
-    if kind != "storage":
+    require(count, int)
+    if kind != "storage" or count < 0:
         raise ValueError("a persistent id of another kind")
 
 
@@ -254,36 +283,56 @@ def _all_calls() -> Calls:
     return {**_TENSOR_CALLS, "torch.storage._load_from_bytes": nested}
 
 
-def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> torch.Tensor | NotPlain:
+def _tensor(
+    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
+) -> NDArray[Any] | NotPlain:
     """Return a tensor as a view of a storage; everything in it has to be inside the storage."""
     require(storage, Storage)
-    return _tensor_of_type(storage, offset, size, stride, None, None, storage.dtype)
-
-
-def _tensor_of_type(
-    storage: Any, offset: Any, size: Any, stride: Any, _grad: Any, _hooks: Any, dtype: Any, *_: Any
-) -> torch.Tensor | NotPlain:
-    require(storage, Storage)
-    require(dtype, torch.dtype)
-    for numbers in (size, stride):
+    for numbers in (shape, strides):
         require(numbers, tuple, list)
         if len(numbers) > _MAX_DIMENSIONS:
             raise ValueError(f"a tensor of {len(numbers)} dimensions")
-    for number in (offset, *size, *stride):
+    for number in (offset, *shape, *strides):
         require(number, int)
         if not 0 <= number < _MAX_NUMBER:
             raise ValueError("a negative size, or one that is too large")
-    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
-    if math.prod(size) and (last + 1) * dtype.itemsize > storage.data.nbytes():
+    kind: NumberType = storage.type
+    data: NDArray[Any] = storage.numbers
+    if not kind.in_numpy:
+        return kind.not_plain(tuple(shape))
+    if not math.prod(shape):
+        return data[:0].reshape(tuple(shape))
+    reach = 0  # of the dimensions of smaller strides
+    for step, size in sorted(zip(strides, shape, strict=True)):
+        if size > 1 and step <= reach:
+            return NotPlain("has more elements than data")
+        reach += (size - 1) * step
+    if offset + reach >= len(data):
         raise EOFError("a tensor is longer than its storage")
-    if math.prod(size) * dtype.itemsize > storage.data.nbytes():
-        return NotPlain("has more elements than data")
-    empty = torch.empty(0, dtype=dtype)
-    return empty.set_(storage.data, offset, size, stride) if math.prod(size) else empty.view(size)
+    steps = tuple(step * data.itemsize for step in strides)
+    return np.ndarray(tuple(shape), data.dtype, data, offset * data.itemsize, steps)
+
+
+def _tensor_of_type(
+    storage: Any,
+    offset: Any,
+    shape: Any,
+    strides: Any,
+    _grad: Any,
+    _hooks: Any,
+    dtype: Any,
+    *_: Any,
+) -> NDArray[Any] | NotPlain:
+    """Return a tensor of a type that has no storages of its own, as a view of bytes."""
+    require(storage, Storage)
+    require(dtype, NumberType)
+    whole = storage.numbers[: len(storage.numbers) // dtype.size * dtype.size]
+    require(whole.dtype.type, type(np.uint8))
+    return _tensor(Storage(dtype, dtype.decode(whole)), offset, shape, strides)
 
 
 def _same(tensor: Any, *_: Any) -> Any:
-    require(tensor, torch.Tensor, NotPlain)
+    require(tensor, np.ndarray, NotPlain)
     return tensor
 
 
@@ -317,32 +366,46 @@ _TENSOR_CALLS: Calls = {
     "torch.Tensor": _not_plain(_ODD),
 }
 
-_STORAGES = {
-    "Double": torch.float64,
-    "Float": torch.float32,
-    "Half": torch.float16,
-    "BFloat16": torch.bfloat16,
-    "Long": torch.int64,
-    "Int": torch.int32,
-    "Short": torch.int16,
-    "Char": torch.int8,
-    "Byte": torch.uint8,
-    "Bool": torch.bool,
-    "ComplexFloat": torch.complex64,
-    "ComplexDouble": torch.complex128,
-    "QInt8": torch.qint8,
-    "QUInt8": torch.quint8,
-    "QInt32": torch.qint32,
-    "Untyped": torch.uint8,
+# Types of numbers by torch's name; what storages and safetensors call them.
+_NAMES = (
+    *(("float64", "Double", "F64"), ("float32", "Float", "F32"), ("float16", "Half", "F16")),
+    *(("int64", "Long", "I64"), ("int32", "Int", "I32"), ("int16", "Short", "I16")),
+    *(("int8", "Char", "I8"), ("uint8", "Byte", "U8"), ("uint8", "Untyped", "U8")),
+    *(("uint64", "", "U64"), ("uint32", "", "U32"), ("uint16", "", "U16")),
+    *(("bool", "Bool", "BOOL"), ("bfloat16", "BFloat16", "BF16")),
+    *(("complex64", "ComplexFloat", "C64"), ("complex128", "ComplexDouble", "")),
+    *(("qint8", "QInt8", ""), ("quint8", "QUInt8", ""), ("qint32", "QInt32", "")),
+)
+_NOT_IN_NUMPY = {
+    **dict.fromkeys(("qint8", "quint8", "quint4x2", "quint2x4", "float4_e2m1fn_x2"), 1),
+    **dict.fromkeys((f"float8_{kind}" for kind in ("e5m2", "e4m3fn", "e8m0fnu")), 1),
+    **dict.fromkeys((f"float8_{kind}fnuz" for kind in ("e5m2", "e4m3")), 1),
+    **dict.fromkeys(("bits8", "bits4x2", "bits2x4", "bits1x8"), 1),
+    **dict.fromkeys((f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)), 1),
+    "bits16": 2,
+    "complex32": 4,
+    "qint32": 4,
 }
+
+
+def _number_type(name: str) -> NumberType:
+    if name == "bfloat16":
+        return NumberType("torch.bfloat16", 2, np.dtype(np.float32))
+    if name in _NOT_IN_NUMPY:
+        return NumberType(f"torch.{name}", _NOT_IN_NUMPY[name])
+    return NumberType(f"torch.{name}", np.dtype(name).itemsize, np.dtype(name))
+
+
+_NUMBERS = {name: _number_type(name) for name in (*_NOT_IN_NUMPY, *(row[0] for row in _NAMES))}
+_SAFETENSORS = {theirs: _NUMBERS[name] for name, _, theirs in _NAMES}
 
 # What a pickle may mention of torch: the types of numbers, and of storages by their numbers' type.
 _TYPES: dict[str, Any] = {
-    **{str(dtype): dtype for dtype in vars(torch).values() if isinstance(dtype, torch.dtype)},
+    **{kind.name: kind for kind in _NUMBERS.values()},
     **{
-        f"{module}.{name}Storage": dtype
+        f"{module}.{storage}Storage": _NUMBERS[name]
         for module in ("torch", "torch.cuda", "torch.storage")
-        for name, dtype in _STORAGES.items()
+        for name, storage, _ in _NAMES
     },
     **{
         f"torch.{name}": name

@@ -7,8 +7,13 @@ import contextlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from safetensors.numpy import save
+
+from regnet.checkpoints.entries import FoundNetwork, entry_name, find_network, shapes_of
 from regnet.checkpoints.fields import Provenance, provenance_from_json
 from regnet.checkpoints.hub_settings import read_settings, recorded_names, recorded_protocol
 from regnet.checkpoints.layouts import LayoutName, to_pycls
@@ -21,22 +26,18 @@ from regnet.checkpoints.shapes import (
     network_shapes,
     same_architecture,
 )
-from regnet.checkpoints.tensorfile import Content, plain_tensor, read_content
+from regnet.checkpoints.tensorfile import Content, plain_array, read_content
 from regnet.network.labels import Labels
 from regnet.network.spec import Spec, published_name, spec_by_name
 from regnet.pixels.protocol import Channels, Preprocess
-from regnet.system.errors import MismatchError, MissingExtraError, OutputError, WeightsError
+from regnet.system.errors import MismatchError, OutputError, WeightsError
 from regnet.system.files import write_whole
 
-try:
-    import torch
-    from safetensors.torch import save
+if TYPE_CHECKING:
+    from torch import nn
 
-    from regnet.checkpoints.entries import FoundNetwork, entry_name, find_network, shapes_of
-except ImportError as exc:
-    raise MissingExtraError("reading and writing checkpoints", "torch") from exc
-
-State = Mapping[str, torch.Tensor]
+Weights = Mapping[str, NDArray[Any]]
+"""Weights by pycls's names: float32, but int64 for BN's step counters, contiguous, in BGR."""
 
 Sentences = tuple[str, ...]
 
@@ -49,7 +50,7 @@ _METADATA_KEY = "regnet"
 class Checkpoint:
     """Weights ready for `load_into`, and all that their file says about them.
 
-    `state` has pycls's names, float32 on the CPU, the stem's input channels in BGR. `layout` and
+    `state` (`Weights`) has pycls's names, float32, the stem's input channels in BGR. `layout` and
     `channels` are the file's own; `entry` is where in it the weights were (as `("ema_state",)`),
     `prefix` what was before each of their names, `beside` what else in the file has tensors.
     `labels`, `preprocess`, `name` and `extra` come from our own metadata; `name` is otherwise that
@@ -60,7 +61,7 @@ class Checkpoint:
     """
 
     spec: Spec
-    state: dict[str, torch.Tensor]
+    state: dict[str, NDArray[Any]]
     layout: LayoutName
     channels: Channels
     source: Path
@@ -121,7 +122,7 @@ def read_checkpoint(
         found = infer_spec(shapes_of(tensors), classes=new_head)
         spec = _agreed_spec(asked, recorded.spec, found, new_head)
         check_state(spec, tensors, with_head=new_head is None)
-        state = {key: plain_tensor(key, tensor) for key, tensor in tensors.items()}
+        state = {key: plain_array(key, tensor) for key, tensor in tensors.items()}
         labels, about_names = recorded.labels or settings.labels, Sentences()
         if new_head is not None:
             labels = None
@@ -136,7 +137,7 @@ def read_checkpoint(
         preprocess, about_protocol = protocol
     order = channels or recorded.channels or layout.channels
     if order == "RGB":
-        state[_STEM] = state[_STEM].flip(1)
+        state[_STEM] = np.ascontiguousarray(state[_STEM][:, ::-1])
     if new_head is not None:
         state |= _fresh_head(spec, seed)
     # Projects that describe their files have one order and one stride.
@@ -167,7 +168,7 @@ def read_checkpoint(
     )
 
 
-def _named_tensors(network: FoundNetwork, *, with_head: bool) -> dict[str, torch.Tensor]:
+def _named_tensors(network: FoundNetwork, *, with_head: bool) -> dict[str, NDArray[Any]]:
     """Return the tensors by pycls's names; raises `MismatchError` without a needed head."""
     names = to_pycls(network.tensors)
     if with_head and network.entry.spec and not network.entry.has_head:
@@ -240,36 +241,40 @@ def _require_same(expected: Spec, found: Spec, how: str) -> None:
         )
 
 
-def _fresh_head(spec: Spec, seed: int) -> dict[str, torch.Tensor]:
+def _fresh_head(spec: Spec, seed: int) -> dict[str, NDArray[Any]]:
     """Return a classifier initialised as in the paper's training code."""
-    generator = torch.Generator().manual_seed(seed)
-    weight = torch.empty(spec.classes, spec.stages[-1].width)
-    weight.normal_(std=0.01, generator=generator)
-    return dict(zip(_HEAD, (weight, torch.zeros(spec.classes)), strict=True))
+    size = (spec.classes, spec.stages[-1].width)
+    weight = np.random.default_rng(seed).normal(scale=0.01, size=size).astype(np.float32)
+    return dict(zip(_HEAD, (weight, np.zeros(spec.classes, np.float32)), strict=True))
 
 
-def check_state(spec: Spec, state: State, *, with_head: bool = True) -> None:
+def check_state(spec: Spec, state: Weights, *, with_head: bool = True) -> None:
     """Raise `MismatchError` unless weights have the names and shapes of a spec's network."""
     shapes = {k: s for k, s in network_shapes(spec).items() if with_head or k not in _HEAD}
     _require_equal(shapes, state, describe_spec(spec))
 
 
-def _require_equal(network: Mapping[str, Shape], state: State, name: str) -> None:
+def _require_equal(network: Mapping[str, Shape], state: Mapping[str, Any], name: str) -> None:
     if text := difference(network, shapes_of(state)):
         raise MismatchError(f"the weights are not those of {name}:\n{text}")
 
 
-def load_into(network: torch.nn.Module, state: State) -> None:
-    """Load weights into a network strictly, in its own type and device; raises `MismatchError`."""
+def load_into(network: "nn.Module", state: Mapping[str, Any]) -> None:
+    """Load arrays or tensors into a network strictly, in its own type and device.
+
+    Raises `MismatchError`.
+    """
+    from regnet.network.modules import to_tensors
+
     spec = getattr(network, "spec", None)
     own = network.state_dict()
     _require_equal(shapes_of(own), state, describe_spec(spec) if spec else "this network")
-    network.load_state_dict(own | dict(state), strict=True)
+    network.load_state_dict(own | to_tensors(state), strict=True)
 
 
 def write_safetensors(
     path: str | Path,
-    state: State,
+    state: Mapping[str, ArrayLike],
     *,
     spec: Spec,
     labels: Labels | None = None,
@@ -282,7 +287,8 @@ def write_safetensors(
     Equal content gives equal bytes. Raises `MismatchError`, `WeightsError` if the content could not
     be read back, `OutputError` if the file cannot be written.
     """
-    check_state(spec, state)
+    tensors = {key: _as_array(key, value) for key, value in state.items()}
+    check_state(spec, tensors)
     provenance = Provenance(
         spec=spec,
         classes=spec.classes,
@@ -294,9 +300,15 @@ def write_safetensors(
     )
     # One entry, because safetensors writes several in any order and equal files should hash equal.
     metadata = {_METADATA_KEY: provenance.to_json()}
-    tensors = {key: plain_tensor(key, tensor.cpu()) for key, tensor in state.items()}
-    data = save(tensors, metadata)
+    data = save({key: plain_array(key, tensor) for key, tensor in tensors.items()}, metadata)
     try:
         write_whole(Path(path), data)
     except OSError as exc:
         raise OutputError(f"cannot write {path}: {exc}") from exc
+
+
+def _as_array(key: str, value: ArrayLike) -> NDArray[Any]:
+    try:
+        return np.asarray(value)
+    except (TypeError, RuntimeError) as exc:  # as torch's tensors on a GPU raise
+        raise WeightsError(f"{key} cannot be made an array: {exc}") from exc

@@ -6,8 +6,9 @@ of the paper's training code.
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from typing import Any
 
 from regnet.network.spec import Spec, Stage
 from regnet.system.errors import MissingExtraError
@@ -206,3 +207,8 @@ def _folded(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
     assert folded.bias is not None
     folded.bias.copy_(bn.bias.double() - bn.running_mean.double() * gain)
     return folded
+
+
+def to_tensors(arrays: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return arrays as tensors, which share their memory; tensors are returned as they are."""
+    return {name: torch.as_tensor(array) for name, array in arrays.items()}

@@ -69,9 +69,10 @@ class _Deployment:
         epoch = best.epoch if deploys_best else len(self.training.records)
         name = self._task.command.name or folder.resolve().name
         weights = folder / WEIGHTS
+        state = best.weights if deploys_best else self._weights
         write_safetensors(
             weights,
-            best.weights if deploys_best else self._weights,
+            {key: tensor.cpu() for key, tensor in state.items()},
             spec=self._state.bare.spec,
             labels=self._sets.labels,
             preprocess=recipe.input.protocol(recipe.name),

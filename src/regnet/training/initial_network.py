@@ -14,7 +14,7 @@ from regnet.conversion.ir_weights import read_ir_weights
 from regnet.conversion.store import Library
 from regnet.ir.assumptions import without
 from regnet.network.labels import Labels, imagenet_labels
-from regnet.network.modules import RegNet
+from regnet.network.modules import RegNet, to_tensors
 from regnet.network.spec import SPEC_SUFFIX, Spec, canonical_name, read_spec, spec_by_name
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import MismatchError, TrainingError, UnknownModelError
@@ -106,7 +106,7 @@ def _pretrained(source: str | Path, library: Library) -> Start:
         return Start(
             spec=weights.metadata.spec,
             source=str(source),
-            state={name: torch.from_numpy(array) for name, array in weights.state.items()},
+            state=to_tensors(weights.state),
             folded=True,
             labels=weights.metadata.labels,
             protocol=_in_bgr(weights.metadata.preprocess),
@@ -131,7 +131,7 @@ def _pretrained(source: str | Path, library: Library) -> Start:
     return Start(
         spec=checkpoint.spec,
         source=str(source),
-        state=checkpoint.state,
+        state=to_tensors(checkpoint.state),
         labels=checkpoint.labels or (known if checkpoint.classes == len(known) else None),
         protocol=protocol and _in_bgr(protocol),
         assumed=assumed,

@@ -20,7 +20,7 @@ from regnet.zoo.catalogue import bundled_path, card_by_name
 
 torch = pytest.importorskip("torch")
 
-from arrays import to_arrays  # noqa: E402
+from torch_arrays import to_arrays  # noqa: E402
 
 from regnet.checkpoints import entries  # noqa: E402
 from regnet.checkpoints.entries import MAX_DEPTH, FoundNetwork  # noqa: E402

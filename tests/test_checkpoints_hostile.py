@@ -23,10 +23,10 @@ from regnet.network.spec import AnyNetSpec, Stage
 from regnet.system.errors import MismatchError, RegNetError, WeightsError
 
 torch = pytest.importorskip("torch")
-from arrays import to_arrays  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
+from torch_arrays import to_arrays  # noqa: E402
 
-from regnet.checkpoints import entries, tensorfile  # noqa: E402
+from regnet.checkpoints import arrays, entries  # noqa: E402
 from regnet.checkpoints.tensorfile import read_content, read_pickles  # noqa: E402
 from regnet.checkpoints.weights import read_checkpoint  # noqa: E402
 from regnet.conversion.convert import describe  # noqa: E402
@@ -121,11 +121,9 @@ def test_keys_are_only_what_hashes_well() -> None:
     ("size", "stride"), [((1,) * 17, (1,) * 17), ((2**62,), (0,)), ("11", "11"), ((-1,), (1,))]
 )
 def test_impossible_sizes_are_errors(size: Any, stride: Any) -> None:
-    storage = tensorfile.Storage(
-        tensorfile.NumberType("float32", 4, np.dtype("f4")), np.zeros(4, "f4")
-    )
+    storage = arrays.Storage(arrays.NUMBERS["float32"], np.zeros(4, np.float32))
     with pytest.raises((ValueError, TypeError)):
-        tensorfile._tensor(storage, 0, size, stride)
+        arrays.tensor(storage, 0, size, stride)
 
 
 def test_tensors_of_more_elements_than_data(tmp_path: Path) -> None:

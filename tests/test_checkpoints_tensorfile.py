@@ -18,11 +18,12 @@ from hypothesis import strategies as st
 from regnet.system.errors import UnsafeError, WeightsError
 
 torch = pytest.importorskip("torch")
-from arrays import to_arrays  # noqa: E402
 from safetensors.torch import save  # noqa: E402
+from torch_arrays import to_arrays  # noqa: E402
 
+from regnet.checkpoints.arrays import NotPlain, plain_array  # noqa: E402
 from regnet.checkpoints.entries import find_network  # noqa: E402
-from regnet.checkpoints.tensorfile import NotPlain, plain_array, read_content  # noqa: E402
+from regnet.checkpoints.tensorfile import read_content  # noqa: E402
 
 Save = Callable[[Any, Path], None]
 

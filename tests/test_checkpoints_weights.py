@@ -16,9 +16,9 @@ from regnet.pixels.protocol import OMZ
 from regnet.system.errors import MismatchError, OutputError, RegNetError, UnsafeError, WeightsError
 
 torch = pytest.importorskip("torch")
-from arrays import to_arrays  # noqa: E402
 from safetensors import safe_open  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
+from torch_arrays import to_arrays  # noqa: E402
 
 from regnet.checkpoints.weights import (  # noqa: E402
     Checkpoint,

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.checkpoints.arrays import NotPlain
 from regnet.checkpoints.layouts import (
     Layout,
     find_prefixes,
@@ -28,7 +29,6 @@ from regnet.checkpoints.layouts import (
 )
 from regnet.checkpoints.plain_types import Record
 from regnet.checkpoints.shapes import Shape, difference, infer_spec, network_shapes
-from regnet.checkpoints.tensorfile import NotPlain
 from regnet.network.spec import Spec
 from regnet.system.errors import MismatchError, WeightsError, shown
 

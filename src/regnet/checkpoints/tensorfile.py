@@ -3,12 +3,10 @@
 A pickle is read by a machine of our own that imports and runs nothing; plain values become Python's
 or inert records. Anything else that a pickle asks for is refused and named. Tensors become numpy
 arrays, views of the file's storages: PyTorch's zip archive keeps these apart, its older format, a
-row of pickles, appends them. numpy has no bfloat16: those numbers come widened to float32, which is
-exact. Tensors of other types that numpy lacks are `NotPlain`.
+row of pickles, appends them.
 """
 
 import json
-import math
 import struct
 import zipfile
 from collections.abc import Callable, Sequence
@@ -21,6 +19,16 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
+from regnet.checkpoints.arrays import (
+    NUMBERS,
+    OF_SAFETENSORS,
+    OF_STORAGES,
+    NotPlain,
+    NumberType,
+    Storage,
+    tensor,
+    tensor_of_type,
+)
 from regnet.checkpoints.model_files import REMEDY, checked_kind
 from regnet.checkpoints.pickles import Calls, RefusedError, read_pickle
 from regnet.checkpoints.plain_types import Record, require
@@ -62,10 +70,10 @@ def _read_safetensors(path: Path) -> Content:
         whole, tensors = _mapped(path), {}
         for key, about in header.items():
             first, last = about["data_offsets"]
-            kind = _SAFETENSORS.get(about["dtype"], NumberType(about["dtype"], 1))
+            kind = OF_SAFETENSORS.get(about["dtype"], NumberType(about["dtype"], 1))
             numbers = kind.decode(whole[start + first : start + last])
             shape = tuple(about["shape"])
-            tensors[key] = numbers.reshape(shape) if kind.in_numpy else kind.not_plain(shape)
+            tensors[key] = kind.not_plain(shape) if kind.array is None else numbers.reshape(shape)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as exc:
         raise WeightsError(f"{path} is a truncated or corrupt safetensors file: {exc}") from exc
     return Content(tensors, metadata)
@@ -90,67 +98,6 @@ def _load_pickle(path: Path, *, is_zip: bool) -> Any:
     except Exception as exc:
         reason = str(exc).strip().split("\n", 1)[0][:200] or type(exc).__name__
         raise WeightsError(f"{path} is truncated or corrupt: {reason}") from exc
-
-
-def plain_array(key: str, array: NDArray[Any]) -> NDArray[Any]:
-    """Return a copy of an array as contiguous float32, or int64 for BN's step counters.
-
-    Raises `WeightsError` naming the key where it is complex, whole-numbered, or holds a value that
-    is not finite.
-    """
-    counter = key.endswith(".num_batches_tracked")
-    if array.dtype.kind not in ("biuf" if counter else "f"):
-        raise WeightsError(f"{key} has type torch.{array.dtype}: floating point expected")
-    with np.errstate(invalid="ignore", over="ignore"):
-        plain = np.array(array, np.int64 if counter else np.float32, order="C")
-    if not np.isfinite(plain).all():
-        raise WeightsError(f"{key} holds values that are not finite (NaN or infinity)")
-    return plain
-
-
-@dataclass(frozen=True)
-class NotPlain:
-    """A tensor that cannot be a weight; `reason` goes on from its name."""
-
-    reason: str
-    shape: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class NumberType:
-    """A type of numbers by its name and its bytes; `array` is what their arrays have, if any."""
-
-    name: str
-    size: int
-    array: np.dtype[Any] | None = None
-
-    @property
-    def in_numpy(self) -> bool:
-        """Tell whether arrays can hold such numbers, bfloat16 as float32."""
-        return self.array is not None
-
-    def decode(self, data: NDArray[np.uint8], order: Literal["<", ">"] = "<") -> NDArray[Any]:
-        """Return the numbers in bytes of an order: a view, or a wider copy of bfloat16.
-
-        Bytes of numbers that numpy lacks are returned as they are.
-        """
-        if self.array is None:
-            return data
-        if self.size == self.array.itemsize:
-            return data.view(self.array.newbyteorder(order))
-        return (data.view(f"{order}u2").astype(np.uint32) << 16).view(self.array)
-
-    def not_plain(self, shape: tuple[int, ...]) -> NotPlain:
-        """Return what stands for a tensor of such numbers that numpy lacks."""
-        return NotPlain(f"has type {self.name}: floating point expected", shape)
-
-
-@dataclass(frozen=True)
-class Storage:
-    """The numbers of a storage (n,), and their type."""
-
-    type: NumberType
-    numbers: NDArray[Any]
 
 
 def read_archive(path: Path) -> Any:
@@ -283,73 +230,22 @@ def _all_calls() -> Calls:
     return {**_TENSOR_CALLS, "torch.storage._load_from_bytes": nested}
 
 
-def _tensor(
-    storage: Any, offset: Any, shape: Any, strides: Any, *_: Any
-) -> NDArray[Any] | NotPlain:
-    """Return a tensor as a view of a storage; everything in it has to be inside the storage."""
-    require(storage, Storage)
-    for numbers in (shape, strides):
-        require(numbers, tuple, list)
-        if len(numbers) > _MAX_DIMENSIONS:
-            raise ValueError(f"a tensor of {len(numbers)} dimensions")
-    for number in (offset, *shape, *strides):
-        require(number, int)
-        if not 0 <= number < _MAX_NUMBER:
-            raise ValueError("a negative size, or one that is too large")
-    kind: NumberType = storage.type
-    data: NDArray[Any] = storage.numbers
-    if not kind.in_numpy:
-        return kind.not_plain(tuple(shape))
-    if not math.prod(shape):
-        return data[:0].reshape(tuple(shape))
-    reach = 0  # of the dimensions of smaller strides
-    for step, size in sorted(zip(strides, shape, strict=True)):
-        if size > 1 and step <= reach:
-            return NotPlain("has more elements than data")
-        reach += (size - 1) * step
-    if offset + reach >= len(data):
-        raise EOFError("a tensor is longer than its storage")
-    steps = tuple(step * data.itemsize for step in strides)
-    return np.ndarray(tuple(shape), data.dtype, data, offset * data.itemsize, steps)
-
-
-def _tensor_of_type(
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    strides: Any,
-    _grad: Any,
-    _hooks: Any,
-    dtype: Any,
-    *_: Any,
-) -> NDArray[Any] | NotPlain:
-    """Return a tensor of a type that has no storages of its own, as a view of bytes."""
-    require(storage, Storage)
-    require(dtype, NumberType)
-    whole = storage.numbers[: len(storage.numbers) // dtype.size * dtype.size]
-    require(whole.dtype.type, type(np.uint8))
-    return _tensor(Storage(dtype, dtype.decode(whole)), offset, shape, strides)
-
-
-def _same(tensor: Any, *_: Any) -> Any:
-    require(tensor, np.ndarray, NotPlain)
-    return tensor
+def _same(value: Any, *_: Any) -> Any:
+    require(value, np.ndarray, NotPlain)
+    return value
 
 
 def _not_plain(reason: str) -> Callable[..., NotPlain]:
     return lambda *_: NotPlain(reason)
 
 
-_MAX_DIMENSIONS = 16
-_MAX_NUMBER = 2**62
-
 _UTILS = "torch._utils._rebuild_"
 _ODD = "is not a plain tensor but sparse, nested or quantized"
 
 _TENSOR_CALLS: Calls = {
-    f"{_UTILS}tensor": _tensor,
-    f"{_UTILS}tensor_v2": _tensor,
-    f"{_UTILS}tensor_v3": _tensor_of_type,
+    f"{_UTILS}tensor": tensor,
+    f"{_UTILS}tensor_v2": tensor,
+    f"{_UTILS}tensor_v3": tensor_of_type,
     f"{_UTILS}parameter": _same,
     f"{_UTILS}parameter_with_state": _same,
     f"{_UTILS}device_tensor_from_cpu_tensor": _same,
@@ -366,46 +262,13 @@ _TENSOR_CALLS: Calls = {
     "torch.Tensor": _not_plain(_ODD),
 }
 
-# Types of numbers by torch's name; what storages and safetensors call them.
-_NAMES = (
-    *(("float64", "Double", "F64"), ("float32", "Float", "F32"), ("float16", "Half", "F16")),
-    *(("int64", "Long", "I64"), ("int32", "Int", "I32"), ("int16", "Short", "I16")),
-    *(("int8", "Char", "I8"), ("uint8", "Byte", "U8"), ("uint8", "Untyped", "U8")),
-    *(("uint64", "", "U64"), ("uint32", "", "U32"), ("uint16", "", "U16")),
-    *(("bool", "Bool", "BOOL"), ("bfloat16", "BFloat16", "BF16")),
-    *(("complex64", "ComplexFloat", "C64"), ("complex128", "ComplexDouble", "")),
-    *(("qint8", "QInt8", ""), ("quint8", "QUInt8", ""), ("qint32", "QInt32", "")),
-)
-_NOT_IN_NUMPY = {
-    **dict.fromkeys(("qint8", "quint8", "quint4x2", "quint2x4", "float4_e2m1fn_x2"), 1),
-    **dict.fromkeys((f"float8_{kind}" for kind in ("e5m2", "e4m3fn", "e8m0fnu")), 1),
-    **dict.fromkeys((f"float8_{kind}fnuz" for kind in ("e5m2", "e4m3")), 1),
-    **dict.fromkeys(("bits8", "bits4x2", "bits2x4", "bits1x8"), 1),
-    **dict.fromkeys((f"{sign}int{bits}" for sign in ("", "u") for bits in range(1, 8)), 1),
-    "bits16": 2,
-    "complex32": 4,
-    "qint32": 4,
-}
-
-
-def _number_type(name: str) -> NumberType:
-    if name == "bfloat16":
-        return NumberType("torch.bfloat16", 2, np.dtype(np.float32))
-    if name in _NOT_IN_NUMPY:
-        return NumberType(f"torch.{name}", _NOT_IN_NUMPY[name])
-    return NumberType(f"torch.{name}", np.dtype(name).itemsize, np.dtype(name))
-
-
-_NUMBERS = {name: _number_type(name) for name in (*_NOT_IN_NUMPY, *(row[0] for row in _NAMES))}
-_SAFETENSORS = {theirs: _NUMBERS[name] for name, _, theirs in _NAMES}
-
 # What a pickle may mention of torch: the types of numbers, and of storages by their numbers' type.
 _TYPES: dict[str, Any] = {
-    **{kind.name: kind for kind in _NUMBERS.values()},
+    **{kind.name: kind for kind in NUMBERS.values()},
     **{
-        f"{module}.{storage}Storage": _NUMBERS[name]
+        f"{module}.{name}Storage": kind
         for module in ("torch", "torch.cuda", "torch.storage")
-        for name, storage, _ in _NAMES
+        for name, kind in OF_STORAGES.items()
     },
     **{
         f"torch.{name}": name

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from safetensors.numpy import save
 
+from regnet.checkpoints.arrays import plain_array
 from regnet.checkpoints.entries import FoundNetwork, entry_name, find_network, shapes_of
 from regnet.checkpoints.fields import Provenance, provenance_from_json
 from regnet.checkpoints.hub_settings import read_settings, recorded_names, recorded_protocol
@@ -26,7 +27,7 @@ from regnet.checkpoints.shapes import (
     network_shapes,
     same_architecture,
 )
-from regnet.checkpoints.tensorfile import Content, plain_array, read_content
+from regnet.checkpoints.tensorfile import Content, read_content
 from regnet.network.labels import Labels
 from regnet.network.spec import Spec, published_name, spec_by_name
 from regnet.pixels.protocol import Channels, Preprocess

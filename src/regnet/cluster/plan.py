@@ -110,6 +110,9 @@ class _Listing(Walk):
         for row in range(rows):
             yield _listed("row", name, column, row)
 
+    def _members(self, name: str, kind: ArchiveKind, file: Readable) -> Iterator[Item]:
+        return self._zip(name, file) if kind == "zip" else self._tar(name, file)
+
     def _zip(self, name: str, file: Readable) -> Iterator[Item]:
         found = []
         try:

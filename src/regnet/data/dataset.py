@@ -3,13 +3,14 @@
 import random
 import re
 from array import array
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Final, TypeVar
 
 from regnet.data.class_folders import Folders, is_known, open_folders
 from regnet.data.class_names import ClassNames, listed
-from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
+from regnet.data.labelled import Dataset, LabelledItem
 from regnet.data.listing import Listing
 from regnet.data.parquet_dataset import open_parquet
 from regnet.data.truth_files import TRUTH_NAMES
@@ -21,29 +22,6 @@ __all__ = ["Dataset", "LabelledItem", "open_dataset", "sample"]
 T = TypeVar("T")
 
 _WNID_IN_NAME: Final = re.compile(r"(?:^|.*_)(n\d{8})(?:_.*|$)")
-
-
-class MemberDataset:
-    """The labelled images of a folder, zip or tar."""
-
-    def __init__(self, listing: Listing, truths: "array[int]", *, path: str, classes: int) -> None:
-        self.path = path
-        self.count = len(truths)
-        self.classes, self.missing = present_and_missing(truths, classes)
-        self.fingerprint = listing.fingerprint(truths)
-        self._listing, self._truths = listing, truths
-
-    def items(self, start: int = 0) -> Iterator[LabelledItem]:
-        """Yield the images from a position on; raises `DatasetError` if the files changed."""
-        for position, item in enumerate(self._listing.images(self.path)):
-            if position >= start:
-                size = self._listing.sizes[position]
-                yield LabelledItem(item.source, self._truths[position], item.read, size)
-
-    def find(self, sources: Collection[str]) -> dict[str, LabelledItem]:
-        """Return the images of these names, in one pass; unknown names are left out."""
-        wanted = set(sources)
-        return {item.source: item for item in self.items() if item.source in wanted}
 
 
 def open_dataset(
@@ -60,13 +38,19 @@ def open_dataset(
     model = ClassNames(labels)
     folders = open_folders(path, truth, model=model, one_split=True, subset=subset)
     if folders.parquet:
-        dataset: Dataset = open_parquet(folders.parquet, model, path=str(path))
+        dataset = open_parquet(folders.parquet, model, path=str(path))
     else:
         if not len(folders.listing):
             raise DatasetError(f"{path} has no images")
         truths = folders.labels.truths(model) if folders.labels else _by_folder(folders, model)
         folders.listing.tally.report()
-        dataset = MemberDataset(folders.listing, truths, path=str(path), classes=len(labels))
+        dataset = Dataset(
+            str(path),
+            truths,
+            partial(_labelled, folders.listing, truths, str(path)),
+            classes=len(labels),
+            fingerprint=folders.listing.fingerprint(truths),
+        )
     if dataset.missing and not subset:
         missing = [model.described(index) for index in dataset.missing]
         raise DatasetError(
@@ -74,6 +58,15 @@ def open_dataset(
             f"{listed(missing)}; where only some are meant, say so with --subset"
         )
     return dataset
+
+
+def _labelled(
+    listing: Listing, truths: "array[int]", path: str, start: int
+) -> Iterator[LabelledItem]:
+    """Yield the images of a listing with their classes, from a position on."""
+    for position, item in enumerate(listing.images(path)):
+        if position >= start:
+            yield LabelledItem(item.source, truths[position], item.read, listing.sizes[position])
 
 
 def _by_folder(folders: Folders, model: ClassNames) -> "array[int]":

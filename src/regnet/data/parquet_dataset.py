@@ -12,7 +12,7 @@ from typing import Any, Final
 from regnet.data.archives import MAX_BYTES
 from regnet.data.class_names import ClassNames, listed
 from regnet.data.folders import role_of
-from regnet.data.labelled import LabelledItem, present_and_missing
+from regnet.data.labelled import Dataset, LabelledItem
 from regnet.data.parquet_images import (
     bounded_batches,
     described_columns,
@@ -38,8 +38,8 @@ class _Columns:
     names: tuple[str, ...] | None
 
 
-class ParquetDataset:
-    """The labelled images of Parquet files, read a few rows at a time; `truths` are the classes."""
+class ParquetDataset(Dataset):
+    """The labelled images of Parquet files, read a few rows at a time."""
 
     def __init__(
         self,
@@ -51,19 +51,16 @@ class ParquetDataset:
         path: str,
         classes: int,
     ) -> None:
-        self.path = path
-        self.count = len(truths)
-        self.classes, self.missing = present_and_missing(truths, classes)
-        self.truths = truths
         self._column = column
         self._starts = dict(zip(map(str, files), (0, *accumulate(rows)), strict=False))
         whole = hashlib.sha256(truths.tobytes())
         for file, count in zip(files, rows, strict=True):
             whole.update(f"{file.name}\0{file.stat().st_size}\0{count}\n".encode())
-        self.fingerprint = whole.hexdigest()
+        super().__init__(
+            path, truths, self._from, classes=classes, fingerprint=whole.hexdigest()
+        )
 
-    def items(self, start: int = 0) -> Iterator[LabelledItem]:
-        """Yield the images from a position on; raises `DatasetError` if a file is damaged."""
+    def _from(self, start: int) -> Iterator[LabelledItem]:
         ends = [*self._starts.values(), self.count][1:]
         for (file, first), end in zip(self._starts.items(), ends, strict=True):
             if start < end:

@@ -14,6 +14,7 @@ from typing import BinaryIO, Final
 from regnet.data.archives import (
     MAX_BYTES,
     ArchiveFile,
+    ArchiveKind,
     Readable,
     SharedFile,
     Spool,
@@ -22,6 +23,7 @@ from regnet.data.archives import (
     photos_in,
     reader,
 )
+from regnet.data.parquet_images import image_rows, images_from
 from regnet.data.photo_files import (
     SkipTally,
     count_files,
@@ -33,6 +35,8 @@ from regnet.data.photo_files import (
     is_video,
 )
 from regnet.data.remote import CHUNK, Fetcher, read_bounded, read_file, reason_of
+from regnet.data.tars import tar_files
+from regnet.data.zip_stream import zip_files
 from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import DatasetError, ImageError
@@ -171,10 +175,10 @@ class Walk:
             return
         if suffix_of(name) == PARQUET or head.startswith(_PARQUET_MAGIC):
             yield from or_reason(self._rows(name), name)
-        elif archive is None:
+        elif kind is None or archive is None:
             yield self._item(name)
         else:
-            yield from self._zip(name, archive) if kind == "zip" else self._tar(name, archive)
+            yield from self._members(name, kind, archive)
 
     def _item(self, name: str) -> Item:
         return file_item(name, self.max_bytes)
@@ -224,30 +228,18 @@ class Walk:
 
     def _rows(self, name: str) -> Iterator[Item]:
         """Yield the images in a Parquet file. Raises `DatasetError`, `MissingExtraError`."""
-        from regnet.data.parquet_images import image_rows, images_from
-
         column, _ = image_rows(name)
         for row, read in images_from(name, column, 0, self.max_bytes):
             yield Item(f"{name}#{row}", read)
 
-    def _zip(self, name: str, file: Readable) -> Iterator[Item]:
-        from regnet.data.zip_stream import zip_files
-
-        photos = photos_in(zip_files(file), name, self.tally)
+    def _members(self, name: str, kind: ArchiveKind, file: Readable) -> Iterator[Item]:
+        """Yield the images in an archive, those of a zip sorted."""
+        files = zip_files(file) if kind == "zip" else tar_files(file)
         try:
-            found = sorted(photos, key=lambda photo: photo.name)
-        except ImageError as exc:
-            return iter([_failed(name, str(exc))])
-        return self._members(name, found)
-
-    def _tar(self, name: str, file: Readable) -> Iterator[Item]:
-        from regnet.data.tars import tar_files
-
-        return self._members(name, photos_in(tar_files(file), name, self.tally))
-
-    def _members(self, name: str, photos: Iterable[ArchiveFile]) -> Iterator[Item]:
-        items = (Item(f"{name}/{photo.name}", reader(photo, self.max_bytes)) for photo in photos)
-        try:
+            photos: Iterable[ArchiveFile] = photos_in(files, name, self.tally)
+            if kind == "zip":
+                photos = sorted(photos, key=lambda photo: photo.name)
+            items = (Item(f"{name}/{p.name}", reader(p, self.max_bytes)) for p in photos)
             yield from _or_failed(items, name, "no images in this archive")
         except ImageError as exc:
             yield _failed(name, str(exc))
@@ -269,7 +261,7 @@ class Walk:
         except ImageError as exc:
             yield _failed(STDIN, str(exc))
         else:
-            yield from self._zip(STDIN, file) if kind == "zip" else self._tar(STDIN, file)
+            yield from self._members(STDIN, kind, file)
 
     def _stdin_image(self, head: bytes, stream: BinaryIO) -> Item:
         data = head + read_bounded(stream, self.max_bytes + 1)
@@ -291,12 +283,12 @@ class _Counting(Walk):
                 raise _UncountableError
             yield item
 
-    def _tar(self, name: str, file: Readable) -> Iterator[Item]:
-        raise _UncountableError
+    def _members(self, name: str, kind: ArchiveKind, file: Readable) -> Iterator[Item]:
+        if kind == "tar":
+            raise _UncountableError
+        return super()._members(name, kind, file)
 
     def _rows(self, name: str) -> Iterator[Item]:
-        from regnet.data.parquet_images import image_rows
-
         return (_failed(name, "counted") for _ in range(image_rows(name)[1]))
 
     def _from_stdin(self) -> Iterator[Item]:

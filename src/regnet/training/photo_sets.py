@@ -1,7 +1,7 @@
 """The photos of a run, to train on and to validate on, and what is wrong with them."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from itertools import takewhile
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from regnet.data.class_folders import TrainingFolders, folder_labels, training_folders
 from regnet.data.dataset import open_dataset, sample
-from regnet.data.labelled import Dataset, LabelledItem, present_and_missing
+from regnet.data.labelled import Dataset, LabelledItem
 from regnet.doctor.findings import File, Finding, errors_of, quoted, share_of, worst_first
 from regnet.doctor.layout_findings import SAME_FILES, held_out_of, quick_findings
 from regnet.network.labels import Labels
@@ -95,7 +95,14 @@ def open_photo_sets(
     findings = (*_unused(folders), *_findings(labels, items, other, without_photos))
     if other is None:
         items, held = hold_out(items, seed=seed)
-        other = HeldOut(held, opened, classes=len(labels)) if held else None
+        if held:
+            other = Dataset(
+                opened.path,
+                [item.truth for item in held],
+                lambda start: iter(held[start:]),
+                classes=len(labels),
+                fingerprint=f"{opened.fingerprint}-held-out",
+            )
     return PhotoSets(
         path=path,
         labels=labels,
@@ -167,26 +174,6 @@ def hold_out(
         held |= set(places[: held_out_of(len(places))].tolist())
     rest = tuple(item for place, item in enumerate(items) if place not in held)
     return rest, tuple(items[place] for place in sorted(held))
-
-
-class HeldOut:
-    """Some of a data set's images, as a data set."""
-
-    def __init__(self, items: Sequence[LabelledItem], source: Dataset, *, classes: int) -> None:
-        self.path = source.path
-        self.count = len(items)
-        self.classes, self.missing = present_and_missing((i.truth for i in items), classes)
-        self.fingerprint = f"{source.fingerprint}-held-out"
-        self._items = tuple(items)
-
-    def items(self, start: int = 0) -> Iterator[LabelledItem]:
-        """Yield the images from a position on."""
-        yield from self._items[start:]
-
-    def find(self, sources: Collection[str]) -> dict[str, LabelledItem]:
-        """Return the images of these names; unknown names are left out."""
-        names = set(sources)
-        return {item.source: item for item in self._items if item.source in names}
 
 
 def leak_findings(

@@ -56,9 +56,7 @@ class ParquetDataset(Dataset):
         whole = hashlib.sha256(truths.tobytes())
         for file, count in zip(files, rows, strict=True):
             whole.update(f"{file.name}\0{file.stat().st_size}\0{count}\n".encode())
-        super().__init__(
-            path, truths, self._from, classes=classes, fingerprint=whole.hexdigest()
-        )
+        super().__init__(path, truths, self._from, classes=classes, fingerprint=whole.hexdigest())
 
     def _from(self, start: int) -> Iterator[LabelledItem]:
         ends = [*self._starts.values(), self.count][1:]

@@ -16,21 +16,7 @@ from regnet.doctor.examine import Examination, Preview
 from regnet.doctor.findings import SEVERITIES, File, Finding, share_text
 from regnet.doctor.near_copies import ALIKE
 from regnet.doctor.tree import Tree
-from regnet.pages.report import (
-    Bar,
-    Beside,
-    Block,
-    Cell,
-    Facts,
-    Gallery,
-    PageOnly,
-    Photo,
-    Report,
-    Section,
-    Table,
-    Tile,
-    Tiles,
-)
+from regnet.pages import report as page
 from regnet.pixels.preprocess import rgb_pixels
 from regnet.pixels.protocol import Box, Preprocess
 from regnet.system.errors import ImageError
@@ -68,10 +54,12 @@ class Album:
     preprocess: Preprocess
     names: set[str] = field(default_factory=set)
 
-    def gallery(self, photos: Sequence[Photo], *, framed: bool = False, **options: Any) -> Gallery:
+    def gallery(
+        self, photos: Sequence[page.Photo], *, framed: bool = False, **options: Any
+    ) -> page.Gallery:
         """Return a gallery, `framed` with the centre crop; `options` are `Gallery`'s."""
         self.names.update(photo.name for photo in photos)
-        return Gallery(photos, partial(self._pictures, framed), **options)
+        return page.Gallery(photos, partial(self._pictures, framed), **options)
 
     def _pictures(self, framed: bool, names: Sequence[str]) -> dict[str, str | None]:
         found = {name: self._shots[name] for name in names if name in self._shots}
@@ -138,19 +126,19 @@ def _address(photo: Image.Image) -> str:
     return "data:image/webp;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def doctor_report(result: Examination, tree: Tree) -> Report:
+def doctor_report(result: Examination, tree: Tree) -> page.Report:
     """Return an examination as a report; its page reads photos of the tree again."""
     album = Album(tree, result.preprocess)
     splits = [f"{split} {sum(n.values()):,}" for split, n in result.splits.items() if split]
     classes = counted(len(result.classes), "class", "classes")
-    return Report(
+    return page.Report(
         f"{Path(result.path).name}, examined",
         [
-            Section("", [Tiles(list(_tiles(result)))]),
+            page.Section("", [page.Tiles(list(_tiles(result)))]),
             *(_finding(finding, album) for finding in result.findings),
             *_crops(result, album),
             *_classes(result),
-            Section("How this was examined", [Facts(_facts(result))]),
+            page.Section("How this was examined", [page.Facts(_facts(result))]),
         ],
         subtitle=", ".join((f"{counted(result.photos, 'photo')} of {classes}", *splits)),
         verdict=_verdict(result),
@@ -164,40 +152,40 @@ def _verdict(result: Examination) -> str:
     return f"{text}: a training would be wasted" if result.wasteful else text or "nothing wrong"
 
 
-def _tiles(result: Examination) -> Iterator[Tile]:
+def _tiles(result: Examination) -> Iterator[page.Tile]:
     errors, warnings, notes = (
         sum(f.severity == severity for f in result.findings) for severity in SEVERITIES
     )
-    yield Tile(
+    yield page.Tile(
         "Errors",
         str(errors),
         f"{counted(warnings, 'warning')}, {counted(notes, 'note')}",
         "a training would be wasted" if errors else "ready to train",
         "bad" if errors else "good",
     )
-    yield Tile("Photos", f"{result.photos:,}", f"{result.unreadable:,} unreadable")
+    yield page.Tile("Photos", f"{result.photos:,}", f"{result.unreadable:,} unreadable")
     sizes = [sum(n.get(name, 0) for n in result.splits.values()) for name in result.classes]
     span = "no class folders"
     if sizes:
         least, most = min(sizes), max(sizes)
         span = f"{least:,} photos each" if least == most else f"{least:,} to {most:,} photos each"
-    yield Tile("Classes", f"{len(result.classes):,}", span)
+    yield page.Tile("Classes", f"{len(result.classes):,}", span)
     if result.kept is not None:
-        yield Tile(
+        yield page.Tile(
             "Kept by the centre crop",
             share_text(result.kept.median),
             f"of a photo, median; at least {share_text(result.kept.least)}",
         )
 
 
-def _finding(finding: Finding, album: Album) -> Section:
+def _finding(finding: Finding, album: Album) -> page.Section:
     """Return a finding with the first of its photos, or their names."""
     groups = [
         list(files)
         for group, files in groupby(finding.files, lambda file: file.group)
         if group is not None
     ]
-    blocks: list[Block] = []
+    blocks: list[page.Block] = []
     shown, total = 0, len(groups) or len(finding.files)
     if groups:
         sign = " ~ " if finding.code.startswith("near") else " = "
@@ -206,36 +194,36 @@ def _finding(finding: Finding, album: Album) -> Section:
             album.gallery([_photo(f) for f in group[:_MEMBERS]], joined=sign, total=len(group))
             for group in groups[:_GROUPS]
         ]
-        blocks = [Beside(galleries)]
+        blocks = [page.Beside(galleries)]
     elif finding.code in _NO_PHOTOS:
         rows = [(file.source, file.detail) for file in finding.files[:_NAMES]]
         shown = len(rows)
-        blocks = [Table(("File", "What"), rows, first=5)] if rows else []
+        blocks = [page.Table(("File", "What"), rows, first=5)] if rows else []
     elif finding.files:
         photos = [_photo(file) for file in finding.files[:_PHOTOS]]
         shown = len(photos)
         blocks = [album.gallery(photos, framed=finding.code == "cropped", first=5)]
     more = f" Here are the first {shown} of {total:,}; --json lists more." if shown < total else ""
     title = f"{finding.severity.capitalize()}: {finding.code.replace('-', ' ')}"
-    return Section(title, blocks, f"{finding.text} {finding.remedy}{more}")
+    return page.Section(title, blocks, f"{finding.text} {finding.remedy}{more}")
 
 
-def _photo(file: File) -> Photo:
-    return Photo(file.source, [line for line in (file.place, file.detail) if line])
+def _photo(file: File) -> page.Photo:
+    return page.Photo(file.source, [line for line in (file.place, file.detail) if line])
 
 
-def _crops(result: Examination, album: Album) -> Iterator[Section]:
+def _crops(result: Examination, album: Album) -> Iterator[page.Section]:
     """Yield the previews: photos as they come, and those that lose most."""
     side = f"{result.preprocess.resize} and the centre crop to {result.preprocess.crop}"
     if result.typical:
-        yield Section(
+        yield page.Section(
             "What the centre crop keeps",
             [_previews(result.typical, album)],
             lead=f"Photos drawn evenly from all. After the resize to {side}, a model sees what "
             "is inside the frame.",
         )
     if result.kept is not None and result.kept.least < result.kept.median:
-        yield Section(
+        yield page.Section(
             "What it cuts off most",
             [_previews(result.cut_most, album)],
             lead="The photos of which it keeps least. If what matters lies outside the frame, cut "
@@ -243,26 +231,26 @@ def _crops(result: Examination, album: Album) -> Iterator[Section]:
         )
 
 
-def _previews(previews: tuple[Preview, ...], album: Album) -> PageOnly:
+def _previews(previews: tuple[Preview, ...], album: Album) -> page.PageOnly:
     photos = []
     for one in previews:
         kept = f"{share_text(one.kept)} of {one.width} x {one.height}"
-        photos.append(Photo(one.source, [kept, one.place] if one.place else [kept]))
-    return PageOnly([album.gallery(photos, framed=True)])
+        photos.append(page.Photo(one.source, [kept, one.place] if one.place else [kept]))
+    return page.PageOnly([album.gallery(photos, framed=True)])
 
 
-def _classes(result: Examination) -> Iterator[Section]:
+def _classes(result: Examination) -> Iterator[page.Section]:
     splits = [split for split, numbers in result.splits.items() if set(numbers) - {""}]
     counts = [[result.splits[split].get(name, 0) for split in splits] for name in result.classes]
     most = max((max(row) for row in counts), default=0) or 1
-    rows: list[tuple[Cell, ...]] = [
-        (name, *(Bar(count / most, f"{count:,}") for count in row))
+    rows: list[tuple[page.Cell, ...]] = [
+        (name, *(page.Bar(count / most, f"{count:,}") for count in row))
         for name, row in zip(result.classes, counts, strict=True)
     ]
     if rows:
         columns = ("Class", *(split or "photos" for split in splits))
-        table = Table(columns, rows, sortable=True)
-        yield Section("Photos of each class", [PageOnly([table])])
+        table = page.Table(columns, rows, sortable=True)
+        yield page.Section("Photos of each class", [page.PageOnly([table])])
 
 
 def _facts(result: Examination) -> list[tuple[str, str]]:

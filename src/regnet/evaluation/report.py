@@ -9,23 +9,8 @@ import numpy as np
 from regnet.data.labelled import Dataset
 from regnet.evaluation.evaluate import Evaluation
 from regnet.network.labels import first_name
+from regnet.pages import report as page
 from regnet.pages.figures import ACCENT, CARD, INK, LINE, MUTED, WARM, plain
-from regnet.pages.report import (
-    Bar,
-    Beside,
-    Facts,
-    Gallery,
-    Number,
-    Photo,
-    Plot,
-    Report,
-    Section,
-    Table,
-    Tile,
-    Tiles,
-    Tone,
-    unreadable_section,
-)
 from regnet.pages.thumbnails import thumbnails
 from regnet.statistics.metrics import ClassMetrics, Confusion, ReliabilityBin, Share
 from regnet.system.text import percent, sentence
@@ -40,14 +25,14 @@ _MATRIX = 18  # classes in the confusion plot
 _PAIRS = 18
 
 
-def evaluation_report(found: Evaluation, dataset: Dataset) -> Report:
+def evaluation_report(found: Evaluation, dataset: Dataset) -> page.Report:
     """Return an evaluation as a report; its page reads photos of `dataset` again."""
     metrics = found.scores.metrics
     subset = subset_text(found)
-    return Report(
+    return page.Report(
         f"{found.model.name} on {Path(found.dataset).name}",
         [
-            Section("", [Tiles(_tiles(found)), *([sentence(subset)] if subset else [])]),
+            page.Section("", [page.Tiles(_tiles(found)), *([sentence(subset)] if subset else [])]),
             *result_sections(found, dataset),
             measured_section(found),
         ],
@@ -57,7 +42,7 @@ def evaluation_report(found: Evaluation, dataset: Dataset) -> Report:
     )
 
 
-def result_sections(found: Evaluation, photos: Dataset | None) -> list[Section]:
+def result_sections(found: Evaluation, photos: Dataset | None) -> list[page.Section]:
     """Return the sections on calibration, confusions, mistakes (with `photos`) and classes."""
     sections = []
     scores = found.scores
@@ -66,19 +51,19 @@ def result_sections(found: Evaluation, photos: Dataset | None) -> list[Section]:
         sections = [_calibration(found), _confusions(found), *mistakes, _classes(found)]
     how = "counted as wrong" if found.strict else "not counted"
     failures = [(failure.source, failure.error) for failure in scores.failures]
-    return [*sections, *unreadable_section(failures, scores.unreadable, how)]
+    return [*sections, *page.unreadable_section(failures, scores.unreadable, how)]
 
 
 def share_tile(
     name: str, share: Share, card: float | None = None, within: bool | None = None
-) -> Tile:
+) -> page.Tile:
     """Return the tile of an accuracy, compared with the card's (in percent) if it has one."""
     interval = f"{100 * share.low:.2f} to {percent(share.high)} (95 %)"
     if card is None or not share.images:
-        return Tile(name, percent(share.value), interval)
-    tone: Tone = "good" if within else "bad"
+        return page.Tile(name, percent(share.value), interval)
+    tone: page.Tone = "good" if within else "bad"
     verdict = f"card {card:.2f} %: {'inside' if within else 'OUTSIDE'}"
-    return Tile(name, percent(share.value), interval, verdict, tone)
+    return page.Tile(name, percent(share.value), interval, verdict, tone)
 
 
 def subset_text(found: Evaluation) -> str | None:
@@ -91,7 +76,7 @@ def subset_text(found: Evaluation) -> str | None:
     )
 
 
-def measured_section(found: Evaluation) -> Section:
+def measured_section(found: Evaluation) -> page.Section:
     """Return how the figures were measured."""
     metrics, model, scores = found.scores.metrics, found.model, found.scores
     means = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
@@ -114,7 +99,7 @@ def measured_section(found: Evaluation) -> Section:
         ("Images' fingerprint", found.fingerprint),
         ("Weights' sha384", model.weights_sha384),
     ]
-    return Section("How the model was measured", [Facts(pairs)])
+    return page.Section("How the model was measured", [page.Facts(pairs)])
 
 
 def _protocol(found: Evaluation) -> str:
@@ -122,14 +107,14 @@ def _protocol(found: Evaluation) -> str:
     return f"{protocol.name} (resize {protocol.resize}, crop {protocol.crop})"
 
 
-def _tiles(found: Evaluation) -> list[Tile]:
+def _tiles(found: Evaluation) -> list[page.Tile]:
     metrics, card, speed = found.scores.metrics, found.card, found.scores.images_per_s
     top1, top5 = (card.accuracy.top1, card.accuracy.top5) if card.accuracy else (None, None)
     return [
         share_tile("Top-1", metrics.top1, top1, card.top1_within),
         share_tile("Top-5", metrics.top5, top5, card.top5_within),
-        Tile("Calibration error", percent(metrics.ece), "mean gap, confidence to accuracy"),
-        Tile(
+        page.Tile("Calibration error", percent(metrics.ece), "mean gap, confidence to accuracy"),
+        page.Tile(
             "Speed",
             "-" if speed is None else f"{speed:,.0f} /s",
             f"images, {found.choice.runs_on} {found.choice.precision}, decoding included",
@@ -137,23 +122,25 @@ def _tiles(found: Evaluation) -> list[Tile]:
     ]
 
 
-def _calibration(found: Evaluation) -> Section:
+def _calibration(found: Evaluation) -> page.Section:
     metrics = found.scores.metrics
-    reliability = Plot(
+    reliability = page.Plot(
         "reliability",
         partial(draw_reliability, bins=metrics.bins),
         "Reliability diagram: accuracy against confidence in 15 bins",
         f"On the line, confidence equals accuracy. {_confidence(metrics.bins)}",
         height=4.4,
     )
-    recalls = Plot(
+    recalls = page.Plot(
         "recall",
         partial(draw_recalls, classes=metrics.classes),
         "Histogram of recall and precision of the classes",
         "How many classes have each recall and precision.",
         height=4.4,
     )
-    return Section("Calibration, and how classes differ", [Beside([reliability, recalls])])
+    return page.Section(
+        "Calibration, and how classes differ", [page.Beside([reliability, recalls])]
+    )
 
 
 def _confidence(bins: tuple[ReliabilityBin, ...]) -> str:
@@ -165,12 +152,12 @@ def _confidence(bins: tuple[ReliabilityBin, ...]) -> str:
     return f"On the whole, the model is {'over' if gap > 0 else 'under'}confident."
 
 
-def _confusions(found: Evaluation) -> Section:
+def _confusions(found: Evaluation) -> page.Section:
     metrics = found.scores.metrics
     if not metrics.confused:
-        return Section("Confused classes", ["No image was taken for another class."])
+        return page.Section("Confused classes", ["No image was taken for another class."])
     chosen = _most_confused(metrics.confused, metrics.classes)
-    matrix = Plot(
+    matrix = page.Plot(
         "confusion",
         lambda canvas: draw_matrix(canvas.subplots(), found, chosen),
         "Confusion matrix of the classes that are confused most",
@@ -182,13 +169,13 @@ def _confusions(found: Evaluation) -> Section:
         (
             _name(found, pair.truth),
             _name(found, pair.predicted),
-            Number(pair.count),
-            Bar(pair.count / metrics.classes[pair.truth].support),
+            page.Number(pair.count),
+            page.Bar(pair.count / metrics.classes[pair.truth].support),
         )
         for pair in metrics.confused[:_PAIRS]
     ]
     columns = ("Truth", "Taken for", "Images", "Of the class")
-    return Section("Confused classes", [matrix, Table(columns, rows)])
+    return page.Section("Confused classes", [matrix, page.Table(columns, rows)])
 
 
 def _name(found: Evaluation, index: int) -> str:
@@ -218,12 +205,12 @@ def _most_confused(pairs: tuple[Confusion, ...], classes: tuple[ClassMetrics, ..
     return order
 
 
-def _mistakes(found: Evaluation, dataset: Dataset) -> Section:
+def _mistakes(found: Evaluation, dataset: Dataset) -> page.Section:
     worst = found.scores.worst
     if not worst:
-        return Section("Worst mistakes", ["There are none."])
+        return page.Section("Worst mistakes", ["There are none."])
     photos = [
-        Photo(
+        page.Photo(
             mistake.source,
             (
                 f"{_name(found, mistake.predicted)} {percent(mistake.probability, 1)}",
@@ -232,30 +219,30 @@ def _mistakes(found: Evaluation, dataset: Dataset) -> Section:
         )
         for mistake in worst
     ]
-    return Section(
+    return page.Section(
         "Worst mistakes",
-        [Gallery(photos, thumbnails(dataset.find), first=4)],
+        [page.Gallery(photos, thumbnails(dataset.find), first=4)],
         lead="The most confident wrong answers. Some are the label's mistake.",
     )
 
 
-def _classes(found: Evaluation) -> Section:
+def _classes(found: Evaluation) -> page.Section:
     """Return the section with a row for each class, the worst first, then those without images."""
     seen = [one for one in found.scores.metrics.classes if one.support or one.predicted]
     ordered = sorted(seen, key=lambda one: (not one.support, one.f1 or 0.0, one.index))
     rows = [
         (
             found.labels[one.index].name,
-            Bar(one.recall),
-            Bar(one.precision),
-            Bar(one.f1),
-            Number(one.support),
-            Number(one.predicted),
+            page.Bar(one.recall),
+            page.Bar(one.precision),
+            page.Bar(one.f1),
+            page.Number(one.support),
+            page.Number(one.predicted),
         )
         for one in ordered
     ]
     columns = ("Class", "Recall", "Precision", "F1", "Images", "Predicted")
-    return Section("Every class, weakest first", [Table(columns, rows, sortable=True)])
+    return page.Section("Every class, weakest first", [page.Table(columns, rows, sortable=True)])
 
 
 def draw_reliability(drawing: "Figure", bins: tuple[ReliabilityBin, ...]) -> None:

@@ -11,23 +11,8 @@ from typing import TYPE_CHECKING, Final
 from regnet.data.sources import Item, iter_items
 from regnet.ir.engine import read_model
 from regnet.network.labels import Labels, first_name
+from regnet.pages import report as page
 from regnet.pages.figures import ACCENT, MUTED, SOFT, WARM, plain
-from regnet.pages.report import (
-    Beside,
-    Cell,
-    Facts,
-    Gallery,
-    Number,
-    PageOnly,
-    Photo,
-    Plot,
-    Report,
-    Section,
-    Table,
-    Tile,
-    Tiles,
-    unreadable_section,
-)
 from regnet.pages.thumbnails import thumbnails
 from regnet.quantization.quantize import Quantization
 from regnet.quantization.trial import Speed
@@ -48,7 +33,7 @@ _KINDS: Final = {
 }
 
 
-def quantization_report(result: Quantization, photos: str | Path) -> Report:
+def quantization_report(result: Quantization, photos: str | Path) -> page.Report:
     """Return the report; its page reads the flips among the check `photos` again."""
     model, certificate = read_model(result.path).metadata, result.certificate
     copies = f"; {result.duplicates:,} exact copies left out" if result.duplicates else ""
@@ -67,15 +52,15 @@ def quantization_report(result: Quantization, photos: str | Path) -> Report:
         ("Weights' sha384", model.weights_sha384),
     ]
     failures = [(failure.source, failure.error) for failure in result.unreadable]
-    return Report(
+    return page.Report(
         f"{model.name} in INT8",
         [
-            Section("", [Tiles(_tiles(result))]),
+            page.Section("", [page.Tiles(_tiles(result))]),
             _comparison(result),
             _flips(result.agreement, model.labels, photos),
             _restored(result),
-            *unreadable_section(failures, len(failures)),
-            Section("How it was measured", [Facts(facts)]),
+            *page.unreadable_section(failures, len(failures)),
+            page.Section("How it was measured", [page.Facts(facts)]),
         ],
         subtitle=f"certified against FP32 on {result.agreement.images:,} photos that were not used "
         "for anything else",
@@ -95,7 +80,7 @@ def _requested(result: Quantization) -> str:
     return f"{100 * result.certificate.min_agreement:g} % requested"
 
 
-def _tiles(result: Quantization) -> list[Tile]:
+def _tiles(result: Quantization) -> list[page.Tile]:
     agreed, speed = result.agreement, result.speed
     bound = f"at least {percent(agreed.top1_at_least)} (95 % confidence)"
     margins = [flip.margin for flip in agreed.flips]
@@ -105,11 +90,11 @@ def _tiles(result: Quantization) -> list[Tile]:
         times += f", {speed.vs_bf16:.2f}x bf16"
     verdict = f"{_requested(result)}: held"
     return [
-        Tile("Top class as in FP32", percent(agreed.top1.value), bound, verdict, "good"),
-        Tile("Flips", f"{agreed.flipped:,}", f"of {agreed.images:,} photos{margin}"),
-        Tile("Mean KL", f"{agreed.mean_kl:.2g}", f"nats; max {agreed.max_kl:.2g}"),
-        Tile("Speed", f"{speed.int8:,.0f} /s", f"images, {times}"),
-        Tile("Layers restored", str(len(result.restored)), f"to FP32, of {result.layers:,}"),
+        page.Tile("Top class as in FP32", percent(agreed.top1.value), bound, verdict, "good"),
+        page.Tile("Flips", f"{agreed.flipped:,}", f"of {agreed.images:,} photos{margin}"),
+        page.Tile("Mean KL", f"{agreed.mean_kl:.2g}", f"nats; max {agreed.max_kl:.2g}"),
+        page.Tile("Speed", f"{speed.int8:,.0f} /s", f"images, {times}"),
+        page.Tile("Layers restored", str(len(result.restored)), f"to FP32, of {result.layers:,}"),
     ]
 
 
@@ -122,15 +107,15 @@ def _variants(result: Quantization) -> Iterator[tuple[str, Agreement, Speed]]:
     yield f"{counted(len(result.restored), 'layer')} restored", result.agreement, result.speed
 
 
-def _comparison(result: Quantization) -> Section:
-    agreement = Plot(
+def _comparison(result: Quantization) -> page.Section:
+    agreement = page.Plot(
         "agreement",
         partial(_draw_agreement, result=result),
         "Share of photos with the top class of FP32, with its lower bound",
         "Agreement and its lower bound; the line is the requested one.",
         height=2.6,
     )
-    speed = Plot(
+    speed = page.Plot(
         "speed",
         partial(_draw_speed, result=result),
         "Images per second of FP32, bf16 and INT8",
@@ -138,16 +123,16 @@ def _comparison(result: Quantization) -> Section:
         height=2.6,
     )
     columns = ("", "Agreement", "At least", "Flips", "Mean KL", "Images/s", "x FP32", "x bf16")
-    rows: list[tuple[Cell, ...]] = [
+    rows: list[tuple[page.Cell, ...]] = [
         (
             name[0].upper() + name[1:],
-            Number(agreed.top1.value, ".2%"),
-            Number(agreed.top1_at_least, ".2%"),
-            Number(agreed.flipped),
-            Number(agreed.mean_kl, ".2g"),
-            Number(speed.int8),
-            Number(speed.vs_f32, ".2f"),
-            Number(speed.vs_bf16, ".2f"),
+            page.Number(agreed.top1.value, ".2%"),
+            page.Number(agreed.top1_at_least, ".2%"),
+            page.Number(agreed.flipped),
+            page.Number(agreed.mean_kl, ".2g"),
+            page.Number(speed.int8),
+            page.Number(speed.vs_f32, ".2f"),
+            page.Number(speed.vs_bf16, ".2f"),
         )
         for name, agreed, speed in _variants(result)
     ]
@@ -156,8 +141,9 @@ def _comparison(result: Quantization) -> Section:
         "and were used once."
     )
     remarks = [chosen, *map(sentence, result.no_gain)]
-    return Section(
-        "Agreement, and what it costs", [Beside([agreement, speed]), Table(columns, rows), *remarks]
+    return page.Section(
+        "Agreement, and what it costs",
+        [page.Beside([agreement, speed]), page.Table(columns, rows), *remarks],
     )
 
 
@@ -192,10 +178,10 @@ def _draw_speed(canvas: "Figure", result: Quantization) -> None:
     plain(axes, grid="x")
 
 
-def _flips(agreed: Agreement, labels: Labels, photos: str | Path) -> Section:
+def _flips(agreed: Agreement, labels: Labels, photos: str | Path) -> page.Section:
     if not agreed.flips:
-        return Section("Flips", ["Every photo has the top class of FP32."])
-    margins = Plot(
+        return page.Section("Flips", ["Every photo has the top class of FP32."])
+    margins = page.Plot(
         "margins",
         partial(_draw_margins, agreed=agreed),
         "Histogram of the margins of the flips",
@@ -207,11 +193,11 @@ def _flips(agreed: Agreement, labels: Labels, photos: str | Path) -> Section:
     for flip in agreed.flips[:_FLIPS]:
         f32, int8 = (first_name(labels[index].name) for index in (flip.reference, flip.other))
         lines = (f"FP32 {f32}", f"INT8 {int8}", f"margin {flip.margin:.3f}")
-        cards.append(Photo(flip.source, lines))
+        cards.append(page.Photo(flip.source, lines))
     most = f" The {_FLIPS} with the largest margin are shown." if agreed.flipped > _FLIPS else ""
-    return Section(
+    return page.Section(
         "Flips",
-        [margins, PageOnly([Gallery(cards, thumbnails(partial(_find, photos)))])],
+        [margins, page.PageOnly([page.Gallery(cards, thumbnails(partial(_find, photos)))])],
         lead=f"Photos with another top class in INT8: {agreed.flipped:,} of {agreed.images:,}."
         f"{most} If the margin is small, FP32 could not decide either.",
     )
@@ -234,13 +220,17 @@ def _draw_margins(canvas: "Figure", agreed: Agreement) -> None:
     plain(axes)
 
 
-def _restored(result: Quantization) -> Section:
+def _restored(result: Quantization) -> page.Section:
     title = "Layers restored to FP32"
     if not result.restored:
-        return Section(title, [f"None: all {result.layers:,} layers that can be INT8 are."])
-    return Section(
+        return page.Section(title, [f"None: all {result.layers:,} layers that can be INT8 are."])
+    return page.Section(
         title,
-        [Table(("Layer", "Kind"), [(name, described_layer(name)) for name in result.restored])],
+        [
+            page.Table(
+                ("Layer", "Kind"), [(name, described_layer(name)) for name in result.restored]
+            )
+        ],
         lead="The most sensitive first: those with the most damage per multiplication. "
         f"{len(result.restored):,} of {result.layers:,}, as few as the agreement allows.",
     )

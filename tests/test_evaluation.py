@@ -26,7 +26,7 @@ from regnet.conversion.store import Library
 from regnet.data.labelled import LabelledItem
 from regnet.evaluation.evaluate import compare_with_card, evaluate
 from regnet.evaluation.journal import open_journal
-from regnet.evaluation.predictions_file import ROW_GROUP, open_predictions
+from regnet.evaluation.predictions_file import open_predictions
 from regnet.evaluation.scoring import FAILURES, WORST, ScoredBatch, Scores, score
 from regnet.inference.predictors import Choice, open_predictor
 from regnet.ir.engine import Outputs
@@ -35,6 +35,7 @@ from regnet.network.labels import Label
 from regnet.pixels.samples import sample_photos
 from regnet.statistics.metrics import Tally
 from regnet.system.errors import DatasetError, ImageError, OutputError
+from regnet.system.row_writers import ROW_GROUP
 from regnet.zoo.catalogue import card_by_name
 
 CLASSES = 10

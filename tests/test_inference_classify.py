@@ -149,7 +149,7 @@ def test_a_damaged_compiled_copy_is_named(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setitem(names, "require_probabilities", lambda *given: reasons.append(given[2]))
     engine = Engine(read_model(BUNDLED), compiled_cache=tmp_path)
     engine.infer([engine.pixels(sample_photos()[0])])
-    assert f"remove {tmp_path} and try again" in reasons[0]
+    assert any(f"remove {tmp_path} and try again" in reason for reason in reasons)
 
 
 def test_stopping_early_does_not_wait_for_a_silent_server(classifier: Classifier) -> None:

@@ -5,19 +5,8 @@ from typing import TYPE_CHECKING, Final
 
 from regnet.benchmarking.benchmark import Benchmark
 from regnet.benchmarking.end_to_end import EndToEnd
+from regnet.pages import report as page
 from regnet.pages.figures import ACCENT, SOFT, WARM, plain
-from regnet.pages.report import (
-    Bar,
-    Beside,
-    Facts,
-    Number,
-    Plot,
-    Report,
-    Section,
-    Table,
-    Tile,
-    Tiles,
-)
 from regnet.system.machine import Machine
 from regnet.system.text import percent
 
@@ -28,7 +17,7 @@ if TYPE_CHECKING:
 BUSY: Final = 0.05
 
 
-def benchmark_report(result: Benchmark) -> Report:
+def benchmark_report(result: Benchmark) -> page.Report:
     """Return what was measured as a report."""
     height, width, _ = result.input
     whole = result.end_to_end
@@ -38,13 +27,13 @@ def benchmark_report(result: Benchmark) -> Report:
         ("Machine", machine_text(result.machine)),
         ("Rounds", f"{result.rounds}, interleaved; results are medians"),
     ]
-    return Report(
+    return page.Report(
         f"Speed of {result.name}",
         [
-            Section("", [Tiles(_tiles(result))]),
+            page.Section("", [page.Tiles(_tiles(result))]),
             _precisions(result),
             *([_end_to_end(whole)] if whole is not None else []),
-            Section("How it was measured", [Facts(facts)]),
+            page.Section("How it was measured", [page.Facts(facts)]),
         ],
         subtitle=f"{result.gflops:.4g} GFLOPs per image of {width} x {height}; "
         f"{result.machine.cpu}, {result.machine.cores} cores",
@@ -61,31 +50,35 @@ def machine_text(machine: Machine) -> str:
     )
 
 
-def _tiles(result: Benchmark) -> list[Tile]:
+def _tiles(result: Benchmark) -> list[page.Tile]:
     fastest = max(result.engines, key=lambda row: row.images_per_second)
     quickest = min(result.engines, key=lambda row: row.latency_ms["p50"])
     tiles = [
-        Tile("Throughput", f"{fastest.images_per_second:,.0f} /s", f"images, {fastest.precision}"),
-        Tile("Latency", f"{quickest.latency_ms['p50']:.2f} ms", f"median, {quickest.precision}"),
+        page.Tile(
+            "Throughput", f"{fastest.images_per_second:,.0f} /s", f"images, {fastest.precision}"
+        ),
+        page.Tile(
+            "Latency", f"{quickest.latency_ms['p50']:.2f} ms", f"median, {quickest.precision}"
+        ),
     ]
     if result.end_to_end is not None:
         best = max(result.end_to_end.wholes, key=lambda whole: whole.images_per_second)
         note = f"photos to labels, {best.precision}; {percent(best.share, 0)} of the upper bound"
-        tiles.append(Tile("End to end", f"{best.images_per_second:,.0f} /s", note))
+        tiles.append(page.Tile("End to end", f"{best.images_per_second:,.0f} /s", note))
     return tiles
 
 
-def _precisions(result: Benchmark) -> Section:
+def _precisions(result: Benchmark) -> page.Section:
     """Return the table of precisions, with plots, and what limits the figures."""
     plots = [
-        Plot(
+        page.Plot(
             "throughput",
             partial(_draw_throughput, result=result),
             "Images per second in each precision",
             "Best throughput.",
             height=1.2 + 0.42 * len(result.engines),
         ),
-        Plot(
+        page.Plot(
             "latency",
             partial(_draw_latency, result=result),
             "Milliseconds of one image: fastest, median, 90th and 99th percentile",
@@ -97,9 +90,9 @@ def _precisions(result: Benchmark) -> Section:
     rows = [
         (
             row.precision,
-            *(Number(row.latency_ms[name], ".2f") for name in percentiles),
-            Number(row.images_per_second, ",.1f"),
-            Number(row.best_batch),
+            *(page.Number(row.latency_ms[name], ".2f") for name in percentiles),
+            page.Number(row.images_per_second, ",.1f"),
+            page.Number(row.best_batch),
         )
         for row in result.engines
     ]
@@ -113,11 +106,13 @@ def _precisions(result: Benchmark) -> Section:
             f"Other processes used {percent(result.other_work, 0)} of the machine meanwhile: the "
             "figures are too low. Measure again when it is idle."
         )
-    return Section("Precisions", [Beside(plots), Table(columns, rows, sortable=True), *remarks])
+    return page.Section(
+        "Precisions", [page.Beside(plots), page.Table(columns, rows, sortable=True), *remarks]
+    )
 
 
-def _end_to_end(whole: EndToEnd) -> Section:
-    plot = Plot(
+def _end_to_end(whole: EndToEnd) -> page.Section:
+    plot = page.Plot(
         "parts",
         partial(_draw_parts, whole=whole),
         "Milliseconds per photo: decoding, engine, the rest",
@@ -128,13 +123,13 @@ def _end_to_end(whole: EndToEnd) -> Section:
     rows = [
         (
             row.precision,
-            Number(row.images_per_second, ",.1f"),
-            Number(row.allowed, ",.1f"),
-            Bar(min(row.share, 1.0), percent(row.share, 1)),
-            Number(row.decode_ms, ".2f"),
-            Number(row.engine_ms, ".2f"),
-            Number(row.other_ms, ".2f"),
-            Number(row.flips),
+            page.Number(row.images_per_second, ",.1f"),
+            page.Number(row.allowed, ",.1f"),
+            page.Bar(min(row.share, 1.0), percent(row.share, 1)),
+            page.Number(row.decode_ms, ".2f"),
+            page.Number(row.engine_ms, ".2f"),
+            page.Number(row.other_ms, ".2f"),
+            page.Number(row.flips),
         )
         for row in whole.wholes
     ]
@@ -151,7 +146,7 @@ def _end_to_end(whole: EndToEnd) -> Section:
     lead = f"{whole.photos} JPEG files, batches of {whole.batch_size}, {whole.rounds} rounds."
     if whole.unreadable:
         lead += f" {whole.unreadable} unreadable files were left out."
-    return Section("From files to labels", [plot, Table(columns, rows)], lead)
+    return page.Section("From files to labels", [plot, page.Table(columns, rows)], lead)
 
 
 def _bars(axes: "Axes", names: list[str], unit: str) -> None:

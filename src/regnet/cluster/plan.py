@@ -11,6 +11,7 @@ from typing import Final
 from regnet.cluster.entries import Entry, Kind, Partition, pack, squeeze
 from regnet.data.archives import (
     MAX_BYTES,
+    ArchiveKind,
     Readable,
     SharedFile,
     Span,

@@ -11,23 +11,8 @@ from regnet.comparison.tally import DELTA_EDGES, Accuracy, FlippedPhoto
 from regnet.comparison.verdict import ROUNDING, share_text
 from regnet.inference.result import ClassScore
 from regnet.network.labels import Labels, first_name
+from regnet.pages import report as page
 from regnet.pages.figures import ACCENT, MUTED, plain
-from regnet.pages.report import (
-    Bar,
-    Cell,
-    Facts,
-    Gallery,
-    Number,
-    Photo,
-    Plot,
-    Report,
-    Section,
-    Table,
-    Tile,
-    Tiles,
-    Tone,
-    unreadable_section,
-)
 from regnet.pages.thumbnails import thumbnails
 from regnet.system.text import counted, percent, sentence
 
@@ -37,11 +22,11 @@ if TYPE_CHECKING:
 _FLIPS = 48
 
 
-def comparison_report(record: ComparisonRecord) -> Report:
+def comparison_report(record: ComparisonRecord) -> page.Report:
     """Return a comparison as a report; its page reads the photos of the flips again."""
     found = record.comparison
     gates = (f"gate exceeded: {phrase}" for phrase in record.exceeded)
-    deltas = Plot(
+    deltas = page.Plot(
         "deltas",
         partial(_draw_deltas, deltas=found.deltas),
         "Histogram of the photos' largest difference of a probability",
@@ -50,16 +35,16 @@ def comparison_report(record: ComparisonRecord) -> Report:
         height=3.0,
     )
     interrupted = "" if record.complete else ", interrupted: more were to come"
-    return Report(
+    return page.Report(
         f"A {record.pair.a.title} and B {record.pair.b.title}",
         [
-            Section("", [Tiles(_tiles(record)), *gates]),
+            page.Section("", [page.Tiles(_tiles(record)), *gates]),
             _stages(record),
-            Section("How much probabilities differ", [deltas]),
+            page.Section("How much probabilities differ", [deltas]),
             _flips(record),
             *([_accuracy(found.accuracy)] if found.accuracy else []),
-            *unreadable_section(found.errors, found.unreadable),
-            Section("What was compared", [Facts(_facts(record))]),
+            *page.unreadable_section(found.errors, found.unreadable),
+            page.Section("What was compared", [page.Facts(_facts(record))]),
         ],
         subtitle=f"{counted(found.agreement.images, 'photo')} of {Path(record.photos.path).name}"
         f"{interrupted}",
@@ -68,23 +53,23 @@ def comparison_report(record: ComparisonRecord) -> Report:
     )
 
 
-def _tiles(record: ComparisonRecord) -> list[Tile]:
+def _tiles(record: ComparisonRecord) -> list[page.Tile]:
     agreement, gates, verdict = record.comparison.agreement, record.gates, record.verdict
     rounding = f"by rounding: up to {ROUNDING:g} is allowed"
     tiles = [
-        Tile(
+        page.Tile(
             "First to differ",
             verdict.stage or "nothing",
             rounding if verdict.kind == "rounding" else "",
         ),
-        Tile(
+        page.Tile(
             "Top-1 equal",
             percent(agreement.top1.value),
             f"{agreement.top1.hits:,} photos; at least {percent(agreement.top1_at_least)} "
             "(95 % confidence)",
             *_gate(gates.max_flips, agreement.flipped, "flips"),
         ),
-        Tile(
+        page.Tile(
             "Largest difference",
             f"{agreement.max_delta:.2g}",
             "of a probability",
@@ -95,31 +80,31 @@ def _tiles(record: ComparisonRecord) -> list[Tile]:
         test = record.comparison.accuracy.test
         chance = f"exact McNemar p = {test.p_value:.2g}"
         points = f"{100 * test.difference:+.2f}"
-        tiles.append(Tile("Accuracy, B less A", points, "points of top-1", chance))
+        tiles.append(page.Tile("Accuracy, B less A", points, "points of top-1", chance))
     return tiles
 
 
-def _gate(limit: float | None, value: float, unit: str) -> tuple[str, Tone]:
+def _gate(limit: float | None, value: float, unit: str) -> tuple[str, page.Tone]:
     if limit is None:
         return "", "plain"
     text = f"{limit:g} {unit}".strip()
     return (f"more than {text}", "bad") if value > limit else (f"within {text}", "good")
 
 
-def _stages(record: ComparisonRecord) -> Section:
+def _stages(record: ComparisonRecord) -> page.Section:
     columns = ("Stage", "Equal photos", "Equal values", "Largest", "Mean", "Remarks")
-    return Section(
+    return page.Section(
         "Stage by stage",
         [
-            Table(columns, [_stage_row(stage) for stage in record.comparison.stages]),
+            page.Table(columns, [_stage_row(stage) for stage in record.comparison.stages]),
             *map(sentence, record.notes),
         ],
         lead="Largest and mean differences are in levels of 0 to 255, logits, and probability.",
     )
 
 
-def _stage_row(stage: StageDifference) -> tuple[Cell, ...]:
-    nothing = Number(None)
+def _stage_row(stage: StageDifference) -> tuple[page.Cell, ...]:
+    nothing = page.Number(None)
     if stage.hidden is not None:
         return stage.stage, nothing, nothing, nothing, nothing, f"not seen ({stage.hidden})"
     photos = f"{stage.equal_photos:,} of {stage.photos:,}"
@@ -130,10 +115,10 @@ def _stage_row(stage: StageDifference) -> tuple[Cell, ...]:
         remark = f"other size in {stage.other_size}, such as {first} and {second}"
     return (
         stage.stage,
-        Bar(stage.equal_photos / stage.photos, photos),
-        Bar(stage.equal_share, equal),
-        Number(stage.largest if stage.values else None, ".3g"),
-        Number(stage.mean if stage.values else None, ".3g"),
+        page.Bar(stage.equal_photos / stage.photos, photos),
+        page.Bar(stage.equal_share, equal),
+        page.Number(stage.largest if stage.values else None, ".3g"),
+        page.Number(stage.mean if stage.values else None, ".3g"),
         remark,
     )
 
@@ -151,39 +136,39 @@ def _draw_deltas(drawing: "Figure", deltas: tuple[int, ...]) -> None:
     plain(axes)
 
 
-def _flips(record: ComparisonRecord) -> Section:
+def _flips(record: ComparisonRecord) -> page.Section:
     flips, flipped = record.comparison.flips[:_FLIPS], record.comparison.agreement.flipped
     if not flips:
-        return Section("Flips", ["Every photo has the same most probable class."])
+        return page.Section("Flips", ["Every photo has the same most probable class."])
     first = f" The {len(flips)} that A was surest of are shown." if len(flips) < flipped else ""
     photos = [_flip(flip, record.pair.labels) for flip in flips]
-    return Section(
+    return page.Section(
         "Flips",
-        [Gallery(photos, thumbnails(record.photos.find), first=10)],
+        [page.Gallery(photos, thumbnails(record.photos.find), first=10)],
         lead=f"Photos with another most probable class: {flipped:,}.{first}",
     )
 
 
-def _flip(flip: FlippedPhoto, labels: Labels) -> Photo:
+def _flip(flip: FlippedPhoto, labels: Labels) -> page.Photo:
     truth = [] if flip.truth is None else [f"truth: {first_name(labels[flip.truth].name)}"]
     answers = [f"A {_answer(flip.a)}", f"B {_answer(flip.b)}", f"margin {flip.margin:.3f}"]
-    return Photo(flip.source, answers + truth)
+    return page.Photo(flip.source, answers + truth)
 
 
 def _answer(score: ClassScore) -> str:
     return f"{first_name(score.label)} {percent(score.probability, 1)}"
 
 
-def _accuracy(accuracy: Accuracy) -> Section:
+def _accuracy(accuracy: Accuracy) -> page.Section:
     test = accuracy.test
     rows = [
         ("A right", test.both, test.only_a, accuracy.a.hits),
         ("A wrong", test.only_b, test.neither, test.only_b + test.neither),
     ]
     columns = ("", "B right", "B wrong", "Photos")
-    return Section(
+    return page.Section(
         "Accuracy",
-        [Table(columns, [(name, *map(Number, counts)) for name, *counts in rows])],
+        [page.Table(columns, [(name, *map(page.Number, counts)) for name, *counts in rows])],
         lead=f"Exact McNemar p = {test.p_value:.3g}: how likely so uneven a split of the "
         f"{test.only_a + test.only_b:,} photos that just one has right is, were both equally good.",
     )

@@ -23,9 +23,7 @@ from regnet.system.in_flight import wait_for_room
 ArchiveKind = Literal["zip", "tar"]
 Read = Callable[[], bytes]
 
-MAX_BYTES: Final = 256 << 20
-"""Image files of more bytes are not read."""
-
+MAX_BYTES: Final = 256 << 20  # image files of more bytes are not read
 RATIO: Final = 200
 """Times its packed size that an archive or a file in it may unpack to, and beyond that."""
 
@@ -36,9 +34,7 @@ TAR_SUFFIXES: Final = (".tar", ".tgz", ".tbz2", ".txz", ".tar.gz", ".tar.bz2", "
 OPENERS: Final = ((b"\x1f\x8b", gzip.open), (b"BZh", bz2.open), (b"\xfd7zXZ\0", lzma.open))
 """What compressed tars begin with, and what unpacks them."""
 
-BOMB_BYTES: Final = 16 << 20
-"""Over this size, a file of more than the ratio is no picture."""
-
+BOMB_BYTES: Final = 16 << 20  # over this size, a file of more than the ratio is no picture
 _SLACK: Final = 64 << 10  # bytes that a packed file may be longer than the file, and an eighth
 _FULL: Final = 256 << 20  # bytes of a temporary file
 

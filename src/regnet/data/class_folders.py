@@ -127,16 +127,15 @@ def located(path: str | Path) -> tuple[Sequence[Path], str]:
         for top in place.parents:
             if top.is_file():
                 return [top], place.relative_to(top).as_posix()
-        return [match for name in _expanded(str(place)) for match in _matching(name)], ""
+        matches: list[Path] = []
+        for pattern in _expanded(str(place)):
+            names = sorted(glob.glob(pattern, recursive=True))  # noqa: PTH207
+            if not names:
+                raise DatasetError(f"no such file or folder: {pattern}")
+            matches += map(Path, names)
+        return matches, ""
     except (OSError, ValueError) as exc:
         raise DatasetError(f"cannot open {path}: {exc}") from exc
-
-
-def _matching(pattern: str) -> list[Path]:
-    """Return the paths that match a pattern, sorted; raises `DatasetError` if there are none."""
-    if names := sorted(glob.glob(pattern, recursive=True)):  # noqa: PTH207
-        return [Path(name) for name in names]
-    raise DatasetError(f"no such file or folder: {pattern}")
 
 
 def _expanded(pattern: str) -> list[str]:

@@ -38,7 +38,7 @@ def open_dataset(
     model = ClassNames(labels)
     folders = open_folders(path, truth, model=model, one_split=True, subset=subset)
     if folders.parquet:
-        dataset = open_parquet(folders.parquet, model, path=str(path))
+        dataset: Dataset = open_parquet(folders.parquet, model, path=str(path))
     else:
         if not len(folders.listing):
             raise DatasetError(f"{path} has no images")

@@ -27,7 +27,6 @@ from regnet.system.errors import DatasetError, ImageError
 
 _CAPTIONS: Final = 20  # from so many images on, texts that mostly differ are captions
 
-
 SUFFIXES: Final = (".cls", ".json", ".txt")
 """The files of a sample that say its class: the first that there is."""
 

@@ -25,7 +25,6 @@ VIDEO_SUFFIXES: Final = frozenset(
 _CAMERA: Final = re.compile(r"camera:.|/dev/video\d+\Z", re.DOTALL)
 _STREAM: Final = re.compile(r"rtsps?://.", re.IGNORECASE)
 
-
 _MAX_COUNTED: Final = 10_000  # files in one clutter folder: snapshots may hold millions
 _SHOWN: Final = 8  # suffixes or folders in a line
 _COUNTED: Final = 1000  # different suffixes or folders that are counted one by one

@@ -166,19 +166,17 @@ class Walk:
             yield _video(name) if is_video(name) else self._item(name)
             return
         try:
-            with Path(name).open("rb") as file:
-                head = file.read(HEAD)
-            kind = archive_kind(head, name)
-            archive = SharedFile(Path(name).open("rb")) if kind else None  # noqa: SIM115
+            file = SharedFile(Path(name).open("rb"))  # noqa: SIM115
+            head = file.read_at(0, HEAD)
         except (OSError, ValueError) as exc:
             yield _failed(name, f"cannot be opened: {reason_of(exc)}")
             return
         if suffix_of(name) == PARQUET or head.startswith(_PARQUET_MAGIC):
             yield from or_reason(self._rows(name), name)
-        elif kind is None or archive is None:
-            yield self._item(name)
+        elif kind := archive_kind(head, name):
+            yield from self._members(name, kind, file)
         else:
-            yield from self._members(name, kind, archive)
+            yield self._item(name)
 
     def _item(self, name: str) -> Item:
         return file_item(name, self.max_bytes)

@@ -200,7 +200,8 @@ def _in_devkit_order(classes: list[str], source: str, beside: Beside) -> list[st
 def _devkit_order(source: str, beside: Beside) -> tuple[str, ...]:
     """Return ILSVRC 2012's wnids by the devkit's numbers, 1 first: not the models' order."""
     if (text := beside("map_clsloc.txt")) is not None:
-        order = _map_clsloc(text)
+        rows = [line.split() for line in text.decode("utf-8", "replace").splitlines()]
+        order = {int(row[1]): row[0] for row in rows if len(row) > 1 and row[1].isdecimal()}
     elif (data := beside("meta.mat")) is not None:
         order = _meta_mat(data)
     else:
@@ -214,12 +215,6 @@ def _devkit_order(source: str, beside: Beside) -> tuple[str, ...]:
             "each with its wnid"
         )
     return tuple(order[number] for number in range(1, _LEAVES + 1))
-
-
-def _map_clsloc(data: bytes) -> dict[int, str]:
-    """Return the wnid of each number from lines such as `n02119789 1 kit_fox`."""
-    rows = [line.split() for line in data.decode("utf-8", "replace").splitlines()]
-    return {int(row[1]): row[0] for row in rows if len(row) >= 2 and row[1].isdecimal()}
 
 
 def _meta_mat(data: bytes) -> dict[int, str]:

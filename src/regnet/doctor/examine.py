@@ -8,10 +8,15 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.doctor.copies import copy_findings, exact_groups, near_groups
 from regnet.doctor.findings import Finding, errors_of, worst_first
 from regnet.doctor.layout_findings import layout_findings
-from regnet.doctor.photo_findings import kept_shares, photo_findings
+from regnet.doctor.photo_findings import (
+    copy_findings,
+    exact_groups,
+    kept_shares,
+    near_groups,
+    photo_findings,
+)
 from regnet.doctor.photos import Glances, glances
 from regnet.doctor.tree import Tree
 from regnet.inference.result import readable
@@ -22,9 +27,7 @@ from regnet.system.version import TOOL_VERSION
 
 Listener = Callable[[float, str], None]
 
-MOST_FILES: Final = 100
-"""Files that a finding lists where nothing else is asked for."""
-
+MOST_FILES: Final = 100  # files that a finding lists where nothing else is asked for
 _PREVIEWS: Final = 12  # photos that lose most, and as many of all
 
 

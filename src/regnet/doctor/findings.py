@@ -86,11 +86,6 @@ def share_of(part: int, whole: int) -> str:
     return f"{share:.0f} %" if share >= 10 or share == round(share) else f"{share:.1f} %"
 
 
-def share_text(share: float) -> str:
-    """Return a share in whole percent: `57 %`."""
-    return f"{100 * share:.0f} %"
-
-
 def quoted(names: Sequence[str], *, most: int = 8) -> str:
     """Return the first names for a sentence, and how many more there are."""
     text = ", ".join(names[:most])

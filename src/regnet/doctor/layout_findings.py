@@ -13,20 +13,15 @@ from regnet.doctor.findings import File, Finding, quoted, share_of, worst_first
 from regnet.doctor.tree import Tree
 from regnet.system.text import counted
 
-IMBALANCE: Final = 10
-"""From this ratio of the largest to the smallest class on there is a warning."""
-
-FEW: Final = 10
-"""Classes with fewer training photos are named in a warning."""
-
+IMBALANCE: Final = 10  # from this ratio of the largest to the smallest class on there is a warning
+FEW: Final = 10  # classes with fewer training photos are named in a warning
 HOLDOUT: Final = 0.1
 """The share of each class's photos that validates where there is no split for it."""
 
 SAME_FILES: Final = 0.5
 """From this share of a split's files with a training file's name and size on, they are the same."""
 
-EMPTY_FILES: Final = 0.1
-"""From this share of files without a byte on, something went wrong for all."""
+EMPTY_FILES: Final = 0.1  # from this share of files without a byte on, something went wrong for all
 
 Sized = tuple[str, int]
 

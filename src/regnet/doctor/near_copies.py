@@ -21,9 +21,7 @@ Half = NDArray[np.float16]
 Float = NDArray[np.float32]
 Number = TypeVar("Number", np.uint8, np.int64)
 
-ALIKE: Final = 0.9
-"""From this `likeness` on two pictures are nearly the same."""
-
+ALIKE: Final = 0.9  # from this `likeness` on two pictures are nearly the same
 _BLOCKS: Final = 8  # a side
 _BAND: Final = 16  # bits
 _BANDS: Final = 7
@@ -251,17 +249,12 @@ def _blurred(x: Float, axis: int) -> Float:
     return np.asarray(windows.mean(axis=0))
 
 
-def _with_slopes(x: Float) -> tuple[Float, Float, Float]:
-    """Return pictures, and by how much they grow downwards and to the right."""
-    down, across = np.gradient(x, axis=(1, 2))
-    return x, np.asarray(down), np.asarray(across)
-
-
 def _improved(first: Float, second: Float, warp: Float) -> Float:
     """Return the warp after a Gauss-Newton step on the squared difference."""
     pairs, side, _ = first.shape
     down, across, mask = _weights(warp, side)
-    moved, dy, dx = (down @ x @ across.swapaxes(1, 2) for x in _with_slopes(second))
+    slopes = np.gradient(second, axis=(1, 2))  # how much it grows downwards and to the right
+    moved, dy, dx = (down @ x @ across.swapaxes(1, 2) for x in (second, *slopes))
     grid = _grid(side) / side
     parts = (dx * grid, dx, dy * grid[:, None], dy, moved, np.ones_like(moved))
     jacobian = (np.stack(parts, axis=-1) * mask[..., None]).reshape(pairs, side * side, 6)

@@ -4,7 +4,7 @@ About 800 bytes each stay in memory, in columns.
 """
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Final
@@ -26,12 +26,8 @@ from regnet.system.notices import about
 
 Grey = NDArray[np.uint8]
 
-SIDE: Final = 24
-"""Side of the small grey picture, in pixels."""
-
-DIGEST: Final = 16
-"""Bytes of the hash of a file."""
-
+SIDE: Final = 24  # side of the small grey picture, in pixels
+DIGEST: Final = 16  # bytes of the hash of a file
 _ON_ITS_SIDE: Final = (5, 6, 7, 8)  # EXIF orientations
 _ENOUGH: Final = 4 * SIDE  # pixels that a side is decoded to at least
 _BLANK: Final = 2.5  # levels of contrast
@@ -52,23 +48,22 @@ class Glance:
     grey: Grey = field(default_factory=lambda: np.zeros((SIDE, SIDE), np.uint8))
 
 
-def glances(items: Sequence[Item]) -> Iterator[Glance]:
-    """Yield what is kept of each photo. Thread-safe."""
-    for item in items:
-        try:
-            with about(item.source):
-                glance = _glance(item.source, item.read())
-            yield glance
-        except ImageError as exc:
-            yield Glance(item.source, error=str(exc))
+def glances(items: Sequence[Item]) -> list[Glance]:
+    """Return what is kept of each photo. Thread-safe."""
+    return [_glance(item) for item in items]
 
 
-def _glance(source: str, data: bytes) -> Glance:
-    grey, (width, height) = _decoded(data)
+def _glance(item: Item) -> Glance:
+    try:
+        with about(item.source):
+            data = item.read()
+            grey, (width, height) = _decoded(data)
+    except ImageError as exc:
+        return Glance(item.source, error=str(exc))
     whole = Image.fromarray(np.ascontiguousarray(grey))
-    small = whole.resize((SIDE, SIDE), Image.Resampling.BOX)
+    small = np.asarray(whole.resize((SIDE, SIDE), Image.Resampling.BOX))
     digest = blake2b(data, digest_size=DIGEST).digest()
-    return Glance(source, "", width, height, digest, np.asarray(small))
+    return Glance(item.source, "", width, height, digest, small)
 
 
 def _decoded(data: bytes) -> tuple[Grey, tuple[int, int]]:

@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageOps
 
 from regnet.data.sources import Item
 from regnet.doctor.examine import Examination, Preview
-from regnet.doctor.findings import SEVERITIES, File, Finding, share_text
+from regnet.doctor.findings import SEVERITIES, File, Finding
 from regnet.doctor.near_copies import ALIKE
 from regnet.doctor.tree import Tree
 from regnet.pages import report as page
@@ -28,7 +28,6 @@ _GROUPS: Final = 8  # of copies, of a finding
 _MEMBERS: Final = 3  # of a group
 _NAMES: Final = 200  # of a finding without photos to show
 _NO_PHOTOS: Final = ("unreadable", "empty-files", "same-files")
-
 
 SIDE: Final = 256  # pixels of the long side, and of the square that it stands in
 _FRAME: Final = (255, 122, 60)
@@ -75,20 +74,18 @@ def shots(tree: Tree, sources: Collection[str], preprocess: Preprocess) -> dict[
     if not sources:
         return {}
     wanted = (item for item in tree.items() if item.source in sources)
-    work = partial(_shots, preprocess=preprocess)
-    return {shot.source: shot for shot in in_order(wanted, work, workers=cores())}
+    made = in_order(wanted, lambda part: [_shot(i, preprocess) for i in part], workers=cores())
+    return {shot.source: shot for shot in made}
 
 
-def _shots(items: Sequence[Item], preprocess: Preprocess) -> Iterator[Shot]:
-    for item in items:
-        try:
-            photo = Image.fromarray(rgb_pixels(item.read()))
-        except ImageError:
-            yield Shot(item.source)
-            continue
-        box = frame(photo.width, photo.height, preprocess)
-        small = ImageOps.contain(photo, (SIDE, SIDE), Image.Resampling.BICUBIC)
-        yield Shot(item.source, _address(small), _address(_framed(small, box)))
+def _shot(item: Item, preprocess: Preprocess) -> Shot:
+    try:
+        photo = Image.fromarray(rgb_pixels(item.read()))
+    except ImageError:
+        return Shot(item.source)
+    box = frame(photo.width, photo.height, preprocess)
+    small = ImageOps.contain(photo, (SIDE, SIDE), Image.Resampling.BICUBIC)
+    return Shot(item.source, _address(small), _address(_framed(small, box)))
 
 
 def frame(width: int, height: int, preprocess: Preprocess) -> tuple[float, float, float, float]:
@@ -173,8 +170,8 @@ def _tiles(result: Examination) -> Iterator[page.Tile]:
     if result.kept is not None:
         yield page.Tile(
             "Kept by the centre crop",
-            share_text(result.kept.median),
-            f"of a photo, median; at least {share_text(result.kept.least)}",
+            percent(result.kept.median, 0),
+            f"of a photo, median; at least {percent(result.kept.least, 0)}",
         )
 
 
@@ -234,7 +231,7 @@ def _crops(result: Examination, album: Album) -> Iterator[page.Section]:
 def _previews(previews: tuple[Preview, ...], album: Album) -> page.PageOnly:
     photos = []
     for one in previews:
-        kept = f"{share_text(one.kept)} of {one.width} x {one.height}"
+        kept = f"{percent(one.kept, 0)} of {one.width} x {one.height}"
         photos.append(page.Photo(one.source, [kept, one.place] if one.place else [kept]))
     return page.PageOnly([album.gallery(photos, framed=True)])
 

@@ -13,9 +13,9 @@ from regnet.conversion.store import Library
 from regnet.data.dataset import open_dataset
 from regnet.data.labelled import Dataset
 from regnet.evaluation.journal import Journal, open_journal
-from regnet.evaluation.scoring import Failure, Listener, Mistake, Scores, score
+from regnet.evaluation.scoring import Listener, Scores, score
 from regnet.inference.predictors import Choice, EngineName, Predictor, open_predictor
-from regnet.inference.result import readable
+from regnet.inference.result import readable, readable_rows
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
@@ -32,9 +32,7 @@ from regnet.zoo.catalogue import card_by_name
 _IMAGES: Final = {"ImageNet-1k val": 50_000}
 _STATED: Final = re.compile(r"(\d[\d,]*) [\w -]*photos")
 
-
-CONFUSED: Final = 50
-"""Confused pairs in the JSON values; the report's plots know more."""
+CONFUSED: Final = 50  # confused pairs in the JSON values; the report's plots know more
 
 
 @dataclass(frozen=True)
@@ -178,7 +176,7 @@ class Evaluation:
             },
             **plain_fields(metrics),
             "unreadable": scores.unreadable,
-            "unreadable_images": _readable(scores.failures),
+            "unreadable_images": readable_rows(scores.failures),
             "strict": self.strict,
             "top1": _share(metrics.top1),
             "top5": _share(metrics.top5),
@@ -191,7 +189,7 @@ class Evaluation:
                 | {"truth_label": names[pair.truth], "predicted_label": names[pair.predicted]}
                 for pair in metrics.confused[:CONFUSED]
             ],
-            "worst": _readable(scores.worst),
+            "worst": readable_rows(scores.worst),
             "card": self.card.to_dict(),
             "speed": {
                 "images_per_s": scores.images_per_s,
@@ -201,10 +199,6 @@ class Evaluation:
             },
             "version": TOOL_VERSION,
         }
-
-
-def _readable(values: Sequence[Failure] | Sequence[Mistake]) -> list[dict[str, Any]]:
-    return [plain_fields(one) | {"source": readable(one.source)} for one in values]
 
 
 def _share(share: Share) -> dict[str, Any]:

@@ -13,19 +13,14 @@ from regnet.system.files import is_stream
 from regnet.system.output_file import naming, open_output, text_of
 from regnet.system.row_writers import (
     SUFFIXES,
-    CsvRows,
-    JsonLinesRows,
-    JsonRows,
-    ParquetRows,
     Row,
     RowFormat,
-    RowWriter,
     require_parquet,
+    row_writer,
     score_type,
 )
 
 TOP: Final = 5
-ROW_GROUP: Final = 1024
 
 _SCORE: Final = ("index", "wnid", "label", "probability")
 _COLUMNS: Final = (
@@ -62,7 +57,7 @@ def open_predictions(path: Path, labels: Labels) -> Iterator[Listener]:
     with naming(path):
         place = open_output(path)
         file = place.file if kind == "parquet" else text_of(place.file)
-        rows = _writer(file, kind)
+        rows = row_writer(file, kind, _COLUMNS, _schema)
     try:
 
         def write(batch: ScoredBatch) -> None:
@@ -81,14 +76,6 @@ def open_predictions(path: Path, labels: Labels) -> Iterator[Listener]:
         raise
     finally:
         place.discard()
-
-
-def _writer(file: Any, kind: RowFormat) -> RowWriter:
-    if kind == "parquet":
-        return ParquetRows(file, _schema(), group=ROW_GROUP)
-    if kind == "csv":
-        return CsvRows(file, _COLUMNS)
-    return JsonRows(file) if kind == "json" else JsonLinesRows(file)
 
 
 def _rows(batch: ScoredBatch, labels: Labels) -> Iterator[dict[str, Any]]:

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-
 _MATRIX = 18  # classes in the confusion plot
 _PAIRS = 18
 

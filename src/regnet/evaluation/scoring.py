@@ -22,12 +22,8 @@ from regnet.system.errors import DatasetError, ImageError
 from regnet.system.notices import about
 from regnet.system.parallel import BATCH_SIZE, cores, in_order
 
-WORST: Final = 24
-"""Mistakes that are kept: those of the highest probability."""
-
-FAILURES: Final = 100
-"""Unreadable images that are kept by name; all are counted."""
-
+WORST: Final = 24  # mistakes that are kept: those of the highest probability
+FAILURES: Final = 100  # unreadable images that are kept by name; all are counted
 _PAIRS: Final = 10_000  # of confused classes, for plots
 
 

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, overload
 
@@ -14,14 +14,14 @@ from regnet.data.photo_files import is_live, require_extra
 from regnet.data.sources import Item, Video, iter_items
 from regnet.inference.result import Answer, Prediction, Wanted
 from regnet.ir.assumptions import warn_assumed
-from regnet.ir.engine import Engine, read_model
+from regnet.ir.engine import Engine, Engines, read_model
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import ImageError, ModelError
 from regnet.system.notices import about
-from regnet.system.parallel import BATCH_SIZE, cores, in_order
+from regnet.system.parallel import BATCH_SIZE, in_order
 from regnet.video.sampling import Sampling, Smoothing
 from regnet.zoo.catalogue import DEFAULT_MODEL
 
@@ -50,28 +50,9 @@ class Classifier:
     ) -> None:
         self._model = read_model(path)
         warn_assumed(name or path, self.metadata)
-        self._offline, self._limits = offline, limits
-        self._precision = precision
-        self._compiled_cache = compiled_cache
-
-    @cached_property
-    def _one_at_a_time(self) -> Engine:
-        """The engine that gives all cores to a single image."""
-        return self._engine(streams=1)
-
-    @cached_property
-    def _side_by_side(self) -> Engine:
-        """The engine for many images, one on each core."""
-        return self._engine(streams=cores())
-
-    def _engine(self, streams: int) -> Engine:
-        return Engine(
-            self._model,
-            precision=self._precision,
-            streams=streams,
-            compiled_cache=self._compiled_cache,
-            limits=self._limits,
-        )
+        self._offline = offline
+        options = {"precision": precision, "compiled_cache": compiled_cache, "limits": limits}
+        self._engines = Engines(self._model, **options)
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -162,8 +143,8 @@ class Classifier:
 
         sampled = frames(video.address, sampling)
         if sampling.newest_only(live=is_live(video.address)):  # each frame before the next is taken
-            return (_frame_row(self._one_at_a_time, frame) for frame in sampled)
-        engine = self._side_by_side
+            return (_frame_row(self._engines.one_at_a_time, frame) for frame in sampled)
+        engine = self._engines.side_by_side
         return in_order(
             sampled,
             lambda batch: [_frame_row(engine, frame) for frame in batch],
@@ -194,9 +175,9 @@ class Classifier:
     ) -> Iterator[Prediction]:
         first = list(itertools.islice(jobs, 2))
         if len(first) == 1:
-            yield from predict(self._one_at_a_time, first, wanted=wanted)
+            yield from predict(self._engines.one_at_a_time, first, wanted=wanted)
         elif first:
-            engine = self._side_by_side
+            engine = self._engines.side_by_side
             work = partial(predict, engine, wanted=wanted)
             if self.metadata.preprocessing == "graph":
                 batch_size = 1  # whole photos are large

@@ -1,5 +1,6 @@
 """The result of classifying one image: the same fields in every format, in Python and over HTTP."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Labels
 from regnet.statistics.conformal import set_sizes
 from regnet.system.errors import ImageError
+from regnet.system.json_text import plain_fields
 from regnet.system.option import option
 
 
@@ -109,6 +111,11 @@ class Wanted:
 def readable(source: str) -> str:
     """Return a name with undecodable bytes written out, so that any output can contain it."""
     return source.encode("utf-8", "backslashreplace").decode()
+
+
+def readable_rows(values: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return dataclasses with a `source` as JSON's types."""
+    return [plain_fields(one) | {"source": readable(one.source)} for one in values]
 
 
 def top_classes(

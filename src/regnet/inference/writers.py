@@ -2,22 +2,14 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, TextIO
 
 from regnet.inference.result import Prediction, Wanted
 from regnet.system.errors import OutputError
 from regnet.system.output_file import naming, open_output, text_of
-from regnet.system.row_writers import (
-    SUFFIXES,
-    CsvRows,
-    JsonLinesRows,
-    JsonRows,
-    ParquetRows,
-    Row,
-    require_parquet,
-    score_type,
-)
+from regnet.system.row_writers import SUFFIXES, Row, require_parquet, row_writer, score_type
 from regnet.system.text import visible
 
 OutputFormat = Literal["table", "json", "jsonl", "csv", "parquet"]
@@ -41,18 +33,14 @@ class PredictionWriter:
     """
 
     def __init__(self, file: Any, format: OutputFormat, wanted: Wanted = PLAIN) -> None:
-        self._rows_of: Callable[[Prediction], Iterator[Any]] = _whole_row
+        self._rows_of: Callable[[Prediction], Iterator[Any]]
         self._rows: Any
         if format == "table":
             self._rows, self._rows_of = _Lines(file), _table_lines
-        elif format == "csv":
-            columns = (*CSV_COLUMNS, *wanted.fields)
-            self._rows, self._rows_of = CsvRows(file, columns), _csv_rows
-        elif format == "parquet":
-            require_parquet()
-            self._rows = ParquetRows(file, _parquet_schema(wanted))
         else:
-            self._rows = JsonRows(file) if format == "json" else JsonLinesRows(file)
+            columns, schema = (*CSV_COLUMNS, *wanted.fields), partial(_parquet_schema, wanted)
+            self._rows = row_writer(file, format, columns, schema)
+            self._rows_of = _csv_rows if format == "csv" else _whole_row
 
     def write(self, prediction: Prediction) -> None:
         """Write the rows of one prediction."""

@@ -4,6 +4,7 @@ import contextlib
 import queue
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,6 +20,7 @@ from regnet.pixels.preprocess import ImageLike, crop_pixels, rgb_pixels
 from regnet.pixels.protocol import Preprocess, by_protocol
 from regnet.system.errors import ModelError, ProtocolError
 from regnet.system.machine import this_machine
+from regnet.system.parallel import cores
 from regnet.system.runtime import core, ov
 
 Batch = NDArray[Any] | Sequence[NDArray[Any]]
@@ -190,6 +192,23 @@ class Engine:
             f"the model or its compiled copy is damaged: {remedy}convert the model again",
         )
         return results
+
+
+class Engines:
+    """A model's engines, each compiled when it is first used; `options` are those of `Engine`."""
+
+    def __init__(self, model: ConvertedModel, **options: Any) -> None:
+        self._engine = partial(Engine, model, **options)
+
+    @cached_property
+    def one_at_a_time(self) -> Engine:
+        """The engine that gives all cores to a single image."""
+        return self._engine(streams=1) if cores() > 1 else self.side_by_side
+
+    @cached_property
+    def side_by_side(self) -> Engine:
+        """The engine for many images, one on each core."""
+        return self._engine(streams=cores())
 
 
 def _runnable_graph(model: ConvertedModel) -> ov.Model:

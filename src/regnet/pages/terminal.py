@@ -2,24 +2,13 @@
 
 from collections.abc import Iterator, Sequence
 
-from regnet.pages.report import (
-    Beside,
-    Block,
-    Facts,
-    Gallery,
-    PageOnly,
-    Plot,
-    Report,
-    Section,
-    Table,
-    Tiles,
-)
+from regnet.pages import report as page
 from regnet.system.text import visible
 
 _WIDEST = 48  # columns: a longer text moves its own row only
 
 
-def report_lines(report: Report) -> Iterator[str]:
+def report_lines(report: page.Report) -> Iterator[str]:
     """Yield the lines of a report, control characters written out; its verdict comes last."""
     yield from (visible(text) for text in (report.title, report.subtitle) if text)
     for section in report.sections:
@@ -40,7 +29,7 @@ def aligned(rows: Sequence[Sequence[str]], numeric: Sequence[bool]) -> Iterator[
         yield "  ".join(cells).rstrip()
 
 
-def _section(section: Section) -> Iterator[str]:
+def _section(section: page.Section) -> Iterator[str]:
     """Yield the lines of a section; none where only a page can show its blocks."""
     lines = [line for block in section.blocks for line in _block(block)]
     if section.blocks and not lines:
@@ -50,35 +39,35 @@ def _section(section: Section) -> Iterator[str]:
     yield from (f"  {line}" if section.title else line for line in lines)
 
 
-def _block(block: Block) -> Iterator[str]:
+def _block(block: page.Block) -> Iterator[str]:
     match block:
         case str():
             yield block
-        case Tiles(tiles):
+        case page.Tiles(tiles):
             notes = ("; ".join(filter(None, (tile.note, tile.verdict))) for tile in tiles)
             rows = [(tile.name, tile.value, note) for tile, note in zip(tiles, notes, strict=True)]
             yield from aligned(rows, (False, True, False))
-        case Facts(pairs):
+        case page.Facts(pairs):
             yield from aligned([pair for pair in pairs if pair[1]], (False, False))
-        case Table():
+        case page.Table():
             yield from _table(block)
-        case Gallery():
+        case page.Gallery():
             yield from _gallery(block)
-        case Beside(blocks):
+        case page.Beside(blocks):
             for inner in blocks:
                 yield from _block(inner)
-        case Plot() | PageOnly():
+        case page.Plot() | page.PageOnly():
             pass
 
 
-def _table(table: Table) -> Iterator[str]:
+def _table(table: page.Table) -> Iterator[str]:
     shown = table.rows[: table.first]
     rows = [[cell if isinstance(cell, str) else cell.text for cell in row] for row in shown]
     yield from aligned([table.columns, *rows], table.numeric)
     yield from _more(len(table.rows) - len(shown))
 
 
-def _gallery(gallery: Gallery) -> Iterator[str]:
+def _gallery(gallery: page.Gallery) -> Iterator[str]:
     shown = gallery.photos[: gallery.first]
     if gallery.joined:
         names = [photo.name for photo in shown]

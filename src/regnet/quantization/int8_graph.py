@@ -12,7 +12,7 @@ import io
 import logging
 import math
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -46,7 +46,11 @@ class Int8Graph:
         graph = self.quantized.clone()
         ops, originals = ops_by_name(graph), ops_by_name(self.reference)
         for layer in layers:
-            _restore(ops[_conv(layer)], originals[_conv(layer)])
+            conv, original = ops[_conv(layer)], originals[_conv(layer)]
+            source = conv.input_value(0).get_node()
+            if source.get_type_name() == "FakeQuantize":
+                conv.input(0).replace_source_output(source.input_value(0))
+            set_values(conv, 1, values(original.input_value(1)))
             set_values(ops[layer], 1, values(originals[layer].input_value(1)))
         return graph
 
@@ -141,14 +145,6 @@ def _round_pixels_exactly(graph: ov.Model) -> None:
     stem.input(0).replace_source_output(centred.output(0))
 
 
-def _restore(op: Any, original: Any) -> None:
-    """Give a layer its input as it is and its own weights."""
-    source = op.input_value(0).get_node()
-    if source.get_type_name() == "FakeQuantize":
-        op.input(0).replace_source_output(source.input_value(0))
-    set_values(op, 1, values(original.input_value(1)))
-
-
 def _conv(layer: str) -> str:
     """Return the name of a layer's convolution; the layer's own is that of its biased output."""
     return f"{layer}.conv"
@@ -156,15 +152,12 @@ def _conv(layer: str) -> str:
 
 def _multiplications(graph: ov.Model) -> dict[str, int]:
     """Return the multiplications of one image in each layer whose weights are stored in INT8."""
+    layers = (op for op in graph.get_ordered_ops() if op.get_type_name() in _WEIGHTED)
     return {
-        op.get_friendly_name().removesuffix(".conv"): _products(op) for op in _int8_layers(graph)
+        op.get_friendly_name().removesuffix(".conv"): _products(op)
+        for op in layers
+        if _is_int8(op.input_value(1).get_node())
     }
-
-
-def _int8_layers(graph: ov.Model) -> Iterator[Any]:
-    for op in graph.get_ordered_ops():
-        if op.get_type_name() in _WEIGHTED and _is_int8(op.input_value(1).get_node()):
-            yield op
 
 
 def _is_int8(node: Any) -> bool:

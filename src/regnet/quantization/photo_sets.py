@@ -2,8 +2,9 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeVar
 
@@ -16,8 +17,7 @@ from regnet.system.errors import ImageError, QuantizationError
 from regnet.system.notices import about
 from regnet.system.parallel import cores, in_order
 
-LEAST: Final = 100
-"""Photos to check with, at least: with fewer, agreement is a matter of luck."""
+LEAST: Final = 100  # photos to check with, at least: with fewer, agreement is a matter of luck
 
 T = TypeVar("T")
 
@@ -84,13 +84,22 @@ def draw_photos(
     items = draw.shuffled(calibration)
     chosen = draw.take(items, samples, "reading calibration photos")
     if len(chosen) < samples:
-        raise QuantizationError(_too_few(calibration, draw, len(chosen), samples))
-    source = calibration if agreement is None else agreement
+        raise QuantizationError(
+            f"{calibration}: {draw.found(len(chosen))}; {samples} are asked for to calibrate with: "
+            "name a folder of more, or ask for fewer with --samples"
+        )
     if agreement is not None:
         items = draw.shuffled(agreement)
     others = draw.take(items, checks, "reading photos to check with")
     if len(others) < LEAST:
-        raise QuantizationError(_too_few_checks(source, agreement, len(others), samples))
+        raise QuantizationError(
+            f"{calibration}: {len(others)} readable photos are left beside the {samples} to "
+            f"calibrate with; it takes {LEAST} others to check agreement: add photos, name a "
+            "folder of others with --agreement, or ask for fewer with --samples"
+            if agreement is None
+            else f"{agreement}: {len(others)} readable photos that are not among the calibration "
+            f"photos; it takes {LEAST} to check agreement with"
+        )
     return CalibrationPhotos(chosen, others, tuple(draw.unreadable), draw.duplicates)
 
 
@@ -114,8 +123,9 @@ class _Draw:
         """Return the next `count` photos that can be read and were not seen, or all there are."""
         found: list[tuple[str, NDArray[Any]]] = []
         numbers = iter(self.watch(range(count), what, count))
-        while len(found) < count and (batch := _next(items, count - len(found))):
-            for item, (digest, pixels) in zip(batch, self._read(batch), strict=True):
+        while len(found) < count and (batch := list(islice(items, count - len(found)))):
+            read = in_order(batch, lambda part: [self._read(i) for i in part], workers=cores())
+            for item, (digest, pixels) in zip(batch, read, strict=True):
                 if digest in self._seen:
                     self.duplicates += 1
                 elif isinstance(pixels, str):
@@ -129,13 +139,7 @@ class _Draw:
         sources, crops = zip(*found, strict=True) if found else ((), ())
         return Crops(tuple(sources), tuple(crops))
 
-    def _read(self, items: Sequence[Item]) -> Iterator[tuple[bytes, NDArray[Any] | str]]:
-        def work(batch: list[Item]) -> list[tuple[bytes, NDArray[Any] | str]]:
-            return [self._read_one(item) for item in batch]
-
-        return in_order(items, work, workers=cores())
-
-    def _read_one(self, item: Item) -> tuple[bytes, NDArray[Any] | str]:
+    def _read(self, item: Item) -> tuple[bytes, NDArray[Any] | str]:
         """Return a hash of the photo's bytes, and its pixels or why there are none."""
         digest = b""
         try:
@@ -146,39 +150,12 @@ class _Draw:
         except ImageError as exc:
             return digest, str(exc)
 
-
-def _next(items: Iterator[Item], count: int) -> list[Item]:
-    return [item for _, item in zip(range(count), items, strict=False)]
-
-
-def _found(draw: _Draw, count: int) -> str:
-    """Say how many photos there are and why there are not more."""
-    parts = [f"{count} readable photos"]
-    if draw.duplicates:
-        parts.append(f"{draw.duplicates} exact copies of them")
-    if draw.unreadable:
-        first = draw.unreadable[0]
-        parts.append(f"{len(draw.unreadable)} unreadable (as {first.source}: {first.error})")
-    return ", ".join(parts)
-
-
-def _too_few(source: str | Path, draw: _Draw, count: int, samples: int) -> str:
-    return (
-        f"{source}: {_found(draw, count)}; {samples} are asked for to calibrate with: name a "
-        "folder of more, or ask for fewer with --samples"
-    )
-
-
-def _too_few_checks(
-    source: str | Path, agreement: str | Path | None, count: int, samples: int
-) -> str:
-    if agreement is not None:
-        return (
-            f"{source}: {count} readable photos that are not among the calibration photos; "
-            f"it takes {LEAST} to check agreement with"
-        )
-    return (
-        f"{source}: {count} readable photos are left beside the {samples} to calibrate with; it "
-        f"takes {LEAST} others to check agreement: add photos, name a folder of others with "
-        "--agreement, or ask for fewer with --samples"
-    )
+    def found(self, count: int) -> str:
+        """Say how many photos there are and why there are not more."""
+        parts = [f"{count} readable photos"]
+        if self.duplicates:
+            parts.append(f"{self.duplicates} exact copies of them")
+        if self.unreadable:
+            first = self.unreadable[0]
+            parts.append(f"{len(self.unreadable)} unreadable (as {first.source}: {first.error})")
+        return ", ".join(parts)

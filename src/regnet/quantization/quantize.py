@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from regnet.conversion.store import Library
 from regnet.evaluation.scoring import Failure
-from regnet.inference.result import readable
+from regnet.inference.result import readable_rows
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.graph import read_graph
@@ -19,6 +19,7 @@ from regnet.statistics.agreement import Agreement
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import ModelError, NoGainError, OutputError, QuantizationError
 from regnet.system.files import new_folder_beside, replace_all
+from regnet.system.json_text import plain_fields
 from regnet.system.parallel import cores
 
 SAMPLES: Final = 300
@@ -61,27 +62,18 @@ class Quantization:
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as plain JSON values, as docs/quantize.md lists them."""
-        return {
-            "path": str(self.path),
+        before = self.agreement_before
+        return plain_fields(self) | {
             "files": [str(self.path.parent / name) for name in self.files],
-            "certificate": self.certificate.to_dict(),
             "agreement": _agreement_values(self.agreement),
-            "speed": asdict(self.speed),
-            "agreement_before": self.agreement_before and _agreement_values(self.agreement_before),
-            "speed_before": self.speed_before and asdict(self.speed_before),
-            "layers": self.layers,
-            "chosen_on": self.chosen_on,
-            "no_gain": list(self.no_gain),
+            "agreement_before": before and _agreement_values(before),
             "restored": list(self.restored),
-            "unreadable": [asdict(f) | {"source": readable(f.source)} for f in self.unreadable],
-            "duplicates": self.duplicates,
-            "assumed": list(self.assumed),
+            "unreadable": readable_rows(self.unreadable),
         }
 
 
 def _agreement_values(found: Agreement) -> dict[str, Any]:
-    flips = [asdict(flip) | {"source": readable(flip.source)} for flip in found.flips]
-    return asdict(found) | {"flips": flips}
+    return asdict(found) | {"flips": readable_rows(found.flips)}
 
 
 def quantize(

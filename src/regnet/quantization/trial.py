@@ -6,6 +6,7 @@ Choosing asks for more than certifying (a lower bound instead of a share), so th
 pass.
 """
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -32,24 +33,14 @@ from regnet.system.version import TOOL_VERSION
 Agreeing = Callable[[int, slice], int]
 """`agreeing(n, part)`: on how many photos of the part the top class is FP32's, n layers in FP32."""
 
-
 _RANKING: Final = 64  # calibration photos: a mean KL is a smooth figure, so a few tell
 
 Layers = tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class Halves:
-    """The check photos that choose the layers and those that certify them, as slices."""
-
-    choosing: slice
-    certifying: slice
-
-    @classmethod
-    def of(cls, photos: int) -> "Halves":
-        """Return the halves of this many photos."""
-        half = photos // 2
-        return cls(slice(half), slice(half, photos))
+def halves(photos: int) -> tuple[slice, slice]:
+    """Return the check photos that choose the layers, and those that certify them."""
+    return slice(photos // 2), slice(photos // 2, photos)
 
 
 @dataclass(frozen=True)
@@ -71,20 +62,15 @@ def certify(layers: int, photos: int, agreeing: Agreeing, min_agreement: float) 
 
     None if not even restoring all `layers` is enough on the photos that choose.
     """
-    halves = Halves.of(photos)
+    choosing, certifying = halves(photos)
     needed = hits_needed(photos // 2, min_agreement)
-    restored = fewest(layers, lambda n: agreeing(n, halves.choosing) >= needed)
+    restored = fewest(layers, lambda n: agreeing(n, choosing) >= needed)
     if restored is None:
         return None
     images = photos - photos // 2
-    hits = agreeing(restored, halves.certifying)
-    return Verdict(
-        restored=restored,
-        agreeing=hits,
-        images=images,
-        low=lower_bound(hits, images),
-        passed=hits / images >= min_agreement,
-    )
+    hits = agreeing(restored, certifying)
+    passed = hits / images >= min_agreement
+    return Verdict(restored, hits, images, lower_bound(hits, images), passed)
 
 
 def hits_needed(images: int, share: float) -> int:
@@ -99,11 +85,7 @@ def fewest(most: int, holds: Callable[[int], bool]) -> int | None:
         return 0
     if most < 1 or not holds(most):
         return None
-    low, high = 0, most
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if holds(middle) else (middle, high)
-    return high
+    return bisect_left(range(most), True, lo=1, key=holds)
 
 
 @dataclass(frozen=True)
@@ -157,7 +139,7 @@ class Trial:
             calibration=None,
         )
         self._expected = self._predict(engine, photos.agreement, "running f32")
-        self._halves = Halves.of(len(photos.agreement))
+        self._choosing, self._certifying = halves(len(photos.agreement))
         self._known: dict[tuple[Layers, int], Agreement] = {}
         self._few = photos.calibration.part(slice(_RANKING))
         self._expected_of_few = np.concatenate(list(_rows(engine, self._few)))
@@ -177,10 +159,10 @@ class Trial:
         if verdict is None:
             raise AgreementError(self._out_of_reach(min_agreement))
         restored = self._ranked(verdict.restored)
-        certified = self._agreement(restored, self._halves.certifying)
+        certified = self._agreement(restored, self._certifying)
         if not verdict.passed:
             raise AgreementError(self._missed(restored, certified, min_agreement))
-        before = self._agreement((), self._halves.certifying) if restored else None
+        before = self._agreement((), self._certifying) if restored else None
         return Chosen(restored, certified, before)
 
     def certificate(self, chosen: Chosen, least: float) -> Certificate:
@@ -258,9 +240,9 @@ class Trial:
         return np.concatenate(list(self._watch(_rows(engine, photos), what, count)))
 
     def _out_of_reach(self, min_agreement: float) -> str:
-        photos, layers = self._halves.choosing, len(self._graphs.multiplications)
-        before = self._agreement((), photos)
-        best = self._agreement(self._ranked(layers), photos)
+        layers = len(self._graphs.multiplications)
+        before = self._agreement((), self._choosing)
+        best = self._agreement(self._ranked(layers), self._choosing)
         return (
             f"{self._metadata.name}: INT8 agrees with FP32 on {before.top1.value:.2%} of "
             f"{before.images:,} photos, and on {best.top1.value:.2%} with all {layers} layers in "

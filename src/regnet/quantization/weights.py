@@ -42,7 +42,6 @@ _LARGEST_SCALE: Final = 16.0
 
 Scales = NDArray[np.float32]
 
-
 _POSITIONS: Final = 64  # of a photo, at which a layer's inputs are looked at
 _DAMPING: Final = 0.01  # of the mean variance, for inputs that hardly vary
 _LARGEST: Final = 127
@@ -157,6 +156,8 @@ def round_weights(
     watch: Watch,
 ) -> None:  # fmt: skip
     """Round the layers' weights of the reference anew, in place, on the grid that they have."""
+    from openvino import opset13 as opset
+
     layers = list(layers)
     ops, originals = ops_by_name(quantized), ops_by_name(reference)
     convs = {layer: ops[f"{layer}.conv"] for layer in layers}
@@ -167,7 +168,9 @@ def round_weights(
         rows = weights.reshape(len(covariances[layer]), -1, covariances[layer].shape[-1])
         grids = np.broadcast_to(steps, (*weights.shape[:-3], 1, 1, 1)).reshape(rows.shape[:2])
         levels = np.stack(list(map(rounded, rows, grids, covariances[layer])))
-        _store(convert, levels.reshape(weights.shape))
+        shape = convert.input_value(0).get_node().data.shape
+        constant = opset.constant(np.ascontiguousarray(levels.reshape(shape).astype(np.int8)))
+        convert.input(0).replace_source_output(constant.output(0))
 
 
 def rounded(weights: Matrix, steps: Matrix, covariance: Matrix) -> Matrix:
@@ -267,14 +270,6 @@ def _stored(conv: Any) -> tuple[Any, NDArray[np.float32]]:
     while node.get_type_name() != "Multiply":
         node = node.input_value(0).get_node()
     return node.input_value(0).get_node(), values(node.input_value(1))
-
-
-def _store(convert: Any, levels: Matrix) -> None:
-    from openvino import opset13 as opset
-
-    shape = convert.input_value(0).get_node().data.shape
-    constant = opset.constant(np.ascontiguousarray(levels.reshape(shape).astype(np.int8)))
-    convert.input(0).replace_source_output(constant.output(0))
 
 
 def correct_biases(

@@ -31,7 +31,6 @@ from regnet.system.version import TOOL_VERSION
 
 Life = Callable[[Any], AbstractAsyncContextManager[None]]
 
-
 Json = dict[str, Any]
 
 _FILE: Final = Path(__file__).with_name("openapi.json")
@@ -40,7 +39,6 @@ _STYLE: Final = (
     "margin:2rem auto;padding:0 1rem}code{font-size:.95em}h2{margin:2rem 0 0;font-size:1.1rem}"
     "dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem;margin:.5rem 0}dd{margin:0}"
 )
-
 
 _FOLDER: Final = Path(__file__).with_name("page")
 _MEDIA_TYPES: Final = {

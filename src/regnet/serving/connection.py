@@ -94,6 +94,9 @@ class Connection(asyncio.Protocol):
         self.unfinished = False  # a request has begun to arrive
         self._work = Work()
         self._inner = HttpToolsProtocol(app_state={**app_state, WORK: self._work}, **given)
+        self.eof_received = self._inner.eof_received  # type: ignore[method-assign]
+        self.pause_writing = self._inner.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = self._inner.resume_writing  # type: ignore[method-assign]
         self._parser: Any = httptools.HttpRequestParser(self)
         self._timer: asyncio.TimerHandle | None = None
         self._refusal: tuple[int, str] | None = None
@@ -120,18 +123,6 @@ class Connection(asyncio.Protocol):
         self.wait(None)
         self._inner.connection_lost(exc)
         self._work.end()
-
-    def eof_received(self) -> None:
-        """Pass it on; the connection closes."""
-        self._inner.eof_received()
-
-    def pause_writing(self) -> None:
-        """Pass it on."""
-        self._inner.pause_writing()
-
-    def resume_writing(self) -> None:
-        """Pass it on."""
-        self._inner.resume_writing()
 
     def data_received(self, data: bytes) -> None:
         """Pass on what came, as long as it is within the limits."""

@@ -23,10 +23,8 @@ _PIECE: Final = 1 << 20  # bytes unpacked in one step, however well they were co
 _MAX_MEMBERS: Final = 1000  # of gzip: each costs the same time, however little is in it
 _GZIP, _ZLIB, _RAW = zlib.MAX_WBITS | 16, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
-
 _LARGE: Final = 1 << 20  # bytes of a body
 _EVERY: Final = 256 << 20
-
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -238,20 +236,16 @@ class Exchange:
                 raise self._too_large()
             self.bytes_in += len(chunk)
             for piece in unpacker.pieces(chunk):
-                self._hold(len(piece))
+                if self.bytes_held + len(piece) > self.body_limit:
+                    raise self._too_large()
+                self.held.take(len(piece), body=self.bytes_held + len(piece))
+                self.bytes_held += len(piece)
                 pieces.append(piece)
                 if len(pieces) % _PIECES_AT_ONCE == 0:
                     await asyncio.sleep(0)  # others have their turn
             if not message.get("more_body", False):
                 unpacker.end()
                 return pieces[0] if len(pieces) == 1 else b"".join(pieces)
-
-    def _hold(self, count: int) -> None:
-        """Count bytes of the body in memory."""
-        if self.bytes_held + count > self.body_limit:
-            raise self._too_large()
-        self.held.take(count, body=self.bytes_held + count)
-        self.bytes_held += count
 
     def _too_large(self) -> TooLarge:
         return TooLarge(

@@ -27,9 +27,7 @@ HEADER_LENGTH: Final = "inference-header-content-length"
 MOST_CROPS: Final = 4
 """Images of a request as numbers in JSON, which takes many times as long as in binary."""
 
-OUTPUT: Final = "prob"
-"""The one output that a model has: probabilities (N, classes)."""
-
+OUTPUT: Final = "prob"  # the one output that a model has: probabilities (N, classes)
 _SPARE: Final = 10_000  # values of JSON beside those of a tensor
 _PART: Final = 1 << 20  # bytes, of which 4 are 3 in base64
 

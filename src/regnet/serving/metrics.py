@@ -36,7 +36,6 @@ _METRICS: Final = (  # kind, name, labels, text
 )
 _METHODS: Final = frozenset({"GET", "POST", "PUT", "DELETE", "HEAD", "OPTIONS", "PATCH"})
 
-
 _OF_REQUESTS: Final = (
     "success", "fail", "queue", "compute_input", "compute_infer", "compute_output",
     "cache_hit", "cache_miss",

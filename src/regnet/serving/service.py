@@ -21,7 +21,6 @@ from regnet.system.json_text import json_text
 
 _LONGEST_PATH: Final = 200  # characters
 
-
 Result = TypeVar("Result")
 
 _SMALL: Final = 256 << 10  # bytes that are worked on at once

@@ -28,7 +28,6 @@ from regnet.system.errors import ModelError, shown
 _IMAGE_TYPES: Final = ("application/octet-stream", "application/x-www-form-urlencoded", "")
 """Taken as one image beside image/*: `curl --data-binary` sends the second by itself."""
 
-
 MOST_TOP_K: Final = 999_999_999
 _CLASS: Final = 200  # bytes of data that take as long as a class in JSON
 OPTIONS: Final = ("model", "top_k", "sets", "explain")

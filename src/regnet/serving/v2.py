@@ -24,6 +24,7 @@ from regnet.serving.served_model import ServedModel
 from regnet.serving.service import Service
 from regnet.system.errors import RegNetError, shown
 from regnet.system.json_text import json_text
+from regnet.system.parallel import cores
 from regnet.system.version import TOOL_VERSION
 
 Endpoint = Callable[[Request], Awaitable[Response]]
@@ -213,7 +214,7 @@ def model_config(model: ServedModel) -> dict[str, Any]:
         "max_batch_size": model.limits.batch,
         "input": [{"name": PHOTOS, "data_type": "TYPE_STRING", "dims": []}],
         "output": [{"name": OUTPUT, "data_type": "TYPE_FP32", "dims": [classes]}],
-        "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": model.workers}],
+        "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": cores()}],
         "dynamic_batching": batching,
         "parameters": {
             name: {"string_value": json_text(texts)} for name, texts in lists.items() if texts

@@ -1,6 +1,6 @@
 """Rows (dicts of plain values) as JSON, JSON Lines, CSV or Parquet, written one by one."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, BinaryIO, Final, Literal, TextIO
 
 from regnet.system.errors import MissingExtraError
@@ -8,6 +8,9 @@ from regnet.system.json_text import json_text
 
 Row = Mapping[str, Any]
 RowFormat = Literal["json", "jsonl", "csv", "parquet"]
+
+ROW_GROUP: Final = 1024
+"""Rows that are written together to Parquet."""
 
 SUFFIXES: Final[Mapping[str, RowFormat]] = {
     ".json": "json",
@@ -85,23 +88,23 @@ def _csv_field(value: Any) -> str:
 
 
 class ParquetRows(RowWriter):
-    """Parquet of a pyarrow `schema`, in groups of `group` rows.
+    """Parquet of a pyarrow `schema`, in groups of rows.
 
     A file without a position, such as a pipe, is fine too.
     """
 
-    def __init__(self, file: BinaryIO, schema: Any, *, group: int = 1024) -> None:
+    def __init__(self, file: BinaryIO, schema: Any) -> None:
         import pyarrow as pa
         import pyarrow.parquet as pq
 
-        self._table, self._schema, self._group = pa.Table, schema, group
+        self._table, self._schema = pa.Table, schema
         self._writer = pq.ParquetWriter(file, schema)
         self._rows: list[Row] = []
 
     def write(self, row: Row) -> None:
         """Keep one row; rows are written in groups."""
         self._rows.append(row)
-        if len(self._rows) >= self._group:
+        if len(self._rows) >= ROW_GROUP:
             self._flush()
 
     def _flush(self) -> None:
@@ -113,6 +116,18 @@ class ParquetRows(RowWriter):
         if self._rows:
             self._flush()
         self._writer.close()
+
+
+def row_writer(
+    file: Any, kind: RowFormat, columns: Sequence[str], schema: Callable[[], Any]
+) -> RowWriter:
+    """Return a writer to an open file: of these `columns` in CSV, of the `schema` in Parquet."""
+    if kind == "parquet":
+        require_parquet()
+        return ParquetRows(file, schema())
+    if kind == "csv":
+        return CsvRows(file, columns)
+    return JsonRows(file) if kind == "json" else JsonLinesRows(file)
 
 
 def require_parquet() -> None:

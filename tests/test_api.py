@@ -1,6 +1,7 @@
 """The public names: adding or removing one is a decision, not an accident."""
 
 import ast
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -34,13 +35,15 @@ PUBLIC = [
     "load",
     "quantize",
     "spec_by_name",
+    "to_frame",
     "train",
 ]
 
 
 def test_public_names() -> None:
     assert sorted(regnet.__all__) == PUBLIC
-    assert set(PUBLIC) <= set(dir(regnet))
+    assert sorted(dir(regnet)) == sorted([*PUBLIC, "__version__"])
+    assert regnet.__version__ == version("regnet-vision")
 
 
 @pytest.mark.parametrize("name", PUBLIC)

@@ -5,11 +5,13 @@
     classifier = regnet.load("bundled")
     print(classifier.classify("cat.jpg").top.label)
 
-Importing this package imports nothing else; names are looked up when they are first used.
+Importing this package imports nothing heavy; names are looked up when they are first used.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
+
+from regnet.system.version import TOOL_VERSION
 
 if TYPE_CHECKING:
     from regnet.calibration.calibrate import calibrate as calibrate
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from regnet.inference.classify import load as load
     from regnet.inference.result import ClassScore as ClassScore
     from regnet.inference.result import Prediction as Prediction
+    from regnet.inference.result import to_frame as to_frame
     from regnet.ir.assumptions import AssumptionWarning as AssumptionWarning
     from regnet.network.labels import Label as Label
     from regnet.network.labels import imagenet_labels as imagenet_labels
@@ -46,7 +49,7 @@ _MODULES = {
     "evaluation.evaluate": "evaluate",
     "explanation.activation_maps": "Explainer",
     "inference.classify": "Classifier load",
-    "inference.result": "ClassScore Prediction",
+    "inference.result": "ClassScore Prediction to_frame",
     "ir.assumptions": "AssumptionWarning",
     "network.labels": "Label imagenet_labels",
     "network.spec": "SPEC_NAMES AnyNetSpec RegNetSpec Stage spec_by_name",
@@ -61,6 +64,7 @@ _MODULES = {
 _HOMES = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 __all__ = sorted(_HOMES)
+__version__ = TOOL_VERSION
 
 
 def __getattr__(name: str) -> Any:
@@ -70,4 +74,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return [*__all__, "__version__"]

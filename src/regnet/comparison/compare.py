@@ -14,7 +14,9 @@ from regnet.comparison.tally import (
 )
 from regnet.comparison.verdict import Verdict, notes, verdict
 from regnet.conversion.store import Library
+from regnet.pages.notebook import framed
 from regnet.system.cache import cache_dir as default_cache_dir
+from regnet.system.text import counted
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class Gates:
         return tuple(phrases)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class ComparisonRecord:
     """A comparison with what it was of, and what it comes to.
 
@@ -68,6 +70,17 @@ class ComparisonRecord:
         if self.photos.unlabelled is None:
             return found
         return (*found, f"accuracy cannot be compared: {self.photos.unlabelled}")
+
+    def __repr__(self) -> str:
+        photos = counted(self.comparison.agreement.images, "photo")
+        models = f"{self.pair.a.title} and {self.pair.b.title}"
+        return f"<Comparison of {models} on {photos}: {self.verdict.text}>"
+
+    def _repr_html_(self) -> str | None:
+        """Return the report for a notebook; None without the extra `report`."""
+        from regnet.comparison.report import comparison_report
+
+        return framed(lambda: comparison_report(self))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain JSON values."""

@@ -4,7 +4,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regnet.comparison.compare import ComparisonRecord
 from regnet.comparison.differences import StageDifference
 from regnet.comparison.sides import Side
 from regnet.comparison.tally import DELTA_EDGES, Accuracy, FlippedPhoto
@@ -19,10 +18,12 @@ from regnet.system.text import counted, percent, sentence
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from regnet.comparison.compare import ComparisonRecord
+
 _FLIPS = 48
 
 
-def comparison_report(record: ComparisonRecord) -> page.Report:
+def comparison_report(record: "ComparisonRecord") -> page.Report:
     """Return a comparison as a report; its page reads the photos of the flips again."""
     found = record.comparison
     gates = (f"gate exceeded: {phrase}" for phrase in record.exceeded)
@@ -53,7 +54,7 @@ def comparison_report(record: ComparisonRecord) -> page.Report:
     )
 
 
-def _tiles(record: ComparisonRecord) -> list[page.Tile]:
+def _tiles(record: "ComparisonRecord") -> list[page.Tile]:
     agreement, gates, verdict = record.comparison.agreement, record.gates, record.verdict
     rounding = f"by rounding: up to {ROUNDING:g} is allowed"
     tiles = [
@@ -91,7 +92,7 @@ def _gate(limit: float | None, value: float, unit: str) -> tuple[str, page.Tone]
     return (f"more than {text}", "bad") if value > limit else (f"within {text}", "good")
 
 
-def _stages(record: ComparisonRecord) -> page.Section:
+def _stages(record: "ComparisonRecord") -> page.Section:
     columns = ("Stage", "Equal photos", "Equal values", "Largest", "Mean", "Remarks")
     return page.Section(
         "Stage by stage",
@@ -136,7 +137,7 @@ def _draw_deltas(drawing: "Figure", deltas: tuple[int, ...]) -> None:
     plain(axes)
 
 
-def _flips(record: ComparisonRecord) -> page.Section:
+def _flips(record: "ComparisonRecord") -> page.Section:
     flips, flipped = record.comparison.flips[:_FLIPS], record.comparison.agreement.flipped
     if not flips:
         return page.Section("Flips", ["Every photo has the same most probable class."])
@@ -174,7 +175,7 @@ def _accuracy(accuracy: Accuracy) -> page.Section:
     )
 
 
-def _facts(record: ComparisonRecord) -> list[tuple[str, str]]:
+def _facts(record: "ComparisonRecord") -> list[tuple[str, str]]:
     agreement, accuracy = record.comparison.agreement, record.comparison.accuracy
     top1 = ""
     if accuracy is not None:

@@ -19,12 +19,14 @@ from regnet.inference.result import readable, readable_rows
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
+from regnet.pages.notebook import framed
 from regnet.pixels.protocol import PROTOCOLS, Preprocess
 from regnet.statistics.metrics import Metrics, Share
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import UnknownModelError
 from regnet.system.files import sha384_of
 from regnet.system.json_text import plain_fields
+from regnet.system.text import percent
 from regnet.system.version import TOOL_VERSION
 from regnet.zoo.card import Accuracy, Card
 from regnet.zoo.catalogue import card_by_name
@@ -132,7 +134,7 @@ def _other_protocol(figures: list[Accuracy], used: Preprocess) -> str:
     return f"the card's figures are by the protocol {' and '.join(names)}, not {used.name}{hint}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Evaluation:
     """How good a model is on a data set.
 
@@ -155,6 +157,18 @@ class Evaluation:
     def labels(self) -> Labels:
         """The model's classes, by index."""
         return self.model.labels
+
+    def __repr__(self) -> str:
+        metrics = self.scores.metrics
+        figures = f"top-1 {percent(metrics.top1.value)}, top-5 {percent(metrics.top5.value)}"
+        name = Path(self.dataset).name
+        return f"<Evaluation {self.model.name} on {name}: {figures}, {metrics.images:,} images>"
+
+    def _repr_html_(self) -> str | None:
+        """Return the report for a notebook, without photos; None without the extra `report`."""
+        from regnet.evaluation.report import evaluation_report
+
+        return framed(lambda: evaluation_report(self, None))
 
     def to_dict(self) -> dict[str, Any]:
         """Return all figures as plain JSON values, as docs/evaluate.md lists them.

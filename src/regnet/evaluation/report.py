@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from regnet.data.labelled import Dataset
-from regnet.evaluation.evaluate import Evaluation
 from regnet.network.labels import first_name
 from regnet.pages import report as page
 from regnet.pages.figures import ACCENT, CARD, INK, LINE, MUTED, WARM, plain
@@ -20,12 +19,14 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
+    from regnet.evaluation.evaluate import Evaluation
+
 _MATRIX = 18  # classes in the confusion plot
 _PAIRS = 18
 
 
-def evaluation_report(found: Evaluation, dataset: Dataset) -> page.Report:
-    """Return an evaluation as a report; its page reads photos of `dataset` again."""
+def evaluation_report(found: "Evaluation", dataset: Dataset | None) -> page.Report:
+    """Return an evaluation as a report; its page reads photos of `dataset`, if given, again."""
     metrics = found.scores.metrics
     subset = subset_text(found)
     return page.Report(
@@ -41,7 +42,7 @@ def evaluation_report(found: Evaluation, dataset: Dataset) -> page.Report:
     )
 
 
-def result_sections(found: Evaluation, photos: Dataset | None) -> list[page.Section]:
+def result_sections(found: "Evaluation", photos: Dataset | None) -> list[page.Section]:
     """Return the sections on calibration, confusions, mistakes (with `photos`) and classes."""
     sections = []
     scores = found.scores
@@ -65,7 +66,7 @@ def share_tile(
     return page.Tile(name, percent(share.value), interval, verdict, tone)
 
 
-def subset_text(found: Evaluation) -> str | None:
+def subset_text(found: "Evaluation") -> str | None:
     """Return the remark on classes of the model without images; None if all have some."""
     if not found.missing:
         return None
@@ -75,7 +76,7 @@ def subset_text(found: Evaluation) -> str | None:
     )
 
 
-def measured_section(found: Evaluation) -> page.Section:
+def measured_section(found: "Evaluation") -> page.Section:
     """Return how the figures were measured."""
     metrics, model, scores = found.scores.metrics, found.model, found.scores
     means = (metrics.macro_precision, metrics.macro_recall, metrics.macro_f1)
@@ -101,12 +102,12 @@ def measured_section(found: Evaluation) -> page.Section:
     return page.Section("How the model was measured", [page.Facts(pairs)])
 
 
-def _protocol(found: Evaluation) -> str:
+def _protocol(found: "Evaluation") -> str:
     protocol = found.model.preprocess
     return f"{protocol.name} (resize {protocol.resize}, crop {protocol.crop})"
 
 
-def _tiles(found: Evaluation) -> list[page.Tile]:
+def _tiles(found: "Evaluation") -> list[page.Tile]:
     metrics, card, speed = found.scores.metrics, found.card, found.scores.images_per_s
     top1, top5 = (card.accuracy.top1, card.accuracy.top5) if card.accuracy else (None, None)
     return [
@@ -121,7 +122,7 @@ def _tiles(found: Evaluation) -> list[page.Tile]:
     ]
 
 
-def _calibration(found: Evaluation) -> page.Section:
+def _calibration(found: "Evaluation") -> page.Section:
     metrics = found.scores.metrics
     reliability = page.Plot(
         "reliability",
@@ -151,7 +152,7 @@ def _confidence(bins: tuple[ReliabilityBin, ...]) -> str:
     return f"On the whole, the model is {'over' if gap > 0 else 'under'}confident."
 
 
-def _confusions(found: Evaluation) -> page.Section:
+def _confusions(found: "Evaluation") -> page.Section:
     metrics = found.scores.metrics
     if not metrics.confused:
         return page.Section("Confused classes", ["No image was taken for another class."])
@@ -177,7 +178,7 @@ def _confusions(found: Evaluation) -> page.Section:
     return page.Section("Confused classes", [matrix, page.Table(columns, rows)])
 
 
-def _name(found: Evaluation, index: int) -> str:
+def _name(found: "Evaluation", index: int) -> str:
     return first_name(found.labels[index].name)
 
 
@@ -204,7 +205,7 @@ def _most_confused(pairs: tuple[Confusion, ...], classes: tuple[ClassMetrics, ..
     return order
 
 
-def _mistakes(found: Evaluation, dataset: Dataset) -> page.Section:
+def _mistakes(found: "Evaluation", dataset: Dataset) -> page.Section:
     worst = found.scores.worst
     if not worst:
         return page.Section("Worst mistakes", ["There are none."])
@@ -225,7 +226,7 @@ def _mistakes(found: Evaluation, dataset: Dataset) -> page.Section:
     )
 
 
-def _classes(found: Evaluation) -> page.Section:
+def _classes(found: "Evaluation") -> page.Section:
     """Return the section with a row for each class, the worst first, then those without images."""
     seen = [one for one in found.scores.metrics.classes if one.support or one.predicted]
     ordered = sorted(seen, key=lambda one: (not one.support, one.f1 or 0.0, one.index))
@@ -297,7 +298,7 @@ def _few_whole_numbers(count: int) -> "MaxNLocator":
     return MaxNLocator(count, integer=True)
 
 
-def draw_matrix(axes: "Axes", found: Evaluation, chosen: list[int]) -> None:
+def draw_matrix(axes: "Axes", found: "Evaluation", chosen: list[int]) -> None:
     """Draw a square for each pair of classes that was confused, and for what was right."""
     from matplotlib.patches import Rectangle
 

@@ -4,7 +4,7 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import IO, TYPE_CHECKING, Any, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from regnet.conversion.store import Library
 from regnet.data.photo_files import is_live, require_extra
 from regnet.data.sources import Item, Video, iter_items
-from regnet.inference.result import Answer, Prediction, Wanted
+from regnet.inference.result import Answer, Prediction, Row, Wanted
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import Engine, Engines, read_model
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
+from regnet.network.labels import Labels
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike
 from regnet.system.cache import cache_dir as default_cache_dir
@@ -27,6 +28,9 @@ from regnet.zoo.catalogue import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from regnet.video.frames import Frame
+
+T = TypeVar("T")
+Image = ImageLike | IO[bytes]
 
 
 class Classifier:
@@ -59,34 +63,79 @@ class Classifier:
         """The model's name, spec, protocol, labels and provenance."""
         return self._model.metadata
 
+    @property
+    def labels(self) -> Labels:
+        """The classes, in the order of the probabilities."""
+        return self.metadata.labels
+
+    def __repr__(self) -> str:
+        model = self.metadata
+        size = model.preprocess.crop
+        return f"<Classifier {model.name}: {len(self.labels):,} classes, {size} x {size} pixels>"
+
     @overload
-    def classify(
-        self, images: ImageLike, *, top_k: int = 5, sets: bool = False, unknown: bool = False
-    ) -> Prediction: ...
-    @overload
-    def classify(
-        self, images: list[ImageLike], *, top_k: int = 5, sets: bool = False, unknown: bool = False
-    ) -> list[Prediction]: ...
     def classify(
         self,
-        images: ImageLike | list[ImageLike],
+        images: Image,
         *,
         top_k: int = 5,
         sets: bool = False,
         unknown: bool = False,
+        scale: bool = False,
+        progress: bool = False,
+    ) -> Prediction: ...
+    @overload
+    def classify(
+        self,
+        images: list[Image],
+        *,
+        top_k: int = 5,
+        sets: bool = False,
+        unknown: bool = False,
+        scale: bool = False,
+        progress: bool = False,
+    ) -> list[Prediction]: ...
+    def classify(
+        self,
+        images: Image | list[Image],
+        *,
+        top_k: int = 5,
+        sets: bool = False,
+        unknown: bool = False,
+        scale: bool = False,
+        progress: bool = False,
     ) -> Prediction | list[Prediction]:
-        """Return the prediction of one image, or of each in a list.
+        """Return the prediction of one image, or of each in a list; a call of the classifier does.
 
-        An image is a path, encoded bytes, a uint8 array (H, W, 3) in RGB or (H, W) grey, or a PIL
-        image. One that cannot be read gives a prediction with `error` set. `sets` and `unknown`
-        fill the fields of these names; raises `ModelError` unless the model is calibrated.
+        An image is a path, a URL, encoded bytes, an open binary file, a uint8 array (H, W, 3) in
+        RGB or (H, W) grey, or a PIL image; with `scale` an array may also be of floats in [0, 1].
+        One that cannot be read gives a prediction with `error` set. `sets` and `unknown` fill the
+        fields of these names; raises `ModelError` unless the model is calibrated. `progress` shows
+        a bar, in a notebook too.
         """
         wanted = Wanted(top_k, sets, unknown)
         given = images if isinstance(images, list) else [images]
-        jobs = [self._job(image, number) for number, image in enumerate(given)]
         self.require_possible(wanted, BATCH_SIZE)
-        predictions = list(self._predictions(iter(jobs), wanted, BATCH_SIZE))
+        found = self._predictions(self._jobs(given, scale=scale), wanted, BATCH_SIZE)
+        predictions = list(_shown(found, len(given)) if progress else found)
         return predictions if isinstance(images, list) else predictions[0]
+
+    __call__ = classify
+
+    def probabilities(
+        self, images: Image | list[Image], *, scale: bool = False
+    ) -> NDArray[np.float32]:
+        """Return the probabilities of images as `classify` takes them, (N, classes).
+
+        Raises `ImageError` if one cannot be read.
+        """
+        given = images if isinstance(images, list) else [images]
+        rows = list(self._rows(self._jobs(given, scale=scale), BATCH_SIZE))
+        for source, row in rows:
+            if isinstance(row, str):
+                raise ImageError(f"{source}: {row}")
+        classes = len(self.labels)
+        return np.array([row for _, row in rows], np.float32).reshape(len(given), classes)
 
     def stream(
         self,
@@ -99,6 +148,7 @@ class Classifier:
         every: float = 1.0,
         smooth: float = 0.0,
         realtime: bool | None = None,
+        progress: bool = False,
     ) -> Iterator[Prediction]:
         """Yield the predictions of all images in the sources, in their order.
 
@@ -113,7 +163,9 @@ class Classifier:
         sampling = Sampling(every=every, smooth=smooth, realtime=realtime)
         wanted = Wanted(top_k, sets, unknown)
         self.require_possible(wanted, batch_size)
-        return self._items(iter_items(sources, offline=self._offline), wanted, batch_size, sampling)
+        items = iter_items(sources, offline=self._offline)
+        found = self._items(items, wanted, batch_size, sampling)
+        return _shown(found, None) if progress else found
 
     def _items(
         self, items: Iterable[Item], wanted: Wanted, batch_size: int, sampling: Sampling
@@ -132,10 +184,8 @@ class Classifier:
         answer = Answer(self.metadata, wanted)
         smoothing = Smoothing(sampling.smooth)
         for time, row in self._frame_rows(video, sampling):
-            if isinstance(row, str):
-                yield answer.error(video.source, row, time)
-            else:
-                yield answer.prediction(video.source, smoothing(row, time or 0), time)
+            known = row if isinstance(row, str) else smoothing(row, time or 0)
+            yield answer.of(video.source, known, time)
 
     def _frame_rows(self, video: Video, sampling: Sampling) -> "Iterator[FrameRow]":
         require_extra()
@@ -152,13 +202,15 @@ class Classifier:
             batch_size=1,  # decoded frames are large, and batches would come late
         )
 
-    def _job(self, image: ImageLike, number: int) -> "Job":
-        """Return an image given in Python with a name for it."""
-        if isinstance(image, str) and image.startswith(("http://", "https://")):
-            item = next(iter_items([image], offline=self._offline))
-            return item.source, item.read
-        source = str(image) if isinstance(image, str | Path) else f"image {number}"
-        return source, lambda: image
+    def _jobs(self, images: "list[Image]", *, scale: bool) -> "Iterator[Job]":
+        """Yield images given in Python, each with a name for it."""
+        for number, image in enumerate(images):
+            if isinstance(image, str) and image.startswith(("http://", "https://")):
+                item = next(iter_items([image], offline=self._offline))
+                yield item.source, item.read
+            else:
+                source = str(image) if isinstance(image, str | Path) else f"image {number}"
+                yield source, partial(_given, image, scale=scale)
 
     def require_possible(self, wanted: Wanted, batch_size: int) -> None:
         """Raise `ModelError` or `ValueError` if the model cannot give the wanted fields."""
@@ -173,16 +225,23 @@ class Classifier:
     def _predictions(
         self, jobs: "Iterator[Job]", wanted: Wanted, batch_size: int
     ) -> Iterator[Prediction]:
+        answer = Answer(self.metadata, wanted)
+        return (answer.of(source, row) for source, row in self._rows(jobs, batch_size))
+
+    def _rows(self, jobs: "Iterator[Job]", batch_size: int) -> "Iterator[SourceRow]":
+        """Yield each image's name with its probabilities (classes,), or why there are none."""
         first = list(itertools.islice(jobs, 2))
         if len(first) == 1:
-            yield from predict(self._engines.one_at_a_time, first, wanted=wanted)
+            yield from _batch_rows(self._engines.one_at_a_time, first)
         elif first:
             engine = self._engines.side_by_side
-            work = partial(predict, engine, wanted=wanted)
             if self.metadata.preprocessing == "graph":
                 batch_size = 1  # whole photos are large
             yield from in_order(
-                itertools.chain(first, jobs), work, workers=engine.streams, batch_size=batch_size
+                itertools.chain(first, jobs),
+                partial(_batch_rows, engine),
+                workers=engine.streams,
+                batch_size=batch_size,
             )
 
 
@@ -219,11 +278,18 @@ def load(
 
 
 Job = tuple[str, Callable[[], ImageLike]]
-FrameRow = tuple[float | None, NDArray[np.float32] | str]
+SourceRow = tuple[str, Row]
+FrameRow = tuple[float | None, Row]
 
 
 def predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Prediction]:
     """Return the predictions of a batch; images that cannot be read have their error."""
+    answer = Answer(engine.metadata, wanted)
+    return [answer.of(source, row) for source, row in _batch_rows(engine, jobs)]
+
+
+def _batch_rows(engine: Engine, jobs: list[Job]) -> list[SourceRow]:
+    """Return the rows of a batch with the names of its images."""
     pixels: list[NDArray[Any]] = []
     errors: list[str | None] = []
     for source, read in jobs:
@@ -234,11 +300,34 @@ def predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Predicti
         except ImageError as exc:
             errors.append(str(exc))
     rows = iter(engine.infer(pixels) if pixels else ())
-    answer = Answer(engine.metadata, wanted)
     return [
-        answer.error(source, error) if error is not None else answer.prediction(source, next(rows))
+        (source, next(rows) if error is None else error)
         for (source, _), error in zip(jobs, errors, strict=True)
     ]
+
+
+def _given(image: Any, *, scale: bool) -> ImageLike:
+    """Return an image with an open file read, and with `scale` floats in [0, 1] as uint8."""
+    if scale and isinstance(image, np.ndarray) and image.dtype.kind == "f":
+        if not np.all((image >= 0) & (image <= 1)):  # NaN fails too
+            raise ImageError("an array of floats must be in [0, 1]")
+        image = np.rint(255 * image).astype(np.uint8)
+    if hasattr(image, "read"):
+        try:
+            data = image.read()
+        except (OSError, ValueError) as exc:
+            raise ImageError(f"cannot be read: {exc}") from exc
+        if not isinstance(data, bytes):
+            raise ImageError('the file is open as text; open it with mode "rb"')
+        return bytes(data)
+    return cast(ImageLike, image)
+
+
+def _shown(items: Iterable[T], total: int | None) -> Iterator[T]:
+    """Yield items while a bar of rich follows them, on a terminal or in a notebook."""
+    from rich.progress import track
+
+    yield from track(items, "classifying", total=total)
 
 
 def _frame_row(engine: Engine, frame: "Frame") -> FrameRow:

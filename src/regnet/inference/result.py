@@ -2,17 +2,18 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regnet.ir.metadata import ModelMetadata
-from regnet.network.labels import Labels
+from regnet.network.labels import Labels, first_name
 from regnet.statistics.conformal import set_sizes
-from regnet.system.errors import ImageError
+from regnet.system.errors import ImageError, RegNetError
 from regnet.system.json_text import plain_fields
 from regnet.system.option import option
+from regnet.system.text import percent
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class ClassScore:
         return dict(vars(self))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Prediction:
     """The most probable classes of one image, best first, or the error.
 
@@ -57,6 +58,22 @@ class Prediction:
             raise ImageError(f"{self.source}: {self.error}")
         return self.predictions[0]
 
+    def __repr__(self) -> str:
+        if self.error is not None:
+            return f"<Prediction {self.source}: error: {self.error}>"
+        top = self.predictions[0]
+        label = "unknown, perhaps " * bool(self.unknown) + first_name(top.label)
+        return f"<Prediction {self.source}: {label} {percent(top.probability, 1)}>"
+
+    def _repr_html_(self) -> str:
+        """Return what a notebook shows: the photo, if `source` is a file, and bars."""
+        from regnet.pages.notebook import photo_card
+
+        scores = self.predictions if self.set is None else self.set
+        bars = [(first_name(score.label), score.probability) for score in scores]
+        notes = [self.error or "", "unknown" * bool(self.unknown), self.model]
+        return photo_card(self.source, bars, ", ".join(filter(None, notes)))
+
     def to_dict(self) -> dict[str, Any]:
         """Return `{"source", "predictions", "error", "model"}` as plain JSON values.
 
@@ -76,6 +93,28 @@ class Prediction:
             "assumed": list(self.assumed) or None,
         }
         return values | {name: value for name, value in more.items() if value is not None}
+
+
+def to_frame(predictions: Iterable[Prediction]) -> Any:
+    """Return predictions as a pandas DataFrame with a row each.
+
+    Its columns are `source`, `label`, `probability`, `index` and `wnid` of the top class, `error`,
+    `model`, and the fields that calibrated models and videos add. Raises `RegNetError` without
+    pandas.
+    """
+    try:
+        import pandas as pd
+    except ImportError as exc:
+        raise RegNetError("a data frame needs pandas: pip install pandas") from exc
+    rows = []
+    for prediction in predictions:
+        values = prediction.to_dict()
+        top = values.pop("predictions")[:1] or [{}]
+        rows.append({"source": values.pop("source"), **dict.fromkeys(_TOP), **top[0], **values})
+    return pd.DataFrame(rows, columns=None if rows else ["source", *_TOP, "error", "model"])
+
+
+_TOP: Final = ("label", "probability", "index", "wnid")
 
 
 @dataclass(frozen=True)
@@ -128,12 +167,22 @@ def top_classes(
     )
 
 
+Row = NDArray[np.float32] | str
+"""The probabilities (classes,) of an image, or why there are none."""
+
+
 @dataclass(frozen=True)
 class Answer:
     """Makes the predictions of a model, with the wanted fields."""
 
     model: ModelMetadata
     wanted: Wanted
+
+    def of(self, source: str, row: Row, timestamp: float | None = None) -> Prediction:
+        """Return the prediction of an image: of its row, or with its error."""
+        if isinstance(row, str):
+            return self.error(source, row, timestamp)
+        return self.prediction(source, row, timestamp)
 
     def prediction(
         self, source: str, row: NDArray[np.float32], timestamp: float | None = None

@@ -10,8 +10,10 @@ from regnet.inference.classify import Classifier
 from regnet.inference.result import readable
 from regnet.network.labels import Label, Labels
 from regnet.network.spec import Spec
+from regnet.pages.notebook import page_frame
 from regnet.system.errors import TrainingError
 from regnet.system.json_text import plain_fields
+from regnet.system.text import percent
 from regnet.training.history import EpochRecord
 from regnet.training.photos import MEMORY, Unreadable
 from regnet.training.recipe import Changes, Recipe
@@ -107,7 +109,7 @@ class Task:
         return self.recalled and not (self.from_scratch or self.small_stem)
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Training:
     """A run that ended or, if it is not `finished`, was stopped.
 
@@ -138,6 +140,16 @@ class Training:
     figures: dict[str, Any] = field(default_factory=dict)
     rank: int = 0
     assumed: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        epochs = f"{len(self.records):,} of {self.recipe.schedule.epochs:,} epochs"
+        top1 = "" if self.top1 is None else f", validation top-1 {percent(self.top1)}"
+        return f"<Training in {self.folder}: {epochs}{top1}>"
+
+    def _repr_html_(self) -> str | None:
+        """Return the report for a notebook; None if it was not written."""
+        known = self.report is not None and self.report.is_file()
+        return page_frame(self.report.read_text("utf-8")) if self.report and known else None
 
     def classifier(self, **options: Any) -> Classifier:
         """Return the model as `regnet.load` does; raises `TrainingError` before the run's end."""

@@ -10,7 +10,7 @@ from regnet.data.class_folders import training_folders
 from regnet.data.dataset import open_dataset
 from regnet.data.folders import Layout, read_layout, role_of, roles_of
 from regnet.doctor.findings import errors_of
-from regnet.doctor.layout_findings import layout_findings
+from regnet.doctor.quick import layout_findings
 from regnet.doctor.tree import open_tree
 from regnet.network.labels import Label
 from regnet.system.errors import DatasetError, RegNetError

@@ -12,7 +12,7 @@ import pytest
 from regnet.data.class_folders import folder_labels, training_folders
 from regnet.data.dataset import open_dataset
 from regnet.doctor.findings import errors_of
-from regnet.doctor.layout_findings import layout_findings
+from regnet.doctor.quick import layout_findings
 from regnet.doctor.tree import open_tree
 from regnet.network.labels import Label, Labels
 from regnet.system.errors import DatasetError

@@ -238,7 +238,7 @@ def test_the_command_as_a_process(data: Path, tmp_path: Path) -> None:
 
 def test_torch_and_openvino_are_not_needed() -> None:
     code = (
-        "import sys, regnet.doctor.examine, regnet.doctor.layout_findings, regnet.doctor.report; "
+        "import sys, regnet.doctor.examine, regnet.doctor.quick, regnet.doctor.report; "
         "print([m for m in ('torch', 'openvino', 'scipy', 'nncf') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from regnet.doctor.findings import Finding, errors_of, quoted, share_of, worst_first
-from regnet.doctor.layout_findings import quick_findings
+from regnet.doctor.quick import quick_findings
 from regnet.system.text import counted
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from regnet.doctor.layout_findings import layout_findings
+from regnet.doctor.quick import layout_findings
 from regnet.doctor.tree import open_tree
 from regnet.system.errors import DatasetError
 

@@ -16,9 +16,14 @@ from typer.testing import CliRunner, Result
 from regnet.calibration.temperature import _set_temperature
 from regnet.cli import build_app
 from regnet.conversion.graph_preprocess import embed_preprocessing
-from regnet.explanation.activation_maps import Explainer, Explanation, class_named, seen_box
+from regnet.explanation.activation_maps import (
+    Explainer,
+    Explanation,
+    class_named,
+    read_head,
+    seen_box,
+)
 from regnet.explanation.explain import explain_sources
-from regnet.explanation.ir_head import read_head
 from regnet.explanation.overlay import colour_table, heat, overlay_png, seen
 from regnet.inference.classify import Classifier
 from regnet.inference.result import ClassScore

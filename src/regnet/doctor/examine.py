@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.doctor.findings import Finding, errors_of, worst_first
-from regnet.doctor.layout_findings import layout_findings
 from regnet.doctor.photo_findings import (
     copy_findings,
     exact_groups,
@@ -18,6 +17,7 @@ from regnet.doctor.photo_findings import (
     photo_findings,
 )
 from regnet.doctor.photos import Glances, glances
+from regnet.doctor.quick import layout_findings
 from regnet.doctor.tree import Tree
 from regnet.inference.result import readable
 from regnet.pixels.protocol import Preprocess

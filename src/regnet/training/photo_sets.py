@@ -15,7 +15,7 @@ from regnet.data.class_folders import TrainingFolders, folder_labels, training_f
 from regnet.data.dataset import open_dataset, sample
 from regnet.data.labelled import Dataset, LabelledItem
 from regnet.doctor.findings import File, Finding, errors_of, quoted, share_of, worst_first
-from regnet.doctor.layout_findings import SAME_FILES, held_out_of, quick_findings
+from regnet.doctor.quick import SAME_FILES, held_out_of, quick_findings
 from regnet.network.labels import Labels
 from regnet.system.errors import DatasetError, ImageError, TrainingError
 from regnet.system.notices import about

@@ -28,7 +28,7 @@ from hostile_requests import (
 )
 from serving_process import Served, serving
 
-from regnet.serving import held_memory
+from regnet.serving import exchange
 
 CORPUS = corpus()
 GOOD = Hostile("good", message("POST", "/v1/classify", PHOTO), frozenset({200}))
@@ -148,10 +148,10 @@ def test_memory_that_is_freed_while_other_is_given_back_follows(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     calls: list[float] = []
-    monkeypatch.setattr(held_memory, "_trim", lambda: (time.sleep(0.05), calls.append(1)))
+    monkeypatch.setattr(exchange, "_trim", lambda: (time.sleep(0.05), calls.append(1)))
 
     async def answer() -> None:
-        held = held_memory.Held(1 << 30, 1 << 30, now=600 << 20)
+        held = exchange.Held(1 << 30, 1 << 30, now=600 << 20)
         for _ in range(2):
             held.release(300 << 20)
             await asyncio.sleep(0.01)

@@ -46,7 +46,7 @@ class Int8Graph:
         graph = self.quantized.clone()
         ops, originals = ops_by_name(graph), ops_by_name(self.reference)
         for layer in layers:
-            conv, original = ops[_conv(layer)], originals[_conv(layer)]
+            conv, original = ops[f"{layer}.conv"], originals[f"{layer}.conv"]
             source = conv.input_value(0).get_node()
             if source.get_type_name() == "FakeQuantize":
                 conv.input(0).replace_source_output(source.input_value(0))
@@ -143,11 +143,6 @@ def _round_pixels_exactly(graph: ov.Model) -> None:
     pixels.set_friendly_name("pixels")
     centred.input(0).replace_source_output(pixels.output(0))
     stem.input(0).replace_source_output(centred.output(0))
-
-
-def _conv(layer: str) -> str:
-    """Return the name of a layer's convolution; the layer's own is that of its biased output."""
-    return f"{layer}.conv"
 
 
 def _multiplications(graph: ov.Model) -> dict[str, int]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final
 
 from numpy.typing import NDArray
 
@@ -19,19 +19,14 @@ from regnet.system.parallel import cores, in_order
 
 LEAST: Final = 100  # photos to check with, at least: with fewer, agreement is a matter of luck
 
-T = TypeVar("T")
-
 Pixels = Callable[[ImageLike], NDArray[Any]]
 
 
-class Watch(Protocol):
-    """Hands items on and shows how far they are: `watch(items, "reading", count)`."""
-
-    def __call__(self, items: Iterable[T], what: str, count: int) -> Iterable[T]:
-        """Return the items."""
+Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
+"""Hands items on and shows how far they are: `watch(items, "reading", count)`."""
 
 
-def unwatched(items: Iterable[T], what: str, count: int) -> Iterable[T]:
+def unwatched(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
     """Return the items, and show nothing."""
     return items
 

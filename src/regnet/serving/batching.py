@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Final, Generic, NamedTuple, TypeVar
 
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotReady, Refused, TooLarge, TooMany, too_late
@@ -43,8 +43,7 @@ class Observer:
         """Receive why a request was refused: the limit's name, "cancelled" or "closed"."""
 
 
-@dataclass(frozen=True)
-class Timing:
+class Timing(NamedTuple):
     """Timing of one request in ms, each the maximum over its images.
 
     `queue_ms` is from arrival to the start of its batch, `infer_ms` and `output_ms` are inference
@@ -76,16 +75,14 @@ class _Request(Generic[Result]):
         self.several = items > 1
         self.results: list[Any] = [None] * items
         self.missing = items
-        self.decode = self.queue = self.infer = self.output = 0.0
-        self.batch = 0
+        self.timing = Timing()
         self._error: Exception | None = None
 
-    def take(self, place: int, result: Result, decode: float, queue: float) -> None:
+    def take(self, place: int, result: Result, timing: Timing) -> None:
         """Take the result of one item."""
         self.results[place] = result
         self.missing -= 1
-        self.decode = max(self.decode, decode)
-        self.queue = max(self.queue, queue)
+        self.timing = Timing._make(map(max, self.timing, timing))
         if not self.missing:
             self.end(None)
 
@@ -103,12 +100,6 @@ class _Request(Generic[Result]):
                 raise error
         finally:
             del error
-
-    @property
-    def timing(self) -> Timing:
-        return Timing(
-            1e3 * self.decode, 1e3 * self.queue, 1e3 * self.infer, self.batch, 1e3 * self.output
-        )
 
 
 @dataclass(eq=False, slots=True)
@@ -276,11 +267,9 @@ class Batcher(Generic[Item, Result]):
         took = (time.monotonic() - started) / size
         self._seconds += (_NEWEST if self._seconds else 1.0) * (took - self._seconds)
         for ticket, result, decode in zip(tickets, done.results, done.decode, strict=True):
-            request = ticket.request
-            request.infer = max(request.infer, done.infer)
-            request.output = max(request.output, done.output)
-            request.batch = max(request.batch, size)
-            request.take(ticket.place, result, decode, started - ticket.arrived)
+            decode_ms, queue_ms = 1e3 * decode, 1e3 * (started - ticket.arrived)
+            timing = Timing(decode_ms, queue_ms, 1e3 * done.infer, size, 1e3 * done.output)
+            ticket.request.take(ticket.place, result, timing)
         # Once the waiting callers have been woken:
         tickets[0].request.future.get_loop().call_soon(self._report, tickets, started, done)
 

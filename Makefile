@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 BUILD := pyproject.toml constraints.txt hatch_build.py src/regnet/pixels/kernel/resize.c
 
-.PHONY: demo test quick chromium lint format docs bench nightly clean
+.PHONY: demo test quick chromium lint format docs wheel bench nightly clean
 
 demo: $(VENV)/core.stamp  ## classify the sample photos with the bundled model, offline
 	$(BIN)/regnet demo
@@ -35,6 +35,9 @@ docs: $(VENV)/test.stamp  ## the reference of commands (docs/reference.md) and o
 	$(BIN)/python tools/make_reference.py
 	$(BIN)/python tools/make_api.py
 
+wheel: $(VENV)/build.stamp  ## the wheel that is released, in dist/: needs a C compiler, its users do not
+	$(BIN)/python tools/make_wheel.py dist
+
 bench: $(VENV)/test.stamp  ## the bars of speed on two models, about 5 minutes; ends in one JSON line
 	$(BIN)/python bench/bars.py
 
@@ -55,6 +58,10 @@ $(VENV)/python.stamp:
 $(VENV)/core.stamp: $(VENV)/python.stamp $(BUILD)
 	$(PIP) -e .
 	touch $@
+
+$(VENV)/build.stamp: $(VENV)/python.stamp $(BUILD)
+	$(PIP) -e '.[build]'
+	touch $@ $(VENV)/core.stamp
 
 $(VENV)/test.stamp: $(VENV)/python.stamp $(BUILD)
 	$(PIP) -e '.[test]'

@@ -2,8 +2,11 @@
 
 import importlib.util
 import io
+import os
 import shutil
+import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import astuple
@@ -18,9 +21,11 @@ from PIL import Image
 from test_pixels_preprocess import FILTERS, noise, same_order
 
 from regnet.pixels import kernel
+from regnet.pixels.kernel import REMEDY
 from regnet.pixels.pillow_resize import Axis, resize_crop
 from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.protocol import OMZ, PYCLS, Interpolation
+from regnet.pixels.samples import sample_photos
 
 ROOT = Path(__file__).parent.parent
 needs_kernel = pytest.mark.skipif(not kernel.available(), reason="the C kernel was not built")
@@ -228,6 +233,54 @@ def test_without_a_library_the_pixels_are_the_same(library: Path) -> None:
     crop = crop_pixels(pixels, OMZ, array_channels="BGR")
     expected = Image.fromarray(pixels).resize(size, FILTERS["bicubic"]).crop(OMZ.crop_box(*size))
     assert np.array_equal(crop, np.asarray(expected))
+
+
+def test_that_it_is_slower_is_said_once_per_installation(
+    library: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("REGNET_CACHE", str(tmp_path / "cache"))
+
+    def in_a_new_process() -> list[str]:
+        kernel._note_slower.cache_clear()
+        with warnings.catch_warnings(record=True) as given:
+            warnings.simplefilter("always")
+            for _ in range(3):
+                crop_pixels(noise(40, 30), OMZ)
+        return [str(warning.message) for warning in given]
+
+    assert in_a_new_process() == [f"photos are resized without compiled code, so slower: {REMEDY}"]
+    assert in_a_new_process() == []
+    monkeypatch.setattr("regnet.system.installation.TOOL_VERSION", "99.0")
+    with monkeypatch.context() as patch:
+        patch.setenv("REGNET_KERNEL", "off")
+        assert in_a_new_process() == []
+    assert len(in_a_new_process()) == 1
+
+
+def test_the_command_line_says_once_that_it_is_slower(tmp_path: Path) -> None:
+    code = """
+from pathlib import Path
+from regnet.pixels import kernel
+kernel.LIBRARY = Path("none")
+from regnet.cli import main
+main()
+"""
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        "classify",
+        "--model",
+        "bundled",
+        str(sample_photos()[0]),
+    ]
+    environment = {**os.environ, "REGNET_CACHE": str(tmp_path)}
+    environment.pop("REGNET_KERNEL", None)
+    said = [
+        subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stderr
+        for _ in range(2)
+    ]
+    assert said == [f"regnet: photos are resized without compiled code, so slower: {REMEDY}\n", ""]
 
 
 def test_a_broken_library_is_not_used(library: Path) -> None:

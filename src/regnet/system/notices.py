@@ -6,6 +6,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Final
 
+from regnet.system.cache import cache_dir
+from regnet.system.errors import RegNetError
 from regnet.system.in_flight import one_photo
 
 _source: Final = ContextVar("source", default="")
@@ -36,6 +38,21 @@ def give(kind: type[RegNetWarning], text: str) -> None:
     """Warn where the caller's caller is; the text begins with what the block is `about`."""
     source = _source.get()
     warnings.warn(f"{source}: {text}" if source else text, kind, stacklevel=3)
+
+
+def first_time(name: str) -> bool:
+    """Tell whether this installation gives a notice for the first time; the cache remembers it."""
+    from regnet.system.installation import installation_key
+
+    try:
+        path = cache_dir() / "notices" / f"{name}-{installation_key()}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    except (OSError, RegNetError):  # better said again than never
+        return True
+    return True
 
 
 @contextmanager

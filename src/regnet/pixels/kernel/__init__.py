@@ -5,6 +5,7 @@ environment variable REGNET_KERNEL=off leaves it unused.
 """
 
 import os
+import warnings
 from collections.abc import Callable
 from ctypes import CDLL, c_int32, c_int64, c_void_p
 from functools import cache
@@ -14,9 +15,16 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.system.notices import RegNetWarning, first_time
+
 LIBRARY: Final = Path(__file__).parent / "resize.so"
 VERSION: Final = 1  # of regnet_kernel_version in resize.c
 SWITCH: Final = "REGNET_KERNEL"
+
+REMEDY: Final = (
+    "install regnet's wheel for this system, or a C compiler (gcc or clang) and regnet again; "
+    "`regnet doctor --self` names the command"
+)
 
 MAX_SOURCE: Final = 1 << 24  # longer sides are rounded in Pillow's float32
 MAX_TARGET: Final = 1 << 50  # coordinates up to here are exact in double
@@ -25,6 +33,10 @@ _PIXEL_STEPS: Final = (3, 4)  # bytes from one pixel to the next in memory
 
 Axis = tuple[int, int, int, int]
 """(source, target, start, count): of `target` pixels made of `source`, `count` from `start` on."""
+
+
+class SlowerWarning(RegNetWarning):
+    """Photos are resized without compiled code; given once per installation."""
 
 
 def available() -> bool:
@@ -45,7 +57,10 @@ def resize(
     `pixels` may be any view: turned, mirrored, its channels reversed. `out` is contiguous, (down's
     count, across's count, 3). Other threads run on meanwhile. Raises `MemoryError`.
     """
-    if not available() or not _fits(pixels, across, down, out):
+    if not available():
+        _note_slower()
+        return False
+    if not _fits(pixels, across, down, out):
         return False
     if abs(pixels.strides[2]) != 1 or min(map(abs, pixels.strides[:2])) not in _PIXEL_STEPS:
         pixels = np.ascontiguousarray(pixels)
@@ -88,6 +103,14 @@ def _fits(pixels: NDArray[np.uint8], across: Axis, down: Axis, out: NDArray[np.u
             for source, target, start, count in (across, down)
         )
     )
+
+
+@cache
+def _note_slower() -> None:
+    """Say once per installation that it is a slower one, unless it was switched to that."""
+    if os.environ.get(SWITCH) != "off" and first_time("no-kernel"):
+        text = f"photos are resized without compiled code, so slower: {REMEDY}"
+        warnings.warn(text, SlowerWarning, stacklevel=2)
 
 
 @cache

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from regnet.pixels.decode import decode_pixels
+from regnet.pixels.decode import decode_pixels, upright
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, is_picture, suffix_of
 from regnet.system.errors import ImageError
+from regnet.system.notices import RegNetWarning
 
 FORMS = ["JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM", "ICO", "JPEG2000", "AVIF", "DIB"]
 
@@ -137,6 +138,7 @@ def test_bitmaps_without_a_file_header_are_read() -> None:
     assert np.array_equal(decode_pixels(whole[14:], "RGB"), decode_pixels(whole, "RGB"))
 
 
+NO_HEIC = "a HEIC photo, which is not read: install the extra 'heif', or save it as JPEG"
 BRANDS = [(b"heic", b"mif1"), (b"mif1", b"heic"), (b"msf1", b"hevc"), (b"heix", b"mif1")]
 
 
@@ -147,10 +149,8 @@ def test_heic_is_named_whatever_its_brand(
     monkeypatch.setattr("regnet.pixels.formats.find_spec", lambda name: None)
     head = HEIF % (major, major + other)
     assert is_picture(head)
-    assert (
-        "a HEIC photo, which is not read: save it as JPEG, or install the extra 'heif': "
-        in reason(head)
-    )
+    with pytest.warns(RegNetWarning, match="HEIC photos need the extra 'heif': .* install .*heif"):
+        assert reason(head) == NO_HEIC
 
 
 def test_avif_is_avif_where_its_brand_is_not_the_first() -> None:
@@ -182,13 +182,18 @@ class TestHeic:
         assert np.array_equal(decode_pixels(data, "RGB"), np.asarray(own))
         assert np.array_equal(decode_pixels(data, "BGR"), np.asarray(own)[..., ::-1])
 
-    def test_it_is_turned_upright_once(self) -> None:
+    @pytest.mark.parametrize("orientation", range(1, 9))
+    def test_its_own_transforms_turn_it_and_exif_does_not(self, orientation: int) -> None:
         exif = Image.Exif()
-        exif[0x0112] = 6
+        exif[0x0112] = orientation
+        data = self.encode(picture(), exif=exif.tobytes())  # which writes irot and imir
         plain = decode_pixels(self.encode(picture()), "RGB")
-        turned = decode_pixels(self.encode(picture(), exif=exif.tobytes()), "RGB")
-        assert plain.shape == (40, 48, 3)
-        assert np.array_equal(turned, np.rot90(plain, -1))
+        expected = upright(plain, orientation)
+        assert np.array_equal(decode_pixels(data, "RGB"), expected)
+        value = data.index(b"\x01\x12\0\x03\0\0\0\1\0") + 9
+        for other in range(1, 9):
+            changed = data[:value] + bytes([other]) + data[value + 1 :]
+            assert np.array_equal(decode_pixels(changed, "RGB"), expected)
 
     def test_10_bits_and_alpha_are_read(self) -> None:
         assert decode_pixels(self.encode(picture().convert("RGBA")), "RGB").shape == (40, 48, 3)

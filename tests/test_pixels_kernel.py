@@ -241,7 +241,7 @@ def test_that_it_is_slower_is_said_once_per_installation(
     monkeypatch.setenv("REGNET_CACHE", str(tmp_path / "cache"))
 
     def in_a_new_process() -> list[str]:
-        kernel._note_slower.cache_clear()
+        kernel.note_slower.cache_clear()
         with warnings.catch_warnings(record=True) as given:
             warnings.simplefilter("always")
             for _ in range(3):

@@ -22,7 +22,7 @@ from PIL import Image
 
 from regnet.pixels.bit_depth import eight_bits, is_deep, require_known_depth, warn_if_dark
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits, require_pixels
-from regnet.pixels.formats import HEIC, format_of, heic_package, unread_error
+from regnet.pixels.formats import format_of, heic_package
 from regnet.pixels.photo_cost import (
     Outline,
     claimed_size,
@@ -158,10 +158,8 @@ def _open(data: bytes, name: str, plugin: str) -> Image.Image:
     from io import BytesIO
 
     if name == "HEIC":
-        if (package := heic_package()) is None:
-            raise unread_error(HEIC)
         with _readable(name):
-            plugins = import_module(f"{package}.as_plugin")
+            plugins = import_module(f"{heic_package()}.as_plugin")
             return cast(Image.Image, plugins.HeifImageFile(BytesIO(data)))
     module = import_module(f"PIL.{plugin}ImagePlugin")
     kind = getattr(module, f"{'Dib' if name == 'DIB' else plugin}ImageFile")

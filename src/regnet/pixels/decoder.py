@@ -16,6 +16,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.pixels import kernel
 from regnet.pixels.decode import Pixels, decode_pixels
 from regnet.pixels.decode_limits import TOO_LONG, DecodeLimits
 from regnet.pixels.photo_cost import QUICK_MEMORY, cost_of
@@ -37,6 +38,7 @@ class Decoder:
     def __init__(self, nice: int = 0) -> None:
         from subprocess import DEVNULL, PIPE, Popen
 
+        kernel.note_slower()  # nobody would hear it from there
         self._process = Popen(
             [sys.executable, "-c", _START.format(nice)],
             stdin=PIPE,

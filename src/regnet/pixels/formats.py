@@ -2,11 +2,13 @@
 
 import re
 import struct
+import warnings
 from collections.abc import Callable
 from importlib.util import find_spec
 from typing import Final, Literal, NamedTuple
 
 from regnet.system.errors import ImageError
+from regnet.system.notices import RegNetWarning
 
 HEAD: Final = 512
 """Bytes from the beginning of a file that are enough to tell a picture from other files."""
@@ -50,7 +52,7 @@ class Unread(NamedTuple):
     advice: str
 
 
-HEIC: Final = Unread("a HEIC photo", "save it as JPEG, or install the extra 'heif'")
+HEIC: Final = Unread("a HEIC photo", "install the extra 'heif', or save it as JPEG")
 _RAW: Final = Unread("a camera RAW file", "export it as JPEG or as TIFF of 8 or 16 bits")
 _EXPORT: Final = "export it as PNG or JPEG"
 _DRAWING: Final = "render it to PNG"
@@ -159,16 +161,21 @@ def format_of(data: bytes) -> tuple[str, str]:
     """
     if not data:
         raise ImageError("the file is empty")
-    unread = unread_picture(data[:HEAD])
-    if unread is HEIC:
-        return "HEIC", ""
-    if unread is not None:
+    if (unread := refused(data)) is not None:
         raise unread_error(unread)
+    if unread_picture(data[:HEAD]) is HEIC:
+        return "HEIC", ""
     if (found := _format_of(data)) is None:
         raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}, HEIC)")
     if found[0] == "TIFF" and is_camera_raw(data):
         raise unread_error(_RAW)
     return found
+
+
+def refused(data: bytes) -> Unread | None:
+    """Return which kind of picture this is that is not read in this installation."""
+    unread = unread_picture(data[:HEAD])
+    return None if unread is HEIC and heic_package() else unread
 
 
 def heic_package() -> str | None:
@@ -177,13 +184,13 @@ def heic_package() -> str | None:
 
 
 def unread_error(kind: Unread) -> ImageError:
-    """Return the error of a picture of a kind that is not read."""
-    advice = kind.advice
+    """Return the error of a picture of a kind that is not read; warn how HEIC would be."""
     if kind is HEIC:
         from regnet.system.installation import this_installation
 
-        advice += f": {this_installation().command('heif')}"
-    return ImageError(f"{kind.name}, which is not read: {advice}")
+        text = f"HEIC photos need the extra 'heif': {this_installation().command('heif')}"
+        warnings.warn(text, RegNetWarning, stacklevel=3)
+    return ImageError(f"{kind.name}, which is not read: {kind.advice}")
 
 
 def checked_read(name: str, read: Callable[[], bytes]) -> Callable[[], bytes]:

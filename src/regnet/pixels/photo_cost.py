@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
+from regnet.pixels.formats import refused
 from regnet.system.errors import ImageError
 
 QUICK_MEMORY: Final = 200_000_000
@@ -110,6 +111,8 @@ def cost_of(data: bytes) -> Cost:
         work = outline.pixels * scans
         quick = work <= _QUICK_JPEG and outline.has_quick_head(data)
         return Cost(outline.pixels, quick, work + _OTHER_BYTE * outline.head(data))
+    if refused(data):
+        return Cost(0, quick=True, work=0)
     if (size := claimed_size(data)) is None:
         return Cost(None, quick=False)
     pixels, chunks = size[0] * size[1], _work_of_chunks(data)

@@ -271,7 +271,7 @@ def unreadable_photos(
     """
     lost = list(photos.unreadable)
     read = [n for n in range(len(photos)) if not photos.is_lost(n)]
-    _require_some(lost, len(read), "", "")
+    require_some(lost, len(read))
     if names := _without(photos.truths, photos.truths[read], labels):
         what = counted(len(names), "class has", "classes have")
         raise TrainingError(
@@ -287,12 +287,13 @@ def unreadable_photos(
         truths += batch.truths.tolist()
         if truths and not (validation.in_memory and processes == 1):
             return lost, []
-    _require_some(unread, len(truths), "validation ", ". Mend them, or name others with --val")
+    require_some(unread, len(truths), "validation ", ". Mend them, or name others with --val")
     names = _without(validation.truths, np.array(truths), labels)
     return [*lost, *unread], list(validation_remarks(len(truths), len(validation), names))
 
 
-def _require_some(lost: list[Unreadable], read: int, kind: str, remedy: str) -> None:
+def require_some(lost: Sequence[Unreadable], read: int, kind: str = "", remedy: str = "") -> None:
+    """Raise `TrainingError` if no photo was read: `lost` says why."""
     if not read:
         raise TrainingError(
             f"none of the {len(lost):,} {kind}photos can be read, such as {lost[0].source}: "

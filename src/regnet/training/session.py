@@ -33,8 +33,8 @@ from regnet.training.memory import (
     keep_freed_memory,
     one_step,
 )
-from regnet.training.photo_sets import PhotoSets, open_photo_sets, unreadable_photos
-from regnet.training.photos import CentreCrops, LabelledPhotos
+from regnet.training.photo_sets import PhotoSets, open_photo_sets, require_some, unreadable_photos
+from regnet.training.photos import CentreCrops, LabelledPhotos, Unreadable
 from regnet.training.recipe import Recipe, resolved, write_recipe
 from regnet.training.resume import About, Past, about, read_past
 from regnet.training.run_folder import LAST, RECIPE, in_use, read_run, resuming, run_folder
@@ -245,9 +245,14 @@ def _images(recipe: Recipe, sets: PhotoSets) -> Iterator[Tensor]:
     protocol = recipe.input.protocol(recipe.name)
     chosen = sample(sets.train, _STATISTICS, seed=recipe.seed)
     normalise = Normalise(protocol, torch.device("cpu"))
+    lost: list[Unreadable] = []
+    read = 0
     for batch in CentreCrops(chosen, protocol, batch=_BATCH, memory=0).batches():
+        lost += batch.unreadable
+        read += len(batch.truths)
         if len(batch.truths):
             yield normalise(normalise.on_device(batch)[0])
+    require_some(lost, read)
 
 
 def _with_batch(recipe: Recipe, network: RegNet, sets: PhotoSets, fabric: Any) -> Recipe:

@@ -58,7 +58,7 @@ def resize(
     count, across's count, 3). Other threads run on meanwhile. Raises `MemoryError`.
     """
     if not available():
-        _note_slower()
+        note_slower()
         return False
     if not _fits(pixels, across, down, out):
         return False
@@ -106,9 +106,9 @@ def _fits(pixels: NDArray[np.uint8], across: Axis, down: Axis, out: NDArray[np.u
 
 
 @cache
-def _note_slower() -> None:
-    """Say once per installation that it is a slower one, unless it was switched to that."""
-    if os.environ.get(SWITCH) != "off" and first_time("no-kernel"):
+def note_slower() -> None:
+    """Warn, once per installation, if it has no compiled resize."""
+    if os.environ.get(SWITCH) != "off" and _function() is None and first_time("no-kernel"):
         text = f"photos are resized without compiled code, so slower: {REMEDY}"
         warnings.warn(text, SlowerWarning, stacklevel=2)
 

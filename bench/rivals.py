@@ -113,7 +113,7 @@ def _network(model: str, metadata: ModelMetadata, library: Library) -> tuple["Re
 
     torch.set_num_threads(cores())
     if _has_weights(model):
-        from regnet.conversion.convert import read_network
+        from regnet.inference.torch_predictor import read_network
 
         try:
             request = replace(library, offline=True).request(model)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from test_conversion_export import SMALL, TINY, confident, described, probabilities
+from test_conversion_export import SMALL, TINY, arrays, confident, described, probabilities
 
 from regnet.conversion.export import export_network
 from regnet.conversion.graph_preprocess import PIXELS, embed_preprocessing, preprocessing_model
@@ -106,7 +106,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a converted model that takes whole images."""
     path = tmp_path_factory.mktemp("whole") / "small-graph.xml"
     metadata = replace(described(SMALL), preprocessing="graph")
-    conversion = export_network(confident(SMALL), metadata, path, photos_whole())
+    conversion = export_network(arrays(confident(SMALL)), metadata, path, photos_whole())
     assert sorted(p.name for p in path.parent.iterdir()) == sorted(conversion.files)
     write_conversion(path.parent, conversion)
     return path
@@ -158,7 +158,7 @@ def test_pixels_stay_exact_where_the_network_runs_in_bf16(
 def test_embedding_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     path = tmp_path / "m.xml"
     crops = [crop_pixels(photo, TINY) for photo in sample_photos()]
-    export_network(confident(SMALL), described(SMALL), path, crops)
+    export_network(arrays(confident(SMALL)), described(SMALL), path, crops)
     model = read_graph(path)
     embedded = embed_preprocessing(model, TINY)
     assert str(model.input(0).partial_shape) == "[?,3,64,64]"
@@ -171,7 +171,9 @@ def test_embedding_leaves_the_model_as_it_was(tmp_path: Path) -> None:
 
 def test_the_cost_is_that_of_the_network(whole: Path) -> None:
     metadata = described(SMALL)
-    export_network(confident(SMALL), metadata, whole.parent / "crops.xml", sample_crops(TINY))
+    export_network(
+        arrays(confident(SMALL)), metadata, whole.parent / "crops.xml", sample_crops(TINY)
+    )
     assert graph_cost(read_graph(whole)) == graph_cost(read_graph(whole.parent / "crops.xml"))
 
 
@@ -180,7 +182,7 @@ def test_what_is_not_pillows_cannot_be_embedded(tmp_path: Path) -> None:
         preprocessing_model(PYCLS)
     metadata = replace(described(SMALL, PYCLS), preprocessing="graph")
     with pytest.raises(ProtocolError):
-        export_network(confident(SMALL), metadata, tmp_path / "m.xml", photos_whole())
+        export_network(arrays(confident(SMALL)), metadata, tmp_path / "m.xml", photos_whole())
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,15 +1,12 @@
-"""The torch modules: shapes, names, initialisation, and an independent computation."""
+"""The torch modules: shapes, names and initialisation; test_network_reference.py has the values."""
 
 import math
-from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
 from regnet.network.modules import RegNet, fold_batch_norm, to_tensors
-from regnet.network.spec import RegNetSpec, Spec, spec_by_name
+from regnet.network.spec import RegNetSpec, spec_by_name
 
 SMALL = RegNetSpec(d=5, w0=16, wa=16.0, wm=2.0, g=8, classes=7)
 SMALL_Y = RegNetSpec(d=5, w0=16, wa=16.0, wm=2.0, g=8, se_ratio=0.25, classes=7)
@@ -25,73 +22,6 @@ def with_statistics(network: RegNet, seed: int = 0) -> RegNet:
             module.weight.data.uniform_(0.5, 1.5)
             module.bias.data.normal_(0, 0.1)
     return network.eval()
-
-
-def reference_logits(
-    spec: Spec, state: dict[str, torch.Tensor], images: torch.Tensor
-) -> torch.Tensor:
-    """Compute the logits in float64 from the weights and the paper alone, without our modules."""
-    p = {k: v.double() for k, v in state.items()}
-
-    def conv_bn(x: torch.Tensor, conv: str, bn: str, stride: int = 1, groups: int = 1):
-        w = p[f"{conv}.weight"]
-        x = functional.conv2d(x, w, stride=stride, padding=w.shape[-1] // 2, groups=groups)
-        mean, var = p[f"{bn}.running_mean"], p[f"{bn}.running_var"]
-        x = (x - mean[:, None, None]) / torch.sqrt(var[:, None, None] + 1e-5)
-        return x * p[f"{bn}.weight"][:, None, None] + p[f"{bn}.bias"][:, None, None]
-
-    def gate(x: torch.Tensor, se: str) -> torch.Tensor:
-        mean = x.mean((2, 3))
-        w0, w2 = p[f"{se}.f_ex.0.weight"][:, :, 0, 0], p[f"{se}.f_ex.2.weight"][:, :, 0, 0]
-        hidden = torch.relu(mean @ w0.T + p[f"{se}.f_ex.0.bias"])
-        return torch.sigmoid(hidden @ w2.T + p[f"{se}.f_ex.2.bias"])[:, :, None, None]
-
-    x = torch.relu(conv_bn(images.double(), "stem.conv", "stem.bn", spec.stem_stride))
-    for i, stage in enumerate(spec.stages, 1):
-        for j in range(1, stage.depth + 1):
-            name, stride = f"s{i}.b{j}", 2 if j == 1 else 1
-            y = torch.relu(conv_bn(x, f"{name}.f.a", f"{name}.f.a_bn"))
-            groups = stage.inner_width // stage.group_width
-            y = torch.relu(conv_bn(y, f"{name}.f.b", f"{name}.f.b_bn", stride, groups))
-            if spec.se_ratio:
-                y = y * gate(y, f"{name}.f.se")
-            y = conv_bn(y, f"{name}.f.c", f"{name}.f.c_bn")
-            x = torch.relu(y + (conv_bn(x, f"{name}.proj", f"{name}.bn", 2) if j == 1 else x))
-    return x.mean((2, 3)) @ p["head.fc.weight"].T + p["head.fc.bias"]
-
-
-@pytest.mark.parametrize("spec", [SMALL, SMALL_Y, spec_by_name("regnety-200mf", classes=10)])
-def test_logits_equal_an_independent_computation(spec: Spec) -> None:
-    network = with_statistics(RegNet(spec))
-    images = torch.randn(2, 3, 64, 96)
-    with torch.inference_mode():
-        found = network(images)
-    expected = reference_logits(spec, network.state_dict(), images)
-    assert found.shape == (2, spec.classes)
-    assert (found.double() - expected).abs().max() <= 1e-5
-
-
-def test_logits_of_trained_weights_equal_an_independent_computation(
-    shared: Path, photos: list[Path]
-) -> None:
-    from regnet.checkpoints.weights import load_into, read_checkpoint
-    from regnet.pixels.preprocess import crop_pixels
-    from regnet.pixels.protocol import Preprocess
-
-    checkpoint = read_checkpoint(shared / "weights" / "regnetx-400mf_tiny200.pyth")
-    network = RegNet(checkpoint.spec).eval()
-    load_into(network, checkpoint.state)
-    protocol = Preprocess(name="tiny", resize=128, crop=128)
-    crops = np.stack([crop_pixels(path, protocol) for path in photos[:24]])
-    pixels = torch.from_numpy(crops).permute(0, 3, 1, 2).float()
-    images = (pixels - torch.tensor(protocol.mean).view(1, 3, 1, 1)) / torch.tensor(
-        protocol.scale
-    ).view(1, 3, 1, 1)
-    with torch.inference_mode():
-        found = network(images)
-    assert (
-        found.double() - reference_logits(network.spec, to_tensors(checkpoint.state), images)
-    ).abs().max() <= 1e-5
 
 
 def test_state_dict_has_pycls_names() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from labelled_photos import write_labelled_photos
-from test_conversion_export import SMALL, TINY, confident, described
+from test_conversion_export import SMALL, TINY, arrays, confident, described
 from test_pages import Reader
 
 from regnet.conversion.export import export_network
@@ -55,7 +55,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model") / "small.xml"
-    export_network(confident(SMALL), described(SMALL), path, sample_crops(TINY))
+    export_network(arrays(confident(SMALL)), described(SMALL), path, sample_crops(TINY))
     return path
 
 

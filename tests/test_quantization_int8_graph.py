@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_conversion_export import SMALL, SMALL_Y, TINY, confident, described
+from test_conversion_export import SMALL, SMALL_Y, TINY, arrays, confident, described
 
 from regnet.conversion.export import export_network
 from regnet.ir.constants import channel_statistics, ops_by_name, outputs_of, values
@@ -19,7 +19,9 @@ CROPS = [np.roll(crop, shift, axis=1) for crop in sample_crops(TINY) for shift i
 
 
 def exported(spec: Spec, folder: Path) -> ov.Model:
-    export_network(confident(spec), described(spec), folder / "small.xml", sample_crops(TINY))
+    export_network(
+        arrays(confident(spec)), described(spec), folder / "small.xml", sample_crops(TINY)
+    )
     return read_graph(folder / "small.xml")
 
 

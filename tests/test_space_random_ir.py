@@ -64,7 +64,8 @@ def test_in_floating_point_it_runs_as_a_converted_network(spec: AnyNetSpec, tmp_
     for module in network.modules():
         if getattr(module, "bias", None) is not None:  # as after training: no bias is 0
             torch.nn.init.normal_(module.bias, std=0.1)
-    export_network(network, metadata, tmp_path / "real.xml", pixels(64))
+    weights = {name: values.numpy() for name, values in network.state_dict().items()}
+    export_network(weights, metadata, tmp_path / "real.xml", pixels(64))
     ours, real = (read_graph(tmp_path / f"{name}.xml") for name in ("random", "real"))
     assert graph_cost(ours) == graph_cost(real)
     assert layers(ours) == layers(real)

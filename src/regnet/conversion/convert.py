@@ -1,15 +1,14 @@
-"""A checkpoint file -> a converted model: weights, network, metadata and export put together."""
+"""A checkpoint file -> a converted model: weights, metadata and export put together."""
 
 from dataclasses import replace
 from pathlib import Path
 
-from regnet.checkpoints.weights import Checkpoint, load_into, read_checkpoint
+from regnet.checkpoints.weights import Checkpoint, read_checkpoint
 from regnet.conversion.export import export_network
 from regnet.conversion.values import Conversion, Request, write_conversion
 from regnet.ir.assumptions import subject, without
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Label, Labels, imagenet_labels
-from regnet.network.modules import RegNet
 from regnet.pixels.preprocess import rgb_pixels
 from regnet.pixels.protocol import OMZ, Preprocess, by_protocol
 from regnet.pixels.samples import sample_crops, sample_photos
@@ -22,12 +21,13 @@ def convert(request: Request, folder: Path) -> Conversion:
     Nothing is written unless the outputs on the sample photos agree with the network's. Raises
     `WeightsError`, `ProtocolError` if the protocol cannot be put into the graph, `ConversionError`.
     """
-    checkpoint, network, metadata = _read(request)
+    checkpoint, metadata = read_request(request)
     if metadata.preprocessing == "graph":
         images = [rgb_pixels(path) for path in sample_photos()]
     else:
         images = sample_crops(metadata.preprocess)
-    conversion = export_network(network, metadata, folder / request.file_name, images)
+    weights = {name: values.numpy() for name, values in checkpoint.state.items()}
+    conversion = export_network(weights, metadata, folder / request.file_name, images)
     if checkpoint.beside:
         beside = ", ".join(checkpoint.beside)
         note = f"taken from {checkpoint.entry_name}; not used: {beside}"
@@ -36,20 +36,13 @@ def convert(request: Request, folder: Path) -> Conversion:
     return conversion
 
 
-def read_network(request: Request) -> tuple[RegNet, ModelMetadata]:
-    """Return the network in a checkpoint and its description; raises `WeightsError`."""
-    _, network, metadata = _read(request)
-    return network, metadata
-
-
-def _read(request: Request) -> tuple[Checkpoint, RegNet, ModelMetadata]:
+def read_request(request: Request) -> tuple[Checkpoint, ModelMetadata]:
+    """Return the checkpoint to convert and the model's description; raises `WeightsError`."""
     spec = request.card.build_spec() if request.card and not request.spec else request.spec
     checkpoint = read_checkpoint(
         request.weights, spec=spec, channels=request.channels, entry=request.entry
     )
-    network = RegNet(checkpoint.spec)
-    load_into(network, checkpoint.state)
-    return checkpoint, network, describe(request, checkpoint)
+    return checkpoint, describe(request, checkpoint)
 
 
 def describe(request: Request, checkpoint: Checkpoint) -> ModelMetadata:

@@ -1,7 +1,6 @@
 """Network and protocol -> IR or ONNX: raw pixels in, probabilities out, verified."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,50 +17,75 @@ from regnet.ir.graph import write_ir
 from regnet.ir.metadata import ModelMetadata
 from regnet.ir.model_api import onnx_properties
 from regnet.ir.records import PixelBound
-from regnet.network.modules import RegNet, fold_batch_norm
+from regnet.network.layers import EPSILON, layers
+from regnet.network.reference import ReferenceNetwork, Weights
+from regnet.network.spec import Spec
 from regnet.system.files import new_folder_beside, replace_all
 from regnet.system.runtime import ov
 
 
 def export_network(
-    network: RegNet,
+    weights: Weights,
     metadata: ModelMetadata,
     path: Path,
     images: Sequence[NDArray[np.uint8]],
 ) -> Conversion:
     """Write an IR (`path` ends in .xml, its .bin beside it) or ONNX (.onnx); say what was measured.
 
-    `images` are what the converted model and the network are compared on: crops (crop, crop, 3) by
-    the metadata's protocol or, where `metadata.preprocessing` is "graph", whole images (H, W, 3),
-    RGB; `metadata.precision` says how weights are stored. Nothing appears at the path unless the
-    outputs and the layers of the written file are the network's; raises `ConversionError` if they
-    are not, `ProtocolError` if the protocol cannot be put into the graph.
+    `weights` are those of the metadata's spec, by pycls's names. `images` are what the converted
+    model and the network are compared on: crops (crop, crop, 3) by the metadata's protocol or,
+    where `metadata.preprocessing` is "graph", whole images (H, W, 3), RGB; `metadata.precision`
+    says how weights are stored. Nothing appears at the path unless the outputs and the layers of
+    the written file are the network's; raises `ConversionError` if they are not, `ProtocolError` if
+    the protocol cannot be put into the graph.
     """
+    spec, preprocess = metadata.spec, metadata.preprocess
     half = metadata.precision == "fp16"
-    stored = _rounded_to_fp16(fold_batch_norm(network)) if half else network
-    folded = fold_batch_norm(stored).state_dict()
-    weights = {name: value.numpy() for name, value in folded.items()}
+    folded = fold_batch_norm(spec, weights)
+    written = _rounded_to_fp16(folded) if half else folded
     with new_folder_beside(path) as scratch:
-        names, bound = _write(scratch / path.name, weights, metadata, images)
+        names, bound = _write(scratch / path.name, written, metadata, images)
         pixels, rows = run_written(scratch / path.name, metadata, images)
-        reference = Reference(stored, metadata.preprocess, pixels)
+        network = ReferenceNetwork(spec, written if half else weights)
+        reference = Reference(network, preprocess, pixels)
         proof = reference.proof(rows)
-        require_layers(read_written(scratch / path.name), network, metadata.preprocess, half=half)
+        graph = read_written(scratch / path.name)
+        require_layers(graph, spec, weights, preprocess, half=half)
         replace_all(scratch, path.parent, names)
     rounding = 0.0
     if half:
-        original = forward(deepcopy(network).double(), metadata.preprocess, pixels)
+        original = forward(ReferenceNetwork(spec, weights), preprocess, pixels)
         rounding = reference.distance(original).probabilities
     return Conversion(path, tuple(names), proof, rounding, len(images), metadata.assumed, bound)
 
 
-def _rounded_to_fp16(folded: RegNet) -> RegNet:
-    """Return a copy whose convolution and head weights are FP16 numbers; biases stay."""
-    rounded = deepcopy(folded)
-    for name, parameter in rounded.named_parameters():
-        if name.endswith(".weight"):
-            parameter.data = parameter.data.half().float()
-    return rounded
+def fold_batch_norm(spec: Spec, weights: Weights) -> dict[str, NDArray[np.float32]]:
+    """Return a weight and a bias for each layer; folded in float64, stored in float32."""
+    folded: dict[str, Any] = {}
+    for layer in layers(spec):
+        weight, bias = weights[f"{layer.name}.weight"], weights.get(f"{layer.name}.bias")
+        if layer.norm is not None:
+            scale, shift, mean, variance = (
+                weights[f"{layer.norm}.{part}"].astype(np.float64)
+                for part in ("weight", "bias", "running_mean", "running_var")
+            )
+            gain = scale / np.sqrt(variance + EPSILON)
+            weight, bias = weight * gain.reshape(-1, 1, 1, 1), shift - mean * gain
+        folded |= {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
+    return {name: values.astype(np.float32) for name, values in folded.items()}
+
+
+def _rounded_to_fp16(
+    folded: dict[str, NDArray[np.float32]],
+) -> dict[str, NDArray[np.float32]]:
+    """Return weights whose convolutions and head are FP16 numbers; biases stay."""
+    with np.errstate(over="ignore"):
+        return {
+            name: values.astype(np.float16).astype(np.float32)
+            if name.endswith("weight")
+            else values
+            for name, values in folded.items()
+        }
 
 
 def _write(

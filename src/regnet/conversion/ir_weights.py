@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,7 +10,7 @@ from numpy.typing import NDArray
 from regnet.ir.constants import ops_by_name, values
 from regnet.ir.graph import graph_metadata, read_graph
 from regnet.ir.metadata import ModelMetadata
-from regnet.network.layers import layers
+from regnet.network.layers import Layer, layers
 from regnet.system.errors import ModelError, WeightsError
 
 Array = NDArray[np.float32]
@@ -41,12 +42,8 @@ def read_ir_weights(path: Path) -> IRWeights:
     state: dict[str, Array] = {}
     try:
         for layer in layers(metadata.spec):
-            convolution = layer.kind != "linear"
-            weight = values(ops[f"{layer.name}.conv" if convolution else layer.name].input_value(1))
-            weight = weight if convolution else weight.T  # the graph has the head's transposed
-            state[f"{layer.name}.weight"] = np.ascontiguousarray(weight.reshape(layer.shape))
-            bias = values(ops[f"{layer.name}.bias"].output(0))
-            state[f"{layer.name}.bias"] = bias.reshape(layer.width_out)
+            weight, bias = stored_layer(ops, layer)
+            state |= {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
     except (KeyError, ValueError, ModelError) as exc:
         raise WeightsError(
             f"{path}: has not the layers that `regnet convert` writes ({exc}); name the checkpoint "
@@ -55,3 +52,17 @@ def read_ir_weights(path: Path) -> IRWeights:
     if metadata.preprocess.channels == "RGB":
         state[_STEM] = np.ascontiguousarray(state[_STEM][:, ::-1])
     return IRWeights(state, metadata)
+
+
+def stored_layer(ops: dict[str, Any], layer: Layer) -> tuple[Array, Array]:
+    """Return the weight and bias of a layer in a graph that `regnet convert` writes.
+
+    Raises `KeyError`, `ValueError` or `ModelError` where the graph has no such layer.
+    """
+    linear = layer.kind == "linear"
+    product = ops[layer.name if linear else f"{layer.name}.conv"]
+    weight = values(product.input_value(1))
+    if linear and not product.get_attributes()["transpose_b"]:
+        weight = weight.T
+    bias = values(ops["logits" if linear else layer.name].input_value(1))
+    return np.ascontiguousarray(weight.reshape(layer.shape)), bias.reshape(layer.width_out)

@@ -5,33 +5,33 @@ whose effect is below the rounding of later layers, does not show in them. So th
 strides and padding of its layers are compared too.
 
 Rounding moves the outputs of any float32 program, and how far depends on the network. So the
-converted model and torch's own float32 are both compared with torch's float64. float32's distance
-is the largest of three forwards, whose inputs differ by two units in the last place: a single one
-may be right by luck.
+converted model and the reference network's own float32 are both compared with its float64.
+float32's distance is the largest of three forwards, whose inputs differ by two units in the last
+place: a single one may be right by luck.
 """
 
 import math
 from collections.abc import Iterator, Sequence
-from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from openvino.passes import ConstantFolding, Manager
-from torch import nn
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from regnet.conversion.ir_weights import stored_layer
 from regnet.conversion.onnx_graph import INPUT, OUTPUT, with_logits
 from regnet.conversion.values import FLOOR, Distance, Proof
 from regnet.conversion.whole_photo import run_whole
 from regnet.ir.constants import ops_by_name, values
 from regnet.ir.graph import add_logits
 from regnet.ir.metadata import ModelMetadata
-from regnet.network.modules import RegNet, layers
+from regnet.network.layers import EPSILON, Layer, layers
+from regnet.network.reference import ReferenceNetwork, Weights
+from regnet.network.spec import Spec
 from regnet.pixels.protocol import Preprocess
+from regnet.statistics.conformal import softmax64
 from regnet.system.errors import ConversionError, ModelError
 from regnet.system.runtime import core, ov
 
@@ -54,21 +54,20 @@ class Rows:
 class Reference:
     """A network's float64 outputs for raw pixels (N, 3, H, W), and the distance of its float32.
 
-    Images are run one by one. Batch norm is not folded unless it is in `network`. Raises
-    `ConversionError` if the outputs are not finite in either precision.
+    Batch norm is not folded unless it is in `network`. Raises `ConversionError` if the outputs are
+    not finite in either precision.
     """
 
-    def __init__(
-        self, network: RegNet, preprocess: Preprocess, pixels: NDArray[np.float32]
-    ) -> None:
-        self.rows = forward(deepcopy(network).double(), preprocess, pixels)
+    def __init__(self, network: ReferenceNetwork, preprocess: Preprocess, pixels: Pixels) -> None:
+        self.rows = forward(network, preprocess, pixels)
         if not np.isfinite(self.rows.logits).all():
             raise ConversionError(
                 "the network's outputs are not numbers on the sample photos: its weights hold NaN "
                 "or infinity, or are too large to be stored; nothing was written"
             )
+        single = replace(network, dtype=np.float32)
         near = [
-            self.distance(forward(network, preprocess, pixels, input_scale=1 + ulps * _ULP))
+            self.distance(forward(single, preprocess, pixels, input_scale=1 + ulps * _ULP))
             for ulps in (0, 2, -2)
         ]
         if not math.isfinite(max(distance.logits for distance in near)):
@@ -118,27 +117,20 @@ class Reference:
         )
 
 
+@np.errstate(over="ignore", invalid="ignore")
 def forward(
-    network: RegNet,
-    preprocess: Preprocess,
-    pixels: NDArray[np.float32],
-    *,
-    input_scale: float = 1.0,
+    network: ReferenceNetwork, preprocess: Preprocess, pixels: Pixels, *, input_scale: float = 1.0
 ) -> Rows:
-    """Return a network's outputs for raw pixels (N, 3, H, W), one by one, in its own precision.
+    """Return a network's outputs for raw pixels (N, 3, H, W), in its own precision.
 
     Normalised pixels are multiplied by `input_scale`: next to 1 it gives other roundings.
     """
-    network = network.eval()
-    precision = network.head.fc.weight.dtype
     mean, scale = (
-        torch.tensor(values, dtype=precision).view(1, 3, 1, 1)
+        np.array(values, network.dtype).reshape(3, 1, 1)
         for values in (preprocess.mean, preprocess.scale)
     )
-    with torch.inference_mode():
-        images = (torch.from_numpy(image[None]).to(precision) for image in pixels)
-        logits = torch.cat([network((image - mean) / scale * input_scale) for image in images])
-        return Rows(logits.numpy(), torch.softmax(logits, 1).numpy())
+    logits = network.logits((pixels - mean) / scale * network.dtype(input_scale))
+    return Rows(logits, softmax64(logits.astype(np.float64)))
 
 
 def _largest(differences: NDArray[np.floating[Any]]) -> float:
@@ -147,21 +139,12 @@ def _largest(differences: NDArray[np.floating[Any]]) -> float:
     return math.inf if math.isnan(largest) else largest
 
 
-@dataclass(frozen=True)
-class _Layer:
-    """What the operations of a layer in the graph must hold, batch norm folded."""
-
-    op: str
-    add: str
-    weight: Array64
-    bias: Array64
-    window: dict[str, list[int]]
-
-
-def require_layers(graph: ov.Model, network: RegNet, preprocess: Preprocess, *, half: bool) -> None:
+def require_layers(
+    graph: ov.Model, spec: Spec, weights: Weights, preprocess: Preprocess, *, half: bool
+) -> None:
     """Raise `ConversionError` unless the graph's layers are the network's, batch norm folded.
 
-    Folding is recomputed in float64 by torch. `half`: the graph stores its weights in FP16.
+    Folding is recomputed here in float64. `half`: the graph stores its weights in FP16.
     """
     ops = ops_by_name(graph)
     try:
@@ -172,7 +155,7 @@ def require_layers(graph: ov.Model, network: RegNet, preprocess: Preprocess, *, 
                 constant := values(ops[name].input_value(1)).ravel(), np.array(expected, np.float32)
             )
         ]
-        wrong += [w for layer in _layers(network) for w in _wrong(ops, layer, half=half)]
+        wrong += [w for layer in layers(spec) for w in _wrong(ops, layer, weights, half=half)]
     except (KeyError, ModelError) as exc:
         raise ConversionError(f"the converted graph lacks a layer of the network: {exc}") from exc
     if wrong:
@@ -182,47 +165,33 @@ def require_layers(graph: ov.Model, network: RegNet, preprocess: Preprocess, *, 
         )
 
 
-def _layers(network: RegNet) -> Iterator[_Layer]:
-    with torch.no_grad():
-        for name, module, norm in layers(network):
-            weight, bias = module.weight.double(), module.bias
-            bias = None if bias is None else bias.double()
-            if norm is not None:
-                assert norm.running_mean is not None
-                assert norm.running_var is not None
-                mean, variance = norm.running_mean.double(), norm.running_var.double()
-                scale, shift = norm.weight.double(), norm.bias.double()
-                weight, bias = fuse_conv_bn_weights(
-                    weight, bias, mean, variance, norm.eps, scale, shift
-                )
-            assert bias is not None
-            if isinstance(module, nn.Linear):
-                yield _Layer(name, "logits", weight.numpy(), bias.numpy(), {})
-                continue
-            assert not isinstance(module.padding, str)
-            window = {  # by the names in OpenVINO
-                "strides": list(module.stride),
-                "dilations": list(module.dilation),
-                "pads_begin": list(module.padding),
-                "pads_end": list(module.padding),
-            }
-            yield _Layer(f"{name}.conv", name, weight.numpy(), bias.numpy(), window)
-
-
-def _wrong(ops: dict[str, Any], layer: _Layer, *, half: bool) -> Iterator[str]:
+def _wrong(ops: dict[str, Any], layer: Layer, weights: Weights, *, half: bool) -> Iterator[str]:
     """Yield what is wrong with a layer in the graph."""
-    op = ops[layer.op]
-    weight = values(op.input_value(1))
-    if op.get_type_name() == "MatMul" and not op.get_attributes()["transpose_b"]:
-        weight = weight.T
-    if not _holds(weight.reshape(layer.weight.shape), layer.weight, half=half):
-        yield f"the weights of {layer.op}"
-    if not _holds(values(ops[layer.add].input_value(1)).ravel(), layer.bias, half=False):
-        yield f"the bias of {layer.add}"
-    attributes = op.get_attributes()
-    for key, expected in layer.window.items():
-        if list(attributes[key]) != expected:
-            yield f"{key} of {layer.op} are {list(attributes[key])}, not {expected}"
+    stored, expected = stored_layer(ops, layer), _expected(layer, weights)
+    if not _holds(stored[0], expected[0], half=half):
+        yield f"the weights of {layer.name}"
+    if not _holds(stored[1], expected[1], half=False):
+        yield f"the bias of {layer.name}"
+    if layer.kind != "linear":
+        attributes = ops[f"{layer.name}.conv"].get_attributes()
+        around = layer.kernel // 2
+        sides = {"strides": layer.stride, "dilations": 1, "pads_begin": around, "pads_end": around}
+        for key, side in sides.items():
+            if list(attributes[key]) != [side, side]:
+                yield f"{key} of {layer.name} are {list(attributes[key])}, not {[side, side]}"
+
+
+def _expected(layer: Layer, weights: Weights) -> tuple[Array64, Array64]:
+    """Return the weight and bias of a layer with its batch norm in it."""
+    weight = weights[f"{layer.name}.weight"].astype(np.float64)
+    if layer.norm is None:
+        return weight, weights[f"{layer.name}.bias"].astype(np.float64)
+    parts = ("running_mean", "running_var", "weight", "bias")
+    mean, variance, scale, shift = (
+        weights[f"{layer.norm}.{part}"].astype(np.float64) for part in parts
+    )
+    deviation = np.sqrt(variance + EPSILON)
+    return weight * (scale / deviation).reshape(-1, 1, 1, 1), shift - mean / deviation * scale
 
 
 def _holds(stored: NDArray[np.float32], expected: Array64, *, half: bool) -> bool:

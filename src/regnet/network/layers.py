@@ -1,16 +1,19 @@
 """The layers of a spec's network, in order, without building it.
 
-Everything that counts, names or shapes layers reads them here, but for the torch modules and the
-ONNX graph: comparing those two proves something.
+Everything that counts, names or shapes layers reads them here, but for the torch modules, the numpy
+reference and the ONNX graph: comparing these proves something.
 """
 
 from collections.abc import Iterator
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from regnet.network.spec import Spec, Stage
 from regnet.system.checked import refused
 from regnet.system.errors import SpecError
+
+EPSILON: Final = 1e-5
+"""What batch norm adds to the variance, in all published RegNets."""
 
 
 class Layer(NamedTuple):

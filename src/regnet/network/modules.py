@@ -6,16 +6,18 @@ of the paper's training code.
 
 import math
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+from regnet.network.layers import layers
 from regnet.network.spec import Spec, Stage
 from regnet.system.errors import MissingExtraError
 
 try:
     import torch
     from torch import Tensor, nn
+    from torch.nn.utils.fusion import fuse_conv_bn_eval
 except ImportError as exc:
     raise MissingExtraError("building a network", "torch") from exc
 
@@ -164,48 +166,16 @@ def init_weights(module: nn.Module) -> None:
 def fold_batch_norm(network: RegNet) -> RegNet:
     """Return an eval-mode copy with batch norm folded into the convolutions.
 
-    Logits match up to rounding; folded in float64, stored in float32.
+    Logits match up to rounding; folded in float64, stored in the weights' type.
     """
     folded = deepcopy(network).eval()
-    for name, conv, norm in list(layers(folded)):
-        if norm is not None and isinstance(conv, nn.Conv2d):
-            parent, _, own = name.rpartition(".")
-            setattr(folded.get_submodule(parent), own, _folded(conv, norm))
-            setattr(folded.get_submodule(parent), _NORMS[own], nn.Identity())
-    return folded
-
-
-_NORMS = {"conv": "bn", "proj": "bn", "a": "a_bn", "b": "b_bn", "c": "c_bn"}
-
-
-def layers(
-    network: RegNet,
-) -> Iterator[tuple[str, nn.Conv2d | nn.Linear, nn.BatchNorm2d | None]]:
-    """Yield each layer with weights: its name, the module and the batch norm after it, if any."""
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            parent, _, own = name.rpartition(".")
-            norm = getattr(network.get_submodule(parent), _NORMS.get(own, ""), None)
-            yield name, module, norm if isinstance(norm, nn.BatchNorm2d) else None
-
-
-@torch.no_grad()
-def _folded(conv: nn.Conv2d, bn: nn.BatchNorm2d) -> nn.Conv2d:
-    """Return the convolution with bias that equals `bn(conv(x))` in evaluation mode."""
-    assert bn.running_mean is not None
-    assert bn.running_var is not None
-    gain = bn.weight.double() / torch.sqrt(bn.running_var.double() + bn.eps)
-    folded = nn.Conv2d(
-        conv.in_channels,
-        conv.out_channels,
-        conv.kernel_size[0],
-        conv.stride[0],
-        conv.kernel_size[0] // 2,
-        groups=conv.groups,
-    ).to(conv.weight.dtype)
-    folded.weight.copy_(conv.weight.double() * gain[:, None, None, None])
-    assert folded.bias is not None
-    folded.bias.copy_(bn.bias.double() - bn.running_mean.double() * gain)
+    pairs = [(layer.name, layer.norm) for layer in layers(network.spec) if layer.norm]
+    for name, norm_name in pairs:
+        conv, norm = folded.get_submodule(name), folded.get_submodule(norm_name)
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            dtype = conv.weight.dtype
+            folded.set_submodule(name, fuse_conv_bn_eval(conv.double(), norm.double()).to(dtype))
+            folded.set_submodule(norm_name, nn.Identity())
     return folded
 
 

@@ -40,11 +40,12 @@ def softmax(logits: Rows, temperature: float = 1.0) -> NDArray[np.float32]:
     """Return the probabilities (N, classes) of logits (N, classes) divided by a temperature > 0."""
     rows = np.empty(logits.shape, np.float32)
     for part in _parts(len(logits)):
-        rows[part] = _softmax(logits[part].astype(np.float64) / temperature)
+        rows[part] = softmax64(logits[part].astype(np.float64) / temperature)
     return rows
 
 
-def _softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+def softmax64(logits: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probabilities (N, classes) of logits (N, classes), in float64."""
     powers: NDArray[np.float64] = np.exp(logits - logits.max(axis=1, keepdims=True))
     powers /= powers.sum(axis=1, keepdims=True)
     return powers
@@ -111,7 +112,7 @@ def _slope(logits: Rows, truths: Truths, inverse: float) -> tuple[float, float]:
     for part in _parts(len(logits)):
         z = logits[part].astype(np.float64)
         z -= z[np.arange(len(z)), truths[part]][:, None]
-        p = _softmax(z * inverse)
+        p = softmax64(z * inverse)
         mean = (p * z).sum(axis=1)
         slope += mean.sum()
         curvature += ((p * z * z).sum(axis=1) - mean * mean).sum()

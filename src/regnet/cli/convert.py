@@ -66,7 +66,7 @@ def convert(source: _Source, output: _Output, preprocessing: _Protocol, models: 
     The result takes `data` (N, 3, 224, 224), raw BGR pixels 0..255, and gives `prob` (N, classes).
     Mean, scale, softmax, labels, protocol and the weights' hash are inside. It is compared with the
     network in float64 before it is written: no probability may differ by more than 1e-5, or 4 times
-    the error of torch in float32.
+    the network's own error in float32.
 
     MODEL is the model card of published weights, or a checkpoint of pycls, timm, torchvision,
     Lightning or another training script (.pth, .ckpt, .safetensors ...), or a folder of
@@ -228,11 +228,11 @@ def _lines(conversion: Conversion) -> Iterator[str]:
     allowed = conversion.proof.allowed
     yield f"  checked against float64 on {conversion.photos} photos, and layer by layer"
     yield (
-        f"  probabilities differ by at most {delta.probabilities:.1e} (torch in float32: "
+        f"  probabilities differ by at most {delta.probabilities:.1e} (the network in float32: "
         f"{float32.probabilities:.1e}; allowed: {allowed.probabilities:.1e})"
     )
     yield (
-        f"  logits differ by at most {delta.logits:.1e} of their range (torch in float32: "
+        f"  logits differ by at most {delta.logits:.1e} of their range (the network in float32: "
         f"{float32.logits:.1e}; allowed: {allowed.logits:.1e})"
     )
     if change := conversion.rounding:

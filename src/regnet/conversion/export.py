@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 
 from regnet.conversion.graph_preprocess import embed_preprocessing
@@ -115,8 +116,6 @@ def _save_onnx(
     half: bool,
     properties: dict[str, str],
 ) -> list[str]:
-    import onnx
-
     model = onnx_graph(metadata.spec, weights, metadata.preprocess, half=half)
     onnx.helper.set_model_props(model, properties)
     side_file = f"{path.name}.data"

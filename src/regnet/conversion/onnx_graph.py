@@ -4,34 +4,26 @@ Both formats come from it: it is the .onnx file itself, and OpenVINO reads it fo
 written from the spec, not traced from the torch modules, so comparing the two proves something.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from regnet.network.reference import Weights
 from regnet.network.spec import Spec
 from regnet.pixels.protocol import Preprocess
-from regnet.system.errors import MissingExtraError
-
-try:
-    from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
-except ImportError as exc:
-    raise MissingExtraError("converting a network", "torch") from exc
-
-if TYPE_CHECKING:
-    Weights = Mapping[str, NDArray[np.float32]]
 
 OPSET = 17
 INPUT, OUTPUT = "data", "prob"
 
 
 def onnx_graph(
-    spec: Spec, weights: "Weights", preprocess: Preprocess, *, half: bool = False
+    spec: Spec, weights: Weights, preprocess: Preprocess, *, half: bool = False
 ) -> ModelProto:
     """Return the graph `data` (N, 3, crop, crop), raw 0..255 -> `prob` (N, classes), rows sum to 1.
 
-    `weights` are those of `fold_batch_norm`'s network: a weight and a bias for each layer. `half`
+    `weights` are as `fold_batch_norm` gives them: a weight and a bias for each layer. `half`
     stores weights in FP16 and computes in FP32; biases, mean and scale stay in FP32.
     """
     graph = _Graph(weights, half)
@@ -58,7 +50,7 @@ def with_logits(model: ModelProto) -> tuple[ModelProto, str]:
 class _Graph:
     """A graph under construction; each method adds nodes and returns the name of their output."""
 
-    def __init__(self, weights: "Weights", half: bool) -> None:
+    def __init__(self, weights: Weights, half: bool) -> None:
         self.weights = weights
         self.half = half
         self.nodes: list[NodeProto] = []

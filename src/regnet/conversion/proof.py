@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import onnx
 from numpy.typing import NDArray
 from openvino.passes import ConstantFolding, Manager
 
@@ -256,8 +257,6 @@ def _run_onnx(path: Path, pixels: Pixels) -> Rows:
         import onnxruntime
     except ImportError:
         return _run_ir(path, pixels)
-    import onnx
-
     model, name = with_logits(onnx.load(path, load_external_data=False))
     probe = path.with_name(f"logits-{path.name}")
     onnx.save_model(model, probe)

@@ -6,14 +6,13 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from importlib.util import find_spec
 from pathlib import Path
 
 from regnet.checkpoints.model_files import is_model_folder, model_files
 from regnet.conversion.values import Conversion, Request, read_conversion
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
-from regnet.system.errors import ConversionError, MissingExtraError, UnknownModelError
+from regnet.system.errors import ConversionError, UnknownModelError
 from regnet.system.notices import RegNetWarning, give
 from regnet.system.version import TOOL_VERSION
 from regnet.zoo.card import Card
@@ -94,10 +93,8 @@ class Library:
 
     def _weights(self, card: Card) -> Path:
         """Return a card's verified weights file, downloaded if need be."""
-        from regnet.zoo.download import cached_file, download
+        from regnet.zoo.download import download
 
-        if cached_file(card, cache_dir=self.folder) is None and find_spec("torch") is None:
-            raise MissingExtraError(f"converting {card.name}, before it is downloaded,", "torch")
         return download(
             card,
             cache_dir=self.folder,
@@ -138,11 +135,8 @@ class Library:
             ) from exc
 
     def _convert_into(self, entry: Path, request: Request) -> Conversion:
-        try:
-            from regnet.conversion.convert import convert
-        except MissingExtraError as exc:
-            what = f"converting {request.weights.name} (once; classifying then needs no extra)"
-            raise MissingExtraError(what, exc.extra) from exc
+        from regnet.conversion.convert import convert  # it imports onnx
+
         self.say(f"{request.model_name}: converting {request.weights}")
         return convert(request, entry)
 

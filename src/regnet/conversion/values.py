@@ -1,4 +1,4 @@
-"""What a conversion is asked for and what it gave, as values; no torch, no OpenVINO."""
+"""What a conversion is asked for and what it gave, as values; no OpenVINO."""
 
 import json
 import re
@@ -105,9 +105,9 @@ class Distance:
 
 @dataclass(frozen=True)
 class Proof:
-    """Distances from the network in float64: of the converted model (`delta`), of torch's float32.
+    """Distances from the network in float64: of the converted model (`delta`), of its float32.
 
-    Both networks have the weights as they are stored. `reach` is the most that float32's distance
+    All have the weights as they are stored. `reach` is the most that float32's distance
     of the logits can change a probability by.
     """
 

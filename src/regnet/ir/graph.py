@@ -154,16 +154,11 @@ def graph_metadata(model: ov.Model, *, source: str) -> ModelMetadata:
 
 
 def file_metadata(path: Path, model: ov.Model) -> ModelMetadata | None:
-    """Return the metadata of an IR or ONNX file, None without; `model` is its graph.
-
-    That of ONNX files can only be read if onnx is installed.
-    """
+    """Return the metadata of an IR or ONNX file, None without; `model` is its graph."""
     if path.suffix != ".onnx":
         return graph_metadata(model, source=str(path)) if has_metadata(model) else None
-    try:
-        import onnx
-    except ImportError:
-        return None
+    import onnx
+
     props = onnx.load(path, load_external_data=False).metadata_props
     values = {prop.key: prop.value for prop in props}
     return metadata_from_strings(values, source=str(path)) if "spec" in values else None

@@ -12,6 +12,7 @@ import sys
 import tarfile
 import time
 import zipfile
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -438,24 +439,37 @@ def test_a_checkpoint_becomes_an_ir_once(checkpoint: Path, tmp_path: Path) -> No
     ir = Path(result["path"])
     assert regnet("info", ir).returncode == 0
     ir_rows = regnet("classify", "-m", ir, "-f", "jsonl", CAT, *options).stdout
-    without_torch = {**os.environ, "PYTHONPATH": str(_hidden_torch(tmp_path))}
-    rows = process("classify", "-m", checkpoint, "-f", "jsonl", CAT, *options, env=without_torch)
+    rows = regnet("classify", "-m", checkpoint, "-f", "jsonl", CAT, *options)
     assert rows.stdout == ir_rows
     assert b"converting" not in rows.stderr
 
 
-def _hidden_torch(folder: Path) -> Path:
-    """Return a folder which, put first on the path, makes importing torch fail."""
-    hidden = folder / "hidden"
-    hidden.mkdir()
-    (hidden / "torch.py").write_text("raise ImportError('torch is not to be imported here')")
-    return hidden
+@pytest.fixture
+def without_torch(tmp_path: Path) -> dict[str, str]:
+    """Return an environment in which a process finds no torch."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "from importlib.machinery import PathFinder\n"
+        "find = PathFinder.find_spec\n"
+        "PathFinder.find_spec = lambda name, *a: None if name == 'torch' else find(name, *a)\n"
+    )
+    path = os.pathsep.join([str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])])
+    return {**os.environ, "PYTHONPATH": path}
 
 
-def test_converting_without_torch_names_the_extra(checkpoint: Path, tmp_path: Path) -> None:
-    without_torch = {**os.environ, "PYTHONPATH": str(_hidden_torch(tmp_path))}
-    done = process("convert", checkpoint, "--cache-dir", tmp_path, code=2, env=without_torch)
-    assert "needs the extra 'torch': " in done.stderr.decode()
+def test_a_checkpoint_is_converted_and_classifies_without_torch(
+    checkpoint: Path, tmp_path: Path, without_torch: dict[str, str]
+) -> None:
+    options = ["--cache-dir", tmp_path / "cache"]
+    run = partial(process, env=without_torch)
+    converted = json.loads(run("convert", checkpoint, "--json", *options).stdout)
+    assert converted["max_delta"] <= 1e-5
+    rows = [
+        json.loads(run("classify", "-m", model, "-f", "jsonl", CAT, *options).stdout)
+        for model in (checkpoint, converted["path"])
+    ]
+    assert rows[0] == rows[1]
+    failed = run("compare", f"{checkpoint}:torch", checkpoint, CAT, *options, code=2)
+    assert "needs the extra 'torch': " in failed.stderr.decode()
 
 
 def test_insisting_on_another_network_is_an_error(checkpoint: Path, tmp_path: Path) -> None:

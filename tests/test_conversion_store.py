@@ -20,7 +20,6 @@ from regnet.pixels.samples import sample_photos
 from regnet.system.errors import (
     ConversionError,
     MismatchError,
-    MissingExtraError,
     UnknownModelError,
     WeightsError,
 )
@@ -174,14 +173,6 @@ def test_a_card_whose_conversion_is_here_needs_neither_weights_nor_network(
     first = library.ir("regnetx-200mf")
     kept.unlink()
     assert library.ir("regnetx_002") == first
-
-
-def test_torch_is_asked_for_before_anything_is_downloaded(
-    library: Library, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("regnet.conversion.store.find_spec", lambda name: None)
-    with pytest.raises(MissingExtraError, match=r"regnetx-400mf.*extra 'torch'"):
-        library.ir("regnetx-400mf")
 
 
 def test_files_of_another_kind_are_named_for_what_they_are(

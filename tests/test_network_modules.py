@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from regnet.network.modules import RegNet, fold_batch_norm, to_tensors
+from regnet.network.modules import RegNet, fold_batch_norm
 from regnet.network.spec import RegNetSpec, spec_by_name
 
 SMALL = RegNetSpec(d=5, w0=16, wa=16.0, wm=2.0, g=8, classes=7)

@@ -26,8 +26,7 @@ def convert(request: Request, folder: Path) -> Conversion:
         images = [rgb_pixels(path) for path in sample_photos()]
     else:
         images = sample_crops(metadata.preprocess)
-    weights = {name: values.numpy() for name, values in checkpoint.state.items()}
-    conversion = export_network(weights, metadata, folder / request.file_name, images)
+    conversion = export_network(checkpoint.state, metadata, folder / request.file_name, images)
     if checkpoint.beside:
         beside = ", ".join(checkpoint.beside)
         note = f"taken from {checkpoint.entry_name}; not used: {beside}"

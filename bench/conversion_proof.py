@@ -150,9 +150,10 @@ def _convert(
         licence="none",
         version="bench",
     )
+    weights = {name: values.numpy() for name, values in network.state_dict().items()}
     with tempfile.TemporaryDirectory() as folder, planted:
         try:
-            export_network(network, metadata, Path(folder) / "m.xml", crops)
+            export_network(weights, metadata, Path(folder) / "m.xml", crops)
         except ConversionError as exc:
             return str(exc)
     return None

@@ -461,7 +461,7 @@ def test_a_checkpoint_is_converted_and_classifies_without_torch(
 ) -> None:
     options = ["--cache-dir", tmp_path / "cache"]
     run = partial(process, env=without_torch)
-    converted = json.loads(run("convert", checkpoint, "--json", *options).stdout)
+    converted = json.loads(run("convert", checkpoint, "-o", tmp_path, "--json", *options).stdout)
     assert converted["max_delta"] <= 1e-5
     rows = [
         json.loads(run("classify", "-m", model, "-f", "jsonl", CAT, *options).stdout)

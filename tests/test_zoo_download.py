@@ -983,23 +983,6 @@ def test_of_files_without_hash_the_wrong_ones_are_left_for_the_next_mirror(
         import_file(unhashed(server), tmp_path / "elsewhere", cache_dir=tmp_path / "b")
 
 
-def test_without_torch_only_the_format_is_looked_at(
-    server: LocalServer,
-    second: LocalServer,
-    terms: Terms,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("regnet.zoo.download.find_spec", lambda name: None)
-    events: list[Event] = []
-    for content in (PAGE, CONTENT[:300_000]):
-        server.files[NAME] = content
-        with pytest.raises(IntegrityError):
-            download(unhashed(server), cache_dir=tmp_path, terms=terms)
-    download(unhashed(second), cache_dir=tmp_path, terms=terms, on_event=events.append)
-    assert "because torch is not installed" in str(events[-2].message)
-
-
 @pytest.mark.parametrize("make", [card_of, prefixed, unhashed])
 @pytest.mark.parametrize("wrong", [CONTENT[:-1] + b"!", OTHER, bytes(len(CONTENT))])
 def test_a_damaged_part_of_full_length_is_fetched_again_in_the_same_run(

@@ -71,7 +71,7 @@ def convert(source: _Source, output: _Output, preprocessing: _Protocol, models: 
     MODEL is the model card of published weights, or a checkpoint of pycls, timm, torchvision,
     Lightning or another training script (.pth, .ckpt, .safetensors ...), or a folder of
     transformers or timm. The architecture is read from the tensors; what a checkpoint does not say
-    is assumed, and printed. Needs the extra `torch`; the result does not.
+    is assumed, and printed.
 
     --preprocessing graph: the IR takes a whole RGB photo, `image` (1, height, width, 3), uint8.
     --layout repository: the folder is one for OpenVINO Model Server and Triton. For both MODEL may

@@ -44,8 +44,7 @@ def search(target: _Target, search: SearchExtent, training: _Training, results: 
     published networks. The result's latency is measured twice. Prints the Pareto front, and the
     published networks beside what was found at their latency.
 
-    --train trains the best networks and ranks them by their accuracy. Needs the extra `torch`,
-    --train the extra `train`.
+    --train trains the best networks and ranks them by their accuracy. That needs the extra `train`.
 
     Exit status: 0 done, 2 could not run (for example, nothing is that fast), 130 interrupted.
 

@@ -52,8 +52,7 @@ def write_random_ir(
 ) -> None:
     """Write an IR with random weights: as `convert` would, or for "int8" as `quantize` would.
 
-    `path` ends in .xml; the model takes images of `image_size` pixels. Raises `MissingExtraError`
-    without the `torch` extra.
+    `path` ends in .xml; the model takes images of `image_size` pixels.
     """
     from openvino.passes import ConstantFolding, Manager
 

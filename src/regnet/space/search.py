@@ -99,8 +99,7 @@ def search(
 ) -> Found:
     """Return the most accurate network within the latency, and how it was found.
 
-    Raises `SpaceError` if no network is fast enough or the machine is busy with other work,
-    `MissingExtraError` without the `torch` extra.
+    Raises `SpaceError` if no network is fast enough or the machine is busy with other work.
     """
     run = _Search(plan, fit(published()), stopwatch or Stopwatch(plan.setup), say)
     run.begin()

@@ -11,11 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 from stat import S_ISDIR, S_ISREG
 
-from regnet.checkpoints.model_files import checked_kind
 from regnet.system.addresses import host_of, without_secrets
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import (
@@ -321,25 +319,20 @@ def _reasons(failures: Mapping[str, FinalError]) -> str:
 
 
 def _looked(card: Card, reporter: Reporter, path: Path) -> str | None:
-    """Return what is wrong with a card's file whose hash nobody published, by its tensors.
+    """Return what is wrong with a card's file whose hash nobody published, by its tensors."""
+    from regnet.checkpoints.weights import read_checkpoint
 
-    Without torch only its format is checked.
-    """
     try:
-        if find_spec("torch") is None:
-            checked_kind(path)
-            result = "it was not looked into, because torch is not installed"
-        else:
-            from regnet.checkpoints.weights import read_checkpoint
-
-            read_checkpoint(path, spec=card.build_spec())
-            network = card.spec if isinstance(card.spec, str) else card.name
-            result = f"its tensors are those of {network}"
+        read_checkpoint(path, spec=card.build_spec())
     except WeightsError as exc:
         problem = str(exc).replace(f"{path}", "the file").partition("\n")[0]
         return f"{problem} (nobody published its hash, so it was looked into)"
-    what = "nobody published a hash of this file"
-    reporter.send("looked", message=f"{what}: {result}; its hash holds for later downloads")
+    network = card.spec if isinstance(card.spec, str) else card.name
+    message = (
+        f"nobody published a hash of this file: its tensors are those of {network}; its hash holds "
+        "for later downloads"
+    )
+    reporter.send("looked", message=message)
     return None
 
 

@@ -41,6 +41,7 @@ COMMANDS = (
     "convert",
     "info",
     "samples",
+    "cache",
     "doctor",
     "space",
 )

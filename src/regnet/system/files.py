@@ -57,9 +57,7 @@ def _scratch(folder: Path, make: Callable[[Path], None]) -> Iterator[Path]:
     Which processes live is told by their locks; where a file system has none, nothing is removed.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.glob(_SCRATCH.format("????????")):
-        with suppress(OSError), _held(path):
-            _remove(path)
+    remove_leftovers(folder)
     with ExitStack() as stack:
         while True:
             path = folder / _SCRATCH.format(os.urandom(4).hex())
@@ -73,6 +71,18 @@ def _scratch(folder: Path, make: Callable[[Path], None]) -> Iterator[Path]:
             stack.callback(_remove, path)
             yield path
             return
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what dead processes left half written in a folder."""
+    for path in folder.glob(_SCRATCH.format("????????")):
+        with suppress(OSError), _held(path):
+            _remove(path)
+
+
+def is_scratch(path: Path) -> bool:
+    """Tell a file or folder that is being written, or was left so."""
+    return path.match(_SCRATCH.format("*"))
 
 
 @contextmanager

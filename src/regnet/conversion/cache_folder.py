@@ -1,0 +1,185 @@
+"""What is in the cache: its size by kind, and what can be removed while other processes run."""
+
+import re
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from regnet.conversion.values import read_conversion
+from regnet.system.files import is_scratch, remove_leftovers
+from regnet.system.installation import installation_key, installed_version
+from regnet.system.version import TOOL_VERSION
+
+KINDS: Final = {
+    "weights": "downloaded weights",
+    "converted": "converted models",
+    "compiled": "models compiled for this CPU",
+    "evaluations": "journals of unfinished evaluations",
+    "notices": "notices given before",
+}
+"""The folders in the cache, and what is in them."""
+
+KEPT: Final = "known-hashes.json"
+"""Never removed: what files without a published hash are compared with."""
+
+_VERSION: Final = re.compile(rb'<regnet>.*?<version value="([^"]*)"', re.DOTALL)
+_COMPILED_BY: Final = re.compile(rb'<compiled_blob ie_version="(\d[\d.]*)')
+
+
+@dataclass(frozen=True)
+class Kind:
+    """The files of a kind in the cache, and their bytes."""
+
+    name: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Removed:
+    """What was removed; `in_use` counts what was not, because another process has it."""
+
+    files: int = 0
+    bytes: int = 0
+    in_use: int = 0
+
+    def __add__(self, other: "Removed") -> "Removed":
+        return Removed(
+            self.files + other.files, self.bytes + other.bytes, self.in_use + other.in_use
+        )
+
+
+@dataclass(frozen=True)
+class CacheFolder:
+    """The cache; nothing outside it is touched, nor through a link in it."""
+
+    folder: Path
+
+    def kinds(self) -> list[Kind]:
+        """Return the files and bytes of each kind."""
+        return [Kind(name, *_size(self.folder / name)) for name in KINDS]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return folder and sizes as plain JSON values."""
+        kinds = self.kinds()
+        return {
+            "folder": str(self.folder),
+            "bytes": sum(kind.bytes for kind in kinds),
+            "kinds": [vars(kind) for kind in kinds],
+        }
+
+    def clear(self) -> Removed:
+        """Remove everything that regnet can make or download again."""
+        return self._remove(dict.fromkeys(KINDS, lambda path: True))
+
+    def prune(self) -> Removed:
+        """Remove what this version of regnet and of OpenVINO cannot use any more."""
+        return self._remove(_USELESS)
+
+    def _remove(self, doomed: "Mapping[str, Callable[[Path], bool]]") -> Removed:
+        folders = {name: self.folder / name for name in doomed}
+        return sum(
+            (
+                _remove_in(folder, doomed[name])
+                for name, folder in folders.items()
+                if folder.is_dir() and not folder.is_symlink()
+            ),
+            Removed(),
+        )
+
+
+def _remove_in(folder: Path, doomed: Callable[[Path], bool]) -> Removed:
+    """Remove entries of a folder but those whose lock another process holds."""
+    removed = Removed()
+    remove_leftovers(folder)
+    with ExitStack() as held:
+        busy = tuple(name for name in _locked(folder) if not _hold(folder / name, held))
+        bases = tuple(name.removesuffix(".lock") for name in busy)
+        for path in _entries(folder):
+            if not doomed(path):
+                continue
+            size = _size(path)
+            if not path.name.startswith(bases) and _removed(path):
+                removed += Removed(*size)
+            else:
+                removed += Removed(in_use=1)
+    return removed
+
+
+def _entries(folder: Path) -> list[Path]:
+    """Return what may be removed: no lock, as others may wait for it, and nothing half written."""
+    return [
+        path
+        for path in sorted(folder.iterdir())
+        if path.suffix != ".lock" and path.name != KEPT and not is_scratch(path)
+    ]
+
+
+def _locked(folder: Path) -> Iterator[str]:
+    return (path.name for path in folder.glob("*.lock"))
+
+
+def _hold(lock: Path, held: ExitStack) -> bool:
+    from filelock import FileLock, Timeout
+
+    try:
+        held.enter_context(FileLock(lock, blocking=False))
+    except (Timeout, OSError):
+        return False
+    return True
+
+
+def _removed(path: Path) -> bool:
+    """Remove a file, link or folder; tell whether that could be done."""
+    with suppress(OSError):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+        return True
+    return False
+
+
+def _size(path: Path) -> tuple[int, int]:
+    """Return the number of files and their bytes; links are not followed."""
+    every = [path] if not path.is_dir() else [] if path.is_symlink() else path.rglob("*")
+    sizes: list[int] = []
+    for file in every:
+        with suppress(OSError):
+            if file.suffix != ".lock" and (file.is_symlink() or file.is_file()):
+                sizes.append(file.lstat().st_size)
+    return len(sizes), sum(sizes)
+
+
+def _is_old_conversion(folder: Path) -> bool:
+    conversion = read_conversion(folder)
+    if conversion is None:
+        return True
+    version = _VERSION.search(conversion.path.read_bytes())
+    return version is None or version[1].decode() != TOOL_VERSION
+
+
+def _is_old_blob(path: Path) -> bool:
+    with path.open("rb") as file:
+        version = _COMPILED_BY.search(file.read(200))
+    return version is None or version[1].decode() != installed_version("openvino")
+
+
+def _is_left_part(path: Path) -> bool:
+    """Tell a partial download whose file came whole from elsewhere."""
+    return path.suffix == ".part" and path.with_suffix("").exists()
+
+
+def _is_old_notice(path: Path) -> bool:
+    return not path.name.endswith(installation_key())
+
+
+_USELESS: Final[Mapping[str, Callable[[Path], bool]]] = {
+    "weights": _is_left_part,
+    "converted": _is_old_conversion,
+    "compiled": _is_old_blob,
+    "notices": _is_old_notice,
+}

@@ -24,15 +24,23 @@ from av.video.reformatter import ColorRange, Colorspace
 from clips import SIZE, scene, steady, write_clip
 from rtsp_server import RtspServer, rtp_packets
 
-import regnet.video.decode
+import regnet.video.frames
 from regnet.cli import build_app
 from regnet.data.photo_files import is_live, is_video
 from regnet.data.sources import Video, count_items, iter_items
 from regnet.inference.classify import Classifier
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ImageError, MissingExtraError
-from regnet.video.decode import Shot, camera, rgb, shots, square_size
-from regnet.video.frames import Intervals, frames, newest
+from regnet.video.frames import (
+    Intervals,
+    Shot,
+    camera,
+    frames,
+    newest,
+    rgb,
+    shots,
+    square_size,
+)
 from regnet.video.sampling import Sampling, Smoothing
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
@@ -136,7 +144,7 @@ def test_frames_without_times_come_at_the_usual_distance() -> None:
     class Stream:
         guessed_rate, average_rate = Fraction(10), None
 
-    clock = regnet.video.decode._Clock(Stream())
+    clock = regnet.video.frames._Clock(Stream())
     given = [None, 5, None, 8]
     found = []
     for pts in given:
@@ -553,7 +561,7 @@ def test_frames_over_the_limit_are_not_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_clip(tmp_path / "clip.mp4", [(0, scene(0))])
-    monkeypatch.setattr("regnet.video.decode.MAX_FRAME_PIXELS", 98303)
+    monkeypatch.setattr("regnet.video.frames.MAX_FRAME_PIXELS", 98303)
     assert errors(path) == ["frames of 384 x 256 are over the limit of 98,303 pixels"]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from pages import plots, text_of, titles, words
 
-from regnet.calibration.calibrate import Learnt, learn
+from regnet.calibration.calibrate import FittedCalibration, learn
 from regnet.data.dataset import open_dataset
 from regnet.evaluation.evaluate import Evaluation, evaluate
 from regnet.network.complexity import complexity
@@ -244,7 +244,7 @@ def test_an_evaluation_of_nothing_readable(tmp_path: Path) -> None:
     assert "Unreadable photos" in titles(html)
 
 
-def learnt() -> Learnt:
+def learnt() -> FittedCalibration:
     """Return a calibration on drawn answers that are too sure of themselves."""
     random = np.random.default_rng(0)
     truths = random.integers(0, 8, 400)

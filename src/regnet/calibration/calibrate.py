@@ -8,7 +8,7 @@ check see scores of held-out photos, which is what the guarantee rests on.
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,14 +35,12 @@ from regnet.statistics.conformal import (
     supported_temperature,
     truth_scores,
 )
-from regnet.statistics.metrics import Metrics, Share, Tally
+from regnet.statistics.metrics import LEAST, Metrics, Share, Tally
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import DatasetError, NoGainError, UnknownModelError
 from regnet.system.json_text import plain, plain_fields
 
 Precision = Literal["f32", "int8"]
-
-_LEAST: Final = float(np.finfo(np.float32).tiny)  # keeps the log of a probability finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +89,7 @@ class HeldOut:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Learnt:
+class FittedCalibration:
     """A fitted calibration: `step` divides the logits that the model gave until now."""
 
     step: float
@@ -110,7 +108,7 @@ class CalibrationReport:
 
     metadata: ModelMetadata
     written: Written
-    learnt: Learnt
+    learnt: FittedCalibration
     dataset: str
     fingerprint: str
     images: int
@@ -272,7 +270,7 @@ def _require_photos(count: int, coverage: float, path: str) -> None:
         )
 
 
-def _require_gain(learnt: Learnt, name: str) -> None:
+def _require_gain(learnt: FittedCalibration, name: str) -> None:
     """Raise `NoGainError` if the temperature makes held-out photos less likely."""
     held, calibration = learnt.held_out, learnt.calibration
     before, after = held.before.nll or 0.0, held.after.nll or 0.0
@@ -296,13 +294,13 @@ def learn(
     coverage: float,
     method: Method,
     seed: int,
-) -> Learnt:
+) -> FittedCalibration:
     """Return a temperature and threshold fitted on half of the rows (N, classes), checked on half.
 
     Logits are the logarithms of probabilities, as far as a temperature can tell.
     """
     temperature_rows, threshold_rows, held_out_rows = _split(len(truths), seed)
-    logits = np.log(np.maximum(probabilities, _LEAST))
+    logits = np.log(np.maximum(probabilities, LEAST))
     temperature = supported_temperature(
         logits[temperature_rows],
         truths[temperature_rows],
@@ -334,7 +332,7 @@ def learn(
         measured_coverage=held_out.coverage.value,
         mean_size=held_out.mean_size,
     )
-    return Learnt(
+    return FittedCalibration(
         step=temperature,
         calibration=calibration,
         temperature_photos=len(temperature_rows),

@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from regnet.calibration.calibrate import CalibrationReport, HeldOut, Learnt
+from regnet.calibration.calibrate import CalibrationReport, FittedCalibration, HeldOut
 from regnet.evaluation.report import draw_reliability
 from regnet.pages.figures import ACCENT, WARM, plain
 from regnet.pages.report import (
@@ -61,7 +61,7 @@ def calibration_report(result: CalibrationReport) -> Report:
     )
 
 
-def _tiles(learnt: Learnt) -> list[Tile]:
+def _tiles(learnt: FittedCalibration) -> list[Tile]:
     held, calibration = learnt.held_out, learnt.calibration
     low, high = (100 * end for end in held.expected)
     verdict = f"{100 * calibration.coverage:g} % asked, {low:.1f} to {high:.1f} is within chance"

@@ -64,15 +64,11 @@ def read_head(graph: ov.Model, *, source: str) -> LinearHead:
     """
     try:
         return _read(graph)
-    except _OddError as exc:
+    except ModelError as exc:
         raise ModelError(
             f"{source}: cannot be explained: its graph does not end in mean, linear layer and "
             f"softmax ({exc}); convert it again from its checkpoint"
         ) from exc
-
-
-class _OddError(Exception):
-    """The operation or constant found instead of a part of the head."""
 
 
 def _read(graph: ov.Model) -> LinearHead:
@@ -80,18 +76,18 @@ def _read(graph: ov.Model) -> LinearHead:
     scale, logits = _temperature(softmax.input_value(0))
     product, bias = _op(logits, "Add").input_values()
     try:
-        shift = _constant(bias)
-    except _OddError:  # the inputs in the other order
-        product, shift = bias, _constant(product)
+        shift = values(bias)
+    except ModelError:  # the inputs in the other order
+        product, shift = bias, values(product)
     linear = _op(product, "MatMul")
-    weights = _constant(linear.input_value(1))
+    weights = values(linear.input_value(1))
     if not linear.get_attributes()["transpose_b"]:
         weights = weights.T
     mean = _op(linear.input_value(0), "ReduceMean")
     features = mean.input_value(0)
-    axes = sorted(_constant(mean.input_value(1)).ravel().astype(int).tolist())
+    axes = sorted(values(mean.input_value(1)).ravel().astype(int).tolist())
     if axes != _POSITIONS or len(features.get_partial_shape()) != 4:
-        raise _OddError(f"{mean.get_friendly_name()} is no mean over positions")
+        raise ModelError(f"{mean.get_friendly_name()} is no mean over positions")
     return LinearHead(np.ascontiguousarray(weights * scale), shift.ravel() * scale, features)
 
 
@@ -101,26 +97,19 @@ def _temperature(logits: Any) -> tuple[np.float32, Any]:
     kind = node.get_type_name()
     if kind not in ("Divide", "Multiply"):  # OpenVINO makes the one the other
         return np.float32(1), logits
-    by = _constant(node.input_value(1))
+    by = values(node.input_value(1))
     if by.size != 1:
-        raise _OddError(f"{node.get_friendly_name()} is not the same for each class")
+        raise ModelError(f"{node.get_friendly_name()} is not the same for each class")
     factor = np.float32(by.item())
     return (1 / factor if kind == "Divide" else factor), node.input_value(0)
 
 
 def _op(output: Any, kind: str) -> Any:
-    """Return the operation that computes an output; raises `_OddError` for another kind."""
+    """Return the operation that computes an output; raises `ModelError` for another kind."""
     node = output.get_node()
     if node.get_type_name() != kind:
-        raise _OddError(f"{node.get_friendly_name()} is no {kind}")
+        raise ModelError(f"{node.get_friendly_name()} is no {kind}")
     return node
-
-
-def _constant(output: Any) -> Array:
-    try:
-        return values(output)
-    except ModelError as exc:
-        raise _OddError(str(exc)) from exc
 
 
 @dataclass(frozen=True, eq=False)

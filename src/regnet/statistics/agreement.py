@@ -3,14 +3,12 @@
 import heapq
 import math
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.statistics.metrics import Share, checked_probabilities
-
-_LEAST: Final = float(np.finfo(np.float32).tiny)  # keeps the log of a probability finite
+from regnet.statistics.metrics import LEAST, Share, checked_probabilities
 
 
 @dataclass(frozen=True, order=True)
@@ -118,7 +116,7 @@ def agreement(
 def kl_divergence(p: NDArray[np.float64], q: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return KL(p || q) in nats, row by row (N,); q counts as at least 1.2e-38."""
     safe = np.where(p > 0, p, 1.0)
-    terms = np.where(p > 0, p * np.log(safe / np.maximum(q, _LEAST)), 0.0)
+    terms = np.where(p > 0, p * np.log(safe / np.maximum(q, LEAST)), 0.0)
     rows: NDArray[np.float64] = np.maximum(terms.sum(axis=1), 0.0)
     return rows
 

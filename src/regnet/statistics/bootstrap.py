@@ -7,12 +7,13 @@ they are the same on every machine. Source: Radosavovic et al., Designing Networ
 
 import math
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
 from regnet.statistics.draws import Reals, Uniforms, Whole
+from regnet.system.json_text import ToDict
 
 DRAWS: Final = 10_000
 SHARE: Final = 0.25  # of the networks, in each draw for a best value
@@ -22,7 +23,7 @@ _AT_ONCE: Final = 1 << 21  # numbers
 
 
 @dataclass(frozen=True)
-class Interval:
+class Interval(ToDict):
     """A value and its 95 % interval."""
 
     value: float
@@ -32,10 +33,6 @@ class Interval:
     def holds(self, value: float) -> bool:
         """Tell whether a value is within."""
         return self.low <= value <= self.high
-
-    def to_dict(self) -> dict[str, float]:
-        """Return plain JSON values."""
-        return asdict(self)
 
 
 @dataclass(frozen=True)
@@ -75,12 +72,12 @@ def interval(value: float, resampled: Reals) -> Interval:
     return Interval(float(value), float(low), float(high))
 
 
-def edf(errors: Reals, *, seed: int, purpose: str, draws: int = DRAWS) -> Edf:
+def edf(errors: Reals, *, seed: int, purpose: str) -> Edf:
     """Return the distribution function of errors (N,), with the bootstrap's band at each step."""
     steps, place = np.unique(errors, return_inverse=True)
     count = len(errors)
     shares = []
-    for block in resamples(count, seed=seed, purpose=purpose, draws=draws):
+    for block in resamples(count, seed=seed, purpose=purpose):
         cells = place[block] + np.arange(len(block))[:, None] * len(steps)
         hits = np.bincount(cells.ravel(), minlength=len(block) * len(steps))
         shares.append(hits.reshape(len(block), -1).cumsum(axis=1).astype(np.int32))
@@ -106,9 +103,7 @@ def ranks(values: Reals) -> Reals:
     return (counts.cumsum() - (counts + 1) / 2)[place]
 
 
-def rank_correlation(
-    a: Reals, b: Reals, *, seed: int, purpose: str, draws: int = DRAWS
-) -> Interval | None:
+def rank_correlation(a: Reals, b: Reals, *, seed: int, purpose: str) -> Interval | None:
     """Return Spearman's correlation of values (N,) and (N,); None where either never changes.
 
     The interval is of the correlation of resampled ranks.
@@ -116,7 +111,7 @@ def rank_correlation(
     x, y = ranks(a), ranks(b)
     if len(a) < 3 or not x.std() or not y.std():
         return None
-    blocks = resamples(len(a), seed=seed, purpose=purpose, draws=draws)
+    blocks = resamples(len(a), seed=seed, purpose=purpose)
     found = np.concatenate([_correlations(x[block], y[block]) for block in blocks])
     return interval(_correlations(x[None], y[None])[0], found)
 
@@ -130,13 +125,13 @@ def _correlations(a: Reals, b: Reals) -> Reals:
     return found
 
 
-def winners(errors: Reals, *, seed: int, purpose: str, draws: int = DRAWS) -> Whole:
+def winners(errors: Reals, *, seed: int, purpose: str) -> Whole:
     """Return the place (draws,) of the least error in each draw of a quarter of the errors (N,).
 
     The empirical bootstrap of the paper: what the winners have is what is best, and how surely.
     """
     size = math.ceil(SHARE * len(errors))
-    blocks = resamples(len(errors), seed=seed, purpose=purpose, size=size, draws=draws)
+    blocks = resamples(len(errors), seed=seed, purpose=purpose, size=size)
     rows = [block[np.arange(len(block)), errors[block].argmin(axis=1)] for block in blocks]
     return np.concatenate(rows)
 
@@ -150,10 +145,10 @@ def best_value(values: Reals, won: Whole) -> Interval:
     return Interval(*np.quantile(values[won], quantiles, method="inverted_cdf").tolist())
 
 
-def power_law(x: Reals, y: Reals, *, seed: int, purpose: str, draws: int = DRAWS) -> Interval:
+def power_law(x: Reals, y: Reals, *, seed: int, purpose: str) -> Interval:
     """Return the exponent k of the line y = c x^k, by least squares of logarithms."""
     u, v = np.log(x), np.log(y)
-    blocks = resamples(len(x), seed=seed, purpose=purpose, draws=draws)
+    blocks = resamples(len(x), seed=seed, purpose=purpose)
     found = np.concatenate([_slopes(u[block], v[block]) for block in blocks])
     return interval(_slopes(u[None], v[None])[0], found)
 

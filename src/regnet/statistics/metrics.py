@@ -18,9 +18,11 @@ BINS: Final = 15
 Z95: Final = 1.959963984540054
 """The standard normal's 97.5 % quantile: 95 % of it lies within plus and minus this."""
 
+LEAST: Final = float(np.finfo(np.float32).tiny)
+"""Keeps the log of a probability finite."""
+
 _ARRAYS: Final = ("support", "predicted", "hits", "bin_images", "bin_hits", "bin_confidence")
 _SUM_TOLERANCE: Final = 0.02  # of a row of probabilities; bf16 rounds each by up to 0.4 %
-_LEAST: Final = float(np.finfo(np.float32).tiny)  # keeps the log of a probability finite
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,7 @@ class Tally:
         self._bin_hits += np.bincount(place[hit], minlength=BINS)
         self._bin_confidence += np.bincount(place, weights=confidence, minlength=BINS)
         of_truth = rows[np.arange(len(rows)), truth].astype(np.float64)
-        self._nll -= float(np.log(np.clip(of_truth, _LEAST, 1.0)).sum())
+        self._nll -= float(np.log(np.clip(of_truth, LEAST, 1.0)).sum())
 
     def unreadable(self, truths: ArrayLike) -> None:
         """Count images of these classes (N,) as wrong without a prediction."""
@@ -249,11 +251,11 @@ class Tally:
         return tally
 
 
-def wilson(hits: int, images: int, *, z: float = Z95) -> tuple[float, float]:
+def wilson(hits: int, images: int) -> tuple[float, float]:
     """Return Wilson's score interval for a share of images > 0, both ends in [0, 1]."""
-    share, z2n = hits / images, z * z / images
+    share, z2n = hits / images, Z95 * Z95 / images
     centre = share + z2n / 2
-    spread = z * math.sqrt(share * (1 - share) / images + z2n / (4 * images))
+    spread = Z95 * math.sqrt(share * (1 - share) / images + z2n / (4 * images))
     low = 0.0 if hits == 0 else max(0.0, (centre - spread) / (1 + z2n))
     high = 1.0 if hits == images else min(1.0, (centre + spread) / (1 + z2n))
     return low, high

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from regnet.calibration.calibrate import Learnt
+from regnet.calibration.calibrate import FittedCalibration
 from regnet.data.labelled import Dataset
 from regnet.evaluation.evaluate import Evaluation
 from regnet.evaluation.report import measured_section, result_sections, share_tile, subset_text
@@ -48,7 +48,7 @@ def training_report(
     started_from: str = "",
     evaluation: Evaluation | None = None,
     photos: Dataset | None = None,
-    calibration: Learnt | None = None,
+    calibration: FittedCalibration | None = None,
 ) -> Report:
     """Return the report of a finished run.
 
@@ -92,7 +92,7 @@ def duration(seconds: float) -> str:
 
 
 def _tiles(
-    training: Training, evaluation: Evaluation | None, calibration: Learnt | None
+    training: Training, evaluation: Evaluation | None, calibration: FittedCalibration | None
 ) -> list[Tile]:
     records = training.records
     last, seconds = records[-1], sum(record.seconds for record in records)
@@ -128,7 +128,7 @@ def _remarks(training: Training) -> list[str]:
     return remarks
 
 
-def _calibrated(calibration: Learnt | None) -> list[str]:
+def _calibrated(calibration: FittedCalibration | None) -> list[str]:
     if calibration is None:
         return []
     held, fitted = calibration.held_out, calibration.calibration

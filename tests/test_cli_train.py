@@ -15,10 +15,9 @@ from photo_folders import write_photos
 
 from regnet.cli.runs import Stopping, TrainingDisplay
 from regnet.training.devices import Devices
-from regnet.training.history import EpochRecord
+from regnet.training.history import EpochRecord, News
 from regnet.training.photos import Unreadable
 from regnet.training.task import Command
-from regnet.training.watching import News
 
 SMALL = ("--model", "regnetx-200mf", "--small-stem", "--crop", "16", "--batch", "16")
 

@@ -13,13 +13,12 @@ from lightning_fabric.plugins.precision.amp import MixedPrecision
 from training_runs import Recorder, items, job, recipe, resume, run, trainer
 
 from regnet.system.errors import OutputError, TrainingError
-from regnet.training.history import History, best_record
+from regnet.training.history import History, News, best_record
 from regnet.training.loop import Trainer
 from regnet.training.optimizer import learning_rate
 from regnet.training.run_folder import LAST, read_run
 from regnet.training.state import Best, has_exploded, is_off
 from regnet.training.validation import Score
-from regnet.training.watching import News
 
 STEPS = 3  # of 96 photos in batches of 32
 

@@ -29,6 +29,7 @@ from regnet.system.errors import (
 )
 from regnet.training import deploy
 from regnet.training.devices import Devices
+from regnet.training.history import News, Unseen
 from regnet.training.initial_network import begin, open_start
 from regnet.training.memory import batch_by_photos, fitting
 from regnet.training.photo_sets import open_photo_sets
@@ -37,7 +38,6 @@ from regnet.training.recipe import Changes, read_recipe, recipe_from_toml, resol
 from regnet.training.run_folder import read_run, write_checkpoint
 from regnet.training.task import Training
 from regnet.training.train import train
-from regnet.training.watching import News, Unseen
 
 SPEC = AnyNetSpec(
     stages=(Stage(depth=1, width=8, group_width=8), Stage(depth=1, width=16, group_width=8)),

@@ -19,9 +19,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from regnet.space.records import RunRecord
-    from regnet.training.history import EpochRecord
+    from regnet.training.history import EpochRecord, News
     from regnet.training.photos import Unreadable
-    from regnet.training.watching import News
 
 T = TypeVar("T")
 

@@ -17,8 +17,8 @@ from regnet.space.plans import RECIPE, Budget, Population
 from regnet.space.records import RecordFile, RunRecord, Setting
 from regnet.space.sampling import Window, sample
 from regnet.system.errors import SpaceError, SpecError
+from regnet.training.history import Watch, Watcher, unwatched
 from regnet.training.recipe import Changes, Recipe, read_recipe, recipe_from_toml, resolved
-from regnet.training.watching import Watch, Watcher, unwatched
 
 if TYPE_CHECKING:
     from regnet.space.sweep_run import Course, SweepRun

@@ -1,19 +1,20 @@
-"""The epochs of a training run: records, metrics.csv and TensorBoard's event files."""
+"""The epochs of a training run: who watches them, metrics.csv, TensorBoard's event files."""
 
 import csv
 import io
 import math
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from regnet.system.checked import Checked
 from regnet.system.errors import MissingExtraError, TrainingError
 from regnet.system.files import write_whole
 from regnet.system.output_file import naming
+from regnet.training.photos import Unreadable
 
 CSV_NAME: Final = "metrics.csv"
 TENSORBOARD_NAME: Final = "tensorboard"
@@ -165,3 +166,70 @@ class _Events:
         event = Event(wall_time=time.time(), **values)
         with naming(self._path), self._path.open("ab") as stream:
             RecordWriter(stream).write(event.SerializeToString())
+
+
+Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
+"""Shows the progress of some work: its items, what is done with them, and their number."""
+
+
+def unwatched(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
+    """Show nothing."""
+    return items
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """Progress of a run; `loss` and `top1` (0..1) are means of the epoch so far, of one process."""
+
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    loss: float
+    top1: float
+    lr: float
+    images_per_s: float
+    seconds_left: float
+
+
+class Watcher(Protocol):
+    """Called during a run; `stop` after each step, whether to write a checkpoint and stop."""
+
+    def news(self, news: News) -> None:
+        """Receive the step just done."""
+        return
+
+    def epoch(self, record: EpochRecord) -> None:
+        """Receive the epoch just done."""
+        return
+
+    def skipped(self, photo: Unreadable) -> None:
+        """Receive an unreadable photo."""
+        return
+
+    def stop(self) -> bool:
+        """Return whether to stop."""
+        return False
+
+
+class Unseen(Watcher):
+    """Ignores everything and never stops."""
+
+
+class FirstSpeaks:
+    """Passes on the first process's events; every process may be asked to stop.
+
+    `unreadable` are the unreadable photos, each once, by name: they are tried again every epoch.
+    """
+
+    def __init__(self, watcher: Watcher, *, first: bool) -> None:
+        self._watcher: Watcher = watcher if first else Unseen()
+        self.news, self.epoch = self._watcher.news, self._watcher.epoch
+        self.stop = watcher.stop
+        self.unreadable: dict[str, Unreadable] = {}
+
+    def skipped(self, photo: Unreadable) -> None:
+        """Pass on a photo that is new."""
+        if photo.source not in self.unreadable:
+            self.unreadable[photo.source] = photo
+            self._watcher.skipped(photo)

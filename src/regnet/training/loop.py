@@ -15,14 +15,13 @@ from regnet.training.augment import Augment
 from regnet.training.batch_norm import precise_batch_norm
 from regnet.training.devices import Processes
 from regnet.training.feed import Feed, MicroBatch, Step
-from regnet.training.history import EpochRecord, History
+from regnet.training.history import EpochRecord, History, News, Watcher
 from regnet.training.optimizer import frozen_parts, learning_rate, set_rate
 from regnet.training.regularisation import disturb
 from regnet.training.run_folder import LAST, require_room, resuming, write_checkpoint
 from regnet.training.state import Best, Job, Position, State, has_exploded, is_off, no_sums
 from regnet.training.teacher import distillation_loss, mean_targets
 from regnet.training.validation import Normalise, Score, validate
-from regnet.training.watching import News, Watcher
 
 CHUNK: Final = 32
 """Images augmented, and mixed, together: the same in all processes that share a batch."""

@@ -17,7 +17,7 @@ from regnet.ir.assumptions import AssumptionWarning, warn, warn_assumed
 from regnet.network.modules import RegNet
 from regnet.system.errors import DatasetError, OutputError, RegNetError, TrainingError
 from regnet.training.deploy import deploy
-from regnet.training.history import EpochRecord, History
+from regnet.training.history import EpochRecord, FirstSpeaks, History
 from regnet.training.initial_network import (
     Start,
     begin,
@@ -42,7 +42,6 @@ from regnet.training.state import Job
 from regnet.training.task import Task, Training, absolute
 from regnet.training.teacher import open_teacher
 from regnet.training.validation import Normalise
-from regnet.training.watching import FirstSpeaks
 
 _STATISTICS: Final = 512  # photos for batch-norm statistics
 _BATCH: Final = 64

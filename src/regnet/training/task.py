@@ -14,10 +14,9 @@ from regnet.pages.notebook import page_frame
 from regnet.system.errors import TrainingError
 from regnet.system.json_text import plain_fields
 from regnet.system.text import percent
-from regnet.training.history import EpochRecord
+from regnet.training.history import EpochRecord, Watch, Watcher
 from regnet.training.photos import MEMORY, Unreadable
 from regnet.training.recipe import Changes, Recipe
-from regnet.training.watching import Watch, Watcher
 
 if TYPE_CHECKING:
     from regnet.training.devices import Devices

@@ -9,9 +9,9 @@ from regnet.conversion.store import Library
 from regnet.network.labels import Labels, read_labels
 from regnet.network.spec import Spec
 from regnet.system.cache import cache_dir as default_cache_dir
+from regnet.training.history import Unseen, Watch, Watcher, unwatched
 from regnet.training.recipe import Changes, Recipe, read_recipe
 from regnet.training.task import Command, Task, Training
-from regnet.training.watching import Unseen, Watch, Watcher, unwatched
 
 if TYPE_CHECKING:
     from regnet.training.devices import Devices

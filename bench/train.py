@@ -31,15 +31,15 @@ from regnet.data.labelled import LabelledItem
 from regnet.network.modules import RegNet
 from regnet.network.spec import spec_by_name
 from regnet.system.timing import Contestant, measure, ratio
-from regnet.training.devices import Devices
+from regnet.training.devices import keep_freed_memory
 from regnet.training.history import History, Unseen
 from regnet.training.loop import Trainer
-from regnet.training.memory import keep_freed_memory
 from regnet.training.optimizer import make_optimizer
 from regnet.training.photos import LabelledPhotos
 from regnet.training.recipe import Recipe, read_recipe
 from regnet.training.regularisation import ActivationNoise
 from regnet.training.state import Job, Position
+from regnet.training.task import Devices
 
 CLASSES = 200
 MARGIN = 2  # photos are this many times those of the steps of a turn

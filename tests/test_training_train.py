@@ -28,15 +28,13 @@ from regnet.system.errors import (
     UnknownModelError,
 )
 from regnet.training import deploy
-from regnet.training.devices import Devices
-from regnet.training.history import News, Unseen
+from regnet.training.devices import batch_by_photos, fitting
+from regnet.training.history import News, Unreadable, Unseen
 from regnet.training.initial_network import begin, open_start
-from regnet.training.memory import batch_by_photos, fitting
 from regnet.training.photo_sets import open_photo_sets
-from regnet.training.photos import Unreadable
 from regnet.training.recipe import Changes, read_recipe, recipe_from_toml, resolved
 from regnet.training.run_folder import read_run, write_checkpoint
-from regnet.training.task import Training
+from regnet.training.task import Devices, Training
 from regnet.training.train import train
 
 SPEC = AnyNetSpec(

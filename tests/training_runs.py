@@ -14,9 +14,9 @@ from regnet.data.labelled import LabelledItem
 from regnet.network.modules import RegNet
 from regnet.network.spec import AnyNetSpec, Stage
 from regnet.system.errors import ImageError
-from regnet.training.history import EpochRecord, History, News
+from regnet.training.history import EpochRecord, History, News, Unreadable
 from regnet.training.loop import Trainer
-from regnet.training.photos import CentreCrops, LabelledPhotos, Unreadable
+from regnet.training.photos import CentreCrops, LabelledPhotos
 from regnet.training.recipe import Recipe, recipe_from_toml
 from regnet.training.run_folder import LAST, read_run
 from regnet.training.state import Job

@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from regnet.space.records import RunRecord
-    from regnet.training.history import EpochRecord, News
-    from regnet.training.photos import Unreadable
+    from regnet.training.history import EpochRecord, News, Unreadable
 
 T = TypeVar("T")
 

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import typer
 
@@ -13,9 +13,7 @@ from regnet.cli.runs import SHOWN, Stopping, TrainingDisplay
 from regnet.inference.predictors import parse_ir_choice
 from regnet.inference.result import readable
 from regnet.system.option import Options, argument, option
-
-if TYPE_CHECKING:
-    from regnet.training.task import Training
+from regnet.training.task import Devices, Training
 
 
 class _Photos(Truth):
@@ -47,16 +45,6 @@ class _Course(Options):
     compile: bool | None = option(None, "Compile the network [on a GPU]")
 
 
-class _DeviceOptions(Options):
-    accelerator: str = option("auto", "cpu, cuda ... (Lightning Fabric's names)", "NAME")
-    devices: str = option("auto", "Number of devices, or a list", "N|LIST")
-    nodes: int = option(1, "Number of machines", min=1)
-    strategy: str = option("auto", "ddp, fsdp ...", "NAME")
-    precision: str = option(
-        "auto", "32-true, bf16-mixed, 16-mixed ...; auto: bf16 where it is fast", "TYPE"
-    )
-
-
 class _Run(Json):
     output: Path | None = option(None, "Folder of the run [runs/DATASET-RECIPE]", "-o", "DIR")
     name: str | None = option(None, "Name of the model [the folder's]", "NAME")
@@ -77,7 +65,7 @@ def train(
     recipe: _Course,
     model: _Origin,
     run: _Run,
-    devices: _DeviceOptions,
+    devices: Devices,
     models: Store,
 ) -> int:
     """Train or fine-tune a classifier on labelled photos.
@@ -106,7 +94,6 @@ def train(
     stopping = Stopping()
     display = TrainingDisplay(stopping)
     with stopping.listening():
-        from regnet.training.devices import Devices
         from regnet.training.run_folder import resuming
         from regnet.training.train import train as train_network
 
@@ -124,7 +111,7 @@ def train(
                     resume=run.resume,
                     memory=run.memory,
                     checkpoint_seconds=run.checkpoint_seconds,
-                    devices=Devices(**vars(devices)),
+                    devices=devices,
                     library=library,
                     watcher=display,
                     watch=display.watch,

@@ -134,7 +134,7 @@ def _course(
     import_module("regnet.training.devices")  # names the missing extra, before others do
     from regnet.space.sweep_photos import open_sweep_photos
     from regnet.space.sweep_run import Course, sweep_recipe
-    from regnet.training.memory import batch_by_photos
+    from regnet.training.devices import batch_by_photos
 
     given = budget.recipe
     recipe = given if isinstance(given, Recipe) else read_budget_recipe(given)

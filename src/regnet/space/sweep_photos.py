@@ -10,9 +10,9 @@ from regnet.data.labelled import LabelledItem
 from regnet.network.labels import Labels
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import TrainingError
-from regnet.training.history import Watch, unwatched
+from regnet.training.history import Unreadable, Watch, unwatched
 from regnet.training.photo_sets import PhotoSets, open_photo_sets
-from regnet.training.photos import MEMORY, Batch, CentreCrops, LabelledPhotos, Pixels, Unreadable
+from regnet.training.photos import MEMORY, Batch, CentreCrops, LabelledPhotos, Pixels
 from regnet.training.recipe import Input, Recipe
 
 _BATCH: Final = 256  # validation photos per batch

@@ -19,13 +19,13 @@ from regnet.space.sweep_photos import SweepPhotos
 from regnet.system.errors import ClusterError, RegNetError, SpecError, TrainingError
 from regnet.system.files import temporary_folder
 from regnet.system.version import TOOL_VERSION
-from regnet.training.devices import Devices
+from regnet.training.devices import keep_freed_memory
 from regnet.training.history import EpochRecord, History, Unseen, Watcher
 from regnet.training.initial_network import Start, begin, require_size
 from regnet.training.loop import Trainer
-from regnet.training.memory import keep_freed_memory
 from regnet.training.recipe import Recipe
 from regnet.training.state import Job
+from regnet.training.task import Devices
 
 _HASH_DIGITS: Final = 16
 _LONGEST: Final = 300  # characters of a reason

@@ -17,9 +17,9 @@ from regnet.system.errors import (
     NoGainError,
     OutputError,
 )
+from regnet.training.history import Unreadable
 from regnet.training.loop import Trainer
 from regnet.training.photo_sets import PhotoSets, validation_remarks
-from regnet.training.photos import Unreadable
 from regnet.training.run_folder import REPORT, WEIGHTS, resuming
 from regnet.training.task import Task, Training
 

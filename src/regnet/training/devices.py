@@ -1,18 +1,21 @@
-"""Where a run trains: devices in Lightning Fabric's terms, its processes, sharded networks."""
+"""Where a run trains: its processes, networks sharded over them, and memory when it is short."""
 
+import contextlib
+import ctypes
 import os
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import sys
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from regnet.network.spec import Spec
+from regnet.network.modules import RegNet
 from regnet.system.errors import MissingExtraError, TrainingError
-from regnet.system.machine import this_machine
+from regnet.training.recipe import Recipe
 
 try:
     import torch
     import torch.distributed as dist
+    import torch.nn.functional as F
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
     from torch import Tensor, nn
@@ -22,78 +25,16 @@ try:
 except ImportError as exc:
     raise MissingExtraError("training", "train") from exc
 
-_MIN_BF16_STEM: Final = 16  # channels
+STEPS: Final = 30
+"""Steps that an epoch should have, so that small sets train in a few epochs."""
 
-
-@dataclass(frozen=True, kw_only=True)
-class Devices:
-    """Devices to train on, in Lightning Fabric's terms; torchrun's numbers override these.
-
-    "auto" uses what is available, but one process on CPUs; the strategy "fsdp" shards the network.
-    """
-
-    accelerator: str = "auto"
-    devices: int | str = "auto"
-    nodes: int = 1
-    strategy: str = "auto"
-    precision: str = "auto"
-
-    def fabric(self) -> Fabric:
-        """Return Fabric on these devices. Raises `TrainingError` if they are not available."""
-        precision: Any = self.computed_in
-        count = self.devices
-        if isinstance(count, str) and count.lstrip("-").isdecimal():
-            count = int(count)
-        try:
-            return Fabric(
-                accelerator=self.accelerator,
-                precision=precision,
-                **layout(count, self.nodes, self.strategy, on_cpu=self._on_cpu),
-            )
-        except (ValueError, TypeError, RuntimeError) as exc:
-            raise TrainingError(
-                f"cannot use these devices: {exc}. --accelerator, --devices, --strategy and "
-                "--precision take Lightning Fabric's values; `auto` uses what is available"
-            ) from exc
-
-    def require_sound(self, spec: Spec) -> None:
-        """Raise `TrainingError` for a network that torch 2.13 cannot train in bf16 on a CPU.
-
-        Gradients of a first convolution with fewer than 16 outputs are written outside their
-        memory: wrong weights, or a crash.
-        """
-        bf16 = self.computed_in.startswith("bf16")
-        if self._on_cpu and bf16 and spec.stem_width < _MIN_BF16_STEM:
-            raise TrainingError(
-                f"a stem of {spec.stem_width} channels cannot be trained in bf16 on a CPU: torch's "
-                f"gradients are wrong. Use --precision 32-true, or {_MIN_BF16_STEM} channels"
-            )
-
-    @property
-    def _on_cpu(self) -> bool:
-        return self.accelerator == "cpu" or not torch.cuda.is_available()
-
-    @property
-    def described(self) -> str:
-        """The machine in words."""
-        machine = this_machine()
-        device = machine.cpu if self._on_cpu else torch.cuda.get_device_name()
-        return f"{device}, {machine.cores} cores"
-
-    def completed(self, before: "Devices") -> "Devices":
-        """Return these devices, with the values of `before` where these are the defaults."""
-        default = vars(Devices())
-        return replace(before, **{k: v for k, v in vars(self).items() if v != default[k]})
-
-    @property
-    def computed_in(self) -> str:
-        """The precision; "auto" is the fastest. Fabric scales gradients in 16-mixed."""
-        if self.precision != "auto":
-            return self.precision
-        if self._on_cpu:
-            return "bf16-mixed" if this_machine().has_bf16 else "32-true"
-        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
-        return "bf16-mixed" if bf16 else "16-mixed"
+_MIN_BATCH: Final = 16  # with fewer images, batch-norm statistics are mostly noise
+_MAX_CPU, _MAX_GPU = 64, 256
+_SHORTAGE: Final = re.compile(
+    "can.t allocate memory|bad_alloc|not enough memory|start new thread"
+    "|could not create a (primitive|memory)"  # oneDNN's
+)
+_MALLOC: Final = {-1: 2**31 - 1, -2: 64 << 20, -4: 0}  # trim threshold, top pad, mmap max
 
 
 def layout(devices: int | str, nodes: int, strategy: str, *, on_cpu: bool) -> dict[str, Any]:
@@ -192,3 +133,63 @@ def _like(value: Any, own: Tensor) -> Any:
     if not isinstance(own, DTensor) or not hasattr(value, "shape") or value.shape != own.shape:
         return value
     return distribute_tensor(value.to(own.device), own.device_mesh, own.placements)
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep freed memory, if there is a glibc.
+
+    Every step needs the same buffers again. Handing large ones back to the system, as glibc does,
+    costs about as much as the step itself on a CPU.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            for option, value in _MALLOC.items():
+                ctypes.CDLL(None).mallopt(option, value)
+
+
+def batch_by_photos(photos: int, *, gpu: bool, processes: int = 1) -> int:
+    """Return the largest power of two with about 30 steps an epoch, from 16 to 64 (GPU: 256).
+
+    Times the number of processes, as far as the photos reach.
+    """
+    largest = (_MAX_GPU if gpu else _MAX_CPU) * processes
+    batch = _MIN_BATCH * processes
+    while 2 * batch <= largest and 2 * batch * STEPS <= photos * 1.1:
+        batch *= 2
+    return batch
+
+
+def fitting(batch: int, attempt: Callable[[int], None]) -> int:
+    """Return the batch, halved as often as `attempt` runs out of GPU memory."""
+    while True:
+        try:
+            attempt(batch)
+            return batch
+        except torch.OutOfMemoryError as exc:
+            torch.cuda.empty_cache()
+            if batch == 1:
+                raise TrainingError(
+                    "not even one image fits into the GPU's memory: take smaller crops (--crop), "
+                    "a smaller network, or --accelerator cpu"
+                ) from exc
+            batch //= 2
+
+
+def one_step(network: RegNet, recipe: Recipe, fabric: Any, images: int) -> None:
+    """Compute and drop gradients of grey images at the recipe's largest crop."""
+    side = max(recipe.input.crops)
+    network.to(fabric.device)
+    batch = torch.zeros(images, 3, side, side, device=fabric.device)
+    truths = torch.zeros(images, dtype=torch.long, device=fabric.device)
+    with fabric.autocast():
+        logits = network(batch.to(memory_format=torch.channels_last))
+        loss = F.cross_entropy(logits.float(), truths)
+    loss.backward()  # type: ignore[no-untyped-call]
+    network.zero_grad(set_to_none=True)
+
+
+def is_shortage(error: Exception) -> bool:
+    """Return whether an error means that memory was refused: torch has no class for CPUs."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and bool(_SHORTAGE.search(str(error)))

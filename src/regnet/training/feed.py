@@ -22,8 +22,9 @@ from regnet.pixels.protocol import Box, Interpolation
 from regnet.system.errors import TrainingError
 from regnet.system.parallel import cores, in_order
 from regnet.training.devices import Processes
+from regnet.training.history import Unreadable
 from regnet.training.optimizer import crop_side
-from regnet.training.photos import Batch, LabelledPhotos, Unreadable, as_batch
+from regnet.training.photos import Batch, LabelledPhotos, as_batch
 from regnet.training.recipe import Augmentation
 from regnet.training.run_folder import LAST, resuming
 from regnet.training.state import Job

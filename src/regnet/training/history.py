@@ -14,7 +14,6 @@ from regnet.system.checked import Checked
 from regnet.system.errors import MissingExtraError, TrainingError
 from regnet.system.files import write_whole
 from regnet.system.output_file import naming
-from regnet.training.photos import Unreadable
 
 CSV_NAME: Final = "metrics.csv"
 TENSORBOARD_NAME: Final = "tensorboard"
@@ -31,6 +30,14 @@ _TAGS: Final = {
     "images_per_s": "epoch/images_per_s",
     "skipped": "epoch/skipped",
 }
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A photo that was left out, and why."""
+
+    source: str
+    error: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,8 +20,8 @@ from regnet.network.labels import Labels
 from regnet.system.errors import DatasetError, ImageError, TrainingError
 from regnet.system.notices import about
 from regnet.system.text import counted
-from regnet.training.history import Watch
-from regnet.training.photos import CentreCrops, LabelledPhotos, Unreadable
+from regnet.training.history import Unreadable, Watch
+from regnet.training.photos import CentreCrops, LabelledPhotos
 
 MAX_COMPARED: Final = 1000
 """Validation photos that are compared with training photos; of more, as many drawn at random."""

@@ -17,19 +17,12 @@ from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import ImageError
 from regnet.system.notices import about
 from regnet.system.parallel import cores, in_order
+from regnet.training.history import Unreadable
 
 MEMORY: Final = 4 << 30
 """Default bytes of pixels to keep in memory."""
 
 Pixels = NDArray[np.uint8]
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A photo that was left out, and why."""
-
-    source: str
-    error: str
 
 
 @dataclass(frozen=True)

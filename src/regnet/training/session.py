@@ -17,7 +17,14 @@ from regnet.ir.assumptions import AssumptionWarning, warn, warn_assumed
 from regnet.network.modules import RegNet
 from regnet.system.errors import DatasetError, OutputError, RegNetError, TrainingError
 from regnet.training.deploy import deploy
-from regnet.training.history import EpochRecord, FirstSpeaks, History
+from regnet.training.devices import (
+    batch_by_photos,
+    fitting,
+    is_shortage,
+    keep_freed_memory,
+    one_step,
+)
+from regnet.training.history import EpochRecord, FirstSpeaks, History, Unreadable
 from regnet.training.initial_network import (
     Start,
     begin,
@@ -26,15 +33,8 @@ from regnet.training.initial_network import (
     require_statistics,
 )
 from regnet.training.loop import Trainer
-from regnet.training.memory import (
-    batch_by_photos,
-    fitting,
-    is_shortage,
-    keep_freed_memory,
-    one_step,
-)
 from regnet.training.photo_sets import PhotoSets, open_photo_sets, require_some, unreadable_photos
-from regnet.training.photos import CentreCrops, LabelledPhotos, Unreadable
+from regnet.training.photos import MEMORY, CentreCrops, LabelledPhotos
 from regnet.training.recipe import Recipe, resolved, write_recipe
 from regnet.training.resume import About, Past, about, read_past
 from regnet.training.run_folder import LAST, RECIPE, in_use, read_run, resuming, run_folder
@@ -270,7 +270,7 @@ def _with_batch(recipe: Recipe, network: RegNet, sets: PhotoSets, fabric: Any) -
 
 def _job(task: Task, plan: _Plan, sets: PhotoSets, folder: Path, fabric: Any) -> Job:
     recipe, command = plan.recipe, task.command
-    memory = command.memory // 2
+    memory = (MEMORY if command.memory is None else command.memory) // 2
     validation = None
     photos = LabelledPhotos(
         sets.train, short_side=2 * max(recipe.input.crops), memory=memory, watch=task.watch

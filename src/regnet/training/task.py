@@ -6,23 +6,112 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from regnet.conversion.store import Library
-from regnet.inference.classify import Classifier
 from regnet.inference.result import readable
 from regnet.network.labels import Label, Labels
 from regnet.network.spec import Spec
 from regnet.pages.notebook import page_frame
 from regnet.system.errors import TrainingError
 from regnet.system.json_text import plain_fields
+from regnet.system.option import Options, option
 from regnet.system.text import percent
-from regnet.training.history import EpochRecord, Watch, Watcher
-from regnet.training.photos import MEMORY, Unreadable
+from regnet.training.history import EpochRecord, Unreadable, Watch, Watcher
 from regnet.training.recipe import Changes, Recipe
 
 if TYPE_CHECKING:
-    from regnet.training.devices import Devices
+    from lightning_fabric import Fabric
+
+    from regnet.inference.classify import Classifier
 
 SHOWN: Final = 50
 """Unreadable photos that the JSON values name."""
+
+_MIN_BF16_STEM: Final = 16  # channels
+
+
+class Devices(Options):
+    """Devices to train on, in Lightning Fabric's terms; torchrun's numbers override these.
+
+    "auto" uses what is available, but one process on CPUs; the strategy "fsdp" shards the network.
+    """
+
+    accelerator: str = option("auto", "cpu, cuda ... (Lightning Fabric's names)", "NAME")
+    devices: int | str = option("auto", "Number of devices, or a list", "N|LIST")
+    nodes: int = option(1, "Number of machines", min=1)
+    strategy: str = option("auto", "ddp, fsdp ...", "NAME")
+    precision: str = option(
+        "auto", "32-true, bf16-mixed, 16-mixed ...; auto: bf16 where it is fast", "TYPE"
+    )
+
+    def fabric(self) -> "Fabric":
+        """Return Fabric on these devices. Raises `TrainingError` if they are not available."""
+        from lightning_fabric import Fabric
+
+        from regnet.training.devices import layout
+
+        precision: Any = self.computed_in
+        count = self.devices
+        if isinstance(count, str) and count.lstrip("-").isdecimal():
+            count = int(count)
+        try:
+            return Fabric(
+                accelerator=self.accelerator,
+                precision=precision,
+                **layout(count, self.nodes, self.strategy, on_cpu=self._on_cpu),
+            )
+        except (ValueError, TypeError, RuntimeError) as exc:
+            raise TrainingError(
+                f"cannot use these devices: {exc}. --accelerator, --devices, --strategy and "
+                "--precision take Lightning Fabric's values; `auto` uses what is available"
+            ) from exc
+
+    def require_sound(self, spec: Spec) -> None:
+        """Raise `TrainingError` for a network that torch 2.13 cannot train in bf16 on a CPU.
+
+        Gradients of a first convolution with fewer than 16 outputs are written outside their
+        memory: wrong weights, or a crash.
+        """
+        bf16 = self.computed_in.startswith("bf16")
+        if self._on_cpu and bf16 and spec.stem_width < _MIN_BF16_STEM:
+            raise TrainingError(
+                f"a stem of {spec.stem_width} channels cannot be trained in bf16 on a CPU: torch's "
+                f"gradients are wrong. Use --precision 32-true, or {_MIN_BF16_STEM} channels"
+            )
+
+    @property
+    def _on_cpu(self) -> bool:
+        import torch
+
+        return self.accelerator == "cpu" or not torch.cuda.is_available()
+
+    @property
+    def described(self) -> str:
+        """The machine in words."""
+        import torch
+
+        from regnet.system.machine import this_machine
+
+        machine = this_machine()
+        device = machine.cpu if self._on_cpu else torch.cuda.get_device_name()
+        return f"{device}, {machine.cores} cores"
+
+    def completed(self, before: "Devices") -> "Devices":
+        """Return these devices, with the values of `before` where these are the defaults."""
+        default = vars(Devices())
+        return replace(before, **{k: v for k, v in vars(self).items() if v != default[k]})
+
+    @property
+    def computed_in(self) -> str:
+        """The precision; "auto" is the fastest. Fabric scales gradients in 16-mixed."""
+        import torch
+
+        from regnet.system.machine import this_machine
+
+        if self.precision != "auto":
+            return self.precision
+        if self._on_cpu:
+            return "bf16-mixed" if this_machine().has_bf16 else "32-true"
+        bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+        return "bf16-mixed" if bf16 else "16-mixed"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +119,8 @@ class Command:
     """The options of a run beside its recipe and network, kept in its checkpoints to resume it.
 
     `labels` are the classes if they are not the folders', `truth` is a label file for the photos,
-    `entry` the network in checkpoint files that hold several. `memory` is in bytes.
+    `entry` the network in checkpoint files that hold several. `memory` is in bytes, None
+    the default.
     """
 
     dataset: str | Path
@@ -40,10 +130,10 @@ class Command:
     name: str | None = None
     accumulate: int = 1
     compile: bool | None = None
-    memory: int = MEMORY
+    memory: int | None = None
     checkpoint_seconds: float = 600.0
     entry: str | None = None
-    devices: "Devices"
+    devices: Devices = Devices()  # noqa: RUF009 (frozen)
 
     def changed(self, **given: Any) -> Self:
         """Return the command with the options that are given, those not None."""
@@ -65,14 +155,8 @@ class Command:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """Return the command of `to_dict`. Raises `LookupError`, `TypeError` for other values."""
-        from regnet.training.devices import Devices
-
-        labels = values["labels"]
-        known = {
-            "labels": labels and tuple(Label(wnid, name) for wnid, name in labels),
-            "devices": Devices(**values["devices"]),
-        }
-        return cls(**values | known)
+        labels = values["labels"] and tuple(Label(*pair) for pair in values["labels"])
+        return cls(**values | {"labels": labels, "devices": Devices(**values["devices"])})
 
 
 def absolute(path: str | Path) -> str:
@@ -150,7 +234,7 @@ class Training:
         known = self.report is not None and self.report.is_file()
         return page_frame(self.report.read_text("utf-8")) if self.report and known else None
 
-    def classifier(self, **options: Any) -> Classifier:
+    def classifier(self, **options: Any) -> "Classifier":
         """Return the model as `regnet.load` does; raises `TrainingError` before the run's end."""
         if self.model is None:
             raise TrainingError(

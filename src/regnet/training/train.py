@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -11,10 +12,9 @@ from regnet.network.spec import Spec
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.training.history import Unseen, Watch, Watcher, unwatched
 from regnet.training.recipe import Changes, Recipe, read_recipe
-from regnet.training.task import Command, Task, Training
+from regnet.training.task import Command, Devices, Task, Training
 
 if TYPE_CHECKING:
-    from regnet.training.devices import Devices
     from regnet.training.resume import Past
 
 _RECIPE: Final = "modern"
@@ -47,7 +47,7 @@ def train(
     freeze: int | None = None,
     accumulate: int | None = None,
     compile: bool | None = None,
-    devices: "Devices | None" = None,
+    devices: Devices | None = None,
     memory: int | None = None,
     checkpoint_seconds: float | None = None,
     cache_dir: str | Path | None = None,
@@ -73,12 +73,12 @@ def train(
     devices and precision. Raises `TrainingError`, `RecipeError`, `DatasetError`, `WeightsError`,
     `UnknownModelError`, `OutputError`, `MissingExtraError`.
     """
-    from regnet.training.devices import Devices  # names the missing extra before others do
+    import_module("regnet.training.devices")  # names the missing extra, before others do
     from regnet.training.session import run
 
     named = model is not None or weights is not None
     past = _past(dataset, folder, resume=resume, named=named or recipe is not None)
-    command = past.command if past else Command(dataset=dataset or "", devices=Devices())
+    command = past.command if past else Command(dataset=dataset or "")
     classes = read_labels(labels) if isinstance(labels, str | Path) else labels
     command = command.changed(dataset=dataset, val=val, labels=classes, truth=truth, name=name)
     command = command.changed(accumulate=accumulate, compile=compile, devices=devices)

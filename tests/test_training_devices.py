@@ -5,12 +5,12 @@ import sys
 import pytest
 import torch
 
-from regnet.training import memory
-from regnet.training.memory import is_shortage
+from regnet.training import devices
+from regnet.training.devices import is_shortage
 
 FREED = """
 import sys
-from regnet.training.memory import keep_freed_memory
+from regnet.training.devices import keep_freed_memory
 if sys.argv[1] == "keep":
     keep_freed_memory()
 def resident():
@@ -44,11 +44,11 @@ def test_where_there_is_no_such_knob_nothing_happens(monkeypatch, error):
     def absent(name):
         raise error
 
-    monkeypatch.setattr(memory.ctypes, "CDLL", absent)
-    memory.keep_freed_memory()
-    monkeypatch.setattr(memory.sys, "platform", "darwin")
-    monkeypatch.setattr(memory.ctypes, "CDLL", None)  # must not be called at all
-    memory.keep_freed_memory()
+    monkeypatch.setattr(devices.ctypes, "CDLL", absent)
+    devices.keep_freed_memory()
+    monkeypatch.setattr(devices.sys, "platform", "darwin")
+    monkeypatch.setattr(devices.ctypes, "CDLL", None)  # must not be called at all
+    devices.keep_freed_memory()
 
 
 @pytest.mark.parametrize(

@@ -46,12 +46,13 @@ def test_a_run_says_what_came_out(tmp_path: Path) -> None:
     out, errors = run("photos", *SMALL, "--epochs", 2, "-o", "first", folder=tmp_path, code=1)
     lines = out.splitlines()
     assert lines[0] == "first/first.xml"
-    assert lines[1] == "  photos      60 to train on, 6 to validate on"
-    assert re.fullmatch(r"    unreadable: '.*red/007\.png': .+", lines[2])
-    assert lines[3] == "  epochs      2 of 2; the model is of epoch 2"
-    assert re.fullmatch(r"  validation  top-1 \d+\.\d\d %, top-5 100\.00 %", lines[4])
-    assert lines[5] == "  calibrated  no"
-    assert lines[6] == "  report      first/report.html"
+    assert lines[2] == "Photos      60 to train on, 6 to validate on"
+    assert lines[3] == "Epochs      2 of 2; the model is of epoch 2"
+    assert re.fullmatch(r"Validation  top-1 \d+\.\d\d %, top-5 100\.00 %", lines[4])
+    assert lines[5] == "Calibrated  no"
+    assert lines[6] == "Report      first/report.html"
+    assert lines[8] == "Unreadable photos"
+    assert re.search(r"red/007\.png +\w+", lines[11])
     assert (tmp_path / "first" / "report.html").is_file()
     assert "epoch" not in errors  # quiet where there is no terminal
     assert "AMP" not in errors

@@ -6,17 +6,8 @@ from typing import TYPE_CHECKING
 
 from regnet.calibration.calibrate import CalibrationReport, FittedCalibration, HeldOut
 from regnet.evaluation.report import draw_reliability
+from regnet.pages import report as kit
 from regnet.pages.figures import ACCENT, WARM, plain
-from regnet.pages.report import (
-    Beside,
-    Facts,
-    Plot,
-    Report,
-    Section,
-    Tile,
-    Tiles,
-    unreadable_section,
-)
 from regnet.statistics.conformal import photos_wanted
 from regnet.statistics.metrics import Metrics
 from regnet.system.text import percent
@@ -25,10 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def calibration_report(result: CalibrationReport) -> Report:
+def calibration_report(result: CalibrationReport) -> kit.Report:
     """Return a calibration as a report."""
     held, calibration = result.learnt.held_out, result.learnt.calibration
-    sizes = Plot(
+    sizes = kit.Plot(
         "sizes",
         partial(_draw_sizes, held=held),
         "Histogram of the number of classes in a set",
@@ -36,23 +27,24 @@ def calibration_report(result: CalibrationReport) -> Report:
         width=7.2,
         height=3.0,
     )
+    diagrams = [_reliability("before", held.before), _reliability("after", held.after)]
     failures = [(failure.source, failure.error) for failure in result.failures]
-    return Report(
+    return kit.Report(
         f"{result.metadata.name}, calibrated on {Path(result.dataset).name}",
         [
-            Section("", [Tiles(_tiles(result.learnt))]),
-            Section(
+            kit.Section("", [kit.Tiles(_tiles(result.learnt))]),
+            kit.Section(
                 "Is the model as sure as it is right?",
-                [Beside([_reliability("before", held.before), _reliability("after", held.after)])],
+                [kit.Beside(diagrams)],
                 lead="On the held-out photos. On the line, confidence equals accuracy.",
             ),
-            Section(
+            kit.Section(
                 "How many classes a set has",
                 [sizes],
                 lead="A set of one class is an answer; with --unknown all others are unknown.",
             ),
-            *unreadable_section(failures, result.unreadable),
-            Section("How this was measured", [Facts(_facts(result))]),
+            *kit.unreadable_section(failures, result.unreadable),
+            kit.Section("How this was measured", [kit.Facts(_facts(result))]),
         ],
         subtitle=f"{result.images:,} photos, half of them held out; sets by "
         f"{calibration.method} for {100 * calibration.coverage:g} %",
@@ -61,7 +53,7 @@ def calibration_report(result: CalibrationReport) -> Report:
     )
 
 
-def _tiles(learnt: FittedCalibration) -> list[Tile]:
+def _tiles(learnt: FittedCalibration) -> list[kit.Tile]:
     held, calibration = learnt.held_out, learnt.calibration
     low, high = (100 * end for end in held.expected)
     verdict = f"{100 * calibration.coverage:g} % asked, {low:.1f} to {high:.1f} is within chance"
@@ -69,9 +61,10 @@ def _tiles(learnt: FittedCalibration) -> list[Tile]:
         verdict = f"LESS than the {verdict}"
     elif held.coverage.value > held.expected[1]:
         verdict = f"more than the {verdict}"
+    before = f"before: {percent(held.before.ece)}"
     return [
-        Tile("Calibration error", percent(held.after.ece), f"before: {percent(held.before.ece)}"),
-        Tile(
+        kit.Tile("Calibration error", percent(held.after.ece), before),
+        kit.Tile(
             "Coverage of the sets",
             percent(held.coverage.value),
             f"contain the true class; 95 % interval {100 * held.coverage.low:.1f} to "
@@ -79,8 +72,8 @@ def _tiles(learnt: FittedCalibration) -> list[Tile]:
             verdict,
             "good" if held.holds else "bad",
         ),
-        Tile("Classes in a set", f"{held.mean_size:.1f}", f"of {len(held.sizes) - 1:,}, mean"),
-        Tile(
+        kit.Tile("Classes in a set", f"{held.mean_size:.1f}", f"of {len(held.sizes) - 1:,}, mean"),
+        kit.Tile(
             "A single class",
             percent(held.single.value),
             f"right for {percent(held.right.value)} of these; top-1 of all is "
@@ -89,8 +82,8 @@ def _tiles(learnt: FittedCalibration) -> list[Tile]:
     ]
 
 
-def _reliability(when: str, metrics: Metrics) -> Plot:
-    return Plot(
+def _reliability(when: str, metrics: Metrics) -> kit.Plot:
+    return kit.Plot(
         f"reliability-{when}",
         partial(draw_reliability, bins=metrics.bins),
         f"Reliability diagram {when} calibration: accuracy against confidence",

@@ -1,19 +1,17 @@
 """`regnet train`: labelled photos -> a model, with its accuracy and a report."""
 
 import logging
-from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import typer
-
-from regnet.cli.console import EXIT_INTERRUPTED, print_result, say
+from regnet.cli.console import EXIT_INTERRUPTED, say, show
 from regnet.cli.options import Json, SmallStem, Store, Truth
-from regnet.cli.runs import SHOWN, Stopping, TrainingDisplay
+from regnet.cli.runs import Stopping, TrainingDisplay
 from regnet.inference.predictors import parse_ir_choice
-from regnet.inference.result import readable
 from regnet.system.option import Options, argument, option
-from regnet.training.task import Devices, Training
+from regnet.training.recipe import Changes
+from regnet.training.task import Devices
 
 
 class _Photos(Truth):
@@ -29,20 +27,17 @@ class _Origin(SmallStem):
     teacher: tuple[str, ...] = option((), "Distil from this classifier; repeatable", "MODEL")
 
 
-class _Course(Options):
+class _Recipe(Options):
     recipe: str | None = option(None, "paper, modern, finetune or a TOML file [modern]", "RECIPE")
-    epochs: int | None = option(None, "Number of epochs [the recipe's]", min=1)
-    batch: int | None = option(None, "Global batch size; 0 = automatic [the recipe's]", min=0)
-    lr: float | None = option(None, "Learning rate per 128 images [the recipe's]", "LR")
-    crop: int | None = option(
-        None, "Crop size; other sizes scale with it [the recipe's]", "PIXELS", min=8
-    )
-    seed: int | None = option(None, "Random seed [the recipe's]", min=0)
-    freeze: int | None = option(
-        None, "Freeze the first N parts (stem, then stages) [the recipe's]", min=0
-    )
+
+
+class _Effort(Options):
     accumulate: int | None = option(None, "Gradient accumulation steps [1]", min=1)
     compile: bool | None = option(None, "Compile the network [on a GPU]")
+
+
+class _Course(_Recipe, Changes, _Effort):
+    """How to train: a recipe, changes to it, and what does not change the result."""
 
 
 class _Run(Json):
@@ -94,6 +89,7 @@ def train(
     stopping = Stopping()
     display = TrainingDisplay(stopping)
     with stopping.listening():
+        from regnet.training.report import training_summary
         from regnet.training.run_folder import resuming
         from regnet.training.train import train as train_network
 
@@ -124,28 +120,5 @@ def train(
     if not training.finished:
         say(f"regnet: stopped; go on with: {resuming(training.folder)}")
         return EXIT_INTERRUPTED
-    if run.json:
-        print_result(training)
-    else:
-        typer.echo("\n".join(_lines(training)))
+    show(partial(training_summary, training), training.to_dict, as_json=run.json)
     return bool(training.unreadable)
-
-
-def _lines(training: "Training") -> Iterator[str]:
-    read, count = training.val_read, training.val_photos
-    validating = f"{count:,}" if read == count else f"{read:,} of {count:,}"
-    yield str(training.model)
-    yield f"  photos      {training.train_photos:,} to train on, {validating} to validate on"
-    for photo in training.unreadable[:SHOWN]:
-        yield f"    unreadable: {readable(photo.source)!r}: {photo.error}"
-    if len(training.unreadable) > SHOWN:
-        yield f"    and {len(training.unreadable) - SHOWN:,} more"
-    yield (
-        f"  epochs      {len(training.records):,} of {training.recipe.schedule.epochs:,}; the "
-        f"model is of epoch {training.epoch:,}"
-    )
-    if training.top1 is not None and training.top5 is not None:
-        yield f"  validation  top-1 {100 * training.top1:.2f} %, top-5 {100 * training.top5:.2f} %"
-    yield f"  calibrated  {'yes' if training.calibrated else 'no'}"
-    if training.report:
-        yield f"  report      {training.report}"

@@ -17,6 +17,7 @@ from regnet.pixels.protocol import MAX_SIDE, Interpolation, Offset, Preprocess, 
 from regnet.system.checked import Checked, Rule, within
 from regnet.system.errors import ProtocolError, RecipeError
 from regnet.system.files import write_whole
+from regnet.system.option import Options, option
 from regnet.system.output_file import naming
 
 Pair = tuple[float, float]
@@ -282,20 +283,22 @@ def write_recipe(path: Path, recipe: Recipe, notes: Iterable[str] = ()) -> None:
         write_whole(path, (comments + recipe.to_toml()).encode())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Changes:
-    """Changes to a recipe; None, or no teachers, leaves it as it is.
+class Changes(Options):
+    """Changes to a recipe; None leaves it as it is.
 
     `lr` is for `per` images a step, as in the recipe; the warm-up keeps its share of the `epochs`.
     """
 
-    epochs: int | None = None
-    batch: int | None = None
-    lr: float | None = None
-    seed: int | None = None
-    crop: int | None = None
-    freeze: int | None = None
-    teachers: tuple[str, ...] = ()
+    epochs: int | None = option(None, "Number of epochs [the recipe's]", min=1)
+    batch: int | None = option(None, "Global batch size; 0 = automatic [the recipe's]", min=0)
+    lr: float | None = option(None, "Learning rate per 128 images [the recipe's]", "LR")
+    crop: int | None = option(
+        None, "Crop size; other sizes scale with it [the recipe's]", "PIXELS", min=8
+    )
+    seed: int | None = option(None, "Random seed [the recipe's]", min=0)
+    freeze: int | None = option(
+        None, "Freeze the first N parts (stem, then stages) [the recipe's]", min=0
+    )
 
 
 def resolved(recipe: Recipe, changes: Changes, protocol: Preprocess | None) -> Recipe:
@@ -308,8 +311,6 @@ def resolved(recipe: Recipe, changes: Changes, protocol: Preprocess | None) -> R
         recipe = replace(recipe, input=Input(**{name: vars(protocol)[name] for name in shared}))
     if changes.crop is not None:
         recipe = replace(recipe, input=_scaled(recipe.input, changes.crop))
-    if changes.teachers:
-        recipe = replace(recipe, teachers=changes.teachers)
     if changes.epochs not in (None, recipe.schedule.epochs):
         share = recipe.schedule.warmup_epochs / recipe.schedule.epochs
         recipe = recipe.changed(

@@ -9,21 +9,11 @@ from regnet.calibration.calibrate import FittedCalibration
 from regnet.data.labelled import Dataset
 from regnet.evaluation.evaluate import Evaluation
 from regnet.evaluation.report import measured_section, result_sections, share_tile, subset_text
+from regnet.inference.result import readable
 from regnet.network.complexity import complexity
 from regnet.network.spec import Spec, network_title
+from regnet.pages import report as kit
 from regnet.pages.figures import ACCENT, INK, MUTED, WARM, plain
-from regnet.pages.report import (
-    Beside,
-    Cell,
-    Facts,
-    Number,
-    Plot,
-    Report,
-    Section,
-    Table,
-    Tile,
-    Tiles,
-)
 from regnet.system.json_text import json_text
 from regnet.system.text import percent, sentence
 from regnet.training.history import EpochRecord, best_record
@@ -49,7 +39,7 @@ def training_report(
     evaluation: Evaluation | None = None,
     photos: Dataset | None = None,
     calibration: FittedCalibration | None = None,
-) -> Report:
+) -> kit.Report:
     """Return the report of a finished run.
 
     `started_from` is the initial model, "" for random weights. `photos` are those of the
@@ -59,23 +49,45 @@ def training_report(
     subset = evaluation and subset_text(evaluation)
     remarks = _remarks(training) + ([sentence(subset)] if subset else [])
     origin = started_from or f"random weights, seed {recipe.seed}"
+    facts = _facts(training, spec, origin, dataset, machine)
     sections = [
-        Section("", [Tiles(_tiles(training, evaluation, calibration))]),
-        Section("", [*remarks, *_calibrated(calibration)]),
-        Section("How it learnt", [Beside(_plots(training))]),
+        kit.Section("", [kit.Tiles(_tiles(training, evaluation, calibration))]),
+        kit.Section("", [*remarks, *_calibrated(calibration)]),
+        kit.Section("How it learnt", [kit.Beside(_plots(training))]),
         *(result_sections(evaluation, photos) if evaluation else []),
         _epochs(training),
-        Section("What was trained", [Facts(_facts(training, spec, origin, dataset, machine))]),
+        kit.Section("What was trained", [kit.Facts(facts)]),
         _recipe(recipe),
         *([measured_section(evaluation)] if evaluation else []),
     ]
-    return Report(
+    return kit.Report(
         f"{training.folder.resolve().name}, trained on {Path(dataset).name}",
         [section for section in sections if section.blocks],
         subtitle=f"{network_title(spec)}, {spec.classes:,} classes, recipe {recipe.name}; "
         f"{_progress(training)}",
         command="regnet train",
     )
+
+
+def training_summary(training: Training) -> kit.Report:
+    """Return what the terminal says of a finished run: its model, and where the rest is."""
+    read, count = training.val_read, training.val_photos
+    validating = f"{count:,}" if read == count else f"{read:,} of {count:,}"
+    accuracy = f"top-1 {percent(training.top1)}, top-5 {percent(training.top5)}"
+    facts = [
+        ("Photos", f"{training.train_photos:,} to train on, {validating} to validate on"),
+        (
+            "Epochs",
+            f"{len(training.records):,} of {training.recipe.schedule.epochs:,}; the model is of "
+            f"epoch {training.epoch:,}",
+        ),
+        ("Validation", "" if training.top1 is None else accuracy),
+        ("Calibrated", "yes" if training.calibrated else "no"),
+        ("Report", str(training.report or "")),
+    ]
+    lost = [(readable(photo.source), photo.error) for photo in training.unreadable]
+    sections = [kit.Section("", [kit.Facts(facts)]), *kit.unreadable_section(lost, len(lost))]
+    return kit.Report(str(training.model), sections)
 
 
 def _progress(training: Training) -> str:
@@ -93,25 +105,26 @@ def duration(seconds: float) -> str:
 
 def _tiles(
     training: Training, evaluation: Evaluation | None, calibration: FittedCalibration | None
-) -> list[Tile]:
+) -> list[kit.Tile]:
     records = training.records
     last, seconds = records[-1], sum(record.seconds for record in records)
     speed = sum(record.images_per_s * record.seconds for record in records) / (seconds or 1)
-    tiles = [Tile("Training loss", f"{last.loss:.3f}", f"of epoch {last.epoch:,}")]
+    tiles = [kit.Tile("Training loss", f"{last.loss:.3f}", f"of epoch {last.epoch:,}")]
     if evaluation is not None:
         metrics = evaluation.scores.metrics
         tiles = [share_tile("Top-1", metrics.top1), share_tile("Top-5", metrics.top5)]
         if calibration is None:
             gap = "mean gap, confidence to accuracy"
-            tiles.append(Tile("Calibration error", percent(metrics.ece), gap))
+            tiles.append(kit.Tile("Calibration error", percent(metrics.ece), gap))
     if calibration is not None:
         held = calibration.held_out
         before = f"{percent(held.before.ece)} before calibration"
-        tiles.append(Tile("Calibration error", percent(held.after.ece), before))
+        tiles.append(kit.Tile("Calibration error", percent(held.after.ece), before))
+    counted = f"{last.epoch:,} epochs, validation not counted"
     return [
         *tiles,
-        Tile("Training time", duration(seconds), f"{last.epoch:,} epochs, validation not counted"),
-        Tile("Speed", f"{speed:,.0f} /s", "images in training, on average"),
+        kit.Tile("Training time", duration(seconds), counted),
+        kit.Tile("Speed", f"{speed:,.0f} /s", "images in training, on average"),
     ]
 
 
@@ -141,7 +154,7 @@ def _calibrated(calibration: FittedCalibration | None) -> list[str]:
     ]
 
 
-def _plots(training: Training) -> list[Plot]:
+def _plots(training: Training) -> list[kit.Plot]:
     records, recipe = training.records, training.recipe
     smoothing = recipe.loss.label_smoothing
     labels = f" and of labels smoothed by {smoothing:g}" if smoothing else ""
@@ -161,12 +174,12 @@ def _plots(training: Training) -> list[Plot]:
         ("speed", "Images a second by epoch", _draw_speeds, "Reading and augmenting included."),
     )
     return [
-        Plot(name, partial(draw, records=records), label, caption)
+        kit.Plot(name, partial(draw, records=records), label, caption)
         for name, label, draw, caption in plots
     ]
 
 
-def _epochs(training: Training) -> Section:
+def _epochs(training: Training) -> kit.Section:
     best = best_record(training.records)
 
     def name(record: EpochRecord) -> str:
@@ -175,24 +188,24 @@ def _epochs(training: Training) -> Section:
         names += ["deployed"] if record.epoch == training.epoch else []
         return ", ".join(names)
 
-    columns: dict[str, Callable[[EpochRecord], Cell]] = {
+    columns: dict[str, Callable[[EpochRecord], kit.Cell]] = {
         "Epoch": name,
-        "Rate": lambda r: Number(r.lr, ".3g"),
-        "Crop": lambda r: Number(r.crop, "d"),
-        "Loss": lambda r: Number(r.loss, ".4f"),
-        "Top-1": lambda r: Number(r.train_top1, ".2%"),
-        "Val. loss": lambda r: Number(r.val_loss, ".4f"),
-        "Val. top-1": lambda r: Number(r.val_top1, ".2%"),
-        "Val. top-5": lambda r: Number(r.val_top5, ".2%"),
-        "Images/s": lambda r: Number(r.images_per_s),
+        "Rate": lambda r: kit.Number(r.lr, ".3g"),
+        "Crop": lambda r: kit.Number(r.crop, "d"),
+        "Loss": lambda r: kit.Number(r.loss, ".4f"),
+        "Top-1": lambda r: kit.Number(r.train_top1, ".2%"),
+        "Val. loss": lambda r: kit.Number(r.val_loss, ".4f"),
+        "Val. top-1": lambda r: kit.Number(r.val_top1, ".2%"),
+        "Val. top-5": lambda r: kit.Number(r.val_top5, ".2%"),
+        "Images/s": lambda r: kit.Number(r.images_per_s),
         "Time": lambda r: duration(r.seconds),
     }
     if any(record.skipped for record in training.records):
-        columns["Skipped"] = lambda r: Number(r.skipped)
+        columns["Skipped"] = lambda r: kit.Number(r.skipped)
     rows = [[cell(record) for cell in columns.values()] for record in reversed(training.records)]
-    return Section(
+    return kit.Section(
         "Every epoch",
-        [Table(tuple(columns), rows)],
+        [kit.Table(tuple(columns), rows)],
         lead="The last one first; metrics.csv has the same with all digits.",
     )
 
@@ -220,7 +233,7 @@ def _facts(
     ]
 
 
-def _recipe(recipe: Recipe) -> Section:
+def _recipe(recipe: Recipe) -> kit.Section:
     """Return every value of a recipe, one line per part."""
     values: dict[str, Any] = recipe.to_dict()
     pairs = [("name", values.pop("name")), ("seed", str(values.pop("seed")))]
@@ -228,9 +241,9 @@ def _recipe(recipe: Recipe) -> Section:
     for part, table in values.items():
         pairs.append((part, ", ".join(f"{k} {json_text(v)}" for k, v in table.items())))
     batch = recipe.schedule.batch
-    return Section(
+    return kit.Section(
         "The recipe",
-        [Facts(pairs)],
+        [kit.Facts(pairs)],
         lead=f"A learning rate of {recipe.lr:g} after the warm-up, for {batch:,} images a step. "
         "The file recipe.toml of the run has the same values.",
     )

@@ -86,7 +86,10 @@ def train(
     command = command.changed(memory=memory, checkpoint_seconds=checkpoint_seconds, entry=entry)
     library = library or Library(folder=default_cache_dir(cache_dir))
     recipe = past.recipe if past and recipe is None else recipe or _RECIPE
-    changes = Changes(epochs=epochs, batch=batch, lr=lr, seed=seed, crop=crop, freeze=freeze)
+    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
+    if teacher:
+        teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher)
+        recipe = replace(recipe, teachers=teachers)
     task = Task(
         command=command,
         model=model,
@@ -94,20 +97,16 @@ def train(
         from_scratch=from_scratch,
         small_stem=small_stem,
         recalled=bool(past) and not named,
-        recipe=recipe if isinstance(recipe, Recipe) else read_recipe(recipe),
+        recipe=recipe,
         folder=folder,
         resume=resume,
-        changes=replace(changes, teachers=_teachers(teacher)),
+        changes=Changes(epochs=epochs, batch=batch, lr=lr, seed=seed, crop=crop, freeze=freeze),
         library=replace(library, entry=command.entry),
         watcher=watcher or Unseen(),
         watch=watch or unwatched,
         say=say,
     )
     return run(task)
-
-
-def _teachers(teacher: str | Sequence[str] | None) -> tuple[str, ...]:
-    return (teacher,) if isinstance(teacher, str) else tuple(teacher or ())
 
 
 def _past(

@@ -25,7 +25,7 @@ from regnet.ir.engine import Engine, read_model
 from regnet.ir.graph import graph_metadata, read_graph, set_graph_metadata, write_ir
 from regnet.network.labels import Label
 from regnet.pixels.samples import sample_photos
-from regnet.statistics.conformal import fit_temperature, photos_wanted, set_sizes, softmax
+from regnet.statistics.conformal import Fit, fit_temperature, photos_wanted, set_sizes, softmax
 from regnet.system.errors import (
     ConversionError,
     DatasetError,
@@ -72,7 +72,7 @@ def drawn(photos: int, *, temperature: float, seed: int = 0) -> tuple[np.ndarray
 
 
 def test_what_is_learnt_is_what_was_drawn() -> None:
-    found = learn(*drawn(8000, temperature=2.0), coverage=0.9, method="aps", seed=0)
+    found = learn(*drawn(8000, temperature=2.0), Fit())
     held, calibration = found.held_out, found.calibration
     assert calibration.temperature == found.step == pytest.approx(2, rel=0.05)
     assert (found.temperature_photos, found.threshold_photos) == (2000, 2000)
@@ -92,7 +92,7 @@ def test_what_is_learnt_is_what_was_drawn() -> None:
 def test_the_seed_alone_splits_the_photos() -> None:
     rows, truths = drawn(400, temperature=2.0)
     first, again, other = (
-        learn(rows, truths, coverage=0.8, method="lac", seed=seed) for seed in (0, 0, 1)
+        learn(rows, truths, Fit(coverage=0.8, method="lac", seed=seed)) for seed in (0, 0, 1)
     )
     assert first == again != other
 
@@ -100,13 +100,13 @@ def test_the_seed_alone_splits_the_photos() -> None:
 def test_a_temperature_of_chance_is_left_out_where_photos_are_enough() -> None:
     rows, truths = drawn(600, temperature=1.0)
     assert fit_temperature(np.log(rows), truths) != 1
-    found = learn(rows, truths, coverage=0.9, method="aps", seed=0)
+    found = learn(rows, truths, Fit())
     assert len(truths) >= photos_wanted(0.9) == 576
     assert found.step == found.calibration.temperature == 1
     assert found.held_out.after.nll == pytest.approx(found.held_out.before.nll, abs=1e-6)
-    few = learn(rows[:500], truths[:500], coverage=0.9, method="aps", seed=0)
+    few = learn(rows[:500], truths[:500], Fit())
     assert few.step != 1
-    certain = learn(*drawn(600, temperature=2.0), coverage=0.9, method="aps", seed=0)
+    certain = learn(*drawn(600, temperature=2.0), Fit())
     assert certain.step == pytest.approx(2, rel=0.3)
 
 
@@ -131,7 +131,7 @@ def test_a_temperature_that_makes_photos_less_likely_is_not_written(
 
 def test_sets_that_hold_too_little_are_called_so() -> None:
     """As when the photos that check are not like the others, here by force."""
-    found = learn(*drawn(400, temperature=1.0), coverage=0.9, method="aps", seed=0).held_out
+    found = learn(*drawn(400, temperature=1.0), Fit()).held_out
     low = replace(found, coverage=replace(found.coverage, value=found.expected[0] - 0.01))
     assert found.holds
     assert not low.holds

@@ -14,12 +14,12 @@ from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.protocol import OMZ, PYCLS, Preprocess
 from regnet.system.errors import ImageError
 from regnet.training import photos as module
-from regnet.training.feed import Cropping, Order, crop, draws, random_box, training_batch
+from regnet.training.feed import Order, crop, draws, random_box, training_batch
 from regnet.training.photos import CentreCrops, LabelledPhotos
-from regnet.training.recipe import Augmentation
+from regnet.training.recipe import Recipe
 
 SIDE = 24
-CROPPING = Cropping(side=SIDE, augmentation=Augmentation(), interpolation="opencv-linear")
+RECIPE = Recipe()
 
 
 def image(number, width=40, height=30):
@@ -285,23 +285,23 @@ def seeded():
 def test_a_batch_has_the_crops_of_its_photos(pool):
     photos = LabelledPhotos(Shelf(12).items, short_side=100)
     numbers = np.array([7, 3, 3, 11, 0])
-    batch = training_batch(photos, numbers, CROPPING, seeded(), pool=pool)
+    batch = training_batch(photos, numbers, RECIPE, seeded(), side=SIDE, pool=pool)
     assert batch.crops.shape == (5, SIDE, SIDE, 3)
     assert batch.crops.dtype == np.float32
     assert batch.truths.tolist() == [3, 3, 3, 3, 0]
     assert batch.unreadable == ()
     for found, number, drawn in zip(batch.crops, numbers, draws(seeded(), 5), strict=True):
         pixels = photos.pixels(number)
-        box = random_box(40, 30, CROPPING.augmentation, drawn)
+        box = random_box(40, 30, RECIPE.augmentation, drawn)
         expected = crop(pixels, box, side=SIDE, interpolation="opencv-linear")
         np.testing.assert_array_equal(found, expected)
     assert not np.array_equal(batch.crops[1], batch.crops[2])  # a photo twice is two crops
 
 
 def test_crops_by_pillow_are_8_bit(pool):
-    cropping = Cropping(side=8, augmentation=Augmentation(), interpolation="bilinear")
+    recipe = Recipe().changed("input", interpolation="bilinear")
     photos = LabelledPhotos(Shelf(3).items, short_side=100)
-    batch = training_batch(photos, np.arange(3), cropping, seeded(), pool=pool)
+    batch = training_batch(photos, np.arange(3), recipe, seeded(), side=8, pool=pool)
     assert batch.crops.dtype == np.uint8
 
 
@@ -314,7 +314,8 @@ def test_a_batch_does_not_depend_on_cores_or_memory(cores, memory, pool, monkeyp
     other = LabelledPhotos(shelf.items, short_side=100, memory=memory)
     numbers = np.arange(11)[::-1]
     one, two = (
-        training_batch(photos, numbers, CROPPING, seeded(), pool=pool) for photos in (whole, other)
+        training_batch(photos, numbers, RECIPE, seeded(), side=SIDE, pool=pool)
+        for photos in (whole, other)
     )
     np.testing.assert_array_equal(one.crops, two.crops)
     assert one.truths.tolist() == two.truths.tolist() == [n % 4 for n in numbers if n not in (2, 9)]
@@ -327,7 +328,7 @@ def test_parts_are_slices_of_the_whole_batch(parts, pool):
     shelf = Shelf(16, broken=(4, 5))
     photos = LabelledPhotos(shelf.items, short_side=100)
     numbers = np.random.default_rng(1).permutation(16)[:13]
-    make = partial(training_batch, photos, numbers, CROPPING, pool=pool)
+    make = partial(training_batch, photos, numbers, RECIPE, side=SIDE, pool=pool)
     whole = make(seeded())
     share = -(-13 // parts)
     pieces = [make(seeded(), part=slice(n * share, (n + 1) * share)) for n in range(parts)]
@@ -342,7 +343,7 @@ def test_a_batch_of_nothing_has_the_shape_of_one(broken, pool):
     """Where no photo can be read, and for a process whose part of a small batch is empty."""
     photos = LabelledPhotos(Shelf(3, broken=broken).items, short_side=100)
     part = slice(None) if broken else slice(3, 6)
-    batch = training_batch(photos, np.arange(3), CROPPING, seeded(), part=part, pool=pool)
+    batch = training_batch(photos, np.arange(3), RECIPE, seeded(), side=SIDE, part=part, pool=pool)
     assert batch.crops.shape == (0, SIDE, SIDE, 3)
     assert batch.truths.shape == (0,)
     assert batch.truths.dtype == np.int64
@@ -355,7 +356,7 @@ def test_an_error_in_the_code_is_no_unreadable_photo(pool):
 
     photos = LabelledPhotos([LabelledItem("a", 0, read)], short_side=100, memory=0)
     with pytest.raises(RuntimeError, match="a bug"):
-        training_batch(photos, np.arange(1), CROPPING, seeded(), pool=pool)
+        training_batch(photos, np.arange(1), RECIPE, seeded(), side=SIDE, pool=pool)
 
 
 # Centre crops

@@ -18,6 +18,7 @@ from regnet.network.spec import spec_by_name
 from regnet.pages.html import report_html
 from regnet.pages.report import Report
 from regnet.pixels.samples import sample_photos
+from regnet.statistics.conformal import Fit
 from regnet.system.errors import MissingExtraError
 from regnet.training.history import EpochRecord
 from regnet.training.recipe import read_recipe
@@ -252,7 +253,7 @@ def learnt() -> FittedCalibration:
     logits[np.arange(400), truths] += 4
     odds = np.exp(logits)
     probabilities = (odds / odds.sum(axis=1, keepdims=True)).astype(np.float32)
-    return learn(probabilities, truths, coverage=0.9, method="aps", seed=0)
+    return learn(probabilities, truths, Fit())
 
 
 def test_a_calibration_has_its_sentence() -> None:

@@ -25,6 +25,7 @@ from regnet.ir.graph import read_graph
 from regnet.ir.metadata import ModelMetadata
 from regnet.ir.records import Calibration
 from regnet.statistics.conformal import (
+    Fit,
     Method,
     coverage_range,
     learn_threshold,
@@ -183,9 +184,8 @@ def calibrate(
         truth=truth,
         subset=subset,
     )
-    return run.calibrate(
-        coverage=coverage, method=method, seed=seed, folder=Path(folder), force=force
-    )
+    fit = Fit(coverage=coverage, method=method, seed=seed)
+    return run.calibrate(fit, folder=Path(folder), force=force)
 
 
 def open_run(
@@ -193,9 +193,9 @@ def open_run(
     model: str | Path,
     dataset: str | Path,
     *,
-    precision: Precision = "f32",
-    truth: str | Path | None = None,
-    subset: bool = False,
+    precision: Precision,
+    truth: str | Path | None,
+    subset: bool,
 ) -> "CalibrationRun":
     """Return a model and photos that fit, ready to be calibrated; errors as of `calibrate`."""
     if Path(model).suffix == ".onnx":
@@ -217,18 +217,16 @@ class CalibrationRun:
 
     def calibrate(
         self,
+        fit: Fit,
         *,
-        coverage: float = 0.9,
-        method: Method = "aps",
-        seed: int = 0,
         folder: Path,
         force: bool = False,
         listeners: Sequence[Listener] = (),
     ) -> CalibrationReport:
         """Fit, check and write; `listeners` are called with every batch of photos."""
-        if not 0 < coverage < 1:
-            raise ValueError(f"coverage={coverage} must be between 0 and 1, such as 0.9")
-        _require_photos(self.dataset.count, coverage, self.dataset.path)
+        if not 0 < fit.coverage < 1:
+            raise ValueError(f"coverage={fit.coverage} must be between 0 and 1, such as 0.9")
+        _require_photos(self.dataset.count, fit.coverage, self.dataset.path)
         rows, truths = [], []
 
         def keep(batch: ScoredBatch) -> None:
@@ -237,8 +235,8 @@ class CalibrationRun:
 
         scores = score(self.predictor, self.dataset, listeners=(keep, *listeners))
         labels = np.concatenate(truths)
-        _require_photos(len(labels), coverage, self.dataset.path)
-        fitted = learn(np.concatenate(rows), labels, coverage=coverage, method=method, seed=seed)
+        _require_photos(len(labels), fit.coverage, self.dataset.path)
+        fitted = learn(np.concatenate(rows), labels, fit)
         if not force:
             _require_gain(fitted, self.predictor.metadata.name)
         total = fitted.step * graph_temperature(read_graph(self.path))  # of a calibrated model
@@ -256,7 +254,7 @@ class CalibrationRun:
             images=self.dataset.count,
             unreadable=scores.unreadable,
             failures=scores.failures,
-            seed=seed,
+            seed=fit.seed,
         )
 
 
@@ -288,18 +286,14 @@ def _require_gain(learnt: FittedCalibration, name: str) -> None:
 
 
 def learn(
-    probabilities: NDArray[np.float32],
-    truths: NDArray[np.int64],
-    *,
-    coverage: float,
-    method: Method,
-    seed: int,
+    probabilities: NDArray[np.float32], truths: NDArray[np.int64], fit: Fit
 ) -> FittedCalibration:
     """Return a temperature and threshold fitted on half of the rows (N, classes), checked on half.
 
     Logits are the logarithms of probabilities, as far as a temperature can tell.
     """
-    temperature_rows, threshold_rows, held_out_rows = _split(len(truths), seed)
+    coverage, method = fit.coverage, fit.method
+    temperature_rows, threshold_rows, held_out_rows = _split(len(truths), fit.seed)
     logits = np.log(np.maximum(probabilities, LEAST))
     temperature = supported_temperature(
         logits[temperature_rows],

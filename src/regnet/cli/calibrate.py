@@ -10,15 +10,11 @@ from regnet.cli.console import show
 from regnet.cli.options import Labelled, Report, Store, require_sources
 from regnet.cli.progress import counter
 from regnet.inference.predictors import parse_ir_choice
-from regnet.system.option import Options, option
+from regnet.statistics.conformal import Fit
+from regnet.system.option import option
 
 
-class _Fit(Options):
-    coverage: float = option(0.9, "Probability that a set contains the true class, 0 to 1")
-    method: Literal["aps", "lac"] = option(
-        "aps", "aps: adaptive, single classes where confident; lac: the smallest sets"
-    )
-    seed: int = option(0, "Random seed that splits the photos")
+class _Fit(Fit):
     precision: Literal["f32", "int8"] | None = option(None, "int8: calibrate the INT8 model [f32]")
 
 
@@ -66,9 +62,7 @@ def calibrate(photos: Labelled, fit: _Fit, results: _Results, models: Store) -> 
         )
     with counter("calibrating", run.dataset.count, "images") as advance:
         report = run.calibrate(
-            coverage=fit.coverage,
-            method=fit.method,
-            seed=fit.seed,
+            fit,
             folder=results.output,
             force=results.force,
             listeners=[lambda batch: advance(len(batch.sources))],

@@ -12,6 +12,7 @@ from regnet.cli.console import say, shows_motion, stderr, table
 from regnet.cli.progress import track
 from regnet.inference.result import readable
 from regnet.system.text import percent
+from regnet.training.history import EpochRecord, News, Unreadable, Watcher
 
 if TYPE_CHECKING:
     from rich.live import Live
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from regnet.space.records import RunRecord
-    from regnet.training.history import EpochRecord, News, Unreadable
 
 T = TypeVar("T")
 
@@ -63,7 +63,7 @@ class Stopping:
         say("regnet: stopping after this step; once more stops at once")
 
 
-class TrainingDisplay:
+class TrainingDisplay(Watcher):
     """Watches a run: on a terminal a line that moves, and one line per epoch; elsewhere nothing.
 
     Photos that cannot be read are named wherever standard error goes.
@@ -140,7 +140,7 @@ def _bar() -> "Progress":
     )
 
 
-class SweepDisplay:
+class SweepDisplay(Watcher):
     """Watches a sweep and the run of this process: a table on a terminal, elsewhere lines."""
 
     def __init__(self) -> None:
@@ -192,13 +192,6 @@ class SweepDisplay:
     def epoch(self, record: "EpochRecord") -> None:
         """Keep the error of an epoch."""
         self._error = None if record.val_top1 is None else 1 - record.val_top1
-
-    def skipped(self, photo: "Unreadable") -> None:
-        """Ignore a photo: unreadable ones are named before the first run."""
-
-    def stop(self) -> bool:
-        """Return False: a sweep runs to its end."""
-        return False
 
     def _time_left(self) -> str:
         """Return the time left at the pace so far; "" before the first run has ended."""

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.system.errors import DatasetError
+from regnet.system.option import Options, option
 
 if TYPE_CHECKING:
     from fractions import Fraction
@@ -34,6 +35,16 @@ _FIT_PHOTOS: Final = 100  # they tell a temperature to within about 10 %
 _CHUNK: Final = 2048  # rows in float64 at a time
 _STEPS: Final = 100
 _CLOSE: Final = 1e-10  # relative, of 1 / temperature
+
+
+class Fit(Options):
+    """What prediction sets shall be: their coverage and method, and the seed that splits photos."""
+
+    coverage: float = option(0.9, "Probability that a set contains the true class, 0 to 1")
+    method: Method = option(
+        "aps", "aps: adaptive, single classes where confident; lac: the smallest sets"
+    )
+    seed: int = option(0, "Random seed that splits the photos")
 
 
 def softmax(logits: Rows, temperature: float = 1.0) -> NDArray[np.float32]:

@@ -10,6 +10,7 @@ from regnet.conversion.convert import convert
 from regnet.conversion.values import Request
 from regnet.evaluation.evaluate import Evaluation, EvaluationRun
 from regnet.inference.predictors import Choice, open_predictor
+from regnet.statistics.conformal import Fit
 from regnet.system.errors import (
     ConversionError,
     DatasetError,
@@ -129,7 +130,7 @@ class _Deployment:
         predictor = open_predictor(Choice(model=str(self._model)), library=self._task.library)
         run = CalibrationRun(path=self._model, predictor=predictor, dataset=photos)
         try:
-            report = self._calibration = run.calibrate(folder=self._model.parent)
+            report = self._calibration = run.calibrate(Fit(), folder=self._model.parent)
         except (DatasetError, NoGainError) as exc:  # such as photos that are all correct
             reason = exc.reason if isinstance(exc, NoGainError) else exc
             self._remark(f"Its probabilities are not calibrated: {reason}.")

@@ -83,7 +83,7 @@ class Processes:
 
     def lost_one(self, error: RuntimeError) -> str:
         """Return what an error says about an unreachable process, "" if it is another error."""
-        line = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        line = first_line(error)
         known = isinstance(error, dist.DistError) or re.search("gloo|NCCL", line, re.IGNORECASE)
         if self.count == 1 or not known:
             return ""
@@ -186,6 +186,11 @@ def one_step(network: RegNet, recipe: Recipe, fabric: Any, images: int) -> None:
         loss = F.cross_entropy(logits.float(), truths)
     loss.backward()  # type: ignore[no-untyped-call]
     network.zero_grad(set_to_none=True)
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its kind if it has none."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
 
 
 def is_shortage(error: Exception) -> bool:

@@ -25,7 +25,7 @@ from regnet.training.devices import Processes
 from regnet.training.history import Unreadable
 from regnet.training.optimizer import crop_side
 from regnet.training.photos import Batch, LabelledPhotos, as_batch
-from regnet.training.recipe import Augmentation
+from regnet.training.recipe import Augmentation, Recipe
 from regnet.training.run_folder import LAST, resuming
 from regnet.training.state import Job
 
@@ -163,25 +163,17 @@ def _blended(first: Floats, second: Floats, weight: Floats) -> Floats:
     return second
 
 
-@dataclass(frozen=True, kw_only=True)
-class Cropping:
-    """How a photo becomes a training crop of `side` pixels."""
-
-    side: int
-    augmentation: Augmentation
-    interpolation: Interpolation
-
-
 def training_batch(
     photos: LabelledPhotos,
     numbers: NDArray[np.int64],
-    cropping: Cropping,
+    recipe: Recipe,
     random: np.random.Generator,
     *,
+    side: int,
     part: slice = slice(None),
     pool: ThreadPoolExecutor,
 ) -> Batch:
-    """Return random crops of the photos of these numbers, or of a part of them.
+    """Return random crops (side, side) of the photos of these numbers, or of a part of them.
 
     Random numbers are drawn for all of them, so the parts of several processes are those of the
     whole batch.
@@ -194,13 +186,13 @@ def training_batch(
         if isinstance(pixels, Unreadable):
             return pixels
         height, width = pixels.shape[:2]
-        box = random_box(width, height, cropping.augmentation, drawn[place])
-        return crop(pixels, box, side=cropping.side, interpolation=cropping.interpolation)
+        box = random_box(width, height, recipe.augmentation, drawn[place])
+        return crop(pixels, box, side=side, interpolation=recipe.input.interpolation)
 
     share = max(-(-len(numbers) // cores()), 1)  # equal runs, one per thread
     runs = [range(at, min(at + share, len(numbers))) for at in range(0, len(numbers), share)]
     crops = [each for run in pool.map(lambda run: list(map(one, run)), runs) for each in run]
-    return as_batch(crops, photos.truths[numbers], cropping.side)
+    return as_batch(crops, photos.truths[numbers], side)
 
 
 @dataclass(frozen=True)
@@ -259,17 +251,14 @@ class Feed:
     def _step(
         self, epoch: int, numbers: NDArray[np.int64], pool: ThreadPoolExecutor, step: int
     ) -> Step:
-        job = self._job
-        cropping = Cropping(
-            side=self.side(epoch),
-            augmentation=job.recipe.augmentation,
-            interpolation=job.recipe.input.interpolation,
-        )
+        job, side = self._job, self.side(epoch)
         parts: list[MicroBatch] = []
         unreadable: list[Unreadable] = []
         for run in self._runs:
             random = np.random.default_rng(self.seed(epoch, step, _CROPS))
-            batch = training_batch(job.photos, numbers[step], cropping, random, part=run, pool=pool)
+            batch = training_batch(
+                job.photos, numbers[step], job.recipe, random, side=side, part=run, pool=pool
+            )
             unreadable += batch.unreadable
             batch = _filled(batch, run.stop - run.start, job.folder)
             crops, truths = torch.from_numpy(batch.crops), torch.from_numpy(batch.truths)

@@ -200,7 +200,7 @@ class News:
 
 
 class Watcher(Protocol):
-    """Called during a run; `stop` after each step, whether to write a checkpoint and stop."""
+    """Called during a run."""
 
     def news(self, news: News) -> None:
         """Receive the step just done."""
@@ -215,7 +215,7 @@ class Watcher(Protocol):
         return
 
     def stop(self) -> bool:
-        """Return whether to stop."""
+        """Return, after each step, whether to write a checkpoint and stop."""
         return False
 
 

@@ -19,6 +19,7 @@ from regnet.system.errors import DatasetError, OutputError, RegNetError, Trainin
 from regnet.training.deploy import deploy
 from regnet.training.devices import (
     batch_by_photos,
+    first_line,
     fitting,
     is_shortage,
     keep_freed_memory,
@@ -74,7 +75,7 @@ def run(task: Task) -> Training:
                 raise
             then = f", then: {resuming(folder)}" if (folder / LAST).exists() else ""
             raise TrainingError(
-                f"this machine has too little memory ({_first_line(exc)}). Free some, or lower "
+                f"this machine has too little memory ({first_line(exc)}). Free some, or lower "
                 f"--memory{then}"
             ) from exc
 
@@ -144,7 +145,7 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
     except (RuntimeError, MemoryError) as exc:
         if not is_shortage(exc):
             raise
-        raise TrainingError(_shortage(trainer, _first_line(exc))) from exc
+        raise TrainingError(_shortage(trainer, first_line(exc))) from exc
     fabric.barrier()
     training = Training(
         folder=folder,
@@ -311,7 +312,7 @@ def _history(trainer: Trainer, folder: Path, *, resume: bool) -> History:
         except (RuntimeError, LookupError, TypeError, ValueError, TrainingError) as exc:
             raise TrainingError(
                 f"{folder / LAST}: does not fit the network that it names, or this version "
-                f"({_first_line(exc)}). Start the run again in another folder"
+                f"({first_line(exc)}). Start the run again in another folder"
             ) from exc
     position, steps = trainer.state.position, trainer.feed.order.steps
     done = position.epoch * steps + position.step
@@ -335,7 +336,3 @@ def _shortage(trainer: Trainer, reason: str) -> str:
     ways += [f"--batch {batch // 2}"] if batch > 2 else []
     ways += ["--crop with fewer pixels"]
     return f"{what}. Start again with {' or '.join(ways)}"
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

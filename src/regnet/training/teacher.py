@@ -19,7 +19,7 @@ from regnet.data.class_names import ClassNames, listed
 from regnet.inference.predictors import Choice, Predictor, open_predictor, parse_choice
 from regnet.inference.server_predictor import is_address
 from regnet.inference.torch_predictor import read_network
-from regnet.ir.metadata import InferencePrecision, ModelMetadata
+from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Label, Labels, first_name
 from regnet.network.modules import RegNet, fold_batch_norm
 from regnet.pixels.protocol import Preprocess
@@ -99,10 +99,9 @@ def open_teacher(
     """
     choice, device = _choice(model), torch.device(device)
     request = _checkpoint(choice, library, device)
-    logits: Logits
     if request is None:
         predictor = open_predictor(choice, library=library)
-        metadata, logits = predictor.metadata, EngineLogits(predictor)
+        metadata, logits = predictor.metadata, engine_logits(predictor)
         if metadata.preprocessing == "graph":
             raise TrainingError(
                 f"the teacher {choice} makes its crop from whole photos, in its graph, but a "
@@ -110,9 +109,8 @@ def open_teacher(
             )
     else:
         network, metadata = read_network(request)
-        logits = NetworkLogits(
-            network, metadata.preprocess, precision=choice.precision, device=device
-        )
+        bf16 = choice.precision == "bf16"
+        logits = network_logits(network, metadata.preprocess, bf16=bf16, device=device)
     return Teacher(logits, metadata, matched_classes(metadata.labels, labels, teacher=str(choice)))
 
 
@@ -155,51 +153,45 @@ def _reference(label: Label, wnids: set[str]) -> str:
     return f"{label.wnid} {first_name(label.name)}".strip() if by_wnid else label.name
 
 
-class EngineLogits:
-    """Runs a predictor, a part of the batch on each core; parts are the same in every run."""
+def engine_logits(predictor: Predictor) -> Logits:
+    """Return a function that runs a predictor on all cores, on the same parts of a batch each time.
 
-    def __init__(self, predictor: Predictor) -> None:
-        self._predictor = predictor
-        self._whole = predictor.metadata.preprocess.interpolation != "opencv-linear"
-        self._workers = cores()
-        self._pool = ThreadPoolExecutor(self._workers, "regnet-teacher")
+    Parts have at most 8 images, as many on each core if there are enough. Pixels are rounded to
+    0..255 if the model takes bytes; the logits are on the CPU.
+    """
+    takes_bytes = predictor.metadata.preprocess.interpolation != "opencv-linear"
+    pool = ThreadPoolExecutor(cores(), "regnet-teacher")
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the logits on the CPU; pixels are rounded to 0..255 if the model takes bytes.
-
-        Parts have at most 8 images, as many on each core if there are enough.
-        """
-        if self._whole:
+    def logits(pixels: Tensor) -> Tensor:
+        if takes_bytes:
             pixels = pixels.round().clamp(0, 255).to(torch.uint8)
         batch = pixels.cpu().permute(0, 2, 3, 1).contiguous().numpy()
-        rounds = -(-len(batch) // (BATCH_SIZE * self._workers))
-        parts = np.array_split(batch, min(len(batch), rounds * self._workers))
-        outputs = self._pool.map(self._predictor.outputs, parts)
+        rounds = -(-len(batch) // (BATCH_SIZE * cores()))
+        parts = np.array_split(batch, min(len(batch), rounds * cores()))
+        outputs = pool.map(predictor.outputs, parts)
         return torch.from_numpy(np.concatenate([part.logits for part in outputs]))
 
+    return logits
 
-class NetworkLogits:
-    """Runs a network by torch on the student's device, in f32 or bf16, BN folded."""
 
-    def __init__(
-        self,
-        network: RegNet,
-        preprocess: Preprocess,
-        *,
-        precision: InferencePrecision,
-        device: torch.device,
-    ) -> None:
-        folded = fold_batch_norm(network).requires_grad_(False)
-        self._network = folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._normalise = Normalise(preprocess, device)
-        self._bf16, self._device = precision == "bf16", device
+def network_logits(
+    network: RegNet, preprocess: Preprocess, *, bf16: bool, device: torch.device
+) -> Logits:
+    """Return a function that runs a network by torch on the student's device, BN folded.
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Return the logits in float32, computed in its precision, not in the student's."""
-        batch = self._normalise(pixels.to(self._device))
-        with torch.autocast(self._device.type, torch.bfloat16, enabled=self._bf16):
-            logits: Tensor = self._network(batch)
-        return logits.float()
+    It computes in its own precision, not in the student's; its logits are in float32.
+    """
+    folded = fold_batch_norm(network).requires_grad_(False)
+    folded.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    normalise = Normalise(preprocess, device)
+
+    def logits(pixels: Tensor) -> Tensor:
+        batch = normalise(pixels.to(device))
+        with torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            computed: Tensor = folded(batch)
+        return computed.float()
+
+    return logits
 
 
 def _choice(model: str) -> Choice:

@@ -152,25 +152,36 @@ def _networks(before: Spec, now: Spec) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Past:
-    """A run up to its last checkpoint.
+class Plan:
+    """A run as its checkpoints keep it.
 
-    `epoch` epochs are done and `step` steps of the next; `best` is the best epoch, 0 without one.
-    `notes` are sentences on what was changed when it was resumed before.
+    `notes` are sentences on what was changed each time that it was resumed.
     """
 
-    folder: Path
     recipe: Recipe
     about: About
     command: Command
-    notes: tuple[str, ...]
+    notes: tuple[str, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain values for a checkpoint."""
+        parts = {"about": self.about.to_dict(), "command": self.command.to_dict()}
+        return parts | {"recipe": self.recipe.to_toml(), "notes": list(self.notes)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Past(Plan):
+    """A run up to its last checkpoint.
+
+    `epoch` epochs are done and `step` steps of the next; `best` is the best epoch, 0 without one.
+    """
+
+    folder: Path
     epoch: int
     step: int
     best: int
 
-    def continued(
-        self, wanted: Recipe, now: About, *, epochs_given: bool = False
-    ) -> tuple[Recipe, str]:
+    def continued(self, wanted: Recipe, now: About, *, epochs_given: bool) -> tuple[Recipe, str]:
         """Return the recipe to resume with, and a sentence on what it changes, "" for nothing.
 
         `wanted` may have another learning rate, clip_norm, patience, and number of epochs; `now`

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import ExitStack
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +37,7 @@ from regnet.training.loop import Trainer
 from regnet.training.photo_sets import PhotoSets, open_photo_sets, require_some, unreadable_photos
 from regnet.training.photos import MEMORY, CentreCrops, LabelledPhotos
 from regnet.training.recipe import Recipe, resolved, write_recipe
-from regnet.training.resume import About, Past, about, read_past
+from regnet.training.resume import Past, Plan, about, read_past
 from regnet.training.run_folder import LAST, RECIPE, in_use, read_run, resuming, run_folder
 from regnet.training.state import Job
 from regnet.training.task import Task, Training, absolute
@@ -176,16 +176,7 @@ def _assumed(start: Start, job: Job, *, warns: bool) -> tuple[str, ...]:
     return tuple(sentences)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """The recipe of a run, what else it depends on, and what was changed when it was resumed."""
-
-    recipe: Recipe
-    about: About
-    notes: tuple[str, ...] = ()
-
-
-def _plan(task: Task, start: Start, sets: PhotoSets, past: Past | None) -> _Plan:
+def _plan(task: Task, start: Start, sets: PhotoSets, past: Past | None) -> Plan:
     """Return the plan; raises `TrainingError` if the run to resume was another one."""
     recipe = resolved(task.recipe, task.changes, start.protocol)
     recipe = replace(recipe, teachers=tuple(map(_absolute_model, recipe.teachers)))
@@ -197,14 +188,15 @@ def _plan(task: Task, start: Start, sets: PhotoSets, past: Past | None) -> _Plan
         precision=task.command.devices.computed_in,
         library=task.library,
     )
-    if past is None:
-        return _Plan(recipe=recipe, about=now)
-    if task.keeps_start:
-        now = replace(now, start=past.about.start)
-    recipe, note = past.continued(recipe, now, epochs_given=task.changes.epochs is not None)
-    if note:
-        task.say(f"warning: {note}")
-    return _Plan(recipe=recipe, about=now, notes=(*past.notes, note) if note else past.notes)
+    notes: tuple[str, ...] = ()
+    if past is not None:
+        if task.keeps_start:
+            now = replace(now, start=past.about.start)
+        recipe, note = past.continued(recipe, now, epochs_given=task.changes.epochs is not None)
+        if note:
+            task.say(f"warning: {note}")
+        notes = (*past.notes, note) if note else past.notes
+    return Plan(recipe=recipe, about=now, command=task.command, notes=notes)
 
 
 def _absolute_model(teacher: str) -> str:
@@ -269,7 +261,7 @@ def _with_batch(recipe: Recipe, network: RegNet, sets: PhotoSets, fabric: Any) -
     return recipe.changed("schedule", batch=batch)
 
 
-def _job(task: Task, plan: _Plan, sets: PhotoSets, folder: Path, fabric: Any) -> Job:
+def _job(task: Task, plan: Plan, sets: PhotoSets, folder: Path, fabric: Any) -> Job:
     recipe, command = plan.recipe, task.command
     memory = (MEMORY if command.memory is None else command.memory) // 2
     validation = None
@@ -292,12 +284,7 @@ def _job(task: Task, plan: _Plan, sets: PhotoSets, folder: Path, fabric: Any) ->
         accumulate=command.accumulate,
         checkpoint_seconds=command.checkpoint_seconds,
         compile=command.compile,
-        about={
-            "recipe": recipe.to_toml(),
-            "about": plan.about.to_dict(),
-            "command": command.to_dict(),
-            "notes": list(plan.notes),
-        },
+        about=plan.to_dict(),
     )
 
 

@@ -34,11 +34,10 @@ from regnet.system.timing import Contestant, measure, ratio
 from regnet.training.devices import keep_freed_memory
 from regnet.training.history import History, Unseen
 from regnet.training.loop import Trainer
-from regnet.training.optimizer import make_optimizer
 from regnet.training.photos import LabelledPhotos
 from regnet.training.recipe import Recipe, read_recipe
 from regnet.training.regularisation import ActivationNoise
-from regnet.training.state import Job, Position
+from regnet.training.state import Job, Position, make_optimizer
 from regnet.training.task import Devices
 
 CLASSES = 200

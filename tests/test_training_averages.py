@@ -9,8 +9,7 @@ from torch import nn
 from regnet.network.modules import RegNet
 from regnet.network.spec import AnyNetSpec, Stage
 from regnet.training.batch_norm import precise_batch_norm
-from regnet.training.optimizer import freeze
-from regnet.training.state import WeightAverage
+from regnet.training.state import WeightAverage, freeze
 
 SPEC = AnyNetSpec(
     stages=(Stage(depth=2, width=8, group_width=4), Stage(depth=1, width=16, group_width=8)),

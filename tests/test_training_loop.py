@@ -15,7 +15,6 @@ from training_runs import Recorder, items, job, recipe, resume, run, trainer
 from regnet.system.errors import OutputError, TrainingError
 from regnet.training.history import History, News, best_record
 from regnet.training.loop import Trainer
-from regnet.training.optimizer import learning_rate
 from regnet.training.run_folder import LAST, read_run
 from regnet.training.state import Best, has_exploded, is_off
 from regnet.training.validation import Score
@@ -52,7 +51,7 @@ def test_it_learns(tmp_path: Path) -> None:
 def test_the_rate_follows_the_schedule(tmp_path: Path) -> None:
     made, watcher = recipe(), Recorder()
     run(job(tmp_path, made), watcher)
-    expected = [learning_rate(made, step / STEPS) for step in range(3 * STEPS)]
+    expected = [made.lr_at(step / STEPS) for step in range(3 * STEPS)]
     heard = [news.lr for news in watcher.heard]
     assert heard == pytest.approx(expected)
 

@@ -4,8 +4,8 @@ import torch
 from regnet.network.modules import RegNet
 from regnet.network.spec import AnyNetSpec, Stage
 from regnet.system.errors import TrainingError
-from regnet.training.optimizer import freeze, frozen_parts, make_optimizer, set_rate
 from regnet.training.recipe import Optimizer, Recipe, Schedule, read_recipe
+from regnet.training.state import freeze, frozen_parts, make_optimizer, set_rate
 
 SPEC = AnyNetSpec(
     stages=(Stage(depth=1, width=8, group_width=4), Stage(depth=1, width=16, group_width=8)),

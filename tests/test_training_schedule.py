@@ -1,6 +1,5 @@
 import json
 import math
-from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -9,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from regnet.training.optimizer import crop_side, learning_rate
 from regnet.training.recipe import Input, Optimizer, Recipe, Schedule, read_recipe
 
 GOLDEN = Path(__file__).parent / "golden" / "learning_rates.json"
@@ -19,7 +17,7 @@ def test_the_papers_rates_are_those_of_its_code():
     """The golden file is pycls's formula for each of 100 epochs at batch 512, to 50 digits."""
     golden = json.loads(GOLDEN.read_text())
     paper = read_recipe("paper")
-    assert [learning_rate(paper, epoch) for epoch in range(100)] == pytest.approx(golden, rel=1e-12)
+    assert [paper.lr_at(epoch) for epoch in range(100)] == pytest.approx(golden, rel=1e-12)
 
 
 def test_the_papers_rates_by_hand():
@@ -36,19 +34,19 @@ def test_the_papers_rates_by_hand():
         100: 0,
     }
     for epoch, rate in known.items():
-        assert learning_rate(paper, epoch) == pytest.approx(rate, rel=1e-12, abs=1e-18)
+        assert paper.lr_at(epoch) == pytest.approx(rate, rel=1e-12, abs=1e-18)
 
 
 def test_the_papers_rate_changes_once_an_epoch():
     paper = read_recipe("paper")
     for epoch in (0, 3, 4, 5, 99):
         for step in (1, 1250, 2502):
-            assert learning_rate(paper, epoch + step / 2503) == learning_rate(paper, epoch)
+            assert paper.lr_at(epoch + step / 2503) == paper.lr_at(epoch)
 
 
 def test_every_step_of_a_recipe_by_steps_has_its_own_rate():
     recipe = read_recipe("modern")
-    rates = [learning_rate(recipe, step / 10) for step in range(6000)]
+    rates = [recipe.lr_at(step / 10) for step in range(6000)]
     warm, cooling = rates[:51], rates[50:]
     assert all(earlier < later for earlier, later in pairwise(warm))
     assert all(earlier > later for earlier, later in pairwise(cooling))
@@ -60,15 +58,15 @@ def test_every_step_of_a_recipe_by_steps_has_its_own_rate():
 def test_the_rate_ends_at_the_final_factor(every):
     schedule = Schedule(epochs=10, warmup_epochs=0, final_factor=0.2, every=every)
     recipe = Recipe(schedule=schedule, optimizer=Optimizer(lr=3.0))
-    assert learning_rate(recipe, 0) == 3.0
-    assert learning_rate(recipe, 5) == pytest.approx(3 * 0.6)
-    assert learning_rate(recipe, 10) == pytest.approx(0.6)
-    assert learning_rate(recipe, 11.5) == pytest.approx(0.6)
+    assert recipe.lr_at(0) == 3.0
+    assert recipe.lr_at(5) == pytest.approx(3 * 0.6)
+    assert recipe.lr_at(10) == pytest.approx(0.6)
+    assert recipe.lr_at(11.5) == pytest.approx(0.6)
 
 
 def test_a_run_shorter_than_its_warm_up_never_reaches_the_whole_rate():
     recipe = read_recipe("paper").changed("schedule", epochs=2)
-    assert learning_rate(recipe, 1) == pytest.approx(0.4 * 0.28 * 0.5)
+    assert recipe.lr_at(1) == pytest.approx(0.4 * 0.28 * 0.5)
 
 
 @given(
@@ -87,17 +85,17 @@ def test_no_rate_is_negative_or_over_the_whole(epochs, warmup, first, last, ever
         final_factor=last,
         every=every,
     )
-    assert 0 <= learning_rate(Recipe(schedule=schedule), share * epochs) <= 0.1
+    assert 0 <= Recipe(schedule=schedule).lr_at(share * epochs) <= 0.1
 
 
 def test_crops_are_of_one_size_unless_they_progress():
     paper = read_recipe("paper")
-    assert {crop_side(paper.input, paper.schedule, epoch) for epoch in range(101)} == {224}
+    assert {paper.crop_at(epoch) for epoch in range(101)} == {224}
 
 
 def test_crops_grow_as_the_modern_recipe_says():
     modern = read_recipe("modern")
-    sides = [crop_side(modern.input, modern.schedule, epoch) for epoch in range(601)]
+    sides = [modern.crop_at(epoch) for epoch in range(601)]
     sizes, counts = np.unique(sides, return_counts=True)
     assert dict(zip(sizes.tolist(), counts.tolist(), strict=True)) == {
         128: 180,
@@ -108,21 +106,22 @@ def test_crops_grow_as_the_modern_recipe_says():
 
 
 def test_before_the_first_share_crops_have_the_usual_size():
-    small = Input(progressive=[[0.5, 64]])
-    assert [crop_side(small, Schedule(epochs=4), epoch) for epoch in range(4)] == [224, 224, 64, 64]
+    small = Recipe(input=Input(progressive=[[0.5, 64]]), schedule=Schedule(epochs=4))
+    assert [small.crop_at(epoch) for epoch in range(4)] == [224, 224, 64, 64]
 
 
 @given(st.integers(1, 1000), st.data())
 def test_a_share_that_is_a_number_of_epochs_begins_there(epochs, data):
     first = data.draw(st.integers(0, epochs - 1))
-    small = Input(progressive=[[first / epochs, 64]])
-    schedule = replace(Schedule(), epochs=epochs)
-    sides = [crop_side(small, schedule, epoch) for epoch in range(epochs)]
+    growing = Input(progressive=[[first / epochs, 64]])
+    small = Recipe(input=growing, schedule=Schedule(epochs=epochs))
+    sides = [small.crop_at(epoch) for epoch in range(epochs)]
     assert sides == first * [224] + (epochs - first) * [64]
 
 
 def test_shares_written_as_decimals_are_meant_exactly():
     for percent in range(1, 100):
-        small = Input(progressive=[[float(f"0.{percent:02}"), 64]])
-        sides = [crop_side(small, Schedule(epochs=100), epoch) for epoch in range(100)]
+        growing = Input(progressive=[[float(f"0.{percent:02}"), 64]])
+        small = Recipe(input=growing, schedule=Schedule(epochs=100))
+        sides = [small.crop_at(epoch) for epoch in range(100)]
         assert sides.index(64) == percent

@@ -23,7 +23,6 @@ from regnet.system.errors import TrainingError
 from regnet.system.parallel import cores, in_order
 from regnet.training.devices import Processes
 from regnet.training.history import Unreadable
-from regnet.training.optimizer import crop_side
 from regnet.training.photos import Batch, LabelledPhotos, as_batch
 from regnet.training.recipe import Augmentation, Recipe
 from regnet.training.run_folder import LAST, resuming
@@ -239,10 +238,6 @@ class Feed:
             else:
                 yield from map(make, chosen)
 
-    def side(self, epoch: int) -> int:
-        """Return the side of an epoch's crops in pixels."""
-        return crop_side(self._job.recipe.input, self._job.recipe.schedule, epoch)
-
     def seed(self, epoch: int, step: int, stream: int) -> int:
         """Return the seed of one of a step's streams of random numbers."""
         entropy = (self._job.recipe.seed, epoch, step, stream)
@@ -251,7 +246,7 @@ class Feed:
     def _step(
         self, epoch: int, numbers: NDArray[np.int64], pool: ThreadPoolExecutor, step: int
     ) -> Step:
-        job, side = self._job, self.side(epoch)
+        job, side = self._job, self._job.recipe.crop_at(epoch)
         parts: list[MicroBatch] = []
         unreadable: list[Unreadable] = []
         for run in self._runs:

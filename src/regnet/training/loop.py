@@ -16,10 +16,9 @@ from regnet.training.batch_norm import precise_batch_norm
 from regnet.training.devices import Processes
 from regnet.training.feed import Feed, MicroBatch, Step
 from regnet.training.history import EpochRecord, History, News, Watcher
-from regnet.training.optimizer import frozen_parts, learning_rate, set_rate
 from regnet.training.regularisation import disturb
 from regnet.training.run_folder import LAST, require_room, resuming, write_checkpoint
-from regnet.training.state import Best, Job, Position, State, has_exploded, is_off, no_sums
+from regnet.training.state import Best, Job, Position, State, Sums, has_exploded, is_off, set_rate
 from regnet.training.teacher import distillation_loss, mean_targets
 from regnet.training.validation import Normalise, Score, validate
 
@@ -95,9 +94,7 @@ class Trainer:
     def run_epoch(self, history: History, watcher: Watcher) -> bool:
         """Do the remaining steps of an epoch; return whether all are done."""
         position, sums = self.state.position, self.state.sums
-        self.state.network.train()
-        for part in frozen_parts(self.state.bare):
-            part.eval()
+        self.state.train()
         start = time.perf_counter()
         for step in self.feed.steps(position.epoch, position.step):
             self._step(step)
@@ -173,7 +170,7 @@ class Trainer:
     def _rate(self, step: int) -> float:
         """Return the learning rate of a step of this epoch, counted from 0."""
         progress = self.state.position.epoch + step / self.feed.order.steps
-        return learning_rate(self.job.recipe, progress)
+        return self.job.recipe.lr_at(progress)
 
     @property
     def _last_rate(self) -> float:
@@ -216,8 +213,9 @@ class Trainer:
         score = self._validate()
         self._require_sound(score)
         totals, speed = state.totals(), self._images_per_s()
-        lr, crop = self._last_rate, self.feed.side(state.position.epoch)
-        state.position, state.sums = Position(state.position.epoch + 1), no_sums(self.fabric.device)
+        lr, crop = self._last_rate, self.job.recipe.crop_at(state.position.epoch)
+        state.position = Position(state.position.epoch + 1)
+        state.sums = Sums.zero(self.fabric.device)
         if score and state.best.is_beaten_by(score):
             weights = {name: t.detach().cpu().clone() for name, t in self.weights.items()}
             state.best = Best(score.top1, score.loss, state.position.epoch, weights)

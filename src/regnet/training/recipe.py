@@ -5,6 +5,7 @@ is the paper's recipe (arXiv 2003.13678, section 3 and its training code).
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -215,6 +216,31 @@ class Recipe(Checked, error=RecipeError):
     def lr(self) -> float:
         """The rate after warm-up, for this recipe's batch: the linear rule."""
         return self.optimizer.lr * self.schedule.batch / self.optimizer.per
+
+    def lr_at(self, progress: float) -> float:
+        """Return the head's learning rate after `progress` epochs (a fraction within one counts).
+
+        The warm-up multiplies the cosine, as in the paper's code (arXiv 2003.13678, section 3).
+        """
+        schedule = self.schedule
+        if schedule.every == "epoch":
+            progress = math.floor(progress)
+        low = schedule.final_factor
+        share = min(progress / schedule.epochs, 1.0)
+        cosine = low + (1 - low) * 0.5 * (1 + math.cos(math.pi * share))
+        warmup = 1.0
+        if progress < schedule.warmup_epochs:
+            alpha = progress / schedule.warmup_epochs
+            warmup = schedule.warmup_factor * (1 - alpha) + alpha
+        return self.lr * cosine * warmup
+
+    def crop_at(self, epoch: int) -> int:
+        """Return the side in pixels of the training crops of an epoch, counted from 0."""
+        side = self.input.crop
+        for share, size in self.input.progressive:
+            if epoch / self.schedule.epochs >= share:  # 0.07 * 100 would be over 7
+                side = size
+        return side
 
     def changed(self, part: str, **values: Any) -> "Recipe":
         """Return the recipe with values of one part replaced; those that are None stay.

@@ -14,7 +14,6 @@ from regnet.system.checked import Checked
 from regnet.system.errors import TrainingError
 from regnet.system.files import sha384_of
 from regnet.training.initial_network import Start, converted
-from regnet.training.optimizer import learning_rate
 from regnet.training.photo_sets import PhotoSets
 from regnet.training.recipe import Recipe, recipe_from_toml
 from regnet.training.run_folder import LAST, RECIPE, WEIGHTS, read_run, resuming
@@ -246,7 +245,7 @@ class Past(Plan):
             values += [f"{name} {before} -> {after}"] if before != after else []
         if not values:
             return ""
-        old, new = (f"{learning_rate(r, self.epoch):.3g}" for r in (self.recipe, recipe))
+        old, new = (f"{r.lr_at(self.epoch):.3g}" for r in (self.recipe, recipe))
         rate = "" if old == new else f"; the learning rate there is {new}, was {old}"
         return f"From epoch {self.epoch + 1} on: {', '.join(values)}{rate}."
 

@@ -1,11 +1,11 @@
-"""A run's job, which never changes, and its state, which its checkpoints keep."""
+"""A run's job, which never changes, and its state, which checkpoints keep: weights, optimizer."""
 
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 import torch
@@ -14,11 +14,11 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from regnet.network.modules import RegNet
+from regnet.system.errors import TrainingError
 from regnet.training.batch_norm import synchronise_batch_norm
 from regnet.training.devices import is_sharded, load_optimizer, own_part, sharded_like, whole
-from regnet.training.optimizer import freeze, make_optimizer
 from regnet.training.photos import CentreCrops, LabelledPhotos
-from regnet.training.recipe import Recipe
+from regnet.training.recipe import Optimizer, Recipe
 from regnet.training.teacher import Teacher
 from regnet.training.validation import Score
 
@@ -75,10 +75,10 @@ class Sums:
     seconds: float = 0.0
     skipped: int = 0
 
-
-def no_sums(device: torch.device) -> Sums:
-    """Return sums of nothing."""
-    return Sums(torch.zeros((), device=device), torch.zeros((), device=device))
+    @classmethod
+    def zero(cls, device: torch.device) -> Self:
+        """Return sums of nothing."""
+        return cls(torch.zeros((), device=device), torch.zeros((), device=device))
 
 
 @dataclass
@@ -152,12 +152,18 @@ class State:
         self.optimizer: Any = fabric.setup_optimizers(make_optimizer(network, recipe))
         ema = recipe.averages.ema
         self.average = WeightAverage(network, ema) if ema else None
-        self.position, self.best, self.sums = Position(), Best(), no_sums(fabric.device)
+        self.position, self.best, self.sums = Position(), Best(), Sums.zero(fabric.device)
 
     def weights(self) -> dict[str, Tensor]:
         """Return the weights to evaluate and deploy, averaged ones if there are; all processes."""
         own = self.average.weights if self.average else self.bare.state_dict()
         return {name: whole(tensor) for name, tensor in own.items()}
+
+    def train(self) -> None:
+        """Put the network in training mode; frozen parts keep their BN statistics, too."""
+        self.network.train()
+        for part in frozen_parts(self.bare):
+            part.eval()
 
     @contextmanager
     def deployed(self) -> Iterator[RegNet]:
@@ -237,6 +243,55 @@ def _prepared(network: RegNet, job: Job, fabric: Fabric) -> Any:
     if compiled is None:  # disturbances are hooks, which take a compiled network apart
         compiled = fabric.device.type == "cuda" and not job.recipe.augmentation.perturbs
     return torch.compile(network, dynamic=False) if compiled else network
+
+
+def freeze(network: nn.Module, count: int) -> None:
+    """Freeze the first parts (stem, stages): no gradients. Raises `TrainingError` for all parts."""
+    parts = list(network.children())
+    if count >= len(parts):
+        raise TrainingError(
+            f"freeze = {count} leaves nothing to train: the network has {len(parts)} parts "
+            f"(stem, {len(parts) - 2} stages, head): {len(parts) - 1} at most"
+        )
+    for part in parts[:count]:
+        part.requires_grad_(False)
+
+
+def frozen_parts(network: nn.Module) -> list[nn.Module]:
+    """Return the frozen parts of a network."""
+    return [p for p in network.children() if not any(w.requires_grad for w in p.parameters())]
+
+
+def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """Return the optimizer; each group has a `factor` for the schedule's learning rate."""
+    options = recipe.optimizer
+    groups = list(_groups(network, options))
+    optimizer: torch.optim.Optimizer
+    if options.kind == "adamw":
+        optimizer = torch.optim.AdamW(groups, betas=(options.momentum, 0.999))
+    else:
+        nesterov = options.nesterov and options.momentum > 0
+        optimizer = torch.optim.SGD(groups, momentum=options.momentum, nesterov=nesterov)
+    set_rate(optimizer, recipe.lr)
+    return optimizer
+
+
+def set_rate(optimizer: torch.optim.Optimizer, rate: float) -> None:
+    """Set each group's share of a learning rate."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * group["factor"]
+
+
+def _groups(network: nn.Module, options: Optimizer) -> Iterator[dict[str, Any]]:
+    parts = list(network.children())
+    for place, part in enumerate(parts):
+        factor = options.stage_decay ** (len(parts) - 1 - place)
+        learning = [p for p in part.parameters() if p.requires_grad]
+        for decays in (True, False):  # BN's scales and all biases are vectors
+            chosen = [p for p in learning if (options.decay_norms or p.ndim > 1) is decays]
+            if chosen:
+                decay = options.weight_decay if decays else 0.0
+                yield {"params": chosen, "weight_decay": decay, "factor": factor}
 
 
 def has_exploded(loss: float, job: Job) -> bool:

@@ -1,5 +1,6 @@
+"""Precise batch norm: statistics over many photos, by the paper's formula."""
+
 import copy
-import io
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from regnet.network.modules import RegNet
 from regnet.network.spec import AnyNetSpec, Stage
 from regnet.training.batch_norm import precise_batch_norm
-from regnet.training.state import WeightAverage, freeze
+from regnet.training.state import freeze
 
 SPEC = AnyNetSpec(
     stages=(Stage(depth=2, width=8, group_width=4), Stage(depth=1, width=16, group_width=8)),
@@ -32,100 +33,6 @@ def one_weight(value):
 def images(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return 2 * torch.randn(*shape, generator=generator) + 0.5
-
-
-# The weights
-
-
-def test_the_average_by_hand():
-    """Of 0, then 1, 3, 2, with a decay that is at most (1 + t) / (10 + t) after t steps."""
-    average = WeightAverage(one_weight(0.0), 0.15)
-    expected = 0.0
-    for value, decay in ((1.0, 1 / 10), (3.0, 0.15), (2.0, 0.15)):
-        average.update(one_weight(value))
-        expected = decay * expected + (1 - decay) * value
-        assert average.weights["weight"].item() == pytest.approx(expected, rel=1e-6)
-    assert expected == pytest.approx(0.15 * (0.15 * 0.9 + 0.85 * 3) + 0.85 * 2)
-
-
-def test_the_decay_grows_to_its_value():
-    average = WeightAverage(one_weight(1.0), 0.999)
-    left = 1.0
-    for step in range(60):
-        average.update(one_weight(0.0))
-        left *= min(0.999, (1 + step) / (10 + step))
-        assert average.weights["weight"].item() == pytest.approx(left, rel=1e-5)
-    average.load_state_dict({"steps": 10_000, "weights": {"weight": torch.ones(1, 1)}})
-    average.update(one_weight(0.0))
-    assert average.weights["weight"].item() == pytest.approx(0.999, rel=1e-6)
-
-
-def test_statistics_are_averaged_and_counters_copied():
-    trained = network()
-    average = WeightAverage(trained, 0.9)
-    before = {name: t.clone() for name, t in trained.state_dict().items()}
-    trained.train()
-    trained(images(4, 3, 16, 16))
-    average.update(trained)
-    now = trained.state_dict()
-    assert average.weights.keys() == now.keys()
-    for name, kept in average.weights.items():
-        if kept.is_floating_point():
-            torch.testing.assert_close(kept, 0.1 * before[name] + 0.9 * now[name])
-        else:
-            assert kept == now[name] == 1
-    assert not torch.equal(average.weights["stem.bn.running_mean"], before["stem.bn.running_mean"])
-
-
-def test_the_average_is_apart_from_the_network():
-    trained = network()
-    before = copy.deepcopy(trained.state_dict())
-    average = WeightAverage(trained, 0.9)
-    with torch.no_grad():
-        for parameter in trained.parameters():
-            parameter.zero_()
-    assert all(torch.equal(t, before[name]) for name, t in average.weights.items())
-    assert not any(t.requires_grad for t in average.weights.values())
-    average.update(trained)
-    assert all((parameter == 0).all() for parameter in trained.parameters())
-
-
-def test_the_memory_layout_does_not_matter():
-    last = network().to(memory_format=torch.channels_last)
-    averages = [WeightAverage(network(), 0.9), WeightAverage(last, 0.9)]
-    for average, layout in zip(
-        averages, (torch.channels_last, torch.contiguous_format), strict=True
-    ):
-        average.update(network(1).to(memory_format=layout))
-    for name, kept in averages[0].weights.items():
-        assert torch.equal(kept, averages[1].weights[name])
-
-
-def test_the_average_takes_up_a_networks_weights():
-    average = WeightAverage(network(), 0.9)
-    average.load(network(1).state_dict())
-    for name, t in network(1).state_dict().items():
-        assert torch.equal(average.weights[name], t)
-        assert average.weights[name].data_ptr() != t.data_ptr()
-
-
-def test_a_restored_average_goes_on_as_the_one_saved():
-    average = WeightAverage(network(), 0.9)
-    for seed in range(3):
-        average.update(network(seed))
-    file = io.BytesIO()
-    torch.save(average.state_dict(), file)
-    file.seek(0)
-    other = WeightAverage(network(9), 0.9)
-    other.load_state_dict(torch.load(file, weights_only=True))
-    for seed in range(3, 6):
-        average.update(network(seed))
-        other.update(network(seed))
-    for name, kept in average.weights.items():
-        assert torch.equal(kept, other.weights[name])
-
-
-# Precise BN
 
 
 def one_norm(channels=5):

@@ -1,14 +1,65 @@
-"""Stochastic depth: which blocks are left out, how often, and that the mean stays."""
+"""Disturbances in training alone, the same for a seed: noise of a step, blocks left out."""
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from training_runs import SPEC
 
 from regnet.network.modules import Block, RegNet
 from regnet.network.spec import RegNetSpec
 from regnet.training.batch_norm import precise_batch_norm
-from regnet.training.regularisation import StochasticDepth
+from regnet.training.regularisation import ActivationNoise, StochasticDepth
+
+LARGEST = 6.0
+
+
+def noisy(bits: float) -> tuple[nn.Module, ActivationNoise, torch.Tensor]:
+    network = nn.Sequential(nn.ReLU())
+    images = torch.linspace(-1, LARGEST, 2 * 3 * 40 * 40).reshape(2, 3, 40, 40)
+    return network, ActivationNoise(network, bits), images
+
+
+def test_it_is_even_and_as_wide_as_a_step() -> None:
+    network, noise, images = noisy(bits=4)
+    noise.draw(0)
+    added = network(images) - images.relu()
+    step = LARGEST / 15
+    assert added.abs().max() <= step / 2 + 1e-6
+    assert added.max() - added.min() > 0.99 * step
+    assert abs(float(added.mean())) < 0.02 * step
+    assert abs(float(added.std()) - step / 12**0.5) < 0.02 * step
+
+
+def test_evaluation_has_none() -> None:
+    network, _, images = noisy(bits=4)
+    assert torch.equal(network.eval()(images), images.relu())
+
+
+def test_a_seed_gives_the_same_noise_and_another_another() -> None:
+    found = []
+    for seed in (1, 1, 2):
+        network, noise, images = noisy(bits=4)
+        noise.draw(seed)
+        found.append(network(images))
+    assert torch.equal(found[0], found[1])
+    assert not torch.equal(found[0], found[2])
+
+
+def test_gradients_pass_it_unchanged() -> None:
+    network, noise, images = noisy(bits=2)
+    noise.draw(0)
+    images.requires_grad_()
+    network(images).sum().backward()
+    assert images.grad is not None
+    assert torch.equal(images.grad, (images > 0).float())
+
+
+def test_channels_last_is_kept() -> None:
+    network, noise, images = noisy(bits=4)
+    noise.draw(0)
+    last = images.to(memory_format=torch.channels_last)
+    assert network(last).is_contiguous(memory_format=torch.channels_last)
+
 
 DEEP = RegNetSpec(d=6, w0=8, wa=8.0, wm=2.0, g=8, classes=4)
 PHOTOS = 4000

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from regnet.system.checked import Checked
-from regnet.system.errors import MissingExtraError, TrainingError
+from regnet.system.errors import TrainingError
 from regnet.system.files import write_whole
 from regnet.system.output_file import naming
 
@@ -83,9 +83,9 @@ class History:
     """The records of a run, written to its folder as they come.
 
     A resumed run gives the `records` of its checkpoint and its `next_step`: what a killed run wrote
-    from there on is dropped. `tensorboard` None writes event files if that package is installed,
-    True requires it. `on_disk` False writes nothing: only one process of a run does. Raises
-    `MissingExtraError` for the extra `train`, and `OutputError` at any write that fails.
+    from there on is dropped. `tensorboard`: whether to write event files, if that package is
+    installed. `on_disk` False writes nothing: only one process of a run does. Raises `OutputError`
+    at any write that fails.
     """
 
     def __init__(
@@ -94,17 +94,14 @@ class History:
         records: Iterable[EpochRecord] = (),
         *,
         next_step: int = 0,
-        tensorboard: bool | None = None,
+        tensorboard: bool = True,
         on_disk: bool = True,
     ) -> None:
         self._records = list(records)
         self._csv = folder / CSV_NAME if on_disk else None
         self._epochs = self._steps = None
-        installed = find_spec("tensorboard") is not None
-        if tensorboard and not installed:
-            raise MissingExtraError("TensorBoard", "train")
         self._write_csv()
-        if on_disk and installed and tensorboard is not False:
+        if on_disk and tensorboard and find_spec("tensorboard"):
             board = folder / TENSORBOARD_NAME
             self._epochs = _Events(board / "epochs", len(self._records) + 1)
             self._steps = _Events(board / "steps", next_step)

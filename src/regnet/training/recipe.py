@@ -146,11 +146,6 @@ class Augmentation(Checked, error=RecipeError):
     ] = 0.0
     stochastic_depth: Probability = 0.0
 
-    @property
-    def perturbs(self) -> bool:
-        """Whether the network itself is disturbed in training, by hooks."""
-        return self.noise_bits > 0 or self.stochastic_depth > 0
-
 
 @dataclass(frozen=True, kw_only=True)
 class Loss(Checked, error=RecipeError):

@@ -1,7 +1,7 @@
 """One run from its task to its model: everything put together."""
 
-from collections.abc import Iterator
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
@@ -25,7 +25,7 @@ from regnet.training.devices import (
     keep_freed_memory,
     one_step,
 )
-from regnet.training.history import EpochRecord, FirstSpeaks, History, Unreadable
+from regnet.training.history import EpochRecord, FirstSpeaks, History, Unreadable, unwatched
 from regnet.training.initial_network import (
     Start,
     begin,
@@ -43,6 +43,7 @@ from regnet.training.state import Job
 from regnet.training.task import Task, Training, absolute
 from regnet.training.teacher import open_teacher
 from regnet.training.validation import Normalise
+from regnet.zoo.events import ignore
 
 _STATISTICS: Final = 512  # photos for batch-norm statistics
 _BATCH: Final = 64
@@ -59,7 +60,7 @@ def run(task: Task) -> Training:
     keep_freed_memory()
     fabric.launch()
     if not fabric.is_global_zero:
-        task = replace(task, say=lambda message: None, watch=lambda items, what, count: items)
+        task = replace(task, say=ignore, watch=unwatched)
     sets = _photo_sets(task)
     with ExitStack() as stack:
         folder = _folder(task, fabric, stack)
@@ -68,16 +69,24 @@ def run(task: Task) -> Training:
             task = replace(task, resume=False)
         for finding in sets.findings:
             task.say(f"{finding.severity}: {finding.text} {finding.remedy}")
-        try:
+        with _memory(partial(_shortage, folder)):
             return _run(task, folder, sets, fabric)
-        except (RuntimeError, MemoryError) as exc:
-            if not is_shortage(exc):
-                raise
-            then = f", then: {resuming(folder)}" if (folder / LAST).exists() else ""
-            raise TrainingError(
-                f"this machine has too little memory ({first_line(exc)}). Free some, or lower "
-                f"--memory{then}"
-            ) from exc
+
+
+@contextmanager
+def _memory(advice: Callable[[str], str]) -> Iterator[None]:
+    """Turn an error that memory was refused into what to do, which depends on the error's text."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as exc:
+        if not is_shortage(exc):
+            raise
+        raise TrainingError(advice(first_line(exc))) from exc
+
+
+def _shortage(folder: Path, reason: str) -> str:
+    then = f", then: {resuming(folder)}" if (folder / LAST).exists() else ""
+    return f"this machine has too little memory ({reason}). Free some, or lower --memory{then}"
 
 
 def _photo_sets(task: Task) -> PhotoSets:
@@ -140,12 +149,8 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
         watcher.skipped(photo)
     for remark in warnings:
         task.say(f"warning: {remark}")
-    try:
+    with _memory(partial(_batch_shortage, trainer)):
         trainer.run(history, watcher)
-    except (RuntimeError, MemoryError) as exc:
-        if not is_shortage(exc):
-            raise
-        raise TrainingError(_shortage(trainer, first_line(exc))) from exc
     fabric.barrier()
     training = Training(
         folder=folder,
@@ -306,7 +311,7 @@ def _history(trainer: Trainer, folder: Path, *, resume: bool) -> History:
     return History(folder, records, next_step=done, on_disk=trainer.fabric.is_global_zero)
 
 
-def _shortage(trainer: Trainer, reason: str) -> str:
+def _batch_shortage(trainer: Trainer, reason: str) -> str:
     """Return what to do if a batch does not fit in memory."""
     job = trainer.job
     batch = min(job.recipe.schedule.batch, len(job.photos))

@@ -241,7 +241,9 @@ def _prepared(network: RegNet, job: Job, fabric: Fabric) -> Any:
     network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     compiled = job.compile
     if compiled is None:  # disturbances are hooks, which take a compiled network apart
-        compiled = fabric.device.type == "cuda" and not job.recipe.augmentation.perturbs
+        options = job.recipe.augmentation
+        hooked = options.noise_bits or options.stochastic_depth
+        compiled = fabric.device.type == "cuda" and not hooked
     return torch.compile(network, dynamic=False) if compiled else network
 
 

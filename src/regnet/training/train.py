@@ -13,15 +13,12 @@ from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.training.history import Unseen, Watch, Watcher, unwatched
 from regnet.training.recipe import Changes, Recipe, read_recipe
 from regnet.training.task import Command, Devices, Task, Training
+from regnet.zoo.events import ignore
 
 if TYPE_CHECKING:
     from regnet.training.resume import Past
 
 _RECIPE: Final = "modern"
-
-
-def _silent(message: str) -> None:
-    """Say nothing."""
 
 
 def train(
@@ -54,7 +51,7 @@ def train(
     library: Library | None = None,
     watcher: Watcher | None = None,
     watch: Watch | None = None,
-    say: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = ignore,
 ) -> Training:
     """Train a network on labelled photos by a recipe; convert, evaluate and report the result.
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from regnet.calibration.calibrate import CalibrationReport, FittedCalibration, HeldOut
 from regnet.evaluation.report import draw_reliability
-from regnet.pages import report as kit
+from regnet.pages import report as page
 from regnet.pages.figures import ACCENT, WARM, plain
 from regnet.statistics.conformal import photos_wanted
 from regnet.statistics.metrics import Metrics
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-def calibration_report(result: CalibrationReport) -> kit.Report:
+def calibration_report(result: CalibrationReport) -> page.Report:
     """Return a calibration as a report."""
     held, calibration = result.learnt.held_out, result.learnt.calibration
-    sizes = kit.Plot(
+    sizes = page.Plot(
         "sizes",
         partial(_draw_sizes, held=held),
         "Histogram of the number of classes in a set",
@@ -29,22 +29,22 @@ def calibration_report(result: CalibrationReport) -> kit.Report:
     )
     diagrams = [_reliability("before", held.before), _reliability("after", held.after)]
     failures = [(failure.source, failure.error) for failure in result.failures]
-    return kit.Report(
+    return page.Report(
         f"{result.metadata.name}, calibrated on {Path(result.dataset).name}",
         [
-            kit.Section("", [kit.Tiles(_tiles(result.learnt))]),
-            kit.Section(
+            page.Section("", [page.Tiles(_tiles(result.learnt))]),
+            page.Section(
                 "Is the model as sure as it is right?",
-                [kit.Beside(diagrams)],
+                [page.Beside(diagrams)],
                 lead="On the held-out photos. On the line, confidence equals accuracy.",
             ),
-            kit.Section(
+            page.Section(
                 "How many classes a set has",
                 [sizes],
                 lead="A set of one class is an answer; with --unknown all others are unknown.",
             ),
-            *kit.unreadable_section(failures, result.unreadable),
-            kit.Section("How this was measured", [kit.Facts(_facts(result))]),
+            *page.unreadable_section(failures, result.unreadable),
+            page.Section("How this was measured", [page.Facts(_facts(result))]),
         ],
         subtitle=f"{result.images:,} photos, half of them held out; sets by "
         f"{calibration.method} for {100 * calibration.coverage:g} %",
@@ -53,7 +53,7 @@ def calibration_report(result: CalibrationReport) -> kit.Report:
     )
 
 
-def _tiles(learnt: FittedCalibration) -> list[kit.Tile]:
+def _tiles(learnt: FittedCalibration) -> list[page.Tile]:
     held, calibration = learnt.held_out, learnt.calibration
     low, high = (100 * end for end in held.expected)
     verdict = f"{100 * calibration.coverage:g} % asked, {low:.1f} to {high:.1f} is within chance"
@@ -63,8 +63,8 @@ def _tiles(learnt: FittedCalibration) -> list[kit.Tile]:
         verdict = f"more than the {verdict}"
     before = f"before: {percent(held.before.ece)}"
     return [
-        kit.Tile("Calibration error", percent(held.after.ece), before),
-        kit.Tile(
+        page.Tile("Calibration error", percent(held.after.ece), before),
+        page.Tile(
             "Coverage of the sets",
             percent(held.coverage.value),
             f"contain the true class; 95 % interval {100 * held.coverage.low:.1f} to "
@@ -72,8 +72,8 @@ def _tiles(learnt: FittedCalibration) -> list[kit.Tile]:
             verdict,
             "good" if held.holds else "bad",
         ),
-        kit.Tile("Classes in a set", f"{held.mean_size:.1f}", f"of {len(held.sizes) - 1:,}, mean"),
-        kit.Tile(
+        page.Tile("Classes in a set", f"{held.mean_size:.1f}", f"of {len(held.sizes) - 1:,}, mean"),
+        page.Tile(
             "A single class",
             percent(held.single.value),
             f"right for {percent(held.right.value)} of these; top-1 of all is "
@@ -82,8 +82,8 @@ def _tiles(learnt: FittedCalibration) -> list[kit.Tile]:
     ]
 
 
-def _reliability(when: str, metrics: Metrics) -> kit.Plot:
-    return kit.Plot(
+def _reliability(when: str, metrics: Metrics) -> page.Plot:
+    return page.Plot(
         f"reliability-{when}",
         partial(draw_reliability, bins=metrics.bins),
         f"Reliability diagram {when} calibration: accuracy against confidence",

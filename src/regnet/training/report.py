@@ -12,7 +12,7 @@ from regnet.evaluation.report import measured_section, result_sections, share_ti
 from regnet.inference.result import readable
 from regnet.network.complexity import complexity
 from regnet.network.spec import Spec, network_title
-from regnet.pages import report as kit
+from regnet.pages import report as page
 from regnet.pages.figures import ACCENT, INK, MUTED, WARM, plain
 from regnet.system.json_text import json_text
 from regnet.system.text import percent, sentence
@@ -39,7 +39,7 @@ def training_report(
     evaluation: Evaluation | None = None,
     photos: Dataset | None = None,
     calibration: FittedCalibration | None = None,
-) -> kit.Report:
+) -> page.Report:
     """Return the report of a finished run.
 
     `started_from` is the initial model, "" for random weights. `photos` are those of the
@@ -51,16 +51,16 @@ def training_report(
     origin = started_from or f"random weights, seed {recipe.seed}"
     facts = _facts(training, spec, origin, dataset, machine)
     sections = [
-        kit.Section("", [kit.Tiles(_tiles(training, evaluation, calibration))]),
-        kit.Section("", [*remarks, *_calibrated(calibration)]),
-        kit.Section("How it learnt", [kit.Beside(_plots(training))]),
+        page.Section("", [page.Tiles(_tiles(training, evaluation, calibration))]),
+        page.Section("", [*remarks, *_calibrated(calibration)]),
+        page.Section("How it learnt", [page.Beside(_plots(training))]),
         *(result_sections(evaluation, photos) if evaluation else []),
         _epochs(training),
-        kit.Section("What was trained", [kit.Facts(facts)]),
+        page.Section("What was trained", [page.Facts(facts)]),
         _recipe(recipe),
         *([measured_section(evaluation)] if evaluation else []),
     ]
-    return kit.Report(
+    return page.Report(
         f"{training.folder.resolve().name}, trained on {Path(dataset).name}",
         [section for section in sections if section.blocks],
         subtitle=f"{network_title(spec)}, {spec.classes:,} classes, recipe {recipe.name}; "
@@ -69,7 +69,7 @@ def training_report(
     )
 
 
-def training_summary(training: Training) -> kit.Report:
+def training_summary(training: Training) -> page.Report:
     """Return what the terminal says of a finished run: its model, and where the rest is."""
     read, count = training.val_read, training.val_photos
     validating = f"{count:,}" if read == count else f"{read:,} of {count:,}"
@@ -86,8 +86,8 @@ def training_summary(training: Training) -> kit.Report:
         ("Report", str(training.report or "")),
     ]
     lost = [(readable(photo.source), photo.error) for photo in training.unreadable]
-    sections = [kit.Section("", [kit.Facts(facts)]), *kit.unreadable_section(lost, len(lost))]
-    return kit.Report(str(training.model), sections)
+    sections = [page.Section("", [page.Facts(facts)]), *page.unreadable_section(lost, len(lost))]
+    return page.Report(str(training.model), sections)
 
 
 def _progress(training: Training) -> str:
@@ -105,26 +105,26 @@ def duration(seconds: float) -> str:
 
 def _tiles(
     training: Training, evaluation: Evaluation | None, calibration: FittedCalibration | None
-) -> list[kit.Tile]:
+) -> list[page.Tile]:
     records = training.records
     last, seconds = records[-1], sum(record.seconds for record in records)
     speed = sum(record.images_per_s * record.seconds for record in records) / (seconds or 1)
-    tiles = [kit.Tile("Training loss", f"{last.loss:.3f}", f"of epoch {last.epoch:,}")]
+    tiles = [page.Tile("Training loss", f"{last.loss:.3f}", f"of epoch {last.epoch:,}")]
     if evaluation is not None:
         metrics = evaluation.scores.metrics
         tiles = [share_tile("Top-1", metrics.top1), share_tile("Top-5", metrics.top5)]
         if calibration is None:
             gap = "mean gap, confidence to accuracy"
-            tiles.append(kit.Tile("Calibration error", percent(metrics.ece), gap))
+            tiles.append(page.Tile("Calibration error", percent(metrics.ece), gap))
     if calibration is not None:
         held = calibration.held_out
         before = f"{percent(held.before.ece)} before calibration"
-        tiles.append(kit.Tile("Calibration error", percent(held.after.ece), before))
+        tiles.append(page.Tile("Calibration error", percent(held.after.ece), before))
     counted = f"{last.epoch:,} epochs, validation not counted"
     return [
         *tiles,
-        kit.Tile("Training time", duration(seconds), counted),
-        kit.Tile("Speed", f"{speed:,.0f} /s", "images in training, on average"),
+        page.Tile("Training time", duration(seconds), counted),
+        page.Tile("Speed", f"{speed:,.0f} /s", "images in training, on average"),
     ]
 
 
@@ -154,7 +154,7 @@ def _calibrated(calibration: FittedCalibration | None) -> list[str]:
     ]
 
 
-def _plots(training: Training) -> list[kit.Plot]:
+def _plots(training: Training) -> list[page.Plot]:
     records, recipe = training.records, training.recipe
     smoothing = recipe.loss.label_smoothing
     labels = f" and of labels smoothed by {smoothing:g}" if smoothing else ""
@@ -174,12 +174,12 @@ def _plots(training: Training) -> list[kit.Plot]:
         ("speed", "Images a second by epoch", _draw_speeds, "Reading and augmenting included."),
     )
     return [
-        kit.Plot(name, partial(draw, records=records), label, caption)
+        page.Plot(name, partial(draw, records=records), label, caption)
         for name, label, draw, caption in plots
     ]
 
 
-def _epochs(training: Training) -> kit.Section:
+def _epochs(training: Training) -> page.Section:
     best = best_record(training.records)
 
     def name(record: EpochRecord) -> str:
@@ -188,24 +188,24 @@ def _epochs(training: Training) -> kit.Section:
         names += ["deployed"] if record.epoch == training.epoch else []
         return ", ".join(names)
 
-    columns: dict[str, Callable[[EpochRecord], kit.Cell]] = {
+    columns: dict[str, Callable[[EpochRecord], page.Cell]] = {
         "Epoch": name,
-        "Rate": lambda r: kit.Number(r.lr, ".3g"),
-        "Crop": lambda r: kit.Number(r.crop, "d"),
-        "Loss": lambda r: kit.Number(r.loss, ".4f"),
-        "Top-1": lambda r: kit.Number(r.train_top1, ".2%"),
-        "Val. loss": lambda r: kit.Number(r.val_loss, ".4f"),
-        "Val. top-1": lambda r: kit.Number(r.val_top1, ".2%"),
-        "Val. top-5": lambda r: kit.Number(r.val_top5, ".2%"),
-        "Images/s": lambda r: kit.Number(r.images_per_s),
+        "Rate": lambda r: page.Number(r.lr, ".3g"),
+        "Crop": lambda r: page.Number(r.crop, "d"),
+        "Loss": lambda r: page.Number(r.loss, ".4f"),
+        "Top-1": lambda r: page.Number(r.train_top1, ".2%"),
+        "Val. loss": lambda r: page.Number(r.val_loss, ".4f"),
+        "Val. top-1": lambda r: page.Number(r.val_top1, ".2%"),
+        "Val. top-5": lambda r: page.Number(r.val_top5, ".2%"),
+        "Images/s": lambda r: page.Number(r.images_per_s),
         "Time": lambda r: duration(r.seconds),
     }
     if any(record.skipped for record in training.records):
-        columns["Skipped"] = lambda r: kit.Number(r.skipped)
+        columns["Skipped"] = lambda r: page.Number(r.skipped)
     rows = [[cell(record) for cell in columns.values()] for record in reversed(training.records)]
-    return kit.Section(
+    return page.Section(
         "Every epoch",
-        [kit.Table(tuple(columns), rows)],
+        [page.Table(tuple(columns), rows)],
         lead="The last one first; metrics.csv has the same with all digits.",
     )
 
@@ -233,7 +233,7 @@ def _facts(
     ]
 
 
-def _recipe(recipe: Recipe) -> kit.Section:
+def _recipe(recipe: Recipe) -> page.Section:
     """Return every value of a recipe, one line per part."""
     values: dict[str, Any] = recipe.to_dict()
     pairs = [("name", values.pop("name")), ("seed", str(values.pop("seed")))]
@@ -241,9 +241,9 @@ def _recipe(recipe: Recipe) -> kit.Section:
     for part, table in values.items():
         pairs.append((part, ", ".join(f"{k} {json_text(v)}" for k, v in table.items())))
     batch = recipe.schedule.batch
-    return kit.Section(
+    return page.Section(
         "The recipe",
-        [kit.Facts(pairs)],
+        [page.Facts(pairs)],
         lead=f"A learning rate of {recipe.lr:g} after the warm-up, for {batch:,} images a step. "
         "The file recipe.toml of the run has the same values.",
     )

@@ -1,6 +1,5 @@
 """`regnet space sweep`: a population of networks, trained; one record per run."""
 
-import logging
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -62,7 +61,6 @@ def sweep(
     require_writable(records.output)
     from regnet.space.sweep import sweep as run
 
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its settings
     with SweepDisplay() as display:
         swept = run(
             replace(networks, window=networks.limits()),

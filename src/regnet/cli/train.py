@@ -1,6 +1,5 @@
 """`regnet train`: labelled photos -> a model, with its accuracy and a report."""
 
-import logging
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -89,11 +88,9 @@ def train(
     stopping = Stopping()
     display = TrainingDisplay(stopping)
     with stopping.listening():
-        from regnet.training.report import training_summary
         from regnet.training.run_folder import resuming
         from regnet.training.train import train as train_network
 
-        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its settings
         settings: dict[str, Any] = vars(photos) | vars(model) | vars(recipe)
         if model.model:
             choice = parse_ir_choice(model.model, "train", precisions=("f32",))
@@ -120,5 +117,7 @@ def train(
     if not training.finished:
         say(f"regnet: stopped; go on with: {resuming(training.folder)}")
         return EXIT_INTERRUPTED
+    from regnet.training.report import training_summary
+
     show(partial(training_summary, training), training.to_dict, as_json=run.json)
     return bool(training.unreadable)

@@ -1,5 +1,6 @@
 """A run as it was asked for, and its result: values."""
 
+import logging
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -47,6 +48,8 @@ class Devices(Options):
         from lightning_fabric import Fabric
 
         from regnet.training.devices import layout
+
+        logging.getLogger("lightning_fabric").setLevel(logging.WARNING)  # it logs its settings
 
         precision: Any = self.computed_in
         count = self.devices

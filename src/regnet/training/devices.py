@@ -8,7 +8,6 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from regnet.network.modules import RegNet
 from regnet.system.errors import MissingExtraError, TrainingError
 from regnet.training.recipe import Recipe
 
@@ -175,7 +174,7 @@ def fitting(batch: int, attempt: Callable[[int], None]) -> int:
             batch //= 2
 
 
-def one_step(network: RegNet, recipe: Recipe, fabric: Any, images: int) -> None:
+def one_step(network: nn.Module, recipe: Recipe, fabric: Any, images: int) -> None:
     """Compute and drop gradients of grey images at the recipe's largest crop."""
     side = max(recipe.input.crops)
     network.to(fabric.device)

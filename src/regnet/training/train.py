@@ -82,11 +82,6 @@ def train(
     entry = library.entry if library else None
     command = command.changed(memory=memory, checkpoint_seconds=checkpoint_seconds, entry=entry)
     library = library or Library(folder=default_cache_dir(cache_dir))
-    recipe = past.recipe if past and recipe is None else recipe or _RECIPE
-    recipe = recipe if isinstance(recipe, Recipe) else read_recipe(recipe)
-    if teacher:
-        teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher)
-        recipe = replace(recipe, teachers=teachers)
     task = Task(
         command=command,
         model=model,
@@ -94,7 +89,7 @@ def train(
         from_scratch=from_scratch,
         small_stem=small_stem,
         recalled=bool(past) and not named,
-        recipe=recipe,
+        recipe=_recipe(past.recipe if past and recipe is None else recipe, teacher),
         folder=folder,
         resume=resume,
         changes=Changes(epochs=epochs, batch=batch, lr=lr, seed=seed, crop=crop, freeze=freeze),
@@ -104,6 +99,13 @@ def train(
         say=say,
     )
     return run(task)
+
+
+def _recipe(given: str | Path | Recipe | None, teacher: str | Sequence[str] | None) -> Recipe:
+    """Return the recipe that is given, or the default one, with these teachers instead of its."""
+    recipe = given if isinstance(given, Recipe) else read_recipe(given or _RECIPE)
+    teachers = (teacher,) if isinstance(teacher, str) else tuple(teacher or ())
+    return replace(recipe, teachers=teachers) if teachers else recipe
 
 
 def _past(

@@ -8,18 +8,7 @@ from typing import Final
 import numpy as np
 
 from regnet.network.spec import RegNetSpec, Spec
-from regnet.pages.report import (
-    Cell,
-    Facts,
-    Number,
-    PageOnly,
-    Plot,
-    Report,
-    Section,
-    Table,
-    Tile,
-    Tiles,
-)
+from regnet.pages import report as page
 from regnet.pages.small_plots import rows_of
 from regnet.space import analysis_plots as plots
 from regnet.space.analysis import COSTS, Analysis, SpaceResult
@@ -32,17 +21,17 @@ _SMALL: Final = 1.9  # inches, the height of a row of small plots
 _ERRORS: Final = ("Least", "Median", "Mean")
 _LETTERS: Final = ("d", "w0", "wa", "wm", "w", "b", "g")
 
-_plot = partial(Plot, width=9.0)
-_table = partial(Table, first=1_000)
+_plot = partial(page.Plot, width=9.0)
+_table = partial(page.Table, first=1_000)
 
 
-def analysis_report(found: Analysis) -> Report:
+def analysis_report(found: Analysis) -> page.Report:
     """Return what records of training runs say of design spaces as a report."""
     with_fits = [one for one in found.spaces if one.fits]
-    return Report(
+    return page.Report(
         "Design spaces, from trained networks",
         [
-            Section("", [Tiles(_tiles(found)), *remarks(found)]),
+            page.Section("", [page.Tiles(_tiles(found)), *remarks(found)]),
             _edf_section(found),
             *([_findings_section(found)] if found.findings else []),
             *([_pairs_section(found)] if found.differences else []),
@@ -70,22 +59,27 @@ def _trained(found: Analysis) -> str:
     )
 
 
-def _tiles(found: Analysis) -> list[Tile]:
+def _tiles(found: Analysis) -> list[page.Tile]:
     best = min(found.spaces, key=lambda one: float(one.population.errors.min()))
     error = percent(best.population.errors.min(), 1)
     tiles = [
-        Tile("Networks", f"{found.networks:,}", f"of {counted(len(found.spaces), 'space')}"),
-        Tile("Least error", error, f"top-1, a network of {best.space}"),
+        page.Tile("Networks", f"{found.networks:,}", f"of {counted(len(found.spaces), 'space')}"),
+        page.Tile("Least error", error, f"top-1, a network of {best.space}"),
     ]
     if found.findings:
         verdicts = Counter(one.verdict for one in found.findings)
         confirmed = f"{verdicts['confirmed']} of {len(found.findings)}"
         others = [f"{verdicts[name]} {name}" for name in ("contradicted", "not separated")]
-        tiles.append(Tile("The paper's findings", confirmed, f"confirmed; {', '.join(others)}"))
-    return [*tiles, Tile("Without a result", f"{len(found.failed):,}", f"of {found.runs:,} runs")]
+        tiles.append(
+            page.Tile("The paper's findings", confirmed, f"confirmed; {', '.join(others)}")
+        )
+    return [
+        *tiles,
+        page.Tile("Without a result", f"{len(found.failed):,}", f"of {found.runs:,} runs"),
+    ]
 
 
-def _edf_section(found: Analysis) -> Section:
+def _edf_section(found: Analysis) -> page.Section:
     spaces = found.spaces
     together = _plot(
         "edf",
@@ -104,7 +98,7 @@ def _edf_section(found: Analysis) -> Section:
     low, high = found.area_range
     columns = ("Space", "Networks", "Failed", *_ERRORS, "95 %", "EDF height", "95 %", "MMACs")
     rows = [_space_row(one) for one in spaces]
-    return Section(
+    return page.Section(
         "How errors are distributed",
         [together, *([each] if len(spaces) > 2 else []), _table(columns, rows)],
         lead="The share of a space's networks with at most that top-1 error: a better space's line "
@@ -118,14 +112,14 @@ def _grid_height(spaces: int) -> float:
     return 0.85 + _SMALL * rows_of(spaces, plots.COLUMNS)
 
 
-def _space_row(one: SpaceResult) -> list[Cell]:
+def _space_row(one: SpaceResult) -> list[page.Cell]:
     population, errors = one.population, one.population.errors
     macs = population.costs("macs") / 1e6
     return [
         one.space,
-        Number(len(population)),
-        Number(len(population.failed)),
-        *(Number(float(error), ".1%") for error in (errors.min(), one.median, errors.mean())),
+        page.Number(len(population)),
+        page.Number(len(population.failed)),
+        *(page.Number(float(error), ".1%") for error in (errors.min(), one.median, errors.mean())),
         _ends(one.mean, ".1f", scale=100),
         *_cells(one.area, ".3f"),
         f"{macs.min():.3g} to {macs.max():.3g}",
@@ -138,16 +132,16 @@ def _ends(interval: Interval | None, spec: str, *, scale: float = 1) -> str:
     return f"{scale * interval.low:{spec}} to {scale * interval.high:{spec}}"
 
 
-def _cells(interval: Interval | None, spec: str) -> tuple[Number, str]:
+def _cells(interval: Interval | None, spec: str) -> tuple[page.Number, str]:
     """Return the cells of a value and its interval."""
-    return Number(None if interval is None else interval.value, spec), _ends(interval, spec)
+    return page.Number(None if interval is None else interval.value, spec), _ends(interval, spec)
 
 
-def _findings_section(found: Analysis) -> Section:
+def _findings_section(found: Analysis) -> page.Section:
     columns = ("Finding of the paper", "Measured", "95 %", "Verdict", "Because")
     table = _table(columns, [_finding_row(one) for one in found.findings])
     untested = f"Not to be tested with these records: {', '.join(found.untested)}."
-    return Section(
+    return page.Section(
         "The paper's findings",
         [table, *([untested] if found.untested else [])],
         lead="For spaces, the difference of mean errors in points, below 0 if the first has less. "
@@ -156,18 +150,18 @@ def _findings_section(found: Analysis) -> Section:
     )
 
 
-def _finding_row(one: Finding) -> list[Cell]:
+def _finding_row(one: Finding) -> list[page.Cell]:
     value = one.measured
     cells = {
-        "points": (Number(100 * value.value, "+.2f"), points(value)),
+        "points": (page.Number(100 * value.value, "+.2f"), points(value)),
         "rank correlation": _cells(value, "+.2f"),
         "bottleneck ratio": _cells(value, "g"),
     }
     return [one.claim, *cells[one.unit], one.verdict, one.reason]
 
 
-def _pairs_section(found: Analysis) -> Section:
-    plot = Plot(
+def _pairs_section(found: Analysis) -> page.Section:
+    plot = page.Plot(
         "pairs",
         partial(plots.draw_differences, differences=found.differences),
         "Differences of mean errors with their intervals",
@@ -179,16 +173,16 @@ def _pairs_section(found: Analysis) -> Section:
     rows = [
         (
             one.sentence,
-            Number(100 * one.mean.value, "+.2f"),
+            page.Number(100 * one.mean.value, "+.2f"),
             points(one.mean),
             *_cells(one.area, "+.3f"),
         )
         for one in found.differences
     ]
-    return Section("Spaces in pairs", [plot, _table(columns, rows)])
+    return page.Section("Spaces in pairs", [plot, _table(columns, rows)])
 
 
-def _parameter_sections(spaces: Sequence[SpaceResult]) -> list[Section]:
+def _parameter_sections(spaces: Sequence[SpaceResult]) -> list[page.Section]:
     """Return the best values of all spaces in a table, and the parameters of each in plots."""
     if not spaces:
         return []
@@ -203,7 +197,7 @@ def _parameter_sections(spaces: Sequence[SpaceResult]) -> list[Section]:
         f"{100 * SHARE:.0f} % of the networks, drawn {DRAWS:,} times. Numbers are stages; the d "
         "of AnyNets is the depth of all."
     )
-    sections = [Section("Best values", [table], lead)]
+    sections = [page.Section("Best values", [table], lead)]
     for one in spaces:
         plot = _plot(
             f"parameters-{one.space}",
@@ -212,7 +206,7 @@ def _parameter_sections(spaces: Sequence[SpaceResult]) -> list[Section]:
             "A dot is a network. The line is the likely best value, and the band its range.",
             height=0.85 + _SMALL * len(plots.parameter_rows(one)),
         )
-        sections.append(Section(f"Parameters of {one.space}", [plot]))
+        sections.append(page.Section(f"Parameters of {one.space}", [plot]))
     return sections
 
 
@@ -220,7 +214,7 @@ def _best(interval: Interval | None) -> str:
     return "" if interval is None else f"{interval.value:g} ({_ends(interval, 'g')})"
 
 
-def _costs_section(found: Analysis) -> Section:
+def _costs_section(found: Analysis) -> page.Section:
     label = "Error against MACs, parameters and activations"
     plot = _plot("costs", partial(plots.draw_costs, spaces=found.spaces), label, height=3.4)
     rows = [
@@ -229,30 +223,30 @@ def _costs_section(found: Analysis) -> Section:
         if one.correlations
     ]
     columns = ("Space", "MACs", "95 %", "Parameters", "95 %", "Activations", "95 %")
-    return Section(
+    return page.Section(
         "Error against complexity",
         [plot, *([_table(columns, rows)] if rows else [])],
         lead="The rank correlation with the error is below 0 if costlier networks have less error.",
     )
 
 
-def _fit_section(spaces: Sequence[SpaceResult]) -> Section:
+def _fit_section(spaces: Sequence[SpaceResult]) -> page.Section:
     plot = _plot(
         "fits",
         partial(plots.draw_fits, spaces=spaces),
         "Error against e_fit, a plot for each space",
         height=_grid_height(len(spaces)),
     )
-    rows: list[list[Cell]] = [
+    rows: list[list[page.Cell]] = [
         [
             one.space,
-            *(Number(float(at(one.fit_errors)), ".3f") for at in (np.median, np.min, np.max)),
+            *(page.Number(float(at(one.fit_errors)), ".3f") for at in (np.median, np.min, np.max)),
             *_cells(one.fit_correlation, "+.2f"),
         ]
         for one in spaces
     ]
     columns = ("Space", "Median e_fit", "Least", "Most", "Rank correlation", "95 %")
-    return Section(
+    return page.Section(
         "How near widths are to a line",
         [plot, _table(columns, rows)],
         lead="e_fit is the mean absolute log-ratio of a network's widths, block by block, to those "
@@ -261,23 +255,23 @@ def _fit_section(spaces: Sequence[SpaceResult]) -> Section:
     )
 
 
-def _networks_section(found: Analysis) -> Section:
+def _networks_section(found: Analysis) -> page.Section:
     networks = [(one.space, network) for one in found.spaces for network in one.population.networks]
     rows = [
         (
             spec_text(one.spec),
             space,
-            Number(one.error, ".1%"),
-            Number(one.macs / 1e6, ",.2f"),
-            Number(one.params / 1e6, ",.3f"),
-            Number(one.acts / 1e6, ",.3f"),
+            page.Number(one.error, ".1%"),
+            page.Number(one.macs / 1e6, ",.2f"),
+            page.Number(one.params / 1e6, ",.3f"),
+            page.Number(one.acts / 1e6, ",.3f"),
         )
         for space, one in sorted(networks, key=lambda pair: pair[1].error)
     ]
     columns = ("Network", "Space", "Error", "MMACs", "Params, M", "Acts, M")
-    return Section(
+    return page.Section(
         "Every network",
-        [PageOnly([Table(columns, rows, sortable=True)])],
+        [page.PageOnly([page.Table(columns, rows, sortable=True)])],
         lead="The best first. Stages are depth x width, in groups of g; the 3x3 convolution is "
         "narrower by b.",
     )
@@ -292,16 +286,16 @@ def spec_text(spec: Spec) -> str:
     )
 
 
-def _failed_section(found: Analysis) -> Section:
+def _failed_section(found: Analysis) -> page.Section:
     rows = [
-        (spec_text(run.spec), run.space, Number(run.seed, "d"), run.failure or "no error")
+        (spec_text(run.spec), run.space, page.Number(run.seed, "d"), run.failure or "no error")
         for run in found.failed
     ]
-    table = Table(("Network", "Space", "Seed", "Why"), rows, first=10)
-    return Section("Runs without a result", [table])
+    table = page.Table(("Network", "Space", "Seed", "Why"), rows, first=10)
+    return page.Section("Runs without a result", [table])
 
 
-def _published_section(seed: int) -> Section:
+def _published_section(seed: int) -> page.Section:
     """Return the trends of the 24 published networks."""
     networks, grow = published(), exponents(seed=seed)
     depths = column(networks, "d")[column(networks, "macs") > 1e9]
@@ -331,7 +325,7 @@ def _published_section(seed: int) -> Section:
         height=6.4,
     )
     size = networks[0].image_size
-    return Section(
+    return page.Section(
         "The 24 published networks",
         [trends, costs, widths],
         lead=f"From the package's model cards, not from the records: errors are pycls's own, MACs "
@@ -339,7 +333,7 @@ def _published_section(seed: int) -> Section:
     )
 
 
-def _made_section(found: Analysis) -> Section:
+def _made_section(found: Analysis) -> page.Section:
     settings = [
         f"{one.data}: {one.train_photos:,} photos to train, {one.val_photos:,} to validate, "
         f"{one.classes:,} classes, {one.image_size} pixels, {one.epochs:,} epochs, recipe "
@@ -356,8 +350,8 @@ def _made_section(found: Analysis) -> Section:
         ("Bootstrap", bootstrap),
         ("Machines", ", ".join(found.machines)),
     ]
-    return Section(
+    return page.Section(
         "What this was made from",
-        [Facts(pairs)],
+        [page.Facts(pairs)],
         lead="All figures but those of the published networks are computed from these records.",
     )

@@ -6,20 +6,8 @@ from typing import TYPE_CHECKING, Final
 
 from regnet.benchmarking.report import machine_text
 from regnet.network.spec import RegNetSpec
+from regnet.pages import report as page
 from regnet.pages.figures import ACCENT, INK, MUTED, SOFT, WARM, plain
-from regnet.pages.report import (
-    Bar,
-    Cell,
-    Facts,
-    Number,
-    PageOnly,
-    Plot,
-    Report,
-    Section,
-    Table,
-    Tile,
-    Tiles,
-)
 from regnet.space.candidates import Measured
 from regnet.space.search import UNSTEADY, Found
 from regnet.space.search_results import Trained
@@ -32,18 +20,21 @@ _BUSY: Final = 0.05  # share of the machine that other processes may take
 _ALL: Final = 1_000  # rows that a terminal shows
 
 
-def search_report(found: Found, trained: Sequence[Trained] = ()) -> Report:
+def search_report(found: Found, trained: Sequence[Trained] = ()) -> page.Report:
     """Return the result of a search, and of training the best networks, as a report."""
     setup, machine = found.plan.setup, found.machine
-    return Report(
+    return page.Report(
         f"RegNets within {found.plan.latency_ms:g} ms",
         [
-            Section("", [f"{pick_line(found)}.", PageOnly([Tiles(_tiles(found))])]),
+            page.Section("", [f"{pick_line(found)}.", page.PageOnly([page.Tiles(_tiles(found))])]),
             _front_section(found),
             _rivals_section(found),
             *([_trained_section(trained)] if trained else []),
             _measured_section(found),
-            Section("How this was measured", [PageOnly([Facts(_facts(found))]), *remarks(found)]),
+            page.Section(
+                "How this was measured",
+                [page.PageOnly([page.Facts(_facts(found))]), *remarks(found)],
+            ),
         ],
         subtitle=f"{setup.precision}, one image of {setup.image_size} pixels; {machine.cpu}, "
         f"{machine.cores} cores",
@@ -122,14 +113,16 @@ def latency_remark(found: Found) -> str:
     )
 
 
-def _tiles(found: Found) -> list[Tile]:
+def _tiles(found: Found) -> list[page.Tile]:
     pick, model = found.pick, percent(found.latency.median_error, 1)
     cost = pick.network.cost
     return [
-        Tile("Latency", f"{pick.ms:.2f} ms", f"of {found.plan.latency_ms:g} allowed"),
-        Tile("Top-1", top1(pick), pick.name or f"predicted, ± {found.accuracy.rms:.2f} points"),
-        Tile("MACs", f"{cost.macs / 1e6:,.0f} M", describe(pick.network.spec)),
-        Tile("Latency model", model, "median error, held out"),
+        page.Tile("Latency", f"{pick.ms:.2f} ms", f"of {found.plan.latency_ms:g} allowed"),
+        page.Tile(
+            "Top-1", top1(pick), pick.name or f"predicted, ± {found.accuracy.rms:.2f} points"
+        ),
+        page.Tile("MACs", f"{cost.macs / 1e6:,.0f} M", describe(pick.network.spec)),
+        page.Tile("Latency model", model, "median error, held out"),
     ]
 
 
@@ -137,27 +130,27 @@ def _name(one: Measured) -> str:
     return one.name or describe(one.network.spec)
 
 
-def _front_section(found: Found) -> Section:
-    plot = Plot(
+def _front_section(found: Found) -> page.Section:
+    plot = page.Plot(
         "front",
         partial(_draw_front, found=found),
         "Accuracy against latency: what was measured, the front, the published networks",
         "Dots: measured networks; the line joins those that none beats.",
         height=4.2,
     )
-    rows: list[list[Cell]] = [
+    rows: list[list[page.Cell]] = [
         [
             _name(one) + (" <- the pick" if one == found.pick else ""),
-            Number(one.ms, ".2f"),
+            page.Number(one.ms, ".2f"),
             top1(one),
-            Number(one.network.cost.macs / 1e6, ".0f"),
-            Number(one.network.cost.params / 1e6, ".2f"),
+            page.Number(one.network.cost.macs / 1e6, ".0f"),
+            page.Number(one.network.cost.params / 1e6, ".2f"),
         ]
         for one in found.front
     ]
     columns = ("Network", "ms", "Top-1, predicted", "MMACs", "Params, M")
     lead = "Latencies are measured; accuracies of networks that are not published are predicted."
-    return Section("Front", [plot, Table(columns, rows, first=_ALL)], lead)
+    return page.Section("Front", [plot, page.Table(columns, rows, first=_ALL)], lead)
 
 
 def _draw_front(canvas: "Figure", found: Found) -> None:
@@ -189,15 +182,15 @@ def _draw_front(canvas: "Figure", found: Found) -> None:
     plain(axes, grid="both")
 
 
-def _rivals_section(found: Found) -> Section:
+def _rivals_section(found: Found) -> page.Section:
     """Return the published networks, each beside the most accurate other that is as fast."""
-    rows: list[list[Cell]] = []
+    rows: list[list[page.Cell]] = []
     for rival in found.rivals:
         one, better = rival.published, rival.better if rival.sought else None
-        cells: list[Cell] = ["", "", ""]
+        cells: list[page.Cell] = ["", "", ""]
         if better:
-            cells = [describe(better.network.spec), Number(better.ms, ".2f"), top1(better)]
-        rows.append([one.name, Number(one.ms, ".2f"), percent(1 - one.error / 100), *cells])
+            cells = [describe(better.network.spec), page.Number(better.ms, ".2f"), top1(better)]
+        rows.append([one.name, page.Number(one.ms, ".2f"), percent(1 - one.error / 100), *cells])
     columns = ("Published", "ms", "Top-1, published", "Found, as fast", "ms", "Top-1, predicted")
     lead = "The best network found at the latency of each published network within the budget."
     sought = [rival.beaten for rival in found.rivals if rival.sought]
@@ -205,49 +198,49 @@ def _rivals_section(found: Found) -> Section:
         f"At the latency of {sum(sought)} of the {len(sought)} published networks within the "
         "budget, one was found that is predicted at least as accurate."
     )
-    return Section(
+    return page.Section(
         "Beside the published networks",
-        [Table(columns, rows, first=_ALL), *([beaten] if sought else [])],
+        [page.Table(columns, rows, first=_ALL), *([beaten] if sought else [])],
         lead,
     )
 
 
-def _trained_section(trained: Sequence[Trained]) -> Section:
-    rows: list[list[Cell]] = []
+def _trained_section(trained: Sequence[Trained]) -> page.Section:
+    rows: list[list[page.Cell]] = []
     for one in trained:
         measured, error = one.measured, one.record.error
         result = f"failed: {one.record.failure}" if error is None else percent(1 - error)
-        rows.append([_name(measured), Number(measured.ms, ".2f"), top1(measured), result])
+        rows.append([_name(measured), page.Number(measured.ms, ".2f"), top1(measured), result])
     columns = ("Network", "ms", "Top-1, predicted", "Top-1, trained")
     setting = trained[0].record.setting
     lead = (
         f"Top-1 after {setting.epochs} epochs on {setting.train_photos:,} photos of "
         f"{setting.classes} classes, on {setting.val_photos:,} others ({setting.data})."
     )
-    return Section("Trained", [Table(columns, rows, first=_ALL)], lead)
+    return page.Section("Trained", [page.Table(columns, rows, first=_ALL)], lead)
 
 
-def _measured_section(found: Found) -> Section:
-    rows: list[list[Cell]] = [
+def _measured_section(found: Found) -> page.Section:
+    rows: list[list[page.Cell]] = [
         [
             describe(one.network.spec),
-            Number(one.ms, ".2f"),
-            Number(one.predicted_ms, ".2f"),
-            Bar(1 - one.error / 100, top1(one)),
-            Number(one.network.cost.macs / 1e6, ".0f"),
+            page.Number(one.ms, ".2f"),
+            page.Number(one.predicted_ms, ".2f"),
+            page.Bar(1 - one.error / 100, top1(one)),
+            page.Number(one.network.cost.macs / 1e6, ".0f"),
         ]
         for one in sorted(found.measured, key=lambda one: one.ms)
     ]
     columns = ("Network", "ms", "ms, predicted before", "Top-1, predicted", "MMACs")
-    plot = Plot(
+    plot = page.Plot(
         "predicted",
         partial(_draw_predicted, found=found),
         "Predicted latency against measured latency",
         sentence(latency_remark(found)),
     )
     blocks = [plot] if found.ahead else []
-    table = PageOnly([Table(columns, rows, sortable=True)])
-    return Section("All that was measured", [*blocks, table])
+    table = page.PageOnly([page.Table(columns, rows, sortable=True)])
+    return page.Section("All that was measured", [*blocks, table])
 
 
 def _draw_predicted(canvas: "Figure", found: Found) -> None:

@@ -24,14 +24,12 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 from classify import SHARED
 from ray_cluster import two_nodes
 
-from regnet.cluster.batch import BatchJob, classify_batch
+from regnet.cluster.batch import classify_batch
 from regnet.cluster.plan import partitions
 from regnet.cluster.session import Cluster, connected
-from regnet.cluster.worker import LocalWorker, Settings, read_model_files
+from regnet.cluster.worker import BatchJob, LocalWorker, read_model_files
 from regnet.conversion.store import Library
-from regnet.inference.result import Wanted
 from regnet.ir.engine import read_model
-from regnet.pixels.decode_limits import DECODE_LIMITS
 from regnet.pixels.samples import sample_photos
 
 BAR = 0.9
@@ -97,10 +95,8 @@ def alone(batch: BatchJob, count: int) -> tuple[float, list[Span]]:
 
 def work_alone(task: dict[str, str | int]) -> Iterator[Span]:
     """Classify one process's share."""
-    settings = Settings(
-        wanted=Wanted(), precision="f32", batch_size=8, cpus=1, places=(), limits=DECODE_LIMITS
-    )
-    worker = LocalWorker(read_model_files(Path(str(task["model"]))), settings)
+    job = BatchJob(model=Path(str(task["model"])), sources=())
+    worker = LocalWorker(read_model_files(job.model), job)
     for partition in partitions(tuple(task["sources"]), int(task["size"])):  # type: ignore[arg-type]
         if partition.number % int(task["of"]) == task["number"]:
             made = worker.partition(partition.packed)

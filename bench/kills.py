@@ -362,8 +362,8 @@ def cluster_flow(place: Path, stack: ExitStack, *, address: str | None = None) -
     def no_cluster(address: str) -> Iterator[session.Cluster]:
         yield session.Cluster(address, 1, 1, 0)
 
-    def rows(todo: Any, model: Any, settings: Any, workers: int) -> Iterator[dict[str, Any]]:
-        worker = LocalWorker(model, settings)
+    def rows(todo: Any, model: Any, job: Any, workers: int) -> Iterator[dict[str, Any]]:
+        worker = LocalWorker(model, job)
         for table in todo.refs:
             (row,) = table.to_pylist()
             yield {"number": row["number"], **worker.partition(row["packed"])}

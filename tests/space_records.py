@@ -6,9 +6,10 @@ from dataclasses import replace
 
 from regnet.network.complexity import complexity
 from regnet.network.spec import Spec
+from regnet.space.networks import Frame
 from regnet.space.outcomes import fit_line
 from regnet.space.records import RunRecord, Setting
-from regnet.space.sampling import Frame, Window, sample
+from regnet.space.sampling import Window, sample
 from regnet.space.spaces import space_by_name
 from regnet.statistics.draws import Uniforms
 

@@ -186,7 +186,8 @@ def _classify_on_ray(
     choice = input.choice
     with models.library() as library:
         path = library.ir(choice.model, precision=choice.precision)
-    from regnet.cluster.batch import BatchJob, classify_batch
+    from regnet.cluster.batch import classify_batch
+    from regnet.cluster.worker import BatchJob
     from regnet.inference.classify import Classifier
 
     classifier = Classifier(path, precision=choice.precision, name=choice.model)

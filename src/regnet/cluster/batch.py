@@ -4,48 +4,21 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from regnet.cluster.entries import Partition
 from regnet.cluster.output import Output, PartitionFile, open_output, part_name, part_of
 from regnet.cluster.plan import local_places, partitions
-from regnet.cluster.session import Cluster, Spread
-from regnet.cluster.worker import PackedModel, Settings, Worker, read_model_files
-from regnet.inference.result import Wanted
-from regnet.ir.metadata import InferencePrecision, ModelMetadata
-from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
+from regnet.cluster.session import Cluster, logging_at
+from regnet.cluster.worker import BatchJob, PackedModel, Worker, read_model_files
+from regnet.ir.metadata import ModelMetadata
 from regnet.system.addresses import without_secrets
 from regnet.system.errors import ClusterError, MissingExtraError, OutputError, RegNetError
 from regnet.system.version import TOOL_VERSION
 
 _MEASURED: Final = ("worker", "started", "ended", "memory", "cpu")
 _TRIES: Final = 5  # more often than that a partition is not given to a new worker
-
-
-class BatchJob(Spread):
-    """What to classify, with which model (the .xml of an IR), and how the work is cut.
-
-    With `offline` images at addresses are rows with an error.
-    """
-
-    model: Path
-    sources: tuple[str, ...]
-    wanted: Wanted = Wanted()
-    precision: InferencePrecision = "f32"
-    batch_size: int = 8
-    offline: bool = False
-    limits: DecodeLimits = DECODE_LIMITS
-
-    def workers_of(self, cluster: Cluster) -> int:
-        """Return how many workers there are to be. Raises `ClusterError` where none has room."""
-        room = cluster.cpus // self.cpus_per_worker
-        if room < 1:
-            raise ClusterError(
-                f"{cluster.described}: no room for a worker of {self.cpus_per_worker} CPUs"
-            )
-        return self.workers or room
 
 
 @dataclass(frozen=True)
@@ -115,24 +88,14 @@ def classify_batch(
     `ClusterError`, `OutputError`, `MissingExtraError`.
     """
     model = read_model_files(batch.model)
-    settings = Settings(
-        wanted=batch.wanted,
-        precision=batch.precision,
-        batch_size=batch.batch_size,
-        cpus=batch.cpus_per_worker,
-        places=local_places(batch.sources),
-        limits=batch.limits,
-    )
+    batch = replace(batch, places=local_places(batch.sources))
     with open_output(folder, _identity(batch, metadata, model.sha256)) as output:
-        found = output.finished()
-        todo = _Todo()
-        parts = todo.add_all(
-            partitions(batch.sources, batch.partition_images, offline=batch.offline), found, folder
-        )
+        planned = partitions(batch.sources, batch.partition_images, offline=batch.offline)
+        todo, parts = _missing(planned, output.finished(), folder)
         on_listed(todo.images + sum(part.rows for part in parts), todo.images)
         done = []
         workers = min(batch.workers_of(cluster), len(todo.refs))
-        for row in _rows(todo, model, settings, workers) if workers else ():
+        for row in _rows(todo, model, batch, workers) if workers else ():
             finished = _finish(row, todo, output)
             on_finished(finished.part.rows)
             done.append(finished)
@@ -147,32 +110,15 @@ def classify_batch(
     )
 
 
+@dataclass
 class _Todo:
     """The partitions that are not there yet, in Ray's object store; their hashes here."""
 
-    def __init__(self) -> None:
-        self.refs: list[Any] = []
-        self.sha256: dict[int, str] = {}
-        self.images = 0
+    refs: list[Any] = field(default_factory=list)
+    sha256: dict[int, str] = field(default_factory=dict)
+    images: int = 0
 
-    def add_all(
-        self, planned: Iterator[Partition], found: dict[str, PartitionFile], folder: str
-    ) -> list[PartitionFile]:
-        """Add what is not found yet, and return the rest. Raises `OutputError`."""
-        there = []
-        for partition in planned:
-            part = found.pop(part_name(partition.number), None)
-            if part is None:
-                self._add(partition)
-            elif part.images == partition.sha256:
-                there.append(part)
-            else:
-                raise _changed(folder, part.file)
-        if found:
-            raise _changed(folder, next(iter(found)))
-        return there
-
-    def _add(self, partition: Partition) -> None:
+    def add(self, partition: Partition) -> None:
         import pyarrow as pa
         import ray
 
@@ -182,11 +128,26 @@ class _Todo:
         self.images += partition.images
 
 
-def _changed(folder: str, file: str) -> OutputError:
-    return OutputError(
-        f"{folder}: the sources are not those that {file} was made of: they have changed since; "
-        "name a new folder"
-    )
+def _missing(
+    planned: Iterator[Partition], found: dict[str, PartitionFile], folder: str
+) -> tuple[_Todo, list[PartitionFile]]:
+    """Return what of the plan is not there yet, and the rest. Raises `OutputError`."""
+    todo, there, changed = _Todo(), [], []
+    for partition in planned:
+        part = found.pop(part_name(partition.number), None)
+        if part is None:
+            todo.add(partition)
+            continue
+        there.append(part)
+        if part.images != partition.sha256:
+            changed.append(part.file)
+            break
+    if changed := [*changed, *found]:
+        raise OutputError(
+            f"{folder}: the sources are not those that {changed[0]} was made of: they have changed "
+            "since; name a new folder"
+        )
+    return todo, there
 
 
 def _identity(batch: BatchJob, metadata: ModelMetadata, sha256: str) -> dict[str, Any]:
@@ -219,7 +180,7 @@ def _finish(row: dict[str, Any], todo: _Todo, output: Output) -> Done:
 
 
 def _rows(
-    todo: _Todo, model: PackedModel, settings: Settings, workers: int
+    todo: _Todo, model: PackedModel, batch: BatchJob, workers: int
 ) -> Iterator[dict[str, Any]]:
     """Yield what the workers make of the partitions, as it comes."""
     import ray
@@ -228,10 +189,10 @@ def _rows(
         try:
             made = data.from_arrow_refs(todo.refs).map_batches(
                 Worker,
-                fn_constructor_args=(ray.put(model), settings),
+                fn_constructor_args=(ray.put(model), batch, TOOL_VERSION),
                 batch_size=1,
                 batch_format="pyarrow",
-                num_cpus=settings.cpus,
+                num_cpus=batch.cpus_per_worker,
                 compute=data.ActorPoolStrategy(size=workers),
                 max_restarts=-1,
                 max_task_retries=_TRIES,
@@ -265,14 +226,8 @@ def _quiet_data() -> Iterator[Any]:
         import ray.data
     except ImportError as exc:
         raise MissingExtraError("Ray Data", "cluster") from exc
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # Ray's of its own settings
-            context = ray.data.DataContext.get_current()
-            context.enable_progress_bars = context.print_on_execution_start = False
-            yield ray.data
-    finally:
-        logger.setLevel(level)
+    with logging_at("ray.data", logging.CRITICAL), warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # Ray's of its own settings
+        context = ray.data.DataContext.get_current()
+        context.enable_progress_bars = context.print_on_execution_start = False
+        yield ray.data

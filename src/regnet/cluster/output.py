@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 from regnet.data.remote import ObjectStore, is_object_address
 from regnet.system.checked import Checked
@@ -61,32 +61,15 @@ def part_of(number: int, data: bytes, *, rows: int, failed: int, images: str) ->
     )
 
 
-class Folder(Protocol):
-    """Where files are written, each whole or not at all."""
-
-    def read(self, name: str) -> bytes | None:
-        """Return a file's bytes, None where it is not there."""
-
-    def write(self, name: str, data: bytes) -> None:
-        """Write a file; its folder is made."""
-
-    def size(self, name: str) -> int | None:
-        """Return a file's bytes in number, None where it is not there."""
-
-    def names(self, folder: str) -> list[str]:
-        """Return the names in a folder below; none where it is not there."""
-
-    def remove(self, folder: str) -> None:
-        """Remove a folder below, with what is in it, if it is there."""
-
-
 class Output:
     """One run's folder. `identity` says what it is: model, options, sources.
 
     Raises `OutputError` where the folder holds another run, or what is none.
     """
 
-    def __init__(self, folder: Folder, shown: str, identity: dict[str, Any]) -> None:
+    def __init__(
+        self, folder: "_LocalFolder | _StoreFolder", shown: str, identity: dict[str, Any]
+    ) -> None:
         self._folder, self._shown = folder, shown
         self._identity: dict[str, Any] = json.loads(json.dumps({"format": 1, **identity}))
         self._parts: list[PartitionFile] = []
@@ -186,7 +169,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 class _LocalFolder:
-    """A folder on disk."""
+    """A folder on disk; its files and folders below have names, and may not be there."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

@@ -90,7 +90,7 @@ def connected(address: str) -> Iterator[Cluster]:
         stack.enter_context(_environment(ENVIRONMENT))
         ray = _imported()
         if not ray.is_initialized():
-            stack.enter_context(_logging("ray", logging.ERROR))
+            stack.enter_context(logging_at("ray", logging.ERROR))
             stack.enter_context(_without_prints())
             _start(ray, address)
             stack.callback(ray.shutdown)
@@ -194,7 +194,8 @@ def _without_prints() -> Iterator[None]:
 
 
 @contextmanager
-def _logging(name: str, level: int) -> Iterator[None]:
+def logging_at(name: str, level: int) -> Iterator[None]:
+    """Give a logger a level for the time of the block."""
     logger = logging.getLogger(name)
     before = logger.level
     logger.setLevel(level)

@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from regnet.cluster.entries import jobs, unpack
+from regnet.cluster.session import Cluster, Spread
 from regnet.inference.result import Wanted
 from regnet.ir.metadata import InferencePrecision
-from regnet.pixels.decode_limits import DecodeLimits
+from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.system.errors import ClusterError
 from regnet.system.files import temporary_folder
 from regnet.system.version import TOOL_VERSION
@@ -43,25 +44,38 @@ def read_model_files(path: Path) -> PackedModel:
     return PackedModel(path.stem, path.read_bytes(), path.with_suffix(".bin").read_bytes())
 
 
-@dataclass(frozen=True, kw_only=True)
-class Settings:
-    """How a worker classifies; `places` are the files and folders that it has to see."""
+class BatchJob(Spread):
+    """What to classify, with which model (the .xml of an IR), and how the work is cut.
 
-    wanted: Wanted
-    precision: InferencePrecision
-    batch_size: int
-    cpus: int
-    places: tuple[str, ...]
-    limits: DecodeLimits
-    version: str = TOOL_VERSION
+    With `offline` images at addresses are rows with an error. `places` are the files and folders
+    that every node has to see.
+    """
+
+    model: Path
+    sources: tuple[str, ...]
+    wanted: Wanted = Wanted()
+    precision: InferencePrecision = "f32"
+    batch_size: int = 8
+    offline: bool = False
+    places: tuple[str, ...] = ()
+    limits: DecodeLimits = DECODE_LIMITS
+
+    def workers_of(self, cluster: Cluster) -> int:
+        """Return how many workers there are to be. Raises `ClusterError` where none has room."""
+        room = cluster.cpus // self.cpus_per_worker
+        if room < 1:
+            raise ClusterError(
+                f"{cluster.described}: no room for a worker of {self.cpus_per_worker} CPUs"
+            )
+        return self.workers or room
 
 
 class LocalWorker:
     """One engine with its share of the cores; `partition` makes packed entries to a file."""
 
-    def __init__(self, model: PackedModel, settings: Settings) -> None:
-        self._settings = settings
-        self._engine = _engine(model, settings)
+    def __init__(self, model: PackedModel, job: BatchJob) -> None:
+        self._job = job
+        self._engine = _engine(model, job)
 
     def partition(self, packed: bytes) -> dict[str, Any]:
         """Return rows, failed and the file's bytes (`data`), and who made them when."""
@@ -71,16 +85,16 @@ class LocalWorker:
 
         self._require_places()
         started, cpu = time.time(), time.process_time()
-        settings, engine = self._settings, self._engine
+        job, engine = self._job, self._engine
         found = in_order(
             jobs(unpack(zlib.decompress(packed))),
-            partial(predict, engine, wanted=settings.wanted),
+            partial(predict, engine, wanted=job.wanted),
             workers=engine.streams,
-            batch_size=settings.batch_size,
+            batch_size=job.batch_size,
         )
         rows = failed = 0
         file = io.BytesIO()
-        writer = PredictionWriter(file, "parquet", settings.wanted)
+        writer = PredictionWriter(file, "parquet", job.wanted)
         for prediction in found:
             writer.write(prediction)
             rows += 1
@@ -93,7 +107,7 @@ class LocalWorker:
 
     def _require_places(self) -> None:
         """Refuse to report every image as missing where the node does not see the photos."""
-        for place in self._settings.places:
+        for place in self._job.places:
             if not Path(place).exists():
                 raise ClusterError(
                     f"{place}: is not there on a node of the cluster: use a file system that all "
@@ -104,15 +118,14 @@ class LocalWorker:
 class Worker(LocalWorker):
     """The same on a node, with a model from Ray's object store; called with a table by Ray Data."""
 
-    def __init__(self, model: Any, settings: Settings) -> None:
+    def __init__(self, model: Any, job: BatchJob, version: str) -> None:
         import ray
 
-        if settings.version != TOOL_VERSION:
+        if version != TOOL_VERSION:
             raise ClusterError(
-                f"a node has regnet {TOOL_VERSION}, this machine {settings.version}: install the "
-                "same on all"
+                f"a node has regnet {TOOL_VERSION}, this machine {version}: install the same on all"
             )
-        super().__init__(ray.get(model), settings)
+        super().__init__(ray.get(model), job)
 
     def __call__(self, table: Any) -> Any:
         """Return what `partition` makes of each row of (number, packed), with the number."""
@@ -135,19 +148,19 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _engine(model: PackedModel, settings: Settings) -> "Engine":
+def _engine(model: PackedModel, job: BatchJob) -> "Engine":
     """Return the compiled model; its files are needed only until then."""
     from regnet.ir.engine import Engine, read_model
     from regnet.system.runtime import core
 
-    core.set_property("CPU", {"INFERENCE_NUM_THREADS": settings.cpus})
+    core.set_property("CPU", {"INFERENCE_NUM_THREADS": job.cpus_per_worker})
     with temporary_folder() as folder:
         path = folder / f"{model.name}.xml"
         path.write_bytes(model.xml)
         path.with_suffix(".bin").write_bytes(model.weights)
         return Engine(
             read_model(path),
-            precision=settings.precision,
-            streams=settings.cpus,
-            limits=settings.limits,
+            precision=job.precision,
+            streams=job.cpus_per_worker,
+            limits=job.limits,
         )

@@ -1,7 +1,5 @@
 """What records of training runs say of design spaces, as numbers with their intervals."""
 
-import hashlib
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -12,40 +10,20 @@ from typing import Any, Final
 import numpy as np
 
 from regnet.network.spec import spec_to_dict
-from regnet.space.findings import (
-    Difference,
-    Finding,
-    line_findings,
-    ratio_findings,
-    remarks,
-    space_findings,
-    untested,
-)
+from regnet.space import findings
+from regnet.space.findings import Difference, Finding
 from regnet.space.outcomes import LineFit, Population, TrainedNetwork, fit_line, populations
 from regnet.space.published import exponents, published
-from regnet.space.records import RunRecord, Setting, read_records
-from regnet.statistics.bootstrap import (
-    DRAWS,
-    FEWEST,
-    Edf,
-    Interval,
-    best_value,
-    edf,
-    heights,
-    interval,
-    rank_correlation,
-    resampled_means,
-    winners,
-)
+from regnet.space.records import RunRecord, Setting, read_file
+from regnet.statistics import bootstrap
+from regnet.statistics.bootstrap import DRAWS, FEWEST, Edf, Interval
 from regnet.statistics.draws import Reals
-from regnet.system.errors import SpaceError
-from regnet.system.files import write_whole
+from regnet.system.files import whole_file
 from regnet.system.json_text import json_text, plain
 from regnet.system.output_file import naming
 from regnet.system.row_writers import require_parquet
 from regnet.system.version import TOOL_VERSION
 
-_READS: Final = 5
 COSTS: Final = ("macs", "params", "acts")
 
 Resampled = tuple[tuple[float, Reals], tuple[float, Reals]]
@@ -148,17 +126,7 @@ class Analysis:
             "networks": self.networks,
             "bootstrap": {"draws": DRAWS, "seed": self.seed, "interval": 0.95},
             "spaces": plain(self.spaces),
-            "differences": [
-                {
-                    "first": one.first,
-                    "second": one.second,
-                    "mean_error": plain(one.mean),
-                    "edf_height": plain(one.area),
-                    "separated": one.separated,
-                    "sentence": one.sentence,
-                }
-                for one in self.differences
-            ],
+            "differences": plain(self.differences),
             "findings": plain(self.findings),
             "untested": list(self.untested),
             "failed": [
@@ -170,30 +138,19 @@ class Analysis:
                 }
                 for run in self.failed
             ],
-            "remarks": remarks(self),
+            "remarks": findings.remarks(self),
             "published": {"networks": plain(published()), "exponents": plain(exponents())},
         }
 
 
 def analyze_files(paths: Sequence[Path], *, mixed: bool = False, seed: int = 0) -> Analysis:
     """Return what the records in files say; see `analyze`. Raises `SpaceError`."""
-    paths = list(dict.fromkeys(paths))
-    for _ in range(_READS):  # a sweep may be writing: records and hashes are of the same bytes
-        digests = [_sha256(path) for path in paths]
-        of_files = [read_records([path]) for path in paths]
-        if digests == [_sha256(path) for path in paths]:
-            runs = {record.key: record for records in of_files for record in records}
-            files = zip(paths, digests, of_files, strict=True)
-            sources = [Source(p.as_posix(), digest, len(r)) for p, digest, r in files]
-            return analyze(list(runs.values()), sources=sources, mixed=mixed, seed=seed)
-    raise SpaceError("the records change faster than they can be read: analyze a copy of them")
-
-
-def _sha256(path: Path) -> str:
-    try:
-        return hashlib.sha256(path.read_bytes()).hexdigest()
-    except OSError as exc:
-        raise SpaceError(f"cannot read the records {path}: {exc.strerror or exc}") from exc
+    sources, runs = [], dict[str, RunRecord]()
+    for path in dict.fromkeys(paths):
+        digest, records = read_file(path)
+        sources.append(Source(path.as_posix(), digest, len(records)))
+        runs |= records
+    return analyze(list(runs.values()), sources=sources, mixed=mixed, seed=seed)
 
 
 def analyze(
@@ -219,7 +176,7 @@ def analyze(
     differences = {}
     for first, second in permutations(names, 2):
         mean, area = (
-            interval(a - b, means_a - means_b)
+            bootstrap.interval(a - b, means_a - means_b)
             for (a, means_a), (b, means_b) in zip(resampled[first], resampled[second], strict=True)
         )
         spread = float(np.sqrt((spreads[first] + spreads[second]) / 2))
@@ -232,7 +189,7 @@ def analyze(
         failed=tuple(run for population in every for run in population.failed),
         differences=tuple(differences[pair] for pair in pairs),
         findings=tuple(_findings(spaces, differences)),
-        untested=tuple(untested({name for pair in differences for name in pair})),
+        untested=tuple(findings.untested({name for pair in differences for name in pair})),
         machines=tuple(dict.fromkeys(record.machine for record in records)),
         area_range=limits,
         seed=seed,
@@ -242,8 +199,8 @@ def analyze(
 def _resampled(population: Population, limits: tuple[float, float], seed: int) -> Resampled:
     """Return the mean error and the area under the EDF, each with its resamples (draws,)."""
     errors = population.errors
-    columns = errors, heights(errors, *limits)
-    sampled = partial(resampled_means, seed=seed, purpose=population.space)
+    columns = errors, bootstrap.heights(errors, *limits)
+    sampled = partial(bootstrap.resampled_means, seed=seed, purpose=population.space)
     mean, area = ((float(column.mean()), sampled(column)) for column in columns)
     return mean, area
 
@@ -256,15 +213,15 @@ def _space_result(population: Population, resampled: Resampled | None, seed: int
     result = SpaceResult(population=population, edf=Edf(steps, share, share, share), fits=fits)
     if resampled is None:
         return result
-    won = winners(errors, seed=seed, purpose=f"{space} best")
-    correlate = partial(rank_correlation, b=errors, seed=seed, purpose=space)
+    won = bootstrap.winners(errors, seed=seed, purpose=f"{space} best")
+    correlate = partial(bootstrap.rank_correlation, b=errors, seed=seed, purpose=space)
     costs = {name: correlate(population.costs(name)) for name in COSTS}
     return replace(
         result,
-        edf=edf(errors, seed=seed, purpose=space),
-        mean=interval(*resampled[0]),
-        area=interval(*resampled[1]),
-        best={name: best_value(v, won) for name, v in population.parameters.items()},
+        edf=bootstrap.edf(errors, seed=seed, purpose=space),
+        mean=bootstrap.interval(*resampled[0]),
+        area=bootstrap.interval(*resampled[1]),
+        best={name: bootstrap.best_value(v, won) for name, v in population.parameters.items()},
         correlations={name: one for name, one in costs.items() if one is not None},
         fit_correlation=correlate(result.fit_errors) if fits else None,
     )
@@ -275,7 +232,11 @@ def _findings(
 ) -> list[Finding]:
     best = {s.space: s.best["b"] for s in spaces if s.population.is_line and "b" in s.best}
     lines = {s.space: s.fit_correlation for s in spaces if s.fit_correlation is not None}
-    return [*space_findings(differences), *ratio_findings(best), *line_findings(lines)]
+    return [
+        *findings.space_findings(differences),
+        *findings.ratio_findings(best),
+        *findings.line_findings(lines),
+    ]
 
 
 def rows(found: Analysis) -> Iterator[dict[str, Any]]:
@@ -284,29 +245,24 @@ def rows(found: Analysis) -> Iterator[dict[str, Any]]:
         for place, network in enumerate(one.population.networks):
             e_fit = one.fits[place].error if one.fits else None
             parameters = {n: float(v[place]) for n, v in one.population.parameters.items()}
-            yield _row(one.space, network, len(network.errors), None, e_fit) | parameters
+            runs = len(network.errors)
+            yield _row(one.space, network, runs=runs, e_fit=e_fit) | parameters
     for run in found.failed:
-        yield _row(run.space, run, 1, run.failure, None)
+        yield _row(run.space, run, failure=run.failure)
 
 
 def _row(
     space: str,
     run: TrainedNetwork | RunRecord,
-    runs: int,
-    failure: str | None,
-    e_fit: float | None,
+    *,
+    runs: int = 1,
+    failure: str | None = None,
+    e_fit: float | None = None,
 ) -> dict[str, Any]:
-    return {
-        "space": space,
-        "error": run.error,
-        "runs": runs,
-        "failure": failure,
-        "macs": run.macs,
-        "params": run.params,
-        "acts": run.acts,
-        "e_fit": e_fit,
-        "spec": json_text(spec_to_dict(run.spec)),
-    }
+    """Return the columns that all rows have, in their order."""
+    columns = {"space": space, "error": run.error, "runs": runs, "failure": failure}
+    costs = {name: getattr(run, name) for name in COSTS}
+    return columns | costs | {"e_fit": e_fit, "spec": json_text(spec_to_dict(run.spec))}
 
 
 def write_rows(path: Path, table: Sequence[dict[str, Any]]) -> None:
@@ -321,7 +277,5 @@ def write_rows(path: Path, table: Sequence[dict[str, Any]]) -> None:
     types = {"failure": pa.string(), "e_fit": pa.float64()}
     names = dict.fromkeys(name for row in table for name in row)
     columns = {n: pa.array([row.get(n) for row in table], types.get(n)) for n in names}
-    buffer = io.BytesIO()
-    pq.write_table(pa.table(columns), buffer)
-    with naming(path):
-        write_whole(path, buffer.getvalue())
+    with naming(path), whole_file(path) as file:
+        pq.write_table(pa.table(columns), file)

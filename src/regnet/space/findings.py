@@ -6,7 +6,7 @@ Source: Radosavovic et al., Designing Network Design Spaces (arXiv 2003.13678), 
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -69,6 +69,17 @@ class Difference:
             )
         word = "less" if self.mean.value < 0 else "more"
         return f"{self.first} has {size} {word} error on average than {self.second} ({limits})."
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return plain JSON values."""
+        return {
+            "first": self.first,
+            "second": self.second,
+            "mean_error": self.mean.to_dict(),
+            "edf_height": self.area.to_dict(),
+            "separated": self.separated,
+            "sentence": self.sentence,
+        }
 
 
 def points(interval: Interval) -> str:

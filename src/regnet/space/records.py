@@ -99,12 +99,18 @@ def read_records(paths: Sequence[Path]) -> list[RunRecord]:
     """
     records: dict[str, RunRecord] = {}
     for path in paths:
-        try:
-            data = path.read_bytes()
-        except OSError as exc:
-            raise SpaceError(f"cannot read the records {path}: {exc.strerror or exc}") from exc
-        records.update((record.key, record) for record in _records(path, data))
+        records |= read_file(path)[1]
     return list(records.values())
+
+
+def read_file(path: Path) -> tuple[str, dict[str, RunRecord]]:
+    """Return a file's SHA-256 and its records by key; see `read_records`."""
+    try:
+        data = path.read_bytes()
+    except OSError as exc:
+        raise SpaceError(f"cannot read the records {path}: {exc.strerror or exc}") from exc
+    records = {record.key: record for record in _records(path, data)}
+    return hashlib.sha256(data).hexdigest(), records
 
 
 def _records(path: Path, data: bytes) -> Iterator[RunRecord]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from regnet.cli.console import require_html, require_writable, say, show
 from regnet.cli.options import Json
-from regnet.space.plans import SearchExtent
+from regnet.space.plans import SearchExtent, TrainBest
 from regnet.system.option import Options, option
 
 if TYPE_CHECKING:
@@ -22,21 +22,13 @@ class _Target(Options):
     resolution: int = option(224, "Image size", "PIXELS", min=32, max=1024)
 
 
-class _Training(Options):
-    train: str | None = option(None, "Train the best on these photos", "DATASET")
-    val: str | None = option(None, "Photos to validate on", "PATH")
-    top: int = option(3, "Number of networks to train", min=1)
-    epochs: int = option(10, "Epochs per network", min=1)
-    records: Path = option(Path("search.jsonl"), "Records of the trained networks")
-
-
 class _Results(Json):
     output: Path | None = option(None, "Write the spec for `regnet train`", "-o", "FILE")
     export: Path | None = option(None, "Write a model for `regnet benchmark`", "DIR")
     front: Path | None = option(None, "Write a report with plots", "FILE")
 
 
-def search(target: _Target, search: SearchExtent, training: _Training, results: _Results) -> None:
+def search(target: _Target, search: SearchExtent, training: TrainBest, results: _Results) -> None:
     """Find the most accurate network within a latency on this machine.
 
     Draws networks of regnetx and regnety, measures promising ones with the real engine (one image,
@@ -60,7 +52,7 @@ def search(target: _Target, search: SearchExtent, training: _Training, results: 
     from regnet.space.search import Plan
     from regnet.space.search import search as run
     from regnet.space.search_report import search_report
-    from regnet.space.search_results import found_to_dict, require_training
+    from regnet.space.search_results import found_to_dict, require_training, train_best
 
     setup = {
         "precision": target.precision,
@@ -72,35 +64,13 @@ def search(target: _Target, search: SearchExtent, training: _Training, results: 
         setup=LatencySetup.from_dict(setup),
         **vars(search),
     )
-    if training.train is not None:
-        require_training(training.train, training.val)
+    require_training(training)
     found = run(plan, say=say)
-    trained = _train(found, training)
+    trained = train_best(found, training, say)
     _write(found, trained, results)
     report = partial(search_report, found, trained)
     values = partial(found_to_dict, found, trained)
     show(report, values, as_json=results.json, html=results.front)
-
-
-def _train(found: "Found", training: _Training) -> "list[Trained]":
-    """Train the best, saying how each came out."""
-    from regnet.space.search_results import train_best
-    from regnet.system.parallel import cores
-
-    if training.train is None:
-        return []
-    trained = train_best(
-        found,
-        training.train,
-        training.records,
-        val=training.val,
-        top=training.top,
-        epochs=training.epochs,
-        cpus=cores(),
-        say=say,
-    )
-    say(f"{training.records}: {len(trained)} records")
-    return trained
 
 
 def _write(found: "Found", trained: "Sequence[Trained]", results: _Results) -> None:

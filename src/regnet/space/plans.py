@@ -103,6 +103,16 @@ class SearchExtent(Options):
         object.__setattr__(self, "spaces", require_spaces(self.spaces))
 
 
+class TrainBest(Options):
+    """Which of a search's networks are trained, and on what; none without `train`."""
+
+    train: str | None = option(None, "Train the best on these photos", "DATASET")
+    val: str | None = option(None, "Photos to validate on", "PATH")
+    top: int = option(3, "Number of networks to train", min=1)
+    epochs: int = option(10, "Epochs per network", min=1)
+    records: Path = option(Path("search.jsonl"), "Records of the trained networks")
+
+
 def require_spaces(names: tuple[str, ...]) -> tuple[str, ...]:
     """Return the names in lower case; raises `SpaceError` for a space that cannot be searched."""
     spaces = tuple(dict.fromkeys(name.strip().lower() for name in names))

@@ -12,16 +12,9 @@ import numpy as np
 
 from regnet.network.complexity import complexity
 from regnet.network.spec import RegNetSpec, Spec, spec_by_name
+from regnet.space import candidates
 from regnet.space.accuracy_model import AccuracyModel, LeaveOneOut, fit, leave_one_out
-from regnet.space.candidates import (
-    Candidates,
-    Measured,
-    Rival,
-    assess,
-    draw,
-    front,
-    rival,
-)
+from regnet.space.candidates import Candidates, Measured, Rival
 from regnet.space.latency_model import LatencyModel, features
 from regnet.space.latency_model import fit as fit_latency
 from regnet.space.measure import REFERENCE, Latency, LatencySetup, Stopwatch
@@ -113,7 +106,7 @@ def search(
         pick=pick,
         verified=verified,
         runners_up=tuple(rest),
-        front=tuple(front(near)),
+        front=tuple(candidates.front(near)),
         rivals=run.rivals(),
         measured=tuple(run.own),
         drawn=run.candidates.drawn,
@@ -171,7 +164,7 @@ class _Search:
     def rivals(self) -> tuple[Rival, ...]:
         """Return each published network beside the best of the others that is as fast."""
         known = sorted(self.published, key=lambda one: one.network.cost.macs)
-        return tuple(rival(one, self.own, self.plan.latency_ms) for one in known)
+        return tuple(candidates.rival(one, self.own, self.plan.latency_ms) for one in known)
 
     def choose(self) -> tuple[Measured, Latency, list[Measured]]:
         """Return the best network, its latency measured again, and the next best.
@@ -228,7 +221,7 @@ class _Search:
     def _measure_known(self, some: Sequence[Published]) -> None:
         self._say(f"measuring {len(some)} published networks")
         specs = [one.spec for one in some]
-        networks = assess(specs, self.accuracy)
+        networks = candidates.assess(specs, self.accuracy)
         for one, (network, _), ms in zip(some, networks, self._times(specs), strict=True):
             self.measured.append(
                 Measured(network=network, ms=ms, name=one.name, published_error=one.percent)
@@ -260,7 +253,7 @@ class _Search:
         """Return candidates with MACs in a range, within what the accuracy model knows."""
         self._say(f"drawing {count:,} networks of {' and '.join(self.plan.spaces)}")
         least = min(max(round(low), _LEAST_MACS), _MOST_MACS // 4)
-        return draw(
+        return candidates.draw(
             self.plan.spaces,
             count,
             macs=(least, max(min(round(high), _MOST_MACS), 2 * _LEAST_MACS)),

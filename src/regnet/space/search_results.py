@@ -6,14 +6,17 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
+from regnet.ir.metadata import InferencePrecision
 from regnet.network.spec import spec_to_dict, write_spec
 from regnet.space.candidates import Measured, Rival
 from regnet.space.measure import write_random_ir
+from regnet.space.plans import Budget, Population, TrainBest
 from regnet.space.records import RunRecord
 from regnet.space.search import Found
 from regnet.system.errors import MissingExtraError, OutputError
 from regnet.system.files import new_folder_beside, replace_all, temporary_folder
 from regnet.system.json_text import json_text
+from regnet.system.parallel import cores
 
 SPACE: Final = "search"
 """The name of the space in the records."""
@@ -28,48 +31,41 @@ class Trained:
     record: RunRecord
 
 
-def require_training(dataset: str | Path, val: str | Path | None) -> None:
+def require_training(asked: TrainBest) -> None:
     """Raise early, before a long search, what `train_best` would of missing extras and photos."""
+    if asked.train is None:
+        return
     from regnet.training.photo_sets import open_photo_sets
 
     if find_spec("torch") is None or find_spec("lightning_fabric") is None:
         raise MissingExtraError("training", "train")
-    open_photo_sets(dataset, val, None, seed=0)
+    open_photo_sets(asked.train, asked.val, None, seed=0)
 
 
-def train_best(
-    found: Found,
-    dataset: str | Path,
-    output: Path,
-    *,
-    val: str | Path | None = None,
-    top: int = 3,
-    epochs: int = 10,
-    cpus: int = 1,
-    say: Callable[[str], None] = lambda message: None,
-) -> list[Trained]:
+def train_best(found: Found, asked: TrainBest, say: Callable[[str], None]) -> list[Trained]:
     """Train the `top` networks within the budget and return them, the least error first.
 
-    Each is trained as `regnet space sweep` does, on images of the search's size. Records are added
-    to `output`; a network with a record is not trained again. Failed ones come last. Raises what
-    `sweep` raises.
+    Each is trained as `regnet space sweep` does, on images of the search's size. A network with a
+    record is not trained again. Failed ones come last. Raises what `sweep` raises.
     """
-    from regnet.space.plans import Budget, Population
+    if asked.train is None:
+        return []
     from regnet.space.sweep import sweep
 
-    best = [found.pick, *found.runners_up][:top]
+    best = [found.pick, *found.runners_up][: asked.top]
     with temporary_folder() as folder:
         specs = folder / f"{SPACE}.jsonl"
         lines = [json_text(spec_to_dict(one.network.spec)) + "\n" for one in best]
         specs.write_text("".join(lines), "utf-8")
         swept = sweep(
             Population(source=specs, space=SPACE, seed=found.plan.seed),
-            Budget(epochs=epochs, resolution=found.plan.setup.image_size, cpus=cpus),
-            dataset,
-            output,
-            val=val,
+            Budget(epochs=asked.epochs, resolution=found.plan.setup.image_size, cpus=cores()),
+            asked.train,
+            asked.records,
+            val=asked.val,
             say=say,
         )
+    say(f"{asked.records}: {len(swept.records)} records")
     trained = [Trained(measured=m, record=r) for m, r in zip(best, swept.records, strict=True)]
     worst = float("inf")
     return sorted(trained, key=lambda t: worst if t.record.error is None else t.record.error)
@@ -82,22 +78,21 @@ def export_pick(found: Found, pick: Measured, folder: Path) -> list[Path]:
     trained models, so `regnet benchmark` verifies the latency. Raises `OutputError`.
     """
     setup, spec = found.plan.setup, pick.network.spec
-    names = [_NAME, f"{_NAME}-int8"] if setup.precision == "int8" else [_NAME]
+    names: dict[str, InferencePrecision] = {_NAME: "f32"}
+    if setup.precision == "int8":
+        names[f"{_NAME}-int8"] = "int8"
     files = [f"{name}{suffix}" for name in names for suffix in (".bin", ".xml")]
+    files.append(f"{_NAME}.json")
     try:
         with new_folder_beside(folder / _NAME) as scratch:
-            for name in names:
-                write_random_ir(
-                    spec,
-                    scratch / f"{name}.xml",
-                    precision="int8" if name.endswith("int8") else "f32",
-                    image_size=setup.image_size,
-                )
-            write_spec(scratch / f"{_NAME}.json", spec)
-            replace_all(scratch, folder, [*files, f"{_NAME}.json"])
+            for name, precision in names.items():
+                path = scratch / f"{name}.xml"
+                write_random_ir(spec, path, precision=precision, image_size=setup.image_size)
+            write_spec(scratch / files[-1], spec)
+            replace_all(scratch, folder, files)
     except (OSError, RuntimeError) as exc:
         raise OutputError(f"cannot write to {folder}: {exc}") from exc
-    return [folder / name for name in (*files, f"{_NAME}.json")]
+    return [folder / name for name in files]
 
 
 def found_to_dict(found: Found, trained: Sequence[Trained]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ import io
 import os
 import tarfile
 import zipfile
-import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
@@ -12,8 +11,7 @@ import pytest
 from local_server import LocalServer
 from tars import Content, Link, Mode, tar
 
-from regnet.cluster.entries import Partition, jobs, unpack
-from regnet.cluster.plan import local_places, partitions
+from regnet.cluster.plan import Partition, jobs, local_places, partitions, unpack
 from regnet.data.sources import iter_items
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ClusterError, ImageError
@@ -37,7 +35,7 @@ def planned(*sources: object, images: int = 3) -> list[Partition]:
 
 def images(parts: Iterable[Partition]) -> Iterator[tuple[str, bytes | str]]:
     for part in parts:
-        entries = unpack(zlib.decompress(part.packed))
+        entries = unpack(part.packed)
         assert len(entries) == part.images
         yield from (read(*job) for job in jobs(entries))
 

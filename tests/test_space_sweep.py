@@ -21,11 +21,11 @@ from regnet.space.plans import Budget, Population
 from regnet.space.records import RunRecord, read_records
 from regnet.space.sampling import Window
 from regnet.space.sweep import Swept, UnseenSweep, read_budget_recipe, sweep
-from regnet.space.sweep_photos import open_sweep_photos
 from regnet.space.sweep_run import (
     Course,
     SweepRun,
     memory_limit,
+    open_sweep_photos,
     recipe_hash,
     sweep_recipe,
     train_one,

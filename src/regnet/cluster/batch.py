@@ -7,9 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from regnet.cluster.entries import Partition
 from regnet.cluster.output import Output, PartitionFile, open_output, part_name, part_of
-from regnet.cluster.plan import local_places, partitions
+from regnet.cluster.plan import Partition, local_places, partitions
 from regnet.cluster.session import Cluster, logging_at
 from regnet.cluster.worker import BatchJob, PackedModel, Worker, read_model_files
 from regnet.ir.metadata import ModelMetadata

@@ -1,14 +1,16 @@
-"""What the user names, to partitions of images: listed once, nothing decoded."""
+"""What the user names, as partitions of images: listed once here, read where they are needed."""
 
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import json
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import astuple, dataclass
 from functools import partial
+from itertools import groupby
 from pathlib import Path
-from typing import Final
+from typing import Final, Literal, Self
 
-from regnet.cluster.entries import Entry, Kind, Partition, pack, squeeze
 from regnet.data.archives import (
     MAX_BYTES,
     ArchiveKind,
@@ -18,18 +20,160 @@ from regnet.data.archives import (
     archive_kind,
     failing,
     photos_in,
+    reader,
 )
-from regnet.data.parquet_images import image_rows
+from regnet.data.parquet_images import image_rows, images_from
 from regnet.data.photo_files import SkipTally, counts_as_photo, is_clutter, is_live, is_video
-from regnet.data.remote import Fetcher, ObjectStore, file_size, open_file, reason_of
+from regnet.data.remote import (
+    Fetcher,
+    ObjectStore,
+    file_size,
+    open_file,
+    read_file,
+    read_object,
+    reason_of,
+)
 from regnet.data.sources import PARQUET, STDIN, Item, Walk, or_reason
 from regnet.data.tars import tar_files
-from regnet.data.zip_stream import entry_head, zip_entries
-from regnet.pixels.formats import HEAD, has_picture_suffix, suffix_of
+from regnet.data.zip_stream import ZipEntry, entry_head, read_entry, zip_entries
+from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.system.addresses import without_secrets
-from regnet.system.errors import ClusterError, ImageError
+from regnet.system.errors import ClusterError, DatasetError, ImageError
 
+Kind = Literal["file", "object", "url", "zip", "tar", "packed", "row", "failed"]
+Read = Callable[[], bytes]
+Job = tuple[str, Read]
+
+_IN_FILES: Final = ("zip", "tar", "packed", "row")  # kinds that lie many in one file
 _GLOB: Final = "*?["
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """Where one image is: a path or address, and for some kinds where in it.
+
+    `zip`: the fields of its `ZipEntry`; `tar`: name, offset and bytes; `packed` (in a compressed
+    tar): its number among the images; `row`: column and number; `failed`: the reason.
+    """
+
+    kind: Kind
+    place: str
+    values: tuple[str | int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Images that are classified together; `number` counts from 0.
+
+    `sha256` is that of the entries, and of the sizes of the archives and Parquet files that they
+    are in: equal where the same images are meant. `packed` has the entries in a few bytes each.
+    """
+
+    number: int
+    images: int
+    sha256: str
+    packed: bytes
+
+    @classmethod
+    def of(cls, number: int, entries: Sequence[Entry]) -> Self:
+        """Return the partition of these images."""
+        rows = [(entry.kind, entry.place, *entry.values) for entry in entries]
+        data = json.dumps(rows, separators=(",", ":")).encode()
+        files = sorted({entry.place for entry in entries if entry.kind in _IN_FILES})
+        sizes = repr([(file, file_size(file)) for file in files])
+        sha256 = hashlib.sha256(data + sizes.encode()).hexdigest()
+        return cls(number, len(rows), sha256, zlib.compress(data, 1))
+
+
+def unpack(packed: bytes) -> list[Entry]:
+    """Return the entries of a partition from its `packed` bytes."""
+    rows = json.loads(zlib.decompress(packed))
+    return [Entry(kind, place, tuple(values)) for kind, place, *values in rows]
+
+
+def jobs(entries: Sequence[Entry]) -> Iterator[Job]:
+    """Yield name and reader of each image, in order; a reader raises `ImageError`. For one thread.
+
+    Readers are thread-safe. Memory does not grow with the entries. Raises `ClusterError` where a
+    file that holds images is not the one that was listed.
+    """
+    fetcher = Fetcher(max_bytes=MAX_BYTES)
+    for (kind, place), run in groupby(entries, _together):
+        if kind in _IN_FILES:
+            yield from _in_file(kind, place, list(run))
+        else:
+            for entry in run:
+                yield _single(entry, fetcher)
+
+
+def _together(entry: Entry) -> tuple[Kind, str]:
+    return entry.kind, entry.place if entry.kind in _IN_FILES else ""
+
+
+def _single(entry: Entry, fetcher: Fetcher) -> Job:
+    place = entry.place
+    if entry.kind == "file":
+        return place, checked_read(place, partial(read_file, place, MAX_BYTES))
+    if entry.kind == "object":
+        return without_secrets(place), checked_read(place, partial(read_object, place, MAX_BYTES))
+    if entry.kind == "url":
+        return without_secrets(place), partial(fetcher.fetch, place)
+    return place, failing(str(entry.values[0]))
+
+
+def _in_file(kind: Kind, place: str, entries: list[Entry]) -> Iterator[Job]:
+    """Yield the images of one file; those behind a place where it breaks have the reason."""
+    name = without_secrets(place)
+    left = iter(entries)
+    try:
+        for job in _READERS[kind](place, name, entries):
+            next(left)
+            yield job
+    except (ImageError, DatasetError, OSError, ValueError) as exc:
+        raise ClusterError(f"{name}: cannot be read as it was listed: {exc}") from exc
+    if next(left, None) is not None:
+        raise ClusterError(f"{name}: has fewer images than were listed: it changed meanwhile")
+
+
+def _zip_jobs(place: str, name: str, entries: list[Entry]) -> Iterator[Job]:
+    file = SharedFile(open_file(place))
+    for entry in entries:
+        member = ZipEntry(*entry.values)  # type: ignore[arg-type]
+        read = partial(read_entry, file, member, MAX_BYTES)
+        yield f"{name}/{member.name}", checked_read(member.name, read)
+
+
+def _tar_jobs(place: str, name: str, entries: list[Entry]) -> Iterator[Job]:
+    file = SharedFile(open_file(place))
+    for entry in entries:
+        member, offset, size = str(entry.values[0]), int(entry.values[1]), int(entry.values[2])
+        yield f"{name}/{member}", checked_read(member, Span(file, offset, size))
+
+
+def _packed_jobs(place: str, name: str, entries: list[Entry]) -> Iterator[Job]:
+    """Yield images of a compressed tar: it can only be unpacked from its beginning."""
+    wanted = {entry.values[0] for entry in entries}
+    last = int(entries[-1].values[0])
+    photos = photos_in(tar_files(SharedFile(open_file(place))), place, None)
+    for number, photo in enumerate(photos):
+        if number in wanted:
+            yield f"{name}/{photo.name}", reader(photo, MAX_BYTES)
+        if number == last:
+            return
+
+
+def _row_jobs(place: str, name: str, entries: list[Entry]) -> Iterator[Job]:
+    column, first = str(entries[0].values[0]), int(entries[0].values[1])
+    for (row, read), _ in zip(images_from(place, column, first, MAX_BYTES), entries, strict=False):
+        yield f"{name}#{row}", read
+
+
+_READERS: Final[dict[str, Callable[[str, str, list[Entry]], Iterator[Job]]]] = {
+    "zip": _zip_jobs,
+    "tar": _tar_jobs,
+    "packed": _packed_jobs,
+    "row": _row_jobs,
+}
 
 
 def partitions(
@@ -43,12 +187,9 @@ def partitions(
     """
     entries = iter(_entries(sources, offline))
     for number in itertools.count():
-        batch = list(itertools.islice(entries, images))
-        if not batch:
+        if not (batch := list(itertools.islice(entries, images))):
             return
-        data = pack(batch)
-        sha256 = hashlib.sha256(data + _sizes(batch)).hexdigest()
-        yield Partition(number, len(batch), sha256, squeeze(data))
+        yield Partition.of(number, batch)
 
 
 def local_places(sources: Iterable[str]) -> tuple[str, ...]:
@@ -66,12 +207,6 @@ def _entries(sources: Sequence[str], offline: bool) -> Iterator[Entry]:
         for item in walk.items(source):
             yield item.entry if isinstance(item, _Listed) else _failed(item)
     tally.report()
-
-
-def _sizes(entries: Iterable[Entry]) -> bytes:
-    """Return the sizes of the files that hold images: archives and Parquet."""
-    places = {entry.place for entry in entries if entry.kind in ("zip", "tar", "packed", "row")}
-    return repr([(place, file_size(place)) for place in sorted(places)]).encode()
 
 
 @dataclass(frozen=True)

@@ -6,13 +6,12 @@ import os
 import socket
 import sys
 import time
-import zlib
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from regnet.cluster.entries import jobs, unpack
+from regnet.cluster.plan import jobs, unpack
 from regnet.cluster.session import Cluster, Spread
 from regnet.inference.result import Wanted
 from regnet.ir.metadata import InferencePrecision
@@ -87,7 +86,7 @@ class LocalWorker:
         started, cpu = time.time(), time.process_time()
         job, engine = self._job, self._engine
         found = in_order(
-            jobs(unpack(zlib.decompress(packed))),
+            jobs(unpack(packed)),
             partial(predict, engine, wanted=job.wanted),
             workers=engine.streams,
             batch_size=job.batch_size,

@@ -12,7 +12,7 @@ from regnet.comparison.tally import (
     ComparisonTally,
     open_photos,
 )
-from regnet.comparison.verdict import Verdict, notes, verdict
+from regnet.comparison.verdict import Verdict, verdict
 from regnet.conversion.store import Library
 from regnet.pages.notebook import framed
 from regnet.system.cache import cache_dir as default_cache_dir
@@ -65,11 +65,14 @@ class ComparisonRecord:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What has to be known to read the figures."""
-        found = notes(self.pair)
-        if self.photos.unlabelled is None:
-            return found
-        return (*found, f"accuracy cannot be compared: {self.photos.unlabelled}")
+        """What has to be known to read the figures: what was assumed, and channel orders."""
+        notes = list(self.pair.notes)
+        a, b = (side.about.get("protocol", {}).get("channels") for side in self.pair.sides)
+        if a and b and a != b:
+            notes.append(f"A takes {a}, B takes {b}: pixels are compared as RGB")
+        if self.photos.unlabelled is not None:
+            notes.append(f"accuracy cannot be compared: {self.photos.unlabelled}")
+        return tuple(notes)
 
     def __repr__(self) -> str:
         photos = counted(self.comparison.agreement.images, "photo")

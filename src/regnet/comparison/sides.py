@@ -127,6 +127,11 @@ class Pair:
     places_b: NDArray[np.intp] | None = None
     notes: tuple[str, ...] = ()
 
+    @property
+    def sides(self) -> tuple[Side, Side]:
+        """A and B."""
+        return self.a, self.b
+
     def answers_b(self, given: Sequence[Any]) -> Answers:
         """Return what B says of photos, its classes in the order of `labels`."""
         found = self.b.answers(given)

@@ -242,7 +242,7 @@ def _hidden(pair: Pair, stage: Stage) -> str | None:
     """Return why a stage cannot be compared, None where it can."""
     reasons = [
         f"{name}: {side.hidden[stage]}"
-        for name, side in (("A", pair.a), ("B", pair.b))
+        for name, side in zip("AB", pair.sides, strict=True)
         if stage in side.hidden
     ]
     return "; ".join(reasons) or None

@@ -83,7 +83,7 @@ def _amount(stage: StageDifference) -> str:
 
 def _causes(stage: Stage, pair: Pair) -> str:
     """Return the settings that bear on a stage and are not the same on both sides, in brackets."""
-    a, b = (_settings(side.about, stage) for side in (pair.a, pair.b))
+    a, b = (_settings(side.about, stage) for side in pair.sides)
     differing = [name for name in a if name in b and a[name] != b[name]]
     if not differing:
         return ""
@@ -103,14 +103,6 @@ def _settings(about: Mapping[str, Any], stage: Stage) -> dict[str, str]:
         rgb = "/".join(f"{value:g}" for value in protocol[name][::step])
         texts[name] = f"{name} {rgb} of RGB"
     return texts
-
-
-def notes(pair: Pair) -> tuple[str, ...]:
-    """Return what has to be known to read a comparison: what was assumed, and channel orders."""
-    orders = [side.about.get("protocol", {}).get("channels") for side in (pair.a, pair.b)]
-    if None in orders or orders[0] == orders[1]:
-        return pair.notes
-    return (*pair.notes, f"A takes {orders[0]}, B takes {orders[1]}: pixels are compared as RGB")
 
 
 def _unseen(comparison: Comparison, *, before: Stage | None = None) -> str:

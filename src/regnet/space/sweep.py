@@ -132,8 +132,7 @@ def _course(
 ) -> "Course":
     """Return how all networks are trained, with the photos in memory."""
     import_module("regnet.training.devices")  # names the missing extra, before others do
-    from regnet.space.sweep_photos import open_sweep_photos
-    from regnet.space.sweep_run import Course, sweep_recipe
+    from regnet.space.sweep_run import Course, open_sweep_photos, sweep_recipe
     from regnet.training.devices import batch_by_photos
 
     given = budget.recipe

@@ -11,8 +11,7 @@ import json
 import sys
 import time
 
-from regnet.space.sampling import sample
-from regnet.space.spaces import SPACES, space_by_name
+from regnet.space.sampling import SPACES, sample, space_by_name
 
 BAR = 60e-6  # seconds a network
 

@@ -9,8 +9,7 @@ from regnet.network.spec import Spec
 from regnet.space.networks import Frame
 from regnet.space.outcomes import fit_line
 from regnet.space.records import RunRecord, Setting
-from regnet.space.sampling import Window, sample
-from regnet.space.spaces import space_by_name
+from regnet.space.sampling import Window, sample, space_by_name
 from regnet.statistics.draws import Uniforms
 
 SETTING = Setting(

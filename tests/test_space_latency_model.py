@@ -8,8 +8,7 @@ import pytest
 from regnet.network.complexity import complexity
 from regnet.network.spec import PUBLISHED_NAMES, RegNetSpec, spec_by_name
 from regnet.space.latency_model import FEATURES, features, fit, nonnegative
-from regnet.space.sampling import sample
-from regnet.space.spaces import space_by_name
+from regnet.space.sampling import sample, space_by_name
 
 
 def named(spec: RegNetSpec, image_size: int = 224) -> dict[str, float]:

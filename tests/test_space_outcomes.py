@@ -8,8 +8,7 @@ import pytest
 
 from regnet.network.spec import AnyNetSpec, RegNetSpec, Stage, spec_by_name
 from regnet.space.outcomes import fit_line
-from regnet.space.sampling import sample
-from regnet.space.spaces import space_by_name
+from regnet.space.sampling import sample, space_by_name
 
 
 def of_widths(*stages: tuple[int, int]) -> AnyNetSpec:

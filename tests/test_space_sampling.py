@@ -13,8 +13,15 @@ from hypothesis import strategies as st
 from regnet.network.complexity import complexity
 from regnet.network.spec import PUBLISHED_NAMES, AnyNetSpec, RegNetSpec, spec_by_name, spec_to_dict
 from regnet.space.networks import Frame, Lines, on_lines
-from regnet.space.sampling import Sampled, Window, sample
-from regnet.space.spaces import SPACES, largest_acts, largest_params, space_by_name
+from regnet.space.sampling import (
+    SPACES,
+    Sampled,
+    Window,
+    largest_acts,
+    largest_params,
+    sample,
+    space_by_name,
+)
 from regnet.statistics.draws import Uniforms, WeightedValues, evenly, log_uniform
 from regnet.system.errors import SpaceError, UnknownModelError
 

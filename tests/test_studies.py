@@ -8,8 +8,7 @@ import pytest
 
 from regnet.network.complexity import complexity
 from regnet.space.records import read_records
-from regnet.space.sampling import Frame, Window, sample
-from regnet.space.spaces import space_by_name
+from regnet.space.sampling import Frame, Window, sample, space_by_name
 
 FOLDER = Path(__file__).parent.parent / "studies" / "imagenette-48"
 

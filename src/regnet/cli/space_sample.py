@@ -85,7 +85,7 @@ def sample(sample: _Sample, networks: _Networks) -> None:
     from regnet.network.spec import spec_to_dict
     from regnet.space.networks import Frame
     from regnet.space.sampling import sample as draw
-    from regnet.space.spaces import space_by_name
+    from regnet.space.sampling import space_by_name
     from regnet.system.files import whole_file
 
     require_writable(sample.output)

@@ -10,7 +10,7 @@ from regnet.pages.small_plots import first, label_outside, log_x, log_y, rows_of
 from regnet.space.analysis import COSTS, SpaceResult
 from regnet.space.findings import Difference
 from regnet.space.published import Published, column
-from regnet.space.spaces import SPACES
+from regnet.space.sampling import SPACES
 from regnet.statistics.bootstrap import Interval
 from regnet.statistics.draws import Reals
 

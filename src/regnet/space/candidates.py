@@ -10,8 +10,7 @@ from regnet.network.complexity import Complexity, complexity
 from regnet.network.spec import RegNetSpec
 from regnet.space.accuracy_model import AccuracyModel, traits
 from regnet.space.latency_model import features
-from regnet.space.sampling import Window, sample
-from regnet.space.spaces import space_by_name
+from regnet.space.sampling import Window, sample, space_by_name
 from regnet.statistics.draws import Reals
 from regnet.system.errors import SpaceError
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from regnet.network.spec import RegNetSpec, Spec, Stage
 from regnet.space.records import RunRecord, Setting
-from regnet.space.spaces import SPACES
+from regnet.space.sampling import SPACES
 from regnet.statistics.draws import Reals
 from regnet.system.errors import SpaceError
 

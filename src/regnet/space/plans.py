@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from regnet.cluster.session import Ray
-from regnet.space.sampling import Window
-from regnet.space.spaces import SPACES, Space, space_by_name
+from regnet.space.sampling import SPACES, Space, Window, space_by_name
 from regnet.system.errors import SpaceError, UnknownModelError
 from regnet.system.option import Options, argument, option
 from regnet.training.recipe import Recipe

@@ -34,7 +34,7 @@ class SimulatedMachine:
         self.calls: list[int] = []
         self.surprise = surprise or {}
 
-    def comparable(self, specs: Sequence[Spec], *, rounds: int = 0) -> list[float]:
+    def comparable(self, specs: Sequence[Spec]) -> list[float]:
         slower = self.slowdown ** len(self.drift)
         self.drift.append(slower * formula(spec_by_name(REFERENCE)))
         self.calls.append(len(specs))

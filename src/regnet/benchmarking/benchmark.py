@@ -152,28 +152,29 @@ def benchmark(
         seconds=plan.seconds,
         watch=watch,
     )
-    result = Benchmark(
+    rounds = len(next(iter(timings.values())).rounds)
+    whole = None
+    if plan.photos:
+        say(f"{metadata.name}: {len(plan.photos)} photos, from files to labels")
+        setup = EndToEndSetup(
+            paths=paths,
+            photos=plan.photos,
+            batch_size=plan.batch_size,
+            compiled_cache=library.compiled,
+        )
+        whole = end_to_end(setup, rounds=plan.rounds, seconds=plan.seconds, watch=watch)
+    return Benchmark(
         model=plan.model,
         name=metadata.name,
         input=image.shape,
         gflops=graph_cost(read_graph(next(iter(paths.values())))).gflops,
         machine=machine,
-        rounds=len(next(iter(timings.values())).rounds),
+        rounds=rounds,
         engines=tuple(_speeds(rows, timings)),
         other_work=others(),
         assumed=metadata.assumed,
+        end_to_end=whole,
     )
-    if not plan.photos:
-        return result
-    say(f"{metadata.name}: {len(plan.photos)} photos, from files to labels")
-    setup = EndToEndSetup(
-        paths=paths,
-        photos=plan.photos,
-        batch_size=plan.batch_size,
-        compiled_cache=library.compiled,
-    )
-    whole = end_to_end(setup, rounds=plan.rounds, seconds=plan.seconds, watch=watch)
-    return replace(result, end_to_end=whole, other_work=others())
 
 
 def example_image(metadata: ModelMetadata) -> NDArray[Any]:

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 BUSY: Final = 0.05
+_PARTS: Final = ("decode", "engine", "other")  # of the time of a photo
 
 
 def benchmark_report(result: Benchmark) -> page.Report:
@@ -70,20 +71,19 @@ def _tiles(result: Benchmark) -> list[page.Tile]:
 
 def _precisions(result: Benchmark) -> page.Section:
     """Return the table of precisions, with plots, and what limits the figures."""
+    plot = partial(page.Plot, height=1.2 + 0.42 * len(result.engines))
     plots = [
-        page.Plot(
+        plot(
             "throughput",
             partial(_draw_throughput, result=result),
             "Images per second in each precision",
             "Best throughput.",
-            height=1.2 + 0.42 * len(result.engines),
         ),
-        page.Plot(
+        plot(
             "latency",
             partial(_draw_latency, result=result),
             "Milliseconds of one image: fastest, median, 90th and 99th percentile",
             "One image at a time: the median, and up to the 99th percentile.",
-            height=1.2 + 0.42 * len(result.engines),
         ),
     ]
     percentiles = tuple(result.engines[0].latency_ms)
@@ -126,23 +126,13 @@ def _end_to_end(whole: EndToEnd) -> page.Section:
             page.Number(row.images_per_second, ",.1f"),
             page.Number(row.allowed, ",.1f"),
             page.Bar(min(row.share, 1.0), percent(row.share, 1)),
-            page.Number(row.decode_ms, ".2f"),
-            page.Number(row.engine_ms, ".2f"),
-            page.Number(row.other_ms, ".2f"),
+            *(page.Number(getattr(row, f"{part}_ms"), ".2f") for part in _PARTS),
             page.Number(row.flips),
         )
         for row in whole.wholes
     ]
-    columns = (
-        "Precision",
-        "Photos/s",
-        "Allowed",
-        "Share",
-        "Decode ms",
-        "Engine ms",
-        "Other ms",
-        "Flips",
-    )
+    parts = (f"{part.title()} ms" for part in _PARTS)
+    columns = ("Precision", "Photos/s", "Allowed", "Share", *parts, "Flips")
     lead = f"{whole.photos} JPEG files, batches of {whole.batch_size}, {whole.rounds} rounds."
     if whole.unreadable:
         lead += f" {whole.unreadable} unreadable files were left out."
@@ -177,7 +167,7 @@ def _draw_latency(canvas: "Figure", result: Benchmark) -> None:
 def _draw_parts(canvas: "Figure", whole: EndToEnd) -> None:
     axes = canvas.subplots()
     left = [0.0] * len(whole.wholes)
-    for name, colour in (("decode", ACCENT), ("engine", SOFT), ("other", WARM)):
+    for name, colour in zip(_PARTS, (ACCENT, SOFT, WARM), strict=True):
         widths = [max(0.0, getattr(row, f"{name}_ms")) for row in whole.wholes]
         axes.barh(range(len(widths)), widths, left=left, color=colour, height=0.62, label=name)
         left = [start + width for start, width in zip(left, widths, strict=True)]

@@ -175,10 +175,9 @@ class _LocalFolder:
         self._folder = folder
 
     def read(self, name: str) -> bytes | None:
-        try:
+        with suppress(FileNotFoundError):
             return (self._folder / name).read_bytes()
-        except FileNotFoundError:
-            return None
+        return None
 
     def write(self, name: str, data: bytes) -> None:
         path = self._folder / name
@@ -186,18 +185,16 @@ class _LocalFolder:
         write_whole(path, data)
 
     def size(self, name: str) -> int | None:
-        try:
+        with suppress(FileNotFoundError):
             return (self._folder / name).stat().st_size
-        except FileNotFoundError:
-            return None
+        return None
 
     def names(self, folder: str) -> list[str]:
-        try:
+        with suppress(FileNotFoundError):
             # A killed process leaves hidden folders, of files that it was writing.
             names = (path.name for path in (self._folder / folder).iterdir())
             return sorted(name for name in names if not name.startswith("."))
-        except FileNotFoundError:
-            return []
+        return []
 
     def remove(self, folder: str) -> None:
         with suppress(FileNotFoundError):
@@ -220,17 +217,15 @@ class _StoreFolder:
         self._store.write(self._path(name), data)
 
     def size(self, name: str) -> int | None:
-        try:
+        with suppress(FileNotFoundError):
             return int(self._store.info(self._path(name))["size"])
-        except FileNotFoundError:
-            return None
+        return None
 
     def names(self, folder: str) -> list[str]:
         top = self._path(folder)
-        try:
+        with suppress(FileNotFoundError):
             return sorted(path[len(top) + 1 :] for path in self._store.below(top))
-        except FileNotFoundError:
-            return []
+        return []
 
     def remove(self, folder: str) -> None:
         with suppress(FileNotFoundError):

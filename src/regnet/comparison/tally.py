@@ -20,7 +20,8 @@ from regnet.comparison.differences import (
 )
 from regnet.comparison.sides import Answers, Pair, Rows, Trace
 from regnet.data.dataset import open_dataset
-from regnet.data.sources import STDIN, count_items, iter_items
+from regnet.data.labelled import LabelledItem
+from regnet.data.sources import STDIN, Item, count_items, iter_items
 from regnet.inference.result import ClassScore, top_classes
 from regnet.network.labels import Labels
 from regnet.statistics.agreement import Agreement, AgreementTally, margin
@@ -54,7 +55,7 @@ class ComparedPhotos:
     path: str
     items: Callable[[], Iterator[ComparedPhoto]]
     count: Callable[[], int | None]
-    unlabelled: str | None
+    unlabelled: str | None = None
 
     def find(self, sources: Collection[str]) -> dict[str, ComparedPhoto]:
         """Return the photos of these names, in one pass."""
@@ -80,20 +81,13 @@ def open_photos(
                 raise
             reason = str(exc)
         else:
-            return ComparedPhotos(
-                path,
-                lambda: (ComparedPhoto(x.source, x.truth, x.read) for x in dataset.items()),
-                lambda: dataset.count,
-                unlabelled=None,
-            )
-    return ComparedPhotos(
-        path,
-        lambda: (
-            ComparedPhoto(x.source, None, x.read) for x in iter_items([path], offline=offline)
-        ),
-        lambda: count_items([path]),
-        unlabelled=reason,
-    )
+            return ComparedPhotos(path, lambda: map(_photo, dataset.items()), lambda: dataset.count)
+    items = partial(iter_items, [path], offline=offline)
+    return ComparedPhotos(path, lambda: map(_photo, items()), lambda: count_items([path]), reason)
+
+
+def _photo(item: Item | LabelledItem) -> ComparedPhoto:
+    return ComparedPhoto(item.source, getattr(item, "truth", None), item.read)
 
 
 @dataclass(frozen=True, order=True)

@@ -185,13 +185,13 @@ class Stopwatch:
         """Return the latency of each network, as measured."""
         return [_latency(timing) for timing in self._timings(specs, rounds)[1:]]
 
-    def comparable(self, specs: Sequence[Spec], *, rounds: int = _ROUNDS) -> list[float]:
+    def comparable(self, specs: Sequence[Spec]) -> list[float]:
         """Return milliseconds that are comparable between groups.
 
         They are the reference's in the first group, times how much longer each network took in the
         same rounds: a slowdown of the whole machine cancels out.
         """
-        reference, *timings = self._timings(specs, rounds)
+        reference, *timings = self._timings(specs, _ROUNDS)
         return [self.drift[0] * ratio(reference, timing) for timing in timings]
 
     def _timings(self, specs: Sequence[Spec], rounds: int) -> list[Timing]:

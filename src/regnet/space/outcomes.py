@@ -203,17 +203,13 @@ def _population(space: str, records: Sequence[RunRecord]) -> Population:
     for record in records:
         if record.error is not None:
             runs.setdefault((record.setting, record.spec), []).append(record)
-    networks = tuple(
-        TrainedNetwork(
-            spec=same[0].spec,
-            params=same[0].params,
-            macs=same[0].macs,
-            acts=same[0].acts,
-            errors=tuple(run.errors[-1] for run in same),
-        )
-        for same in runs.values()
-    )
-    return Population(space, networks, tuple(r for r in records if r.error is None))
+    networks = []
+    for one, *others in runs.values():
+        errors = tuple(run.errors[-1] for run in (one, *others))
+        costs = {"params": one.params, "macs": one.macs, "acts": one.acts}
+        networks.append(TrainedNetwork(spec=one.spec, **costs, errors=errors))
+    failed = tuple(record for record in records if record.error is None)
+    return Population(space, tuple(networks), failed)
 
 
 def _require_one_setting(records: Sequence[RunRecord]) -> None:

@@ -14,15 +14,8 @@ import numpy as np
 from regnet.network.complexity import Complexity
 from regnet.network.spec import AnyNetSpec, RegNetSpec, Spec, Stage
 from regnet.space.networks import Costs, Frame, Lines, Networks, costs, fitted, on_lines
-from regnet.statistics.draws import (
-    Flags,
-    Reals,
-    Uniforms,
-    WeightedValues,
-    Whole,
-    evenly,
-    log_uniform,
-)
+from regnet.statistics import draws
+from regnet.statistics.draws import Flags, Reals, Uniforms, WeightedValues, Whole
 from regnet.system.errors import SpaceError, UnknownModelError
 
 Range = tuple[float, float]
@@ -227,10 +220,10 @@ def _anynets(space: AnyNetSpace, uniforms: Uniforms) -> Networks:
         return np.repeat(picked[:, :1], space.stages, axis=1) if shared else picked
 
     return fitted(
-        per_stage(log_uniform(1, space.depth), rising=space.rising_depths),
-        per_stage(log_uniform(8, space.width, step=8), rising=space.rising_widths),
-        per_stage(evenly(space.group_widths), shared=space.shared_group_width),
-        per_stage(evenly(space.bottlenecks), shared=space.shared_bottleneck),
+        per_stage(draws.log_uniform(1, space.depth), rising=space.rising_depths),
+        per_stage(draws.log_uniform(8, space.width, step=8), rising=space.rising_widths),
+        per_stage(draws.evenly(space.group_widths), shared=space.shared_group_width),
+        per_stage(draws.evenly(space.bottlenecks), shared=space.shared_bottleneck),
     )
 
 
@@ -239,16 +232,16 @@ def _lines(space: RegNetSpace, uniforms: Uniforms) -> Lines:
         return table.pick(uniforms.draw(_CHUNK))
 
     low, high = (round(1000 * wm) for wm in space.wm)
-    groups = evenly(space.group_widths)
+    groups = draws.evenly(space.group_widths)
     if space.group_width is not None:
-        groups = log_uniform(8, space.group_width, step=8)
+        groups = draws.log_uniform(8, space.group_width, step=8)
     return Lines(
-        d=picked(evenly(range(1, space.depth + 1))),
-        w0=picked(log_uniform(8, space.w0, step=8)),
-        wa=picked(log_uniform(1, round(10 * space.wa))) / 10,
-        wm=picked(log_uniform(low, high)) / 1000,
+        d=picked(draws.evenly(range(1, space.depth + 1))),
+        w0=picked(draws.log_uniform(8, space.w0, step=8)),
+        wa=picked(draws.log_uniform(1, round(10 * space.wa))) / 10,
+        wm=picked(draws.log_uniform(low, high)) / 1000,
         g=picked(groups),
-        b=picked(evenly(space.bottlenecks)),
+        b=picked(draws.evenly(space.bottlenecks)),
     )
 
 

@@ -21,7 +21,7 @@ from regnet.space.records import RunRecord, Setting, run_key
 from regnet.system.errors import ClusterError, RegNetError, SpecError, TrainingError
 from regnet.system.files import temporary_folder
 from regnet.system.version import TOOL_VERSION
-from regnet.training.devices import keep_freed_memory
+from regnet.training.devices import is_shortage, keep_freed_memory
 from regnet.training.history import (
     EpochRecord,
     History,
@@ -276,9 +276,8 @@ class _Unsaved(Trainer):
 
 
 def _reason(error: Exception) -> str:
-    line = _line(error)
-    short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "memory" in line.lower()
-    return f"out of memory: {line}" if short else f"{type(error).__name__}: {line}"
+    what = "out of memory" if is_shortage(error) else type(error).__name__
+    return f"{what}: {_line(error)}"
 
 
 def _line(error: Exception) -> str:

@@ -13,7 +13,7 @@ from typing import Final, Literal, Self
 
 from regnet.data.archives import (
     MAX_BYTES,
-    ArchiveKind,
+    ArchiveFile,
     Readable,
     SharedFile,
     Span,
@@ -23,7 +23,7 @@ from regnet.data.archives import (
     reader,
 )
 from regnet.data.parquet_images import image_rows, images_from
-from regnet.data.photo_files import SkipTally, counts_as_photo, is_clutter, is_live, is_video
+from regnet.data.photo_files import SkipTally, is_clutter, is_live, is_video
 from regnet.data.remote import (
     Fetcher,
     ObjectStore,
@@ -31,11 +31,10 @@ from regnet.data.remote import (
     open_file,
     read_file,
     read_object,
-    reason_of,
 )
 from regnet.data.sources import PARQUET, STDIN, Item, Walk, or_reason
 from regnet.data.tars import tar_files
-from regnet.data.zip_stream import ZipEntry, entry_head, read_entry, zip_entries
+from regnet.data.zip_stream import ZipEntry, ZipMember
 from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.system.addresses import without_secrets
 from regnet.system.errors import ClusterError, DatasetError, ImageError
@@ -139,7 +138,7 @@ def _zip_jobs(place: str, name: str, entries: list[Entry]) -> Iterator[Job]:
     file = SharedFile(open_file(place))
     for entry in entries:
         member = ZipEntry(*entry.values)  # type: ignore[arg-type]
-        read = partial(read_entry, file, member, MAX_BYTES)
+        read = ZipMember(file, member, MAX_BYTES)
         yield f"{name}/{member.name}", checked_read(member.name, read)
 
 
@@ -246,40 +245,13 @@ class _Listing(Walk):
         for row in range(rows):
             yield _listed("row", name, column, row)
 
-    def _members(self, name: str, kind: ArchiveKind, file: Readable) -> Iterator[Item]:
-        return self._zip(name, file) if kind == "zip" else self._tar(name, file)
-
-    def _zip(self, name: str, file: Readable) -> Iterator[Item]:
-        found = []
-        try:
-            for entry in zip_entries(file):
-                if counts_as_photo(entry.name, partial(entry_head, file, entry)):
-                    found.append(entry)
-                elif self.tally is not None:
-                    self.tally.add(name, entry.name)
-        except (ImageError, OSError, ValueError) as exc:
-            yield Item(name, failing(reason_of(exc)))
-            return
-        if not found:
-            yield Item(name, failing("no images in this archive"))
-        for entry in sorted(found, key=lambda entry: entry.name):
-            yield _listed("zip", name, *astuple(entry))
-
-    def _tar(self, name: str, file: Readable) -> Iterator[Item]:
-        number = -1
-        try:
-            photos = photos_in(tar_files(file), name, self.tally)
-            for number, photo in enumerate(photos):
-                read = photo.keep(MAX_BYTES)
-                if isinstance(read, Span) and read.lies_in(file):
-                    yield _listed("tar", name, photo.name, read.offset, read.size)
-                else:
-                    yield _listed("packed", name, number)
-        except ImageError as exc:
-            yield Item(name, failing(str(exc)))
-            return
-        if number < 0:
-            yield Item(name, failing("no images in this archive"))
+    def _member(self, name: str, number: int, photo: ArchiveFile, file: Readable) -> Item:
+        read = photo.keep(MAX_BYTES)
+        if isinstance(read, ZipMember):
+            return _listed("zip", name, *astuple(read.entry))
+        if isinstance(read, Span) and read.lies_in(file):
+            return _listed("tar", name, photo.name, read.offset, read.size)
+        return _listed("packed", name, number)
 
     def _objects(self, address: str) -> Iterator[Item]:
         """Yield the images at an address: a file, those below a folder, or of a pattern."""
@@ -334,11 +306,8 @@ class _Listing(Walk):
             yield _listed("object", address)
             return
         file = open_file(address)
-        kind = archive_kind(file.read(HEAD), address)
-        if kind == "tar":
-            yield from self._tar(address, SharedFile(file))
-        elif kind == "zip":
-            yield from self._zip(address, SharedFile(file))
+        if kind := archive_kind(file.read(HEAD), address):
+            yield from self._members(address, kind, SharedFile(file))
         else:
             file.close()
             yield _listed("object", address)

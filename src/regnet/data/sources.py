@@ -237,10 +237,13 @@ class Walk:
             photos: Iterable[ArchiveFile] = photos_in(files, name, self.tally)
             if kind == "zip":
                 photos = sorted(photos, key=lambda photo: photo.name)
-            items = (Item(f"{name}/{p.name}", reader(p, self.max_bytes)) for p in photos)
+            items = (self._member(name, n, photo, file) for n, photo in enumerate(photos))
             yield from _or_failed(items, name, "no images in this archive")
-        except ImageError as exc:
-            yield _failed(name, str(exc))
+        except (ImageError, OSError, ValueError) as exc:
+            yield _failed(name, reason_of(exc))
+
+    def _member(self, name: str, number: int, photo: ArchiveFile, file: Readable) -> Item:
+        return Item(f"{name}/{photo.name}", reader(photo, self.max_bytes))
 
     def _from_stdin(self) -> Iterator[Item]:
         if self.stdin_used:

@@ -48,8 +48,21 @@ class ZipEntry:
 def zip_files(file: Readable) -> Iterator[ArchiveFile]:
     """Yield the files in a zip in its own order; raises `ImageError` if it is damaged."""
     for entry in zip_entries(file):
-        head, keep = partial(entry_head, file, entry), partial(partial, read_entry, file, entry)
+        head, keep = partial(entry_head, file, entry), partial(ZipMember, file, entry)
         yield ArchiveFile(entry.name, entry.size, head, keep)
+
+
+@dataclass(frozen=True, slots=True)
+class ZipMember:
+    """A file in a zip, read by calling it; raises `ImageError`. Thread-safe."""
+
+    file: Readable
+    entry: ZipEntry
+    max_bytes: int
+
+    def __call__(self) -> bytes:
+        """Return its bytes."""
+        return read_entry(self.file, self.entry, self.max_bytes)
 
 
 def zip_entries(file: Readable) -> Iterator[ZipEntry]:

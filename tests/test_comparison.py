@@ -18,8 +18,8 @@ from typer.testing import CliRunner, Result
 
 from regnet.checkpoints.weights import write_safetensors
 from regnet.cli import build_app
-from regnet.comparison.compare import ComparisonRecord, Gates, compare
-from regnet.comparison.differences import PIXEL_STAGES, difference
+from regnet.comparison.compare import ComparisonRecord, compare
+from regnet.comparison.differences import PIXEL_STAGES, Gates, difference
 from regnet.comparison.report import comparison_report
 from regnet.comparison.sides import Answers, Side, Trace, open_pair, pair_up, predictor_side
 from regnet.comparison.tally import ComparedPhoto, ComparedPhotos, ComparisonTally, open_photos

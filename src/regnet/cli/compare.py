@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from regnet.cli.console import show
 from regnet.cli.options import AS_OPTION, Report, Store, Truth, require_sources
 from regnet.cli.progress import track
-from regnet.system.option import Options, argument, option
+from regnet.comparison.differences import Gates
+from regnet.system.option import argument
 
 if TYPE_CHECKING:
     from regnet.comparison.compare import ComparisonRecord
@@ -18,14 +19,7 @@ class _Sides(Truth):
     dataset: str = argument("Photos, labelled or not", "DATASET")
 
 
-class _GateOptions(Options):
-    max_flips: int | None = option(None, "Exit with 1 if more top-1 classes differ", min=0)
-    max_delta: float | None = option(
-        None, "Exit with 1 if a probability differs by more", min=0, max=1
-    )
-
-
-def compare(photos: _Sides, gates: _GateOptions, results: Report, models: Store) -> bool:
+def compare(photos: _Sides, gates: Gates, results: Report, models: Store) -> bool:
     """Compare two models or pipelines on photos, stage by stage.
 
     A and B are MODEL[:engine][:precision][:protocol]: a model card, `bundled`, an IR (.xml), an
@@ -43,7 +37,7 @@ def compare(photos: _Sides, gates: _GateOptions, results: Report, models: Store)
       regnet compare my.pyth:torch my.pyth:ir photos/ --max-flips 0 --max-delta 1e-5
       regnet compare bundled http://localhost:8000/v2/models/bundled photos/
     """
-    from regnet.comparison.compare import ComparisonRecord, Gates
+    from regnet.comparison.compare import ComparisonRecord
     from regnet.comparison.sides import open_pair
     from regnet.comparison.tally import ComparisonTally, open_photos
 
@@ -53,7 +47,7 @@ def compare(photos: _Sides, gates: _GateOptions, results: Report, models: Store)
     truth = str(photos.truth) if photos.truth else None
     compared = open_photos(photos.dataset, pair.labels, truth=truth, offline=models.offline)
     tally = ComparisonTally(pair)
-    record = partial(ComparisonRecord, pair=pair, photos=compared, gates=Gates(**vars(gates)))
+    record = partial(ComparisonRecord, pair=pair, photos=compared, gates=gates)
     try:
         tally.run(track(compared.items(), "comparing", compared.count, "photos"))
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from regnet.comparison.differences import Gates as Gates
 from regnet.comparison.sides import Pair, open_pair
 from regnet.comparison.tally import (
     DELTA_EDGES,
@@ -17,27 +18,6 @@ from regnet.conversion.store import Library
 from regnet.pages.notebook import framed
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.text import counted
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gates:
-    """What a comparison may not exceed: flips of the top-1 class, a difference of a probability."""
-
-    max_flips: int | None = None
-    max_delta: float | None = None
-
-    def exceeded(self, comparison: Comparison) -> tuple[str, ...]:
-        """Return a phrase for each gate that does not hold."""
-        found = comparison.agreement
-        phrases = []
-        if self.max_flips is not None and found.flipped > self.max_flips:
-            phrases.append(f"{found.flipped} top-1 flips, --max-flips allows {self.max_flips}")
-        if self.max_delta is not None and found.max_delta > self.max_delta:
-            phrases.append(
-                f"probabilities differ by {found.max_delta:.3g}, "
-                f"--max-delta allows {self.max_delta:g}"
-            )
-        return tuple(phrases)
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -61,7 +41,7 @@ class ComparisonRecord:
     @property
     def exceeded(self) -> tuple[str, ...]:
         """A phrase for each gate that does not hold."""
-        return self.gates.exceeded(self.comparison)
+        return self.gates.exceeded(self.comparison.agreement)
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""How the values of two pipelines differ at a stage: one photo's, and all photos' together."""
+"""How the values of two pipelines differ at a stage, of one photo and of all; gates on that."""
 
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -6,7 +6,9 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.statistics.agreement import Agreement
 from regnet.system.json_text import plain_fields
+from regnet.system.option import Options, option
 
 Stage = Literal["decode", "resize", "crop", "logits", "probabilities"]
 Array = NDArray[Any]
@@ -15,6 +17,27 @@ PIXEL_STAGES: Final[tuple[Stage, ...]] = ("decode", "resize", "crop")
 STAGES: Final[tuple[Stage, ...]] = (*PIXEL_STAGES, "logits", "probabilities")
 
 _UNITS: Final = {"logits": "logits", "probabilities": "probability"}
+
+
+class Gates(Options):
+    """What a comparison may not exceed: flips of the top-1 class, a difference of a probability."""
+
+    max_flips: int | None = option(None, "Exit with 1 if more top-1 classes differ", min=0)
+    max_delta: float | None = option(
+        None, "Exit with 1 if a probability differs by more", min=0, max=1
+    )
+
+    def exceeded(self, found: Agreement) -> tuple[str, ...]:
+        """Return a phrase for each gate that does not hold."""
+        phrases = []
+        if self.max_flips is not None and found.flipped > self.max_flips:
+            phrases.append(f"{found.flipped} top-1 flips, --max-flips allows {self.max_flips}")
+        if self.max_delta is not None and found.max_delta > self.max_delta:
+            phrases.append(
+                f"probabilities differ by {found.max_delta:.3g}, "
+                f"--max-delta allows {self.max_delta:g}"
+            )
+        return tuple(phrases)
 
 
 @dataclass(frozen=True)

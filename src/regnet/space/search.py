@@ -205,9 +205,9 @@ class _Search:
         """
         known = sorted(
             (one for one in published() if one.family in self.plan.spaces),
-            key=lambda one: complexity(one.spec).macs,
+            key=lambda one: one.cost.macs,
         )
-        costs = [complexity(one.spec).macs for one in known]
+        costs = [one.cost.macs for one in known]
         first, last = np.searchsorted(costs, (macs / 10, 2 * macs)).tolist()
         first, last = min(first, len(known) - 2), max(last, first + 1, 2)
         self._measure_known(known[first:last])

@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -180,14 +178,3 @@ def test_long_lists_of_strange_keys_are_cut() -> None:
 def test_pycls_to_pycls_changes_nothing() -> None:
     keys = pycls_keys([1, 2], squeeze=True)
     assert from_pycls(keys, PYCLS) == {key: key for key in keys}
-
-
-def run_python(code: str) -> str:
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    return done.stdout
-
-
-def test_no_torch_is_needed_for_names_and_shapes() -> None:
-    modules = "regnet.checkpoints.layouts, regnet.checkpoints.shapes, regnet.checkpoints.fields"
-    code = f"import sys, {modules}; print('torch' in sys.modules)"
-    assert run_python(code).strip() == "False"

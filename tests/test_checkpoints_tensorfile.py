@@ -1,6 +1,5 @@
 import contextlib
 import io
-import math
 import os
 import pickle
 import struct
@@ -19,9 +18,7 @@ from regnet.system.errors import UnsafeError, WeightsError
 
 torch = pytest.importorskip("torch")
 from safetensors.torch import save  # noqa: E402
-from torch_arrays import to_arrays  # noqa: E402
 
-from regnet.checkpoints.arrays import NotPlain, plain_array  # noqa: E402
 from regnet.checkpoints.entries import find_network  # noqa: E402
 from regnet.checkpoints.tensorfile import read_content  # noqa: E402
 
@@ -68,60 +65,6 @@ def test_safetensors_with_foreign_metadata(tmp_path: Path) -> None:
     content = read_content(path)
     assert content.metadata == {"format": "pt"}
     assert np.array_equal(content.value["a.bias"], torch.arange(3.0))
-
-
-@pytest.mark.parametrize("protocol", [2, 3, 4, 5])
-@pytest.mark.parametrize("zipped", [True, False])
-def test_tensors_of_every_type_and_protocol(zipped: bool, protocol: int, tmp_path: Path) -> None:
-    base = torch.arange(24.0).view(2, 3, 4)
-    content = {
-        "transposed": base.permute(2, 0, 1),
-        "part": base[1, 1:, ::2],
-        "parameter": torch.nn.Parameter(torch.ones(2, dtype=torch.bfloat16)),
-        "empty": torch.empty(0, 3),
-        "scalar": torch.tensor(3, dtype=torch.int64),
-        "flags": torch.tensor([True, False]),
-        "double": torch.tensor([1e300], dtype=torch.float64),
-    }
-    path = tmp_path / "types.pth"
-    torch.save(content, path, pickle_protocol=protocol, _use_new_zipfile_serialization=zipped)
-    value = read_content(path).value
-    assert list(value) == list(content)
-    for key, array in to_arrays(content).items():
-        assert (value[key].dtype, value[key].shape) == (array.dtype, array.shape)
-        assert np.array_equal(value[key], array)
-
-
-def as_of_a_big_endian_machine(path: Path, numbers: np.ndarray) -> None:
-    """Rewrite an archive as if a big-endian machine had saved the numbers."""
-    with zipfile.ZipFile(path) as archive:
-        members = {name: archive.read(name) for name in archive.namelist()}
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, member in members.items():
-            content = member.replace(numbers.tobytes(), numbers.byteswap().tobytes())
-            archive.writestr(name, b"big" if name.endswith("byteorder") else content)
-
-
-def test_numbers_of_a_big_endian_machine(tmp_path: Path) -> None:
-    path = tmp_path / "big.pth"
-    tensor = torch.tensor([1.5, -2.0, 3.25])
-    torch.save({"a": tensor, "b": tensor.bfloat16()}, path)
-    as_of_a_big_endian_machine(path, tensor.numpy())
-    as_of_a_big_endian_machine(path, tensor.bfloat16().view(torch.int16).numpy())
-    theirs = torch.load(path, weights_only=True)
-    for key, array in read_content(path).value.items():
-        assert array.tolist() == theirs[key].tolist() == tensor.tolist()
-
-
-def test_the_older_format_is_little_endian_on_every_machine(tmp_path: Path) -> None:
-    path = tmp_path / "big.pth"
-    save_legacy({"a": torch.tensor([1.5, -2.0, 3.25])}, path)
-    data = path.read_bytes()
-    place = data.index(b"little_endian") + len(b"little_endian")
-    flag = data.index(b"\x88", place)
-    path.write_bytes(data[:flag] + b"\x89" + data[flag + 1 :])
-    assert torch.load(path, weights_only=True)["a"].tolist() == [1.5, -2.0, 3.25]
-    assert read_content(path).value["a"].tolist() == [1.5, -2.0, 3.25]
 
 
 def test_a_bare_pickle_of_tensors(tmp_path: Path) -> None:
@@ -305,40 +248,3 @@ def test_any_damage_is_an_error_of_ours_or_harmless(
     # Any other exception, or a crash, fails.
     with contextlib.suppress(WeightsError):
         find_network(read_content(path).value)
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", ">f4"])
-def test_floating_point_becomes_float32(dtype: str) -> None:
-    source = np.array([[1.5, -2.25], [0.0, 3.0]], dtype).T
-    plain = plain_array("a", source)
-    assert plain.dtype == np.float32
-    assert plain.flags.c_contiguous
-    assert plain.tolist() == [[1.5, 0.0], [-2.25, 3.0]]
-    assert not np.shares_memory(plain, source)
-
-
-@pytest.mark.parametrize(
-    ("array", "message"),
-    [
-        (np.zeros(2, np.int64), "layer.weight has type torch.int64"),
-        (np.zeros(2, np.complex64), "layer.weight has type torch.complex64"),
-        (np.array([1.0, math.nan]), "layer.weight holds values that are not finite"),
-        (np.array([1.0, -math.inf]), "layer.weight holds values that are not finite"),
-        (np.array([1e300]), "layer.weight holds values that are not finite"),
-    ],
-)
-def test_arrays_that_are_no_weights(array: np.ndarray, message: str) -> None:
-    with pytest.raises(WeightsError, match=message):
-        plain_array("layer.weight", array)
-
-
-@pytest.mark.parametrize("tensor", [torch.eye(2).to_sparse(), torch.empty(2, device="meta")])
-def test_tensors_without_plain_data(tensor: torch.Tensor, tmp_path: Path) -> None:
-    torch.save({"a": tensor}, tmp_path / "a.pth")
-    assert isinstance(read_content(tmp_path / "a.pth").value["a"], NotPlain)
-
-
-def test_step_counters_are_whole_numbers() -> None:
-    plain = plain_array("a.num_batches_tracked", np.array(7.0))
-    assert plain.dtype == np.int64
-    assert plain.item() == 7

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -520,3 +522,34 @@ def test_metadata_that_belongs_to_another_network(tmp_path: Path) -> None:
     save_file(random_state(SMALL_Y), path, metadata=metadata)
     with pytest.raises(MismatchError, match=r"in the metadata, the file holds .*squeeze-excite"):
         read_checkpoint(path)
+
+
+WITHOUT_TORCH = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+from pathlib import Path
+from regnet.checkpoints.weights import read_checkpoint, write_safetensors
+
+for path in map(Path, sys.argv[1:]):
+    checkpoint = read_checkpoint(path)
+    write_safetensors(path.with_suffix(".out"), checkpoint.state, spec=checkpoint.spec)
+    assert read_checkpoint(path.with_suffix(".out"), new_head=3).classes == 3
+assert "torch" not in sys.modules
+"""
+
+
+def test_checkpoints_are_read_and_written_without_torch(tmp_path: Path) -> None:
+    state = {k: t.bfloat16() if t.ndim == 4 else t for k, t in random_state(SMALL).items()}
+    paths = [tmp_path / name for name in ("zip.pth", "old.pyth", "new.safetensors")]
+    for save, path in zip((save_zip, save_legacy, save_file), paths, strict=True):
+        save(state, path)
+    subprocess.run([sys.executable, "-c", WITHOUT_TORCH, *map(str, paths)], check=True)
+    for path in paths:
+        read = read_checkpoint(path.with_suffix(".out")).state
+        assert all(np.array_equal(read[key], tensor.double()) for key, tensor in state.items())

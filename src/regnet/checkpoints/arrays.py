@@ -37,10 +37,10 @@ class NumberType:
     def decode(self, data: NDArray[np.uint8], order: Literal["<", ">"] = "<") -> NDArray[Any]:
         """Return the numbers in bytes of an order: a view, or a wider copy of bfloat16.
 
-        Bytes of numbers that numpy lacks are returned as they are.
+        Numbers that numpy lacks come as their bytes (n, size).
         """
         if self.array is None:
-            return data
+            return data.reshape(-1, self.size)
         if self.size == self.array.itemsize:
             return data.view(self.array.newbyteorder(order))
         return (data.view(f"{order}u2").astype(np.uint32) << 16).view(self.array)
@@ -99,8 +99,9 @@ def tensor_of_type(
     """Return a tensor of a type that has no storages of its own, as a view of bytes."""
     require(storage, Storage)
     require(dtype, NumberType)
+    if storage.type is not NUMBERS["uint8"]:
+        raise ValueError("a tensor of other numbers than its storage")
     whole = storage.numbers[: len(storage.numbers) // dtype.size * dtype.size]
-    require(whole.dtype.type, type(np.uint8))
     return tensor(Storage(dtype, dtype.decode(whole)), offset, shape, strides)
 
 

@@ -80,7 +80,9 @@ class _Machine:
     def run(self, stream: BinaryIO) -> Any:
         """Follow the instructions up to STOP."""
         start = stream.tell()
-        for opcode, argument, place in pickletools.genops(stream):
+        for count, (opcode, argument, place) in enumerate(pickletools.genops(stream)):
+            if count == _MOST_INSTRUCTIONS:
+                raise ValueError(f"a pickle of more than {_MOST_INSTRUCTIONS:,} instructions")
             self._length = (place or 0) - start
             if opcode.name == "STOP":
                 # Functions and classes left among the values are not plain data.
@@ -277,6 +279,7 @@ _SIZED = (str, bytes, bytearray, list, tuple, dict, set)
 _PASSED_AT_FIRST = 4096
 _PASSED_PER_BYTE = 16
 _LONGEST_NAME = 1000
+_MOST_INSTRUCTIONS = 5 * 10**6  # each makes a value of up to 72 bytes
 
 # Protocols 0 to 2 name modules as Python 2 did.
 _MODULES_OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}

@@ -7,13 +7,15 @@ row of pickles, appends them.
 """
 
 import json
+import re
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+import zlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,10 +31,15 @@ from regnet.checkpoints.arrays import (
     tensor,
     tensor_of_type,
 )
-from regnet.checkpoints.model_files import REMEDY, checked_kind
 from regnet.checkpoints.pickles import Calls, RefusedError, read_pickle
 from regnet.checkpoints.plain_types import Record, require
 from regnet.system.errors import UnsafeError, WeightsError
+
+REMEDY: Final = (
+    "Save the weights alone, torch.save(model.state_dict(), ...) or as .safetensors, "
+    "where you trust the file"
+)
+Bytes = NDArray[np.uint8]
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # how PyTorch's older format begins, as a pickled number
 
@@ -51,45 +58,18 @@ def read_content(path: Path) -> Content:
     Raises `UnsafeError` where reading would run code, `WeightsError` where the file is missing,
     truncated, corrupt or something else than a checkpoint.
     """
-    kind = checked_kind(path)
-    if kind == "safetensors":
-        return _read_safetensors(path)
-    return Content(_load_pickle(path, is_zip=kind == "zip"))
-
-
-def _read_safetensors(path: Path) -> Content:
-    """Return the arrays of a file whose header the library checked, mapped into memory."""
     try:
-        with safe_open(path, framework="np") as checked, path.open("rb") as file:
-            metadata = dict(checked.metadata() or {})
-            start = 8 + int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(start - 8))
-        header.pop("__metadata__", None)
-        if not header:
-            raise WeightsError(f"{path} holds no named tensors")
-        whole, tensors = _mapped(path), {}
-        for key, about in header.items():
-            first, last = about["data_offsets"]
-            kind = OF_SAFETENSORS.get(about["dtype"], NumberType(about["dtype"], 1))
-            numbers = kind.decode(whole[start + first : start + last])
-            shape = tuple(about["shape"])
-            tensors[key] = kind.not_plain(shape) if kind.array is None else numbers.reshape(shape)
-    except (SafetensorError, OSError, ValueError, LookupError, TypeError, RecursionError) as exc:
-        raise WeightsError(f"{path} is a truncated or corrupt safetensors file: {exc}") from exc
-    return Content(tensors, metadata)
-
-
-def _mapped(path: Path) -> NDArray[np.uint8]:
-    """Return the bytes of a file, mapped into memory."""
-    return np.asarray(np.memmap(path, np.uint8, "r"))
-
-
-def _load_pickle(path: Path, *, is_zip: bool) -> Any:
-    try:
-        if is_zip:
-            return read_archive(path)
         with path.open("rb") as file:
-            return read_pickles(file)
+            head = file.read(512)
+    except OSError as exc:
+        raise WeightsError(f"cannot read {path}: {exc.strerror or exc}") from exc
+    read = next((read for kind, read in _FORMATS.items() if kind.match(head)), None)
+    if read is None:
+        raise WeightsError(f"{path} is not a checkpoint: {_what_instead(head)}")
+    try:
+        return read(path)
+    except WeightsError:
+        raise
     except RefusedError as exc:
         raise UnsafeError(
             f"{path} is refused: reading it would run code (it asks for {exc}). {REMEDY}"
@@ -100,54 +80,113 @@ def _load_pickle(path: Path, *, is_zip: bool) -> Any:
         raise WeightsError(f"{path} is truncated or corrupt: {reason}") from exc
 
 
-def read_archive(path: Path) -> Any:
-    """Return the content of an archive that `torch.save` wrote. Damage raises anything."""
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        name = next(name for name in archive.namelist() if name.rpartition("/")[2] == "data.pkl")
-        storages = _ArchiveStorages(archive, file, name.removesuffix("data.pkl"), path)
-        pickled = BytesIO(storages.member(name))
-        return read_pickle(
-            pickled, calls=_all_calls(), values=_TYPES, persistent=storages.persistent
-        )
+def _what_instead(head: bytes) -> str:
+    if not head:
+        return "it is empty"
+    if head.lstrip().startswith(b"<"):
+        return "it is a web page (a server's error page, most likely); download it again"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a Git LFS pointer; fetch the file itself with 'git lfs pull'"
+    return f"it is neither a PyTorch nor a safetensors file (it begins with {head[:8]!r})"
+
+
+def _mapped(path: Path) -> Bytes:
+    return np.asarray(np.memmap(path, np.uint8, "r"))
+
+
+def _read_safetensors(path: Path) -> Content:
+    """Return the arrays of a file whose header the library has checked."""
+    whole = _mapped(path)
+    start = 8 + int.from_bytes(whole[:8].tobytes(), "little")
+    if start > len(whole):
+        raise WeightsError(f"{path} is a truncated safetensors file; download it again")
+    try:
+        with safe_open(path, framework="np") as checked:
+            metadata = dict(checked.metadata() or {})
+    except (SafetensorError, OSError, ValueError) as exc:
+        raise WeightsError(f"{path} is a truncated or corrupt safetensors file: {exc}") from exc
+    header = json.loads(whole[8:start].tobytes())
+    header.pop("__metadata__", None)
+    if not header:
+        raise WeightsError(f"{path} holds no named tensors")
+    tensors: dict[str, NDArray[Any] | NotPlain] = {}
+    for key, about in header.items():
+        first, last = about["data_offsets"]
+        kind, shape = OF_SAFETENSORS.get(about["dtype"]), tuple(about["shape"])
+        if kind is None:
+            kind = NumberType(about["dtype"], 1)
+        numbers = kind.decode(whole[start + first : start + last])
+        tensors[key] = kind.not_plain(shape) if kind.array is None else numbers.reshape(shape)
+    return Content(tensors, metadata)
+
+
+def _read_archive(path: Path) -> Content:
+    """Return the content of an archive that `torch.save` wrote."""
+    with zipfile.ZipFile(path) as archive:
+        infos = sorted(archive.infolist(), key=lambda info: info.header_offset)
+    ends = [info.filename.rpartition("/")[2] for info in infos]
+    if "constants.pkl" in ends:
+        raise UnsafeError(f"{path} is a TorchScript archive, which is code. {REMEDY}")
+    if "data.pkl" not in ends:
+        raise WeightsError(f"{path} is not a checkpoint: it is a zip archive of something else")
+    if ends.count("data.pkl") > 1:
+        raise WeightsError(f"{path} is not a checkpoint: it holds {ends.count('data.pkl')} of them")
+    if any(info.compress_type != zipfile.ZIP_STORED for info in infos):
+        raise WeightsError(f"{path} is a compressed zip archive, which PyTorch never writes")
+    members = _members(_mapped(path), infos)
+    name = infos[ends.index("data.pkl")].filename
+    storages = _ArchiveStorages(members, name.removesuffix("data.pkl"))
+    pickled, calls = BytesIO(members[name].data), _all_calls()
+    return Content(read_pickle(pickled, calls=calls, values=_TYPES, persistent=storages.persistent))
+
+
+def _members(whole: Bytes, infos: Sequence[zipfile.ZipInfo]) -> dict[str, Bytes]:
+    """Return the bytes of an archive's members, in the order of their places.
+
+    Each has its checksum, at which PyTorch's own reader does not look; 0 stands for none.
+    """
+    members: dict[str, Bytes] = {}
+    end = 0
+    for info in infos:
+        name = info.filename
+        if info.header_offset < end or name in members:
+            raise ValueError(f"members of the archive overlap, or two are called {name:.60}")
+        header = whole[info.header_offset : info.header_offset + 30].tobytes()
+        start = info.header_offset + 30 + sum(struct.unpack("<26xHH", header))
+        end = start + info.file_size
+        if not header.startswith(b"PK\3\4") or end > len(whole):
+            raise EOFError(f"{name:.60} is not whole")
+        members[name] = whole[start:end]
+        if info.CRC and zlib.crc32(members[name].data) != info.CRC:
+            raise ValueError(f"{name:.60} in it fails its checksum")
+    return members
 
 
 class _ArchiveStorages:
-    """The storages of an archive, mapped into memory."""
+    """The storages of an archive's members."""
 
-    def __init__(self, archive: zipfile.ZipFile, file: BinaryIO, folder: str, path: Path) -> None:
-        self._archive, self._file, self._folder = archive, file, folder
-        self._whole = _mapped(path)
+    def __init__(self, members: Mapping[str, Bytes], folder: str) -> None:
+        self._members, self._folder = members, folder
         self._known: dict[str, Storage] = {}
-        order = f"{folder}byteorder"
-        is_big = order in archive.namelist() and self.member(order) == b"big"
-        self._order: Literal["<", ">"] = ">" if is_big else "<"
+        order = members.get(f"{folder}byteorder")
+        self._big = order is not None and order.tobytes() == b"big"
 
     def persistent(self, reference: Any) -> Any:
         """Return the storage that a persistent id (kind, type, key, device, count) names."""
         kind, dtype, key, _, count = reference
         _require_storage(kind, dtype, key, count)
         if key not in self._known:
-            start, end = self._place(f"{self._folder}data/{key}")
-            if count * dtype.size > end - start:
-                raise EOFError(f"the storage {key!r:.40} is too short")
-            data = self._whole[start : start + count * dtype.size]
-            self._known[key] = Storage(dtype, dtype.decode(data, self._order))
+            data = self._members.get(f"{self._folder}data/{key}")
+            if data is None or count * dtype.size > len(data):
+                raise EOFError(f"the storage {key!r:.40} is too short, or missing")
+            data = data[: count * dtype.size]
+            self._known[key] = Storage(dtype, dtype.decode(data, ">" if self._big else "<"))
         return self._known[key]
 
-    def member(self, name: str) -> bytes:
-        """Return the content of a member."""
-        start, end = self._place(name)
-        return self._whole[start:end].tobytes()
 
-    def _place(self, name: str) -> tuple[int, int]:
-        """Return where the content of an uncompressed member begins and ends in the file."""
-        info = self._archive.getinfo(name)
-        self._file.seek(info.header_offset)
-        header = self._file.read(30)
-        start = info.header_offset + 30 + sum(struct.unpack("<26xHH", header))
-        if not header.startswith(b"PK\3\4") or start + info.file_size > len(self._whole):
-            raise EOFError(f"{name!r:.60} is not whole")
-        return start, start + info.file_size
+def _read_older(path: Path) -> Content:
+    with path.open("rb") as file:
+        return Content(read_pickles(file))
 
 
 def read_pickles(stream: BinaryIO, calls: Calls | None = None) -> Any:
@@ -198,12 +237,11 @@ class _LaterStorages:
         for key in keys:
             storage = self._known[key]
             (count,) = struct.unpack("<q", self._stream.read(8))
-            numbers = storage.type.decode(
-                np.frombuffer(self._stream.read(count * storage.type.size), np.uint8)
-            )
-            if len(numbers) != len(storage.numbers):
+            size = len(storage.numbers) * storage.type.size
+            data = np.frombuffer(self._stream.read(size), np.uint8)
+            if count != len(storage.numbers) or len(data) != size:
                 raise EOFError(f"the storage {key!r:.40} is too short")
-            storage.numbers[:] = numbers
+            storage.numbers[:] = storage.type.decode(data)
 
 
 def _require_storage(kind: Any, dtype: Any, key: Any, count: Any) -> None:
@@ -278,4 +316,10 @@ _TYPES: dict[str, Any] = {
             *("per_channel_affine", "per_channel_affine_float_qparams"),
         )
     },
+}
+
+_FORMATS: dict[re.Pattern[bytes], Callable[[Path], Content]] = {
+    re.compile(rb"PK\x03\x04"): _read_archive,
+    re.compile(rb".{4}\0{4}\{", re.DOTALL): _read_safetensors,  # a length and a JSON text
+    re.compile(rb"\x80"): _read_older,
 }

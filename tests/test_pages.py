@@ -135,7 +135,7 @@ def test_plots_take_their_colours_from_the_page_and_keep_their_ids_apart() -> No
     assert "<metadata" not in text
     ids = Reader(whole_page()).ids
     assert len(ids) == len(set(ids))
-    assert all(one.startswith(("one-", "two-")) for one in ids)
+    assert all(one.startswith(("one-", "two-", "part-")) for one in ids)
     assert text == svg(Plot("one", draw, EVIL))
     used = re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", text)
     assert set(used) <= set(Reader(text).ids)

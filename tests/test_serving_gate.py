@@ -150,11 +150,11 @@ def test_what_no_route_takes_is_refused_in_json() -> None:
     }
 
 
-def test_the_token_is_asked_for_everywhere_but_at_the_page_and_health() -> None:
+def test_the_token_is_asked_for_everywhere_but_at_the_pages_and_health() -> None:
     app = App(token=new_token(TOKEN, source="test"))
-    for path in ("/", "/page/icon.svg", "/v2/health/live", "/v2/health/ready"):
+    for path in ("/", "/docs", "/page/icon.svg", "/v2/health/live", "/v2/health/ready"):
         assert app("GET", path).status_code == 200
-    for path in ("/v2", "/v1/models", "/metrics", "/docs", "/openapi.json", "/no"):
+    for path in ("/v2", "/v1/models", "/metrics", "/openapi.json", "/no"):
         refused = app("GET", path)
         assert refused.status_code == 401, path
         assert refused.headers["www-authenticate"] == "Bearer"
@@ -404,7 +404,15 @@ def test_the_document_is_valid_and_has_every_status() -> None:
 def test_the_reference_page_needs_nothing_from_elsewhere() -> None:
     page = App()("GET", "/docs")
     assert page.headers["content-type"] == "text/html; charset=utf-8"
-    assert "POST /v2/models/{name}/infer" in page.text
+    assert "POST /v2/models/{name}[/versions/{version}]/infer" in page.text
+    for name in ("top_k (query)", "name (path)", "version (path)", "<dt><code>413</code>"):
+        assert page.text.count(name) == 1
+    assert "--data-binary @photo.jpg" in page.text
+    assert '<form method="post" action="/v1/classify"' in page.text
+    assert "{host}" not in page.text
+    locked = App(token=new_token(TOKEN, source="test"))("GET", "/docs").text
+    assert "Authorization: Bearer $REGNET_TOKEN" in locked
+    assert "<form" not in locked
     assert "<script" not in page.text
     assert "//" not in page.text.replace("http://", "")
     assert page.headers["content-security-policy"].startswith("default-src 'none'; style-src 'sha")

@@ -466,6 +466,28 @@ def test_token(chromium: Browser, tmp_path: Path) -> None:
         chromium.forget()  # the refusals, and another origin: that is what this test is about
 
 
+def test_a_photo_over_the_limit_says_so_in_megabytes(chromium: Browser, tmp_path: Path) -> None:
+    large = tmp_path / "large.jpg"
+    large.write_bytes(HOPPER.read_bytes() + bytes(2 << 20))
+    with serving(tmp_path, "bundled", "--offline", "--max-body", "1") as served:
+        chromium.open(served.url)
+        ready(chromium)
+        chromium.drop(large)
+        said = "The photo is over the limit of 1 MB"
+        chromium.until(lambda: said in chromium.text("main"), "what is wrong")
+        assert "bytes" not in chromium.text("main")
+    chromium.forget()
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_reference_fits_the_window_and_takes_a_photo(page: Browser, width: int) -> None:
+    page.open(page.run("return location.origin") + "/docs", width=width)
+    assert page.run("return document.documentElement.scrollWidth") <= width
+    page.one("input[type=file]").send_keys(str(CAT))
+    page.one("form button").click()
+    page.until(lambda: "Egyptian cat" in page.text("body"), "the answer")
+
+
 def test_screenshots(page: Browser, server: Served, screenshots: Path, tmp_path: Path) -> None:
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(HOPPER.read_bytes()[:9000])

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 from regnet.benchmarking.benchmark import Benchmark
 from regnet.benchmarking.end_to_end import EndToEnd
 from regnet.pages import report as page
-from regnet.pages.figures import ACCENT, SOFT, WARM, plain
+from regnet.pages.figures import ACCENT, SOFT, WARM, legend_above, plain
 from regnet.system.machine import Machine
 from regnet.system.text import percent
 
@@ -171,5 +171,5 @@ def _draw_parts(canvas: "Figure", whole: EndToEnd) -> None:
         widths = [max(0.0, getattr(row, f"{name}_ms")) for row in whole.wholes]
         axes.barh(range(len(widths)), widths, left=left, color=colour, height=0.62, label=name)
         left = [start + width for start, width in zip(left, widths, strict=True)]
-    axes.legend(loc="lower right", ncols=3, bbox_to_anchor=(1, 1))
+    legend_above(axes)
     _bars(axes, [row.precision for row in whole.wholes], "milliseconds per photo")

@@ -9,7 +9,7 @@ import numpy as np
 from regnet.data.labelled import Dataset
 from regnet.network.labels import first_name
 from regnet.pages import report as page
-from regnet.pages.figures import ACCENT, CARD, INK, LINE, MUTED, WARM, plain
+from regnet.pages.figures import ACCENT, CARD, INK, LINE, MUTED, WARM, legend_above, plain
 from regnet.pages.thumbnails import thumbnails
 from regnet.statistics.metrics import ClassMetrics, Confusion, ReliabilityBin, Share
 from regnet.system.text import percent, sentence
@@ -258,7 +258,7 @@ def draw_reliability(drawing: "Figure", bins: tuple[ReliabilityBin, ...]) -> Non
     upper.plot((0, 1), (0, 1), color=INK, linewidth=1, linestyle=(0, (4, 3)))
     upper.bar(0, 0, color=ACCENT, label="accuracy")
     upper.plot([], [], color=WARM, linewidth=2.5, label="mean probability")
-    upper.legend(loc="upper left")
+    legend_above(upper)
     upper.set(xlim=(0, 1), ylim=(0, 1), ylabel="accuracy")
     lower.bar(
         [b.low + width / 2 for b in bins], [b.images for b in bins], width * 0.92, color=MUTED

@@ -71,6 +71,12 @@ def plain(axes: "Axes", *, grid: str = "y") -> None:
     axes.tick_params(length=0, pad=5)
 
 
+def legend_above(axes: "Axes") -> None:
+    """Put the legend above the axes, off what is drawn."""
+    count = len(axes.get_legend_handles_labels()[1])
+    axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=min(count, 4), borderaxespad=0.3)
+
+
 def _inline(text: str, name: str, label: str) -> str:
     """Return an SVG file's element with the page's colours, ids of its own and no fixed size."""
     text = text[text.index("<svg") :]
@@ -84,9 +90,9 @@ def _inline(text: str, name: str, label: str) -> str:
 
 
 def _sized(found: re.Match[str]) -> str:
-    """Let a plot grow by a third at most, and shrink to where its text can be read."""
+    """Let a plot grow by a fifth at most, and shrink to where its text can be read: 8 pixels."""
     width = float(found[2])
-    return f'{found[1]} style="max-width:{1.6 * width:.0f}px;min-width:{0.7 * width:.0f}px"'
+    return f'{found[1]} style="max-width:{1.6 * width:.0f}px;min-width:{0.86 * width:.0f}px"'
 
 
 def _escaped(text: str) -> str:

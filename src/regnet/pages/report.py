@@ -178,6 +178,11 @@ class Report:
     verdict: str = ""
     command: str = ""
 
+    @property
+    def titles(self) -> list[str]:
+        """The sections' titles, for the table of contents of a long page."""
+        return list(dict.fromkeys(section.title for section in self.sections if section.title))
+
 
 def unreadable_section(
     failures: Sequence[tuple[str, str]], count: int, remark: str = "left out"

@@ -36,9 +36,13 @@ Json = dict[str, Any]
 _FILE: Final = Path(__file__).with_name("openapi.json")
 _STYLE: Final = (
     ":root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;"
-    "margin:2rem auto;padding:0 1rem}code{font-size:.95em}h2{margin:2rem 0 0;font-size:1.1rem}"
-    "dl{display:grid;grid-template-columns:max-content 1fr;gap:0 1rem;margin:.5rem 0}dd{margin:0}"
+    "margin:2rem auto;padding:0 1rem;overflow-wrap:anywhere}h1{font-size:1.6rem;line-height:1.2}"
+    "h2{margin:2rem 0 0;font-size:1.25rem}h3{margin:1.5rem 0 0;font-size:1rem}p{margin:.4rem 0}"
+    "code,pre{font-size:.9em}pre{white-space:pre-wrap;padding:.75rem;border:1px solid #8886;"
+    "border-radius:8px}dl{display:grid;grid-template-columns:max-content 1fr;gap:.25rem 1rem;"
+    "margin:.5rem 0}dd{margin:0}"
 )
+_VERSION: Final = "/versions/{version}"
 
 _FOLDER: Final = Path(__file__).with_name("page")
 _MEDIA_TYPES: Final = {
@@ -101,7 +105,8 @@ def _about(service: Service) -> list[Route]:
         return Response(text, media_type="application/json")
 
     async def docs(request: Request) -> Response:
-        return Response(page, headers=headers, media_type="text/html")
+        shown = page.replace("{host}", html.escape(request.url.netloc))
+        return Response(shown, headers=headers, media_type="text/html")
 
     return [
         Route("/metrics", metrics),
@@ -144,12 +149,16 @@ def openapi(service: Service) -> Json:
 
 
 def reference_page(document: Json) -> tuple[str, dict[str, str]]:
-    """Return the page of an OpenAPI document, and headers that allow its own style only."""
-    info = document["info"]
+    """Return the page of an OpenAPI document, and headers that allow its own style only.
+
+    Each parameter and each status is described once. "{host}" stands for the server's name.
+    """
+    info, paths = document["info"], document["paths"]
     sections = [
-        _section(document, f"{method.upper()} {path}", operation)
-        for path, methods in document["paths"].items()
+        _section(document, f"{method.upper()} {_either(path, paths)}", operation)
+        for path, methods in paths.items()
         for method, operation in methods.items()
+        if path.replace(_VERSION, "") not in paths or _VERSION not in path
     ]
     title = html.escape(f"{info['title']} {info['version']}: its HTTP interface")
     page = (
@@ -157,31 +166,85 @@ def reference_page(document: Json) -> tuple[str, dict[str, str]]:
         f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style>'
         f"<h1>{title}</h1><p>{html.escape(info['description'])}</p>"
         '<p>For programs: <a href="/openapi.json">openapi.json</a>.</p>'
-        f"{''.join(sections)}</html>"
+        f"{_example(with_token='security' in document)}"
+        f"<h2>Requests</h2>{''.join(sections)}"
+        f"<h2>Parameters</h2>{_listed(_parameters(document))}"
+        f"<h2>Statuses</h2>{_listed(_statuses(document))}</html>"
     )
     digest = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
-    policy = f"default-src 'none'; style-src 'sha256-{digest}'; frame-ancestors 'none'"
-    return page, {"content-security-policy": policy}
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{digest}'; form-action 'self'; "
+        "frame-ancestors 'none'"
+    )
+    # Without a referrer the form's request would have no origin, and be refused as a stranger's.
+    return page, {"content-security-policy": policy, "referrer-policy": "same-origin"}
+
+
+def _either(path: str, paths: Json) -> str:
+    """Return a path with the version that it may also name."""
+    base, name, rest = path.partition("{name}")
+    versioned = f"{base}{name}{_VERSION}{rest}" in paths
+    return f"{base}{name}[{_VERSION}]{rest}" if versioned else path
+
+
+def _example(*, with_token: bool) -> str:
+    """Return a request to try: a command and, where no token is needed, a form."""
+    token = ' -H "Authorization: Bearer $REGNET_TOKEN"' if with_token else ""
+    form = (
+        '<form method="post" action="/v1/classify" enctype="multipart/form-data"><p>Or here: '
+        '<input type="file" name="photo" accept="image/*" required> <button>Classify</button>'
+        "</p></form>"
+    )
+    return (
+        f"<h2>Try it</h2><pre>curl{token} --data-binary @photo.jpg "
+        f"'http://{{host}}/v1/classify?top_k=3'</pre>{'' if with_token else form}"
+    )
 
 
 def _section(document: Json, name: str, operation: Json) -> str:
-    """Return the part of the page about an operation: parameters, bodies, statuses."""
-    parameters = [_resolved(document, one) for one in operation.get("parameters", [])]
-    rows = [
-        (f"{one['name']} ({one['in']})", _resolved(document, one["schema"]).get("description", ""))
-        for one in parameters
-    ]
-    rows += [("body", kind) for kind in operation.get("requestBody", {}).get("content", {})]
-    rows += [
-        (status, _resolved(document, one)["description"])
-        for status, one in operation["responses"].items()
-    ]
-    listed = "".join(
-        f"<dt><code>{html.escape(term)}</code></dt><dd>{html.escape(text)}</dd>"
-        for term, text in rows
-    )
+    """Return the part of the page about an operation."""
+    names = [_resolved(document, one)["name"] for one in operation.get("parameters", [])]
+    lists = {
+        "Parameters": names,
+        "Body": list(operation.get("requestBody", {}).get("content", {})),
+        "Statuses": list(operation["responses"]),
+    }
+    rows = [(f"{title}:", ", ".join(values)) for title, values in lists.items() if values]
     about = " ".join(filter(None, (f"{operation['summary']}.", operation.get("description"))))
-    return f"<h2><code>{html.escape(name)}</code></h2><p>{html.escape(about)}</p><dl>{listed}</dl>"
+    listed = "".join(f"<p>{title} <code>{html.escape(text)}</code></p>" for title, text in rows)
+    return f"<h3><code>{html.escape(name)}</code></h3><p>{html.escape(about)}</p>{listed}"
+
+
+def _parameters(document: Json) -> dict[str, str]:
+    """Return what each parameter of any operation means."""
+    given = [
+        _resolved(document, parameter)
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for parameter in operation.get("parameters", [])
+    ]
+    return {
+        f"{one['name']} ({one['in']})": _resolved(document, one["schema"]).get("description", "")
+        for one in given
+    }
+
+
+def _statuses(document: Json) -> dict[str, str]:
+    """Return what each status means; that of one operation may say more, and comes later."""
+    found = {
+        status: _resolved(document, response)["description"]
+        for methods in document["paths"].values()
+        for operation in methods.values()
+        for status, response in operation["responses"].items()
+    }
+    return dict(sorted(found.items()))
+
+
+def _listed(texts: dict[str, str]) -> str:
+    rows = (
+        f"<dt><code>{html.escape(k)}</code></dt><dd>{html.escape(v)}</dd>" for k, v in texts.items()
+    )
+    return f"<dl>{''.join(rows)}</dl>"
 
 
 def _resolved(document: Json, value: Json) -> Json:

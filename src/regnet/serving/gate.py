@@ -122,7 +122,7 @@ class Gate:
             if not path.startswith(_HEALTH):
                 self._service.visitors.require_welcome(scope)
         elif (
-            path != "/"
+            path not in ("/", "/docs")
             and not path.startswith(("/page/", _HEALTH))
             and not token.admits(exchange.headers.get(b"authorization"))
         ):

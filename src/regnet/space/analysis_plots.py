@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from regnet.pages.figures import ACCENT, INK, LINE, MUTED, SOFT, WARM, plain
+from regnet.pages.figures import ACCENT, INK, LINE, MUTED, SOFT, WARM, legend_above, plain
 from regnet.pages.small_plots import first, label_outside, log_x, log_y, rows_of, small_plots
 from regnet.space.analysis import COSTS, SpaceResult
 from regnet.space.findings import Difference
@@ -53,7 +53,7 @@ def draw_edfs(canvas: "Figure", spaces: Sequence[SpaceResult]) -> None:
     for one in spaces:
         _draw_edf(axes, one, limits, band=0.14)
     axes.set(xlabel=ERROR, ylabel=SHARE_OF_NETWORKS)
-    axes.legend(loc="lower right")
+    legend_above(axes)
 
 
 def draw_each_edf(canvas: "Figure", spaces: Sequence[SpaceResult]) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from regnet.benchmarking.report import machine_text
 from regnet.network.spec import RegNetSpec
 from regnet.pages import report as page
-from regnet.pages.figures import ACCENT, INK, MUTED, SOFT, WARM, plain
+from regnet.pages.figures import ACCENT, INK, MUTED, SOFT, WARM, legend_above, plain
 from regnet.space.candidates import Measured
 from regnet.space.search import UNSTEADY, Found
 from regnet.space.search_results import Trained
@@ -178,7 +178,7 @@ def _draw_front(canvas: "Figure", found: Found) -> None:
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
     axes.xaxis.set_minor_formatter(lambda value, _: f"{value:g}")
     axes.tick_params(axis="x", which="minor", labelsize=8)
-    axes.legend(loc="lower right")
+    legend_above(axes)
     plain(axes, grid="both")
 
 

@@ -13,7 +13,7 @@ from regnet.inference.result import readable
 from regnet.network.complexity import complexity
 from regnet.network.spec import Spec, network_title
 from regnet.pages import report as page
-from regnet.pages.figures import ACCENT, INK, MUTED, WARM, plain
+from regnet.pages.figures import ACCENT, INK, MUTED, WARM, legend_above, plain
 from regnet.system.json_text import json_text
 from regnet.system.text import percent, sentence
 from regnet.training.history import EpochRecord, best_record
@@ -320,5 +320,5 @@ def _finish(axes: "Axes", records: Records, what: str) -> None:
     axes.set(xlabel="epoch", ylabel=what, xlim=(1 - pad, count + pad))
     axes.xaxis.set_major_locator(MaxNLocator(8, integer=True, min_n_ticks=1))
     if len(axes.get_legend_handles_labels()[1]) > 1:
-        axes.legend(loc="best")
+        legend_above(axes)
     plain(axes)

@@ -2,6 +2,7 @@
 
 const TOKEN = "regnet-token"; // in sessionStorage: it ends with the tab
 const TRIES = 6;
+const LARGE = 8e6; // bytes
 
 export class ServerError extends Error {
   constructor(message, status = 0) {
@@ -50,15 +51,25 @@ async function reach(path, init) {
     return await fetch(path, { ...init, headers, cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new ServerError("The server cannot be reached. Is it still running?");
+    const size = init.body?.size ?? 0; // a server may hang up on what is over its limit
+    const photo = size > LARGE ? `The photo of ${megabytes(size)} may be too large for it. ` : "";
+    throw new ServerError(`${photo}The server cannot be reached. Is it still running?`);
   }
 }
 
 function refused(response, body) {
   const fallback = `The server answered ${response.status} ${response.statusText}`.trim();
   const text = body?.predictions?.[0]?.error ?? body?.error ?? fallback;
-  return new ServerError(sentence(text), response.status);
+  return new ServerError(inWords(text), response.status);
 }
+
+/** Return an error for people: sizes in MB, without the name of the server's limit at its end. */
+const inWords = (text) =>
+  sentence(text.replace(/^the body/, "the photo"))
+    .replace(/([\d,]{5,}) bytes/g, (_, digits) => megabytes(Number(digits.replaceAll(",", ""))))
+    .replace(/ \(\w+\)$/, "");
+
+const megabytes = (bytes) => `${Number((bytes / 1e6).toPrecision(bytes < 1e8 ? 2 : 3))} MB`;
 
 const sentence = (text) => text.charAt(0).toUpperCase() + text.slice(1);
 

@@ -23,8 +23,7 @@ from regnet.explanation.activation_maps import (
     read_head,
     seen_box,
 )
-from regnet.explanation.explain import explain_sources
-from regnet.explanation.overlay import colour_table, heat, overlay_png, seen
+from regnet.explanation.overlay import colour_table, explain_sources, heat, overlay_png, seen
 from regnet.inference.classify import Classifier
 from regnet.inference.result import ClassScore
 from regnet.ir.graph import graph_metadata, read_graph, set_graph_metadata

@@ -15,7 +15,7 @@ from regnet.system.row_writers import JsonRows
 from regnet.system.text import visible
 
 if TYPE_CHECKING:
-    from regnet.explanation.explain import ExplainedPhoto
+    from regnet.explanation.overlay import ExplainedPhoto
 
 
 class _Photos(Options):
@@ -52,7 +52,7 @@ def explain(photos: _Photos, model: Model, output: _Output, models: Store) -> bo
     """
     from regnet.data.sources import count_items
     from regnet.explanation.activation_maps import Explainer
-    from regnet.explanation.explain import explain_sources
+    from regnet.explanation.overlay import explain_sources
 
     choice = model.chosen("explain")
     require_sources("explain", photos.photos)

@@ -19,9 +19,9 @@ from typing import Any, Final
 import numpy as np
 
 from regnet.ir.constants import Crop, ops_by_name, pixels_of, set_values, values
-from regnet.quantization.photo_sets import Watch, unwatched
 from regnet.quantization.weights import correct_biases, equalize, round_weights
 from regnet.system.errors import MissingExtraError, ModelError
+from regnet.system.parallel import Watch, unwatched
 from regnet.system.runtime import ov
 
 _WEIGHTED: Final = ("Convolution", "GroupConvolution")

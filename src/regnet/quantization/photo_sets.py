@@ -2,7 +2,7 @@
 
 import hashlib
 import random
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -15,20 +15,11 @@ from regnet.evaluation.scoring import Failure
 from regnet.pixels.preprocess import ImageLike
 from regnet.system.errors import ImageError, QuantizationError
 from regnet.system.notices import about
-from regnet.system.parallel import cores, in_order
+from regnet.system.parallel import Watch, cores, in_order, unwatched
 
 LEAST: Final = 100  # photos to check with, at least: with fewer, agreement is a matter of luck
 
 Pixels = Callable[[ImageLike], NDArray[Any]]
-
-
-Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
-"""Hands items on and shows how far they are: `watch(items, "reading", count)`."""
-
-
-def unwatched(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
-    """Return the items, and show nothing."""
-    return items
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,14 +13,14 @@ from regnet.ir.graph import read_graph
 from regnet.ir.metadata import ModelMetadata
 from regnet.ir.records import Certificate
 from regnet.quantization.int8_graph import Int8Graph, int8_graph
-from regnet.quantization.photo_sets import Watch, draw_photos, unwatched
+from regnet.quantization.photo_sets import draw_photos
 from regnet.quantization.trial import Layers, Speed, Trial
 from regnet.statistics.agreement import Agreement
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import ModelError, NoGainError, OutputError, QuantizationError
 from regnet.system.files import new_folder_beside, replace_all
 from regnet.system.json_text import plain_fields
-from regnet.system.parallel import cores
+from regnet.system.parallel import Watch, cores, unwatched
 
 SAMPLES: Final = 300
 CHECKS: Final = 2000

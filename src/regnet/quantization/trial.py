@@ -22,11 +22,11 @@ from regnet.ir.graph import write_ir
 from regnet.ir.metadata import InferencePrecision
 from regnet.ir.records import Certificate
 from regnet.quantization.int8_graph import Int8Graph
-from regnet.quantization.photo_sets import CalibrationPhotos, Crops, Watch
+from regnet.quantization.photo_sets import CalibrationPhotos, Crops
 from regnet.statistics.agreement import Agreement, agreement, lower_bound
 from regnet.system.errors import AgreementError
 from regnet.system.machine import this_machine
-from regnet.system.parallel import BATCH_SIZE, cores
+from regnet.system.parallel import BATCH_SIZE, Watch, cores
 from regnet.system.timing import Contestant, Timing, measure, ratio, side_by_side
 from regnet.system.version import TOOL_VERSION
 

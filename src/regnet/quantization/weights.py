@@ -29,8 +29,8 @@ from regnet.ir.constants import (
     set_values,
     values,
 )
-from regnet.quantization.photo_sets import Watch
 from regnet.system.errors import QuantizationError
+from regnet.system.parallel import Watch
 from regnet.system.runtime import ov
 
 _BLOCK: Final = re.compile(r"s(\d+)\.b(\d+)\.f\.c")

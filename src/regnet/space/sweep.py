@@ -17,7 +17,8 @@ from regnet.space.plans import RECIPE, Budget, Population
 from regnet.space.records import RecordFile, RunRecord, Setting
 from regnet.space.sampling import Window, sample
 from regnet.system.errors import SpaceError, SpecError
-from regnet.training.history import Watch, Watcher, unwatched
+from regnet.system.parallel import Watch, unwatched
+from regnet.training.history import Watcher
 from regnet.training.recipe import Changes, Recipe, read_recipe, recipe_from_toml, resolved
 
 if TYPE_CHECKING:

@@ -20,17 +20,10 @@ from regnet.pixels.protocol import Preprocess
 from regnet.space.records import RunRecord, Setting, run_key
 from regnet.system.errors import ClusterError, RegNetError, SpecError, TrainingError
 from regnet.system.files import temporary_folder
+from regnet.system.parallel import Watch, unwatched
 from regnet.system.version import TOOL_VERSION
 from regnet.training.devices import is_shortage, keep_freed_memory
-from regnet.training.history import (
-    EpochRecord,
-    History,
-    Unreadable,
-    Unseen,
-    Watch,
-    Watcher,
-    unwatched,
-)
+from regnet.training.history import EpochRecord, History, Unreadable, Unseen, Watcher
 from regnet.training.initial_network import Start, begin, require_size
 from regnet.training.loop import Trainer
 from regnet.training.photo_sets import PhotoSets, open_photo_sets

@@ -5,9 +5,12 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, TypeVar
 
 BATCH_SIZE = 8
+
+Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
+"""Shows the progress of some work: its items, what is done with them, and their number."""
 
 Job = TypeVar("Job")
 Result = TypeVar("Result")
@@ -56,3 +59,8 @@ def _batch_sizes(most: int, workers: int) -> Iterator[int]:
 def cores() -> int:
     """Return the number of cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def unwatched(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
+    """Return the items, and show nothing."""
+    return items

@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from importlib.util import find_spec
 from pathlib import Path
@@ -170,15 +170,6 @@ class _Events:
         event = Event(wall_time=time.time(), **values)
         with naming(self._path), self._path.open("ab") as stream:
             RecordWriter(stream).write(event.SerializeToString())
-
-
-Watch = Callable[[Iterable[Any], str, int], Iterable[Any]]
-"""Shows the progress of some work: its items, what is done with them, and their number."""
-
-
-def unwatched(items: Iterable[Any], what: str, count: int) -> Iterable[Any]:
-    """Show nothing."""
-    return items
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,8 +19,9 @@ from regnet.doctor.quick import SAME_FILES, held_out_of, quick_findings
 from regnet.network.labels import Labels
 from regnet.system.errors import DatasetError, ImageError, TrainingError
 from regnet.system.notices import about
+from regnet.system.parallel import Watch
 from regnet.system.text import counted
-from regnet.training.history import Unreadable, Watch
+from regnet.training.history import Unreadable
 from regnet.training.photos import CentreCrops, LabelledPhotos
 
 MAX_COMPARED: Final = 1000

@@ -16,6 +16,7 @@ from regnet.inference.predictors import parse_choice
 from regnet.ir.assumptions import AssumptionWarning, warn, warn_assumed
 from regnet.network.modules import RegNet
 from regnet.system.errors import DatasetError, OutputError, RegNetError, TrainingError
+from regnet.system.parallel import unwatched
 from regnet.training.deploy import deploy
 from regnet.training.devices import (
     batch_by_photos,
@@ -25,7 +26,7 @@ from regnet.training.devices import (
     keep_freed_memory,
     one_step,
 )
-from regnet.training.history import EpochRecord, FirstSpeaks, History, Unreadable, unwatched
+from regnet.training.history import EpochRecord, FirstSpeaks, History, Unreadable
 from regnet.training.initial_network import (
     Start,
     begin,

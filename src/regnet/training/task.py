@@ -14,8 +14,9 @@ from regnet.pages.notebook import page_frame
 from regnet.system.errors import TrainingError
 from regnet.system.json_text import plain_fields
 from regnet.system.option import Options, option
+from regnet.system.parallel import Watch
 from regnet.system.text import percent
-from regnet.training.history import EpochRecord, Unreadable, Watch, Watcher
+from regnet.training.history import EpochRecord, Unreadable, Watcher
 from regnet.training.recipe import Changes, Recipe
 
 if TYPE_CHECKING:

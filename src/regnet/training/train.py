@@ -10,7 +10,8 @@ from regnet.conversion.store import Library
 from regnet.network.labels import Labels, read_labels
 from regnet.network.spec import Spec
 from regnet.system.cache import cache_dir as default_cache_dir
-from regnet.training.history import Unseen, Watch, Watcher, unwatched
+from regnet.system.parallel import Watch, unwatched
+from regnet.training.history import Unseen, Watcher
 from regnet.training.recipe import Changes, Recipe, read_recipe
 from regnet.training.task import Command, Devices, Task, Training
 from regnet.zoo.events import ignore

@@ -204,6 +204,29 @@ def test_a_long_cell_moves_its_own_row_only() -> None:
     ]
 
 
+@pytest.mark.parametrize("width", [80, 50, 40])
+def test_a_narrow_terminal_shortens_texts_and_never_a_figure(width: int) -> None:
+    names = ["n02124075 " + "x" * 60, "short"]
+    table = Table(
+        ("class", "images", "taken for", "share"),
+        [(name, Number(123_456), "tabby, tabby cat", Number(0.5, ".1%")) for name in names],
+    )
+    report = Report("t", [Section("Title", [table])])
+    _, _, _, head, first, second = report_lines(report, width)
+    assert max(map(len, (head, first, second))) <= width
+    for line in (first, second):
+        assert re.search(r" 123,456 .* 50\.0 %$", line)
+    assert "\N{HORIZONTAL ELLIPSIS}" in first
+    assert "tabby, tabby cat" not in second
+    assert ("n02124075 x" in first) == (width > 40)
+
+
+def test_a_wide_terminal_shows_texts_whole() -> None:
+    table = Table(("name", "n"), [("x" * 60, Number(1)), ("y", Number(22))])
+    lines = list(report_lines(Report("t", [Section("", [table])]), 200))
+    assert lines[-2:] == [f"{'x' * 60}   1", f"{'y':60}  22"]
+
+
 def test_thumbnails_are_small_squares(tmp_path: Path) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (300, 500, 3)).astype(np.uint8)
     address = thumbnail(pixels, side=64)

@@ -2,12 +2,13 @@
 
 import io
 import os
+import shutil
 import signal
 import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -19,7 +20,6 @@ from regnet.system.notices import DarkPhotoWarning, RegNetWarning, SkippedFilesW
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
 
     from regnet.pages.report import Report
 
@@ -49,16 +49,9 @@ def stdout() -> "Console":
     return console
 
 
-def table(names: Sequence[str], rows: "Sequence[Sequence[str]]", left: Sequence[int]) -> "Table":
-    """Return a table without lines; the columns numbered `left` are aligned to the left."""
-    from rich.table import Table
-
-    made = Table(box=None, pad_edge=False)
-    for number, name in enumerate(names):
-        made.add_column(name, justify="left" if number in left else "right")
-    for row in rows:
-        made.add_row(*row)
-    return made
+def terminal_width() -> int | None:
+    """Return the columns of the terminal that standard output is; None if it is none."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 def shows_motion() -> bool:
@@ -146,7 +139,7 @@ def show(
         return
     from regnet.pages.terminal import report_lines
 
-    for line in report_lines(report()):
+    for line in report_lines(report(), terminal_width()):
         print(line)  # noqa: T201
 
 

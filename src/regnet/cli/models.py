@@ -1,14 +1,17 @@
 """`regnet models`: the zoo as a table, and single cards."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from regnet.cli.console import print_json, stdout, table
+import typer
+
+from regnet.cli.console import print_json, stdout, terminal_width
 from regnet.cli.options import Cache, Json
 from regnet.network.complexity import Complexity, complexity
 from regnet.network.spec import network_title
+from regnet.pages.terminal import aligned
 from regnet.system.option import argument
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import card_names, find_cards, is_glob
@@ -47,13 +50,17 @@ def models(options: _Listing) -> None:
     elif one:
         _show_card(cards[0], options.cache_dir)
     else:
-        console = stdout()
-        shown = len(COLUMNS) if console.width >= WIDE else NARROW
+        width = terminal_width()
+        shown = len(COLUMNS) if width is None or width >= WIDE else NARROW
         listed = [_row(card, options.cache_dir)[:shown] for card in cards]
-        made = table(COLUMNS[:shown], listed, left=[0, 3, 7, 8])
-        for column in made.columns:
-            column.no_wrap = True
-        console.print(made)
+        _print_table([COLUMNS[:shown], *listed], text=(0, 3, 7, 8))
+
+
+def _print_table(rows: Sequence[Sequence[str]], *, text: Sequence[int]) -> None:
+    """Print rows, the first of which names the columns; those of `text` are not figures."""
+    figures = [number not in text for number in range(len(rows[0]))]
+    for line in aligned(rows, figures, terminal_width()):
+        typer.echo(line)
 
 
 def _cost(card: Card) -> Complexity:
@@ -109,8 +116,9 @@ def _show_card(card: Card, cache_dir: Path | None) -> None:
         for row in card.accuracies
     ]
     console = stdout()
-    for item in (facts, "", table(titles, rows, left=[0, 3, 4, 5])):
-        console.print(item)
+    console.print(facts)
+    console.print()
+    _print_table([titles, *rows], text=(0, 3, 4, 5))
 
 
 def _facts(card: Card, cache_dir: Path | None) -> Iterator[tuple[str, str]]:

@@ -8,7 +8,7 @@ from statistics import median
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
-from regnet.cli.console import say, shows_motion, stderr, table
+from regnet.cli.console import say, shows_motion, stderr
 from regnet.cli.progress import track
 from regnet.inference.result import readable
 from regnet.system.text import percent
@@ -211,6 +211,8 @@ class SweepDisplay(Watcher):
         )
 
     def _table(self) -> "Table":
+        from rich.table import Table
+
         errors = errors_of(self._records)
         values = {
             "space": self._space,
@@ -222,8 +224,11 @@ class SweepDisplay(Watcher):
             "last": percent(self._records[-1].error if self._records else None),
             "time left": self._time_left(),
         }
-        made = table(tuple(values), [tuple(values.values())], left=[0])
-        made.caption = self._now or None
+        made = Table(box=None, pad_edge=False, caption=self._now or None)
+        for name in values:  # the space's name shrinks before a figure does
+            made.add_column(name, justify="left" if name == "space" else "right")
+            made.columns[-1].no_wrap = name != "space"
+        made.add_row(*values.values())
         return made
 
 

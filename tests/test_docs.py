@@ -2,21 +2,32 @@
 
 Python blocks of a page run in order in one process. In console blocks each line after `$ ` is a
 command; the lines below it, if any, are its whole output, `...` stands for anything, and
-`[exit status N]` for another status than 0. Other blocks (`text`) need the network and are not run.
+`[exit status N]` for another status than 0. Text blocks print what other machines and data gave:
+their commands run on small stand-ins, and the output is not compared; `REASONS` lists those that
+do not run, each with the reason.
 """
 
+import hashlib
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from labelled_photos import write_labelled_photos
+from local_server import LocalServer
+from space_records import records_of
+from zoo_weights import TINY, weights_of
 
+from regnet.ir.engine import read_model
 from regnet.pixels.samples import sample_photos
+from regnet.system.json_text import json_text
+from regnet.zoo.catalogue import bundled_path, card_by_name, card_names
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -103,6 +114,125 @@ def test_console_examples(block: str, folder: Path) -> None:
         if lines:
             pattern = re.escape("\n".join(lines)).replace(re.escape("..."), "(?s:.*)")
             assert re.fullmatch(pattern, done.stdout.strip("\n")), done.stdout
+
+
+REASONS = {
+    "installs": r"pip install|^make ",
+    "trains for minutes or days; a short one is on the page of each such command": (
+        r"regnet train |torchrun|regnet space sweep|recipes/|bench/"
+    ),
+    "measures for a minute or more": r"regnet space search|regnet benchmark",
+    "is about what one of those made": r"runs/|exported/|imagenette|found.jsonl",
+    "needs a cluster": r"--ray |ray start|ray stop",
+    "needs a camera or a stream": r"camera:|rtsp:",
+    "needs the network": r"https://example.org",
+    "needs containers": r"docker",
+    "needs more photos than the samples": (
+        r"quantize .*(photos/|tiny-imagenet)|calibrate .*(labelled/|tiny-imagenet)|--sets --unknown"
+    ),
+    "a server: test_serving_docs.py runs these": r"regnet serve|curl|localhost:8000|token.txt",
+}
+"""Why a command of a text block is not run here, and which these are."""
+
+
+def commands(page: Path) -> list[str]:
+    """Return the commands in text blocks, with the lines they go on in."""
+    text = "".join(blocks(page, "text")).replace("\\\n", "")
+    return re.findall(r"^(?:\w*\$ |(?=make ))(.+)$", text, re.MULTILINE)
+
+
+def left_out(command: str) -> str | None:
+    """Return why a command is not run, None if it is."""
+    return next((why for why, which in REASONS.items() if re.search(which, command)), None)
+
+
+PUBLISHED = """#!{python}
+'''regnet, whose published weights are a small random network's.'''
+from dataclasses import replace
+from functools import cache
+
+from regnet.cli import main
+from regnet.network.spec import RegNetSpec
+from regnet.zoo import catalogue
+
+published = catalogue._load
+
+
+@cache
+def small(name):
+    card = published(name)
+    if card.file is None:
+        return card
+    unknown = dict.fromkeys(("size", "size_about", "size_at_least", "sha256_prefix"))
+    file = replace(card.file, **unknown, sha384="{sha384}")
+    spec = {spec} if name == catalogue.DEFAULT_MODEL else card.spec
+    return replace(card, spec=spec, file=file)
+
+
+catalogue._load = small
+main()
+"""
+
+
+@pytest.fixture(scope="session")
+def publisher(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, str]]:
+    """Give an environment in which all published weights are small, on a local server."""
+    content, folder = weights_of(TINY.with_classes(1000), 0), tmp_path_factory.mktemp("bin")
+    script = PUBLISHED.format(
+        python=sys.executable, spec=repr(TINY), sha384=hashlib.sha384(content).hexdigest()
+    )
+    (folder / "regnet").write_text(script)
+    (folder / "regnet").chmod(0o755)
+    with LocalServer() as server:
+        names = (card_by_name(name).file for name in card_names())
+        server.files |= {file.name: content for file in names if file is not None}
+        yield {"PATH": f"{folder}{os.pathsep}", "REGNET_MIRROR": server.base}
+
+
+def write_files(folder: Path) -> None:
+    """Write what the text blocks name: checkpoints, data sets, records."""
+    for name, classes in {
+        "RegNetX-3.2GF_dds_8gpu.pyth": 1000,
+        "plants.pth": 1000,
+        "checkpoint.pth.tar": 3,
+        "tiny200.pyth": 200,
+    }.items():
+        (folder / name).write_bytes(weights_of(TINY.with_classes(classes), 0))
+    (folder / "classes.txt").write_text("ant\nbee\ncat\n")
+    shutil.copytree(folder / "labelled", folder / "imagenet")
+    photos = sorted((folder / "labelled").rglob("*.png"))
+    labels = read_model(bundled_path(card_by_name("bundled"))).metadata.labels
+    with zipfile.ZipFile(folder / "tiny-imagenet-200.val.zip", "w") as archive:
+        for number, label in enumerate(labels):
+            archive.write(photos[number % len(photos)], f"val/{label.wnid}/{number}.png")
+    for name, space in (
+        ("records", "regnetx"),
+        ("regnetx", "regnetx"),
+        ("anynetx-a", "anynetx-a"),
+    ):
+        lines = [f"{json_text(record.to_dict())}\n" for record in records_of(space, 8)]
+        (folder / f"{name}.jsonl").write_text("".join(lines))
+
+
+@pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if not all(map(left_out, commands(page)))],
+    ids=lambda page: page.name,
+)
+def test_commands_in_text_blocks_run(
+    page: Path, folder: Path, publisher: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_files(folder)
+    monkeypatch.setenv("PATH", publisher["PATH"] + os.environ["PATH"])
+    monkeypatch.setenv("REGNET_MIRROR", publisher["REGNET_MIRROR"])
+    for command in filter(lambda command: left_out(command) is None, commands(page)):
+        done = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+        fine = (0, 1) if "regnet doctor" in command else (0,)  # 1: it found something
+        assert done.returncode in fine, f"{command}\n{done.stderr.decode()}"
+
+
+def test_every_reason_to_leave_out_a_command_is_that_of_one() -> None:
+    assert {left_out(command) for page in PAGES for command in commands(page)} == {None, *REASONS}
 
 
 def test_every_command_has_a_page_and_the_readme_links_to_it() -> None:

@@ -54,7 +54,7 @@ def serve(models: _Served, access: _Access, limits: Limits, store: Store) -> Non
       regnet serve
       regnet serve bundled
       regnet serve regnetx-3.2gf cats=my-cats.xml --port 9000
-      regnet serve --host 0.0.0.0 --token-file token.txt
+      regnet serve bundled --host 0.0.0.0 --token-file token.txt
       curl -s --data-binary @cat.jpg http://127.0.0.1:8000/v1/classify
     """
     token, sources = read_token(access.token_file), named_models(models.models or (DEFAULT_MODEL,))

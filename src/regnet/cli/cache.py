@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from regnet.cli.console import print_json, say, stdout, table
+from regnet.cli.console import print_json, print_table, say
 from regnet.cli.options import Cache, Json
 from regnet.conversion.cache_folder import KINDS, CacheFolder
 from regnet.system.cache import cache_dir
@@ -41,7 +41,7 @@ def cache(options: _Cache) -> None:
     rows = [(k.name, f"{k.files:,}", _megabytes(k.bytes), KINDS[k.name]) for k in kinds]
     total = [sum(k.files for k in kinds), sum(k.bytes for k in kinds)]
     rows.append(("all", f"{total[0]:,}", _megabytes(total[1]), str(found.folder)))
-    stdout().print(table(("kind", "files", "MB", "what"), rows, left=[0, 3]))
+    print_table([("kind", "files", "MB", "what"), *rows], left=(0, 3))
 
 
 def _megabytes(count: int) -> str:

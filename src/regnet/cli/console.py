@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -52,6 +52,15 @@ def stdout() -> "Console":
 def terminal_width() -> int | None:
     """Return the columns of the terminal that standard output is; None if it is none."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+
+
+def print_table(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> None:
+    """Print rows, the first of which names the columns; those of `left` are texts, not figures."""
+    from regnet.pages.terminal import aligned
+
+    figures = [number not in left for number in range(len(rows[0]))]
+    for line in aligned(rows, figures, terminal_width()):
+        print(line)  # noqa: T201
 
 
 def shows_motion() -> bool:

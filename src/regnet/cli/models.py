@@ -1,17 +1,14 @@
 """`regnet models`: the zoo as a table, and single cards."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-import typer
-
-from regnet.cli.console import print_json, stdout, terminal_width
+from regnet.cli.console import print_json, print_table, stdout, terminal_width
 from regnet.cli.options import Cache, Json
 from regnet.network.complexity import Complexity, complexity
 from regnet.network.spec import network_title
-from regnet.pages.terminal import aligned
 from regnet.system.option import argument
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import card_names, find_cards, is_glob
@@ -53,14 +50,7 @@ def models(options: _Listing) -> None:
         width = terminal_width()
         shown = len(COLUMNS) if width is None or width >= WIDE else NARROW
         listed = [_row(card, options.cache_dir)[:shown] for card in cards]
-        _print_table([COLUMNS[:shown], *listed], text=(0, 3, 7, 8))
-
-
-def _print_table(rows: Sequence[Sequence[str]], *, text: Sequence[int]) -> None:
-    """Print rows, the first of which names the columns; those of `text` are not figures."""
-    figures = [number not in text for number in range(len(rows[0]))]
-    for line in aligned(rows, figures, terminal_width()):
-        typer.echo(line)
+        print_table([COLUMNS[:shown], *listed], left=(0, 3, 7, 8))
 
 
 def _cost(card: Card) -> Complexity:
@@ -118,7 +108,7 @@ def _show_card(card: Card, cache_dir: Path | None) -> None:
     console = stdout()
     console.print(facts)
     console.print()
-    _print_table([titles, *rows], text=(0, 3, 4, 5))
+    print_table([titles, *rows], left=(0, 3, 4, 5))
 
 
 def _facts(card: Card, cache_dir: Path | None) -> Iterator[tuple[str, str]]:

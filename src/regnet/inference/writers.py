@@ -14,9 +14,7 @@ from regnet.system.text import visible
 
 OutputFormat = Literal["table", "json", "jsonl", "csv", "parquet"]
 
-PLAIN: Final = Wanted()
-"""Neither timestamps, sets nor unknown: the fields that every result has."""
-
+PLAIN: Final = Wanted()  # neither timestamps, sets nor unknown: the fields that every result has
 CSV_COLUMNS: Final = (
     "source", "rank", "index", "wnid", "label", "probability", "error", "model",
 )  # fmt: skip

@@ -7,9 +7,7 @@ from regnet.system.checked import Checked, within
 from regnet.system.errors import ImageError, LimitError
 from regnet.system.option import option
 
-MAX_SIDE: Final = 100_000
-"""Pixels of a photo's longer side, whatever the other limits are."""
-
+MAX_SIDE: Final = 100_000  # pixels of a photo's longer side, whatever the other limits are
 TOO_LONG: Final = "decoding took longer than the limit of"
 TOO_MUCH: Final = "more than the limit of"
 
@@ -69,8 +67,7 @@ class DecodeLimits(Checked, error=LimitError):
         )
 
 
-DECODE_LIMITS: Final = DecodeLimits()
-"""Those that hold where no others are given."""
+DECODE_LIMITS: Final = DecodeLimits()  # those that hold where no others are given
 
 
 def require_pixels(width: int, height: int) -> None:

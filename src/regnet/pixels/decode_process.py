@@ -28,9 +28,7 @@ if sys.platform != "win32":
     import resource
 
 LENGTHS: Final = struct.Struct("<2L")
-ASKED_FOR: Final = 64_000_000
-"""Bytes of memory that it asks for; less it takes at once."""
-
+ASKED_FOR: Final = 64_000_000  # bytes of memory that it asks for; less it takes at once
 _SPARE: Final = 100_000_000  # bytes of memory beside what the header lets expect
 
 

@@ -10,9 +10,7 @@ from typing import Final, NamedTuple
 from regnet.pixels.formats import refused
 from regnet.system.errors import ImageError
 
-QUICK_MEMORY: Final = 200_000_000
-"""Maximum bytes for decoding a quick photo."""
-
+QUICK_MEMORY: Final = 200_000_000  # maximum bytes for decoding a quick photo
 _QUICK_JPEG: Final = 16_000_000  # pixels times scans: about 0.15 s of one core
 _QUICK_OTHER: Final = 4_000_000  # pixels
 _QUICK_BYTES: Final = 1 << 20  # Pillow takes microseconds a chunk, and chunks can be tiny
@@ -23,9 +21,7 @@ _WORKING: Final = {"WEBP": 10, "AVIF": 10, "HEIC": 10, "JPEG2000": 18, "ICO": 12
 """Additional bytes per pixel that a decoder takes if it stores 4."""
 _DEEP: Final = 8  # bytes per pixel for reducing 16 or 32 bits to 8
 
-UNKNOWN: Final = 1 << 62
-"""The work of a photo of which only a decoder can tell."""
-
+UNKNOWN: Final = 1 << 62  # the work of a photo of which only a decoder can tell
 _OTHER_PIXEL: Final = 4  # pixels of a JPEG that take as long as one of another format
 _OTHER_BYTE: Final = 10  # and as one byte of chunks, all tiny, which Pillow goes through in Python
 _FEW_CHUNKS: Final = 1024
@@ -36,12 +32,8 @@ MAX_SCANS: Final = 100
 MAX_SCAN_PIXELS: Final = 2_500_000_000
 """Scans times pixels of one JPEG: about ten seconds of one core."""
 
-MAX_SEGMENTS: Final = 4096
-"""Segments before the first scan."""
-
-MAX_FILL: Final = 1 << 16
-"""Bytes between those segments that belong to none of them."""
-
+MAX_SEGMENTS: Final = 4096  # segments before the first scan
+MAX_FILL: Final = 1 << 16  # bytes between those segments that belong to none of them
 _SOS: Final = 0xDA
 _EOI: Final = 0xD9
 _EXIF: Final = 0xE1

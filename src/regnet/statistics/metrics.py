@@ -12,9 +12,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-BINS: Final = 15
-"""Confidence bins of the calibration error, as in Guo et al. 2017."""
-
+BINS: Final = 15  # confidence bins of the calibration error, as in Guo et al. 2017
 Z95: Final = 1.959963984540054
 """The standard normal's 97.5 % quantile: 95 % of it lies within plus and minus this."""
 

@@ -9,8 +9,7 @@ from regnet.system.json_text import json_text
 Row = Mapping[str, Any]
 RowFormat = Literal["json", "jsonl", "csv", "parquet"]
 
-ROW_GROUP: Final = 1024
-"""Rows that are written together to Parquet."""
+ROW_GROUP: Final = 1024  # rows that are written together to Parquet
 
 SUFFIXES: Final[Mapping[str, RowFormat]] = {
     ".json": "json",

@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ Result = TypeVar("Result")
 
 def in_order(
     jobs: Iterable[Job],
-    work: Callable[[list[Job]], Iterable[Result]],
+    work: Callable[[list[Job]], Collection[Result]],  # a generator would do all of it here
     *,
     workers: int,
     batch_size: int = BATCH_SIZE,
@@ -30,7 +30,7 @@ def in_order(
     """
     jobs = iter(jobs)
     sizes = _batch_sizes(batch_size, workers)
-    pending: deque[Future[Iterable[Result]]] = deque()
+    pending: deque[Future[Collection[Result]]] = deque()
     pool = ThreadPoolExecutor(workers, "regnet")
     try:
         while batch := list(itertools.islice(jobs, next(sizes))):

@@ -134,17 +134,16 @@ class Prepared:
         whole, decode, engine = (
             timings[name] for name in (whole_name(precision), DECODE, f"engine {precision}")
         )
-        rates = list(zip(decode.rates, engine.rates, whole.rates, strict=True))
-        together = [1 / d + 1 / e for d, e, _ in rates]
+        rates = zip(decode.rates, engine.rates, whole.rates, strict=True)
+        rounds = [(1 / d + 1 / e, w) for d, e, w in rates]  # the parts' seconds, the whole's rate
         return Whole(
             precision=precision,
             images_per_second=whole.rate,
-            allowed=median(1 / seconds for seconds in together),
-            share=median(w * seconds for (*_, w), seconds in zip(rates, together, strict=True)),
+            allowed=median(1 / seconds for seconds, _ in rounds),
+            share=median(rate * seconds for seconds, rate in rounds),
             decode_ms=1e3 / decode.rate,
             engine_ms=1e3 / engine.rate,
-            other_ms=1e3
-            * median(1 / w - seconds for (*_, w), seconds in zip(rates, together, strict=True)),
+            other_ms=1e3 * median(1 / rate - seconds for seconds, rate in rounds),
             flips=self.flips(whole_name(precision)),
         )
 

@@ -165,9 +165,9 @@ def test_a_conversion_that_disagrees_writes_nothing(
 
     right = export.onnx_graph
 
-    def wrong(spec, weights, preprocess, *, half):
+    def wrong(spec, weights, preprocess, **options):
         shifted = replace(preprocess, mean=(103.0, 116.0, 123.0))
-        return right(spec, weights, shifted, half=half)
+        return right(spec, weights, shifted, **options)
 
     monkeypatch.setattr(export, "onnx_graph", wrong)
     with pytest.raises(ConversionError, match="disagrees with the network"):

@@ -9,7 +9,8 @@ import typer
 from regnet.checkpoints.model_files import is_model_folder
 from regnet.cli.console import print_json
 from regnet.cli.options import AS_OPTION, Entry, Json
-from regnet.conversion.store import CHECKPOINT_SUFFIXES, Library
+from regnet.conversion.store import Library
+from regnet.conversion.values import CHECKPOINT_SUFFIXES
 from regnet.inference.predictors import parse_ir_choice
 from regnet.ir.assumptions import warn_assumed
 from regnet.network.complexity import complexity

@@ -11,9 +11,17 @@ from numpy.typing import NDArray
 
 from regnet.conversion.graph_preprocess import embed_preprocessing
 from regnet.conversion.onnx_graph import onnx_graph
-from regnet.conversion.proof import Reference, forward, read_written, require_layers, run_written
+from regnet.conversion.proof import (
+    Reference,
+    as_stored,
+    forward,
+    read_written,
+    require_layers,
+    run_written,
+)
 from regnet.conversion.values import Conversion
 from regnet.conversion.whole_photo import pixel_bound
+from regnet.ir.constants import WEIGHTED
 from regnet.ir.graph import write_ir
 from regnet.ir.metadata import ModelMetadata
 from regnet.ir.model_api import onnx_properties
@@ -43,11 +51,12 @@ def export_network(
     spec, preprocess = metadata.spec, metadata.preprocess
     half = metadata.precision == "fp16"
     folded = fold_batch_norm(spec, weights)
-    written = _rounded_to_fp16(folded) if half else folded
+    if half:
+        folded = {n: as_stored(a, half=n.endswith("weight")) for n, a in folded.items()}
     with new_folder_beside(path) as scratch:
-        names, bound = _write(scratch / path.name, written, metadata, images)
+        names, bound = _write(scratch / path.name, folded, metadata, images)
         pixels, rows = run_written(scratch / path.name, metadata, images)
-        network = ReferenceNetwork(spec, written if half else weights)
+        network = ReferenceNetwork(spec, folded if half else weights)
         reference = Reference(network, preprocess, pixels)
         proof = reference.proof(rows)
         graph = read_written(scratch / path.name)
@@ -76,63 +85,39 @@ def fold_batch_norm(spec: Spec, weights: Weights) -> dict[str, NDArray[np.float3
     return {name: values.astype(np.float32) for name, values in folded.items()}
 
 
-def _rounded_to_fp16(
-    folded: dict[str, NDArray[np.float32]],
-) -> dict[str, NDArray[np.float32]]:
-    """Return weights whose convolutions and head are FP16 numbers; biases stay."""
-    with np.errstate(over="ignore"):
-        return {
-            name: values.astype(np.float16).astype(np.float32)
-            if name.endswith("weight")
-            else values
-            for name, values in folded.items()
-        }
-
-
 def _write(
-    path: Path,
-    weights: dict[str, Any],
-    metadata: ModelMetadata,
-    images: Sequence[NDArray[np.uint8]],
+    path: Path, weights: Weights, metadata: ModelMetadata, images: Sequence[NDArray[np.uint8]]
 ) -> tuple[list[str], PixelBound | None]:
     """Write the model; return its files' names and the bound of the pixels its graph makes."""
+    spec, preprocess, half = metadata.spec, metadata.preprocess, metadata.precision == "fp16"
     if path.suffix == ".onnx":
-        properties = metadata.to_strings() | onnx_properties(metadata)
-        half = metadata.precision == "fp16"
-        return _save_onnx(path, weights, metadata, half=half, properties=properties), None
-    model = _ir(path, weights, metadata)
-    if metadata.preprocessing == "caller":
-        return write_ir(model, metadata, path), None
-    model = embed_preprocessing(model, metadata.preprocess)
-    bound = pixel_bound(model, metadata.preprocess, images)
-    return write_ir(model, replace(metadata, pixel_bound=bound), path), bound
+        written = onnx_graph(spec, weights, preprocess, half=half)
+        onnx.helper.set_model_props(written, metadata.to_strings() | onnx_properties(metadata))
+        return _save_onnx(written, path), None
+    beside = path.with_suffix(".onnx")
+    _save_onnx(onnx_graph(spec, weights, preprocess), beside)
+    model, bound = read_written(beside), None
+    if half:
+        _store_in_fp16(model)
+    if metadata.preprocessing == "graph":
+        model = embed_preprocessing(model, preprocess)
+        bound = pixel_bound(model, preprocess, images)
+        metadata = replace(metadata, pixel_bound=bound)
+    return write_ir(model, metadata, path), bound
 
 
-def _save_onnx(
-    path: Path,
-    weights: dict[str, Any],
-    metadata: ModelMetadata,
-    *,
-    half: bool,
-    properties: dict[str, str],
-) -> list[str]:
-    model = onnx_graph(metadata.spec, weights, metadata.preprocess, half=half)
-    onnx.helper.set_model_props(model, properties)
+def _save_onnx(model: onnx.ModelProto, path: Path) -> list[str]:
+    """Write an ONNX file, and one for its weights if it is large; return their names."""
     side_file = f"{path.name}.data"
-    large = sum(value.nbytes for value in weights.values()) > 2**30  # protobuf ends at 2 GiB
+    large = sum(len(weights.raw_data) for weights in model.graph.initializer) > 2**30
     onnx.save_model(model, path, save_as_external_data=large, location=side_file)
-    return [side_file, path.name] if large else [path.name]
+    return [side_file, path.name] if large else [path.name]  # protobuf ends at 2 GiB
 
 
-def _ir(path: Path, weights: dict[str, Any], metadata: ModelMetadata) -> Any:
-    """Return the OpenVINO model, read from an ONNX file beside `path` without properties."""
-    onnx_path = path.with_suffix(".onnx")
-    _save_onnx(onnx_path, weights, metadata, half=False, properties={})
-    model = read_written(onnx_path)
-    for op in model.get_ordered_ops() if metadata.precision == "fp16" else ():
-        if op.get_type_name() in ("Convolution", "GroupConvolution", "MatMul"):
-            # FP16 constants are converted to FP32 when the model is loaded.
+def _store_in_fp16(model: ov.Model) -> None:
+    """Make the weights of a graph FP16 constants, which are converted to FP32 on loading."""
+    for op in model.get_ordered_ops():
+        if op.get_type_name() in WEIGHTED:
             weight = op.input_value(1).get_node()
             half = ov.opset13.constant(weight.data.astype(np.float16))
             op.input(1).replace_source_output(ov.opset13.convert(half, "f32").output(0))
-    return model

@@ -13,6 +13,7 @@ place: a single one may be right by luck.
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,8 +25,8 @@ from openvino.passes import ConstantFolding, Manager
 from regnet.conversion.ir_weights import stored_layer
 from regnet.conversion.onnx_graph import INPUT, OUTPUT, with_logits
 from regnet.conversion.values import FLOOR, Distance, Proof
-from regnet.conversion.whole_photo import run_whole
-from regnet.ir.constants import ops_by_name, values
+from regnet.conversion.whole_photo import run, run_whole
+from regnet.ir.constants import ops_by_name, pixels_of, values
 from regnet.ir.graph import add_logits
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.layers import EPSILON, Layer, layers
@@ -198,11 +199,12 @@ def _expected(layer: Layer, weights: Weights) -> tuple[Array64, Array64]:
 def _holds(stored: NDArray[np.float32], expected: Array64, *, half: bool) -> bool:
     """Tell whether stored numbers are the expected ones, rounded as they are stored."""
     slack = _ROUNDING * np.abs(expected) + _CANCELLED * np.abs(expected).max()
-    low, high = (_as_stored(expected + side * slack, half=half) for side in (-1, 1))
+    low, high = (as_stored(expected + side * slack, half=half) for side in (-1, 1))
     return bool(((low <= stored) & (stored <= high)).all())
 
 
-def _as_stored(numbers: Array64, *, half: bool) -> NDArray[np.float32]:
+def as_stored(numbers: NDArray[np.floating[Any]], *, half: bool) -> NDArray[np.float32]:
+    """Return numbers as a file holds them: in float32, with `half` those of FP16 alone."""
     with np.errstate(over="ignore"):
         single = numbers.astype(np.float32)
         return single.astype(np.float16).astype(np.float32) if half else single
@@ -229,34 +231,23 @@ def run_written(
     `images` are crops or, if the graph makes the crops, whole images. ONNX files run in ONNX
     Runtime if it is installed, else in OpenVINO; in float32, one by one.
     """
-    if metadata.preprocessing == "graph":
-        photos = zip(*run_whole(_with_logits(path), images), strict=True)
-        pixels, probabilities, logits = map(np.stack, photos)
-        return pixels, Rows(logits, probabilities)
-    pixels = np.stack(images).transpose(0, 3, 1, 2).astype(np.float32)
-    return pixels, _run_onnx(path, pixels) if path.suffix == ".onnx" else _run_ir(path, pixels)
-
-
-def _with_logits(path: Path) -> ov.Model:
+    pixels = pixels_of(images) if metadata.preprocessing == "caller" else None
+    if path.suffix == ".onnx" and pixels is not None and find_spec("onnxruntime"):
+        return pixels, _run_onnx(path, pixels)
     model = core.read_model(path)
     add_logits(model, source=path.name)
-    return model
-
-
-def _run_ir(path: Path, pixels: Pixels) -> Rows:
-    hints = {"INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(_with_logits(path), "CPU", hints)
-    results = [compiled(image[None]) for image in pixels]
-    probabilities, logits = (np.concatenate([r[port] for r in results]) for port in (0, 1))
-    return Rows(logits, probabilities)
+    if pixels is None:
+        rows = zip(*run_whole(model, images), strict=True)
+        pixels, probabilities, logits = map(np.stack, rows)
+    else:
+        probabilities, logits = map(np.stack, zip(*run(model, pixels), strict=True))
+    return pixels, Rows(logits, probabilities)
 
 
 def _run_onnx(path: Path, pixels: Pixels) -> Rows:
     """Run a copy of the file, beside it, that also gives its logits."""
-    try:
-        import onnxruntime
-    except ImportError:
-        return _run_ir(path, pixels)
+    import onnxruntime
+
     model, name = with_logits(onnx.load(path, load_external_data=False))
     probe = path.with_name(f"logits-{path.name}")
     onnx.save_model(model, probe)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from regnet.checkpoints.model_files import is_model_folder, model_files
-from regnet.conversion.values import Conversion, Request, read_conversion
+from regnet.conversion.values import CHECKPOINT_SUFFIXES, Conversion, Request, read_conversion
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
 from regnet.system.errors import ConversionError, UnknownModelError
@@ -18,10 +18,9 @@ from regnet.system.version import TOOL_VERSION
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import bundled_path, card_by_name, card_names
 from regnet.zoo.events import OnEvent, ignore
-from regnet.zoo.record import SeenHashes, hash_file, read_record
+from regnet.zoo.record import Expected, SeenHashes, hash_file, read_record
 
 CONVERTED_SUFFIXES = (".xml", ".onnx")
-CHECKPOINT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".pkl")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -192,10 +191,8 @@ def _card_of_file(path: Path) -> Card | None:
     """Return the card whose published weights this file is, by its name and hash, if any."""
     for name in card_names():
         card = card_by_name(name)
-        if card.file is not None and card.file.name == path.name:
-            digests = hash_file(path).digests()
-            if card.file.sha384 is not None:
-                return card if digests.sha384 == card.file.sha384 else None
-            if card.file.sha256_prefix is not None:
-                return card if digests.sha256.startswith(card.file.sha256_prefix) else None
+        if (file := card.file) is not None and file.name == path.name:
+            hashes = Expected(model=name, sha384=file.sha384, sha256_prefix=file.sha256_prefix)
+            if hashes.hashed and hashes.problem(hash_file(path).digests()) is None:
+                return card
     return None

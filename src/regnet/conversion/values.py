@@ -21,7 +21,7 @@ from regnet.zoo.card import Card
 Format = Literal["ir", "onnx"]
 Precision = Literal["fp32", "fp16"]
 
-_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".pkl", ".json")
+CHECKPOINT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".pkl")
 
 FLOOR: Final = 1e-5
 """What is always allowed: no distance this small is refused."""
@@ -60,9 +60,8 @@ class Request:
         name = self.name or (self.card.name if self.card else "")
         if not name:
             stem = self.weights
-            while (
-                stem.suffix in _SUFFIXES and stem.stem
-            ):  # a folder's name may have a dot of its own
+            # A folder's name may have a dot of its own.
+            while stem.suffix in (*CHECKPOINT_SUFFIXES, ".json") and stem.stem:
                 stem = stem.with_suffix("")
             name = stem.name
         return re.sub(r"[^\w.-]", "_", name)[:80].lstrip(".") or "model"

@@ -3,9 +3,10 @@
 The pixels that its graph computes are compared with the protocol's own.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,11 +70,9 @@ def write_whole_photo_model(source: Path, folder: Path, *, name: str | None) -> 
 
 def _checked(graph: ov.Model, path: Path, images: Images) -> float:
     """Return the largest difference; raises `ConversionError` if it exceeds 1e-5."""
-    original = core.compile_model(graph, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    delta = max(
-        float(np.abs(original(pixels[None])[0][0] - rows).max())
-        for pixels, rows in run_whole(core.read_model(path), images)
-    )
+    pixels, rows = zip(*run_whole(core.read_model(path), images), strict=True)
+    original = run(graph, pixels)
+    delta = max(float(np.abs(a - b).max()) for a, (b,) in zip(rows, original, strict=True))
     if not delta <= FLOOR:
         raise ConversionError(
             f"{path.name}: probabilities differ by {delta:.3g} from those of the model that takes "
@@ -108,12 +107,16 @@ def pixel_bound(model: ov.Model, preprocess: Preprocess, photos: Images) -> Pixe
 def run_whole(model: ov.Model, images: Images) -> Iterator[list[NDArray[np.float32]]]:
     """Yield the pixels (3, crop, crop) and each output (classes) for each image, in float32."""
     model = model.clone()
-    count = len(model.outputs)
     model.add_outputs(PIXELS)
+    for *outputs, pixels in run(model, images):
+        yield [pixels, *outputs]
+
+
+def run(model: ov.Model, images: Iterable[NDArray[Any]]) -> Iterator[list[NDArray[np.float32]]]:
+    """Yield a model's outputs for each image, in float32, without the axis of the batch."""
     compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     for image in images:
-        outputs = compiled(image[None])
-        yield [outputs[PIXELS][0].copy(), *(outputs[n][0].copy() for n in range(count))]
+        yield [output[0].copy() for output in compiled(image[None]).to_tuple()]
 
 
 def odd_images(preprocess: Preprocess) -> list[NDArray[np.uint8]]:

@@ -48,20 +48,16 @@ class RegNet(nn.Module):
 
     def features(self, x: Tensor) -> "OrderedDict[str, Tensor]":
         """Return the output of the stem and of each stage, by name: (N, width, H', W') each."""
-        outputs = OrderedDict(stem=self.stem(x))
-        x = outputs["stem"]
-        for name in self.stage_names:
-            x = self.get_submodule(name)(x)
-            outputs[name] = x
+        outputs: OrderedDict[str, Tensor] = OrderedDict()
+        for name in ("stem", *self.stage_names):
+            outputs[name] = x = self.get_submodule(name)(x)
         return outputs
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes)."""
-        x = self.stem(x)
-        for name in self.stage_names:
+        for name in ("stem", *self.stage_names, "head"):
             x = self.get_submodule(name)(x)
-        logits: Tensor = self.head(x)
-        return logits
+        return x
 
 
 class Stem(nn.Sequential):

@@ -23,7 +23,6 @@ from regnet.data.archives import (
     photos_in,
     reader,
 )
-from regnet.data.parquet_images import image_rows, images_from
 from regnet.data.photo_files import (
     SkipTally,
     count_files,
@@ -35,8 +34,6 @@ from regnet.data.photo_files import (
     is_video,
 )
 from regnet.data.remote import CHUNK, Fetcher, read_bounded, read_file, reason_of
-from regnet.data.tars import tar_files
-from regnet.data.zip_stream import zip_files
 from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import DatasetError, ImageError
@@ -226,12 +223,17 @@ class Walk:
 
     def _rows(self, name: str) -> Iterator[Item]:
         """Yield the images in a Parquet file. Raises `DatasetError`, `MissingExtraError`."""
+        from regnet.data.parquet_images import image_rows, images_from
+
         column, _ = image_rows(name)
         for row, read in images_from(name, column, 0, self.max_bytes):
             yield Item(f"{name}#{row}", read)
 
     def _members(self, name: str, kind: ArchiveKind, file: Readable) -> Iterator[Item]:
         """Yield the images in an archive, those of a zip sorted."""
+        from regnet.data.tars import tar_files
+        from regnet.data.zip_stream import zip_files
+
         files = zip_files(file) if kind == "zip" else tar_files(file)
         try:
             photos: Iterable[ArchiveFile] = photos_in(files, name, self.tally)
@@ -290,6 +292,8 @@ class _Counting(Walk):
         return super()._members(name, kind, file)
 
     def _rows(self, name: str) -> Iterator[Item]:
+        from regnet.data.parquet_images import image_rows
+
         return (_failed(name, "counted") for _ in range(image_rows(name)[1]))
 
     def _from_stdin(self) -> Iterator[Item]:

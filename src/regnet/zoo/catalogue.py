@@ -1,6 +1,5 @@
 """The cards in the package, by name."""
 
-import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache
@@ -48,6 +47,8 @@ def card_by_name(name: str) -> Card:
     for known, aliases in _aliases().items():
         if wanted in aliases:
             return _load(known)
+    import difflib
+
     every = [*card_names(), *chain(*_aliases().values())]
     close = difflib.get_close_matches(wanted, every, n=4, cutoff=0.6)
     hint = f"close are {', '.join(close)}; " if close else ""

@@ -65,6 +65,6 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     found = json.loads(done.stdout)
     assert done.returncode == bool(found["faults"])
     assert found["kernel"] in ("active", "absent", "off")
-    assert set(found["extras"]) == set(PURPOSES)
+    assert set(found["extras"]) <= set(PURPOSES)
     assert found["core"]["openvino"]
     assert run_main("doctor").returncode == 2

@@ -66,7 +66,7 @@ def test_commands_read_them(folder: Path, tmp_path: Path) -> None:
         done = run_main(*command, "--json")
         found = json.loads(done.stdout)
         assert found["unreadable"] == 0
-    with serving(tmp_path) as served:
+    with serving(tmp_path, "bundled") as served:
         data = (folder / "val" / CLASSES[0] / "0.heic").read_bytes()
         answer = httpx.post(f"{served.url}/v1/classify", content=data)
     assert answer.json()["predictions"][0]["predictions"][0]["label"] == "Egyptian cat"
@@ -104,7 +104,7 @@ def test_the_server_names_the_extra_and_no_path_of_its_own(
     folder: Path, without: dict[str, str], tmp_path: Path
 ) -> None:
     data = (folder / "val" / CLASSES[0] / "0.heic").read_bytes()
-    with serving(tmp_path, environ=without) as served:
+    with serving(tmp_path, "bundled", environ=without) as served:
         answer = httpx.post(f"{served.url}/v1/classify", content=data)
     assert answer.status_code == 422
     assert "install the extra 'heif', or save it as JPEG" in answer.json()["error"]

@@ -92,7 +92,6 @@ UNREAD = {
         b"<svg xmlns='http://www.w3.org/2000/svg'/>",
         b"<?xml version='1.0'?>\n<svg width='9'>",
     ],
-    "JPEG XL": [b"\0\0\0\x0cJXL \r\n\x87\n"],
     "OpenEXR": [b"\x76\x2f\x31\x01\2\0\0\0"],
     "Radiance": [b"#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n"],
     "GIMP": [b"gimp xcf v011\0"],
@@ -151,6 +150,15 @@ def test_heic_is_named_whatever_its_brand(
     assert is_picture(head)
     with pytest.warns(RegNetWarning, match="HEIC photos need the extra 'heif': .* install .*heif"):
         assert reason(head) == NO_HEIC
+
+
+def test_jpeg_xl_is_named_bare_and_in_boxes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("regnet.pixels.formats.find_spec", lambda name: None)
+    assert is_picture(b"\0\0\0\x0cJXL \r\n\x87\n")
+    assert not is_picture(b"\xff\x0a and more")
+    for head in (b"\0\0\0\x0cJXL \r\n\x87\n", b"\xff\x0a and more"):
+        with pytest.warns(RegNetWarning, match="JPEG XL photos need the extra 'jxl': .* install"):
+            assert "a JPEG XL picture, which is not read: install the extra 'jxl'" in reason(head)
 
 
 def test_avif_is_avif_where_its_brand_is_not_the_first() -> None:

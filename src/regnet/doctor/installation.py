@@ -29,6 +29,7 @@ PURPOSES: Final = {
     "parquet": "Parquet files",
     "video": "videos and cameras",
     "heif": "HEIC and HEIF photos",
+    "jxl": "JPEG XL photos",
     "cluster": "--ray",
 }
 """What each extra is for."""

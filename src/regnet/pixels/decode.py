@@ -22,7 +22,8 @@ from PIL import Image
 
 from regnet.pixels.bit_depth import eight_bits, is_deep, require_known_depth, warn_if_dark
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits, require_pixels
-from regnet.pixels.formats import format_of, heic_package
+from regnet.pixels.formats import format_of
+from regnet.pixels.jpeg_xl import jpeg_xl_size, open_jpeg_xl
 from regnet.pixels.photo_cost import (
     Outline,
     claimed_size,
@@ -120,10 +121,12 @@ def _open_pixels(
     name, plugin = format_of(data)
     if name == "TIFF":
         require_known_depth(data)
-    if outline is None and (size := claimed_size(data)):
+    if outline is None and (size := claimed_size(data) or jpeg_xl_size(data)):
         limits.require_size(*size)
-        least = memory_of(name, "RGB" if name == "WEBP" else "L", *size)
+        least = memory_of(name, "RGB" if name in ("WEBP", "JPEG XL") else "L", *size)
         limits.require_memory(least, len(data), *size)
+        if name == "JPEG XL":  # it is decoded as it is opened
+            taking(least)
 
     def require_within_limits() -> None:
         limits.require_size(*image.size)
@@ -157,9 +160,12 @@ def _open(data: bytes, name: str, plugin: str) -> Image.Image:
     """Return the image with its header read and its pixels not yet decoded."""
     from io import BytesIO
 
+    if name == "JPEG XL":
+        with _readable(name):
+            return open_jpeg_xl(data)
     if name == "HEIC":
         with _readable(name):
-            plugins = import_module(f"{heic_package()}.as_plugin")
+            plugins = import_module(f"{plugin}.as_plugin")
             return cast(Image.Image, plugins.HeifImageFile(BytesIO(data)))
     module = import_module(f"PIL.{plugin}ImagePlugin")
     kind = getattr(module, f"{'Dib' if name == 'DIB' else plugin}ImageFile")

@@ -46,13 +46,32 @@ FORMATS: Final = (*dict.fromkeys(name for name, *_ in _MAGIC), "AVIF")
 
 
 class Unread(NamedTuple):
-    """A kind of picture that is not read: its name, and what to do instead."""
+    """A kind of picture that is not read: its name, and what to do instead.
+
+    One with an `extra` is read where one of its `packages` is installed, as the format `title`.
+    """
 
     name: str
     advice: str
+    extra: str = ""
+    packages: tuple[str, ...] = ()
+    title: str = ""
 
 
-HEIC: Final = Unread("a HEIC photo", "install the extra 'heif', or save it as JPEG")
+HEIC: Final = Unread(
+    "a HEIC photo",
+    "install the extra 'heif', or save it as JPEG",
+    extra="heif",
+    packages=("pi_heif", "pillow_heif"),
+    title="HEIC",
+)
+JPEG_XL: Final = Unread(
+    "a JPEG XL picture",
+    "install the extra 'jxl', or export it as PNG or JPEG",
+    extra="jxl",
+    packages=("imagecodecs",),
+    title="JPEG XL",
+)
 _RAW: Final = Unread("a camera RAW file", "export it as JPEG or as TIFF of 8 or 16 bits")
 _EXPORT: Final = "export it as PNG or JPEG"
 _DRAWING: Final = "render it to PNG"
@@ -70,7 +89,7 @@ _UNREAD_SUFFIXES: Final = {
     **dict.fromkeys((".psd", ".psb"), Unread("a Photoshop document", _EXPORT)),
     **dict.fromkeys((".svg", ".svgz"), Unread("an SVG drawing", _DRAWING)),
     **dict.fromkeys((".eps", ".epsf"), Unread("an EPS drawing", _DRAWING)),
-    ".jxl": Unread("a JPEG XL picture", _EXPORT),
+    ".jxl": JPEG_XL,
     **dict.fromkeys((".jxr", ".wdp", ".hdp"), Unread("a JPEG XR picture", _EXPORT)),
     ".exr": Unread("an OpenEXR picture", _EXPORT),
     ".xcf": Unread("a GIMP document", _EXPORT),
@@ -91,7 +110,7 @@ _UNREAD_MAGIC: Final = (
     *((0, magic, _RAW) for magic in (b"FUJIFILMCCD-RAW", b"\0MRM", b"II\x1a\0\0\0HEAPCCDR")),
     (0, b"8BPS\0\1\0\0", _UNREAD_SUFFIXES[".psd"]),
     (0, b"8BPS\0\2\0\0", _UNREAD_SUFFIXES[".psd"]),
-    (0, b"\0\0\0\x0cJXL \r\n\x87\n", _UNREAD_SUFFIXES[".jxl"]),
+    (0, b"\0\0\0\x0cJXL \r\n\x87\n", JPEG_XL),
     (0, b"II\xbc\1", _UNREAD_SUFFIXES[".jxr"]),
     (0, b"\x76\x2f\x31\x01", _UNREAD_SUFFIXES[".exr"]),
     (0, b"#?RADIANCE\n", Unread("a Radiance HDR picture", _EXPORT)),
@@ -155,7 +174,7 @@ def unread_picture(head: bytes) -> Unread | None:
 
 
 def format_of(data: bytes) -> tuple[str, str]:
-    """Return a picture's format (of `FORMATS`, or DIB or HEIC) and the Pillow plugin that reads it.
+    """Return a picture's format (of `FORMATS`, DIB, HEIC, JPEG XL) and its plugin of Pillow.
 
     Raises `ImageError` for other files; it names kinds of pictures that are not read.
     """
@@ -163,10 +182,10 @@ def format_of(data: bytes) -> tuple[str, str]:
         raise ImageError("the file is empty")
     if (unread := refused(data)) is not None:
         raise unread_error(unread)
-    if unread_picture(data[:HEAD]) is HEIC:
-        return "HEIC", ""
+    if extra := _of_extra(data):
+        return extra.title, package_of(extra) or ""
     if (found := _format_of(data)) is None:
-        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}, HEIC)")
+        raise ImageError(f"not an image of a known format ({', '.join(FORMATS)}, HEIC, JPEG XL)")
     if found[0] == "TIFF" and is_camera_raw(data):
         raise unread_error(_RAW)
     return found
@@ -174,21 +193,30 @@ def format_of(data: bytes) -> tuple[str, str]:
 
 def refused(data: bytes) -> Unread | None:
     """Return which kind of picture this is that is not read in this installation."""
+    unread = _of_extra(data) or unread_picture(data[:HEAD])
+    return None if unread and package_of(unread) else unread
+
+
+def _of_extra(data: bytes) -> Unread | None:
+    """Return which kind of picture this is that an extra reads."""
+    if data[:2] == b"\xff\x0a":  # too short to tell a picture from any file by it
+        return JPEG_XL
     unread = unread_picture(data[:HEAD])
-    return None if unread is HEIC and heic_package() else unread
+    return unread if unread and unread.extra else None
 
 
-def heic_package() -> str | None:
-    """Return the installed package that reads HEIC, None without one; imports nothing."""
-    return next((name for name in ("pi_heif", "pillow_heif") if find_spec(name)), None)
+def package_of(kind: Unread) -> str | None:
+    """Return the installed package that reads a kind, None without one; imports nothing."""
+    return next((name for name in kind.packages if find_spec(name)), None)
 
 
 def unread_error(kind: Unread) -> ImageError:
-    """Return the error of a picture of a kind that is not read; warn how HEIC would be."""
-    if kind is HEIC:
+    """Return the error of a picture of a kind that is not read; warn if an extra would read it."""
+    if kind.extra:
         from regnet.system.installation import this_installation
 
-        text = f"HEIC photos need the extra 'heif': {this_installation().command('heif')}"
+        command = this_installation().command(kind.extra)
+        text = f"{kind.title} photos need the extra {kind.extra!r}: {command}"
         warnings.warn(text, RegNetWarning, stacklevel=3)
     return ImageError(f"{kind.name}, which is not read: {kind.advice}")
 
@@ -199,7 +227,7 @@ def checked_read(name: str, read: Callable[[], bytes]) -> Callable[[], bytes]:
     Camera RAW files are often TIFF with a thumbnail in front, which must not pass for the photo.
     """
     kind = _UNREAD_SUFFIXES.get(suffix_of(name))
-    return read if kind is None or kind is HEIC else lambda: _checked(kind, read())
+    return read if kind is None or kind.extra else lambda: _checked(kind, read())
 
 
 def _checked(kind: Unread, data: bytes) -> bytes:

@@ -17,7 +17,7 @@ _QUICK_BYTES: Final = 1 << 20  # Pillow takes microseconds a chunk, and chunks c
 
 _RESULT: Final = 3  # bytes per pixel of the result
 _STORED: Final = {"1": 1, "L": 1, "P": 1}  # bytes per pixel in Pillow, by mode; others take 4
-_WORKING: Final = {"WEBP": 10, "AVIF": 10, "HEIC": 10, "JPEG2000": 18, "ICO": 12}
+_WORKING: Final = {"WEBP": 10, "AVIF": 10, "HEIC": 10, "JPEG XL": 10, "JPEG2000": 18, "ICO": 12}
 """Additional bytes per pixel that a decoder takes if it stores 4."""
 _DEEP: Final = 8  # bytes per pixel for reducing 16 or 32 bits to 8
 

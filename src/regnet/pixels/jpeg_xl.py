@@ -53,13 +53,13 @@ def open_jpeg_xl(data: bytes) -> Image.Image:
     return Image.fromarray(np.ascontiguousarray(_in_8_bits(pixels)))
 
 
-def _in_8_bits(pixels: NDArray[Any]) -> NDArray[Any]:
+def _in_8_bits(pixels: NDArray[Any]) -> NDArray[np.uint8]:
     """Return the upper byte of 16 bits, as of other formats, and 0..255 of floats in [0, 1]."""
     if pixels.dtype == np.uint16:
-        return (pixels >> 8).astype(np.uint8)
-    if np.issubdtype(pixels.dtype, np.floating):
-        return (np.clip(pixels, 0, 1) * 255 + 0.5).astype(np.uint8)
-    return pixels
+        pixels = pixels >> 8
+    elif np.issubdtype(pixels.dtype, np.floating):
+        pixels = np.clip(pixels, 0, 1) * 255 + 0.5
+    return pixels.astype(np.uint8, copy=False)
 
 
 def _codestream(data: bytes) -> bytes:

@@ -507,6 +507,19 @@ def test_a_card_from_a_mirror_to_labels(checkpoint: Path, tmp_path: Path) -> Non
     assert json.loads(named)["model"] == "regnetx-200mf"
 
 
+def test_the_first_command_downloads_converts_and_answers_without_torch(
+    checkpoint: Path, tmp_path: Path, without_torch: dict[str, str]
+) -> None:
+    words = ("classify", "-m", "regnetx-200mf", "-k", 1, CAT, "--cache-dir", tmp_path / "cache")
+    with LocalServer() as server:
+        server.files = {checkpoint.name: checkpoint.read_bytes()}
+        done = process(*words, "--mirror", server.base, env=without_torch)
+    assert done.stdout.decode().startswith(f"{CAT}\n")
+    said = done.stderr.decode().splitlines()
+    assert said[0].startswith("regnetx-200mf: downloading ")
+    assert said[-1].startswith("regnetx-200mf: converting ")
+
+
 def test_offline_results_do_not_go_elsewhere() -> None:
     words = ("classify", CAT, "--offline", "--ray", "local", "-o", "s3://bucket/labels")
     assert b"s3://bucket/labels: not written to" in regnet(*words, code=2).stderr

@@ -13,6 +13,8 @@ import regnet
 from regnet.conversion.ir_weights import read_ir_weights
 from regnet.conversion.store import Library
 from regnet.pixels.samples import sample_photos
+from regnet.system.errors import TrainingError
+from regnet.training import session
 from regnet.training.recipe import read_recipe
 from regnet.training.task import Training
 
@@ -32,6 +34,22 @@ def tuned(photos: Path, tmp_path_factory: pytest.TempPathFactory) -> Training:
     torch.set_num_threads(1)
     folder = tmp_path_factory.mktemp("runs") / "parts"
     return regnet.finetune(photos, epochs=2, crop=48, freeze=2, folder=folder)
+
+
+def test_the_default_model_is_named_with_the_reason(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened, said = list[object](), list[str]()
+
+    def open_start(model: object, *arguments: object, **options: object) -> None:
+        opened.append(model)
+        raise TrainingError("that is enough")
+
+    monkeypatch.setattr(session, "open_start", open_start)
+    with pytest.raises(TrainingError, match="enough"):
+        regnet.train(photos, recipe="finetune", folder=tmp_path / "run", say=said.append)
+    assert opened == ["bundled"]
+    assert "the bundled model, which needs no download" in said[-1]
 
 
 def test_the_sample_photos_are_told_apart(tuned: Training) -> None:

@@ -5,12 +5,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from regnet.system.errors import RegNetError
-
-if TYPE_CHECKING:
-    from regnet.network.class_list import Pair
 
 
 @dataclass(frozen=True)
@@ -58,7 +54,7 @@ def read_labels(path: str | Path) -> Labels:
     return tuple(map(label_of, pairs))
 
 
-def label_of(pair: "Pair") -> Label:
+def label_of(pair: tuple[str, str]) -> Label:
     """Return the class of a wnid and a name; a wnid of ImageNet alone has its name from there."""
     wnid, name = pair
     return Label(wnid, name) if name else _imagenet_by_wnid().get(wnid) or Label(wnid, wnid)

@@ -128,18 +128,14 @@ class SqueezeExcite(nn.Module):
         return out
 
 
-class Head(nn.Module):
+class Head(nn.Sequential):
     """Global average pool and a fully-connected layer: (N, width, H, W) -> (N, classes)."""
 
     def __init__(self, width: int, classes: int) -> None:
         super().__init__()
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
+        self.flatten = nn.Flatten()
         self.fc = nn.Linear(width, classes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the logits."""
-        logits: Tensor = self.fc(self.avg_pool(x).flatten(1))
-        return logits
 
 
 def _conv(

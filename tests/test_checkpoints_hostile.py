@@ -5,12 +5,15 @@ import json
 import os
 import struct
 import time
+import tracemalloc
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from regnet.checkpoints.hub_settings import recorded_names
 from regnet.checkpoints.layouts import LAYOUTS, from_pycls
@@ -23,7 +26,7 @@ from regnet.network.spec import AnyNetSpec, Stage
 from regnet.system.errors import MismatchError, RegNetError, WeightsError
 
 torch = pytest.importorskip("torch")
-from safetensors.torch import save_file  # noqa: E402
+from safetensors.torch import save, save_file  # noqa: E402
 from torch_arrays import to_arrays  # noqa: E402
 
 from regnet.checkpoints import arrays, entries  # noqa: E402
@@ -171,6 +174,42 @@ def test_an_archive_of_two_contents(tmp_path: Path) -> None:
         archive.writestr("b/data.pkl", pickled(b"}"))
     with pytest.raises(WeightsError, match="holds 2 of"):
         read_content(path)
+
+
+def saved(zipped: bool) -> bytes:
+    content = io.BytesIO()
+    torch.save({"model": NUMBERED}, content, _use_new_zipfile_serialization=zipped)
+    return content.getvalue()
+
+
+NUMBERED = {k: t if t.ndim else t + 10**6 + n for n, (k, t) in enumerate(weights("pycls").items())}
+WHOLE = {"archive": saved(True), "older": saved(False), "safetensors": save(NUMBERED)}
+EXPECTED = {key: np.asarray(tensor) for key, tensor in NUMBERED.items()}
+
+
+@pytest.mark.parametrize("kind", WHOLE)
+@settings(deadline=None, max_examples=100)
+@given(place=st.floats(0, 1, exclude_max=True), mask=st.integers(1, 255))
+def test_a_flipped_byte_is_an_error_or_changes_a_number_without_a_checksum(
+    kind: str, place: float, mask: int, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    whole, number = WHOLE[kind], int(place * len(WHOLE[kind]))
+    path = tmp_path_factory.getbasetemp() / "flipped.pth"
+    path.write_bytes(whole[:number] + bytes([whole[number] ^ mask]) + whole[number + 1 :])
+    tracemalloc.start()
+    try:
+        state = read_checkpoint(path).state
+    except RegNetError:
+        return
+    finally:
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 100 * len(whole)  # 300 kB of it to hash the file
+    changed = [key for key in state if not np.array_equal(state[key], EXPECTED[key])]
+    data = [EXPECTED[key].tobytes() for key in changed]
+    starts = [whole.index(numbers) for numbers in data]
+    assert kind != "archive" or not changed
+    assert all(a <= number < a + len(d) for a, d in zip(starts, data, strict=True))
 
 
 def seconds(content: Any, names: bool = False) -> float:

@@ -14,8 +14,9 @@ import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BytesIO
+from mmap import ACCESS_READ, mmap
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -185,8 +186,9 @@ class _ArchiveStorages:
 
 
 def _read_older(path: Path) -> Content:
-    with path.open("rb") as file:
-        return Content(read_pickles(file))
+    # Unlike a file, a mapping never reserves more memory than there is to read.
+    with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as stream:
+        return Content(read_pickles(cast(BinaryIO, stream)))
 
 
 def read_pickles(stream: BinaryIO, calls: Calls | None = None) -> Any:
@@ -211,7 +213,8 @@ class _LaterStorages:
     def __init__(self, stream: BinaryIO) -> None:
         self._stream = stream
         here = stream.tell()
-        self._left = stream.seek(0, 2) - here
+        stream.seek(0, 2)
+        self._left = stream.tell() - here
         stream.seek(here)
         self._known: dict[str, Storage] = {}
 

@@ -1,5 +1,6 @@
 """The wheel that is released, in an environment of its own without a compiler."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -60,11 +61,16 @@ def test_one_wheel_is_for_all_pythons_and_most_systems(wheel: Path) -> None:
 
 
 def test_it_classifies_where_there_is_no_compiler(empty: Path) -> None:
-    samples = next(empty.parent.rglob("regnet/pixels/samples/cat.png"))
-    command = [str(empty / "regnet"), "classify", "--offline", "--model", "bundled", str(samples)]
-    done = run(command, env=alone(empty), cwd=empty.parent)
+    done = run([str(empty / "regnet"), "demo"], env=alone(empty), cwd=empty.parent)
     assert "Egyptian cat" in done.stdout
     assert done.stderr == ""  # it would say that it is slower
+
+
+def test_it_says_that_nothing_is_wrong(empty: Path) -> None:
+    done = run([str(empty / "regnet"), "doctor", "--self", "--json"], env=alone(empty))
+    found = json.loads(done.stdout)
+    assert (found["kernel"], found["faults"]) == ("active", [])
+    assert not any(extra["complete"] for extra in found["extras"].values())
 
 
 def test_a_missing_extra_names_a_command_that_works(empty: Path, wheel: Path) -> None:
@@ -76,7 +82,7 @@ def test_a_missing_extra_names_a_command_that_works(empty: Path, wheel: Path) ->
         command, env=alone(empty), capture_output=True, text=True, check=False, cwd=empty.parent
     )
     assert done.returncode == 1
-    advice = done.stdout.partition("extra 'heif': ")[2].strip()
+    advice = done.stderr.partition("extra 'heif': ")[2].strip()
     assert advice == f"pip install 'regnet-vision[heif] @ {wheel.as_uri()}'"
     tried = run(["/bin/sh", "-c", f"{advice} --dry-run"], env=alone(empty))
     assert "Would install pi_heif" in tried.stdout

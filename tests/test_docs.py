@@ -117,7 +117,7 @@ def test_console_examples(block: str, folder: Path) -> None:
 
 
 REASONS = {
-    "installs": r"pip install|^make ",
+    "installs": r"pip install|pip download|^make ",
     "trains for minutes or days; a short one is on the page of each such command": (
         r"regnet train |torchrun|regnet space sweep|recipes/|bench/"
     ),

@@ -256,9 +256,10 @@ def load(
 ) -> Classifier:
     """Return the classifier of a card's name, `bundled`, an IR (.xml) or a checkpoint file.
 
-    Weights are downloaded, verified and converted once and kept in `cache_dir`. `precision` is "f32" (exact), "bf16" (faster on CPUs with bf16) or "int8" (after
-    `regnet quantize`). `mirrors` are base URLs that are tried first; `offline` never uses the
-    network, not for images either. `entry` names one of several networks in a checkpoint file.
+    Weights are downloaded, verified and converted once and kept in `cache_dir`. `precision` is
+    "f32" (exact), "bf16" (faster on CPUs with bf16) or "int8" (after `regnet quantize`). `mirrors`
+    are base URLs that are tried first; `offline` never uses the network, not for images either.
+    `entry` names one of several networks in a checkpoint file.
     Warns with `AssumptionWarning` of what the checkpoint does not say and had to be assumed.
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
     """

@@ -129,6 +129,25 @@ def test_impossible_sizes_are_errors(size: Any, stride: Any) -> None:
         arrays.tensor(storage, 0, size, stride)
 
 
+@pytest.mark.parametrize(
+    ("offset", "size", "stride"),
+    [(4, (1,), (1,)), (0, (2, 2), (3, 1)), (1, (2,), (3,)), (0, (5,), (1,))],
+)
+def test_views_stay_inside_their_storage(offset: int, size: Any, stride: Any) -> None:
+    storage = arrays.Storage(arrays.NUMBERS["float32"], np.zeros(4, np.float32))
+    with pytest.raises(EOFError, match="longer than its storage"):
+        arrays.tensor(storage, offset, size, stride)
+
+
+def test_two_members_of_one_name(tmp_path: Path) -> None:
+    path = tmp_path / "a.pth"
+    with zipfile.ZipFile(path, "w") as archive, pytest.warns(UserWarning, match="Duplicate"):
+        for name in ("a/data.pkl", "a/data/0", "a/data/0"):
+            archive.writestr(name, pickled(b"]"))
+    with pytest.raises(WeightsError, match="two are called a/data/0"):
+        read_content(path)
+
+
 def test_tensors_of_more_elements_than_data(tmp_path: Path) -> None:
     path = tmp_path / "a.pth"
     shaped = {key: torch.zeros(()).expand(tensor.shape) for key, tensor in NET.items()}

@@ -86,23 +86,15 @@ def tensor(storage: Any, offset: Any, shape: Any, strides: Any, *_: Any) -> NDAr
     return np.ndarray(tuple(shape), data.dtype, data, offset * data.itemsize, steps)
 
 
-def tensor_of_type(
-    storage: Any,
-    offset: Any,
-    shape: Any,
-    strides: Any,
-    _grad: Any,
-    _hooks: Any,
-    dtype: Any,
-    *_: Any,
-) -> NDArray[Any] | NotPlain:
+def tensor_of_type(storage: Any, *view: Any) -> NDArray[Any] | NotPlain:
     """Return a tensor of a type that has no storages of its own, as a view of bytes."""
+    offset, shape, strides, _grad, _hooks, kind, *_ = view
     require(storage, Storage)
-    require(dtype, NumberType)
-    if storage.type is not NUMBERS["uint8"]:
+    require(kind, NumberType)
+    if storage.type is not NUMBERS["uint8"] or kind is NUMBERS["bfloat16"]:
         raise ValueError("a tensor of other numbers than its storage")
-    whole = storage.numbers[: len(storage.numbers) // dtype.size * dtype.size]
-    return tensor(Storage(dtype, dtype.decode(whole)), offset, shape, strides)
+    whole = storage.numbers[: len(storage.numbers) // kind.size * kind.size]
+    return tensor(Storage(kind, kind.decode(whole)), offset, shape, strides)
 
 
 def plain_array(key: str, array: NDArray[Any]) -> NDArray[Any]:

@@ -26,11 +26,7 @@ Calls = Mapping[str, Callable[..., Any]]
 
 
 class RefusedError(Exception):
-    """The pickle asks for functions or classes that are not plain data; `names` says which."""
-
-    def __init__(self, names: list[str]) -> None:
-        super().__init__(", ".join(names))
-        self.names = names
+    """The pickle asks for functions or classes that are not plain data; the message names them."""
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class _Machine:
                 # Functions and classes left among the values are not plain data.
                 known = self._used | _KNOWN_TYPES
                 if names := [name for name in self._mentioned if name not in known]:
-                    raise RefusedError(names[:5])
+                    raise RefusedError(", ".join(names[:5]))
                 return self._stack.pop()
             self.step(opcode.name, argument)
         raise EOFError("the pickle has no end")
@@ -160,7 +156,7 @@ class _Machine:
             case "BINPERSID":
                 self._push(self._resolved(*self._last(1)))
             case "EXT1" | "EXT2" | "EXT4":
-                raise RefusedError([f"extension {argument} of copyreg"])
+                raise RefusedError(f"extension {argument} of copyreg")
             case "PROTO" | "FRAME":
                 pass
             case _:
@@ -220,7 +216,7 @@ class _Machine:
             self._used.add(str(kind))
             return self._call(inner, inner_arguments)
         if name not in self._calls:
-            raise RefusedError([name])
+            raise RefusedError(name)
         self._used.add(name)
         return self._calls[name](*arguments)
 
@@ -236,7 +232,7 @@ class _Machine:
         if name in self._calls:
             return self._calls[name](*arguments)
         if kind.module.partition(".")[0] in _KNOWN_BY_NAME_ONLY:
-            raise RefusedError([name])
+            raise RefusedError(name)
         return Record(name, *arguments)
 
     def _build(self, state: Any) -> None:

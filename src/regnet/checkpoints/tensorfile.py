@@ -113,9 +113,8 @@ def _read_safetensors(path: Path) -> Content:
     tensors: dict[str, NDArray[Any] | NotPlain] = {}
     for key, about in header.items():
         first, last = about["data_offsets"]
-        kind, shape = OF_SAFETENSORS.get(about["dtype"]), tuple(about["shape"])
-        if kind is None:
-            kind = NumberType(about["dtype"], 1)
+        name, shape = about["dtype"], tuple(about["shape"])
+        kind = OF_SAFETENSORS.get(name) or NumberType(name, 1)
         numbers = kind.decode(whole[start + first : start + last])
         tensors[key] = kind.not_plain(shape) if kind.array is None else numbers.reshape(shape)
     return Content(tensors, metadata)
@@ -136,9 +135,9 @@ def _read_archive(path: Path) -> Content:
         raise WeightsError(f"{path} is a compressed zip archive, which PyTorch never writes")
     members = _members(_mapped(path), infos)
     name = infos[ends.index("data.pkl")].filename
-    storages = _ArchiveStorages(members, name.removesuffix("data.pkl"))
+    storages = _storages(members, name.removesuffix("data.pkl"))
     pickled, calls = BytesIO(members[name].data), _all_calls()
-    return Content(read_pickle(pickled, calls=calls, values=_TYPES, persistent=storages.persistent))
+    return Content(read_pickle(pickled, calls=calls, values=_TYPES, persistent=storages))
 
 
 def _members(whole: Bytes, infos: Sequence[zipfile.ZipInfo]) -> dict[str, Bytes]:
@@ -163,26 +162,23 @@ def _members(whole: Bytes, infos: Sequence[zipfile.ZipInfo]) -> dict[str, Bytes]
     return members
 
 
-class _ArchiveStorages:
-    """The storages of an archive's members."""
+def _storages(members: Mapping[str, Bytes], folder: str) -> Callable[[Any], Storage]:
+    """Return what finds the storage that a persistent id (kind, type, key, device, count) names."""
+    known: dict[str, Storage] = {}
+    is_big = bytes(members.get(f"{folder}byteorder", b"")) == b"big"
 
-    def __init__(self, members: Mapping[str, Bytes], folder: str) -> None:
-        self._members, self._folder = members, folder
-        self._known: dict[str, Storage] = {}
-        order = members.get(f"{folder}byteorder")
-        self._big = order is not None and order.tobytes() == b"big"
-
-    def persistent(self, reference: Any) -> Any:
-        """Return the storage that a persistent id (kind, type, key, device, count) names."""
+    def persistent(reference: Any) -> Storage:
         kind, dtype, key, _, count = reference
         _require_storage(kind, dtype, key, count)
-        if key not in self._known:
-            data = self._members.get(f"{self._folder}data/{key}")
+        if key not in known:
+            data = members.get(f"{folder}data/{key}")
             if data is None or count * dtype.size > len(data):
                 raise EOFError(f"the storage {key!r:.40} is too short, or missing")
-            data = data[: count * dtype.size]
-            self._known[key] = Storage(dtype, dtype.decode(data, ">" if self._big else "<"))
-        return self._known[key]
+            numbers = dtype.decode(data[: count * dtype.size], ">" if is_big else "<")
+            known[key] = Storage(dtype, numbers)
+        return known[key]
+
+    return persistent
 
 
 def _read_older(path: Path) -> Content:

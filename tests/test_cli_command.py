@@ -177,7 +177,7 @@ def complete(line: str) -> tuple[list[str], str]:
 @pytest.mark.parametrize(
     ("line", "offered"),
     [
-        ("regnet c", ["classify", "compare", "calibrate", "convert"]),
+        ("regnet c", [name for name in COMMAND_NAMES if name.startswith("c")]),
         ("regnet classify --model regnetx-40", ["regnetx-400mf", *TV]),
         ("regnet quantize bun", ["bundled"]),
         ("regnet train --recipe f", ["finetune"]),

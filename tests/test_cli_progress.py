@@ -25,7 +25,8 @@ from dataclasses import replace
 from regnet.cli.progress import download_display
 from regnet.zoo.card import WeightsFile
 from regnet.zoo.catalogue import find_cards
-from regnet.zoo.download import download, fetch_all
+from regnet.zoo.download import download
+from regnet.zoo.download_batch import fetch_all
 
 url, cache, sha384 = sys.argv[1:]
 file = WeightsFile(name="weights.pyth", urls=(url,), sha384=sha384)

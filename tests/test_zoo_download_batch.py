@@ -7,7 +7,7 @@ import pytest
 from regnet.system.errors import DownloadError, RegNetError
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import find_cards
-from regnet.zoo.download import fetch_all
+from regnet.zoo.download_batch import fetch_all
 
 CARDS = find_cards(["regnetx-*mf"])
 

@@ -18,14 +18,13 @@ from regnet.system.option import Options, argument, option
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import card_names, find_cards
 from regnet.zoo.download import (
-    Fetch,
     cached_file,
-    fetch_all,
     forget_hash,
     import_file,
     require_licence,
 )
 from regnet.zoo.download import download as download_card
+from regnet.zoo.download_batch import Fetch, fetch_all
 from regnet.zoo.events import Event, OnEvent, ignore
 
 Progress = Literal["bar", "json", "none"]

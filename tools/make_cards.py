@@ -1,8 +1,9 @@
 """Write the model cards from the published figures: python tools/make_cards.py [-o FOLDER].
 
-Reads regnet_published.json and other_weights.json in ../shared/reference (or --reference FOLDER)
-and writes one TOML file a set of weights to src/regnet/zoo/cards. `bundled.toml` is written by
-hand and left alone. The same input gives the same files, byte for byte.
+Reads regnet_published.json, other_weights.json and timm_regnets.json in ../shared/reference (or
+--reference FOLDER) and writes one TOML file a set of weights to src/regnet/zoo/cards.
+`bundled.toml` is written by hand and left alone. The same input gives the same files, byte for
+byte.
 """
 
 import argparse
@@ -10,7 +11,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from regnet.network.spec import PUBLISHED_NAMES, canonical_name, spec_aliases
+from regnet.network.complexity import complexity
+from regnet.network.spec import PUBLISHED_NAMES, canonical_name, spec_aliases, spec_by_name
+from regnet.pixels.protocol import timm_protocol
+from regnet.system.errors import UnknownModelError
 
 ROOT = Path(__file__).parent.parent
 HEADER = "# Written by tools/make_cards.py from published figures; edit that, not this.\n"
@@ -31,8 +35,6 @@ OMZ_FILE = {
 }
 OMZ_TOP1, OMZ_TOP5 = 78.15, 94.09
 OTHER_TEST_SETS = {
-    "ImageNet-ReaL": 84.243,
-    "ImageNet-V2": 67.19,
     "ImageNet-A": 4.88,
     "ImageNet-R": 38.77,
     "ImageNet-Sketch": 26.71,
@@ -59,6 +61,32 @@ SWAG_NOTICE = (
     "https://github.com/facebookresearch/SWAG/blob/main/LICENSE"
 )
 
+# timm's weights: its tables by test set, and what to say of each tag without "_in1k".
+TIMM_TABLES = {"imagenet": IMAGENET, "real": "ImageNet-ReaL", "v2": "ImageNet-V2"}
+TIMM_LICENCES = {
+    "apache-2.0": {"id": "Apache-2.0", "url": "https://www.apache.org/licenses/LICENSE-2.0"},
+    "seer-license": {
+        "id": "LicenseRef-SEER",
+        "url": "https://github.com/facebookresearch/vissl/blob/main/projects/SEER/MODEL_LICENSE.md",
+        "non_commercial": True,
+        "notice": "SEER is licensed under SEER license, Copyright (c) Meta Platforms, Inc. All "
+        "Rights Reserved. You may use these weights for non-commercial research only; uses such "
+        "as surveillance, biometric processing and military purposes are excluded. See "
+        "https://github.com/facebookresearch/vissl/blob/main/projects/SEER/MODEL_LICENSE.md",
+    },
+}
+TIMM_SUMMARIES = {
+    "ra": "timm's recipe with RandAugment",
+    "ra3": "timm's third recipe with RandAugment",
+    "sw_in12k": "trained by timm on ImageNet-12k, 11,821 classes of ImageNet-22k",
+    "sw_in12k_ft": "trained by timm on ImageNet-12k, fine-tuned on ImageNet-1k",
+    "lion_in12k_ft": "trained by timm on ImageNet-12k with the optimizer Lion, fine-tuned on "
+    "ImageNet-1k",
+    "deit": "the teacher of DeiT, trained by DeiT's authors",
+    "seer_ft": "pre-trained without labels on a billion photos (SEER), fine-tuned on ImageNet-1k "
+    "at 384 pixels",
+}
+
 
 def main() -> None:
     """Write the cards that the command line asks for."""
@@ -77,13 +105,21 @@ def make_cards(reference: Path) -> dict[str, str]:
     """Return the text of every card by its name."""
     published = json.loads((reference / "regnet_published.json").read_text("utf-8"))
     other = json.loads((reference / "other_weights.json").read_text("utf-8"))
-    cards = [_pycls_card(model, other) for model in published]
+    timm = json.loads((reference / "timm_regnets.json").read_text("utf-8"))["models"]
+    cards = [_pycls_card(model, other, timm) for model in published]
     for model in other["torchvision"]["models"]:
-        cards += [_torchvision_card(model, weights, other) for weights in model["weights"]]
+        cards += [_torchvision_card(model, weights, other, timm) for weights in model["weights"]]
+    for tag, model in timm.items():
+        taken = {name.lower() for card in cards for name in (card["name"], *card["aliases"])}
+        spec = _known_spec(model["architecture"])
+        if tag not in taken and spec and model["num_classes"]:
+            cards.append(_timm_card(tag, model, spec, taken))
     return {card["name"]: HEADER + _toml(card) for card in cards}
 
 
-def _pycls_card(model: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+def _pycls_card(
+    model: dict[str, Any], other: dict[str, Any], timm: dict[str, Any]
+) -> dict[str, Any]:
     name, url = model["name"], model["zoo"]["url"]
     timm_name = spec_aliases(name)[0]
     tag = f"{timm_name}.pycls_in1k"
@@ -120,7 +156,7 @@ def _pycls_card(model: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
             "summary": "SGD, Nesterov momentum 0.9, half-period cosine, 5 epochs of warm-up; "
             "random resized crop, flip, PCA lighting 0.1; no label smoothing",
         },
-        "accuracies": _pycls_accuracies(model, tag),
+        "accuracies": _pycls_accuracies(model, tag, timm),
     }
 
 
@@ -141,7 +177,9 @@ def _pycls_notes(name: str) -> list[str]:
     ]
 
 
-def _pycls_accuracies(model: dict[str, Any], tag: str) -> list[dict[str, Any]]:
+def _pycls_accuracies(
+    model: dict[str, Any], tag: str, known: dict[str, Any]
+) -> list[dict[str, Any]]:
     pillow, pycls = model["published_pillow_bicubic"], model["published"]
     timm = {"protocol": "timm", **_geometry(256, 224, "bicubic"), "backend": "Pillow, 8 bits"}
     rows = []
@@ -161,6 +199,7 @@ def _pycls_accuracies(model: dict[str, Any], tag: str) -> list[dict[str, Any]]:
             "source": "pycls model zoo",
         }
     )
+    rows += _timm_rows(tag, known, "real", "v2")
     if model["name"] == OMZ_NAME:
         for dataset, top1 in OTHER_TEST_SETS.items():
             rows.append({"dataset": dataset, **timm, "top1": top1, "source": f"timm {tag}"})
@@ -172,7 +211,7 @@ def _accuracy(error: float) -> float:
 
 
 def _torchvision_card(
-    model: dict[str, Any], weights: dict[str, Any], other: dict[str, Any]
+    model: dict[str, Any], weights: dict[str, Any], other: dict[str, Any], timm: dict[str, Any]
 ) -> dict[str, Any]:
     kind = weights["weights"]
     suffix, protocol = KINDS[kind]
@@ -211,6 +250,7 @@ def _torchvision_card(
                 "source": f"torchvision {_enum_name(model['name'])}.{kind}",
             },
             *_timm_accuracies(weights["timm"], other),
+            *_timm_rows(weights["timm"], timm, "real", "v2"),
         ],
     }
 
@@ -271,6 +311,117 @@ def _timm_accuracies(tag: str | None, other: dict[str, Any]) -> list[dict[str, A
     ]
 
 
+def _timm_rows(
+    tag: str | None, timm: dict[str, Any], *tables: str, protocol: str = "timm"
+) -> list[dict[str, Any]]:
+    """Return the figures of timm's tables for a set of weights; `protocol` may hold the size."""
+    rows = [(table, row) for table in tables for row in timm.get(tag, {}).get(table, [])]
+    return [
+        {
+            "dataset": TIMM_TABLES[table],
+            "protocol": protocol.format(row["img_size"]),
+            **_timm_geometry(row["img_size"], row["crop_pct"], row["interpolation"]),
+            "backend": "Pillow, 8 bits",
+            "top1": row["top1"],
+            "top5": row["top5"],
+            "source": f"timm {tag}@{row['img_size']}",
+        }
+        for table, row in rows
+    ]
+
+
+def _timm_geometry(size: int, share: float, interpolation: str) -> dict[str, Any]:
+    return _geometry(timm_protocol(size, share).resize, size, interpolation)
+
+
+def _known_spec(architecture: str) -> str | None:
+    try:
+        return canonical_name(architecture)
+    except UnknownModelError:
+        return None
+
+
+def _timm_card(tag: str, model: dict[str, Any], spec: str, taken: set[str]) -> dict[str, Any]:
+    """Return the card of weights that timm has; it answers to bare names that no other card has."""
+    kind, classes = model["tag"].removesuffix("_in1k"), model["num_classes"]
+    files = _timm_files(tag, model, 4 * complexity(spec_by_name(spec, classes=classes)).params)
+    protocols = _timm_protocols(model)
+    return {
+        "name": f"{spec}-{kind.replace('_', '-')}",
+        "aliases": [
+            tag,
+            f"timm/{tag}",
+            *(n for n in dict.fromkeys((model["architecture"], spec)) if n not in taken),
+        ],
+        "spec": spec,
+        "classes": classes,
+        "labels": "imagenet-1k" if classes == 1000 else "numbered",
+        "source": "timm",
+        "layout": "timm",
+        "channels": "RGB",
+        "notes": _timm_notes(model, files),
+        "file": files[0],
+        "other_files": files[1:],
+        "licence": TIMM_LICENCES[model["license"]],
+        "preprocess": protocols[0],
+        "sizes": protocols if len(protocols) > 1 else [],
+        "recipe": {
+            "url": f"https://huggingface.co/{model['hf_hub_id']}",
+            "summary": TIMM_SUMMARIES[kind],
+        },
+        "accuracies": _timm_rows(tag, {tag: model}, *TIMM_TABLES, protocol="timm-{}"),
+    }
+
+
+def _timm_files(tag: str, model: dict[str, Any], size_at_least: int) -> list[dict[str, Any]]:
+    """Return the publisher's own file where its name tells its hash, then the hub's."""
+    hub = f"https://huggingface.co/{model['hf_hub_id']}/resolve/main/model.safetensors"
+    files = [{"name": f"{tag}.safetensors", "urls": [hub], "size_at_least": size_at_least}]
+    url = model["url"] or ""
+    name = url.rpartition("/")[2]
+    digits = name.removesuffix(".pth").rpartition("-")[2]
+    if name.endswith(".pth") and len(digits) == 8:
+        own = {"sha256_prefix": digits, "size_at_least": size_at_least}
+        files.insert(0, {"name": name, "urls": [url], **own})
+    return files
+
+
+def _timm_protocols(model: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the protocols of the size in training and, where it is another, of the test's."""
+    size, share = model["input_size"][1], model["crop_pct"]
+    sizes = {size: share}
+    if test := model["test_input_size"]:
+        sizes[test[1]] = model["test_crop_pct"] or share
+    levels = {
+        name: [round(255 * value, 4) for value in reversed(model[key])]
+        for name, key in (("mean", "mean"), ("scale", "std"))
+    }
+    return [
+        {
+            "name": f"timm-{size}",
+            **_timm_geometry(size, share, model["interpolation"]),
+            "channels": "BGR",
+            **levels,
+        }
+        for size, share in sizes.items()
+    ]
+
+
+def _timm_notes(model: dict[str, Any], files: list[dict[str, Any]]) -> list[str]:
+    notes = []
+    if model["num_classes"] != 1000:
+        notes.append(
+            f"The names of the {model['num_classes']:,} classes (ImageNet-12k) are not part of "
+            "the weights: regnet numbers them. The weights are meant for fine-tuning, and nobody "
+            "published an accuracy."
+        )
+    if model["url"] and len(files) == 1:
+        notes.append(f"The file is timm's copy; regnet does not read the original, {model['url']}")
+    if "seer" in model["license"]:
+        notes.append("The licence forbids commercial use.")
+    return notes
+
+
 def _geometry(resize: int, crop: int, interpolation: str) -> dict[str, Any]:
     return {"resize": resize, "crop": crop, "interpolation": interpolation}
 
@@ -282,13 +433,12 @@ def _preprocess(name: str, resize: int, crop: int, interpolation: str) -> dict[s
 
 
 def _toml(card: dict[str, Any]) -> str:
-    """Return a card as TOML: plain keys, then tables, then the list of accuracies."""
-    rows = card["accuracies"]
-    plain = {key: value for key, value in card.items() if not isinstance(value, dict)}
-    parts = [_pairs({key: value for key, value in plain.items() if key != "accuracies"})]
+    """Return a card as TOML: plain keys, then tables and lists of tables."""
+    lists = {key: card[key] for key in ("other_files", "sizes", "accuracies") if key in card}
     tables = {key: value for key, value in card.items() if isinstance(value, dict)}
+    parts = [_pairs({k: v for k, v in card.items() if k not in lists and k not in tables})]
     parts += [f"[{key}]\n{_pairs(table)}" for key, table in tables.items()]
-    parts += [f"[[accuracies]]\n{_pairs(row)}" for row in rows]
+    parts += [f"[[{key}]]\n{_pairs(row)}" for key, rows in lists.items() for row in rows]
     return "\n".join(parts)
 
 

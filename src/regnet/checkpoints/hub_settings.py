@@ -15,7 +15,7 @@ from regnet.checkpoints.model_files import ModelFiles, read_json
 from regnet.checkpoints.plain_types import as_key, named_values
 from regnet.network.class_list import WNID, parse_classes
 from regnet.network.labels import Labels, first_name, imagenet_labels, label_of
-from regnet.pixels.protocol import OMZ, Interpolation, Preprocess, Triple
+from regnet.pixels.protocol import OMZ, Interpolation, Preprocess, Triple, timm_protocol
 from regnet.system.errors import ProtocolError, WeightsError, shown
 
 _KINDS = ("regnet", "timm_wrapper")
@@ -77,7 +77,7 @@ def _settings(config: Mapping[str, Any], files: ModelFiles) -> Settings:
         labels = _timm_labels(known) or _transformers_labels(config)
         if not known.get("input_size"):
             return Settings(labels)
-        return Settings(labels, *timm_protocol(known))
+        return Settings(labels, *_timm_protocol(known))
     kind = config.get("model_type")
     if kind not in _KINDS:
         named = f"model_type {shown(kind)}" if kind else "no model_type"
@@ -138,7 +138,7 @@ def _labels(names: Any, field: str) -> Labels:
     return known if len(labels) == len(known) and all(same) else labels
 
 
-def timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]]:
+def _timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]]:
     """Return timm's transform for evaluation: a short side of crop / crop_pct, a centre crop."""
     _, height, width = config["input_size"]
     crop = min(height, width)
@@ -147,10 +147,9 @@ def timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...
     strange += [] if mode == "center" else [f"crop_mode {shown(mode)}"]
     asked = config.get("interpolation") or "bicubic"
     strange += [] if asked in _FILTERS.values() else [f"interpolation {shown(asked)}"]
-    preprocess = Preprocess(
-        name="timm",
-        resize=math.floor(crop / (config.get("crop_pct") or 0.875)),
-        crop=crop,
+    preprocess = timm_protocol(
+        crop,
+        config.get("crop_pct") or 0.875,
         interpolation="bilinear" if asked == "bilinear" else "bicubic",
         mean=_levels(_triple(config.get("mean") or _MEAN)),
         scale=_levels(_triple(config.get("std") or _STD)),
@@ -268,7 +267,7 @@ def _timm(values: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]] | Non
     given = size | {name: values[name] for name in _TIMM_OPTIONS if values[name]}
     if not given:
         return None
-    preprocess, said = timm_protocol({"input_size": _TIMM_SIZE} | given)
+    preprocess, said = _timm_protocol({"input_size": _TIMM_SIZE} | given)
     left = [name for name in _TIMM_OPTIONS if name not in given]
     usual = f"protocol: timm's usual {', '.join(left)} beside the {', '.join(given)} in args"
     return preprocess, said or ((usual,) if left else ())

@@ -65,12 +65,13 @@ def _as_dict(card: Card, cache_dir: Path | None) -> dict[str, Any]:
 def _row(card: Card, cache_dir: Path | None) -> tuple[str, ...]:
     """Return the texts of `COLUMNS`."""
     cost, best, file = _cost(card), card.headline, card.file
+    measured = best or card.preprocess
     size = (file.size or file.size_about) if file else None
     return (
-        card.name,
-        _percent(best.top1),
-        _percent(best.top5),
-        f"{best.protocol} {best.resize}/{best.crop}",
+        card.title,
+        _percent(best.top1 if best else None),
+        _percent(best.top5 if best else None),
+        f"{best.protocol if best else card.preprocess.name} {measured.resize}/{measured.crop}",
         f"{cost.params / 1e6:.2f}",
         f"{cost.macs / 1e9:.2f}",
         f"{size / 1e6:.1f}" if size else "",
@@ -113,8 +114,8 @@ def _show_card(card: Card, cache_dir: Path | None) -> None:
 
 def _facts(card: Card, cache_dir: Path | None) -> Iterator[tuple[str, str]]:
     """Yield what a card says, as title and text; the text may be empty."""
-    cost, p, file = _cost(card), card.preprocess, card.file
-    yield "model", card.name
+    cost, p = _cost(card), card.preprocess
+    yield "model", card.title
     yield "aliases", ", ".join(card.aliases)
     yield "network", network_title(card.build_spec())
     yield "classes", f"{card.classes} ({card.labels})"
@@ -122,9 +123,9 @@ def _facts(card: Card, cache_dir: Path | None) -> Iterator[tuple[str, str]]:
     yield "MACs", f"{cost.macs:,} at {p.crop} pixels"
     yield "activations", f"{cost.acts:,}"
     yield "source", f"{card.source} (layout {card.layout}, {card.channels})"
-    if file is None:
+    if card.bundled:
         yield "file", f"{card.bundled}, in the package"
-    else:
+    for file in filter(None, (card.file, *card.other_files)):
         about = f"about {file.size_about:,} bytes" if file.size_about else "not published"
         yield "file", file.name
         yield from (("mirror", url) for url in file.urls)
@@ -138,6 +139,8 @@ def _facts(card: Card, cache_dir: Path | None) -> Iterator[tuple[str, str]]:
         f"{p.name}: short side to {p.resize} ({p.interpolation}), centre crop {p.crop}, "
         f"{p.channels}, mean {list(p.mean)}, scale {list(p.scale)}",
     )
+    others = (one.title for one in card.at_each_size if one.preprocess != p)
+    yield "other sizes", ", ".join(others)
     recipe = asdict(card.recipe).items()
     yield "recipe", ", ".join(f"{name} {value}" for name, value in recipe if value is not None)
     yield from (("note", note) for note in card.notes)

@@ -50,6 +50,8 @@ def describe(request: Request, checkpoint: Checkpoint) -> ModelMetadata:
     preprocess, about_protocol = _preprocess(request, checkpoint)
     others = without(without(checkpoint.assumed, "protocol"), "names")
     assumed = (*about_names, *about_protocol, *others)
+    if request.card:
+        assumed = about_names if request.card.labels == "numbered" else ()
     return ModelMetadata(
         name=request.model_name,
         card=request.card.name if request.card else "",
@@ -61,7 +63,7 @@ def describe(request: Request, checkpoint: Checkpoint) -> ModelMetadata:
         preprocessing=request.preprocessing,
         licence=request.card.licence.id if request.card else "unknown",
         version=TOOL_VERSION,
-        assumed=() if request.card else assumed,
+        assumed=assumed,
     )
 
 

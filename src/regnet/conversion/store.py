@@ -105,9 +105,12 @@ class Library:
 
     def _converted_before(self, card: Card) -> Conversion | None:
         """Return a card's conversion if it is here, even where its weights are not any more."""
-        known = SeenHashes(self.folder / "weights").expected(card).sha384
-        request = Request(weights=Path(card.name), sha384=known, card=card)
-        return read_conversion(self._entry(request)) if known else None
+        seen = SeenHashes(self.folder / "weights")
+        for known in (seen.expected(one).sha384 for one in card.by_file):
+            request = Request(weights=Path(card.name), sha384=known, card=card)
+            if known and (conversion := read_conversion(self._entry(request))):
+                return conversion
+        return None
 
     def _entry(self, request: Request) -> Path:
         """Return the folder of a conversion, named by a hash of all that the result depends on."""

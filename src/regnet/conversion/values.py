@@ -57,7 +57,7 @@ class Request:
     @property
     def model_name(self) -> str:
         """The name of the model: the one asked for, its card's, or its file's."""
-        name = self.name or (self.card.name if self.card else "")
+        name = self.name or (self.card.title.replace(":", "-") if self.card else "")
         if not name:
             stem = self.weights
             # A folder's name may have a dot of its own.
@@ -77,7 +77,7 @@ class Request:
         """Return all but the weights that the result depends on, as plain JSON values."""
         plain = ("channels", "entry", "format", "precision", "preprocessing")
         return {name: getattr(self, name) for name in plain} | {
-            "card": self.card and self.card.name,
+            "card": self.card and self.card.title,
             "spec": self.spec if isinstance(self.spec, str | None) else spec_to_dict(self.spec),
             "name": self.model_name,
             "labels": self.labels and labels_to_rows(self.labels),

@@ -57,9 +57,10 @@ class Choice:
 
 
 def parse_choice(text: str, **given: Any) -> Choice:
-    """Parse `MODEL[:engine][:precision][:protocol]`, such as `bundled:bf16`.
+    """Parse `MODEL[:size][:engine][:precision][:protocol]`, such as `bundled:bf16`.
 
-    The parts after the model come in any order. `given` are options of the same names, None where
+    The parts after the model come in any order; a number is the image size, which stays part of the
+    model's name as one of the sizes of its card. `given` are options of the same names, None where
     there is none. Raises `UnknownModelError` if a part comes twice, or an option contradicts it.
     """
     model, parts = split_choice(text)
@@ -74,14 +75,16 @@ def split_choice(text: str) -> tuple[str, dict[str, Any]]:
     model, parts = text, dict[str, Any]()
     while ":" in model:
         rest, _, part = model.rpartition(":")
-        kind = next((kind for kind, words in _PARTS.items() if part in words), None)
+        size = "size" if part.isdecimal() else None
+        kind = next((kind for kind, words in _PARTS.items() if part in words), size)
         if kind is None or not rest:
             break
         if kind in parts:
             raise UnknownModelError(f"{text}: names two of {kind}; name one")
         parts[kind] = part
         model = rest
-    return model, parts
+    size = parts.pop("size", None)
+    return f"{model}:{size}" if size else model, parts
 
 
 def parse_ir_choice(

@@ -6,7 +6,7 @@ Nothing here touches a pixel, or imports what does.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from regnet.system.checked import Checked, Rule, within
 from regnet.system.errors import ProtocolError, shown
@@ -69,6 +69,14 @@ class Preprocess(Checked, error=ProtocolError):
         rounded = _ROUNDING[self.offset]
         left, top = rounded((width - self.crop) / 2), rounded((height - self.crop) / 2)
         return left, top, left + self.crop, top + self.crop
+
+
+def timm_protocol(size: int, share: float, **more: Any) -> Preprocess:
+    """Return timm's protocol for a crop of `size` pixels that is `share` of the short side.
+
+    `more` are other fields of `Preprocess`. Raises `ProtocolError`.
+    """
+    return replace(Preprocess(name="timm", resize=math.floor(size / share), crop=size), **more)
 
 
 OMZ = Preprocess(name="omz")

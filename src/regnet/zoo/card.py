@@ -5,8 +5,8 @@ A card is data, one TOML file; nothing here knows any model.
 
 import re
 import tomllib
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal, Self
 
 from regnet.network.spec import RegNetSpec, canonical_name, spec_by_name
 from regnet.pixels.protocol import Channels, Preprocess
@@ -109,10 +109,12 @@ class Card(Checked, error=CardError):
     """One published set of weights.
 
     `spec` is a network's name in `regnet.network.spec`, or where it has none the network itself (in
-    TOML a table of its parameters), `labels` "imagenet-1k" or "in the model", `channels` the order
-    the file's weights expect; `preprocess` the protocol to classify with, always BGR, as weights
-    are flipped to BGR on load. Either `file` says what to download or `bundled` names a model
-    inside the package. The first of `accuracies` is the headline. Raises `CardError`.
+    TOML a table of its parameters), `labels` "imagenet-1k", "in the model" or "numbered" (nobody
+    published their names), `channels` the order the file's weights expect; `preprocess` the
+    protocol to classify with, always BGR, as weights are flipped to BGR on load; `sizes` has those
+    of all image sizes where there are several, the default first. Either `file` says what to
+    download or `bundled` names a model inside the package; `other_files` hold the same weights.
+    Raises `CardError`.
     """
 
     name: Annotated[
@@ -123,15 +125,17 @@ class Card(Checked, error=CardError):
     ]
     spec: str | RegNetSpec
     classes: Count
-    labels: Literal["imagenet-1k", "in the model"]
+    labels: Literal["imagenet-1k", "in the model", "numbered"]
     source: Text
     layout: Layout
     channels: Channels
     licence: Licence
     preprocess: Preprocess
-    accuracies: Annotated[tuple[Accuracy, ...], Rule("of at least one", bool)]
+    accuracies: tuple[Accuracy, ...] = ()
+    sizes: tuple[Preprocess, ...] = ()
     aliases: tuple[Text, ...] = ()
     file: WeightsFile | None = None
+    other_files: tuple[WeightsFile, ...] = ()
     bundled: str | None = None
     recipe: Recipe = Recipe()
     notes: tuple[Text, ...] = ()
@@ -141,7 +145,11 @@ class Card(Checked, error=CardError):
         self._require(
             (self.file is None) != (self.bundled is None), "bundled", "set, or [file], and not both"
         )
-        self._require(self.preprocess.channels == "BGR", "preprocess", "for channels in BGR")
+        protocols = (self.preprocess, *self.sizes)
+        in_bgr = all(protocol.channels == "BGR" for protocol in protocols)
+        self._require(in_bgr, "preprocess", "for channels in BGR")
+        known = not self.sizes or self.preprocess in self.sizes
+        self._require(known, "preprocess", "one of the sizes")
         if isinstance(self.spec, str):
             try:
                 self._require(canonical_name(self.spec) == self.spec, "spec", "a canonical name")
@@ -155,9 +163,38 @@ class Card(Checked, error=CardError):
         return spec_by_name(self.spec, classes=self.classes)
 
     @property
-    def headline(self) -> Accuracy:
-        """The published accuracy under the protocol nearest to `preprocess`."""
-        return self.accuracies[0]
+    def headline(self) -> Accuracy | None:
+        """The first accuracy under `preprocess`, else the first: the protocol nearest to it."""
+        rows = self.accuracies
+        own = (row for row in rows if row.protocol == self.preprocess.name)
+        return next(own, rows[0] if rows else None)
+
+    @property
+    def title(self) -> str:
+        """The name, with the image size where that is not the default: `regnety-3.2gf-ra:288`."""
+        default = not self.sizes or self.preprocess == self.sizes[0]
+        return self.name if default else f"{self.name}:{self.preprocess.crop}"
+
+    @property
+    def at_each_size(self) -> tuple[Self, ...]:
+        """This card under each of its protocols."""
+        return tuple(replace(self, preprocess=protocol) for protocol in self.sizes) or (self,)
+
+    def at(self, size: int) -> Self:
+        """Return this card under its protocol of an image size; raises `UnknownModelError`."""
+        for card in self.at_each_size:
+            if card.preprocess.crop == size:
+                return card
+        known = " and ".join(str(card.preprocess.crop) for card in self.at_each_size)
+        raise UnknownModelError(
+            f"{self.name}: no protocol of {size} pixels was published; known is {known}"
+        )
+
+    @property
+    def by_file(self) -> tuple[Self, ...]:
+        """This card with each of its files as the only one."""
+        files = (self.file, *self.other_files)
+        return tuple(replace(self, file=file, other_files=()) for file in files)
 
 
 def parse_card(text: str, *, where: str) -> Card:

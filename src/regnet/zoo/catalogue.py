@@ -40,7 +40,13 @@ def _load(name: str) -> Card:
 
 
 def card_by_name(name: str) -> Card:
-    """Return the card of a name or alias, in any case; raises `UnknownModelError`."""
+    """Return the card of a name or alias, in any case; raises `UnknownModelError`.
+
+    `NAME:288` is the card under its protocol of that image size.
+    """
+    wanted, _, size = name.strip().lower().partition(":")
+    if size.isdecimal():
+        return card_by_name(wanted).at(int(size))
     wanted = name.strip().lower()
     if wanted in card_names():
         return _load(wanted)
@@ -72,7 +78,7 @@ def find_cards(patterns: Sequence[str]) -> tuple[Card, ...]:
 
     A glob is matched with the names, and with the aliases only if it fits no name.
     """
-    cards = {card.name: card for pattern in patterns for card in _matches(pattern)}
+    cards = {card.title: card for pattern in patterns for card in _matches(pattern)}
     return tuple(cards.values())
 
 

@@ -71,7 +71,8 @@ def download(
     try:
         path = cached_file(card, cache_dir=cache_dir, verify=verify)
         if path is None:
-            place = _Place(card, cache_dir, instead)
+            places = [_Place(one, cache_dir, instead) for one in card.by_file]
+            place = places[0]
             if offline:
                 exists = place.path.is_file()
                 what = (
@@ -82,11 +83,7 @@ def download(
                     f"{place.options}"
                 )
             require_licence(card, accept_licence)
-            urls = [*_mirror_urls(mirrors, place.file), *place.file.urls]
-            with place.usable(), place.lock(reporter):
-                path = place.verified(again=verify) or _fetch(
-                    place, urls, reporter, terms or Terms()
-                )
+            path = _fetch(places, mirrors, reporter, terms or Terms(), verify=verify)
     except Exception as exc:
         reporter.send("failed", message=str(exc) or type(exc).__name__)
         raise
@@ -105,7 +102,8 @@ def cached_file(
     if card.file is None:
         path = bundled_path(card)
         return path if path.is_file() else None
-    return _Place(card, cache_dir).verified(again=verify)
+    places = (_Place(one, cache_dir) for one in card.by_file)
+    return next(filter(None, (place.verified(again=verify) for place in places)), None)
 
 
 def import_file(
@@ -117,8 +115,10 @@ def import_file(
 ) -> Path:
     """Return the cached copy of a card's weights, taken from a file once that is verified.
 
-    Raises `IntegrityError` if it is not the card's file, `DownloadError` if it cannot be copied.
+    Of several files of a card it is taken for that of its name, or else of its suffix. Raises
+    `IntegrityError` if it is not the card's file, `DownloadError` if it cannot be copied.
     """
+    card = max(card.by_file, key=partial(_likeness, Path(path)))
     place, reporter = _Place(card, cache_dir), Reporter(card.name, on_event)
     with ExitStack() as stack:
         try:
@@ -149,15 +149,23 @@ def import_file(
     return place.path
 
 
-def forget_hash(card: Card, *, cache_dir: str | Path | None = None) -> bool:
-    """Forget the hash recorded for a card's file; tell whether there was one.
+def _likeness(path: Path, card: Card) -> tuple[bool, bool]:
+    """Return whether a card's file has the name of a file, and its suffix."""
+    name = card.file.name if card.file else ""
+    return name == path.name, Path(name).suffix == path.suffix
 
-    The cached file then no longer counts as verified. Raises `DownloadError`.
+
+def forget_hash(card: Card, *, cache_dir: str | Path | None = None) -> bool:
+    """Forget the hashes recorded for a card's files; tell whether there was one.
+
+    The cached files then no longer count as verified. Raises `DownloadError`.
     """
-    place = _Place(card, cache_dir)
-    with place.usable():
-        record_path(place.path).unlink(missing_ok=True)
-        return place.seen.forget(card)
+    forgotten = False
+    for place in (_Place(one, cache_dir) for one in card.by_file):
+        with place.usable():
+            record_path(place.path).unlink(missing_ok=True)
+            forgotten |= place.seen.forget(place.card)
+    return forgotten
 
 
 def require_licence(card: Card, accepted: bool) -> None:
@@ -262,10 +270,42 @@ def _mirror_urls(mirrors: Sequence[str], file: WeightsFile) -> list[str]:
     return [f"{base.rstrip('/')}/{file.name}" for base in bases]
 
 
-def _fetch(place: _Place, urls: Sequence[str], reporter: Reporter, terms: Terms) -> Path:
-    """Try the mirrors in turn."""
-    card = place.card
+def _fetch(
+    places: Sequence[_Place],
+    mirrors: Sequence[str],
+    reporter: Reporter,
+    terms: Terms,
+    *,
+    verify: bool,
+) -> Path:
+    """Try the files in turn, each from all its mirrors."""
     failures: dict[str, FinalError] = {}
+    for place in places:
+        urls = [*_mirror_urls(mirrors, place.file), *place.file.urls]
+        with place.usable(), place.lock(reporter):
+            path = place.verified(again=verify) or _fetch_file(
+                place, urls, reporter, terms, failures
+            )
+        if path:
+            return path
+    kind = DownloadError
+    if any(exc.integrity for exc in failures.values()):
+        kind = IntegrityError
+    elif all(exc.unreachable for exc in failures.values()):
+        kind = OfflineError
+    place = places[0]
+    raise kind(f"{place.card.name} could not be downloaded{_reasons(failures)}{place.options}")
+
+
+def _fetch_file(
+    place: _Place,
+    urls: Sequence[str],
+    reporter: Reporter,
+    terms: Terms,
+    failures: dict[str, FinalError],
+) -> Path | None:
+    """Try the mirrors of one file in turn; note in `failures` why each did not give it."""
+    card = place.card
     with ExitStack() as stack:
         lines = Lines()
         stack.callback(lines.close)
@@ -293,12 +333,7 @@ def _fetch(place: _Place, urls: Sequence[str], reporter: Reporter, terms: Terms)
             write_record(place.path, part.path, part.digests, url=transfer.shown, etag=etag)
             part.finish()
             return place.path
-    kind = DownloadError
-    if any(exc.integrity for exc in failures.values()):
-        kind = IntegrityError
-    elif all(exc.unreachable for exc in failures.values()):
-        kind = OfflineError
-    raise kind(f"{card.name} could not be downloaded{_reasons(failures)}{place.options}")
+    return None
 
 
 def _reasons(failures: Mapping[str, FinalError]) -> str:

@@ -12,6 +12,12 @@ from filelock import FileLock
 from regnet.conversion.cache_folder import KINDS, CacheFolder, Removed
 from regnet.system.installation import installation_key, installed_version
 
+BESIDE = {
+    *("mine.txt", "other/mine.txt", "weights/known-hashes.json"),
+    *("weights/mine.pth", "weights/project/mine.pth", "weights/a/mine.pth"),
+    *("converted/project/main.py", "compiled/mine.o", "evaluations/mine.csv", "notices/mine.txt"),
+}
+NET, E = "net-0123456789abcdef", "0123456789abcdef01234567"
 BLOB = '<?xml version="1.0"?><compiled_blob ie_version="{}-22982-e213" file_info="1"/>'
 
 
@@ -20,21 +26,20 @@ def cache(tmp_path: Path) -> Iterator[CacheFolder]:
     """Return a cache with something of each kind, and files beside that are not its own."""
     folder = tmp_path / "cache"
     for name, text in {
-        "weights/a.pyth": "12345",
-        "weights/a.pyth.json": "{}",
-        "weights/a.pyth.part": "12",
-        "weights/b.pyth.part": "1",
-        "weights/a.pyth.lock": "",
-        "weights/known-hashes.json": "{}",
-        "converted/net-1/net.xml": "<net/>",
-        "converted/net-1.lock": "",
+        "weights/a/a.pyth": "12345",
+        "weights/a/a.pyth.json": "{}",
+        "weights/a/a.pyth.part": "12",
+        "weights/b/b.pyth.part": "1",
+        "weights/a/a.pyth.lock": "",
+        "weights/b/b.pyth.lock": "",
+        f"converted/{NET}/net.xml": "<net/>",
+        f"converted/{NET}.lock": "",
         "compiled/1.blob": BLOB.format(installed_version("openvino")),
         "compiled/2.blob": BLOB.format("2020.1.0"),
-        "evaluations/e.journal": "123",
+        f"evaluations/{E}.journal": "123",
         f"notices/no-kernel-{installation_key()}": "",
         "notices/no-kernel-0.1.0-12345678": "",
-        "mine.txt": "mine",
-        "other/mine.txt": "mine",
+        **dict.fromkeys(BESIDE, "{}"),
     }.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,13 +52,10 @@ def files(cache: CacheFolder) -> set[str]:
     return {p.relative_to(cache.folder).as_posix() for p in found}
 
 
-BESIDE = {"mine.txt", "other/mine.txt", "weights/known-hashes.json"}
-
-
 def test_sizes_by_kind(cache: CacheFolder) -> None:
     sizes = {kind.name: (kind.files, kind.bytes) for kind in cache.kinds()}
     assert list(sizes) == list(KINDS)
-    assert sizes["weights"] == (5, 12)
+    assert sizes["weights"] == (4, 10)
     assert sizes["converted"] == (1, 6)
     assert sizes["evaluations"] == (1, 3)
     assert cache.to_dict()["bytes"] == sum(size for _, size in sizes.values())
@@ -63,18 +65,18 @@ def test_all_is_cleared_but_what_is_not_regnets(cache: CacheFolder) -> None:
     before = cache.to_dict()["bytes"]
     removed = cache.clear()
     assert files(cache) == BESIDE
-    assert removed == Removed(files=10, bytes=before - 2)
+    assert removed == Removed(files=10, bytes=before)
     assert cache.clear() == Removed()
 
 
 def test_what_another_process_has_is_left(cache: CacheFolder) -> None:
-    locks = [cache.folder / name for name in ("weights/a.pyth.lock", "converted/net-1.lock")]
-    locks.append(cache.folder / "evaluations" / "e.lock")
+    locks = [cache.folder / name for name in ("weights/a/a.pyth.lock", f"converted/{NET}.lock")]
+    locks.append(cache.folder / "evaluations" / f"{E}.lock")
     with FileLock(locks[0]), FileLock(locks[1]), FileLock(locks[2]):
         assert cache.clear().in_use == 5
     assert files(cache) - BESIDE == {
-        *("weights/a.pyth", "weights/a.pyth.json", "weights/a.pyth.part"),
-        *("converted/net-1/net.xml", "evaluations/e.journal"),
+        *("weights/a/a.pyth", "weights/a/a.pyth.json", "weights/a/a.pyth.part"),
+        *(f"converted/{NET}/net.xml", f"evaluations/{E}.journal"),
     }
     assert cache.clear().in_use == 0
 
@@ -83,14 +85,12 @@ def test_links_lead_nowhere(cache: CacheFolder, tmp_path: Path) -> None:
     for name in ("outside", "elsewhere"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "x.bin").write_text("precious")
-    (cache.folder / "converted" / "linked").symlink_to(tmp_path / "outside")
-    (cache.folder / "weights" / "c.pyth").symlink_to(tmp_path / "outside" / "x.bin")
-    for path in sorted((cache.folder / "compiled").iterdir()):
-        path.unlink()
-    (cache.folder / "compiled").rmdir()
+    (cache.folder / "converted" / "linked-0123456789abcdef").symlink_to(tmp_path / "outside")
+    (cache.folder / "weights/a/a.pyth.part.json").symlink_to(tmp_path / "outside" / "x.bin")
+    (cache.folder / "compiled").rename(tmp_path / "moved")
     (cache.folder / "compiled").symlink_to(tmp_path / "elsewhere")
     cache.clear()
-    assert files(cache) == BESIDE
+    assert files(cache) == BESIDE - {"compiled/mine.o"}
     for name in ("outside", "elsewhere"):
         assert (tmp_path / name / "x.bin").read_text() == "precious"
 
@@ -99,15 +99,15 @@ def test_prune_removes_what_no_version_here_can_use(cache: CacheFolder) -> None:
     before = files(cache)
     assert cache.prune().in_use == 0
     assert before - files(cache) == {
-        *("weights/a.pyth.part", "compiled/2.blob"),
-        *("converted/net-1/net.xml", "notices/no-kernel-0.1.0-12345678"),
+        *("weights/a/a.pyth.part", "compiled/2.blob"),
+        *(f"converted/{NET}/net.xml", "notices/no-kernel-0.1.0-12345678"),
     }
 
 
 def test_what_is_half_written_is_left(cache: CacheFolder) -> None:
     from regnet.system.files import new_folder_beside
 
-    with new_folder_beside(cache.folder / "converted" / "net-2") as scratch:
+    with new_folder_beside(cache.folder / "converted" / "net-2123456789abcdef") as scratch:
         (scratch / "net.xml").touch()
         cache.prune()
         cache.clear()

@@ -21,6 +21,7 @@ import pytest
 from local_server import LocalServer
 from zoo_weights import TINY, weights_of
 
+from regnet.conversion.cache_folder import CacheFolder, Removed
 from regnet.system.errors import DownloadError, IntegrityError, LicenceError, OfflineError
 from regnet.system.http import Lines, Patience, content_length, content_range, unsatisfied_total
 from regnet.system.retry import FinalError, Retry
@@ -101,6 +102,23 @@ def test_a_file_is_fetched_once_and_recorded(
     assert (record["size"], record["url"]) == (len(CONTENT), server.url(NAME))
     assert record["etag"] == behave.etag(CONTENT)
     assert [e.event for e in events if e.event != "progress"] == ["start", "done", "done"]
+
+
+def test_the_cache_is_cleared_but_for_a_running_download(
+    server: LocalServer, terms: Terms, tmp_path: Path
+) -> None:
+    cache, removed = CacheFolder(tmp_path), list[Removed]()
+
+    def clear(event: Event) -> None:
+        if event.event != "done":
+            removed.append(cache.clear())
+
+    path = download(card_of(server), cache_dir=tmp_path, terms=terms, on_event=clear)
+    assert path.read_bytes() == CONTENT
+    assert {r.files for r in removed} == {0}
+    assert sum(r.in_use for r in removed) > 0
+    assert cache.clear().files == 2
+    assert leftovers(tmp_path) == []
 
 
 def test_a_touched_file_is_hashed_and_not_fetched(

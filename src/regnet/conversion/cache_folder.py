@@ -1,4 +1,7 @@
-"""What is in the cache: its size by kind, and what can be removed while other processes run."""
+"""What is in the cache: its size by kind, and what can be removed while other processes run.
+
+The folder may be anyone's, even a home: only what is named as regnet names its files is touched.
+"""
 
 import re
 import shutil
@@ -22,9 +25,13 @@ KINDS: Final = {
 }
 """The folders in the cache, and what is in them."""
 
-KEPT: Final = "known-hashes.json"
-"""Never removed: what files without a published hash are compared with."""
-
+_NAMES: Final[Mapping[str, re.Pattern[str]]] = {
+    "converted": re.compile(r".+-[0-9a-f]{16}"),
+    "compiled": re.compile(r"\d+\.blob"),
+    "evaluations": re.compile(r"[0-9a-f]{24}\.journal"),
+    "notices": re.compile(r".+-\d[^-]*-[0-9a-f]{8}"),
+}
+_AFTER_A_DOWNLOAD: Final = re.compile(r"(\.part)?(\.json)?$")
 _VERSION: Final = re.compile(rb'<regnet>.*?<version value="([^"]*)"', re.DOTALL)
 _COMPILED_BY: Final = re.compile(rb'<compiled_blob ie_version="(\d[\d.]*)')
 
@@ -60,7 +67,11 @@ class CacheFolder:
 
     def kinds(self) -> list[Kind]:
         """Return the files and bytes of each kind."""
-        return [Kind(name, *_size(self.folder / name)) for name in KINDS]
+        return [self._kind(name) for name in KINDS]
+
+    def _kind(self, name: str) -> Kind:
+        sizes = [_size(path) for path in self._entries(name)]
+        return Kind(name, sum(files for files, _ in sizes), sum(bytes_ for _, bytes_ in sizes))
 
     def to_dict(self) -> dict[str, Any]:
         """Return folder and sizes as plain JSON values."""
@@ -80,27 +91,33 @@ class CacheFolder:
         return self._remove(_USELESS)
 
     def _remove(self, doomed: "Mapping[str, Callable[[Path], bool]]") -> Removed:
-        folders = {name: self.folder / name for name in doomed}
         return sum(
             (
-                _remove_in(folder, doomed[name])
-                for name, folder in folders.items()
-                if folder.is_dir() and not folder.is_symlink()
+                _remove_in(folder, name, is_doomed)
+                for name, is_doomed in doomed.items()
+                for folder in self._folders(name)
             ),
             Removed(),
         )
 
+    def _entries(self, kind: str) -> Iterator[Path]:
+        return (path for folder in self._folders(kind) for path in _entries(folder, kind))
 
-def _remove_in(folder: Path, doomed: Callable[[Path], bool]) -> Removed:
+    def _folders(self, kind: str) -> list[Path]:
+        """Return the folders with a kind's entries: downloads have one for each card."""
+        top = self.folder / kind
+        within = [top] if kind != "weights" else top.glob("*") if not top.is_symlink() else []
+        return [folder for folder in within if folder.is_dir() and not folder.is_symlink()]
+
+
+def _remove_in(folder: Path, kind: str, is_doomed: Callable[[Path], bool]) -> Removed:
     """Remove entries of a folder but those whose lock another process holds."""
     removed = Removed()
     remove_leftovers(folder)
     with ExitStack() as held:
         busy = tuple(name for name in _locked(folder) if not _hold(folder / name, held))
         bases = tuple(name.removesuffix(".lock") for name in busy)
-        for path in _entries(folder):
-            if not doomed(path):
-                continue
+        for path in filter(is_doomed, _entries(folder, kind)):
             size = _size(path)
             if not path.name.startswith(bases) and _removed(path):
                 removed += Removed(*size)
@@ -109,13 +126,16 @@ def _remove_in(folder: Path, doomed: Callable[[Path], bool]) -> Removed:
     return removed
 
 
-def _entries(folder: Path) -> list[Path]:
-    """Return what may be removed: no lock, as others may wait for it, and nothing half written."""
-    return [
-        path
-        for path in sorted(folder.iterdir())
-        if path.suffix != ".lock" and path.name != KEPT and not is_scratch(path)
-    ]
+def _entries(folder: Path, kind: str) -> list[Path]:
+    """Return regnet's entries in a folder: no lock, as others may wait for it, nor scratch."""
+    return [p for p in sorted(folder.iterdir()) if _is_entry(p, kind) and not is_scratch(p)]
+
+
+def _is_entry(path: Path, kind: str) -> bool:
+    """Tell by its name; files of a download have the name of a lock, which stays beside them."""
+    if kind == "weights":
+        return path.with_name(_AFTER_A_DOWNLOAD.sub("", path.name) + ".lock").is_file()
+    return _NAMES[kind].fullmatch(path.name) is not None
 
 
 def _locked(folder: Path) -> Iterator[str]:

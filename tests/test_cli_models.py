@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from zoo_weights import weights_of
 
 from regnet.cli import build_app
-from regnet.system.errors import UnknownModelError
+from regnet.system.errors import OutputError, UnknownModelError
 from regnet.zoo.catalogue import card_by_name, card_names
 from regnet.zoo.download import import_file
 
@@ -70,3 +70,45 @@ def test_what_is_cached_is_shown(tmp_path: Path) -> None:
 def test_an_unknown_model_is_an_error() -> None:
     with pytest.raises(UnknownModelError, match="close are"):
         run("regnetx-33gf")
+
+
+# --- the best of them ---------------------------------------------------------------------------
+
+
+def test_the_best_come_first_each_size_apart_and_the_front_is_marked() -> None:
+    table = run("--best", "--params", "20M")
+    assert table.splitlines()[1].split()[:3] == ["*", "regnety-3.2gf-ra:288", "82.724"]
+    rows = json.loads(run("--best", "--json"))
+    figures = [row["accuracies"][0]["top1"] for row in rows if not row["sizes"]]
+    assert figures == sorted(figures, reverse=True)
+    sizes = [row["preprocess"]["crop"] for row in rows if row["name"] == "regnety-3.2gf-ra"]
+    assert sizes == [288, 224]
+    names = {row["name"] for row in rows}
+    assert not names & {"bundled", "regnety-16gf-sw-in12k"}  # nobody published a figure to rank by
+    least = float("inf")
+    for row in rows:
+        assert row["front"] == (row["macs"] < least)
+        least = min(least, row["macs"])
+
+
+def test_limits_narrow_the_table() -> None:
+    cards = json.loads(run("--macs", "3.5G", "--licence", "apache-2.0", "--json"))
+    assert [card["name"] for card in cards] == ["regnety-3.2gf-ra"]
+    cards = json.loads(run("regnetx-*", "--at-least", "82.5", "--json"))
+    assert [card["name"] for card in cards] == ["regnetx-16gf-tv2", "regnetx-32gf-tv2"]
+    with pytest.raises(UnknownModelError, match="within these limits"):
+        run("--at-least", "99")
+    with pytest.raises(UnknownModelError, match=r"licence 'GPL'; there are Apache-2\.0, BSD"):
+        run("--licence", "GPL")
+    with pytest.raises(UnknownModelError, match=r"--params 2X: is no number such as 20M"):
+        run("--params", "2X")
+
+
+def test_a_plot_names_the_front(tmp_path: Path) -> None:
+    table = run("regnety-16gf*", "--plot", str(tmp_path / "best.svg"))
+    assert table.startswith("front")
+    assert "<svg" in (tmp_path / "best.svg").read_text("utf-8")
+    with pytest.raises(OutputError, match=r"ends in \.svg, \.png or \.pdf"):
+        run("--plot", str(tmp_path / "best.exe"))
+    with pytest.raises(OutputError, match="its folder does not exist"):
+        run("--plot", str(tmp_path / "none" / "best.svg"))

@@ -5,14 +5,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-from regnet.cli.console import print_json, print_table, stdout, terminal_width
+from regnet.cli.console import (
+    print_json,
+    print_table,
+    require_writable,
+    stdout,
+    terminal_width,
+)
 from regnet.cli.options import Cache, Json
-from regnet.network.complexity import Complexity, complexity
 from regnet.network.spec import network_title
-from regnet.system.option import argument
+from regnet.system.errors import UnknownModelError
+from regnet.system.option import Options, argument, option
+from regnet.system.text import parse_count
 from regnet.zoo.card import Card
 from regnet.zoo.catalogue import card_names, find_cards, is_glob
 from regnet.zoo.download import cached_file
+from regnet.zoo.ranking import Candidate, Limits, pareto_front, plot, ranked, within
 
 COLUMNS: Final = (
     "model", "top-1", "top-5", "protocol", "params M", "MACs G", "size MB", "licence", "cached"
@@ -28,7 +36,27 @@ class _Listing(Cache, Json):
     )
 
 
-def models(options: _Listing) -> None:
+class _Choice(Options):
+    best: bool = option(False, "Sort by accuracy, each image size apart; mark the Pareto front")
+    params: str | None = option(None, "At most so many parameters, such as 20M", "COUNT")
+    macs: str | None = option(None, "At most so many MACs, such as 4G", "COUNT")
+    licence: str | None = option(None, "Only this licence, such as Apache-2.0", "ID")
+    at_least: float | None = option(None, "At least this top-1 accuracy", "PERCENT", min=0, max=100)
+    plot: Path | None = option(None, "Plot accuracy against MACs (implies --best)", "FILE")
+
+    def limits(self) -> Limits:
+        """Return the options as numbers; raises `UnknownModelError`."""
+        params, macs = (_most(name, getattr(self, name)) for name in ("params", "macs"))
+        return Limits(params=params, macs=macs, licence=self.licence, at_least=self.at_least)
+
+
+def _most(name: str, text: str | None) -> int | None:
+    if (count := parse_count(text or "0")) is None:
+        raise UnknownModelError(f"--{name} {text}: is no number such as 20M or 1.5G")
+    return count if text else None
+
+
+def models(options: _Listing, choice: _Choice) -> None:
     """List the models of the zoo, or show one model's card.
 
     Accuracies are as published, with the protocol of each; those of different protocols cannot be
@@ -36,35 +64,55 @@ def models(options: _Listing) -> None:
 
       regnet models
       regnet models 'regnety-*' --json
+      regnet models --best --params 20M
       regnet models regnetx-3.2gf
     """
-    names = options.names
-    one = len(names) == 1 and not is_glob(names[0])
+    require_writable(choice.plot)
+    names, folder = options.names, options.cache_dir
+    best = choice.best or choice.plot is not None
+    one = len(names) == 1 and not is_glob(names[0]) and not best
     cards = find_cards(names or card_names())
+    if best:
+        cards = tuple({one.title: one for card in cards for one in card.at_each_size}.values())
+    listed = within(choice.limits(), cards)
+    front: list[Candidate] = []
+    if best:
+        listed = ranked(listed)
+        front = pareto_front(listed)
+    if choice.plot:
+        plot(listed, choice.plot)
     if options.json:
-        rows = [_as_dict(card, options.cache_dir) for card in cards]
+        marks = ({"front": candidate in front} if best else {} for candidate in listed)
+        rows = [_as_dict(c, folder) | mark for c, mark in zip(listed, marks, strict=True)]
         print_json(rows[0] if one else rows, indent=1)
     elif one:
-        _show_card(cards[0], options.cache_dir)
+        _show_card(cards[0], folder)
     else:
-        width = terminal_width()
-        shown = len(COLUMNS) if width is None or width >= WIDE else NARROW
-        listed = [_row(card, options.cache_dir)[:shown] for card in cards]
-        print_table([COLUMNS[:shown], *listed], left=(0, 3, 7, 8))
+        _print(listed, folder, [candidate in front for candidate in listed] if best else None)
 
 
-def _cost(card: Card) -> Complexity:
-    return complexity(card.build_spec(), image_size=card.preprocess.crop)
+def _print(listed: list[Candidate], folder: Path | None, marks: list[bool] | None) -> None:
+    """Print the table, the models of the front marked with a star in a first column."""
+    width = terminal_width()
+    shown = len(COLUMNS) if width is None or width >= WIDE else NARROW
+    rows = [COLUMNS[:shown], *(_row(candidate, folder)[:shown] for candidate in listed)]
+    if marks is None:
+        print_table(rows, left=(0, 3, 7, 8))
+        return
+    signs = ("front", *("*" if mark else "" for mark in marks))
+    starred = [(sign, *row) for sign, row in zip(signs, rows, strict=True)]
+    print_table(starred, left=(0, 1, 4, 8, 9))
 
 
-def _as_dict(card: Card, cache_dir: Path | None) -> dict[str, Any]:
-    cached = cached_file(card, cache_dir=cache_dir)
-    return card.to_dict() | asdict(_cost(card)) | {"cached": str(cached) if cached else None}
+def _as_dict(candidate: Candidate, cache_dir: Path | None) -> dict[str, Any]:
+    card, cached = candidate.card, cached_file(candidate.card, cache_dir=cache_dir)
+    return card.to_dict() | asdict(candidate.cost) | {"cached": str(cached) if cached else None}
 
 
-def _row(card: Card, cache_dir: Path | None) -> tuple[str, ...]:
+def _row(candidate: Candidate, cache_dir: Path | None) -> tuple[str, ...]:
     """Return the texts of `COLUMNS`."""
-    cost, best, file = _cost(card), card.headline, card.file
+    cost, card = candidate.cost, candidate.card
+    best, file = card.headline, card.file
     measured = best or card.preprocess
     size = (file.size or file.size_about) if file else None
     return (
@@ -114,7 +162,7 @@ def _show_card(card: Card, cache_dir: Path | None) -> None:
 
 def _facts(card: Card, cache_dir: Path | None) -> Iterator[tuple[str, str]]:
     """Yield what a card says, as title and text; the text may be empty."""
-    cost, p = _cost(card), card.preprocess
+    cost, p = Candidate(card).cost, card.preprocess
     yield "model", card.title
     yield "aliases", ", ".join(card.aliases)
     yield "network", network_title(card.build_spec())

@@ -1,6 +1,5 @@
 """`regnet space sample`: networks drawn from a design space."""
 
-import re
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,12 +11,10 @@ from regnet.cli.progress import track
 from regnet.system.errors import SpaceError
 from regnet.system.json_text import json_text
 from regnet.system.option import Options, argument, option
+from regnet.system.text import parse_count
 
 if TYPE_CHECKING:
     from regnet.space.sampling import Window
-
-_UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
-_NUMBER = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
 
 
 class Ranges(Options):
@@ -39,18 +36,10 @@ def _bounds(text: str | None) -> tuple[int, int] | None:
     if text is None:
         return None
     low, colon, high = text.partition(":")
-    least, most = _count(low, 0), _count(high, 2**63 - 1)
+    least, most = parse_count(low.strip() or "0"), parse_count(high.strip() or f"{2**63 - 1}")
     if not colon or least is None or most is None or least > most:
         raise SpaceError(f"{text!r} is no range: write LOW:HIGH, such as 360M:400M or :5M")
     return least, most
-
-
-def _count(text: str, absent: int) -> int | None:
-    """Return a number such as 1.5G, `absent` for an empty text, None for anything else."""
-    if not text.strip():
-        return absent
-    match = _NUMBER.fullmatch(text.strip())
-    return round(float(match[1]) * _UNITS[match[2].upper()]) if match else None
 
 
 class _Sample(Options):

@@ -1,5 +1,17 @@
 """Words and numbers as people read them."""
 
+import re
+from typing import Final
+
+_UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
+_COUNT: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
+
+
+def parse_count(text: str) -> int | None:
+    """Return a number such as 20M or 1.5G; None where a text is none."""
+    match = _COUNT.fullmatch(text.strip())
+    return round(float(match[1]) * _UNITS[match[2].upper()]) if match else None
+
 
 def percent(share: float | None, digits: int = 2) -> str:
     """Return a share in [0, 1] as percent; a dash for None."""

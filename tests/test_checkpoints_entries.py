@@ -279,21 +279,11 @@ def test_a_backbone_with_a_head_beside_it(tmp_path: Path) -> None:
     assert read_checkpoint(tmp_path / "learner.pth", new_head=3).classes == 3
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["regnetv_040", "regnetv_064", "regnetz_005", "regnetz_040", "regnetz_040_h", "regnetz_b16",
-     "regnetz_d8"],
-)  # fmt: skip
-def test_other_networks_of_timm_are_named_in_one_line(
-    name: str, shared: Path, tmp_path: Path
-) -> None:
-    golden = json.loads((shared / "reference" / "timm_golden.json").read_text("utf-8"))
-    state = {}
-    for text in golden["networks"][name]["keys"]:
-        key, _, shape = text.partition(":")
-        sizes = tuple(map(int, shape.split("x"))) if shape else ()
-        state[key] = torch.zeros(1).expand(sizes) if sizes else torch.tensor(0)
-    with pytest.raises(MismatchError, match=f"timm's {name[:7]}, ") as caught:
+def test_evonorm_variants_of_timm_are_refused_in_one_line() -> None:
+    norm = "stages.0.0.conv1_1x1.bn"
+    state = {f"{norm}.{part}": torch.ones(128) for part in ("weight", "bias", "v")}
+    state["stages.0.0.conv1_1x1.conv.weight"] = torch.ones(128, 32, 1, 1)
+    with pytest.raises(MismatchError, match=r"timm's regnetz with EvoNorm \(evos\)") as caught:
         find_network({"state_dict": state})
     assert "\n" not in str(caught.value)
 

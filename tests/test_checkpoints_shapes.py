@@ -103,7 +103,7 @@ SMALL = AnyNetSpec(stages=(Stage(1, 8, 4), Stage(2, 16, 4), Stage(1, 24, 8)), se
         ("s1.b1.f.b.weight", (8, 4), r"s1\.b1\.f\.b\.weight has shape .*: 4 dimensions"),
         ("s1.b1.f.b.weight", (8, 4, 5, 5), r"s1\.b1\.f\.b\.weight .* 3x3 kernel expected"),
         ("s1.b1.f.b.weight", (3, 3, 3, 3), r"s1\.b1\.f\.b\.weight has 3 channels.*whole number"),
-        ("s1.b1.f.b.weight", (16, 4, 3, 3), r"s1\.b1\.f\.b\.weight has 16 channels"),
+        ("s1.b1.f.b.weight", (12, 4, 3, 3), r"s1\.b1\.f\.b\.weight has 12 channels"),
         ("s1.b1.f.b.weight", (8, 3, 3, 3), "make no network: group_width must be a divisor"),
         ("s1.b1.f.b.weight", (0, 4, 3, 3), r"s1\.b1\.f\.b\.weight has 0 channels"),
         ("s2.b2.f.se.f_ex.0.weight", None, r"s2\.b2\.f\.se\.f_ex\.0\.weight is missing"),

@@ -268,7 +268,7 @@ def _plain_tensors(entry: Entry) -> dict[str, NDArray[Any]]:
 
 def _foreign(kind: str) -> MismatchError:
     return MismatchError(
-        f"these are not a RegNet's weights but those of {kind}; regnet knows RegNetX and RegNetY"
+        f"these are not a RegNet's weights but those of {kind}; regnet knows RegNetV, X, Y and Z"
     )
 
 

@@ -9,7 +9,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
 from typing import Literal
 
@@ -39,6 +39,40 @@ _PARTS = (
     ("*f.c", "*conv3.conv", "*f.c.0", "*layer.2.convolution", _CONV),
     ("*f.c_bn", "*conv3.bn", "*f.c.1", "*layer.2.normalization", _BN),
 )
+# Parts that RegNetV and RegNetZ alone have, ours and timm's: ours are named as in pycls.
+_LATER_PARTS = (
+    ("stem.conv2", "stem.conv2.conv", _CONV),
+    ("stem.conv2_bn", "stem.conv2.bn", _BN),
+    ("stem.conv3", "stem.conv3.conv", _CONV),
+    ("stem.conv3_bn", "stem.conv3.bn", _BN),
+    ("*pre_bn", "*norm1", _BN),
+    ("*pooled_proj", "*downsample.1.conv", _CONV),
+    ("final.conv", "final_conv.conv", _CONV),
+    ("final.bn", "final_conv.bn", _BN),
+)
+_ENDS = {ours: ends for ours, *_, ends in (*_PARTS, *_LATER_PARTS)}
+# timm's pre-activation blocks name bare layers, its networks of stages the convolutions' sizes.
+_V_PARTS = {
+    "stem.conv": "stem",
+    "*f.a": "*conv1",
+    "*f.a_bn": "*norm2",
+    "*f.b": "*conv2",
+    "*f.b_bn": "*norm3",
+    "*f.c": "*conv3",
+    "*proj": "*downsample",
+    "*pooled_proj": "*downsample.1",
+}
+_Z_PARTS = {
+    "*f.a": "*conv1_1x1.conv",
+    "*f.a_bn": "*conv1_1x1.bn",
+    "*f.b": "*conv2_kxk.conv",
+    "*f.b_bn": "*conv2_kxk.bn",
+    "*f.se.f_ex.0": "*attn.fc1",
+    "*f.se.f_ex.2": "*attn.fc2",
+    "*f.c": "*conv3_1x1.conv",
+    "*f.c_bn": "*conv3_1x1.bn",
+}
+_TIERED_STEM = {"stem.conv": "stem.conv1.conv", "stem.bn": "stem.conv1.bn"}
 # Squeeze-excite takes place 2 of transformers' list of layers and moves the last convolution to 3.
 _MOVED = {"*f.c": "*layer.3.convolution", "*f.c_bn": "*layer.3.normalization"}
 
@@ -58,7 +92,7 @@ class Layout:
 
     `parts` maps our name of a part to theirs; `block` is what a star in it stands for, with
     `{stage}` and `{block}` numbers, which count from `first_stage` and `first_block`; `moved` is
-    what changes in a network with squeeze-excite. `channels` is the order of the input channels
+    what changes in a network with the part `mover`. `channels` is the order of the input channels
     that files in this layout expect.
     """
 
@@ -69,22 +103,23 @@ class Layout:
     first_block: int = 1
     parts: Mapping[str, str]
     moved: Mapping[str, str] = field(default_factory=dict)
+    mover: str = "*f.se.f_ex.0"
 
-    def names(self, *, squeeze: bool) -> dict[str, str]:
+    def names(self, *, moved: bool) -> dict[str, str]:
         """Return our name -> theirs of every tensor, with a star for the block."""
-        parts = {**self.parts, **(self.moved if squeeze else {})}
-        rows = ((ours, end) for ours, *_, ends in _PARTS for end in ends)
+        parts = {**self.parts, **(self.moved if moved else {})}
+        rows = ((ours, end) for ours in parts for end in _ENDS[ours])
         return {f"{ours}.{end}": f"{parts[ours]}.{end}" for ours, end in rows}
 
     @cached_property
     def _all_names(self) -> frozenset[str]:
-        names = (self.names(squeeze=squeeze).values() for squeeze in (False, True))
+        names = (self.names(moved=moved).values() for moved in (False, True))
         return frozenset(itertools.chain(*names))
 
-    def has_squeeze(self, keys: Iterable[str]) -> bool:
-        """Tell whether keys of this layout include squeeze-excite."""
-        mark = self.parts["*f.se.f_ex.0"].replace("*", ".") + "."
-        return any(mark in key for key in keys)
+    def has_part(self, part: str, keys: Iterable[str]) -> bool:
+        """Tell whether keys of this layout include a part, by our name."""
+        mark = self.parts.get(part, part).replace("*", ".") + "."
+        return any(mark in f".{key}" for key in keys)
 
     def block_prefix(self, key: str) -> str | None:
         """Return what precedes the network's names in a block's key; None for other keys."""
@@ -134,8 +169,23 @@ def _key_pattern(block: str) -> re.Pattern[str]:
 
 
 _COLUMNS = [{str(row[0]): str(row[n]) for row in _PARTS} for n in range(4)]
-PYCLS = Layout(name="pycls", channels="BGR", parts=_COLUMNS[0])
-TIMM = Layout(name="timm", parts=_COLUMNS[1])
+_OURS = {ours: ours for ours, *_ in _LATER_PARTS}
+_TIMMS = {ours: theirs for ours, theirs, _ in _LATER_PARTS}
+PYCLS = Layout(name="pycls", channels="BGR", parts=_COLUMNS[0] | _OURS)
+TIMM = Layout(name="timm", parts=_COLUMNS[1] | _TIMMS)
+_NOT_V = ("stem.bn", "*bn", "*f.c_bn")
+TIMM_V = replace(
+    TIMM, parts={k: v for k, v in {**TIMM.parts, **_V_PARTS}.items() if k not in _NOT_V}
+)
+TIMM_Z = replace(
+    TIMM,
+    block="stages.{stage}.{block}.",
+    first_stage=0,
+    first_block=0,
+    parts={**TIMM.parts, **_Z_PARTS},
+    moved=_TIERED_STEM,
+    mover="stem.conv2",
+)
 TORCHVISION = Layout(
     name="torchvision",
     block="trunk_output.block{stage}.block{stage}-{block}.",
@@ -151,6 +201,7 @@ TRANSFORMERS = Layout(
     moved=_MOVED,
 )
 LAYOUTS: tuple[Layout, ...] = (PYCLS, TIMM, TORCHVISION, TRANSFORMERS)
+_ALL_LAYOUTS: tuple[Layout, ...] = (*LAYOUTS, TIMM_V, TIMM_Z)
 
 
 def without_inner_wrappers(key: str) -> str:
@@ -177,19 +228,20 @@ def sensible(keys: Iterable[str]) -> Iterator[str]:
 
 def find_prefixes(keys: Iterable[str]) -> dict[str, Layout]:
     """Return each prefix under which a RegNet's blocks lie ("" for none), and their layout."""
-    counts: dict[str, Counter[LayoutName]] = {}
+    counts: dict[str, Counter[int]] = {}
     for key in sensible(keys):
-        for layout in LAYOUTS:
+        for place, layout in enumerate(_ALL_LAYOUTS):
             if (prefix := layout.block_prefix(key)) is not None:
-                counts.setdefault(prefix, Counter())[layout.name] += 1
-    return {prefix: _most_named(names) for prefix, names in counts.items()}
+                counts.setdefault(prefix, Counter())[place] += 1
+    return {prefix: _most_named(places) for prefix, places in counts.items()}
 
 
-def _most_named(names: Counter[LayoutName]) -> Layout:
-    (best, most), *others = names.most_common()
-    if others and others[0][1] == most:
+def _most_named(places: Counter[int]) -> Layout:
+    (best, most), *others = places.most_common()
+    tied = [place for place, count in others if count == most]
+    if any(_ALL_LAYOUTS[place].name != _ALL_LAYOUTS[best].name for place in tied):
         raise MismatchError("the tensors are named half by one project, half by another")
-    return next(layout for layout in LAYOUTS if layout.name == best)
+    return _ALL_LAYOUTS[best]
 
 
 def not_a_regnet(keys: Iterable[str]) -> MismatchError:
@@ -246,9 +298,9 @@ def from_pycls(keys: Iterable[str], layout: Layout) -> dict[str, str]:
 
 def _translate(keys: Iterable[str], source: Layout, target: Layout) -> dict[str, str]:
     keys = list(keys)
-    squeeze = source.has_squeeze(keys)
-    theirs = target.names(squeeze=squeeze)
-    names = {name: theirs[ours] for ours, name in source.names(squeeze=squeeze).items()}
+    theirs = target.names(moved=source.has_part(target.mover, keys))
+    own = source.names(moved=source.has_part(source.mover, keys))
+    names = {name: theirs[ours] for ours, name in own.items() if ours in theirs}
     places = {key: source.split(key) for key in keys}
     if unknown := [key for key, (name, _, _) in places.items() if name not in names]:
         raise _unknown(unknown, source)
@@ -258,7 +310,7 @@ def _translate(keys: Iterable[str], source: Layout, target: Layout) -> dict[str,
 def known_keys(keys: Iterable[str], layout: Layout) -> list[str]:
     """Return the keys that a RegNet in a layout has."""
     keys = list(keys)
-    names = set(layout.names(squeeze=layout.has_squeeze(keys)).values())
+    names = set(layout.names(moved=layout.has_part(layout.mover, keys)).values())
     return [key for key in keys if layout.split(key)[0] in names]
 
 
@@ -273,9 +325,7 @@ def _unknown(keys: list[str], layout: Layout) -> MismatchError:
 
 # Network -> the end of a key that it alone has, under whatever prefix; the first match counts.
 _FAMILIES: tuple[tuple[str, str], ...] = (
-    ("timm's regnetv, of pre-activation blocks", r"s1\.b1\.norm1\.weight"),
-    ("timm's regnetz, of another kind of block", r"stages\.0\.0\.conv1_1x1\.conv\.weight"),
-    ("timm's regnetz, with a convolution before the head", r"final_conv\.conv\.weight"),
+    ("timm's regnetz with EvoNorm (evos)", r"stages\.0\.0\.conv1_1x1\.bn\.v"),
     ("a ResNet", r"layer1\.0\.conv1\.(0\.)?weight"),
     ("a ResNet of transformers", r"resnet\.embedder\.embedder\.convolution\.weight"),
     ("a torchvision RegNet taken apart, as by fastai", r"block1\.block1-0\.f\.a\.0\.weight"),
@@ -305,10 +355,6 @@ def foreign_network(shapes: Mapping[str, tuple[int, ...]]) -> str | None:
     for network, pattern in _FAMILIES:
         if key := _first_ending(shapes, pattern):
             return f"{network} ({key})"
-    if (key := _first_ending(shapes, r"s1\.b1\.conv3\.conv\.weight")) is not None:
-        width, inner, *_ = shapes[key] if len(shapes[key]) > 1 else (0, 0)
-        if width < inner:
-            return f"timm's regnetz, of blocks that widen inside ({key} {shapes[key]})"
     norm = _first_ending(shapes, r"(stem\.(bn|1)|embedder\.normalization)\.weight")
     if norm and not any(key.endswith("running_mean") for key in shapes):
         return f"a variant with group norm, or another norm without running statistics ({norm})"

@@ -2,10 +2,20 @@
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from itertools import groupby
+from typing import Any
 
+from regnet.network.blocks import blocks
 from regnet.network.layers import layers
-from regnet.network.spec import AnyNetSpec, Spec, Stage, published_name, spec_by_name
+from regnet.network.spec import (
+    AnyNetSpec,
+    Spec,
+    Stage,
+    published_name,
+    spec_by_name,
+    squeeze_width,
+)
 from regnet.system.errors import MismatchError, SpecError
 
 Shape = tuple[int, ...]
@@ -32,14 +42,16 @@ def infer_spec(shapes: Shapes, *, classes: int | None = None) -> Spec:
         raise MismatchError(
             f"stem.conv.weight has shape {stem}: a RegNet's stem is (width, 3, 3, 3)"
         )
+    last_stem = "stem.conv3.weight" if "stem.conv3.weight" in shapes else "stem.conv.weight"
     try:
         stages = tuple(_stage(shapes, f"s{i}", d) for i, d in enumerate(depths, start=1))
         spec = AnyNetSpec(
             stages=stages,
-            stem_width=stem[0],
-            se_ratio=_se_ratio(shapes, stem[0], stages),
+            stem_width=_shape(shapes, last_stem, 4)[0],
             classes=_shape(shapes, "head.fc.weight", 2)[0] if classes is None else classes,
+            **_kind(shapes, stages),
         )
+        spec = replace(spec, se_ratio=_se_ratio(shapes, spec))
     except SpecError as exc:
         raise MismatchError(f"the tensors' shapes make no network: {exc}") from exc
     name = published_name(spec)
@@ -78,41 +90,63 @@ def _stage(shapes: Shapes, name: str, depth: int) -> Stage:
         [_shape(shapes, f"{name}.b{number}.f.{part}.weight", 4) for part in "bc"]
         for number in range(1, depth + 1)
     ]
-    first = blocks[0]
+    last = blocks[-1]
     for number, other in enumerate(blocks, start=1):
-        if other != first:
+        # What is inside of the first block may follow from its input.
+        alike = (other[0][1:], other[1][0]) == (last[0][1:], last[1][0])
+        if other != last if number > 1 else not alike:
             raise MismatchError(
-                f"blocks of one stage differ: {name}.b1.f.b.weight and f.c.weight have shapes "
-                f"{first[0]} and {first[1]}, those of {name}.b{number} {other[0]} and {other[1]}"
+                f"blocks of one stage differ: {name}.b{number}.f.b.weight and f.c.weight have "
+                f"shapes {other[0]} and {other[1]}, those of {name}.b{depth} {last[0]} and "
+                f"{last[1]}"
             )
-    (inner, group_width, *kernel), (width, *_) = first
+    (inner, group_width, *kernel), (width, *_) = last
     if kernel != [3, 3]:
-        raise MismatchError(f"{name}.b1.f.b.weight has shape {first[0]}: a 3x3 kernel expected")
-    if not inner or width % inner:
+        raise MismatchError(f"{name}.b1.f.b.weight has shape {last[0]}: a 3x3 kernel expected")
+    if not inner or not width or (width % inner and inner % width):
         raise MismatchError(
-            f"{name}.b1.f.b.weight has {inner} channels, which do not divide the {width} of "
-            f"{name}.b1.f.c.weight: the bottleneck ratio must be a whole number"
+            f"{name}.b{depth}.f.b.weight has {inner} channels, which do not divide the {width} of "
+            f"{name}.b{depth}.f.c.weight: the bottleneck ratio must be a whole number"
         )
-    return Stage(depth, width, group_width, max(1, width // inner))
+    return Stage(depth, width, group_width, max(1, width // inner), max(1, inner // width))
 
 
-def _se_ratio(shapes: Shapes, stem_width: int, stages: tuple[Stage, ...]) -> float | None:
-    """Return the ratio r with max(1, round(width * r)) the squeeze width of each block, if any."""
+def _kind(shapes: Shapes, stages: tuple[Stage, ...]) -> dict[str, Any]:
+    """Return the fields that tell a RegNetV or RegNetZ, which have SiLU, from the paper's."""
+    parts = {key.partition(".b")[2].partition(".")[2].partition(".")[0] for key in shapes}
+    pre, pooled = "pre_bn" in parts, "pooled_proj" in parts
+    linear = any(stage.expansion > 1 for stage in stages) and not parts & {"proj", "pooled_proj"}
+    head = _shape(shapes, "final.conv.weight", 4)[0] if "final.conv.weight" in shapes else None
+    firsts = [_shape(shapes, f"s{i}.b1.f.b.weight", 4)[0] for i in range(1, len(stages) + 1)]
+    inner = [stage.inner_width for stage in stages]
+    follows = inner == firsts or not linear
+    return {
+        "activation": "silu" if pre or linear else "relu",
+        "block": "pre-activation" if pre else "linear" if linear else "bottleneck",
+        "shortcut": "pool" if pooled else "none" if linear else "convolution",
+        "inner_from": "output" if follows else "input",
+        "squeeze_from": "input" if follows else "inner",
+        "tiered_stem": "stem.conv3.weight" in shapes,
+        "head_width": head,
+    }
+
+
+def _se_ratio(shapes: Shapes, spec: Spec) -> float | None:
+    """Return the ratio that gives the squeeze width of each block, if any."""
     if not any(".f.se." in key for key in shapes):
         return None
-    squeezes: dict[tuple[int, int], None] = {}
-    width_in = stem_width
-    for i, stage in enumerate(stages, start=1):
-        for j in range(1, stage.depth + 1):
-            squeeze = _shape(shapes, f"s{i}.b{j}.f.se.f_ex.0.weight", 4)[0]
-            squeezes[width_in, squeeze] = None
-            width_in = stage.width
-    for ratio in _candidate_ratios(list(squeezes)):
-        if 0 < ratio <= 1 and all(max(1, round(w * ratio)) == s for w, s in squeezes):
+    widths: dict[tuple[int, int, int], None] = {}
+    for block in blocks(spec):
+        squeeze = _shape(shapes, f"{block.name}.f.se.f_ex.0.weight", 4)[0]
+        widths[block.width_in, block.inner, squeeze] = None
+    share = spec.squeeze_from == "inner"
+    pairs = list(dict.fromkeys((row[share], row[2]) for row in widths))
+    for ratio in _candidate_ratios(pairs):
+        if 0 < ratio <= 1 and all(squeeze_width(ratio, w, share) == s for w, s in pairs):
             return ratio
-    pairs = ", ".join(f"{s} of {w}" for w, s in list(squeezes)[:6])
+    text = ", ".join(f"{s} of {w}" for w, s in pairs[:6])
     raise MismatchError(
-        f"no one squeeze-excite ratio gives the squeeze widths in f.se.f_ex.0.weight ({pairs})"
+        f"no one squeeze-excite ratio gives the squeeze widths in f.se.f_ex.0.weight ({text})"
     )
 
 
@@ -132,9 +166,9 @@ def network_shapes(spec: Spec) -> dict[str, Shape]:
     shapes: dict[str, Shape] = {}
     for layer in layers(spec):
         shapes[f"{layer.name}.weight"] = layer.shape
-        if layer.norm is None:
+        if layer.has_bias:
             shapes[f"{layer.name}.bias"] = (layer.width_out,)
-        else:
+        if layer.norm is not None:
             vectors = ("weight", "bias", "running_mean", "running_var")
             shapes |= {f"{layer.norm}.{vector}": (layer.width_out,) for vector in vectors}
             shapes[f"{layer.norm}.num_batches_tracked"] = ()

@@ -52,7 +52,7 @@ def export_network(
     half = metadata.precision == "fp16"
     folded = fold_batch_norm(spec, weights)
     if half:
-        folded = {n: as_stored(a, half=n.endswith("weight")) for n, a in folded.items()}
+        folded = {n: as_stored(a, half=a.ndim > 1) for n, a in folded.items()}
     with new_folder_beside(path) as scratch:
         names, bound = _write(scratch / path.name, folded, metadata, images)
         pixels, rows = run_written(scratch / path.name, metadata, images)
@@ -73,14 +73,17 @@ def fold_batch_norm(spec: Spec, weights: Weights) -> dict[str, NDArray[np.float3
     """Return a weight and a bias for each layer; folded in float64, stored in float32."""
     folded: dict[str, Any] = {}
     for layer in layers(spec):
-        weight, bias = weights[f"{layer.name}.weight"], weights.get(f"{layer.name}.bias")
+        none = np.zeros(layer.width_out)
+        weight, bias = weights[f"{layer.name}.weight"], weights.get(f"{layer.name}.bias", none)
         if layer.norm is not None:
             scale, shift, mean, variance = (
                 weights[f"{layer.norm}.{part}"].astype(np.float64)
                 for part in ("weight", "bias", "running_mean", "running_var")
             )
             gain = scale / np.sqrt(variance + EPSILON)
-            weight, bias = weight * gain.reshape(-1, 1, 1, 1), shift - mean * gain
+            alone = layer.kind == "norm"
+            weight = gain if alone else weight * gain.reshape(-1, 1, 1, 1)
+            bias = shift - mean * gain
         folded |= {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
     return {name: values.astype(np.float32) for name, values in folded.items()}
 

@@ -60,7 +60,8 @@ def stored_layer(ops: dict[str, Any], layer: Layer) -> tuple[Array, Array]:
     Raises `KeyError`, `ValueError` or `ModelError` where the graph has no such layer.
     """
     linear = layer.kind == "linear"
-    product = ops[layer.name if linear else f"{layer.name}.conv"]
+    end = {"linear": "", "norm": ".scaled"}.get(layer.kind, ".conv")
+    product = ops[f"{layer.name}{end}"]
     weight = values(product.input_value(1))
     if linear and not product.get_attributes()["transpose_b"]:
         weight = weight.T

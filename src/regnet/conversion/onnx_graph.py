@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
+from regnet.network.blocks import BlockShape, blocks
 from regnet.network.reference import Weights
 from regnet.network.spec import Spec
 from regnet.pixels.protocol import Preprocess
@@ -26,13 +27,14 @@ def onnx_graph(
     `weights` are as `fold_batch_norm` gives them: a weight and a bias for each layer. `half`
     stores weights in FP16 and computes in FP32; biases, mean and scale stay in FP32.
     """
-    graph = _Graph(weights, half)
-    x = graph.normalise(INPUT, preprocess)
-    x = graph.relu(graph.conv(x, "stem.conv", stride=spec.stem_stride))
-    for number, stage in enumerate(spec.stages, start=1):
-        for block in range(1, stage.depth + 1):
-            groups = stage.inner_width // stage.group_width
-            x = graph.block(x, f"s{number}.b{block}", groups=groups, first=block == 1)
+    graph = _Graph(spec, weights, half)
+    x = graph.stem(graph.normalise(INPUT, preprocess))
+    for block in blocks(spec):
+        x = graph.block(x, block)
+    if spec.head_width is not None:
+        x = graph.conv(x, "final.conv")
+    if spec.head_width is not None or spec.block != "bottleneck":
+        x = graph.active(x)
     graph.head(x)
     return graph.model(preprocess.crop, spec.classes)
 
@@ -50,7 +52,8 @@ def with_logits(model: ModelProto) -> tuple[ModelProto, str]:
 class _Graph:
     """A graph under construction; each method adds nodes and returns the name of their output."""
 
-    def __init__(self, weights: Weights, half: bool) -> None:
+    def __init__(self, spec: Spec, weights: Weights, half: bool) -> None:
+        self.spec = spec
         self.weights = weights
         self.half = half
         self.nodes: list[NodeProto] = []
@@ -89,19 +92,60 @@ class _Graph:
     def relu(self, x: str) -> str:
         return self.node("Relu", [x], f"{x}.relu")
 
-    def block(self, x: str, name: str, *, groups: int, first: bool) -> str:
-        stride = 2 if first else 1
-        shortcut = self.conv(x, f"{name}.proj", stride=stride) if first else x
-        y = self.relu(self.conv(x, f"{name}.f.a"))
-        y = self.relu(self.conv(y, f"{name}.f.b", stride=stride, groups=groups))
-        if f"{name}.f.se.f_ex.0.weight" in self.weights:
+    def active(self, x: str) -> str:
+        if self.spec.activation == "relu":
+            return self.relu(x)
+        return self.node("Mul", [x, self.node("Sigmoid", [x], f"{x}.sigmoid")], f"{x}.silu")
+
+    def scale(self, x: str, name: str) -> str:
+        """Add a batch norm that no convolution takes in: a factor and a shift per channel."""
+        factor, shift = (
+            self.constant(f"{name}.{part}", self.weights[f"{name}.{part}"].reshape(1, -1, 1, 1))
+            for part in ("weight", "bias")
+        )
+        return self.node("Add", [self.node("Mul", [x, factor], f"{name}.scaled"), shift], name)
+
+    def stem(self, x: str) -> str:
+        x = self.conv(x, "stem.conv", stride=self.spec.stem_stride)
+        if self.spec.block == "pre-activation":
+            return x
+        x = self.active(x)
+        for name, stride in (("stem.conv2", 1), ("stem.conv3", 2)) * self.spec.tiered_stem:
+            x = self.active(self.conv(x, name, stride=stride))
+        return x
+
+    def block(self, x: str, block: BlockShape) -> str:
+        name, pre = block.name, self.spec.block == "pre-activation"
+        if pre:
+            x = self.active(self.scale(x, f"{name}.pre_bn"))
+        shortcut = self.shortcut(x, block)
+        y = self.active(self.conv(x, f"{name}.f.a"))
+        y = self.conv(y, f"{name}.f.b", stride=block.stride, groups=block.groups)
+        y = y if pre else self.active(y)
+        if block.squeeze is not None:
             y = self.squeeze_excite(y, f"{name}.f.se")
+        if pre:
+            y = self.active(self.scale(y, f"{name}.f.b_bn"))
         y = self.conv(y, f"{name}.f.c")
-        return self.relu(self.node("Add", [shortcut, y], f"{name}.sum"))
+        if shortcut:
+            y = self.node("Add", [shortcut, y], f"{name}.sum")
+        return self.active(y) if self.spec.block == "bottleneck" else y
+
+    def shortcut(self, x: str, block: BlockShape) -> str | None:
+        if block.shortcut == "convolution":
+            return self.conv(x, f"{block.name}.proj", stride=block.stride)
+        if block.shortcut == "pool":
+            if block.stride > 1:
+                sides = {"kernel_shape": [2, 2], "strides": [2, 2], "ceil_mode": 1}
+                x = self.node("AveragePool", [x], f"{block.name}.pool", **sides)
+            return self.conv(x, f"{block.name}.pooled_proj")
+        return None if block.shortcut == "none" else x
 
     def squeeze_excite(self, x: str, name: str) -> str:
         mean = self.node("ReduceMean", [x], f"{name}.mean", axes=[2, 3], keepdims=1)
-        squeezed = self.relu(self.conv(mean, f"{name}.f_ex.0"))
+        squeezed = self.conv(mean, f"{name}.f_ex.0")
+        inner = self.spec.squeeze_from == "inner"
+        squeezed = self.relu(squeezed) if inner else self.active(squeezed)
         gate = self.node("Sigmoid", [self.conv(squeezed, f"{name}.f_ex.2")], f"{name}.gate")
         return self.node("Mul", [x, gate], name)
 

@@ -1,7 +1,7 @@
 """Parameters, multiply-accumulates and activations of a spec, without building a network.
 
 The counting is the paper's (pycls): one MAC per multiply-add and per bias of a convolution or
-fully-connected layer; batch norm, ReLU, pooling and additions are free; activations are the
+fully-connected layer; batch norm, activations, pooling and additions are free; activations are the
 output elements of convolutions and of the head.
 """
 
@@ -28,8 +28,12 @@ def complexity(spec: Spec, *, image_size: int = 224) -> Complexity:
     params = macs = acts = 0
     for layer in layers(spec, image_size=image_size, distinct=True):
         pixels = layer.size**2
-        bias = 0 if layer.norm else layer.width_out
-        params += layer.times * (layer.weights + (bias or 2 * layer.width_out))
+        if layer.kind == "norm":
+            params += layer.times * 2 * layer.width_out
+            continue
+        bias = layer.width_out if layer.has_bias else 0
+        norm = 2 * layer.width_out if layer.norm else 0
+        params += layer.times * (layer.weights + bias + norm)
         macs += layer.times * (layer.weights * pixels + bias)
         acts += layer.times * layer.width_out * pixels
     return Complexity(params, macs, acts)

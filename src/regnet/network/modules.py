@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
-from regnet.network.layers import layers
-from regnet.network.spec import Spec, Stage
+from regnet.network.blocks import BlockShape, blocks
+from regnet.network.layers import layers, tiers
+from regnet.network.spec import Spec
 from regnet.system.errors import MissingExtraError
 
 try:
@@ -34,16 +35,18 @@ class RegNet(nn.Module):
         super().__init__()
         self.spec = spec
         self.stem = Stem(spec)
-        width = spec.stem_width
-        self.stage_names: list[str] = []
-        for number, stage in enumerate(spec.stages, start=1):
-            self.stage_names.append(f"s{number}")
-            blocks: OrderedDict[str, nn.Module] = OrderedDict()
-            for block in range(1, stage.depth + 1):
-                blocks[f"b{block}"] = Block(spec, stage, width, first=block == 1)
-                width = stage.width
-            self.add_module(f"s{number}", nn.Sequential(blocks))
-        self.head = Head(width, spec.classes)
+        self.stage_names = [f"s{number}" for number in range(1, len(spec.stages) + 1)]
+        for name in self.stage_names:
+            self.add_module(name, nn.Sequential())
+        for block in blocks(spec):
+            stage, _, number = block.name.partition(".")
+            self.get_submodule(stage).add_module(number, Block(spec, block))
+        width = spec.stages[-1].width
+        self._parts = ["stem", *self.stage_names, "head"]
+        if spec.head_width is not None or spec.block != "bottleneck":
+            self.final = Final(spec, width)
+            self._parts.insert(-1, "final")
+        self.head = Head(spec.head_width or width, spec.classes)
         self.apply(init_weights)
 
     def features(self, x: Tensor) -> "OrderedDict[str, Tensor]":
@@ -55,69 +58,116 @@ class RegNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the logits (N, classes)."""
-        for name in ("stem", *self.stage_names, "head"):
+        for name in self._parts:
             x = self.get_submodule(name)(x)
         return x
 
 
 class Stem(nn.Sequential):
-    """3x3 convolution, BN, ReLU."""
+    """3x3 convolution, BN, activation; three times if tiered, the convolution alone in V."""
 
     def __init__(self, spec: Spec) -> None:
         super().__init__()
-        self.conv = _conv(3, spec.stem_width, 3, stride=spec.stem_stride)
-        self.bn = nn.BatchNorm2d(spec.stem_width)
-        self.relu = nn.ReLU(inplace=True)
+        widths = tiers(spec.stem_width) if spec.tiered_stem else (spec.stem_width,)
+        self.conv = _conv(3, widths[0], 3, stride=spec.stem_stride)
+        if spec.block == "pre-activation":
+            return
+        self.bn = nn.BatchNorm2d(widths[0])
+        self.relu = activation(spec)
+        steps = zip(widths, widths[1:], (1, 2), strict=False)
+        for number, (width_in, width, stride) in enumerate(steps, start=2):
+            self.add_module(f"conv{number}", _conv(width_in, width, 3, stride=stride))
+            self.add_module(f"conv{number}_bn", nn.BatchNorm2d(width))
+            self.add_module(f"relu{number}", activation(spec))
 
 
 class Block(nn.Module):
-    """Residual bottleneck block; the first of a stage halves the size and projects its input."""
+    """Residual bottleneck block; the first of a stage halves the size and projects its input.
 
-    def __init__(self, spec: Spec, stage: Stage, width_in: int, first: bool) -> None:
+    What differs in a RegNetV or RegNetZ is in `_Frame` of the spec.
+    """
+
+    def __init__(self, spec: Spec, block: BlockShape) -> None:
         super().__init__()
-        stride = 2 if first else 1
-        self.proj = _conv(width_in, stage.width, 1, stride=stride) if first else None
-        self.bn = nn.BatchNorm2d(stage.width) if first else None
-        self.f = Transform(stage, width_in, stride, spec.se_width(width_in))
-        self.relu = nn.ReLU(inplace=True)
+        pre = spec.block == "pre-activation"
+        self.pre_bn = nn.BatchNorm2d(block.width_in) if pre else None
+        self.pre_relu = activation(spec) if pre else None
+        pooled = block.shortcut == "pool"
+        stride = 1 if pooled else block.stride
+        proj = _conv(block.width_in, block.width, 1, stride=stride) if block.projects else None
+        halves = pooled and block.stride > 1
+        self.pool = nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False) if halves else None
+        self.proj = None if pooled else proj
+        self.pooled_proj = proj if pooled else None
+        self.bn = nn.BatchNorm2d(block.width) if block.projects and not pre else None
+        self.f: nn.Sequential = PreTransform(spec, block) if pre else Transform(spec, block)
+        self.relu = activation(spec) if spec.block == "bottleneck" else nn.Identity()
+        self.has_shortcut = block.shortcut != "none"
 
     def forward(self, x: Tensor) -> Tensor:
         """Return relu(shortcut(x) + f(x))."""
-        shortcut = x if self.proj is None or self.bn is None else self.bn(self.proj(x))
-        out: Tensor = self.relu(shortcut + self.f(x))
+        if self.pre_bn is not None and self.pre_relu is not None:
+            x = self.pre_relu(self.pre_bn(x))
+        y = self.f(x)
+        if self.has_shortcut:
+            y = self.shortcut(x) + y
+        out: Tensor = self.relu(y)
         return out
+
+    def shortcut(self, x: Tensor) -> Tensor:
+        """Return what is added to f(x): x itself, or its projection."""
+        for layer in (self.pool, self.proj, self.pooled_proj, self.bn):
+            x = x if layer is None else layer(x)
+        return x
 
 
 class Transform(nn.Sequential):
     """1x1, 3x3 grouped, [squeeze-excite,] 1x1 convolution, each with BN; ReLU after the first two.
 
-    Squeeze-excite reduces to `squeeze` channels; None leaves it out.
+    Each ReLU is the spec's activation.
     """
 
-    def __init__(self, stage: Stage, width_in: int, stride: int, squeeze: int | None) -> None:
+    def __init__(self, spec: Spec, block: BlockShape) -> None:
         super().__init__()
-        inner = stage.inner_width
-        self.a = _conv(width_in, inner, 1)
+        inner = block.inner
+        self.a = _conv(block.width_in, inner, 1)
         self.a_bn = nn.BatchNorm2d(inner)
-        self.a_relu = nn.ReLU(inplace=True)
-        self.b = _conv(inner, inner, 3, stride=stride, groups=inner // stage.group_width)
+        self.a_relu = activation(spec)
+        self.b = _conv(inner, inner, 3, stride=block.stride, groups=block.groups)
         self.b_bn = nn.BatchNorm2d(inner)
-        self.b_relu = nn.ReLU(inplace=True)
-        if squeeze is not None:
-            self.se = SqueezeExcite(inner, squeeze)
-        self.c = _conv(inner, stage.width, 1)
-        self.c_bn = nn.BatchNorm2d(stage.width)
+        self.b_relu = activation(spec)
+        if block.squeeze is not None:
+            self.se = SqueezeExcite(spec, inner, block.squeeze)
+        self.c = _conv(inner, block.width, 1)
+        self.c_bn = nn.BatchNorm2d(block.width)
+
+
+class PreTransform(nn.Sequential):
+    """1x1, 3x3 grouped, [squeeze-excite,] 1x1 convolution, BN and activation between them."""
+
+    def __init__(self, spec: Spec, block: BlockShape) -> None:
+        super().__init__()
+        inner = block.inner
+        self.a = _conv(block.width_in, inner, 1)
+        self.a_bn = nn.BatchNorm2d(inner)
+        self.a_relu = activation(spec)
+        self.b = _conv(inner, inner, 3, stride=block.stride, groups=block.groups)
+        if block.squeeze is not None:
+            self.se = SqueezeExcite(spec, inner, block.squeeze)
+        self.b_bn = nn.BatchNorm2d(inner)
+        self.b_relu = activation(spec)
+        self.c = _conv(inner, block.width, 1)
 
 
 class SqueezeExcite(nn.Module):
     """Scale each channel by a gate in [0, 1] computed from the channel means."""
 
-    def __init__(self, width: int, squeeze: int) -> None:
+    def __init__(self, spec: Spec, width: int, squeeze: int) -> None:
         super().__init__()
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
         self.f_ex = nn.Sequential(
             nn.Conv2d(width, squeeze, 1),
-            nn.ReLU(inplace=True),
+            nn.ReLU(inplace=True) if spec.squeeze_from == "inner" else activation(spec),
             nn.Conv2d(squeeze, width, 1),
             nn.Sigmoid(),
         )
@@ -128,6 +178,17 @@ class SqueezeExcite(nn.Module):
         return out
 
 
+class Final(nn.Sequential):
+    """[1x1 convolution, BN,] activation between the stages and the head, in RegNetV and RegNetZ."""
+
+    def __init__(self, spec: Spec, width: int) -> None:
+        super().__init__()
+        if spec.head_width is not None:
+            self.conv = _conv(width, spec.head_width, 1)
+            self.bn = nn.BatchNorm2d(spec.head_width)
+        self.relu = activation(spec)
+
+
 class Head(nn.Sequential):
     """Global average pool and a fully-connected layer: (N, width, H, W) -> (N, classes)."""
 
@@ -136,6 +197,11 @@ class Head(nn.Sequential):
         self.avg_pool = nn.AdaptiveAvgPool2d(1)
         self.flatten = nn.Flatten()
         self.fc = nn.Linear(width, classes)
+
+
+def activation(spec: Spec) -> nn.Module:
+    """Return a spec's activation as a module."""
+    return nn.SiLU(inplace=True) if spec.activation == "silu" else nn.ReLU(inplace=True)
 
 
 def _conv(
@@ -156,12 +222,13 @@ def init_weights(module: nn.Module) -> None:
 
 
 def fold_batch_norm(network: RegNet) -> RegNet:
-    """Return an eval-mode copy with batch norm folded into the convolutions.
+    """Return an eval-mode copy with batch norm folded into the convolutions before it.
 
     Logits match up to rounding; folded in float64, stored in the weights' type.
     """
     folded = deepcopy(network).eval()
-    pairs = [(layer.name, layer.norm) for layer in layers(network.spec) if layer.norm]
+    after = [layer for layer in layers(network.spec) if layer.kind == "conv"]
+    pairs = [(layer.name, str(layer.norm)) for layer in after]
     for name, norm_name in pairs:
         conv, norm = folded.get_submodule(name), folded.get_submodule(norm_name)
         if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):

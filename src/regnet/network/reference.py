@@ -12,8 +12,9 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from regnet.network.blocks import BlockShape, blocks
 from regnet.network.layers import EPSILON
-from regnet.network.spec import Spec, Stage
+from regnet.network.spec import Spec
 
 Array = NDArray[np.floating[Any]]
 Weights = Mapping[str, Array]
@@ -35,29 +36,62 @@ class ReferenceNetwork:
         return np.stack([self._logits(image.astype(self.dtype)) for image in images])
 
     def _logits(self, x: Array) -> Array:
-        x = relu(self._conv(x, "stem.conv", "stem.bn", stride=self.spec.stem_stride))
-        for number, stage in enumerate(self.spec.stages, start=1):
-            for block in range(1, stage.depth + 1):
-                x = self._block(x, stage, f"s{number}.b{block}", first=block == 1)
+        x = self._stem(x)
+        for block in blocks(self.spec):
+            x = self._block(x, block)
+        if self.spec.head_width is not None:
+            x = self._conv(x, "final.conv", "final.bn")
+        if self.spec.head_width is not None or self.spec.block != "bottleneck":
+            x = self._active(x)
         weight, bias = self._weight("head.fc.weight"), self._weight("head.fc.bias")
         logits: Array = weight @ x.mean(axis=(1, 2)) + bias
         return logits
 
-    def _block(self, x: Array, stage: Stage, name: str, *, first: bool) -> Array:
-        stride = 2 if first else 1
-        groups = stage.inner_width // stage.group_width
-        shortcut = self._conv(x, f"{name}.proj", f"{name}.bn", stride=stride) if first else x
-        y = relu(self._conv(x, f"{name}.f.a", f"{name}.f.a_bn"))
-        y = relu(self._conv(y, f"{name}.f.b", f"{name}.f.b_bn", stride=stride, groups=groups))
-        if self.spec.se_ratio is not None:
+    def _stem(self, x: Array) -> Array:
+        if self.spec.block == "pre-activation":
+            return self._conv(x, "stem.conv", stride=self.spec.stem_stride)
+        x = self._active(self._conv(x, "stem.conv", "stem.bn", stride=self.spec.stem_stride))
+        for name, stride in (("stem.conv2", 1), ("stem.conv3", 2)) * self.spec.tiered_stem:
+            x = self._active(self._conv(x, name, f"{name}_bn", stride=stride))
+        return x
+
+    def _block(self, x: Array, block: BlockShape) -> Array:
+        pre, name, stride = self.spec.block == "pre-activation", block.name, block.stride
+        if pre:
+            x = self._active(self._norm(x, f"{name}.pre_bn"))
+        y = self._active(self._conv(x, f"{name}.f.a", f"{name}.f.a_bn"))
+        norm = "" if pre else f"{name}.f.b_bn"
+        y = self._conv(y, f"{name}.f.b", norm, stride=stride, groups=block.groups)
+        if not pre:
+            y = self._active(y)
+        if block.squeeze is not None:
             y = y * self._gate(y, f"{name}.f.se.f_ex")
-        return relu(shortcut + self._conv(y, f"{name}.f.c", f"{name}.f.c_bn"))
+        if pre:
+            y = self._active(self._norm(y, f"{name}.f.b_bn"))
+        y = self._conv(y, f"{name}.f.c", "" if pre else f"{name}.f.c_bn")
+        if block.shortcut != "none":
+            y = y + self._shortcut(x, block)
+        return self._active(y) if self.spec.block == "bottleneck" else y
+
+    def _shortcut(self, x: Array, block: BlockShape) -> Array:
+        if not block.projects:
+            return x
+        norm = "" if self.spec.block == "pre-activation" else f"{block.name}.bn"
+        if block.shortcut == "convolution":
+            return self._conv(x, f"{block.name}.proj", norm, stride=block.stride)
+        if block.stride > 1:
+            x = average_pairs(x)
+        return self._conv(x, f"{block.name}.pooled_proj", norm)
+
+    def _active(self, x: Array) -> Array:
+        return relu(x) if self.spec.activation == "relu" else x * sigmoid(x)
 
     def _gate(self, x: Array, name: str) -> Array:
         """Return the factor of each channel, (C, 1, 1), from the channels' means."""
-        squeezed = relu(self._conv(x.mean(axis=(1, 2), keepdims=True), f"{name}.0"))
-        excited: Array = self._conv(squeezed, f"{name}.2")
-        return np.exp(-np.logaddexp(0, -excited))  # the sigmoid, without overflow
+        squeezed = self._conv(x.mean(axis=(1, 2), keepdims=True), f"{name}.0")
+        inner = self.spec.squeeze_from == "inner"
+        squeezed = relu(squeezed) if inner else self._active(squeezed)
+        return sigmoid(self._conv(squeezed, f"{name}.2"))
 
     def _conv(
         self, x: Array, name: str, norm: str = "", *, stride: int = 1, groups: int = 1
@@ -66,6 +100,12 @@ class ReferenceNetwork:
         y = convolve(x, self._weight(f"{name}.weight"), stride=stride, groups=groups)
         if f"{name}.bias" in self.weights:
             return y + self._vector(f"{name}.bias")
+        return self._norm(y, norm) if norm else y
+
+    def _norm(self, y: Array, norm: str) -> Array:
+        """Return the batch norm of (C, H, W), or a scale and shift where it was folded to these."""
+        if f"{norm}.running_var" not in self.weights:
+            return y * self._vector(f"{norm}.weight") + self._vector(f"{norm}.bias")
         parts = ("running_mean", "running_var", "weight", "bias")
         mean, variance, scale, shift = (self._vector(f"{norm}.{part}") for part in parts)
         return (y - mean) / np.sqrt(variance + self.dtype(EPSILON)) * scale + shift
@@ -80,6 +120,22 @@ class ReferenceNetwork:
 def relu(x: Array) -> Array:
     """Return max(x, 0)."""
     return np.maximum(x, 0)
+
+
+def sigmoid(x: Array) -> Array:
+    """Return 1 / (1 + exp(-x)), without overflow."""
+    result: Array = np.exp(-np.logaddexp(0, -x))
+    return result
+
+
+def average_pairs(x: Array) -> Array:
+    """Return the means of 2x2 pixels of (C, H, W); those at an odd edge have fewer."""
+    _, height, width = x.shape
+    sums = np.add.reduceat(x, range(0, height, 2), axis=1)
+    sums = np.add.reduceat(sums, range(0, width, 2), axis=2)
+    rows, columns = (np.diff([*range(0, size, 2), size]) for size in (height, width))
+    means: Array = sums / np.outer(rows, columns).astype(x.dtype)
+    return means
 
 
 def convolve(x: Array, weight: Array, *, stride: int, groups: int) -> Array:

@@ -10,6 +10,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
+from regnet.network.timm_only import TIMM_ONLY
 from regnet.system.checked import Checked, Rule, within
 from regnet.system.errors import SpecError, UnknownModelError
 from regnet.system.files import write_whole
@@ -33,7 +34,7 @@ Bottleneck = Annotated[int, within(ge=1, le=64)]
 class Stage(Checked, error=SpecError):
     """A run of `depth` blocks of one width; the first halves height and width.
 
-    The 3x3 convolution has `width / bottleneck` channels in groups of `group_width`.
+    The 3x3 convolution has `width / bottleneck * expansion` channels in groups of `group_width`.
     Raises `SpecError` if the group width does not divide them.
     """
 
@@ -41,6 +42,7 @@ class Stage(Checked, error=SpecError):
     width: Width
     group_width: Width
     bottleneck: Bottleneck = 1
+    expansion: Bottleneck = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -52,17 +54,51 @@ class Stage(Checked, error=SpecError):
     @property
     def inner_width(self) -> int:
         """Channels of the 3x3 convolution."""
-        return self.width // self.bottleneck
+        return self.inner_of(self.width)
+
+    def inner_of(self, width: int) -> int:
+        """Channels of the 3x3 convolution where they follow from another width than the stage's."""
+        return width // self.bottleneck * self.expansion
+
+
+def squeeze_width(ratio: float, width: int, of_inner: bool) -> int:
+    """Return the width of the squeeze for a block's input, or for its inner width."""
+    if of_inner:
+        return max(8, int(width * ratio + 4) // 8 * 8)
+    return max(1, round(width * ratio))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Frame(Checked, error=SpecError):
-    """What surrounds the stages in every spec: stem, squeeze-excite, head."""
+    """What surrounds the stages in every spec (stem, squeeze-excite, head) and what blocks are.
+
+    Defaults are the paper's RegNetX. `activation` is that of stem, blocks and head. A "linear"
+    `block` has none after the sum; a "pre-activation" block begins with batch norm and activation,
+    and its stem is a convolution alone. Both have one more activation before the head. `shortcut`
+    is that of blocks which change size or width: a 1x1 convolution, an average "pool" before it, or
+    "none". The width inside of a block follows from the block's output, or its input
+    (`inner_from`); `se_ratio` is a share of the block's "input" or, with `squeeze_from` "inner", of
+    that width, to the nearest multiple of 8, and ReLU follows. A `tiered_stem` is three
+    convolutions that halve twice, and the first stage does not halve. `head_width` adds a 1x1
+    convolution before the head.
+    """
 
     stem_width: Width = 32
     stem_stride: Annotated[int, within(ge=1, le=2)] = 2
     se_ratio: Annotated[float, within(gt=0, le=1)] | None = None
     classes: Annotated[int, within(ge=1, le=MAX_CLASSES)] = 1000
+    activation: Literal["relu", "silu"] = "relu"
+    block: Literal["bottleneck", "linear", "pre-activation"] = "bottleneck"
+    shortcut: Literal["convolution", "pool", "none"] = "convolution"
+    inner_from: Literal["output", "input"] = "output"
+    squeeze_from: Literal["input", "inner"] = "input"
+    tiered_stem: bool = False
+    head_width: Width | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        plain = self.block != "pre-activation" and self.stem_stride == 2
+        self._require(plain or not self.tiered_stem, "tiered_stem", "false with this block or stem")
 
     def with_classes(self, classes: int) -> Self:
         """Return the same network with another number of classes."""
@@ -70,11 +106,26 @@ class _Frame(Checked, error=SpecError):
 
     def with_small_stem(self, width: int = 16) -> Self:
         """Return the same network with the stem for images of 32 to 64 pixels: 3x3, stride 1."""
-        return replace(self, stem_width=width, stem_stride=1)
+        return replace(self, stem_width=width, stem_stride=1, tiered_stem=False)
 
-    def se_width(self, width_in: int) -> int | None:
-        """Width of the squeeze in a block with `width_in` input channels; None without it."""
-        return None if self.se_ratio is None else max(1, round(width_in * self.se_ratio))
+    def se_width(self, width_in: int, inner: int) -> int | None:
+        """Width of the squeeze in a block with these input and inner channels; None without it."""
+        if self.se_ratio is None:
+            return None
+        of_inner = self.squeeze_from == "inner"
+        return squeeze_width(self.se_ratio, inner if of_inner else width_in, of_inner)
+
+    def _require_groups(self, stages: tuple[Stage, ...]) -> None:
+        """Raise unless group widths divide inner widths that follow from the blocks' input."""
+        widths = (self.stem_width, *(stage.width for stage in stages))
+        for stage, width in zip(stages, widths, strict=False):
+            fits = width % stage.bottleneck == stage.inner_of(width) % stage.group_width == 0
+            self._require(
+                fits or self.inner_from == "output",
+                "inner_from",
+                f"'output' where groups of {stage.group_width} do not divide "
+                f"{stage.inner_of(width)} channels",
+            )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,13 +137,18 @@ class AnyNetSpec(_Frame):
         Rule(f"with 1 to {MAX_DEPTH} items", lambda stages: 1 <= len(stages) <= MAX_DEPTH),
     ]
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self._require_groups(self.stages)
+
 
 @dataclass(frozen=True, kw_only=True)
 class RegNetSpec(_Frame):
     """A RegNet: widths on a quantised line (paper, section 3.3).
 
     d depth in blocks (1..512), w0 initial width (multiple of q), wa slope (>= 0), wm width
-    multiplier (> 1), g group width, b bottleneck ratio (width over inner width), q quantum.
+    multiplier (> 1), g group width, b bottleneck ratio (width over inner width), q quantum;
+    `expansion` is what the inner width is multiplied by.
     `rounding` makes widths divisible by the group width: "pycls" to the nearest multiple,
     "torchvision" the same but one group more if that would lose over 10 %.
     Raises `SpecError` naming the parameter and its allowed range.
@@ -106,12 +162,15 @@ class RegNetSpec(_Frame):
     b: Bottleneck = 1
     q: Annotated[int, within(ge=1, le=1024)] = 8
     rounding: Rounding = "pycls"
+    expansion: Bottleneck = 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self._require(self.w0 % self.q == 0, "w0", f"a multiple of q={self.q}")
         narrow = max(self.block_widths) <= MAX_WIDTH
         self._require(narrow, "wa", f"such that no width exceeds {MAX_WIDTH}")
+        if self.inner_from == "input":
+            self._require_groups(self.stages)
 
     @cached_property
     def block_widths(self) -> tuple[int, ...]:
@@ -127,10 +186,10 @@ class RegNetSpec(_Frame):
         return tuple(self._stage(self.block_widths.count(w), w) for w in widths)
 
     def _stage(self, depth: int, width: int) -> Stage:
-        inner = max(1, width // self.b)
+        inner = max(1, width // self.b) * self.expansion
         g = min(self.g, inner)
-        inner = _nearest_multiple(inner, g, self.rounding)
-        return Stage(depth, inner * self.b, g, self.b)
+        inner = _nearest_multiple(inner, math.lcm(g, self.expansion), self.rounding)
+        return Stage(depth, inner // self.expansion * self.b, g, self.b, self.expansion)
 
 
 def _nearest_multiple(width: int, g: int, rounding: Rounding) -> int:
@@ -142,6 +201,16 @@ def _nearest_multiple(width: int, g: int, rounding: Rounding) -> int:
 
 
 Spec = RegNetSpec | AnyNetSpec
+
+_ADDED_TO_BLOCKS: Final = (
+    "activation",
+    "block",
+    "shortcut",
+    "inner_from",
+    "squeeze_from",
+    "expansion",
+)
+_ADDED: Final = frozenset((*_ADDED_TO_BLOCKS, "tiered_stem", "head_width"))
 
 # name: d, w0, wa, wm, g (pycls model zoo, dds_baselines); Y adds squeeze-excite of 1/4.
 _PUBLISHED: dict[str, tuple[int, int, float, float, int]] = {
@@ -180,12 +249,14 @@ _TORCHVISION_ONLY: dict[str, tuple[int, int, float, float, int]] = {
 }
 
 PUBLISHED_NAMES: tuple[str, ...] = tuple(_PUBLISHED)
-SPEC_NAMES: tuple[str, ...] = (*_PUBLISHED, *_TORCHVISION_ONLY)
+SPEC_NAMES: tuple[str, ...] = (*_PUBLISHED, *_TORCHVISION_ONLY, *TIMM_ONLY)
 
 
 def _timm_name(name: str) -> str:
     """Return timm's name: regnetx-3.2gf -> regnetx_032, regnetx-400mf-tv -> regnetx_004_tv."""
     family, size, *suffix = name.split("-")
+    if not size.endswith("f"):
+        return name.replace("-", "_")
     tenths = round(float(size[:-2]) * (10 if size.endswith("gf") else 0.01))
     return "_".join([family, f"{tenths:03d}", *suffix])
 
@@ -193,7 +264,7 @@ def _timm_name(name: str) -> str:
 def _torchvision_name(name: str) -> str | None:
     """Return torchvision's name: regnetx-3.2gf -> regnet_x_3_2gf; None where it has no such net."""
     base = name.removesuffix("-tv")
-    if base == name and f"{name}-tv" in _TORCHVISION_ONLY:
+    if name in TIMM_ONLY or (base == name and f"{name}-tv" in _TORCHVISION_ONLY):
         return None
     family, size = base.split("-")
     if size in ("200mf", "600mf", "4.0gf", "6.4gf", "12gf"):
@@ -206,13 +277,15 @@ def spec_aliases(name: str) -> tuple[str, ...]:
     return tuple(alias for alias in (_timm_name(name), _torchvision_name(name)) if alias)
 
 
-def spec_by_name(name: str, *, classes: int = 1000) -> RegNetSpec:
+def spec_by_name(name: str, *, classes: int = 1000) -> Spec:
     """Return the published network of a card, timm or torchvision name (case does not matter).
 
     torchvision's regnet_x_400mf, regnet_y_800mf and regnet_y_8gf are networks of their own,
     `regnetx-400mf-tv` and so on here. Raises `UnknownModelError`.
     """
     canonical = canonical_name(name)
+    if canonical in TIMM_ONLY:
+        return spec_from_dict(TIMM_ONLY[canonical]).with_classes(classes)
     d, w0, wa, wm, g = (_PUBLISHED | _TORCHVISION_ONLY)[canonical]
     return RegNetSpec(
         d=d,
@@ -239,32 +312,45 @@ def canonical_name(name: str) -> str:
 
 
 def published_name(spec: Spec) -> str | None:
-    """Return the canonical name of the network with these stages and squeeze-excite, if any.
-
-    The stem must be the published one (width 32, stride 2); the number of classes may differ.
-    """
-    if (spec.stem_width, spec.stem_stride) != (32, 2):
-        return None
+    """Return the canonical name of a network, if any; the number of classes may differ."""
     for name in SPEC_NAMES:
-        known = spec_by_name(name)
-        if known.stages == spec.stages and known.se_ratio == spec.se_ratio:
+        known = spec_by_name(name, classes=spec.classes)
+        if known.stages == spec.stages and _around(known) == _around(spec):
             return name
     return None
+
+
+def _around(spec: Spec) -> list[Any]:
+    """Return what surrounds the stages."""
+    return [getattr(spec, f.name) for f in fields(_Frame)]
 
 
 def network_title(spec: Spec) -> str:
     """Return what to call a network: its published name, or "a RegNetX of 31 blocks"."""
     family = "RegNetX" if spec.se_ratio is None else "RegNetY"
+    if spec.block != "bottleneck":
+        family = "RegNetZ" if spec.block == "linear" else "RegNetV"
     blocks = sum(stage.depth for stage in spec.stages)
     return published_name(spec) or f"a {family} of {blocks} blocks"
 
 
 def spec_to_dict(spec: Spec) -> dict[str, Any]:
-    """Return a spec as plain JSON values; `spec_from_dict` reads it back."""
+    """Return a spec as plain JSON values; `spec_from_dict` reads it back.
+
+    What later versions added is left out where it is at its default: old specs stay as they were.
+    """
     values = {f.name: getattr(spec, f.name) for f in fields(spec)}
+    for f in fields(spec):
+        if f.name in _ADDED and values[f.name] == f.default:
+            del values[f.name]
     if isinstance(spec, AnyNetSpec):
-        values["stages"] = [[getattr(s, f.name) for f in fields(Stage)] for s in spec.stages]
+        values["stages"] = [_row(stage) for stage in spec.stages]
     return values
+
+
+def _row(stage: Stage) -> list[int]:
+    row = [getattr(stage, f.name) for f in fields(Stage)]
+    return row if stage.expansion > 1 else row[:-1]
 
 
 def spec_from_dict(values: dict[str, Any]) -> Spec:

@@ -65,6 +65,8 @@ class Link:
 def equalize(graph: ov.Model, crops: Sequence[Crop]) -> None:
     """Scale the channels of a RegNet's graph in place; the crops (H, W, 3) tell their ranges."""
     ops = ops_by_name(graph)
+    if "stem.conv.relu" not in ops:
+        return  # a channel's scale does not pass through SiLU
     found = list(links(ops))
     names = [name for link in found for name in link.between]
     ranges = dict(zip(names, channel_statistics(graph, names, crops, "max"), strict=True))

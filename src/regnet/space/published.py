@@ -55,6 +55,7 @@ def published() -> tuple[Published, ...]:
         card = card_by_name(name)
         accuracy = next(one for one in card.accuracies if one.protocol == _PROTOCOL)
         spec, size = card.build_spec(), accuracy.crop
+        assert isinstance(spec, RegNetSpec)
         cost = complexity(spec, image_size=size)
         networks.append(Published(card.name, spec, cost, 1 - accuracy.top1 / 100, size))
     return tuple(networks)

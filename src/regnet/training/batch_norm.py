@@ -1,5 +1,6 @@
 """Batch normalisation: over all processes, precise at the end, and unfolded from convolutions."""
 
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
@@ -9,12 +10,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from regnet.network.layers import layers
 from regnet.network.modules import RegNet
 from regnet.network.spec import Spec
 from regnet.system.errors import TrainingError
 
 _NORMS: Final = (nn.BatchNorm2d, nn.SyncBatchNorm)
-_PAIRS: Final = (("conv", "bn"), ("a", "a_bn"), ("b", "b_bn"), ("c", "c_bn"), ("proj", "bn"))
 
 
 def synchronise_batch_norm(network: nn.Module, device: torch.device) -> None:
@@ -168,6 +169,10 @@ def unfold_batch_norm(spec: Spec, folded: Mapping[str, Tensor], images: Iterable
     network = RegNet(spec).eval()
     own = network.state_dict()
     network.load_state_dict(own | {name: folded[name] for name in own if name in folded})
+    for layer in layers(spec):
+        norm = network.get_submodule(layer.name)
+        if isinstance(norm, nn.BatchNorm2d):  # no convolution took it in: a factor and a shift
+            norm.weight.mul_(math.sqrt(1 + norm.eps))
     pairs = dict(_conv_and_norm(network))
     for name, (_, norm) in pairs.items():  # until it has statistics, BN only adds the bias
         _set(norm, torch.zeros_like(norm.bias), torch.ones_like(norm.bias), folded[f"{name}.bias"])
@@ -185,11 +190,10 @@ def unfold_batch_norm(spec: Spec, folded: Mapping[str, Tensor], images: Iterable
 
 def _conv_and_norm(network: RegNet) -> Iterator[tuple[str, tuple[nn.Conv2d, nn.BatchNorm2d]]]:
     """Yield each convolution that BN follows, by name, and that BN."""
-    for path, module in network.named_modules():
-        for conv_name, norm_name in _PAIRS:
-            conv, norm = getattr(module, conv_name, None), getattr(module, norm_name, None)
-            if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                yield f"{path}.{conv_name}".lstrip("."), (conv, norm)
+    for layer in layers(network.spec):
+        conv, norm = network.get_submodule(layer.name), network.get_submodule(layer.norm or "")
+        if isinstance(conv, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            yield layer.name, (conv, norm)
 
 
 def _set(norm: nn.BatchNorm2d, mean: Tensor, variance: Tensor, bias: Tensor) -> None:

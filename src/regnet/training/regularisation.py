@@ -63,7 +63,7 @@ class StochasticDepth:
 
     def __init__(self, network: nn.Module, rate: float) -> None:
         self._random = torch.Generator().manual_seed(0)
-        blocks = [module for module in network.modules() if isinstance(module, Block)]
+        blocks = [m for m in network.modules() if isinstance(m, Block) and m.has_shortcut]
         for place, block in enumerate(blocks, start=1):
             block.f.register_forward_hook(partial(self._drop, rate * place / len(blocks)))
 

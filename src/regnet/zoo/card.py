@@ -8,7 +8,7 @@ import tomllib
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, Self
 
-from regnet.network.spec import RegNetSpec, canonical_name, spec_by_name
+from regnet.network.spec import RegNetSpec, Spec, canonical_name, spec_by_name
 from regnet.pixels.protocol import Channels, Preprocess
 from regnet.system.checked import Checked, Rule, refused, within
 from regnet.system.errors import CardError, UnknownModelError
@@ -156,7 +156,7 @@ class Card(Checked, error=CardError):
             except UnknownModelError as exc:
                 raise refused(CardError, "spec", self.spec, f"a canonical name ({exc})") from exc
 
-    def build_spec(self) -> RegNetSpec:
+    def build_spec(self) -> Spec:
         """Return the network of these weights, with their number of classes."""
         if isinstance(self.spec, RegNetSpec):
             return self.spec.with_classes(self.classes)

@@ -303,6 +303,12 @@ def test_impossible_instructions_are_errors(data: bytes) -> None:
     assert not isinstance(caught.value, RefusedError)
 
 
+def test_a_pickle_of_very_many_values_is_refused() -> None:
+    """Empty sets take 216 bytes each."""
+    with pytest.raises(ValueError, match="more than 2,000,000 instructions"):
+        read(line(b"(", b"\x8f" * 2_000_000, b"l"))
+
+
 def test_deeply_nested_keys_neither_hang_nor_crash() -> None:
     """Hashing such a tuple would take 2 ** 200 steps."""
     nested = b")" + b"2\x86" * 200

@@ -36,6 +36,13 @@ def test_missing_extras_are_named_with_their_commands(tmp_path: Path) -> None:
     assert str(tmp_path) in text
 
 
+def test_extras_that_are_added_alike_share_a_line(tmp_path: Path) -> None:
+    extras = dict.fromkeys(("heif", "jxl"), ("no-such-package",))
+    found = examine_self(CacheFolder(tmp_path), installation=Installation(extras=extras))
+    assert found.advice[-1] == "For EXTRA heif, jxl: pip install 'regnet-vision[EXTRA]'"
+    assert found.to_dict()["extras"]["jxl"]["command"] == "pip install 'regnet-vision[jxl]'"
+
+
 def test_what_makes_it_slower_or_fail_has_a_remedy(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

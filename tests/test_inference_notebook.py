@@ -58,11 +58,17 @@ def test_probabilities_are_those_of_the_predictions(classifier: regnet.Classifie
 def test_floats_are_scaled_if_that_is_asked(classifier: regnet.Classifier, kind: type) -> None:
     floats = (pixels(CAT) / 255).astype(kind)
     assert classifier(floats, scale=True).predictions == classifier(pixels(CAT)).predictions
-    assert "no image" in (classifier(floats).error or "")
+    assert "with scale=True floats in [0, 1]" in (classifier(floats).error or "")
     for value in (1.5, -0.1, np.nan):
         wrong = floats.copy()
         wrong[0, 0, 0] = value
         assert classifier(wrong, scale=True).error == "an array of floats must be in [0, 1]"
+
+
+def test_a_batch_in_one_array_is_asked_for_as_a_list(classifier: regnet.Classifier) -> None:
+    batch = np.zeros((2, 8, 8, 3), np.uint8)
+    assert (classifier(batch).error or "").endswith("or a list of such arrays")
+    assert classifier.probabilities(list(batch)).shape == (2, 200)
 
 
 def test_open_files_are_read(classifier: regnet.Classifier, tmp_path: Path) -> None:

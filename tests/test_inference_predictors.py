@@ -45,6 +45,15 @@ def test_a_choice_is_read(text: str, choice: Choice) -> None:
     assert parse_choice(text) == choice
 
 
+def test_a_file_whose_name_ends_like_a_choice_is_a_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine:torch").touch()
+    assert parse_choice("mine:torch") == Choice(model="mine:torch")
+    assert parse_choice("mine:torch:bf16") == Choice(model="mine:torch", precision="bf16")
+
+
 def test_a_choice_is_shown_whole() -> None:
     assert str(parse_choice("m.onnx:pycls")) == "m.onnx:onnx:f32:pycls"
     assert str(parse_choice("bundled")) == "bundled:ir:f32"

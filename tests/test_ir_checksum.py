@@ -15,7 +15,7 @@ from regnet.ir.constants import set_values
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.graph import graph_metadata, read_graph, write_ir
 from regnet.pixels.samples import sample_photos
-from regnet.system.errors import ModelError
+from regnet.system.errors import ConversionError, ModelError
 from regnet.system.runtime import core, ov
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
@@ -108,6 +108,13 @@ def test_a_model_that_was_changed_and_written_again_gets_its_own_checksum(tmp_pa
         BUNDLED, tmp_path / "m.xml")]  # fmt: skip
     assert recorded[0] != recorded[1]
     assert graph_metadata(read_graph(tmp_path / "m.xml"), source="m") == metadata
+
+
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    (tmp_path / "m.bin").symlink_to("/dev/full")
+    graph = read_graph(BUNDLED)
+    with pytest.raises(ConversionError, match=r"cannot write m\.xml: the disk is full, or .*room"):
+        write_ir(graph, graph_metadata(graph, source="m"), tmp_path / "m.xml")
 
 
 def test_the_checksum_is_that_of_sha256sum(model: Path) -> None:

@@ -275,7 +275,7 @@ _SIZED = (str, bytes, bytearray, list, tuple, dict, set)
 _PASSED_AT_FIRST = 4096
 _PASSED_PER_BYTE = 16
 _LONGEST_NAME = 1000
-_MOST_INSTRUCTIONS = 5 * 10**6  # each makes a value of up to 72 bytes
+_MOST_INSTRUCTIONS = 2 * 10**6  # a second or two; each makes a value of some 200 bytes at most
 
 # Protocols 0 to 2 name modules as Python 2 did.
 _MODULES_OF_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}

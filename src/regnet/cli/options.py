@@ -35,7 +35,8 @@ class Model(Precision):
 
     def chosen(self, command: str, default: str = DEFAULT_MODEL) -> Choice:
         """Return the model and its precision; raises `UnknownModelError`."""
-        return parse_ir_choice(self.model or default, command, precision=self.precision)
+        model = default if self.model is None else self.model
+        return parse_ir_choice(model, command, precision=self.precision)
 
 
 class Truth(Options):
@@ -122,7 +123,7 @@ def require_sources(command: str, sources: Sequence[str]) -> None:
         if _is_model(source, absent=source in absent):
             others = [other for other in sources if other != source] or ["PHOTO"]
             meant = shlex.join(["regnet", command, "--model", source, *others])
-            raise UnknownModelError(f"{source}: is a model, not a photo; did you mean: {meant}")
+            raise UnknownModelError(f"{source} is a model, not a photo; did you mean: {meant}")
     if len(absent) == len(sources):
         raise DatasetError(f"no such file or folder: {', '.join(absent)}")
 

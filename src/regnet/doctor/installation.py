@@ -92,15 +92,22 @@ class SelfExamination:
 
     @property
     def advice(self) -> list[str]:
-        """What could be done besides: faster precisions, and the command of each missing extra."""
+        """What could be done besides: faster precisions, and the commands that add extras."""
         advice = []
         if self.machine.has_bf16:
             advice.append("This CPU computes in bfloat16: --precision bf16 is faster")
         if not self.machine.sums_int8:
             advice.append("This CPU has no VNNI: INT8 models run in floating point, not faster")
-        return advice + [
-            f"For {PURPOSES[e.name]}: {e.command}" for e in self.extras if not e.complete
-        ]
+        ways: dict[str, list[Extra]] = {}
+        for extra in self.extras:
+            if not extra.complete:
+                way = extra.command.replace(f"[{extra.name}]", "[EXTRA]")
+                ways.setdefault(way, []).append(extra)
+        for way, (first, *others) in ways.items():
+            names = ", ".join(extra.name for extra in (first, *others))
+            about, command = PURPOSES[first.name], first.command
+            advice.append(f"For EXTRA {names}: {way}" if others else f"For {about}: {command}")
+        return advice
 
     def to_dict(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""

@@ -308,7 +308,12 @@ def _batch_rows(engine: Engine, jobs: list[Job]) -> list[SourceRow]:
 
 def _given(image: Any, *, scale: bool) -> ImageLike:
     """Return an image with an open file read, and with `scale` floats in [0, 1] as uint8."""
-    if scale and isinstance(image, np.ndarray) and image.dtype.kind == "f":
+    if isinstance(image, np.ndarray) and image.dtype.kind == "f":
+        if not scale:
+            raise ImageError(
+                f"an array of {image.dtype} is no image: give uint8 pixels, 0..255, or with "
+                "scale=True floats in [0, 1]"
+            )
         if not np.all((image >= 0) & (image <= 1)):  # NaN fails too
             raise ImageError("an array of floats must be in [0, 1]")
         image = np.rint(255 * image).astype(np.uint8)

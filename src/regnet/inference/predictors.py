@@ -1,5 +1,6 @@
 """One interface to models, whatever runs them: pixels in, logits and probabilities out."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -60,8 +61,9 @@ def parse_choice(text: str, **given: Any) -> Choice:
     """Parse `MODEL[:size][:engine][:precision][:protocol]`, such as `bundled:bf16`.
 
     The parts after the model come in any order; a number is the image size, which stays part of the
-    model's name as one of the sizes of its card. `given` are options of the same names, None where
-    there is none. Raises `UnknownModelError` if a part comes twice, or an option contradicts it.
+    model's name as one of the sizes of its card. A file of that very name is taken as the model.
+    `given` are options of the same names, None where there is none. Raises `UnknownModelError` if a
+    part comes twice, or an option contradicts it.
     """
     model, parts = split_choice(text)
     for kind, value in given.items():
@@ -73,7 +75,7 @@ def parse_choice(text: str, **given: Any) -> Choice:
 def split_choice(text: str) -> tuple[str, dict[str, Any]]:
     """Return the model in a choice, and the parts that are given; raises as `parse_choice`."""
     model, parts = text, dict[str, Any]()
-    while ":" in model:
+    while ":" in model and not os.path.lexists(model):
         rest, _, part = model.rpartition(":")
         size = "size" if part.isdecimal() else None
         kind = next((kind for kind, words in _PARTS.items() if part in words), size)

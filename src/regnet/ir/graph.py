@@ -76,8 +76,13 @@ def write_ir(model: ov.Model, metadata: ModelMetadata, path: Path) -> list[str]:
         ov.save_model(model, path, compress_to_fp16=False)
         known = entry % _checksum(path).encode()
         path.write_bytes(path.read_bytes().replace(entry % _UNKNOWN.encode(), known, 1))
-    except (RuntimeError, OSError) as exc:
+    except OSError as exc:
         raise ConversionError(f"cannot write {path.name}: {exc}") from exc
+    except RuntimeError as exc:  # OpenVINO does not say why
+        raise ConversionError(
+            f"cannot write {path.name}: the disk is full, or the folder cannot be written to "
+            f"({exc}); make room, or choose another folder"
+        ) from exc
     return [path.with_suffix(".bin").name, path.name]
 
 

@@ -144,7 +144,8 @@ def _from_array(array: np.ndarray[Any, Any], *, flipped: bool) -> Pixels:
         array = array[:, :, 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise ImageError(
-            f"an array of shape {array.shape} is no image: give (H, W), (H, W, 3) or (H, W, 4)"
+            f"an array of shape {array.shape} is no image: give (H, W), (H, W, 3) or (H, W, 4), "
+            "or a list of such arrays"
         )
     if array.ndim == 2:
         return np.repeat(array[:, :, None], 3, axis=2)

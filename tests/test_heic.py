@@ -100,6 +100,16 @@ def test_without_the_extra_they_are_counted_and_the_extra_is_named(
     assert counts[command], said + shown
 
 
+def test_the_extra_is_named_before_a_model_is_fetched(
+    folder: Path, without: dict[str, str], tmp_path: Path
+) -> None:
+    photo = folder / "val" / CLASSES[0] / "0.heic"
+    done = run_main("classify", "--offline", "--cache-dir", tmp_path / "cache", photo)
+    assert done.returncode == 2
+    assert done.stderr.startswith(b"regnet: HEIC photos need the extra 'heif': ")
+    assert b"regnetx-3.2gf is not in the cache" in done.stderr
+
+
 def test_the_server_names_the_extra_and_no_path_of_its_own(
     folder: Path, without: dict[str, str], tmp_path: Path
 ) -> None:

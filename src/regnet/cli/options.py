@@ -1,5 +1,6 @@
 """Groups of options that several commands share."""
 
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -126,6 +127,19 @@ def require_sources(command: str, sources: Sequence[str]) -> None:
             raise UnknownModelError(f"{source} is a model, not a photo; did you mean: {meant}")
     if len(absent) == len(sources):
         raise DatasetError(f"no such file or folder: {', '.join(absent)}")
+    _name_extras(sources)
+
+
+def _name_extras(sources: Sequence[str]) -> None:
+    """Warn, before a model is downloaded, if a file needs an extra; the rows say so later."""
+    from regnet.pixels.formats import HEAD, name_extra, refused
+
+    for path in map(Path, filter(os.path.isfile, sources)):
+        with suppress(OSError), path.open("rb") as file:
+            kind = refused(file.read(HEAD))
+            if kind and kind.extra:
+                name_extra(kind)
+                return
 
 
 def _is_model(source: str, *, absent: bool) -> bool:

@@ -213,12 +213,17 @@ def package_of(kind: Unread) -> str | None:
 def unread_error(kind: Unread) -> ImageError:
     """Return the error of a picture of a kind that is not read; warn if an extra would read it."""
     if kind.extra:
-        from regnet.system.installation import this_installation
-
-        command = this_installation().command(kind.extra)
-        text = f"{kind.title} photos need the extra {kind.extra!r}: {command}"
-        warnings.warn(text, RegNetWarning, stacklevel=3)
+        name_extra(kind)
     return ImageError(f"{kind.name}, which is not read: {kind.advice}")
+
+
+def name_extra(kind: Unread) -> None:
+    """Warn that a kind needs an extra, with the command that adds it."""
+    from regnet.system.installation import this_installation
+
+    command = this_installation().command(kind.extra)
+    text = f"{kind.title} photos need the extra {kind.extra!r}: {command}"
+    warnings.warn(text, RegNetWarning, stacklevel=4)
 
 
 def checked_read(name: str, read: Callable[[], bytes]) -> Callable[[], bytes]:

@@ -187,8 +187,7 @@ def _facts(card: Card, cache_dir: Path | None) -> Iterator[tuple[str, str]]:
         f"{p.name}: short side to {p.resize} ({p.interpolation}), centre crop {p.crop}, "
         f"{p.channels}, mean {list(p.mean)}, scale {list(p.scale)}",
     )
-    others = (one.title for one in card.at_each_size if one.preprocess != p)
-    yield "other sizes", ", ".join(others)
+    yield "sizes", ", ".join(f"{card.name}:{size.crop}" for size in card.sizes)
     recipe = asdict(card.recipe).items()
     yield "recipe", ", ".join(f"{name} {value}" for name, value in recipe if value is not None)
     yield from (("note", note) for note in card.notes)

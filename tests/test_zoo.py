@@ -70,7 +70,7 @@ def test_there_is_a_card_for_each_published_set_of_weights() -> None:
     assert {s: sources.count(s) for s in set(sources)} == {
         "pycls": 24,
         "torchvision": 34,
-        "timm": 12,
+        "timm": 23,
         "regnet": 1,
     }
     assert set(PUBLISHED_NAMES) <= set(card_names())
@@ -216,7 +216,9 @@ def test_a_card_is_found_by_any_name(name: str, card: str) -> None:
 
 
 def test_every_name_of_a_network_names_a_card() -> None:
-    for name in (name for name in SPEC_NAMES if name[6] in "xy"):
+    for name in SPEC_NAMES:
+        if name == "regnetz-500mf":  # nobody published weights of it
+            continue
         for alias in (name, *spec_aliases(name)):
             assert card_by_name(alias).spec == name or alias.startswith("regnet_")
             assert card_by_name(alias).build_spec().stages
@@ -225,8 +227,8 @@ def test_every_name_of_a_network_names_a_card() -> None:
 def test_an_unknown_name_suggests_close_ones() -> None:
     with pytest.raises(UnknownModelError, match=r"close are .*regnetx-3\.2gf.*regnet models"):
         card_by_name("regnetx-3.2fg")
-    with pytest.raises(UnknownModelError, match="no model is called 'resnet'; `regnet models`"):
-        card_by_name("resnet")
+    with pytest.raises(UnknownModelError, match="no model is called 'vgg'; `regnet models`"):
+        card_by_name("vgg")
     with pytest.raises(UnknownModelError):
         card_by_name("../cards/bundled")
 

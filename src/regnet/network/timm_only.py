@@ -1,4 +1,4 @@
-"""Networks that only timm published, RegNetV and RegNetZ, as the fields of their specs.
+"""Networks that only timm names (RegNetV, RegNetZ, the largest of SEER), as fields of their specs.
 
 Figures: timm's model definitions (`timm/models/regnet.py` and `byobnet.py`).
 """
@@ -24,6 +24,8 @@ _D_BLOCKS = (3, 6, 12, 3), (64, 128, 256, 384)
 _E_BLOCKS = (3, 8, 16, 3), (96, 192, 384, 512)
 
 TIMM_ONLY: Final[dict[str, _Fields]] = {
+    "regnety-64gf": {"d": 20, "w0": 352, "wa": 147.48, "wm": 2.4, "g": 328, "se_ratio": 0.25},
+    "regnety-256gf": {"d": 27, "w0": 640, "wa": 230.83, "wm": 2.53, "g": 373, "se_ratio": 0.25},
     "regnetv-4.0gf": _V | {"d": 22, "w0": 96, "wa": 31.41, "wm": 2.24, "g": 64},
     "regnetv-6.4gf": _V
     | {"d": 25, "w0": 112, "wa": 33.22, "wm": 2.27, "g": 72, "shortcut": "pool"},

@@ -113,6 +113,16 @@ def test_a_file_in_a_pickle_is_read_once_and_holds_no_other() -> None:
         read_pickles(io.BytesIO(file_in_a_pickle(file_in_a_pickle(pickled(b"]"), 50), 50)))
 
 
+def test_the_pickles_of_a_file_share_their_instructions() -> None:
+    inner = [pickled(b"K", bytes([n]), b"0" + b"N0" * 250_000, b"N") for n in range(5)]
+    parts = (
+        b"ctorch.storage\n_load_from_bytes\nB" + struct.pack("<I", len(one)) + one + b"\x85R"
+        for one in inner
+    )
+    with pytest.raises(ValueError, match="more than 2,000,000 instructions"):
+        read_pickles(io.BytesIO(pickled(b"(", *parts, b"l")))
+
+
 def test_keys_are_only_what_hashes_well() -> None:
     prime = 2**61 - 1  # numbers that differ by it have the same hash
     large = (b"\x8a\x0d" + (5 + n * prime).to_bytes(13, "little") + b"N" for n in range(2, 5000))

@@ -8,7 +8,7 @@ else is refused with that name. All protocols, 0 to 5, are read.
 
 import pickletools
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -46,14 +46,21 @@ def read_pickle(
     calls: Calls | None = None,
     values: Mapping[str, Any] | None = None,
     persistent: Callable[[Any], Any] | None = None,
+    budget: Iterator[int] | None = None,
 ) -> Any:
     """Return the value of the pickle at a stream's position, and leave the stream at its end.
 
     `calls` and `values` (what a name stands for) are known besides Python's and numpy's plain
-    types; `persistent` resolves persistent ids. Raises `RefusedError`; a damaged pickle raises
-    almost any other exception.
+    types; `persistent` resolves persistent ids; `budget` is what the pickles of one file
+    share. Raises `RefusedError`; a damaged pickle raises almost any other exception.
     """
-    return _Machine(PLAIN_CALLS | dict(calls or {}), values or {}, persistent).run(stream)
+    machine = _Machine(PLAIN_CALLS | dict(calls or {}), values or {}, persistent)
+    return machine.run(stream, instructions() if budget is None else budget)
+
+
+def instructions() -> Iterator[int]:
+    """Return a fresh budget: the instructions that the pickles of one file may have together."""
+    return iter(range(_MOST_INSTRUCTIONS))
 
 
 class _Machine:
@@ -73,12 +80,12 @@ class _Machine:
         self._length = 0
         self._passed = 0
 
-    def run(self, stream: BinaryIO) -> Any:
+    def run(self, stream: BinaryIO, budget: Iterator[int]) -> Any:
         """Follow the instructions up to STOP."""
         start = stream.tell()
-        for count, (opcode, argument, place) in enumerate(pickletools.genops(stream)):
-            if count == _MOST_INSTRUCTIONS:
-                raise ValueError(f"a pickle of more than {_MOST_INSTRUCTIONS:,} instructions")
+        for opcode, argument, place in pickletools.genops(stream):
+            if next(budget, None) is None:
+                raise ValueError(f"pickles of more than {_MOST_INSTRUCTIONS:,} instructions")
             self._length = (place or 0) - start
             if opcode.name == "STOP":
                 # Functions and classes left among the values are not plain data.

@@ -11,8 +11,9 @@ import re
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from io import BytesIO
 from mmap import ACCESS_READ, mmap
 from pathlib import Path
@@ -32,7 +33,7 @@ from regnet.checkpoints.arrays import (
     tensor,
     tensor_of_type,
 )
-from regnet.checkpoints.pickles import Calls, RefusedError, read_pickle
+from regnet.checkpoints.pickles import Calls, RefusedError, instructions, read_pickle
 from regnet.checkpoints.plain_types import Record, require
 from regnet.system.errors import UnsafeError, WeightsError
 
@@ -136,8 +137,9 @@ def _read_archive(path: Path) -> Content:
     members = _members(_mapped(path), infos)
     name = infos[ends.index("data.pkl")].filename
     storages = _storages(members, name.removesuffix("data.pkl"))
-    pickled, calls = BytesIO(members[name].data), _all_calls()
-    return Content(read_pickle(pickled, calls=calls, values=_TYPES, persistent=storages))
+    pickled, budget = BytesIO(members[name].data), instructions()
+    read = partial(read_pickle, pickled, calls=_all_calls(budget), budget=budget)
+    return Content(read(values=_TYPES, persistent=storages))
 
 
 def _members(whole: Bytes, infos: Sequence[zipfile.ZipInfo]) -> dict[str, Bytes]:
@@ -187,16 +189,21 @@ def _read_older(path: Path) -> Content:
         return Content(read_pickles(cast(BinaryIO, stream)))
 
 
-def read_pickles(stream: BinaryIO, calls: Calls | None = None) -> Any:
+def read_pickles(stream: BinaryIO) -> Any:
     """Return the content of PyTorch's older format or a bare pickle. Damage raises anything."""
-    calls = _all_calls() if calls is None else calls
-    first = read_pickle(stream, calls=calls, values=_TYPES)
+    budget = instructions()
+    return _read_pickles(stream, _all_calls(budget), budget)
+
+
+def _read_pickles(stream: BinaryIO, calls: Calls, budget: Iterator[int]) -> Any:
+    read = partial(read_pickle, stream, budget=budget)
+    first = read(calls=calls, values=_TYPES)
     if first != _MAGIC:
         return first
-    _version, _system = read_pickle(stream), read_pickle(stream)
+    _version, _system = read(), read()
     storages = _LaterStorages(stream)
-    content = read_pickle(stream, calls=calls, values=_TYPES, persistent=storages.persistent)
-    storages.fill(read_pickle(stream))
+    content = read(calls=calls, values=_TYPES, persistent=storages.persistent)
+    storages.fill(read())
     return content
 
 
@@ -251,7 +258,7 @@ def _require_storage(kind: Any, dtype: Any, key: Any, count: Any) -> None:
         raise ValueError("a persistent id of another kind")
 
 
-def _all_calls() -> Calls:
+def _all_calls(budget: Iterator[int]) -> Calls:
     """Return the calls of tensors and of files of the older format inside a bare pickle.
 
     A nested file is read once, and holds no other: pickles could ask for that without end.
@@ -261,7 +268,7 @@ def _all_calls() -> Calls:
     def nested(data: Any) -> Any:
         require(data, bytes)
         if data not in known:
-            known[data] = read_pickles(BytesIO(data), _TENSOR_CALLS)
+            known[data] = _read_pickles(BytesIO(data), _TENSOR_CALLS, budget)
         return known[data]
 
     return {**_TENSOR_CALLS, "torch.storage._load_from_bytes": nested}

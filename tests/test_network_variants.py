@@ -15,8 +15,12 @@ from regnet.checkpoints.layouts import to_pycls
 from regnet.checkpoints.shapes import infer_spec, network_shapes
 from regnet.checkpoints.weights import load_into, read_checkpoint, write_safetensors
 from regnet.conversion.export import export_network, fold_batch_norm
+from regnet.conversion.ir_weights import read_ir_weights, stored_layer
+from regnet.ir.constants import ops_by_name
+from regnet.ir.graph import read_graph
 from regnet.network import modules
 from regnet.network.complexity import complexity
+from regnet.network.layers import layers
 from regnet.network.modules import RegNet
 from regnet.network.reference import ReferenceNetwork
 from regnet.network.spec import (
@@ -32,6 +36,7 @@ from regnet.network.spec import (
     spec_to_dict,
 )
 from regnet.pixels.samples import sample_crops
+from regnet.quantization.weights import equalize
 from regnet.system.errors import SpecError
 from regnet.training.batch_norm import unfold_batch_norm
 
@@ -111,6 +116,19 @@ def test_converted_networks_pass_the_proof(spec: AnyNetSpec, file: str, tmp_path
     weights = arrays(confident(spec))
     written = export_network(weights, metadata, tmp_path / file, sample_crops(protocol))
     assert written.proof.delta.probabilities < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["v", "z of a tiered stem"])
+def test_channels_are_not_scaled_through_silu(kind: str, tmp_path: Path) -> None:
+    path, crops = tmp_path / "small.xml", sample_crops(TINY)
+    export_network(arrays(confident(SMALL[kind])), described(SMALL[kind]), path, crops)
+    graph, before = read_graph(path), read_ir_weights(path).state
+    equalize(graph, crops)
+    ops = ops_by_name(graph)
+    for layer in layers(SMALL[kind]):
+        weight, bias = stored_layer(ops, layer)
+        assert np.array_equal(weight, before[f"{layer.name}.weight"])
+        assert np.array_equal(bias, before[f"{layer.name}.bias"])
 
 
 @pytest.mark.parametrize("spec", SMALL.values(), ids=SMALL)

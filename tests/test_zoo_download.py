@@ -842,7 +842,9 @@ def test_a_full_disk_is_noticed_before_the_transfer(
 ) -> None:
     free = shutil.disk_usage(tmp_path)._replace(free=300_000)
     monkeypatch.setattr(shutil, "disk_usage", lambda folder: free)
-    with pytest.raises(DownloadError, match=rf"too full: {len(CONTENT):,} bytes needed.*--cache-dir"):
+    with pytest.raises(
+        DownloadError, match=rf"too full: {len(CONTENT):,} bytes needed.*--cache-dir"
+    ):
         download(card_of(server), cache_dir=tmp_path, terms=terms)
     assert leftovers(tmp_path) == []
 

@@ -350,7 +350,9 @@ def cluster_flow(place: Path, stack: ExitStack, *, address: str | None = None) -
     import ray
     import ray.data
 
-    from regnet.cluster import batch, session
+    import regnet.cli.classify as classify_module
+    from regnet.cluster import batch
+    from regnet.cluster.session import Cluster
     from regnet.cluster.worker import LocalWorker
     from regnet.pixels.samples import sample_photos
 
@@ -359,8 +361,8 @@ def cluster_flow(place: Path, stack: ExitStack, *, address: str | None = None) -
     classify = command("classify", *words, "--ray", address or "local")
 
     @contextmanager
-    def no_cluster(address: str) -> Iterator[session.Cluster]:
-        yield session.Cluster(address, 1, 1, 0)
+    def no_cluster(address: str) -> Iterator[Cluster]:
+        yield Cluster(address, 1, 1, 0)
 
     def rows(todo: Any, model: Any, job: Any, workers: int) -> Iterator[dict[str, Any]]:
         worker = LocalWorker(model, job)
@@ -369,7 +371,8 @@ def cluster_flow(place: Path, stack: ExitStack, *, address: str | None = None) -
             yield {"number": row["number"], **worker.partition(row["packed"])}
 
     def alone(folder: Path) -> None:
-        session.connected, batch._rows, ray.put = no_cluster, rows, lambda value: value
+        classify_module.connected, batch._rows = no_cluster, rows
+        ray.put = lambda value: value
         classify(folder)
 
     return Flow(

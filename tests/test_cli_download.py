@@ -117,7 +117,7 @@ def test_some_failed_is_exit_code_one(server: LocalServer, cache: Path) -> None:
     ("arguments", "problem"),
     [
         (["regnetx-200mg"], "close are regnetx-200mf"),
-        (["regnetz-*"], "no model fits"),
+        (["regnetw-*"], "no model fits"),
         ([NAMES[0], "--all"], "name one or more models, or give --all"),
         (["--offline"], "name one or more models, or give --all"),
         ([*NAMES, "--from", "x"], "--from takes one NAME, not 2"),

@@ -28,7 +28,7 @@ def test_products_are_the_macs(name: str, size: int):
     width = spec.stem_width
     for stage in spec.stages:
         for _ in range(stage.depth):
-            if narrow := spec.se_width(width):
+            if narrow := spec.se_width(width, stage.inner_width):
                 squeeze += 2 * narrow * stage.inner_width + narrow + stage.inner_width
             width = stage.width
     macs = complexity(spec, image_size=size).macs - stem - head - squeeze

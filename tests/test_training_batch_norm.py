@@ -24,12 +24,6 @@ def network(seed=0):
     return RegNet(SPEC)
 
 
-def one_weight(value):
-    made = nn.Linear(1, 1, bias=False)
-    nn.init.constant_(made.weight, value)
-    return made
-
-
 def images(*shape, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return 2 * torch.randn(*shape, generator=generator) + 0.5

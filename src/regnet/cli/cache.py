@@ -7,7 +7,7 @@ from regnet.cli.options import Cache, Json
 from regnet.conversion.cache_folder import KINDS, CacheFolder
 from regnet.system.cache import cache_dir
 from regnet.system.option import argument
-from regnet.system.text import counted
+from regnet.system.text import counted, megabytes
 
 Action = Literal["show", "clear", "prune"]
 
@@ -35,14 +35,10 @@ def cache(options: _Cache) -> None:
         return
     if removed:
         left = f"; {counted(removed.in_use, 'entry', 'entries')} in use left"
-        what = f"{counted(removed.files, 'file')}, {_megabytes(removed.bytes)} MB, removed"
+        what = f"{counted(removed.files, 'file')}, {megabytes(removed.bytes)} MB, removed"
         say(what + (left if removed.in_use else ""))
     kinds = found.kinds()
-    rows = [(k.name, f"{k.files:,}", _megabytes(k.bytes), KINDS[k.name]) for k in kinds]
+    rows = [(k.name, f"{k.files:,}", megabytes(k.bytes), KINDS[k.name]) for k in kinds]
     total = [sum(k.files for k in kinds), sum(k.bytes for k in kinds)]
-    rows.append(("all", f"{total[0]:,}", _megabytes(total[1]), str(found.folder)))
+    rows.append(("all", f"{total[0]:,}", megabytes(total[1]), str(found.folder)))
     print_table([("kind", "files", "MB", "what"), *rows], left=(0, 3))
-
-
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f}"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 from regnet.cli.console import say, shows_motion, stderr
 from regnet.system.addresses import host_of
+from regnet.system.text import megabytes
 from regnet.zoo.events import Event, OnEvent
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class _Troubles:
 
 
 def _megabytes(count: int | None) -> str:
-    return "" if count is None else f" {count / 1e6:,.1f} MB"
+    return "" if count is None else f" {megabytes(count)} MB"
 
 
 class _Lines:

@@ -16,7 +16,7 @@ from regnet.system.installation import (
     this_installation,
 )
 from regnet.system.machine import Machine, this_machine
-from regnet.system.text import counted
+from regnet.system.text import counted, megabytes
 from regnet.system.version import TOOL_VERSION
 
 PURPOSES: Final = {
@@ -180,7 +180,7 @@ def self_report(found: SelfExamination) -> Report:
         ("CPU", f"{machine.cpu}, {counted(machine.cores, 'core')}"),
         ("Instructions", " ".join(machine.flags)),
         ("Compiled resize", found.kernel),
-        ("Cache", f"{found.cache['folder']}, {found.cache['bytes'] / 1e6:,.1f} MB"),
+        ("Cache", f"{found.cache['folder']}, {megabytes(found.cache['bytes'])} MB"),
     ]
     rows = [
         (e.name, PURPOSES[e.name], "yes" if e.complete else "no", e.state) for e in found.extras

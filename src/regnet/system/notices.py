@@ -50,8 +50,8 @@ def first_time(name: str) -> bool:
         path.touch(exist_ok=False)
     except FileExistsError:
         return False
-    except (OSError, RegNetError):  # better said again than never
-        return True
+    except (OSError, RegNetError):
+        pass  # better said again than never
     return True
 
 

@@ -7,6 +7,11 @@ _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _COUNT: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
 
 
+def megabytes(count: int) -> str:
+    """Return a number of bytes in MB, without the unit."""
+    return f"{count / 1e6:,.1f}"
+
+
 def parse_count(text: str) -> int | None:
     """Return a number such as 20M or 1.5G; None where a text is none."""
     match = _COUNT.fullmatch(text.strip())

@@ -100,7 +100,7 @@ class Block(nn.Module):
         self.proj = None if pooled else proj
         self.pooled_proj = proj if pooled else None
         self.bn = nn.BatchNorm2d(block.width) if block.projects and not pre else None
-        self.f: nn.Sequential = PreTransform(spec, block) if pre else Transform(spec, block)
+        self.f = Transform(spec, block)
         self.relu = activation(spec) if spec.block == "bottleneck" else nn.Identity()
         self.has_shortcut = block.shortcut != "none"
 
@@ -122,41 +122,29 @@ class Block(nn.Module):
 
 
 class Transform(nn.Sequential):
-    """1x1, 3x3 grouped, [squeeze-excite,] 1x1 convolution, each with BN; ReLU after the first two.
+    """1x1, 3x3 grouped, [squeeze-excite,] 1x1 convolution, with BN and the spec's activation.
 
-    Each ReLU is the spec's activation.
+    BN follows each convolution and an activation the first two; in blocks of pre-activation the
+    second BN and activation come after squeeze-excite, and the last convolution has no BN.
     """
 
     def __init__(self, spec: Spec, block: BlockShape) -> None:
         super().__init__()
-        inner = block.inner
+        inner, pre = block.inner, spec.block == "pre-activation"
         self.a = _conv(block.width_in, inner, 1)
         self.a_bn = nn.BatchNorm2d(inner)
         self.a_relu = activation(spec)
         self.b = _conv(inner, inner, 3, stride=block.stride, groups=block.groups)
+        squeeze = None if block.squeeze is None else SqueezeExcite(spec, inner, block.squeeze)
+        if pre and squeeze:
+            self.se = squeeze
         self.b_bn = nn.BatchNorm2d(inner)
         self.b_relu = activation(spec)
-        if block.squeeze is not None:
-            self.se = SqueezeExcite(spec, inner, block.squeeze)
+        if squeeze and not pre:
+            self.se = squeeze
         self.c = _conv(inner, block.width, 1)
-        self.c_bn = nn.BatchNorm2d(block.width)
-
-
-class PreTransform(nn.Sequential):
-    """1x1, 3x3 grouped, [squeeze-excite,] 1x1 convolution, BN and activation between them."""
-
-    def __init__(self, spec: Spec, block: BlockShape) -> None:
-        super().__init__()
-        inner = block.inner
-        self.a = _conv(block.width_in, inner, 1)
-        self.a_bn = nn.BatchNorm2d(inner)
-        self.a_relu = activation(spec)
-        self.b = _conv(inner, inner, 3, stride=block.stride, groups=block.groups)
-        if block.squeeze is not None:
-            self.se = SqueezeExcite(spec, inner, block.squeeze)
-        self.b_bn = nn.BatchNorm2d(inner)
-        self.b_relu = activation(spec)
-        self.c = _conv(inner, block.width, 1)
+        if not pre:
+            self.c_bn = nn.BatchNorm2d(block.width)
 
 
 class SqueezeExcite(nn.Module):

@@ -16,7 +16,7 @@ from PIL import Image
 
 import regnet
 from regnet.inference.classify import Classifier
-from regnet.inference.result import Prediction, Wanted, top_classes
+from regnet.inference.result import Prediction, top_classes
 from regnet.ir.engine import Engine, read_model, require_probabilities
 from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.samples import sample_photos
@@ -111,7 +111,7 @@ def test_memory_does_not_grow_with_the_number_of_images(classifier: Classifier) 
             read += 1
             yield str(number), lambda: photo
 
-    stream = classifier._predictions(jobs(), Wanted(1), 8)  # type: ignore[arg-type]
+    stream = classifier._rows(jobs(), 8, classifier._classifying)  # type: ignore[arg-type]
     for taken in range(1, 40):
         next(stream)
         assert read <= taken + 100 * os.cpu_count()

@@ -2,9 +2,9 @@
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeVar, cast, overload
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from regnet.conversion.store import Library
 from regnet.data.photo_files import is_live, require_extra
 from regnet.data.sources import Item, Video, iter_items
-from regnet.inference.result import Answer, Prediction, Row, Wanted
+from regnet.inference.result import Answer, Embedding, Prediction, Row, Wanted
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import Engine, Engines, read_model
+from regnet.ir.features import features_of, last_layer, with_features
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
@@ -31,6 +32,17 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 Image = ImageLike | IO[bytes]
+
+
+Infer = Callable[[Engine, list[NDArray[Any]]], NDArray[np.float32]]
+"""Returns the rows (N, values) of N images' pixels: probabilities or embeddings."""
+
+
+class Run(NamedTuple):
+    """What to compute of images, and the engines that do."""
+
+    engines: Engines
+    infer: Infer
 
 
 class Classifier:
@@ -55,8 +67,13 @@ class Classifier:
         self._model = read_model(path)
         warn_assumed(name or path, self.metadata)
         self._offline = offline
-        options = {"precision": precision, "compiled_cache": compiled_cache, "limits": limits}
-        self._engines = Engines(self._model, **options)
+        self._options: dict[str, Any] = {
+            "precision": precision,
+            "compiled_cache": compiled_cache,
+            "limits": limits,
+        }
+        self._engines = Engines(self._model, **self._options)
+        self._classifying = Run(self._engines, Engine.infer)
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -67,6 +84,11 @@ class Classifier:
     def labels(self) -> Labels:
         """The classes, in the order of the probabilities."""
         return self.metadata.labels
+
+    @cached_property
+    def width(self) -> int:
+        """The number of values in an embedding; raises `ModelError` as `embed`."""
+        return last_layer(self._model.graph, source=str(self._model.path)).width
 
     def __repr__(self) -> str:
         model = self.metadata
@@ -116,7 +138,9 @@ class Classifier:
         wanted = Wanted(top_k, sets, unknown)
         given = images if isinstance(images, list) else [images]
         self.require_possible(wanted, BATCH_SIZE)
-        found = self._predictions(self._jobs(given, scale=scale), wanted, BATCH_SIZE)
+        answer = Answer(self.metadata, wanted)
+        rows = self._rows(self._jobs(given, scale=scale), BATCH_SIZE, self._classifying)
+        found = (answer.of(source, row) for source, row in rows)
         predictions = list(_shown(found, len(given)) if progress else found)
         return predictions if isinstance(images, list) else predictions[0]
 
@@ -129,13 +153,31 @@ class Classifier:
 
         Raises `ImageError` if one cannot be read.
         """
+        return self._array(images, len(self.labels), self._classifying, scale=scale)
+
+    def embed(self, images: Image | list[Image], *, scale: bool = False) -> NDArray[np.float32]:
+        """Return the embeddings of images as `classify` takes them, (N, width).
+
+        An embedding is the input of the model's last linear layer: the mean of the last feature
+        map. Raises `ImageError` if an image cannot be read, `ModelError` if the model has no such
+        layer.
+        """
+        return self._array(images, self.width, self._embedding, scale=scale)
+
+    @cached_property
+    def _embedding(self) -> Run:
+        return Run(Engines(with_features(self._model), **self._options), features_of)
+
+    def _array(
+        self, images: Image | list[Image], width: int, run: Run, *, scale: bool
+    ) -> NDArray[np.float32]:
+        """Return the rows of images, (N, width); raises `ImageError`."""
         given = images if isinstance(images, list) else [images]
-        rows = list(self._rows(self._jobs(given, scale=scale), BATCH_SIZE))
+        rows = list(self._rows(self._jobs(given, scale=scale), BATCH_SIZE, run))
         for source, row in rows:
             if isinstance(row, str):
                 raise ImageError(f"{source}: {row}")
-        classes = len(self.labels)
-        return np.array([row for _, row in rows], np.float32).reshape(len(given), classes)
+        return np.array([row for _, row in rows], np.float32).reshape(len(given), width)
 
     def stream(
         self,
@@ -164,40 +206,49 @@ class Classifier:
         wanted = Wanted(top_k, sets, unknown)
         self.require_possible(wanted, batch_size)
         items = iter_items(sources, offline=self._offline)
-        found = self._items(items, wanted, batch_size, sampling)
+        answer = Answer(self.metadata, wanted)
+        rows = self._item_rows(items, batch_size, sampling, self._classifying)
+        found = (answer.of(source, row, time) for source, time, row in rows)
         return _shown(found, None) if progress else found
 
-    def _items(
-        self, items: Iterable[Item], wanted: Wanted, batch_size: int, sampling: Sampling
-    ) -> Iterator[Prediction]:
-        """Yield the predictions of runs of photos and of the videos between them."""
-        for is_video, run in itertools.groupby(items, lambda item: isinstance(item, Video)):
+    def embed_items(
+        self, items: Iterable[Item], *, batch_size: int = BATCH_SIZE, every: float = 1.0
+    ) -> Iterator[Embedding]:
+        """Yield the embeddings of images and of the frames of videos, in their order.
+
+        `regnet.data.sources.iter_items` yields the items of sources. Memory does not grow with
+        their number. Raises as `stream`, and `ModelError` as `embed`.
+        """
+        rows = self._item_rows(items, batch_size, Sampling(every=every), self._embedding)
+        return (Embedding.of(source, row, time) for source, time, row in rows)
+
+    def _item_rows(
+        self, items: Iterable[Item], batch_size: int, sampling: Sampling, run: Run
+    ) -> "Iterator[tuple[str, float | None, Row]]":
+        """Yield source, time and row of runs of photos and of the videos between them."""
+        for is_video, group in itertools.groupby(items, lambda item: isinstance(item, Video)):
             if is_video:
-                for video in cast(Iterator[Video], run):
-                    yield from self._frames(video, wanted, sampling)
+                for video in cast(Iterator[Video], group):
+                    smoothing = Smoothing(sampling.smooth)
+                    for time, row in self._frame_rows(video, sampling, run):
+                        known = row if isinstance(row, str) else smoothing(row, time or 0)
+                        yield video.source, time, known
             else:
-                jobs = ((item.source, item.read) for item in run)
-                yield from self._predictions(jobs, wanted, batch_size)
+                jobs = ((item.source, item.read) for item in group)
+                for source, row in self._rows(jobs, batch_size, run):
+                    yield source, None, row
 
-    def _frames(self, video: Video, wanted: Wanted, sampling: Sampling) -> Iterator[Prediction]:
-        """Yield the predictions of a video's frames, smoothed."""
-        answer = Answer(self.metadata, wanted)
-        smoothing = Smoothing(sampling.smooth)
-        for time, row in self._frame_rows(video, sampling):
-            known = row if isinstance(row, str) else smoothing(row, time or 0)
-            yield answer.of(video.source, known, time)
-
-    def _frame_rows(self, video: Video, sampling: Sampling) -> "Iterator[FrameRow]":
+    def _frame_rows(self, video: Video, sampling: Sampling, run: Run) -> "Iterator[FrameRow]":
         require_extra()
         from regnet.video.frames import frames
 
         sampled = frames(video.address, sampling)
         if sampling.newest_only(live=is_live(video.address)):  # each frame before the next is taken
-            return (_frame_row(self._engines.one_at_a_time, frame) for frame in sampled)
-        engine = self._engines.side_by_side
+            return (_frame_row(run.engines.one_at_a_time, frame, run) for frame in sampled)
+        engine = run.engines.side_by_side
         return in_order(
             sampled,
-            lambda batch: [_frame_row(engine, frame) for frame in batch],
+            lambda batch: [_frame_row(engine, frame, run) for frame in batch],
             workers=engine.streams,
             batch_size=1,  # decoded frames are large, and batches would come late
         )
@@ -222,24 +273,18 @@ class Classifier:
                 "`regnet calibrate MODEL DATASET` once and name the .xml that it writes"
             )
 
-    def _predictions(
-        self, jobs: "Iterator[Job]", wanted: Wanted, batch_size: int
-    ) -> Iterator[Prediction]:
-        answer = Answer(self.metadata, wanted)
-        return (answer.of(source, row) for source, row in self._rows(jobs, batch_size))
-
-    def _rows(self, jobs: "Iterator[Job]", batch_size: int) -> "Iterator[SourceRow]":
-        """Yield each image's name with its probabilities (classes,), or why there are none."""
+    def _rows(self, jobs: "Iterator[Job]", batch_size: int, run: Run) -> "Iterator[SourceRow]":
+        """Yield each image's name with its row (values,), or why there is none."""
         first = list(itertools.islice(jobs, 2))
         if len(first) == 1:
-            yield from _batch_rows(self._engines.one_at_a_time, first)
+            yield from _batch_rows(run.engines.one_at_a_time, first, run.infer)
         elif first:
-            engine = self._engines.side_by_side
+            engine = run.engines.side_by_side
             if self.metadata.preprocessing == "graph":
                 batch_size = 1  # whole photos are large
             yield from in_order(
                 itertools.chain(first, jobs),
-                partial(_batch_rows, engine),
+                partial(_batch_rows, engine, infer=run.infer),
                 workers=engine.streams,
                 batch_size=batch_size,
             )
@@ -285,10 +330,10 @@ FrameRow = tuple[float | None, Row]
 def predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Prediction]:
     """Return the predictions of a batch; images that cannot be read have their error."""
     answer = Answer(engine.metadata, wanted)
-    return [answer.of(source, row) for source, row in _batch_rows(engine, jobs)]
+    return [answer.of(source, row) for source, row in _batch_rows(engine, jobs, Engine.infer)]
 
 
-def _batch_rows(engine: Engine, jobs: list[Job]) -> list[SourceRow]:
+def _batch_rows(engine: Engine, jobs: list[Job], infer: Infer) -> list[SourceRow]:
     """Return the rows of a batch with the names of its images."""
     pixels: list[NDArray[Any]] = []
     errors: list[str | None] = []
@@ -299,7 +344,7 @@ def _batch_rows(engine: Engine, jobs: list[Job]) -> list[SourceRow]:
             errors.append(None)
         except ImageError as exc:
             errors.append(str(exc))
-    rows = iter(engine.infer(pixels) if pixels else ())
+    rows = iter(infer(engine, pixels) if pixels else ())
     return [
         (source, next(rows) if error is None else error)
         for (source, _), error in zip(jobs, errors, strict=True)
@@ -335,10 +380,10 @@ def _shown(items: Iterable[T], total: int | None) -> Iterator[T]:
     yield from track(items, "classifying", total=total)
 
 
-def _frame_row(engine: Engine, frame: "Frame") -> FrameRow:
-    """Return the time of a frame, and its probabilities (classes,) or why there are none."""
+def _frame_row(engine: Engine, frame: "Frame", run: Run) -> FrameRow:
+    """Return the time of a frame, and its row (values,) or why there is none."""
     try:
         pixels = engine.pixels(frame.read())
     except ImageError as exc:
         return frame.timestamp, str(exc)
-    return frame.timestamp, engine.infer([pixels])[0]
+    return frame.timestamp, run.infer(engine, [pixels])[0]

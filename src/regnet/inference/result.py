@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,7 +168,23 @@ def top_classes(
 
 
 Row = NDArray[np.float32] | str
-"""The probabilities (classes,) of an image, or why there are none."""
+"""The probabilities (classes,) or embedding (width,) of an image, or why there is none."""
+
+
+@dataclass(frozen=True, eq=False)
+class Embedding:
+    """The `vector` (width,) of one image, or the error; `timestamp` is that of a video's frame."""
+
+    source: str
+    vector: NDArray[np.float32] | None
+    error: str | None = None
+    timestamp: float | None = None
+
+    @classmethod
+    def of(cls, source: str, row: Row, timestamp: float | None = None) -> Self:
+        """Return the embedding of an image: of its row, or with its error."""
+        vector, error = (None, row) if isinstance(row, str) else (row, None)
+        return cls(source, vector, error, timestamp)
 
 
 @dataclass(frozen=True)

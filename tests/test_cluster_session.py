@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from regnet.cluster.session import connected, is_address
+from regnet.cluster.address import is_address
+from regnet.cluster.session import connected
 from regnet.system.errors import ClusterError
 
 

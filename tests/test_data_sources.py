@@ -29,8 +29,8 @@ from local_server import QuietServer
 
 from regnet.data import archives
 from regnet.data.archives import archive_kind
+from regnet.data.fetcher import Fetcher
 from regnet.data.listing import Listing
-from regnet.data.remote import Fetcher
 from regnet.data.sources import Item, count_items, iter_items
 from regnet.pixels.formats import IMAGE_SUFFIXES
 from regnet.system.errors import ImageError

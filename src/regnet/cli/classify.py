@@ -10,7 +10,7 @@ from pathlib import Path
 from regnet.cli.console import in_utf8, say
 from regnet.cli.options import Model, Store, require_sources
 from regnet.cli.progress import Advance, counter, track
-from regnet.cluster.session import Spread, connected
+from regnet.cluster.address import Spread
 from regnet.data.photo_files import is_video, require_extra
 from regnet.inference.predictors import Choice
 from regnet.inference.result import Prediction, Wanted
@@ -187,6 +187,7 @@ def _classify_on_ray(
     with models.library() as library:
         path = library.ir(choice.model, precision=choice.precision)
     from regnet.cluster.batch import classify_batch
+    from regnet.cluster.session import connected
     from regnet.cluster.worker import BatchJob
     from regnet.inference.classify import Classifier
 

@@ -15,7 +15,7 @@ from typer.core import TyperCommand
 
 from regnet.cli.completion import completer
 from regnet.cli.console import interruptible
-from regnet.cluster.session import LOCAL, is_address
+from regnet.cluster.address import LOCAL, is_address
 from regnet.system.errors import RegNetError, UnknownModelError
 from regnet.system.option import OPTION, Option
 

@@ -2,7 +2,7 @@
 
 from regnet.cli.classify import Input, Output, classify
 from regnet.cli.options import Store
-from regnet.cluster.session import Spread
+from regnet.cluster.address import Spread
 from regnet.inference.result import Wanted
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.video.sampling import Sampling

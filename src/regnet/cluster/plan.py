@@ -22,10 +22,10 @@ from regnet.data.archives import (
     photos_in,
     reader,
 )
+from regnet.data.fetcher import Fetcher
 from regnet.data.parquet_images import image_rows, images_from
 from regnet.data.photo_files import SkipTally, is_clutter, is_live, is_video
 from regnet.data.remote import (
-    Fetcher,
     ObjectStore,
     file_size,
     open_file,
@@ -198,8 +198,8 @@ def local_places(sources: Iterable[str]) -> tuple[str, ...]:
 
 
 def _entries(sources: Sequence[str], offline: bool) -> Iterator[Entry]:
-    tally, fetcher = SkipTally(), Fetcher(max_bytes=MAX_BYTES)
-    walk = _Listing(fetcher=fetcher, tally=tally, offline=offline)
+    tally = SkipTally()
+    walk = _Listing(tally=tally, offline=offline)
     for source in sources:
         if source == STDIN or is_live(source) or is_video(source):
             raise ClusterError(f"{without_secrets(source)}: only one machine can read this")

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 import signal
 import socket
 import sys
@@ -11,12 +10,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 
+from regnet.cluster.address import HOST, LOCAL, is_address
 from regnet.system.errors import ClusterError, MissingExtraError
-from regnet.system.option import Options, option
 from regnet.system.parallel import cores
 
-LOCAL: Final = "local"
-_HOST: Final = re.compile(r"(ray://)?(\[[0-9a-fA-F:.]+\]|[\w.-]+):([1-9]\d{0,4})", re.ASCII)
 _PATIENCE: Final = 10.0  # seconds for a host to answer
 
 # Of the processes that are started here, where the environment does not say otherwise.
@@ -28,28 +25,6 @@ ENVIRONMENT: Final = {
     "RAY_worker_register_timeout_seconds": "600",  # ... and one that is late is killed, ...
     "RAY_prestart_worker_first_driver": "0",  # ... and then waited for without an end
 }
-
-
-class Ray(Options):
-    """Where work is spread; None: not at all."""
-
-    ray: str | None = option(
-        None,
-        "Spread the work over this machine's cores, or over the cluster at auto (which runs here), "
-        "host:port or ray://host:port",
-        "[ADDRESS]",
-    )
-
-
-class Spread(Ray):
-    """How a classification is spread; `price` is what the cluster costs an hour."""
-
-    partition_images: int = option(10_000, "Images per Parquet file", min=1)
-    cpus_per_worker: int = option(1, "CPUs per worker", min=1)
-    workers: int | None = option(None, "Workers [as many as have CPUs]", min=1)
-    price: float | None = option(
-        None, "Cost of the cluster per hour, to print that of a million images", min=0
-    )
 
 
 @dataclass(frozen=True)
@@ -66,11 +41,6 @@ class Cluster:
         """The cluster in words."""
         nodes = f"{self.nodes} node" + "s" * (self.nodes != 1)
         return f"Ray, {nodes}, {self.cpus} CPUs" + f", {self.gpus} GPUs" * bool(self.gpus)
-
-
-def is_address(word: str) -> bool:
-    """Tell whether a word names a Ray: local, auto, host:port or ray://host:port."""
-    return word in (LOCAL, "auto") or _HOST.fullmatch(word) is not None
 
 
 @contextmanager
@@ -108,7 +78,7 @@ def _imported() -> Any:
 def _start(ray: Any, address: str) -> None:
     own = {"num_cpus": cores(), "include_dashboard": False} if address == LOCAL else {}
     try:
-        if host := _HOST.fullmatch(address):
+        if host := HOST.fullmatch(address):
             _reach(host[2].strip("[]"), int(host[3]))
         with _silent(), _own_sigterm():  # it tells which level of logs was chosen
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)

@@ -11,8 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from regnet.cluster.address import Spread
 from regnet.cluster.plan import jobs, unpack
-from regnet.cluster.session import Cluster, Spread
+from regnet.cluster.session import Cluster
 from regnet.inference.result import Wanted
 from regnet.ir.metadata import InferencePrecision
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits

@@ -1,10 +1,8 @@
-"""Images by path, at http(s) addresses, and in stores that fsspec or pyarrow opens, such as s3."""
+"""Images by path, and in stores that fsspec or pyarrow opens, such as s3."""
 
 import os
 import re
-import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -14,8 +12,7 @@ from regnet.data.archives import check_size
 from regnet.data.photo_files import VIDEO_SUFFIXES, SkipTally, counts_as_photo, is_clutter
 from regnet.pixels.formats import HEAD, has_picture_suffix, suffix_of
 from regnet.system.addresses import without_secrets
-from regnet.system.errors import DatasetError, DownloadError, ImageError, MissingExtraError
-from regnet.system.http import Lines, Patience, body_of, check_status
+from regnet.system.errors import DatasetError, ImageError, MissingExtraError
 from regnet.system.in_flight import wait_for_room
 from regnet.system.retry import BrokenError, FinalError, Retry
 
@@ -29,38 +26,6 @@ _NO_PICTURES: Final = VIDEO_SUFFIXES | frozenset(
     (".csv", ".gz", ".htm", ".html", ".json", ".jsonl", ".log", ".md", ".parquet", ".pdf", ".py")
 ) | {".tar", ".tgz", ".tsv", ".txt", ".xml", ".yaml", ".yml", ".zip"}  # fmt: skip
 _SETTLED: Final = (FileNotFoundError, IsADirectoryError, PermissionError)  # not worth a retry
-
-
-@dataclass(frozen=True, kw_only=True)
-class Fetcher:
-    """Fetches images by http; each thread keeps its connection, opened with its first image.
-
-    `timeout` is in seconds without a byte, `deadline` in seconds for one image, retries included.
-    """
-
-    max_bytes: int
-    timeout: float = 20.0
-    deadline: float = 300.0
-    retry: Retry = field(default=Retry(attempts=3, longest_asked=10.0))
-    _lines: Lines = field(default_factory=Lines)
-
-    def fetch(self, url: str) -> bytes:
-        """Return the bytes at a URL; raises `ImageError` with the reason. Thread-safe."""
-        end = time.monotonic() + self.deadline
-        try:
-            return self.retry.run(lambda: self._once(url, end), end=end)
-        except (FinalError, DownloadError) as exc:
-            raise ImageError(f"cannot fetch this address: {exc}") from exc
-
-    def _once(self, url: str, end: float) -> bytes:
-        patience = Patience(
-            stall=self.timeout,
-            seconds=max(0.0, end - time.monotonic()),
-            why=f"not finished within {self.deadline:g} seconds",
-        )
-        with self._lines.ask(url, patience) as response:
-            check_status(response, 200)
-            return body_of(response, self.max_bytes, wait_for_room)
 
 
 def is_object_address(name: str) -> bool:

@@ -6,10 +6,10 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import TYPE_CHECKING, BinaryIO, Final
 
 from regnet.data.archives import (
     MAX_BYTES,
@@ -33,10 +33,13 @@ from regnet.data.photo_files import (
     is_stream,
     is_video,
 )
-from regnet.data.remote import CHUNK, Fetcher, read_bounded, read_file, reason_of
+from regnet.data.remote import CHUNK, read_bounded, read_file, reason_of
 from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import DatasetError, ImageError
+
+if TYPE_CHECKING:
+    from regnet.data.fetcher import Fetcher
 
 STDIN: Final = "-"
 PARQUET: Final = ".parquet"
@@ -79,9 +82,8 @@ def iter_items(
     and rtsp:// addresses yield a `Video`. `timeout`: seconds without a byte from a server. At the
     end a `SkippedFilesWarning` counts the skipped files. For one thread; `read` is thread-safe.
     """
-    fetcher = Fetcher(max_bytes=max_bytes, timeout=timeout)
     tally = SkipTally()
-    walk = Walk(stdin=stdin, max_bytes=max_bytes, fetcher=fetcher, tally=tally, offline=offline)
+    walk = Walk(stdin=stdin, max_bytes=max_bytes, timeout=timeout, tally=tally, offline=offline)
     for source in sources:
         yield from walk.items(source)
     tally.report()
@@ -100,7 +102,7 @@ def is_absent(source: str) -> bool:
 
 def count_items(sources: Iterable[str | Path]) -> int | None:
     """Return how many items `iter_items` would yield; None if only reading them would tell."""
-    walk = _Counting(fetcher=Fetcher(max_bytes=MAX_BYTES))
+    walk = _Counting()
     try:
         return sum(1 for source in sources for _ in walk.items(source))
     except _UncountableError:
@@ -111,12 +113,19 @@ def count_items(sources: Iterable[str | Path]) -> int | None:
 class Walk:
     """One walk over sources: `items` yields those of one; `tally` counts what is skipped."""
 
-    fetcher: Fetcher
     stdin: BinaryIO | None = None
     max_bytes: int = MAX_BYTES
+    timeout: float = 20.0
     tally: SkipTally | None = None
     offline: bool = False
     stdin_used: bool = False
+
+    @cached_property
+    def fetcher(self) -> "Fetcher":
+        """Fetches what is at http(s) addresses."""
+        from regnet.data.fetcher import Fetcher
+
+        return Fetcher(max_bytes=self.max_bytes, timeout=self.timeout)
 
     def items(self, source: str | Path) -> Iterator[Item]:
         """Yield the items of one source."""

@@ -3,7 +3,6 @@
 import csv
 from dataclasses import dataclass
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 
 from regnet.system.errors import RegNetError
@@ -28,7 +27,7 @@ def first_name(name: str) -> str:
 @cache
 def imagenet_labels() -> Labels:
     """Return the 1,000 classes of ImageNet-1k (ILSVRC 2012) in index order."""
-    text = files("regnet.network").joinpath("imagenet_classes.tsv").read_text("utf-8")
+    text = Path(__file__).with_name("imagenet_classes.tsv").read_text("utf-8")
     rows = csv.DictReader(text.splitlines(), delimiter="\t")
     return tuple(Label(row["wnid"], row["name"]) for row in rows)
 

@@ -6,7 +6,6 @@ jinja2 escapes every text and is imported when the first page is made.
 import base64
 import hashlib
 from functools import cache
-from importlib.resources import files
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -85,4 +84,4 @@ def _unbroken(value: Any) -> Any:
 
 
 def _text(name: str) -> str:
-    return files("regnet.pages").joinpath("templates", name).read_text("utf-8")
+    return (Path(__file__).parent / "templates" / name).read_text("utf-8")

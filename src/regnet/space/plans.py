@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Final
 
-from regnet.cluster.session import Ray
+from regnet.cluster.address import Ray
 from regnet.space.sampling import SPACES, Space, Window, space_by_name
 from regnet.system.errors import SpaceError, UnknownModelError
 from regnet.system.option import Options, argument, option

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib.resources import files
 from itertools import chain
 from pathlib import Path
 from typing import Final
@@ -15,7 +14,7 @@ DEFAULT_MODEL: Final = "regnetx-3.2gf"
 """The model where none is named."""
 
 _SUFFIX = ".toml"
-_FOLDER = files("regnet.zoo").joinpath("cards")
+_FOLDER = Path(__file__).with_name("cards")
 
 
 @cache
@@ -36,7 +35,7 @@ def _order(name: str) -> tuple[str, float, str]:
 @cache
 def _load(name: str) -> Card:
     file = f"{name}{_SUFFIX}"
-    return parse_card(_FOLDER.joinpath(file).read_text("utf-8"), where=f"the card {file}")
+    return parse_card((_FOLDER / file).read_text("utf-8"), where=f"the card {file}")
 
 
 def card_by_name(name: str) -> Card:
@@ -70,7 +69,7 @@ def bundled_path(card: Card) -> Path:
     """Return the .xml of a model inside the package. Raises `UnknownModelError` for another."""
     if card.bundled is None:
         raise UnknownModelError(f"{card.name} is not inside the package: download it")
-    return Path(str(files("regnet").joinpath(card.bundled)))
+    return Path(__file__).parent.parent / card.bundled
 
 
 def find_cards(patterns: Sequence[str]) -> tuple[Card, ...]:

@@ -1,6 +1,5 @@
 """The sample photos in the package: freely licensed, see README.md beside them."""
 
-from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,7 @@ from regnet.pixels.protocol import Preprocess
 
 def sample_photos() -> list[Path]:
     """Return the paths of the sample photos, sorted by name."""
-    folder = Path(str(files("regnet.pixels.samples")))
-    return sorted(p for p in folder.iterdir() if p.suffix in (".jpg", ".png"))
+    return sorted(p for p in Path(__file__).parent.iterdir() if p.suffix in (".jpg", ".png"))
 
 
 def sample_crops(preprocess: Preprocess) -> list[NDArray[np.uint8]]:

@@ -2,11 +2,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
+from scipy.stats import beta, kstest
 
-from regnet.training import augment
-from regnet.training import augment as module
-from regnet.training.augment import BINS, OPERATIONS, Augment, Operation, trivial_augment
+from regnet.training import augment, draws
+from regnet.training.augment import CHUNK, Augment
+from regnet.training.draws import Mixing, draw, draw_mixing, draw_operations, random_numbers
 from regnet.training.recipe import Augmentation
+from regnet.training.trivial_augment import BINS, OPERATIONS, trivial_augment
 
 NOTHING = {"flip": 0.0, "lighting": 0.0}
 EVERYTHING = {"trivial_augment": True, "erasing": 0.5, "mixup": 0.2, "cutmix": 1.0}
@@ -26,8 +28,11 @@ def classes(count):
 
 
 def augmented(images, seed=0, **values):
+    """Augment images as one run, whatever their number."""
     recipe = Augmentation(**(NOTHING | values))
-    return Augment(recipe, classes=CLASSES)(images, classes(len(images)), generator(seed))
+    soft = torch.nn.functional.one_hot(classes(len(images)), CLASSES).float()
+    drawn = draw(recipe, len(images), *images.shape[2:], random_numbers(seed))
+    return Augment(recipe, classes=CLASSES).apply(images, soft, drawn)
 
 
 def test_without_augmentation_the_images_come_back_bit_for_bit():
@@ -73,32 +78,59 @@ def test_a_seed_repeats_its_batch_and_another_does_not():
 def test_a_batch_is_flipped_recoloured_lit_erased_and_mixed_in_this_order():
     recipe = Augmentation(**EVERYTHING, flip=0.5, lighting=0.1)
     images, targets = photos(32), classes(32)
-    result, soft = Augment(recipe, classes=CLASSES)(images, targets, generator(6))
-    seed = int(torch.randint(2**63 - 1, (), generator=generator(6)))
-    draws = np.random.default_rng(seed)
-    expected = trivial_augment(augment.flip(images, 0.5, draws), draws)
-    expected = augment.erase(augment.light(expected, 0.1, draws), 0.5, draws)
+    result, soft = Augment(recipe, classes=CLASSES)(images, targets, [6])
+    drawn = draw(recipe, 32, 16, 16, random_numbers(6))
+    expected = trivial_augment(
+        augment.flip(images, drawn.mirrored), drawn.operations, drawn.strengths
+    )
+    expected = expected + torch.from_numpy(drawn.shifts)[:, :, None, None]
+    expected = augment.erase(expected, drawn.erased)
     labels = torch.nn.functional.one_hot(targets, CLASSES).float()
-    expected, labels = augment.mix(expected, labels, recipe, draws)
+    expected, labels = augment.mix(expected, labels, drawn.mixing[0])
     torch.testing.assert_close(result, expected, atol=1e-3, rtol=0)
     torch.testing.assert_close(soft, labels)
 
 
-def test_any_recipe_and_batch_take_one_number_of_the_generator():
-    states = []
-    for count, values in ((2, NOTHING), (5, NOTHING | EVERYTHING)):
-        random = generator()
-        recipe = Augmentation(**values)
-        Augment(recipe, classes=CLASSES)(photos(count), classes(count), random)
-        states.append(random.get_state())
-    assert torch.equal(*states)
+GOLDEN = Augmentation(**EVERYTHING, flip=0.5, lighting=0.1)
+MIRRORED = [9, 57, 89, 39]
+OPERATION_NUMBERS = [7, 6, 4, 2, 2, 2, 3, 7]
+STRENGTHS = [-0.693, -0.462, 32 / 3, 0.693, 0.759, -0.759, 32 / 15, -0.693]
+SHIFT = [-2.9583, -3.1164, -3.2231]
+ERASED = [[12, 0, 16, 12], [0] * 4, [8, 4, 12, 16], [0] * 4, [4, 1, 10, 10], [2, 10, 9, 16]]
+BOX = (10, 3, 16, 13)
 
 
-def test_successive_batches_differ():
-    random = generator()
-    run = Augment(Augmentation(flip=0.0), classes=CLASSES)
-    first, second = (run(photos(4), classes(4), random)[0] for _ in range(2))
-    assert not torch.equal(first, second)
+def test_draws_golden():
+    """What version 0.4 drew for 32 images of 16 x 16 pixels from this seed: runs stay the same."""
+    drawn = draw(GOLDEN, 32, 16, 16, random_numbers(2))
+    assert np.packbits(drawn.mirrored).tolist() == MIRRORED
+    assert drawn.operations[:8].tolist() == OPERATION_NUMBERS
+    assert drawn.strengths[:8].tolist() == pytest.approx(STRENGTHS)
+    assert drawn.shifts[0].tolist() == pytest.approx(SHIFT, abs=1e-4)
+    assert drawn.erased[:6].tolist() == ERASED
+    assert drawn.mixing[0].box == BOX
+
+
+@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("values", [{}, {"mixup": 0.0}, {"cutmix": 0.0}, {"mix": 0.5}])
+def test_a_whole_batch_at_once_is_the_same_but_for_rounding(seed, values):
+    recipe = Augmentation(**EVERYTHING | {"flip": 0.5, "lighting": 0.1} | values)
+    images, targets = photos(3 * CHUNK + 9), classes(3 * CHUNK + 9)
+    seeds = [seed, seed + 10, seed + 20, seed + 30]
+    chunked = Augment(recipe, classes=CLASSES)(images, targets, seeds)
+    whole = Augment(recipe, classes=CLASSES, whole=True)(images, targets, seeds)
+    for one, other in zip(chunked, whole, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
+
+
+def test_a_chunk_does_not_depend_on_the_others():
+    images, targets, seeds = photos(80), classes(80), [1, 2, 3]
+    for whole in (False, True):
+        run = Augment(GOLDEN, classes=CLASSES, whole=whole)
+        result, soft = run(images, targets, seeds)
+        alone, label = run(images[32:64], targets[32:64], seeds[1:2])
+        torch.testing.assert_close(result[32:64], alone, atol=1e-3, rtol=0)
+        torch.testing.assert_close(soft[32:64], label)
 
 
 @pytest.mark.parametrize("probability", [0.2, 0.5, 1.0])
@@ -116,7 +148,7 @@ def test_flip_mirrors_that_share_of_the_images(probability):
 
 
 def test_lighting_of_one_component_by_hand():
-    added = augment.lighting(np.array([[0.1, 0, 0], [0, -0.2, 0], [0, 0, 1.0]]))
+    added = draws.lighting(np.array([[0.1, 0, 0], [0, -0.2, 0], [0, 0, 1.0]]))
     by_hand = 255 * np.array(
         [
             [-0.5675 * 0.1 * 0.2175, -0.5808 * 0.1 * 0.2175, -0.5836 * 0.1 * 0.2175],
@@ -130,11 +162,11 @@ def test_lighting_of_one_component_by_hand():
 def test_lighting_follows_the_formula_on_images_of_0_to_1():
     """As the paper's training code has it: RGB component 2 - i is added to channel i of BGR."""
     images = photos(5)
-    result = augment.light(images, 0.1, np.random.default_rng(11))
-    weights = np.random.default_rng(11).normal(0, 0.1, (5, 3))
+    result, _ = augmented(images, seed=11, lighting=0.1)
+    weights = random_numbers(11).normal(0, 0.1, (5, 3))
     for image, lit, weight in zip(images.numpy() / 255, result.numpy() / 255, weights, strict=True):
-        values = np.repeat([augment.EIGENVALUES], 3, axis=0)
-        rgb = np.sum(np.array(augment.EIGENVECTORS) * np.repeat([weight], 3, axis=0) * values, 1)
+        values = np.repeat([draws.EIGENVALUES], 3, axis=0)
+        rgb = np.sum(np.array(draws.EIGENVECTORS) * np.repeat([weight], 3, axis=0) * values, 1)
         expected = np.stack([image[i] + rgb[2 - i] for i in range(3)])
         np.testing.assert_allclose(lit, expected, atol=1e-6)
 
@@ -149,15 +181,15 @@ def test_lighting_golden():
 def test_lighting_has_the_deviation_of_the_recipe():
     black, _ = augmented(torch.zeros(20_000, 3, 1, 1), lighting=0.1)
     added = black.flatten(1).numpy()[:, ::-1] / 255
-    components = added @ np.linalg.inv(np.transpose(augment.EIGENVECTORS)) / augment.EIGENVALUES
+    components = added @ np.linalg.inv(np.transpose(draws.EIGENVECTORS)) / draws.EIGENVALUES
     np.testing.assert_allclose(components.std(0), 0.1, rtol=0.03)
     np.testing.assert_allclose(components.mean(0), 0, atol=0.004)
 
 
 def test_lighting_of_rgb_is_the_mirror_of_that_of_bgr():
     images = photos(6)
-    lit = augment.light(images, 0.1, np.random.default_rng(1)) - images
-    rgb = augment.lighting(np.random.default_rng(1).normal(0, 0.1, (6, 3)))
+    lit = augmented(images, seed=1, lighting=0.1)[0] - images
+    rgb = draws.lighting(random_numbers(1).normal(0, 0.1, (6, 3)))
     for channel in range(3):
         expected = torch.from_numpy(rgb[:, 2 - channel]).float()
         torch.testing.assert_close(lit[:, channel, 0, 0], expected, atol=1e-4, rtol=0)
@@ -194,7 +226,7 @@ def test_erased_rectangles_have_the_mean_of_the_recipe():
     recipe = Augmentation(**NOTHING | {"erasing": 1.0})
     run = Augment(recipe, classes=CLASSES, mean=mean)
     images = photos(8)
-    result, _ = run(images, classes(8), generator())
+    result, _ = run(images, classes(8), [0])
     changed = (result != images).any(1)
     assert changed.flatten(1).any(1).all()
     assert torch.equal(result.permute(0, 2, 3, 1)[changed].unique(dim=0), torch.tensor([mean]))
@@ -208,7 +240,7 @@ def _extent(line):
 @pytest.mark.parametrize("size", [(224, 224), (100, 300)])
 def test_erased_rectangles_have_the_areas_aspects_and_places_of_the_paper(size):
     height, width = size
-    found = augment.rectangles(20_000, height, width, np.random.default_rng(2))
+    found = draws.rectangles(20_000, height, width, np.random.default_rng(2))
     top, left, bottom, right = found.T
     assert (top >= 0).all() and (left >= 0).all()  # noqa: PT018
     assert (bottom <= height).all() and (right <= width).all()  # noqa: PT018
@@ -226,7 +258,7 @@ def test_erased_rectangles_have_the_areas_aspects_and_places_of_the_paper(size):
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 9), (8, 1), (3, 3)])
 def test_erased_rectangles_fit_into_the_smallest_images(size):
-    top, left, bottom, right = augment.rectangles(500, *size, np.random.default_rng(0)).T
+    top, left, bottom, right = draws.rectangles(500, *size, np.random.default_rng(0)).T
     assert ((top >= 0) & (top < bottom) & (bottom <= size[0])).all()
     assert ((left >= 0) & (left < right) & (right <= size[1])).all()
 
@@ -246,19 +278,24 @@ def batch_of_all_classes():
 
 def test_mixup_blends_images_and_labels_alike():
     images, targets, soft = batch_of_all_classes()
-    mixed, labels = augment.mixup(images, soft, 0.2, np.random.default_rng(5))
-    share = np.random.default_rng(5).beta(0.2, 0.2)
+    share = 0.7
+    mixed, labels = augment.mix(images, soft, Mixing(CLASSES, 1 - share))
     assert own_share(labels, targets).tolist() == pytest.approx([share] * CLASSES, abs=1e-6)
     assert own_share(labels, targets.roll(1)).tolist() == pytest.approx([1 - share] * CLASSES)
     expected = share * images + (1 - share) * images.roll(1, 0)
     torch.testing.assert_close(mixed, expected, atol=1e-3, rtol=0)
 
 
+def mixings(count, size=8, seed=0, **values):
+    """Draw for `count` batches of 4 images."""
+    recipe, random = Augmentation(**NOTHING | values), np.random.default_rng(seed)
+    return [draw_mixing(recipe, 4, size, size, random) for _ in range(count)]
+
+
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 8.0])
 def test_mixup_has_the_beta_distribution(alpha):
-    draws = np.random.default_rng(0)
-    images, soft = torch.zeros(2, 3, 1, 1), torch.eye(2)
-    shares = [float(augment.mixup(images, soft, alpha, draws)[1][0, 0]) for _ in range(4000)]
+    shares = [each.other for each in mixings(4000, mixup=alpha)]
+    assert kstest(shares, beta(alpha, alpha).cdf).pvalue > 0.01
     variance = 1 / (4 * (2 * alpha + 1))
     assert np.mean(shares) == pytest.approx(0.5, abs=5 * (variance / 4000) ** 0.5)
     assert np.var(shares) == pytest.approx(variance, rel=0.06)
@@ -269,7 +306,9 @@ def test_mixup_has_the_beta_distribution(alpha):
 def test_the_label_of_cutmix_is_the_share_of_pixels(seed, size):
     images = torch.arange(CLASSES).float()[:, None, None, None].expand(-1, 3, *size)
     targets, soft = torch.arange(CLASSES), torch.eye(CLASSES)
-    mixed, labels = augment.cutmix(images, soft, 1.0, np.random.default_rng(seed))
+    recipe = Augmentation(**NOTHING, cutmix=1.0)
+    mixing = draw_mixing(recipe, CLASSES, *size, np.random.default_rng(seed))
+    mixed, labels = augment.mix(images, soft, mixing)
     pasted = mixed == images.roll(1, 0)
     assert torch.equal(mixed[~pasted], images[~pasted])
     pixels = int(pasted[0, 0].sum())
@@ -281,38 +320,23 @@ def test_the_label_of_cutmix_is_the_share_of_pixels(seed, size):
 
 def test_cutmix_has_the_areas_of_the_paper():
     """A square of side s at any centre covers (s - s^2 / 4)^2 on average, s^2 uniform: 77 / 240."""
-    draws = np.random.default_rng(0)
-    images, soft = torch.zeros(2, 3, 64, 64), torch.eye(2)
-    shares = [float(augment.cutmix(images, soft, 1.0, draws)[1][0, 1]) for _ in range(3000)]
+    shares = [each.other for each in mixings(3000, size=64, cutmix=1.0)]
     assert np.mean(shares) == pytest.approx(77 / 240, abs=0.02)
     assert max(shares) > 0.9
 
 
 def test_a_share_of_the_batches_is_mixed_half_of_them_by_each_rule():
-    random, counts = generator(), {"none": 0, "mixup": 0, "cutmix": 0}
-    run = Augment(Augmentation(**NOTHING, mixup=0.2, cutmix=1.0, mix=0.6), classes=2)
-    images = torch.stack([torch.zeros(3, 8, 8), torch.ones(3, 8, 8)])
-    for _ in range(2000):
-        mixed, soft = run(images, torch.arange(2), random)
-        if mixed is images:
-            counts["none"] += 1
-        else:
-            # mixup of 0 and 1 is flat: its value is the label of class 1
-            flat = bool((mixed[0] == mixed[0, 0, 0, 0]).all()) and 0 < soft[0, 1] < 1
-            counts["mixup" if flat else "cutmix"] += 1
-    assert counts["none"] / 2000 == pytest.approx(0.4, abs=0.055)
-    assert counts["mixup"] / 2000 == pytest.approx(0.3, abs=0.055)
+    drawn = mixings(2000, size=64, mixup=0.2, cutmix=1.0, mix=0.6)
+    cut = sum(each.box is not None for each in drawn)
+    mixed = sum(each.box is None and each.other > 0 for each in drawn)
+    assert cut / 2000 == pytest.approx(0.3, abs=0.055)
+    assert mixed / 2000 == pytest.approx(0.3, abs=0.055)
 
 
 @pytest.mark.parametrize("rule", ["mixup", "cutmix"])
 def test_one_rule_alone_is_the_only_one(rule):
-    draws = np.random.default_rng(0)
-    recipe = Augmentation(**NOTHING, **{rule: 1.0})
-    images, soft = torch.arange(2.0)[:, None, None, None].expand(2, 3, 8, 8), torch.eye(2)
-    for _ in range(50):
-        mixed, _ = augment.mix(images, soft, recipe, draws)
-        assert set(mixed[0].unique().tolist()) <= {0.0, 1.0} or rule == "mixup"
-        assert len(mixed[0].unique()) == 1 or rule == "cutmix"
+    drawn = mixings(50, **{rule: 1.0})
+    assert all((each.box is None) == (rule == "mixup") for each in drawn)
 
 
 def test_a_batch_of_one_mixes_with_itself():
@@ -325,10 +349,10 @@ def test_a_batch_of_one_mixes_with_itself():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gets_the_same_draws():
     images, targets = photos(32), classes(32)
-    run = Augment(Augmentation(**EVERYTHING), classes=CLASSES)
+    run = Augment(Augmentation(**EVERYTHING), classes=CLASSES, whole=True)
     for seed in range(4):
-        expected, labels = run(images, targets, generator(seed))
-        result, soft = run(images.cuda(), targets.cuda(), generator(seed))
+        expected, labels = run(images, targets, [seed])
+        result, soft = run(images.cuda(), targets.cuda(), [seed])
         torch.testing.assert_close(result.cpu(), expected, atol=1e-2, rtol=0)
         torch.testing.assert_close(soft.cpu(), labels)
 
@@ -434,7 +458,8 @@ def test_autocontrast_measures_in_whole_levels():
 @pytest.mark.parametrize("size", [1, 2, 3])
 def test_the_smallest_images_pass(size):
     images = torch.full((200, 3, size, size), 7.0)
-    assert trivial_augment(images, np.random.default_rng(0)).shape == images.shape
+    drawn = draw_operations(200, np.random.default_rng(0))
+    assert trivial_augment(images, *drawn).shape == images.shape
 
 
 def test_the_strengths_are_those_of_the_wide_space():
@@ -459,33 +484,25 @@ def test_the_strengths_are_those_of_the_wide_space():
     assert all(len(op.strengths) == BINS for op in OPERATIONS)
 
 
-def test_operations_bins_and_signs_are_equally_likely(monkeypatch):
-    drawn = {}
-
-    def recorder(name):
-        return lambda images, strengths: (drawn.__setitem__(name, strengths), images)[1]
-
-    ladder = np.arange(BINS) + 1.0
-    spies = [Operation(op.name, recorder(op.name), ladder, op.signed) for op in OPERATIONS]
-    monkeypatch.setattr(module, "OPERATIONS", spies)
-    trivial_augment(torch.zeros(43_400, 3, 1, 1), np.random.default_rng(0))
-    assert all(abs(len(strengths) - 3100) < 280 for strengths in drawn.values())
-    assert len(drawn) == len(OPERATIONS)
-    everything = np.concatenate(list(drawn.values()))
-    bins = np.bincount(np.abs(everything).astype(int), minlength=BINS + 1)[1:]
-    assert (np.abs(bins - 1400) < 190).all()
-    for operation in spies:
-        negative = (drawn[operation.name] < 0).mean()
-        assert negative == (pytest.approx(0.5, abs=0.05) if operation.signed else 0)
+def test_operations_bins_and_signs_are_equally_likely():
+    chosen, strengths = draw_operations(43_400, np.random.default_rng(0))
+    for number, operation in enumerate(OPERATIONS):
+        drawn = strengths[chosen == number]
+        assert abs(len(drawn) - 3100) < 280
+        assert set(np.abs(drawn)) <= set(operation.strengths)
+        if operation.signed:
+            ladder = np.rint(np.abs(drawn) / operation.strengths[1]).astype(int)
+            assert (np.abs(np.bincount(ladder, minlength=BINS) - 100) < 60).all()
+            assert (drawn < 0).mean() == pytest.approx(0.5 * (1 - 1 / BINS), abs=0.05)
 
 
 def test_every_image_gets_its_own_operation():
     """A batch's images are what its operations give for each of them alone."""
     images = torch.stack([to_bgr(pictures()[0])] * 60)
-    result = trivial_augment(images, np.random.default_rng(4))
-    draws = np.random.default_rng(4)
-    chosen, bins = draws.integers(14, size=60), draws.integers(BINS, size=60)
-    signs = 2 * draws.integers(2, size=60) - 1
+    result = trivial_augment(images, *draw_operations(60, np.random.default_rng(4)))
+    random = np.random.default_rng(4)
+    chosen, bins = random.integers(14, size=60), random.integers(BINS, size=60)
+    signs = 2 * random.integers(2, size=60) - 1
     for image, number, step, sign, ours in zip(images, chosen, bins, signs, result, strict=True):
         operation = OPERATIONS[number]
         strength = operation.strengths[step] * (sign if operation.signed else 1)

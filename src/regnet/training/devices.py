@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
+from numpy.typing import NDArray
+
 from regnet.system.errors import MissingExtraError, TrainingError
 from regnet.training.recipe import Recipe
 
@@ -62,6 +64,14 @@ def _shard(network: nn.Module, mesh: DeviceMesh) -> nn.Module:
         fully_shard(part, mesh=everyone)
     fully_shard(network, mesh=everyone)
     return network
+
+
+def on_device(values: NDArray[Any], device: torch.device) -> Tensor:
+    """Return an array as a tensor on a device; the host does not wait for its copy."""
+    tensor = torch.from_numpy(values)
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 class Processes:

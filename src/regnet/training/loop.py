@@ -11,7 +11,7 @@ from torch import Tensor
 
 from regnet.network.modules import RegNet
 from regnet.system.errors import TrainingError
-from regnet.training.augment import Augment
+from regnet.training.augment import CHUNK, Augment
 from regnet.training.batch_norm import precise_batch_norm
 from regnet.training.devices import Processes
 from regnet.training.feed import Feed, MicroBatch, Step
@@ -21,9 +21,6 @@ from regnet.training.run_folder import LAST, require_room, resuming, write_check
 from regnet.training.state import Best, Job, Position, State, Sums, has_exploded, is_off, set_rate
 from regnet.training.teacher import distillation_loss, mean_targets
 from regnet.training.validation import Normalise, Score, validate
-
-CHUNK: Final = 32
-"""Images augmented, and mixed, together: the same in all processes that share a batch."""
 
 _NOISE: Final = 1 << 32  # streams of random numbers for disturbances of the network
 _NEWS_EVERY: Final = 20  # steps: reading the loss makes a GPU wait
@@ -46,7 +43,12 @@ class Trainer:
         size = sum(t.numel() * t.element_size() for t in network.state_dict().values())
         require_room(job.folder, _KEPT * size)
         self.state = State(job, network, fabric)
-        self._augment = Augment(recipe.augmentation, classes=job.classes, mean=recipe.input.mean)
+        self._augment = Augment(
+            recipe.augmentation,
+            classes=job.classes,
+            mean=recipe.input.mean,
+            whole=fabric.device.type != "cpu",
+        )
         self._disturbances = disturb(network, recipe.augmentation)
         self._normalise = Normalise(recipe.input.protocol(recipe.name), fabric.device)
         weights = job.class_weights()
@@ -159,13 +161,9 @@ class Trainer:
         images, truths = self._normalise.moved(part.crops, part.truths)
         for disturbance in self._disturbances:
             disturbance.draw(self.feed.seed(epoch, step, _NOISE + part.place))
-        chunks = []
-        for start in range(0, len(images), CHUNK):
-            chunk = slice(start, start + CHUNK)
-            seed = self.feed.seed(epoch, step, 1 + part.place + start)
-            random = torch.Generator().manual_seed(seed)
-            chunks.append(self._augment(images[chunk], truths[chunk], random))
-        return torch.cat([chunk[0] for chunk in chunks]), torch.cat([chunk[1] for chunk in chunks])
+        starts = range(0, len(images), CHUNK)
+        seeds = [self.feed.seed(epoch, step, 1 + part.place + start) for start in starts]
+        return self._augment(images, truths, seeds)
 
     def _rate(self, step: int) -> float:
         """Return the learning rate of a step of this epoch, counted from 0."""

@@ -2,13 +2,14 @@
 
     python bench/train.py [--model NAME] [--recipe NAME|FILE] [--crops SIDE...] [--photo SIDE]
                           [--batch N] [--accelerator auto|cpu|cuda] [--seconds S] [--steps N]
-                          [--cpu-time]
+                          [--cpu-time] [--host]
 
 Both train the same network in the same precision, memory layout and optimizer, both compiled on a
 GPU; where the recipe adds noise to its activations, both have that. The trainer does all else of
 the recipe, too: random crops of photos in memory, augmentation, clipping, averaged weights,
 figures. The bare loop has one normalised batch on the device already. They take turns of `--steps`
-steps; ratios are medians of the rounds. The last line is one JSON object.
+steps; ratios are medians of the rounds. The last line is one JSON object. `--host` measures the CPU
+time per image of the main process and of its workers instead, with a network that costs nothing.
 """
 
 import argparse
@@ -26,6 +27,7 @@ import numpy as np
 import simplejpeg
 import torch
 from torch.nn import functional as F
+from train_host import host_figures, recipes
 
 from regnet.data.labelled import LabelledItem
 from regnet.network.modules import RegNet
@@ -123,16 +125,43 @@ def synchronise(device: torch.device) -> None:
         torch.cuda.synchronize()
 
 
-def figures(side: int, recipe: Recipe, options: Any, fabric: Any) -> dict[str, float]:
-    """Return images a second of both at one size of crops, and their ratio."""
+def with_crop(recipe: Recipe, side: int) -> Recipe:
+    """Return the recipe with crops of one size."""
     recipe = recipe.changed("input", resize=side, crop=side)
-    recipe = replace(recipe, input=replace(recipe.input, progressive=()))
-    count = recipe.schedule.batch * options.steps * MARGIN
+    return replace(recipe, input=replace(recipe.input, progressive=()))
+
+
+def photos_of(recipe: Recipe, options: Any, side: int) -> LabelledPhotos:
+    """Return photos in memory for the steps of a turn, and some more."""
     items = [
         LabelledItem(f"{n}.jpg", n % CLASSES, partial(photo, options.photo, n))
-        for n in range(count)
+        for n in range(recipe.schedule.batch * options.steps * MARGIN)
     ]
-    photos = LabelledPhotos(items, short_side=2 * side)
+    return LabelledPhotos(items, short_side=2 * side)
+
+
+def host(side: int, recipe: Recipe, options: Any, fabric: Any) -> dict[str, dict[str, float]]:
+    """Return the host's microseconds per image at one size of crops, by recipe."""
+    recipe = with_crop(recipe, side)
+    photos = photos_of(recipe, options, side)
+    return {
+        name: host_figures(
+            each,
+            photos,
+            fabric,
+            classes=CLASSES,
+            make=trainer,
+            watcher=StopAfter(options.steps),
+            steps=options.steps,
+        )
+        for name, each in recipes(recipe)
+    }
+
+
+def figures(side: int, recipe: Recipe, options: Any, fabric: Any) -> dict[str, float]:
+    """Return images a second of both at one size of crops, and their ratio."""
+    recipe = with_crop(recipe, side)
+    photos = photos_of(recipe, options, side)
     network = RegNet(spec_by_name(options.model).with_classes(CLASSES))
     plain = bare(recipe, copy.deepcopy(network), fabric, side, options.steps)
     images = recipe.schedule.batch * options.steps
@@ -169,6 +198,7 @@ def main() -> None:
     parser.add_argument(
         "--cpu-time", action="store_true", help="count CPU seconds: where others use the cores, too"
     )
+    parser.add_argument("--host", action="store_true", help="the host's CPU time per image")
     options = parser.parse_args()
     devices = Devices(accelerator=options.accelerator, precision=options.precision)
     fabric = devices.fabric()
@@ -188,7 +218,9 @@ def main() -> None:
         "clock": "CPU time" if options.cpu_time else "wall",
     }
     for side in options.crops:
-        values[str(side)] = found = figures(side, recipe, options, fabric)
+        measured = host if options.host else figures
+        found: Any = measured(side, recipe, options, fabric)
+        values[str(side)] = found
         print(f"{side} px: {found}", flush=True)
     print(json.dumps(values))
 

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from regnet.checkpoints.weights import Checkpoint, read_checkpoint
-from regnet.conversion.export import export_network
+from regnet.checkpoints.weights import Checkpoint, load_into, read_checkpoint
 from regnet.conversion.values import Conversion, Request, write_conversion
 from regnet.ir.assumptions import subject, without
 from regnet.ir.metadata import ModelMetadata
@@ -14,6 +14,9 @@ from regnet.pixels.protocol import OMZ, Preprocess, by_protocol
 from regnet.pixels.samples import sample_crops, sample_photos
 from regnet.system.version import TOOL_VERSION
 
+if TYPE_CHECKING:
+    from regnet.network.modules import RegNet
+
 
 def convert(request: Request, folder: Path) -> Conversion:
     """Convert as requested into a folder and return the measurements.
@@ -21,6 +24,8 @@ def convert(request: Request, folder: Path) -> Conversion:
     Nothing is written unless the outputs on the sample photos agree with the network's. Raises
     `WeightsError`, `ProtocolError` if the protocol cannot be put into the graph, `ConversionError`.
     """
+    from regnet.conversion.export import export_network  # it imports OpenVINO
+
     checkpoint, metadata = read_request(request)
     if metadata.preprocessing == "graph":
         images = [rgb_pixels(path) for path in sample_photos()]
@@ -42,6 +47,16 @@ def read_request(request: Request) -> tuple[Checkpoint, ModelMetadata]:
         request.weights, spec=spec, channels=request.channels, entry=request.entry
     )
     return checkpoint, describe(request, checkpoint)
+
+
+def read_network(request: Request) -> tuple["RegNet", ModelMetadata]:
+    """Return the network in a checkpoint and its description; raises `WeightsError`."""
+    from regnet.network.modules import RegNet
+
+    checkpoint, metadata = read_request(request)
+    network = RegNet(checkpoint.spec)
+    load_into(network, checkpoint.state)
+    return network, metadata
 
 
 def describe(request: Request, checkpoint: Checkpoint) -> ModelMetadata:

@@ -7,21 +7,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from regnet.checkpoints.weights import load_into
-from regnet.conversion.convert import read_request
+from regnet.conversion.convert import read_network
 from regnet.conversion.values import Request
 from regnet.ir.engine import Batch, Outputs, require_probabilities, with_protocol
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
-from regnet.network.modules import RegNet
 from regnet.pixels.preprocess import ImageLike, crop_pixels
-
-
-def read_network(request: Request) -> tuple[RegNet, ModelMetadata]:
-    """Return the network in a checkpoint and its description; raises `WeightsError`."""
-    checkpoint, metadata = read_request(request)
-    network = RegNet(checkpoint.spec)
-    load_into(network, checkpoint.state)
-    return network, metadata
 
 
 class TorchPredictor:

@@ -27,6 +27,7 @@ RegNetError
 ├── TrainingError        a training run cannot start or go on
 ├── ClusterError         a Ray cluster cannot be used, or its work not done
 ├── MissingExtraError    an optional dependency is not installed
+├── MissingEngineError   OpenVINO is not installed, or cannot be loaded (also an ImportError)
 └── OutputError          a result could not be written
 """
 
@@ -164,6 +165,10 @@ class MissingExtraError(RegNetError):
 
         super().__init__(f"{what} needs the extra {extra!r}: {this_installation().command(extra)}")
         self.extra = extra
+
+
+class MissingEngineError(RegNetError, ImportError):
+    """OpenVINO is not installed, or cannot be loaded."""
 
 
 class OutputError(RegNetError):

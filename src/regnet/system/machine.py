@@ -3,13 +3,13 @@
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from regnet.system.errors import MissingEngineError
 from regnet.system.parallel import cores
-from regnet.system.runtime import core, ov
 
 _CPUINFO: Final = Path("/proc/cpuinfo")
 _STAT: Final = Path("/proc/stat")
@@ -18,6 +18,7 @@ _FLAGS: Final = (
     "avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "avx512_fp16", "amx_bf16",
     "amx_int8", "asimd", "asimddp", "i8mm", "bf16", "sve",
 )  # fmt: skip
+_BF16: Final = frozenset(("avx512_bf16", "amx_bf16", "bf16"))
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Machine:
     """A machine: its CPU's name, the cores this process may use, and what they can compute with.
 
     `flags` are the instruction sets that matter for networks (empty where the system does not
-    say); `capabilities` what OpenVINO makes of them.
+    say); `capabilities` what OpenVINO makes of them; its version is "" if it is not installed.
     """
 
     cpu: str
@@ -52,15 +53,26 @@ def this_machine(*, cpuinfo: Path = _CPUINFO) -> Machine:
     """Return the machine that this process runs on."""
     fields = _cpuinfo(cpuinfo)
     flags = fields.get("flags", fields.get("Features", "")).split()
+    capabilities, version = _openvino(flags)
     return Machine(
         cpu=fields.get("model name") or platform.processor() or platform.machine(),
         cores=cores(),
         flags=tuple(flag for flag in _FLAGS if flag in flags),
-        capabilities=tuple(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        capabilities=capabilities,
         system=f"{platform.system()} {platform.release()}",
         python=platform.python_version(),
-        openvino=ov.__version__.partition("-")[0],
+        openvino=version,
     )
+
+
+def _openvino(flags: Sequence[str]) -> tuple[tuple[str, ...], str]:
+    """Return the CPU's capabilities and OpenVINO's version; without it what the flags say."""
+    try:
+        from regnet.system.runtime import core, ov
+    except MissingEngineError:
+        return (() if _BF16.isdisjoint(flags) else ("BF16",)), ""
+    capabilities = core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(capabilities), ov.__version__.partition("-")[0]
 
 
 def _cpuinfo(path: Path) -> dict[str, str]:

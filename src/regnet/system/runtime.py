@@ -6,6 +6,8 @@ Everything in regnet imports `ov` from here, and uses this `core`.
 import sys
 from typing import Any
 
+from regnet.system.errors import MissingEngineError
+
 # Importing OpenVINO reports the use to its maker, in a process of its own, and leaves an identifier
 # in the home folder; and it loads its converter, which takes half of the time. It does without both
 # if they cannot be imported, so they are hidden from it.
@@ -13,6 +15,11 @@ _hidden = {"openvino_telemetry", "openvino.tools.ovc"} - sys.modules.keys()
 sys.modules.update(dict.fromkeys(_hidden))  # type: ignore[arg-type]
 try:
     import openvino as ov
+except ImportError as exc:
+    raise MissingEngineError(
+        f"this needs OpenVINO, which cannot be loaded here ({exc}). Install it (pip install "
+        "openvino), or use a machine that has it"
+    ) from exc
 finally:
     for _name in _hidden:
         del sys.modules[_name]

@@ -14,6 +14,7 @@ from regnet.statistics.conformal import Fit
 from regnet.system.errors import (
     ConversionError,
     DatasetError,
+    MissingEngineError,
     MissingExtraError,
     NoGainError,
     OutputError,
@@ -63,7 +64,7 @@ class _Deployment:
         self._calibration: CalibrationReport | None = None
 
     def convert(self) -> None:
-        """Write weights.safetensors and the IR made of it."""
+        """Write weights.safetensors and the IR made of it, if OpenVINO is installed."""
         recipe, folder = self.training.recipe, self.training.folder
         best = self._state.best
         deploys_best = recipe.schedule.patience and best.epoch
@@ -80,12 +81,21 @@ class _Deployment:
             name=name,
             extra={"epochs": epoch, "recipe": recipe.to_toml()},
         )
-        model = convert(Request(weights=weights, name=name), folder).path
-        self.training = replace(self.training, epoch=epoch, weights=weights, model=model)
+        self.training = replace(self.training, epoch=epoch, weights=weights)
+        try:
+            model = convert(Request(weights=weights, name=name), folder).path
+        except MissingEngineError:
+            self._warn(
+                f"OpenVINO is not installed, so {weights} is not converted. Convert it where "
+                f"OpenVINO is: regnet convert {weights}; or install it here, then: "
+                f"{resuming(folder)}"
+            )
+            return
+        self.training = replace(self.training, model=model)
 
     def evaluate(self) -> None:
         """Evaluate the converted model on the validation photos."""
-        if self._photos is None:
+        if self._photos is None or self.training.model is None:
             return
         choice, library = Choice(model=str(self._model)), self._task.library
         predictor = open_predictor(choice, library=library)
@@ -113,12 +123,13 @@ class _Deployment:
         read, count = self.training.val_read, self.training.val_photos
         for remark in validation_remarks(read, count, names):
             if remark not in self.training.remarks:  # said before the run, if they were read then
-                self._task.say(f"warning: {remark}")
-                self._remark(remark)
+                self._warn(remark)
 
     def calibrate(self) -> None:
         """Calibrate the model's probabilities, in a copy beside it."""
         photos = self._photos
+        if self.training.model is None:
+            return
         if photos is None or photos.count < CALIBRATION:
             self._remark(
                 f"Its probabilities are not calibrated: that needs {CALIBRATION} photos to "
@@ -164,6 +175,10 @@ class _Deployment:
     def _model(self) -> Path:
         assert self.training.model is not None
         return self.training.model
+
+    def _warn(self, text: str) -> None:
+        self._task.say(f"warning: {text}")
+        self._remark(text)
 
     def _remark(self, text: str) -> None:
         self.training = replace(self.training, remarks=(*self.training.remarks, text))

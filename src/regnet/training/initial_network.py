@@ -10,7 +10,6 @@ from torch import Tensor
 from regnet.checkpoints.shapes import describe_spec, same_architecture
 from regnet.checkpoints.weights import read_checkpoint
 from regnet.conversion.convert import describe
-from regnet.conversion.ir_weights import read_ir_weights
 from regnet.conversion.store import Library
 from regnet.ir.assumptions import without
 from regnet.network.labels import Labels, imagenet_labels
@@ -102,6 +101,8 @@ def _spec(model: str | Path | Spec | None, *, pretrained: bool) -> Spec | None:
 def _pretrained(source: str | Path, library: Library) -> Start:
     """Return the weights of a card, an IR or a checkpoint file."""
     if path := converted(source, library):
+        from regnet.conversion.ir_weights import read_ir_weights  # it imports OpenVINO
+
         weights = read_ir_weights(path)
         return Start(
             spec=weights.metadata.spec,

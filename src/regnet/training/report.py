@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from regnet.calibration.calibrate import FittedCalibration
 from regnet.data.labelled import Dataset
 from regnet.evaluation.evaluate import Evaluation
 from regnet.evaluation.report import measured_section, result_sections, share_tile, subset_text
@@ -24,6 +23,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from regnet.calibration.calibrate import FittedCalibration
+
 Records = Sequence[EpochRecord]
 
 _DOTS: Final = 30  # most epochs that have a dot each
@@ -38,7 +39,7 @@ def training_report(
     started_from: str = "",
     evaluation: Evaluation | None = None,
     photos: Dataset | None = None,
-    calibration: FittedCalibration | None = None,
+    calibration: "FittedCalibration | None" = None,
 ) -> page.Report:
     """Return the report of a finished run.
 
@@ -87,7 +88,7 @@ def training_summary(training: Training) -> page.Report:
     ]
     lost = [(readable(photo.source), photo.error) for photo in training.unreadable]
     sections = [page.Section("", [page.Facts(facts)]), *page.unreadable_section(lost, len(lost))]
-    return page.Report(str(training.model), sections)
+    return page.Report(str(training.model or training.weights), sections)
 
 
 def _progress(training: Training) -> str:
@@ -104,7 +105,7 @@ def duration(seconds: float) -> str:
 
 
 def _tiles(
-    training: Training, evaluation: Evaluation | None, calibration: FittedCalibration | None
+    training: Training, evaluation: Evaluation | None, calibration: "FittedCalibration | None"
 ) -> list[page.Tile]:
     records = training.records
     last, seconds = records[-1], sum(record.seconds for record in records)
@@ -141,7 +142,7 @@ def _remarks(training: Training) -> list[str]:
     return remarks
 
 
-def _calibrated(calibration: FittedCalibration | None) -> list[str]:
+def _calibrated(calibration: "FittedCalibration | None") -> list[str]:
     if calibration is None:
         return []
     held, fitted = calibration.held_out, calibration.calibration

@@ -201,11 +201,11 @@ class Training:
     """A run that ended or, if it is not `finished`, was stopped.
 
     `model` is the converted model (.xml), `weights` the file it was converted from, of `epoch`,
-    counted from 1; both are None before the end. `top1` and `top5` in [0, 1] are the model's own on
-    the `val_read` readable ones of the `val_photos` validation photos, None without any.
-    `calibrated`: whether its probabilities are. `report` is an HTML page, `unreadable` the photos
-    left out. `figures` has the evaluation's and the calibration's. `rank` is this process, if there
-    are several.
+    counted from 1; both are None before the end, the model also if OpenVINO is not installed.
+    `top1` and `top5` in [0, 1] are the model's own on the `val_read` readable ones of the
+    `val_photos` validation photos, None without any. `calibrated`: whether its probabilities are.
+    `report` is an HTML page, `unreadable` the photos left out. `figures` has the evaluation's and
+    the calibration's. `rank` is this process, if there are several.
     """
 
     folder: Path
@@ -240,6 +240,10 @@ class Training:
 
     def classifier(self, **options: Any) -> "Classifier":
         """Return the model as `regnet.load` does; raises `TrainingError` before the run's end."""
+        if self.weights and self.model is None:
+            raise TrainingError(
+                f"{self.weights} is not converted yet: regnet convert {self.weights}"
+            )
         if self.model is None:
             raise TrainingError(
                 f"the run in {self.folder} is not over, so it has no model yet: go on with it "

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from regnet.conversion.convert import read_network
 from regnet.conversion.store import Library
 from regnet.conversion.values import Request
 from regnet.data.class_names import ClassNames, listed
 from regnet.inference.predictors import Choice, Predictor, open_predictor, parse_choice
 from regnet.inference.server_predictor import is_address
-from regnet.inference.torch_predictor import read_network
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Label, Labels, first_name
 from regnet.network.modules import RegNet, fold_batch_norm

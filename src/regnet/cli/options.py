@@ -15,7 +15,7 @@ from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
 from regnet.system.errors import DatasetError, UnknownModelError
 from regnet.system.option import Options, argument, option
-from regnet.zoo.catalogue import DEFAULT_MODEL, card_by_name
+from regnet.zoo.catalogue import DEFAULT_MODEL, is_card
 
 MODEL: Final = "Model card, `bundled`, IR (.xml) or checkpoint"
 AS_OPTION: Final = ("--model", "-m")
@@ -117,7 +117,7 @@ class Store(Download, Entry):
 
 def require_sources(command: str, sources: Sequence[str]) -> None:
     """Raise, before a model is downloaded, if no source is there or one is a model's name."""
-    from regnet.data.sources import is_absent
+    from regnet.data.sources import is_absent, is_empty
 
     absent = list(filter(is_absent, sources))
     for source in sources:
@@ -127,6 +127,8 @@ def require_sources(command: str, sources: Sequence[str]) -> None:
             raise UnknownModelError(f"{source} is a model, not a photo; did you mean: {meant}")
     if len(absent) == len(sources):
         raise DatasetError(f"no such file or folder: {', '.join(absent)}")
+    if all(map(is_empty, set(sources).difference(absent))):
+        raise DatasetError(f"no images in {', '.join(sources)}")
     _name_extras(sources)
 
 
@@ -147,6 +149,4 @@ def _is_model(source: str, *, absent: bool) -> bool:
     model = parse_choice(source).model
     if Path(model).suffix in CONVERTED_SUFFIXES:
         return Path(model).is_file()
-    with suppress(UnknownModelError):
-        return absent and bool(card_by_name(model))
-    return False
+    return absent and is_card(model)

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,7 +15,7 @@ from regnet.system.errors import ConversionError, UnknownModelError
 from regnet.system.notices import RegNetWarning, give
 from regnet.system.version import TOOL_VERSION
 from regnet.zoo.card import Card
-from regnet.zoo.catalogue import bundled_path, card_by_name, card_names
+from regnet.zoo.catalogue import bundled_path, card_by_name, card_names, is_card
 from regnet.zoo.events import OnEvent, ignore
 from regnet.zoo.record import Expected, SeenHashes, hash_file, read_record
 
@@ -170,9 +169,8 @@ def _names_a_file(model: str | Path) -> bool:
     """Tell whether a model is a path; a folder of a card's name is one if it holds a model."""
     path = Path(model)
     exists = os.path.exists(path)  # False, not an error, if the name is too long
-    if exists and path.is_dir() and not is_model_folder(path):
-        with suppress(UnknownModelError):
-            return not card_by_name(str(model))
+    if exists and path.is_dir() and not is_model_folder(path) and is_card(str(model)):
+        return False
     return path.suffix in (*CHECKPOINT_SUFFIXES, *CONVERTED_SUFFIXES) or exists
 
 

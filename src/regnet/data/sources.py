@@ -100,6 +100,17 @@ def is_absent(source: str) -> bool:
         return False  # opening it says more
 
 
+def is_empty(source: str) -> bool:
+    """Tell whether a source is a folder or a pattern that gives no image."""
+    if is_absent(source) or source == STDIN or is_live(source) or _URL.match(source):
+        return False
+    name, walk = os.path.expanduser(source), Walk()  # noqa: PTH111
+    if os.path.isdir(name):  # noqa: PTH112  (a Path's raises without permission)
+        return next(walk.below(name), None) is None
+    is_pattern = not os.path.lexists(name) and glob.has_magic(name)
+    return is_pattern and next(walk.matches(name), None) is None
+
+
 def count_items(sources: Iterable[str | Path]) -> int | None:
     """Return how many items `iter_items` would yield; None if only reading them would tell."""
     walk = _Counting()
@@ -156,7 +167,7 @@ class Walk:
             name = os.path.expanduser(name)  # noqa: PTH111  (leaves users alone that are none)
             path = Path(name)
             if path.is_dir():
-                return _or_failed(self._below(name), name, "no images in this folder")
+                return _or_failed(self.below(name), name, "no images in this folder")
             if path.is_file():
                 return self._file(name)
             if path.exists():  # a pipe or a device
@@ -164,7 +175,7 @@ class Walk:
         except (OSError, ValueError) as exc:
             return iter([_failed(name, f"cannot be opened: {reason_of(exc)}")])
         if glob.has_magic(name):
-            return _or_failed(self._matches(name), name, "no image matches this pattern")
+            return _or_failed(self.matches(name), name, "no image matches this pattern")
         return iter([_failed(name, "no such file or folder")])
 
     def _file(self, name: str) -> Iterator[Item]:
@@ -187,7 +198,7 @@ class Walk:
     def _item(self, name: str) -> Item:
         return file_item(name, self.max_bytes)
 
-    def _below(self, top: str) -> Iterator[Item]:
+    def below(self, top: str) -> Iterator[Item]:
         """Yield the images below a folder, sorted, or, without any, those in Parquet files."""
         found, tally = False, SkipTally()
         for name, problem in image_files(top, None if self.tally is None else tally):
@@ -203,7 +214,7 @@ class Walk:
         if self.tally is not None:
             self.tally.add_all(tally)
 
-    def _matches(self, pattern: str) -> Iterator[Item]:
+    def matches(self, pattern: str) -> Iterator[Item]:
         """Yield the images that match a pattern, or any file if the pattern spells its suffix.
 
         A folder gives the images below it, unless `**` goes there by itself.
@@ -222,7 +233,7 @@ class Walk:
                 if "**" in pattern:
                     continue
                 if not clutter:
-                    yield from self._below(name)
+                    yield from self.below(name)
                 elif self.tally is not None:
                     self.tally.add_folder(pattern, clutter, count_files(name))
             elif not clutter and (any_suffix or is_picture_file(name)):

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 
@@ -13,6 +14,7 @@ from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.protocol import PROTOCOLS
 from regnet.system.errors import MissingExtraError, UnknownModelError
 from regnet.system.parallel import cores
+from regnet.zoo.catalogue import is_card
 
 if TYPE_CHECKING:
     from regnet.ir.engine import Batch, Outputs
@@ -85,8 +87,17 @@ def split_choice(text: str) -> tuple[str, dict[str, Any]]:
             raise UnknownModelError(f"{text}: names two of {kind}; name one")
         parts[kind] = part
         model = rest
+    _require_known_parts(text, model)
     size = parts.pop("size", None)
     return f"{model}:{size}" if size else model, parts
+
+
+def _require_known_parts(text: str, model: str) -> None:
+    """Raise `UnknownModelError` if a model is a known one with an unknown part behind it."""
+    known, _, part = model.rpartition(":")
+    if known and not os.path.lexists(model) and (os.path.lexists(known) or is_card(known)):
+        words = ", ".join(chain(*_PARTS.values()))
+        raise UnknownModelError(f"{text}: unknown part {part!r}; known are {words}")
 
 
 def parse_ir_choice(

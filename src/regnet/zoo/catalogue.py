@@ -60,6 +60,14 @@ def card_by_name(name: str) -> Card:
     raise UnknownModelError(f"no model is called {name!r}; {hint}`regnet models` lists all")
 
 
+def is_card(name: str) -> bool:
+    """Tell whether a card has this name or alias."""
+    try:
+        return bool(card_by_name(name))
+    except UnknownModelError:
+        return False
+
+
 @cache
 def _aliases() -> dict[str, tuple[str, ...]]:
     return {name: tuple(alias.lower() for alias in _load(name).aliases) for name in card_names()}

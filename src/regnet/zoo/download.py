@@ -80,7 +80,7 @@ def download(
                 )
                 raise OfflineError(
                     f"{card.name} {what} ({place.path}), and --offline forbids to fetch it: "
-                    f"{place.options}"
+                    f"{place.options(offline=True)}"
                 )
             require_licence(card, accept_licence)
             path = _fetch(places, mirrors, reporter, terms or Terms(), verify=verify)
@@ -194,12 +194,12 @@ class _Place:
         self.seen = SeenHashes(weights)
         self._instead = instead
 
-    @property
-    def options(self) -> str:
-        """What the user can do if the file cannot be had."""
+    def options(self, *, offline: bool = False) -> str:
+        """Return what the user can do if the file cannot be had."""
+        mirror = f"name a server that has {self.file.name} with `--mirror URL`"
         ways = (
             self._instead,
-            f"name a server that has {self.file.name} with `--mirror URL`",
+            "leave out --offline" if offline else mirror,
             f"fetch that file on another machine and import it with `regnet download --from "
             f"{self.file.name} {self.card.name}`",
         )
@@ -294,7 +294,7 @@ def _fetch(
     elif all(exc.unreachable for exc in failures.values()):
         kind = OfflineError
     place = places[0]
-    raise kind(f"{place.card.name} could not be downloaded{_reasons(failures)}{place.options}")
+    raise kind(f"{place.card.name} could not be downloaded{_reasons(failures)}{place.options()}")
 
 
 def _fetch_file(

@@ -223,6 +223,8 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(tmp_path: Path, end: signal.Si
         (["classify", "-m", "bundled", "-k", "0", CAT], "top-k"),
         (["classify"], "SOURCE"),
         (["classify", "none.jpg", "none/"], "no such file or folder: none.jpg, none/"),
+        (["classify", Path(__file__).parent / "golden"], "no images in"),
+        (["explain", Path(__file__).parent / "golden" / "*"], "golden/*"),
         (["explain", "none.jpg"], "no such file or folder: none.jpg"),
         (["evaluate", "regnetx-3.2gf", "none/"], "no such file or folder: none/"),
         (["classify", "bundled", CAT], f"did you mean: regnet classify --model bundled {CAT}"),
@@ -263,8 +265,9 @@ def test_without_network_every_command_names_the_same_three_ways_on(
     assert done.stderr.decode() == (
         f"regnet: regnetx-3.2gf is not in the cache ({tmp_path}/weights/regnetx-3.2gf/{name}), and "
         "--offline forbids to fetch it: use `--model bundled`, the small model in the package, or "
-        f"name a server that has {name} with `--mirror URL`, or fetch that file on another machine "
-        f"and import it with `regnet download --from {name} regnetx-3.2gf`\n"
+        f"leave out --offline, and name a server that has {name} with `--mirror URL`, or fetch "
+        "that file on another machine and import it with "
+        f"`regnet download --from {name} regnetx-3.2gf`\n"
     )
 
 

@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import regnet
+from regnet.inference.load import _download_bar
 from regnet.pages.notebook import framed, photo_card
 from regnet.pages.report import Report
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ImageError, RegNetError
+from regnet.zoo.events import Event
 
 CAT, ESPRESSO, _ = sample_photos()
 
@@ -90,6 +92,17 @@ def test_progress_is_shown_if_asked_only(
     assert len(classifier([CAT, ESPRESSO], progress=True)) == 2
     assert len(list(classifier.stream([CAT], progress=True))) == 1
     assert capsys.readouterr().out.count("classifying") == 2
+
+
+def test_a_download_shows_a_bar_from_its_start_on(capsys: pytest.CaptureFixture[str]) -> None:
+    with _download_bar() as on_event:
+        on_event(Event(event="done", model="cached", bytes=5, total=5))
+    assert "cached" not in capsys.readouterr().out
+    with _download_bar() as on_event:
+        for event, size in (("start", 0), ("progress", 500_000), ("done", 1_000_000)):
+            on_event(Event(event=event, model="one", bytes=size, total=1_000_000))
+    shown = capsys.readouterr().out
+    assert (shown.count("one"), "100%" in shown, "1.0/1.0 MB" in shown) == (1, True, True)
 
 
 def test_predictions_become_a_data_frame(

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from regnet.evaluation.evaluate import evaluate as evaluate
     from regnet.explanation.activation_maps import Explainer as Explainer
     from regnet.inference.classify import Classifier as Classifier
-    from regnet.inference.classify import load as load
+    from regnet.inference.load import load as load
     from regnet.inference.result import ClassScore as ClassScore
     from regnet.inference.result import Prediction as Prediction
     from regnet.inference.result import to_frame as to_frame
@@ -48,7 +48,8 @@ _MODULES = {
     "comparison.compare": "compare",
     "evaluation.evaluate": "evaluate",
     "explanation.activation_maps": "Explainer",
-    "inference.classify": "Classifier load",
+    "inference.classify": "Classifier",
+    "inference.load": "load",
     "inference.result": "ClassScore Prediction to_frame",
     "ir.assumptions": "AssumptionWarning",
     "network.labels": "Label imagenet_labels",

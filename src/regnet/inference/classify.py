@@ -9,7 +9,6 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, TypeVar, cast, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.conversion.store import Library
 from regnet.data.photo_files import is_live, require_extra
 from regnet.data.sources import Item, Video, iter_items
 from regnet.inference.result import Answer, Embedding, Prediction, Row, Wanted
@@ -20,12 +19,10 @@ from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike
-from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.errors import ImageError, ModelError
 from regnet.system.notices import about
 from regnet.system.parallel import BATCH_SIZE, in_order
 from regnet.video.sampling import Sampling, Smoothing
-from regnet.zoo.catalogue import DEFAULT_MODEL
 
 if TYPE_CHECKING:
     from regnet.video.frames import Frame
@@ -288,38 +285,6 @@ class Classifier:
                 workers=engine.streams,
                 batch_size=batch_size,
             )
-
-
-def load(
-    model: str | Path = DEFAULT_MODEL,
-    *,
-    precision: InferencePrecision = "f32",
-    cache_dir: str | Path | None = None,
-    offline: bool = False,
-    mirrors: str | tuple[str, ...] = (),
-    entry: str | None = None,
-) -> Classifier:
-    """Return the classifier of a card's name, `bundled`, an IR (.xml) or a checkpoint file.
-
-    Weights are downloaded, verified and converted once and kept in `cache_dir`. `precision` is
-    "f32" (exact), "bf16" (faster on CPUs with bf16) or "int8" (after `regnet quantize`). `mirrors`
-    are base URLs that are tried first; `offline` never uses the network, not for images either.
-    `entry` names one of several networks in a checkpoint file.
-    Warns with `AssumptionWarning` of what the checkpoint does not say and had to be assumed.
-    Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
-    """
-    mirrors = (mirrors,) if isinstance(mirrors, str) else mirrors
-    library = Library(
-        folder=default_cache_dir(cache_dir), offline=offline, mirrors=mirrors, entry=entry
-    )
-    path = library.ir(model, precision=precision)
-    return Classifier(
-        path,
-        precision=precision,
-        compiled_cache=library.compiled,
-        offline=offline,
-        name=str(model),
-    )
 
 
 Job = tuple[str, Callable[[], ImageLike]]

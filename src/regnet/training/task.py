@@ -249,7 +249,7 @@ class Training:
                 f"the run in {self.folder} is not over, so it has no model yet: go on with it "
                 "(resume=True)"
             )
-        from regnet.inference.classify import load
+        from regnet.inference.load import load
 
         return load(self.model, **options)
 

@@ -199,7 +199,7 @@ class _Place:
         mirror = f"name a server that has {self.file.name} with `--mirror URL`"
         ways = (
             self._instead,
-            "leave out --offline" if offline else mirror,
+            f"leave out --offline, and {mirror}" if offline else mirror,
             f"fetch that file on another machine and import it with `regnet download --from "
             f"{self.file.name} {self.card.name}`",
         )

@@ -1,6 +1,7 @@
 """Take docs/images/serve.png: the page of `regnet serve` with an answer and its heat map.
 
 python tools/make_page_picture.py (needs Chromium: apt-get install chromium chromium-driver)
+python tools/make_page_picture.py report.html docs/images/evaluate.png: the same of a report's top
 """
 
 import io
@@ -16,7 +17,7 @@ sys.path.insert(0, str(ROOT / "tests"))
 from browser import Browser, browsing  # noqa: E402
 from serving_process import serving  # noqa: E402
 
-WIDTH, HEIGHT = 1280, 708
+WIDTH, HEIGHT, REPORT_HEIGHT = 1280, 708, 1650
 SHOWN = 1000  # pixels wide in the docs
 FLAT = 32
 PHOTO = ROOT / "src" / "regnet" / "pixels" / "samples" / "espresso.png"
@@ -34,6 +35,11 @@ def take(url: str, browser: Browser) -> Image.Image:
         browser.open(url, width=WIDTH, height=HEIGHT)
         browser.until(lambda: browser.text("#model-facts"), "the models")
         answered(browser)
+    return seen(browser)
+
+
+def seen(browser: Browser) -> Image.Image:
+    """Return what the window shows."""
     with tempfile.TemporaryDirectory() as folder:
         file = browser.save(Path(folder) / "page.png", whole=False)
         return Image.open(io.BytesIO(file.read_bytes())).convert("RGB")
@@ -49,19 +55,23 @@ def palette(picture: Image.Image) -> Image.Image:
     return colours
 
 
-def main() -> None:
-    """Start a server, take the picture and write it with few colours."""
+def main(report: str = "", target: str = str(ROOT / "docs" / "images" / "serve.png")) -> None:
+    """Take the picture of a report, or of a server's page, and write it with few colours."""
     with (
         tempfile.TemporaryDirectory() as folder,
-        serving(Path(folder), "--offline") as served,
         browsing(Path(folder)) as browser,
     ):
-        picture = take(served.url, browser)
+        if report:
+            browser.open(Path(report).resolve().as_uri(), width=WIDTH, height=REPORT_HEIGHT)
+            picture = seen(browser)
+        else:
+            with serving(Path(folder), "bundled", "--offline") as served:
+                picture = take(served.url, browser)
     height = round(picture.height * SHOWN / picture.width)
     small = picture.resize((SHOWN, height), Image.Resampling.LANCZOS)
     few = small.quantize(palette=palette(small), dither=Image.Dither.FLOYDSTEINBERG)
-    few.save(ROOT / "docs" / "images" / "serve.png", optimize=True)
+    few.save(target, optimize=True)
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

@@ -246,7 +246,8 @@ def test_every_command_has_a_page_and_the_readme_links_to_it() -> None:
 
     readme = (ROOT / "README.md").read_text()
     for command in COMMANDS:
-        page = "classify" if command in ("demo", "samples") else command
+        pages = {"demo": "classify", "samples": "classify", "search": "photo-search"}
+        page = pages.get(command, command)
         assert f"regnet {command}" in (ROOT / "docs" / f"{page}.md").read_text()
         assert f"(docs/{page}.md)" in readme
 

@@ -23,7 +23,7 @@ FLOORS = (
     ("ir", "video", "zoo"),
     ("conversion",),
     ("inference",),
-    ("explanation", "evaluation", "comparison", "benchmarking", "doctor", "cluster"),
+    ("explanation", "evaluation", "comparison", "benchmarking", "doctor", "cluster", "features"),
     ("calibration", "quantization", "serving"),
     ("training",),
     ("space",),

@@ -29,6 +29,8 @@ COMMANDS = (
     "demo",
     "classify",
     "explain",
+    "embed",
+    "search",
     "serve",
     "evaluate",
     "compare",

@@ -21,6 +21,7 @@ KINDS: Final = {
     "converted": "converted models",
     "compiled": "models compiled for this CPU",
     "evaluations": "journals of unfinished evaluations",
+    "embeddings": "embeddings of folders that were searched",
     "notices": "notices given before",
 }
 """The folders in the cache, and what is in them."""
@@ -29,6 +30,7 @@ _NAMES: Final[Mapping[str, re.Pattern[str]]] = {
     "converted": re.compile(r".+-[0-9a-f]{16}"),
     "compiled": re.compile(r"\d+\.blob"),
     "evaluations": re.compile(r"[0-9a-f]{24}\.journal"),
+    "embeddings": re.compile(r"[0-9a-f]{24}\.npy(\.part)?(\.jsonl)?"),
     "notices": re.compile(r".+-\d[^-]*-[0-9a-f]{8}"),
 }
 _AFTER_A_DOWNLOAD: Final = re.compile(r"(\.part)?(\.json)?$")

@@ -10,7 +10,8 @@ def cache_dir(chosen: str | Path | None = None) -> Path:
     """Return the cache folder: the one chosen, else $REGNET_CACHE, else the platform's default.
 
     The folder is not created. Inside it: `weights/` downloads, `converted/` IRs by content,
-    `compiled/` OpenVINO's compiled models. Raises `RegNetError` for the home of nobody.
+    `compiled/` OpenVINO's compiled models, `embeddings/` of searched folders. Raises `RegNetError`
+    for the home of nobody.
     """
     if configured := chosen or os.environ.get("REGNET_CACHE"):
         try:

@@ -1,0 +1,1 @@
+"""What a network knows of photos: embeddings in files, and the nearest photos."""

@@ -32,6 +32,7 @@ Pixels = NDArray[Any]
 CEIL = replace(OMZ, name="ceil", interpolation="bilinear", offset="ceil", channels="RGB")
 FLOOR = replace(OMZ, name="floor", offset="floor")
 UNEVEN = replace(OMZ, name="uneven", resize=233, crop=177)  # no multiple of a block
+STRETCHED = replace(OMZ, name="stretched", fit="stretch")
 SINGLE = replace(OMZ, name="single", resize=9, crop=1)
 
 
@@ -50,7 +51,7 @@ def noise(*size: int) -> Pixels:
 
 
 @pytest.mark.parametrize(
-    "preprocess", [OMZ, CEIL, FLOOR, UNEVEN, SINGLE, TINY], ids=lambda p: p.name
+    "preprocess", [OMZ, CEIL, FLOOR, UNEVEN, STRETCHED, SINGLE, TINY], ids=lambda p: p.name
 )
 def test_pixels_are_the_protocols(preprocess: Preprocess) -> None:
     run = compiled(preprocessing_model(preprocess))

@@ -48,7 +48,12 @@ same_order = pytest.mark.skipif(
     int(PIL.__version__.split(".")[0]) < 13,
     reason="Pillow before 13 resizes tall images in another order than the protocol here",
 )
-FILTERS = {"bicubic": Image.Resampling.BICUBIC, "bilinear": Image.Resampling.BILINEAR}
+FILTERS = {
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "nearest": Image.Resampling.NEAREST,
+}
+STRETCHED = Preprocess(name="keras", resize=224, interpolation="nearest", fit="stretch")
 
 
 def noise(width: int, height: int, seed: int = 0) -> np.ndarray:
@@ -67,7 +72,9 @@ def reference_crop(image: Image.Image, protocol: Preprocess) -> np.ndarray:
     """Return the protocol's crop by Pillow alone, written as the protocol is described."""
     image = ImageOps.exif_transpose(image).convert("RGB")
     width, height = image.size
-    if width < height:
+    if protocol.fit == "stretch":
+        size = protocol.resize, protocol.resize
+    elif width < height:
         size = protocol.resize, int(protocol.resize * height / width)
     else:
         size = int(protocol.resize * width / height), protocol.resize
@@ -89,7 +96,7 @@ def reference_crop(image: Image.Image, protocol: Preprocess) -> np.ndarray:
         ("crop", 0),
         ("crop", 257),
         ("crop", "224"),
-        ("interpolation", "nearest"),
+        ("interpolation", "lanczos"),
         ("interpolation", None),
         ("offset", "down"),
         ("channels", "GBR"),
@@ -113,7 +120,7 @@ def test_impossible_protocols_are_refused_by_name(field: str, value: object) -> 
     assert isinstance(caught.value, RegNetError)
 
 
-@pytest.mark.parametrize("protocol", [OMZ, PYCLS, BILINEAR, SWAG])
+@pytest.mark.parametrize("protocol", [OMZ, PYCLS, BILINEAR, SWAG, STRETCHED])
 def test_a_protocol_survives_json(protocol: Preprocess) -> None:
     values = json.loads(json.dumps(protocol.to_dict()))
     assert Preprocess.from_dict(values) == protocol
@@ -257,9 +264,10 @@ def protocols(draw: st.DrawFn) -> Preprocess:
         name="any",
         resize=side,
         crop=draw(st.integers(max(1, side - 80), side)),
-        interpolation=draw(st.sampled_from(["bicubic", "bilinear"])),
+        interpolation=draw(st.sampled_from(["bicubic", "bilinear", "nearest"])),
         offset=draw(st.sampled_from(["round", "ceil"])),
         channels=draw(st.sampled_from(["BGR", "RGB"])),
+        fit=draw(st.sampled_from(["crop", "stretch"])),
     )
 
 
@@ -290,7 +298,7 @@ def test_crops_equal_pillow_for_any_size(p: Preprocess, w: int, h: int, seed: in
 
 @same_order
 @settings(max_examples=120, deadline=None)
-@given(protocols(), sides, sides)
+@given(protocols().filter(lambda p: p.interpolation != "nearest"), sides, sides)
 def test_the_taps_alone_equal_pillow_for_any_size(p: Preprocess, w: int, h: int) -> None:
     w, h = max(w, h // 12 + 1), max(h, w // 12 + 1)
     image = Image.fromarray(noise(w, h))
@@ -375,7 +383,7 @@ def test_every_photo_equals_pillow(photos: list[Path]) -> None:
         assert np.array_equal(crop, expected), path.name
 
 
-@pytest.mark.parametrize("protocol", [BILINEAR, SWAG], ids=lambda p: p.name)
+@pytest.mark.parametrize("protocol", [BILINEAR, SWAG, STRETCHED], ids=lambda p: p.name)
 def test_other_protocols_equal_pillow(photos: list[Path], protocol: Preprocess) -> None:
     for path in photos[::8]:
         with Image.open(path) as image:

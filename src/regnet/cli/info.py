@@ -127,6 +127,8 @@ def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
         "certificate": metadata.certificate,
         "calibration": metadata.calibration,
     }
+    crop = metadata.preprocess.crop
+    adopted = {"origin": metadata.origin, "classes": metadata.classes, "image_size": crop}
     return {
         "file": str(path),
         "name": metadata.name,
@@ -140,7 +142,7 @@ def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
         "protocol": metadata.preprocess.to_dict(),
         "assumed": list(metadata.assumed),
         "graph": graph,
-        **_network(metadata.spec, image_size, metadata.preprocess.crop),
+        **(_network(metadata.spec, image_size, crop) if metadata.spec else adopted),
     }
 
 

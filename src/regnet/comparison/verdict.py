@@ -17,7 +17,7 @@ Kind = Literal["identical", "rounding", "differs"]
 
 _SETTINGS: Final[dict[Stage, dict[str, str]]] = {
     "decode": {},
-    "resize": {"resize": "short side {}", "interpolation": "{}"},
+    "resize": {"resize": "short side {}", "fit": "{}", "interpolation": "{}"},
     "crop": {"crop": "crop {}", "offset": "offset {}"},
 }
 _MODEL_SETTINGS: Final = {

@@ -48,7 +48,7 @@ def export_network(
     the written file are the network's; raises `ConversionError` if they are not, `ProtocolError` if
     the protocol cannot be put into the graph.
     """
-    spec, preprocess = metadata.spec, metadata.preprocess
+    spec, preprocess = metadata.regnet, metadata.preprocess
     half = metadata.precision == "fp16"
     folded = fold_batch_norm(spec, weights)
     if half:
@@ -92,7 +92,7 @@ def _write(
     path: Path, weights: Weights, metadata: ModelMetadata, images: Sequence[NDArray[np.uint8]]
 ) -> tuple[list[str], PixelBound | None]:
     """Write the model; return its files' names and the bound of the pixels its graph makes."""
-    spec, preprocess, half = metadata.spec, metadata.preprocess, metadata.precision == "fp16"
+    spec, preprocess, half = metadata.regnet, metadata.preprocess, metadata.precision == "fp16"
     if path.suffix == ".onnx":
         written = onnx_graph(spec, weights, preprocess, half=half)
         onnx.helper.set_model_props(written, metadata.to_strings() | onnx_properties(metadata))

@@ -142,7 +142,8 @@ def _crop(image: Node, preprocess: Preprocess) -> Node:
 def _axes(image: Node, preprocess: Preprocess) -> _Axes:
     """Return the sizes before and after, as `Preprocess.resized` and `crop_box` compute them."""
     source = opset.gather(opset.shape_of(image, "i32"), _int([1, 2]), _int(0))
-    short = opset.reduce_min(source, _int([0]), True)
+    both = preprocess.fit == "stretch"
+    short = source if both else opset.reduce_min(source, _int([0]), True)
     target = whole_quotient(source * _int(preprocess.resize), short)
     rest = target - _int(preprocess.crop)
     start = opset.bitwise_right_shift(rest, _int(1))

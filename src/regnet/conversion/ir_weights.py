@@ -38,10 +38,10 @@ def read_ir_weights(path: Path) -> IRWeights:
             f"{path}: its weights are rounded to INT8, from which nothing learns well: name the "
             "model that it was made from"
         )
-    ops = ops_by_name(graph)
+    ops, spec = ops_by_name(graph), metadata.regnet
     state: dict[str, Array] = {}
     try:
-        for layer in layers(metadata.spec):
+        for layer in layers(spec):
             weight, bias = stored_layer(ops, layer)
             state |= {f"{layer.name}.weight": weight, f"{layer.name}.bias": bias}
     except (KeyError, ValueError, ModelError) as exc:

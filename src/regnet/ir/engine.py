@@ -226,7 +226,7 @@ def require_probabilities(rows: NDArray[np.float32], name: str, reason: str) -> 
 
 def _require_contract(model: ov.Model, metadata: ModelMetadata, path: Path) -> None:
     """Refuse a graph whose input and output are not those its metadata promises."""
-    size, classes = metadata.preprocess.crop, metadata.spec.classes
+    size, classes = metadata.preprocess.crop, metadata.classes
     if metadata.preprocessing == "graph":
         expected = f"[1,?,?,3] -> [1,{classes}]"
     else:

@@ -20,6 +20,9 @@ from regnet.system.errors import ConversionError, ModelError
 from regnet.system.runtime import core, ov
 
 RT_INFO: Final = "regnet"
+KNOWN_BY: Final = "weights_sha384"
+"""The property by which an ONNX file of regnet's is known."""
+
 CROPS: Final = f"{PREPROCESSING}crops"
 """The op that gives crops in a model whose `data` may be crops or whole photos."""
 
@@ -148,7 +151,7 @@ def graph_metadata(model: ov.Model, *, source: str) -> ModelMetadata:
     if not has_metadata(model):
         raise ModelError(
             f"{source}: has no regnet metadata (labels, protocol), so it cannot be used exactly; "
-            "convert it from its checkpoint with `regnet convert`"
+            f"adopt it: `regnet convert {source} --labels FILE --protocol NAME`"
         )
     try:
         names = model.get_rt_info([RT_INFO]).value
@@ -166,7 +169,7 @@ def file_metadata(path: Path, model: ov.Model) -> ModelMetadata | None:
 
     props = onnx.load(path, load_external_data=False).metadata_props
     values = {prop.key: prop.value for prop in props}
-    return metadata_from_strings(values, source=str(path)) if "spec" in values else None
+    return metadata_from_strings(values, source=str(path)) if KNOWN_BY in values else None
 
 
 def set_graph_metadata(model: ov.Model, metadata: ModelMetadata) -> None:

@@ -23,7 +23,10 @@ CONVERSION_FILE: Final = "conversion.json"
 _Name = Annotated[
     str, Rule("of 1 to 255 printable characters", lambda s: 0 < len(s) <= 255 and s.isprintable())
 ]
-_TEXTS = ("name", "card", "weights_sha384", "precision", "licence", "version", "preprocessing")
+_TEXTS = (
+    *("name", "card", "weights_sha384", "precision", "licence", "version", "preprocessing"),
+    "origin",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +34,8 @@ class ModelMetadata(Checked, error=ModelError):
     """A converted model's description.
 
     `name` of the model, `card` whose weights it has ("" if they are on none), `spec` of the
-    network, `preprocess` protocol, `labels` (one a class), `weights_sha384` of the checkpoint file,
+    network, or None and `origin` for an adopted one: the file it was, and who wrote that.
+    `preprocess` protocol, `labels` (one per class), `weights_sha384` of the checkpoint file,
     `precision` of the stored weights, `licence` of the weights, `version` of regnet.
     `preprocessing` says who makes the crop: the caller, or the graph, which then takes whole
     images, RGB; `pixel_bound`, `certificate` and `calibration` what was measured of that, of
@@ -41,7 +45,7 @@ class ModelMetadata(Checked, error=ModelError):
 
     name: _Name
     card: str
-    spec: Spec
+    spec: Spec | None = None
     preprocess: Preprocess
     labels: Labels
     weights_sha384: str
@@ -53,24 +57,41 @@ class ModelMetadata(Checked, error=ModelError):
     certificate: Certificate | None = None
     calibration: Calibration | None = None
     assumed: tuple[str, ...] = ()
+    origin: str = ""
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if len(self.labels) != self.spec.classes:
+        if self.spec is None and not self.origin:
+            raise ModelError("the field 'spec' is missing")
+        if self.spec is not None and len(self.labels) != self.spec.classes:
             raise ModelError(
                 f"{self.name}: {len(self.labels)} labels for {self.spec.classes} classes; "
                 "give one label per class"
             )
+
+    @property
+    def classes(self) -> int:
+        """The number of classes."""
+        return len(self.labels)
+
+    @property
+    def regnet(self) -> Spec:
+        """The network's spec; raises `ModelError` for an adopted model."""
+        if self.spec is None:
+            raise ModelError(
+                f"{self.name}: was adopted from {self.origin}; only a RegNet can be trained further"
+            )
+        return self.spec
 
     def to_strings(self) -> dict[str, str]:
         """Return the fields as strings, JSON if they are not text.
 
         Raises `ModelError` if they could not be read back, as for labels that are too long.
         """
-        spec, labels = spec_to_dict(self.spec), labels_to_rows(self.labels)
         plain = {f.name: getattr(self, f.name) for f in fields(self)} | {
-            "spec": spec,
-            "labels": labels,
+            "spec": self.spec and spec_to_dict(self.spec),
+            "labels": labels_to_rows(self.labels),
+            "origin": self.origin or None,
         }
         strings = {
             name: value if name in _TEXTS else json_text(_plain(value))

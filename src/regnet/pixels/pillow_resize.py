@@ -93,6 +93,9 @@ def resize_crop(pixels: Pixels, *, size: Size, box: Box, interpolation: Interpol
     """
     height, width = pixels.shape[:2]
     left, top, right, bottom = box
+    if interpolation == "nearest":
+        rows = _nearest(height, size[1])[top:bottom]
+        return np.ascontiguousarray(pixels[rows[:, None], _nearest(width, size[0])[left:right]])
     across = Axis(width, size[0], left, right - left)
     down = Axis(height, size[1], top, bottom - top)
     out = np.empty((down.count, across.count, 3), np.uint8)
@@ -102,6 +105,14 @@ def resize_crop(pixels: Pixels, *, size: Size, box: Box, interpolation: Interpol
     order = slice(None, None, -1 if pixels.strides[2] < 0 else 1)  # as in memory: faster to copy
     resized = _resize_image(_image(pixels[:, :, order]), across, down, interpolation)
     return np.array(np.asarray(resized)[:, :, order], order="C")
+
+
+def _nearest(source: int, target: int) -> NDArray[np.int64]:
+    """Return the source pixel of each target pixel; positions are summed up as Pillow does."""
+    step = source / target
+    positions = np.full(target, step)
+    positions[0] /= 2
+    return np.cumsum(positions).astype(np.int64)
 
 
 def _image(pixels: Pixels) -> Image.Image:

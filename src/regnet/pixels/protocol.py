@@ -12,7 +12,8 @@ from regnet.system.checked import Checked, Rule, within
 from regnet.system.errors import ProtocolError, shown
 
 Channels = Literal["BGR", "RGB"]
-Interpolation = Literal["bicubic", "bilinear", "opencv-linear"]
+Interpolation = Literal["bicubic", "bilinear", "nearest", "opencv-linear"]
+Fit = Literal["crop", "stretch"]
 Offset = Literal["round", "ceil", "floor"]
 Triple = tuple[float, float, float]
 Size = tuple[int, int]
@@ -32,7 +33,9 @@ _Positive = Annotated[float, within(gt=0)]
 class Preprocess(Checked, error=ProtocolError):
     """A protocol: short side to `resize`, centre crop `crop`, mean and scale.
 
-    `interpolation` is Pillow's on uint8 (bicubic, bilinear), or OpenCV's INTER_LINEAR on float32.
+    With `fit` "stretch" both sides become `resize`, and the photo's shape is lost.
+    `interpolation` is Pillow's on uint8 (bicubic, bilinear, nearest), or OpenCV's INTER_LINEAR on
+    float32.
     `offset` says where a crop begins that cannot be centred: a half is rounded to the even
     neighbour, up, or down. `mean` and `scale` are on 0..255 pixels in the order of `channels`:
     (pixel - mean) / scale. Raises `ProtocolError` if a value is impossible.
@@ -46,6 +49,7 @@ class Preprocess(Checked, error=ProtocolError):
     channels: Channels = "BGR"
     mean: Triple = (103.53, 116.28, 123.675)
     scale: tuple[_Positive, _Positive, _Positive] = (57.375, 57.12, 58.395)
+    fit: Fit = "crop"
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -57,6 +61,8 @@ class Preprocess(Checked, error=ProtocolError):
 
         A long side is int(resize * long / short), as in the protocol of the published figures.
         """
+        if self.fit == "stretch":
+            return self.resize, self.resize
         if width <= height:
             return self.resize, int(self.resize * height / width)
         return int(self.resize * width / height), self.resize

@@ -238,7 +238,7 @@ class ServedModel:
                 if isinstance(row, ImageError):
                     raise Unprocessable(f"image {number}: {row}", limit=limit_of(str(row)))
             succeeded(timing)
-        shape = (len(rows), self.metadata.spec.classes)
+        shape = (len(rows), self.metadata.classes)
         return np.array(rows, np.float32).reshape(shape), timing
 
     async def explain(

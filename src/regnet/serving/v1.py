@@ -267,7 +267,7 @@ def _described(model: ServedModel) -> dict[str, Any]:
     calibration = metadata.calibration
     return {
         "name": model.name,
-        "classes": metadata.spec.classes,
+        "classes": metadata.classes,
         "crop": metadata.preprocess.crop,
         "protocol": metadata.preprocess.name,
         "precision": model.precision,

@@ -105,7 +105,7 @@ def _pretrained(source: str | Path, library: Library) -> Start:
 
         weights = read_ir_weights(path)
         return Start(
-            spec=weights.metadata.spec,
+            spec=weights.metadata.regnet,
             source=str(source),
             state=to_tensors(weights.state),
             folded=True,

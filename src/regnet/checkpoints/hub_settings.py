@@ -55,13 +55,16 @@ class Settings:
     assumed: tuple[str, ...] = ()
 
 
-def read_settings(files: ModelFiles) -> Settings:
-    """Return the classes and preprocessing beside weights; raises `WeightsError`."""
+def read_settings(files: ModelFiles, *, any_network: bool = False) -> Settings:
+    """Return the classes and preprocessing beside weights; raises `WeightsError`.
+
+    So it does for another network than a RegNet, unless it may be `any_network`.
+    """
     if files.config is None:
         return Settings()
     config = read_json(files.config)
     try:
-        return _settings(config, files)
+        return _settings(config, files, any_network)
     except _OF_STRANGE_VALUES as exc:
         raise WeightsError(
             f"{files.config.parent}: config.json or preprocessor_config.json cannot be used: {exc}"
@@ -70,19 +73,21 @@ def read_settings(files: ModelFiles) -> Settings:
         raise WeightsError(f"{files.config.parent}: {exc}") from exc
 
 
-def _settings(config: Mapping[str, Any], files: ModelFiles) -> Settings:
+def _settings(config: Mapping[str, Any], files: ModelFiles, any_network: bool) -> Settings:
     if "architecture" in config or "pretrained_cfg" in config:
         known = {**config, **(config.get("pretrained_cfg") or {})}
-        _require_usual({**config, **(config.get("model_args") or {})}, _TIMM_NETWORK)
+        if not any_network:
+            _require_usual({**config, **(config.get("model_args") or {})}, _TIMM_NETWORK)
         labels = _timm_labels(known) or _transformers_labels(config)
         if not known.get("input_size"):
             return Settings(labels)
-        return Settings(labels, *_timm_protocol(known))
+        return Settings(labels, *timm_settings(known))
     kind = config.get("model_type")
-    if kind not in _KINDS:
-        named = f"model_type {shown(kind)}" if kind else "no model_type"
-        raise WeightsError(f"{files.config}: has {named}; regnet reads 'regnet'")
-    _require_usual(config, _TRANSFORMERS_NETWORK)
+    if not any_network:
+        if kind not in _KINDS:
+            named = f"model_type {shown(kind)}" if kind else "no model_type"
+            raise WeightsError(f"{files.config}: has {named}; regnet reads 'regnet'")
+        _require_usual(config, _TRANSFORMERS_NETWORK)
     labels, about_output = _transformers_labels(config), _output(config)
     if files.preprocessor is None:
         return Settings(labels, assumed=about_output)
@@ -114,7 +119,7 @@ def _transformers_labels(config: Mapping[str, Any]) -> Labels | None:
         raise ValueError(f"id2label is {shown(names)}, not an object of names by number")
     if not names or all(_UNNAMED.fullmatch(str(name)) for name in names.values()):
         return None
-    return _labels(names, "id2label")
+    return named_classes(names, "id2label")
 
 
 def _timm_labels(config: Mapping[str, Any]) -> Labels | None:
@@ -124,10 +129,10 @@ def _timm_labels(config: Mapping[str, Any]) -> Labels | None:
     descriptions = config.get("label_descriptions")
     if isinstance(descriptions, dict) and all(WNID.fullmatch(str(name)) for name in names):
         return tuple(label_of((name, str(descriptions.get(name, "")))) for name in names)
-    return _labels(list(names), "label_names")
+    return named_classes(list(names), "label_names")
 
 
-def _labels(names: Any, field: str) -> Labels:
+def named_classes(names: Any, field: str) -> Labels:
     """Return the classes of a list, or of an object by their numbers; ImageNet's as they are."""
     try:
         labels = tuple(map(label_of, parse_classes(json.dumps(names), ".json")))
@@ -138,13 +143,16 @@ def _labels(names: Any, field: str) -> Labels:
     return known if len(labels) == len(known) and all(same) else labels
 
 
-def _timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]]:
-    """Return timm's transform for evaluation: a short side of crop / crop_pct, a centre crop."""
+def timm_settings(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]]:
+    """Return timm's transform for evaluation: a short side of crop / crop_pct, a centre crop.
+
+    A sentence says what of it cannot be reproduced.
+    """
     _, height, width = config["input_size"]
     crop = min(height, width)
     strange = [] if height == width else [f"crops of {width} x {height}"]
     mode = config.get("crop_mode") or "center"
-    strange += [] if mode == "center" else [f"crop_mode {shown(mode)}"]
+    strange += [] if mode in ("center", "squash") else [f"crop_mode {shown(mode)}"]
     asked = config.get("interpolation") or "bicubic"
     strange += [] if asked in _FILTERS.values() else [f"interpolation {shown(asked)}"]
     preprocess = timm_protocol(
@@ -153,6 +161,7 @@ def _timm_protocol(config: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ..
         interpolation="bilinear" if asked == "bilinear" else "bicubic",
         mean=_levels(_triple(config.get("mean") or _MEAN)),
         scale=_levels(_triple(config.get("std") or _STD)),
+        fit="stretch" if mode == "squash" else "crop",
     )
     return preprocess, _said(preprocess, strange)
 
@@ -164,9 +173,7 @@ def _transformers_protocol(values: Mapping[str, Any]) -> tuple[Preprocess, tuple
     strange = [] if values.get("do_resize", True) else ["no resize"]
     side, is_square = _side(values.get("size", 384 if convnext else 224), convnext=convnext)
     resize = crop = side
-    if is_square:
-        strange.append(f"photos stretched to {side} x {side}")
-    elif convnext:
+    if convnext and not is_square:
         resize = int(side / (values.get("crop_pct") or 224 / 256))
     if not convnext and values.get("do_center_crop", False):
         crop, _ = _side(values.get("crop_size", side), convnext=False)
@@ -183,7 +190,12 @@ def _transformers_protocol(values: Mapping[str, Any]) -> tuple[Preprocess, tuple
         offset="floor",
         mean=_levels(mean),
         scale=_levels(std),
+        fit="stretch" if is_square else "crop",
     )
+    strange += ["a rescale_offset"] if values.get("rescale_offset", False) else []
+    if is_square and isinstance(size := values.get("size"), Mapping) and "width" in size:
+        wide, high = size["width"], size["height"]
+        strange += [] if wide == high else [f"images of {wide} x {high}"]
     strange += ["BGR photos"] if values.get("do_flip_channel_order", False) else []
     strange += [] if crop <= resize else [f"a crop of {crop} padded with black"]
     return preprocess, _said(preprocess, strange)
@@ -267,7 +279,7 @@ def _timm(values: Mapping[str, Any]) -> tuple[Preprocess, tuple[str, ...]] | Non
     given = size | {name: values[name] for name in _TIMM_OPTIONS if values[name]}
     if not given:
         return None
-    preprocess, said = _timm_protocol({"input_size": _TIMM_SIZE} | given)
+    preprocess, said = timm_settings({"input_size": _TIMM_SIZE} | given)
     left = [name for name in _TIMM_OPTIONS if name not in given]
     usual = f"protocol: timm's usual {', '.join(left)} beside the {', '.join(given)} in args"
     return preprocess, said or ((usual,) if left else ())

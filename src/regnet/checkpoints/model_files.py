@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,8 @@ def model_files(path: Path) -> ModelFiles:
     """
     if path.is_dir():
         return _in_folder(path, _weights_in(path))
-    try:
-        described = not _DESCRIPTIONS.isdisjoint(read_json(path.with_name(CONFIG)))
-    except WeightsError:
-        described = False
     shard = _SHARD.fullmatch(path.name)
-    if not described or not (
+    if not _is_described(path.parent) or not (
         shard or path.name in _WEIGHTS or _only_weights(path.parent) == [path]
     ):
         return ModelFiles((path,))
@@ -84,6 +81,17 @@ def model_files(path: Path) -> ModelFiles:
     if not index.is_file():
         raise WeightsError(f"{path}: is one of several parts, and their {index.name} is missing")
     return _in_folder(path.parent, index)
+
+
+def described_by(folder: Path, weights: tuple[Path, ...]) -> ModelFiles:
+    """Return weights with the description in a folder, if it is one of a model."""
+    return _with_settings(folder, weights) if _is_described(folder) else ModelFiles(weights)
+
+
+def _is_described(folder: Path) -> bool:
+    with suppress(WeightsError):
+        return not _DESCRIPTIONS.isdisjoint(read_json(folder / CONFIG))
+    return False
 
 
 def _weights_in(folder: Path) -> Path:
@@ -106,12 +114,13 @@ def _only_weights(folder: Path) -> list[Path]:
 
 
 def _in_folder(folder: Path, weights: Path) -> ModelFiles:
+    return _with_settings(folder, _shards(weights) if weights.suffix == ".json" else (weights,))
+
+
+def _with_settings(folder: Path, weights: tuple[Path, ...]) -> ModelFiles:
     preprocessor = folder / _PREPROCESSOR
-    return ModelFiles(
-        _shards(weights) if weights.suffix == ".json" else (weights,),
-        folder / CONFIG,
-        preprocessor if preprocessor.is_file() else None,
-    )
+    beside = preprocessor if preprocessor.is_file() else None
+    return ModelFiles(weights, folder / CONFIG, beside)
 
 
 def _shards(index: Path) -> tuple[Path, ...]:

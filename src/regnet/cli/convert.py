@@ -9,16 +9,18 @@ import typer
 
 from regnet.cli.console import print_json
 from regnet.cli.options import AS_OPTION, Json, Store
+from regnet.conversion.foreign_files import foreign_model
+from regnet.conversion.protocol_choice import protocol_of_maker
 from regnet.conversion.store import Library, converted_file
-from regnet.conversion.values import Conversion, Format, Precision, require_format
+from regnet.conversion.values import Conversion, Format, Outputs, Precision, require_format
 from regnet.inference.predictors import parse_ir_choice
 from regnet.ir.assumptions import AssumptionWarning, warn
 from regnet.ir.metadata import Preprocessing
 from regnet.ir.records import PixelBound
 from regnet.network.labels import read_labels
 from regnet.network.spec import SPEC_SUFFIX, Spec, read_spec
-from regnet.pixels.protocol import Channels, Interpolation
-from regnet.system.errors import ConversionError, OutputError
+from regnet.pixels.protocol import PROTOCOLS, Channels, Fit, Interpolation, Triple
+from regnet.system.errors import ConversionError, OutputError, ProtocolError
 from regnet.system.option import Options, argument, option
 from regnet.zoo.catalogue import card_by_name
 
@@ -30,25 +32,45 @@ Result = tuple[dict[str, Any], list[str]]
 
 
 class _Source(Options):
-    model: str = argument("Model card or checkpoint", "MODEL", ..., *AS_OPTION)
+    model: str = argument(
+        "Model card, checkpoint, or ONNX or IR to adopt", "MODEL", ..., *AS_OPTION
+    )
     card: str | None = option(None, "Card of a renamed weights file", "CARD")
     spec: str | None = option(None, "Require this network: a name or a spec JSON", "NAME|FILE")
     labels: Path | None = option(None, "Class list, one NAME or WNID<tab>NAME per line", "FILE")
     channels: Channels | None = option(
-        None, "Channel order of the checkpoint [its layout's]", "ORDER"
+        None, "Channel order of the network [its layout's, else RGB]", "ORDER"
     )
 
 
 class _Protocol(Options):
-    protocol: Literal["omz", "pycls"] | None = option(None, "Protocol of the training")
-    resize: int | None = option(None, "Short side", "PIXELS")
+    protocol: str | None = option(
+        None, "omz, pycls, torchvision, keras, tensorflow or timm:CONFIG [the file's]", "NAME"
+    )
+    resize: int | None = option(None, "Short side; with --fit stretch both", "PIXELS")
     crop: int | None = option(None, "Centre crop", "PIXELS")
+    fit: Fit | None = option(None, "Keep the shape and crop, or stretch to a square")
     interpolation: Interpolation | None = option(None, "Interpolation", "NAME")
+    mean: str | None = option(None, "Of pixels 0..255, in the order of --channels", "A,B,C")
+    scale: str | None = option(None, "(pixel - mean) / scale, likewise", "A,B,C")
 
-    def changes(self) -> dict[str, Any]:
-        """Return the fields of `Preprocess` that are given."""
+    def changes(self, *, adopted: bool) -> dict[str, Any]:
+        """Return the fields of `Preprocess` that are given; `named` has those of a protocol.
+
+        Of omz and pycls a checkpoint takes but interpolation and offset, an adopted model all.
+        """
         given = {name: value for name, value in vars(self).items() if value is not None}
-        return {"name" if name == "protocol" else name: value for name, value in given.items()}
+        numbers = {n: _triple(given[n], f"--{n}") for n in ("mean", "scale") if n in given}
+        name = given.pop("protocol", None)
+        if name in PROTOCOLS and not adopted:
+            return given | numbers | {"name": name}
+        named = {"named": protocol_of_maker(name).to_dict()} if name else {}
+        return given | numbers | named
+
+
+class _Adopted(Options):
+    outputs: Outputs | None = option(None, "What the original gives [measured]")
+    licence: str | None = option(None, "Licence of the model [the file's, else unknown]", "TEXT")
 
 
 class _Output(Json):
@@ -60,8 +82,14 @@ class _Output(Json):
     name: str | None = option(None, "Name of the model [the card's or file's]", "NAME")
 
 
-def convert(source: _Source, output: _Output, preprocessing: _Protocol, models: Store) -> None:
-    """Convert weights or a checkpoint to OpenVINO IR or ONNX.
+def convert(
+    source: _Source,
+    output: _Output,
+    preprocessing: _Protocol,
+    adopted_models: _Adopted,
+    models: Store,
+) -> None:
+    """Convert weights, a checkpoint or another image classifier to OpenVINO IR or ONNX.
 
     The result takes `data` (N, 3, 224, 224), raw BGR pixels 0..255, and gives `prob` (N, classes).
     Mean, scale, softmax, labels, protocol and the weights' hash are inside. It is compared with the
@@ -73,6 +101,9 @@ def convert(source: _Source, output: _Output, preprocessing: _Protocol, models: 
     transformers or timm. The architecture is read from the tensors; what a checkpoint does not say
     is assumed, and printed.
 
+    Any other image classifier is adopted: MODEL is its .onnx or .xml, or the folder of one. It is
+    compared with the original in ONNX Runtime or OpenVINO.
+
     --preprocessing graph: the IR takes a whole RGB photo, `image` (1, height, width, 3), uint8.
     --layout repository: the folder is one for OpenVINO Model Server and Triton. For both MODEL may
     also be `bundled` or an IR (.xml).
@@ -81,18 +112,21 @@ def convert(source: _Source, output: _Output, preprocessing: _Protocol, models: 
 
       regnet convert regnetx-3.2gf -o models/
       regnet convert my.pth --labels classes.txt --protocol omz --crop 192
-      regnet convert my.safetensors --format onnx --labels classes.txt
+      regnet convert resnet50.onnx --labels classes.txt --protocol torchvision
       regnet convert regnetx-3.2gf --layout repository -o models/
     """
     choice = parse_ir_choice(source.model, "convert", precisions=("f32",))
     model, folder = choice.model, output.output
+    foreign = foreign_model(Path(model))
     changes: dict[str, Any] = {
         "name": output.name,
         "card": card_by_name(source.card) if source.card else None,
         "spec": _spec(source.spec),
         "labels": read_labels(source.labels) if source.labels else None,
         "channels": source.channels,
-        "protocol": preprocessing.changes(),
+        "protocol": preprocessing.changes(adopted=foreign is not None),
+        "outputs": adopted_models.outputs,
+        "licence": adopted_models.licence,
         "format": output.format,
         "precision": output.precision,
         "preprocessing": output.preprocessing,
@@ -100,7 +134,9 @@ def convert(source: _Source, output: _Output, preprocessing: _Protocol, models: 
     require_format(output.format, output.preprocessing)
     with models.library() as library:
         library.note_entry(model)
-        if output.layout == "repository":
+        if foreign:
+            values, lines = _adopt(library, foreign, changes, output)
+        elif output.layout == "repository":
             values, lines = _into_repository(library, model, changes, folder)
         elif output.preprocessing == "graph" and (path := converted_file(model)):
             values, lines = _embed(path, model, changes, folder)
@@ -119,24 +155,51 @@ def _spec(text: str | None) -> Spec | str | None:
     return read_spec(Path(text))
 
 
+def _triple(text: str, name: str) -> Triple:
+    """Return three numbers separated by commas, or one for all three."""
+    try:
+        values = [float(word) for word in text.split(",")]
+        a, b, c = values * 3 if len(values) == 1 else values
+    except ValueError as exc:
+        raise ProtocolError(f"{name} {text}: give one number, or three with commas") from exc
+    return a, b, c
+
+
+def _adopt(models: Library, source: Path, changes: dict[str, Any], output: _Output) -> Result:
+    """Adopt a foreign classifier; a repository and whole photos are made of the result."""
+    model = str(source)
+    if output.layout == "repository":
+        return _into_repository(models, model, changes, output.output)
+    if output.preprocessing == "caller":
+        return _publish(_convert(models, model, changes), output.output, source=source)
+    conversion = _convert(models, model, changes | {"preprocessing": "caller"})
+    values, lines = _embed(conversion.path, model, {"name": output.name}, output.output)
+    return _values(conversion) | values, [*lines, *_lines(conversion)]
+
+
 def _convert(models: Library, model: str, changes: dict[str, Any]) -> Conversion:
     """Return the conversion, from the cache if it was made before."""
     request = models.request(model)
     changes = changes | {"card": changes["card"] or request.card}
     conversion = models.convert(replace(request, **changes))
-    _warn(model, conversion.assumed)
+    _warn(model, conversion.assumed, original=model if conversion.original else "")
     return conversion
 
 
-def _warn(model: str, assumed: tuple[str, ...]) -> None:
+def _warn(model: str, assumed: tuple[str, ...], *, original: str = "") -> None:
     if assumed:
-        warn(AssumptionWarning(model, assumed))
+        warn(AssumptionWarning(model, assumed, original=original))
 
 
-def _publish(conversion: Conversion, folder: Path) -> Result:
-    """Copy the converted model from the cache to a folder; each file appears atomically."""
+def _publish(conversion: Conversion, folder: Path, *, source: Path | None = None) -> Result:
+    """Copy the converted model from the cache to a folder; each file appears atomically.
+
+    Raises `OutputError` instead of replacing the `source` that it was made from.
+    """
     from regnet.system.files import copy_all
 
+    if source and (target := folder / conversion.path.name).exists() and target.samefile(source):
+        raise OutputError(f"{target} is the original: choose another folder (-o) or --name")
     try:
         copy_all(conversion.path.parent, folder, conversion.files)
     except OSError as exc:
@@ -177,7 +240,7 @@ def _into_repository(models: Library, model: str, changes: dict[str, Any], folde
 
     if changes["format"] != "ir":
         raise ConversionError("--layout repository is for OpenVINO IR: leave out --format onnx")
-    if path := converted_file(model):
+    if not foreign_model(Path(model)) and (path := converted_file(model)):
         _require_unchanged(model, changes)
         entry = add_to_repository(path, folder, name=changes["name"])
         _warn(model, entry.assumed)
@@ -215,6 +278,7 @@ def _values(conversion: Conversion) -> dict[str, Any]:
         **conversion.proof.to_dict(),
         "rounding": conversion.rounding,
         "pixel_bound": conversion.pixel_bound and conversion.pixel_bound.to_dict(),
+        "original": conversion.original or None,
         "notes": [*conversion.assumed, *conversion.notes],
         "assumed": list(conversion.assumed),
     }
@@ -226,13 +290,18 @@ def _lines(conversion: Conversion) -> Iterator[str]:
 
     delta, float32 = conversion.proof.delta, conversion.proof.float32
     allowed = conversion.proof.allowed
-    yield f"  checked against float64 on {conversion.photos} photos, and layer by layer"
+    network = "the network in float32"
+    if conversion.original:
+        yield f"  checked against {visible(conversion.original)} on {conversion.photos} images"
+        network = "its own rounding"
+    else:
+        yield f"  checked against float64 on {conversion.photos} photos, and layer by layer"
     yield (
-        f"  probabilities differ by at most {delta.probabilities:.1e} (the network in float32: "
+        f"  probabilities differ by at most {delta.probabilities:.1e} ({network}: "
         f"{float32.probabilities:.1e}; allowed: {allowed.probabilities:.1e})"
     )
     yield (
-        f"  logits differ by at most {delta.logits:.1e} of their range (the network in float32: "
+        f"  logits differ by at most {delta.logits:.1e} of their range ({network}: "
         f"{float32.logits:.1e}; allowed: {allowed.logits:.1e})"
     )
     if change := conversion.rounding:

@@ -9,8 +9,9 @@ from typing import Final
 
 from regnet.cli.console import require_html, say
 from regnet.cli.progress import download_display
-from regnet.conversion.store import CONVERTED_SUFFIXES, Library
+from regnet.conversion.store import Library
 from regnet.inference.predictors import Choice, parse_choice, parse_ir_choice
+from regnet.ir.assumptions import CONVERTED
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
 from regnet.system.errors import DatasetError, UnknownModelError
@@ -147,6 +148,6 @@ def _name_extras(sources: Sequence[str]) -> None:
 def _is_model(source: str, *, absent: bool) -> bool:
     """Tell whether a source is a converted model, or the name of a card and of no file."""
     model = parse_choice(source).model
-    if Path(model).suffix in CONVERTED_SUFFIXES:
+    if Path(model).suffix in CONVERTED:
         return Path(model).is_file()
     return absent and is_card(model)

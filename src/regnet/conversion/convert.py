@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from regnet.checkpoints.weights import Checkpoint, load_into, read_checkpoint
 from regnet.conversion.values import Conversion, Request, write_conversion
-from regnet.ir.assumptions import subject, without
+from regnet.ir.assumptions import CONVERTED, subject, without
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Label, Labels, imagenet_labels
 from regnet.pixels.preprocess import rgb_pixels
@@ -24,8 +24,11 @@ def convert(request: Request, folder: Path) -> Conversion:
     Nothing is written unless the outputs on the sample photos agree with the network's. Raises
     `WeightsError`, `ProtocolError` if the protocol cannot be put into the graph, `ConversionError`.
     """
-    from regnet.conversion.export import export_network  # it imports OpenVINO
+    from regnet.conversion.adopt import adopt  # these import OpenVINO
+    from regnet.conversion.export import export_network
 
+    if request.weights.suffix in CONVERTED:
+        return adopt(request, folder)
     checkpoint, metadata = read_request(request)
     if metadata.preprocessing == "graph":
         images = [rgb_pixels(path) for path in sample_photos()]
@@ -101,11 +104,19 @@ def _labels(request: Request, checkpoint: Checkpoint) -> tuple[Labels, Sentences
 def _preprocess(request: Request, checkpoint: Checkpoint) -> tuple[Preprocess, Sentences]:
     """Return the protocol with the changes asked for, and a sentence if parts are assumed."""
     changes = dict(request.protocol)
+    for field in changes.keys() & {"mean", "scale"} if checkpoint.channels == "RGB" else ():
+        changes[field] = changes[field][::-1]  # the converted stem takes BGR
     known = request.card.preprocess if request.card else checkpoint.preprocess
     named = changes.pop("name", None)
     base = known or OMZ
-    if named is not None:
+    if "named" in changes:
+        maker = Preprocess.from_dict(changes.pop("named"))
+        named = maker.name
+        base = maker.in_order("BGR").at(changes.get("crop", maker.crop))
+    elif named is not None:
         base = by_protocol(base, named)
+    if changes.get("fit", base.fit) != base.fit:
+        changes.setdefault("resize", changes.get("crop", base.crop))
     chosen = replace(base, **({"name": "custom"} | changes)) if changes else base
     if named or request.card:
         return chosen, ()
@@ -120,5 +131,8 @@ def _preprocess(request: Request, checkpoint: Checkpoint) -> tuple[Preprocess, S
         "interpolation": f"{chosen.interpolation} interpolation",
     }
     texts = [text for name, text in parts.items() if name not in changes]
-    listed = ", ".join([*texts, "ImageNet's mean and scale"])
+    texts += [] if {"mean", "scale"} <= changes.keys() else ["ImageNet's mean and scale"]
+    if not texts:
+        return chosen, ()
+    listed = ", ".join(texts)
     return chosen, (f"protocol: {listed if changes else f'{OMZ.name} ({listed})'}",)

@@ -11,7 +11,7 @@ place: a single one may be right by luck.
 """
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,7 +40,9 @@ from regnet.system.runtime import core, ov
 Array64 = NDArray[np.float64]
 Pixels = NDArray[np.float32]
 
-_ULP: Final = 2**-23
+ROUNDINGS: Final = (1.0, 1 + 2 * 2**-23, 1 - 2 * 2**-23)
+"""Factors of normalised pixels, two units in the last place apart: each rounds in its own way."""
+
 _ROUNDING: Final = 2.0**-22  # relative; folding in float64 and storing in float32 takes 2^-24
 _CANCELLED: Final = 2.0**-40  # of the layer's largest value: what a difference may lose in float64
 
@@ -53,32 +55,29 @@ class Rows:
     probabilities: NDArray[np.floating[Any]]
 
 
-class Reference:
-    """A network's float64 outputs for raw pixels (N, 3, H, W), and the distance of its float32.
+class Judge:
+    """The right outputs for the sample photos, and how far float32's rounding is from them.
 
-    Batch norm is not folded unless it is in `network`. Raises `ConversionError` if the outputs are
-    not finite in either precision.
+    `near` are outputs of the same network in float32, rounded in other ways. Raises
+    `ConversionError` if any output is not finite.
     """
 
-    def __init__(self, network: ReferenceNetwork, preprocess: Preprocess, pixels: Pixels) -> None:
-        self.rows = forward(network, preprocess, pixels)
-        if not np.isfinite(self.rows.logits).all():
+    def __init__(self, rows: Rows, near: Iterable[Rows], *, name: str = "the network") -> None:
+        self.rows, self._name = rows, name
+        if not np.isfinite(rows.logits).all():
             raise ConversionError(
-                "the network's outputs are not numbers on the sample photos: its weights hold NaN "
+                f"the outputs of {name} are not numbers on the sample photos: its weights hold NaN "
                 "or infinity, or are too large to be stored; nothing was written"
             )
-        single = replace(network, dtype=np.float32)
-        near = [
-            self.distance(forward(single, preprocess, pixels, input_scale=1 + ulps * _ULP))
-            for ulps in (0, 2, -2)
-        ]
-        if not math.isfinite(max(distance.logits for distance in near)):
+        distances = [self.distance(others) for others in near]
+        if not math.isfinite(max(distance.logits for distance in distances)):
             raise ConversionError(
-                "the network's outputs are beyond float32 on the sample photos; nothing was written"
+                f"the outputs of {name} are beyond float32 on the sample photos; "
+                "nothing was written"
             )
         self.float32 = Distance(
-            max(distance.probabilities for distance in near),
-            max(distance.logits for distance in near),
+            max(distance.probabilities for distance in distances),
+            max(distance.logits for distance in distances),
         )
         probabilities = self.rows.probabilities
         slope = 2 * float((probabilities * (1 - probabilities)).max())
@@ -112,11 +111,23 @@ class Reference:
         ):
             return proof
         raise ConversionError(
-            f"the converted model disagrees with the network: probabilities differ by "
+            f"the converted model disagrees with {self._name}: probabilities differ by "
             f"{delta.probabilities:.3g} ({allowed.probabilities:.3g} is allowed) and sum to 1 "
             f"within {sums:.3g} ({FLOOR:g}), logits differ by {delta.logits:.3g} of their range "
             f"({allowed.logits:.3g}); nothing was written"
         )
+
+
+class Reference(Judge):
+    """A network's float64 outputs for raw pixels (N, 3, H, W), and the distance of its float32.
+
+    Batch norm is not folded unless it is in `network`. Raises as `Judge` does.
+    """
+
+    def __init__(self, network: ReferenceNetwork, preprocess: Preprocess, pixels: Pixels) -> None:
+        single = replace(network, dtype=np.float32)
+        near = (forward(single, preprocess, pixels, input_scale=scale) for scale in ROUNDINGS)
+        super().__init__(forward(network, preprocess, pixels), near)
 
 
 @np.errstate(over="ignore", invalid="ignore")

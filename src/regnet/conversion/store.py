@@ -7,9 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from regnet.checkpoints.model_files import is_model_folder, model_files
+from regnet.checkpoints.model_files import ModelFiles, is_model_folder, model_files
+from regnet.conversion.foreign_files import foreign_files, foreign_model
 from regnet.conversion.values import CHECKPOINT_SUFFIXES, Conversion, Request, read_conversion
-from regnet.ir.metadata import InferencePrecision
+from regnet.ir.assumptions import CONVERTED
+from regnet.ir.metadata import InferencePrecision, not_ours
 from regnet.system.cache import cache_dir
 from regnet.system.errors import ConversionError, UnknownModelError
 from regnet.system.notices import RegNetWarning, give
@@ -18,8 +20,6 @@ from regnet.zoo.card import Card
 from regnet.zoo.catalogue import bundled_path, card_by_name, card_names, is_card
 from regnet.zoo.events import OnEvent, ignore
 from regnet.zoo.record import Expected, SeenHashes, hash_file, read_record
-
-CONVERTED_SUFFIXES = (".xml", ".onnx")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +64,13 @@ class Library:
         if path is None and not _names_a_file(model):
             before = self._converted_before(card_by_name(str(model)))
             path = before.path if before else None
+        if path is None and _names_a_file(model) and foreign_model(Path(model)):
+            raise not_ours(model)
         return path or self.convert(self.request(model)).path
 
     def note_entry(self, model: str | Path) -> None:
         """Warn where an `entry` was given that a model, which is no checkpoint, has no use for."""
-        checkpoint = _names_a_file(model) and Path(model).suffix not in CONVERTED_SUFFIXES
+        checkpoint = _names_a_file(model) and Path(model).suffix not in CONVERTED
         if self.entry is not None and not checkpoint:
             text = f"{model}: is no checkpoint with networks to choose from: --entry is not used"
             give(RegNetWarning, text)
@@ -77,6 +79,8 @@ class Library:
         """Return what to convert for a card's name (downloading it) or a checkpoint file."""
         self.note_entry(model)
         if _names_a_file(model):
+            if foreign := foreign_model(Path(model)):
+                return Request(weights=foreign, entry=self.entry)
             path = _checkpoint(Path(model))
             return Request(weights=path, card=_card_of_file(path), entry=self.entry)
         card = card_by_name(str(model))
@@ -113,7 +117,7 @@ class Library:
 
     def _entry(self, request: Request) -> Path:
         """Return the folder of a conversion, named by a hash of all that the result depends on."""
-        digest = request.sha384 or model_files(request.weights).digest
+        digest = request.sha384 or _files(request.weights).digest
         parts = request.key_parts() | {"weights": digest, "version": TOOL_VERSION}
         key = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
         return self.folder / "converted" / f"{request.model_name}-{key}"
@@ -140,6 +144,10 @@ class Library:
 
         self.say(f"{request.model_name}: converting {request.weights}")
         return convert(request, entry)
+
+
+def _files(weights: Path) -> ModelFiles:
+    return foreign_files(weights) if weights.suffix in CONVERTED else model_files(weights)
 
 
 def converted_file(model: str | Path) -> Path | None:
@@ -171,14 +179,14 @@ def _names_a_file(model: str | Path) -> bool:
     exists = os.path.exists(path)  # False, not an error, if the name is too long
     if exists and path.is_dir() and not is_model_folder(path) and is_card(str(model)):
         return False
-    return path.suffix in (*CHECKPOINT_SUFFIXES, *CONVERTED_SUFFIXES) or exists
+    return path.suffix in (*CHECKPOINT_SUFFIXES, *CONVERTED) or exists
 
 
 def _checkpoint(path: Path) -> Path:
     """Return the path of a checkpoint; say what it is where it is none."""
     if not path.exists():
         raise UnknownModelError(f"{path}: no such file")
-    if path.suffix in CONVERTED_SUFFIXES:
+    if path.suffix in CONVERTED:
         raise UnknownModelError(f"{path}: is a converted model; a checkpoint is wanted here")
     if not path.is_file() and not is_model_folder(path):
         raise UnknownModelError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from regnet.checkpoints.fields import FieldError, labels_to_rows
+from regnet.ir.assumptions import CONVERTED
 from regnet.ir.metadata import CONVERSION_FILE, Preprocessing
 from regnet.ir.records import PixelBound
 from regnet.network.labels import Labels
@@ -20,8 +21,11 @@ from regnet.zoo.card import Card
 
 Format = Literal["ir", "onnx"]
 Precision = Literal["fp32", "fp16"]
+Outputs = Literal["logits", "probabilities"]
 
 CHECKPOINT_SUFFIXES = (".pyth", ".pth", ".pt", ".bin", ".safetensors", ".ckpt", ".tar", ".pkl")
+
+_OF_ANY_MODEL = ("model", "openvino_model")  # names that exporters give to all of theirs
 
 FLOOR: Final = 1e-5
 """What is always allowed: no distance this small is refused."""
@@ -34,8 +38,9 @@ class Request:
     `sha384` is the file's where it is known already, `card` what was published of the file. `spec`
     insists on a network; `name`, `labels`, `channels` (of the file's stem) and the fields
     of `Preprocess` in `protocol` go before what card and file say. `entry` chooses among several
-    networks in the file. `preprocessing` "graph" puts resize and crop into an IR. Raises
-    `ConversionError` where the format cannot hold them.
+    networks in the file. `preprocessing` "graph" puts resize and crop into an IR. The weights of a
+    classifier to adopt are its .onnx or .xml; `outputs` says what it gives, `licence` what allows
+    its use. Raises `ConversionError` where the format cannot hold the preprocessing.
     """
 
     weights: Path
@@ -47,6 +52,8 @@ class Request:
     protocol: Mapping[str, Any] = field(default_factory=dict)
     channels: Channels | None = None
     entry: str | None = None
+    outputs: Outputs | None = None
+    licence: str | None = None
     format: Format = "ir"
     precision: Precision = "fp32"
     preprocessing: Preprocessing = "caller"
@@ -61,9 +68,11 @@ class Request:
         if not name:
             stem = self.weights
             # A folder's name may have a dot of its own.
-            while stem.suffix in (*CHECKPOINT_SUFFIXES, ".json") and stem.stem:
+            while stem.suffix in (*CHECKPOINT_SUFFIXES, *CONVERTED, ".json") and stem.stem:
                 stem = stem.with_suffix("")
             name = stem.name
+            if name in _OF_ANY_MODEL and self.weights.suffix in CONVERTED:
+                name = self.weights.resolve().parent.name
         return re.sub(r"[^\w.-]", "_", name)[:80].lstrip(".") or "model"
 
     @property
@@ -75,7 +84,7 @@ class Request:
 
     def key_parts(self) -> dict[str, Any]:
         """Return all but the weights that the result depends on, as plain JSON values."""
-        plain = ("channels", "entry", "format", "precision", "preprocessing")
+        plain = ("channels", "entry", "format", "licence", "outputs", "precision", "preprocessing")
         return {name: getattr(self, name) for name in plain} | {
             "card": self.card and self.card.title,
             "spec": self.spec if isinstance(self.spec, str | None) else spec_to_dict(self.spec),
@@ -144,7 +153,8 @@ class Proof:
 class Conversion:
     """A converted model: its main file, all its files, and what the conversion measured.
 
-    `proof` compares it with its network on as many sample photos as `photos` says. `rounding` is
+    `proof` compares it with its network on as many sample photos as `photos` says, or if it was
+    adopted with the `original`: the file and the engine that ran it. `rounding` is
     the largest change of a probability by storing the weights in FP16, 0 for FP32. `assumed` has
     the sentences of the model's metadata, `notes` others of the user's interest. `pixel_bound` is
     of the pixels where the graph makes the crop.
@@ -158,6 +168,7 @@ class Conversion:
     assumed: tuple[str, ...] = ()
     pixel_bound: PixelBound | None = None
     notes: tuple[str, ...] = ()
+    original: str = ""
 
     @property
     def max_delta(self) -> float:
@@ -195,6 +206,7 @@ def read_conversion(folder: Path) -> Conversion | None:
             tuple(record["assumed"]),
             PixelBound.from_dict(bound) if bound else None,
             tuple(record["notes"]),
+            record["original"],
         )
     except (OSError, ValueError, FieldError, LookupError, TypeError, AttributeError):
         return None

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from regnet.conversion.onnx_graph import INPUT, OUTPUT, with_logits
 from regnet.ir.engine import Batch, Outputs, require_probabilities, with_protocol
 from regnet.ir.graph import require_finite
-from regnet.ir.metadata import metadata_from_strings
+from regnet.ir.metadata import KNOWN_BY, metadata_from_strings, not_ours
 from regnet.pixels.preprocess import ImageLike, crop_pixels
 from regnet.system.errors import ModelError
 
@@ -27,14 +27,19 @@ class OnnxPredictor:
         if not path.is_file():
             raise ModelError(f"{path}: no such file")
         try:
-            model, self._logits = with_logits(onnx.load(path))
+            model = onnx.load(path)
+            values = {prop.key: prop.value for prop in model.metadata_props}
+            if KNOWN_BY not in values:
+                raise not_ours(path)
+            model, self._logits = with_logits(model)
             self._session = onnxruntime.InferenceSession(
                 model.SerializeToString(), providers=["CPUExecutionProvider"]
             )
+        except ModelError:
+            raise
         except Exception as exc:  # protobuf's and the runtime's errors share no base
             raise ModelError(f"{path}: not a model that ONNX Runtime can run ({exc})") from exc
         require_finite(_weights(model), source=str(path))
-        values = self._session.get_modelmeta().custom_metadata_map
         metadata = metadata_from_strings(values, source=str(path))
         self.metadata = metadata if protocol is None else with_protocol(metadata, protocol)
 

@@ -30,12 +30,15 @@ class AssumptionWarning(RegNetWarning):
     """A model's checkpoint does not say all that is needed to use it; the message says the rest.
 
     `model` is the model as it was named, `assumed` has one sentence per assumption, `weights` is
-    the hash of its weights, "" if that is not known.
+    the hash of its weights, "" if that is not known. `original` is the file of an adopted model.
     """
 
-    def __init__(self, model: str, assumed: Sequence[str], weights: str = "") -> None:
-        super().__init__(model, tuple(assumed), weights)
+    def __init__(
+        self, model: str, assumed: Sequence[str], weights: str = "", original: str = ""
+    ) -> None:
+        super().__init__(model, tuple(assumed), weights, original)
         self.model = model
+        self.original = original
         self.assumed = tuple(assumed)
         self.weights = weights
 
@@ -46,10 +49,12 @@ class AssumptionWarning(RegNetWarning):
 
     def __str__(self) -> str:
         converted = Path(self.model).suffix in CONVERTED
-        source = "CHECKPOINT" if converted else shlex.quote(self.model)
+        source = "CHECKPOINT" if converted else self.model
+        source = shlex.quote(self.original or source)
+        silent = "original" if self.original else "checkpoint"
         options = [_OPTIONS[name] for name in map(subject, self.assumed) if name in _OPTIONS]
         return (
-            f"{self.model}: assumed, because the checkpoint does not say: "
+            f"{self.model}: assumed, because the {silent} does not say: "
             f"{'; '.join(self.assumed)}. To give them: regnet convert "
             f"{' '.join([source, *options])}"
         )
@@ -58,7 +63,8 @@ class AssumptionWarning(RegNetWarning):
 def warn_assumed(model: str | Path, metadata: "ModelMetadata") -> None:
     """Warn once, at the caller of regnet, of all that was assumed about a model, if anything."""
     if metadata.assumed:
-        warn(AssumptionWarning(str(model), metadata.assumed, metadata.weights_sha384))
+        original = metadata.origin.partition(" (")[0]
+        warn(AssumptionWarning(str(model), metadata.assumed, metadata.weights_sha384, original))
 
 
 def warn(warning: AssumptionWarning) -> None:

@@ -14,15 +14,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.ir.graph_cost import PREPROCESSING
-from regnet.ir.metadata import CONVERSION_FILE, ModelMetadata, metadata_from_strings
+from regnet.ir.metadata import (
+    CONVERSION_FILE,
+    KNOWN_BY,
+    ModelMetadata,
+    metadata_from_strings,
+    not_ours,
+)
 from regnet.ir.model_api import MODEL_INFO, model_info
 from regnet.system.errors import ConversionError, ModelError
 from regnet.system.runtime import core, ov
 
 RT_INFO: Final = "regnet"
-KNOWN_BY: Final = "weights_sha384"
-"""The property by which an ONNX file of regnet's is known."""
-
 CROPS: Final = f"{PREPROCESSING}crops"
 """The op that gives crops in a model whose `data` may be crops or whole photos."""
 
@@ -149,10 +152,7 @@ def has_metadata(model: ov.Model) -> bool:
 def graph_metadata(model: ov.Model, *, source: str) -> ModelMetadata:
     """Return the metadata that `regnet convert` wrote into a model; raises `ModelError`."""
     if not has_metadata(model):
-        raise ModelError(
-            f"{source}: has no regnet metadata (labels, protocol), so it cannot be used exactly; "
-            f"adopt it: `regnet convert {source} --labels FILE --protocol NAME`"
-        )
+        raise not_ours(source)
     try:
         names = model.get_rt_info([RT_INFO]).value
         values = {name: str(model.get_rt_info([RT_INFO, name]).value) for name in names}

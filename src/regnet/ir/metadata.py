@@ -1,7 +1,9 @@
 """What travels inside a converted model: what it is, what it needs, where it is from."""
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from regnet.checkpoints.fields import FieldError, json_value, labels_field, labels_to_rows
@@ -19,6 +21,9 @@ Preprocessing = Literal["caller", "graph"]
 
 CONVERSION_FILE: Final = "conversion.json"
 """The record that `regnet convert` writes beside a model in the cache."""
+
+KNOWN_BY: Final = "weights_sha384"
+"""The property by which an ONNX file of regnet's is known."""
 
 _Name = Annotated[
     str, Rule("of 1 to 255 printable characters", lambda s: 0 < len(s) <= 255 and s.isprintable())
@@ -100,6 +105,14 @@ class ModelMetadata(Checked, error=ModelError):
         }
         metadata_from_strings(strings, source=self.name)
         return strings
+
+
+def not_ours(source: str | Path) -> ModelError:
+    """Return the error that regnet did not write a model."""
+    return ModelError(
+        f"{source}: has no regnet metadata (labels, protocol), so it cannot be used exactly; "
+        f"adopt it: `regnet convert {shlex.quote(str(source))} --labels FILE --protocol NAME`"
+    )
 
 
 def _plain(value: object) -> object:

@@ -56,6 +56,17 @@ class Preprocess(Checked, error=ProtocolError):
         fits = 1 <= self.crop <= self.resize
         self._require(fits, "crop", f"a whole number from 1 to {self.resize}")
 
+    def in_order(self, channels: Channels) -> "Preprocess":
+        """Return the protocol of the same network once it takes its channels in this order."""
+        if channels == self.channels:
+            return self
+        (a, b, c), (x, y, z) = self.mean, self.scale
+        return replace(self, channels=channels, mean=(c, b, a), scale=(z, y, x))
+
+    def at(self, crop: int) -> "Preprocess":
+        """Return the protocol with another crop, and a `resize` in proportion."""
+        return replace(self, crop=crop, resize=round(self.resize * crop / self.crop))
+
     def resized(self, width: int, height: int) -> Size:
         """Return (width, height) of an image after the resize: the long side is cut, not rounded.
 
@@ -88,6 +99,21 @@ def timm_protocol(size: int, share: float, **more: Any) -> Preprocess:
 OMZ = Preprocess(name="omz")
 PYCLS = Preprocess(name="pycls", interpolation="opencv-linear", offset="ceil")
 PROTOCOLS = {protocol.name: protocol for protocol in (OMZ, PYCLS)}
+
+_HALF: Final = (127.5, 127.5, 127.5)
+TORCHVISION = replace(OMZ.in_order("RGB"), name="torchvision", interpolation="bilinear")
+KERAS = Preprocess(
+    name="keras",
+    resize=224,
+    interpolation="nearest",
+    channels="RGB",
+    mean=_HALF,
+    scale=_HALF,
+    fit="stretch",
+)
+TENSORFLOW = replace(KERAS, name="tensorflow", resize=256, interpolation="opencv-linear")
+MAKERS = PROTOCOLS | {protocol.name: protocol for protocol in (TORCHVISION, KERAS, TENSORFLOW)}
+"""Protocols by which makers of networks evaluate, for crops of 224 pixels."""
 
 
 def protocol_named(name: str) -> Preprocess:

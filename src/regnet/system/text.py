@@ -33,6 +33,12 @@ def sentence(text: str) -> str:
     return f"{text[:1].upper()}{text[1:]}."
 
 
+def last_line(error: Exception) -> str:
+    """Return the last line of an error's message, short enough for a sentence."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return visible(lines[-1].lstrip("- "))[:300] if lines else type(error).__name__
+
+
 def visible(text: str) -> str:
     """Return a text with control characters written out, so that none reaches a terminal."""
     return "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)

@@ -110,7 +110,7 @@ def _pretrained(source: str | Path, library: Library) -> Start:
             state=to_tensors(weights.state),
             folded=True,
             labels=weights.metadata.labels,
-            protocol=_in_bgr(weights.metadata.preprocess),
+            protocol=weights.metadata.preprocess.in_order("BGR"),
             assumed=weights.metadata.assumed,
         )
     if Path(source).name == LAST:
@@ -134,7 +134,7 @@ def _pretrained(source: str | Path, library: Library) -> Start:
         source=str(source),
         state=to_tensors(checkpoint.state),
         labels=checkpoint.labels or (known if checkpoint.classes == len(known) else None),
-        protocol=protocol and _in_bgr(protocol),
+        protocol=protocol and protocol.in_order("BGR"),
         assumed=assumed,
     )
 
@@ -150,15 +150,6 @@ def converted(source: str | Path, library: Library) -> Path | None:
     except UnknownModelError:  # a missing file: opening it says so
         return None
     return library.ir(source) if card.bundled else None
-
-
-def _in_bgr(protocol: Preprocess) -> Preprocess:
-    """Return the protocol of the same network once its stem takes BGR."""
-    if protocol.channels == "BGR":
-        return protocol
-    b, g, r = protocol.mean[::-1]
-    scale_b, scale_g, scale_r = protocol.scale[::-1]
-    return replace(protocol, channels="BGR", mean=(b, g, r), scale=(scale_b, scale_g, scale_r))
 
 
 def begin(start: Start, labels: Labels, *, seed: int, new_head: bool, images: Images) -> RegNet:

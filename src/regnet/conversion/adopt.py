@@ -1,0 +1,181 @@
+"""An image classifier of another maker -> an IR of regnet's, compared with the original.
+
+The original runs in its own engine, fed as its maker feeds it: normalised in float32 outside the
+graph, image by image. The IR gets raw pixels in one batch. So layout, mean, scale, order of
+channels, softmax and the free batch are all part of the comparison.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from regnet.conversion.foreign_files import foreign_files
+from regnet.conversion.foreign_graph import (
+    adopt_graph,
+    outputs_by_graph,
+    read_face,
+    read_foreign,
+    require_classes,
+    resized,
+)
+from regnet.conversion.foreign_settings import Description, read_description
+from regnet.conversion.original import Original, as_rows
+from regnet.conversion.proof import Judge, Pixels, Rows
+from regnet.conversion.protocol_choice import choose_protocol
+from regnet.conversion.values import Conversion, Outputs, Request, write_conversion
+from regnet.ir.constants import pixels_of
+from regnet.ir.graph import add_logits, write_ir
+from regnet.ir.metadata import ModelMetadata, StoredPrecision
+from regnet.network.labels import Label, Labels, imagenet_labels
+from regnet.pixels.protocol import Preprocess
+from regnet.pixels.samples import sample_crops
+from regnet.system.errors import ConversionError
+from regnet.system.files import new_folder_beside, replace_all
+from regnet.system.runtime import core, ov
+from regnet.system.text import last_line
+from regnet.system.version import TOOL_VERSION
+
+_SUMS_TO_1: Final = 1e-3  # probabilities may be of float16
+_BACKGROUND: Final = Label("", "background")
+
+
+def adopt(request: Request, folder: Path) -> Conversion:
+    """Convert a foreign classifier as requested into a folder and return the measurements.
+
+    Nothing is written unless it gives the original's probabilities and top classes on the sample
+    photos, each also mirrored. Raises `ModelError` if the file is damaged or no classifier,
+    `ProtocolError`, `WeightsError`, `MissingExtraError`, `ConversionError`.
+    """
+    _require_plain(request)
+    path = request.weights
+    files = foreign_files(path)
+    graph = read_foreign(path)
+    face = read_face(graph, path)
+    description = read_description(files, graph)
+    preprocess, assumed = choose_protocol(
+        request.protocol,
+        channels=request.channels,
+        known=description.preprocess,
+        size=face.size,
+        has_bytes=face.element == "u8",
+        nhwc=face.layout == "NHWC",
+    )
+    if "named" not in request.protocol:
+        assumed = (*assumed, *description.assumed)
+    resized(graph, face, preprocess.crop, path)
+    labels, about_names = _labels(request, description, require_classes(graph, path))
+    original = Original(path, face, preprocess)
+    pixels = _sample_pixels(preprocess)
+    outputs, notes = _outputs(request, graph, original, pixels)
+    metadata = ModelMetadata(
+        name=request.model_name,
+        card="",
+        preprocess=preprocess,
+        labels=labels,
+        weights_sha384=files.weights_sha384,
+        precision=_stored_precision(graph),
+        licence=request.licence or description.licence or "unknown",
+        version=TOOL_VERSION,
+        assumed=(*about_names, *assumed),
+        origin=f"{path.name} ({description.maker})",
+    )
+    adopted = adopt_graph(graph, face, preprocess, outputs)
+    judge = original.judge(pixels, outputs)
+    target = folder / request.file_name
+    with new_folder_beside(target) as scratch:
+        names = write_ir(adopted, metadata, scratch / target.name)
+        rows = _run(scratch / target.name, pixels, outputs)
+        proof = judge.proof(rows)
+        _require_top_classes(judge, rows, original.name)
+        replace_all(scratch, folder, names)
+    conversion = Conversion(
+        target, tuple(names), proof, 0.0, len(pixels), metadata.assumed, None, notes, original.name
+    )
+    write_conversion(folder, conversion)
+    return conversion
+
+
+def _require_plain(request: Request) -> None:
+    """Refuse what is for checkpoints, and what is made of an adopted model afterwards."""
+    for name in ("card", "spec", "entry"):
+        if getattr(request, name) is not None:
+            raise ConversionError(f"{request.weights}: is no checkpoint: leave out --{name}")
+    usual = {"format": "ir", "precision": "fp32", "preprocessing": "caller"}
+    for name, value in usual.items():
+        if (given := getattr(request, name)) != value:
+            raise ConversionError(
+                f"{request.weights}: convert it without --{name} {given} first, then convert the "
+                f".xml that this writes with --{name} {given}"
+            )
+
+
+def _labels(
+    request: Request, description: Description, classes: int
+) -> tuple[Labels, tuple[str, ...]]:
+    """Return the class list, and a sentence if it had to be assumed."""
+    if labels := request.labels or description.labels:
+        if len(labels) != classes:
+            raise ConversionError(
+                f"{request.weights}: has {classes:,} classes, and the class list {len(labels):,}"
+            )
+        return labels, ()
+    known = imagenet_labels()
+    if classes == len(known):
+        return known, ("names: its 1,000 classes are taken to be ImageNet-1k's",)
+    if classes == len(known) + 1:
+        text = "names: its 1,001 classes are taken to be a background and ImageNet-1k's"
+        return (_BACKGROUND, *known), (text,)
+    numbered = tuple(Label("", f"class {i}") for i in range(classes))
+    return numbered, ("names: its classes are numbered",)
+
+
+def _outputs(
+    request: Request, graph: ov.Model, original: Original, pixels: Pixels
+) -> tuple[Outputs, tuple[str, ...]]:
+    """Return what the network gives, and a sentence that says how that was found."""
+    if request.outputs:
+        return request.outputs, ()
+    if known := outputs_by_graph(graph, request.weights):
+        ending = "softmax" if known == "probabilities" else "log-softmax"
+        return known, (f"outputs: {known}, for the graph ends in a {ending}",)
+    raw = original.raw(pixels)
+    if raw.min() >= 0 and np.abs(raw.sum(axis=1) - 1).max() <= _SUMS_TO_1:
+        return "probabilities", ("outputs: probabilities, for they sum to 1 on the sample photos",)
+    return "logits", ("outputs: logits, for they do not sum to 1 on the sample photos",)
+
+
+def _sample_pixels(preprocess: Preprocess) -> Pixels:
+    """Return the crops of the sample photos and their mirror images, (6, 3, crop, crop)."""
+    crops = sample_crops(preprocess)
+    return pixels_of([*crops, *(crop[:, ::-1] for crop in crops)])
+
+
+def _stored_precision(graph: ov.Model) -> StoredPrecision:
+    constants = (op for op in graph.get_ops() if op.get_type_name() == "Constant")
+    half = any(op.get_element_type() == ov.Type.f16 and op.data.size > 1 for op in constants)
+    return "fp16" if half else "fp32"
+
+
+def _run(path: Path, pixels: Pixels, outputs: Outputs) -> Rows:
+    """Return the outputs of an IR for all pixels in one batch, in float32."""
+    model = core.read_model(path)
+    add_logits(model, source=path.name)
+    try:
+        compiled = core.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+        probabilities, logits = (rows.astype(np.float64) for rows in compiled(pixels).to_tuple())
+    except RuntimeError as exc:
+        raise ConversionError(
+            f"OpenVINO cannot run {path.name} in batches ({last_line(exc)}); export the original "
+            "with a dynamic batch"
+        ) from exc
+    return Rows(logits, probabilities) if outputs == "logits" else as_rows(probabilities, outputs)
+
+
+def _require_top_classes(judge: Judge, rows: Rows, original: str) -> None:
+    equal = judge.rows.probabilities.argmax(axis=1) == rows.probabilities.argmax(axis=1)
+    if not equal.all():
+        raise ConversionError(
+            f"the top class is another than that of {original} on {np.sum(~equal)} of "
+            f"{len(equal)} sample images; nothing was written"
+        )

@@ -1,0 +1,268 @@
+"""The graph of a classifier that regnet did not write -> one with regnet's input and outputs.
+
+    data (N, 3, S, S), 0..255 -> mean, scale -> the original -> softmax -> prob (N, classes)
+
+Detectors, segmenters and networks of other inputs are refused by their shapes.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+
+from regnet.conversion.onnx_graph import INPUT, OUTPUT
+from regnet.conversion.values import Outputs
+from regnet.pixels.protocol import Preprocess
+from regnet.system.errors import ModelError
+from regnet.system.runtime import core, ov
+from regnet.system.text import last_line, visible
+
+opset = ov.opset15
+
+_ELEMENTS: Final = ("f32", "f16", "f64", "u8")
+_ONLY_SHAPES: Final = ("Reshape", "Squeeze", "Unsqueeze", "Convert")
+_TINY: Final = 1e-37  # the smallest probability whose logarithm is taken
+
+Dimensions = list[int | None]
+
+
+@dataclass(frozen=True)
+class Face:
+    """What a classifier takes of images and gives of them; None is any number.
+
+    Its input is `layout` of `element`, images `size` pixels wide and high, `batch` at once.
+    """
+
+    layout: Literal["NCHW", "NHWC"]
+    element: str
+    batch: int | None
+    size: int | None
+
+    def shape(self, batch: int, size: int) -> list[int]:
+        """Return the input's shape for images of a size; -1 is any batch."""
+        return [batch, 3, size, size] if self.layout == "NCHW" else [batch, size, size, 3]
+
+
+def read_foreign(path: Path) -> ov.Model:
+    """Return the graph in a file; raises `ModelError` if it is damaged, or of operations unknown.
+
+    So it does if weights are no numbers or the graph is of INT8.
+    """
+    try:
+        graph = core.read_model(path)
+    except RuntimeError as exc:
+        raise ModelError(f"{path}: OpenVINO cannot read it ({last_line(exc)})") from exc
+    for op in graph.get_ops():
+        if op.get_type_name() == "FakeQuantize":
+            raise ModelError(
+                f"{path}: is quantized; adopt the model that it was made from, and quantize the "
+                "result with `regnet quantize`"
+            )
+        if op.get_type_name() == "Constant" and op.get_element_type().is_real():
+            # -inf and inf alone are limits, as of clips
+            values = op.data
+            wrong = np.isnan(values) if values.size == 1 else ~np.isfinite(values)
+            if wrong.any():
+                name = visible(op.get_friendly_name())
+                raise ModelError(f"{path}: its weights hold NaN or infinity (in {name})")
+    return graph
+
+
+def read_face(graph: ov.Model, path: Path) -> Face:
+    """Return what a graph takes and gives; raises `ModelError` unless it takes square images."""
+    if len(graph.inputs) != 1:
+        raise ModelError(
+            f"{path}: takes {len(graph.inputs)} inputs ({_named(graph.inputs)}); an image "
+            "classifier takes one"
+        )
+    port = graph.inputs[0]
+    dims, element = _dimensions(port), port.get_element_type().get_type_name()
+    takes = f"{path}: its input is {_named([port])} of {element}"
+    images = "images (N, 3, H, W) or (N, H, W, 3) of floats or uint8"
+    if dims is None or len(dims) != 4 or element not in _ELEMENTS:
+        raise ModelError(f"{takes}; an image classifier takes {images}")
+    if dims[1] == 3 or (dims[1] is None and dims[3] != 3):
+        face = Face("NCHW", element, dims[0], dims[2])
+        height, width = dims[2:]
+    elif dims[3] == 3:
+        face = Face("NHWC", element, dims[0], dims[1])
+        height, width = dims[1:3]
+    else:
+        raise ModelError(f"{takes}; an image classifier takes {images}")
+    if None not in (height, width) and height != width:
+        raise ModelError(f"{takes}; only square images can be cropped for it")
+    return replace(face, size=height or width)
+
+
+def adopt_graph(graph: ov.Model, face: Face, preprocess: Preprocess, outputs: Outputs) -> ov.Model:
+    """Return the graph, which has its size and is changed, as one of regnet's.
+
+    It takes `data` (N, 3, crop, crop), 0..255 in the protocol's order of channels, and gives
+    `prob` (N, classes).
+    """
+    classes = max(size.get_length() for size in list(graph.output(0).get_partial_shape())[1:])
+    old, raw = graph.get_parameters()[0], graph.output(0).get_node().input_value(0)
+    _free_names(graph, old)
+    data = opset.parameter([-1, 3, preprocess.crop, preprocess.crop], np.float32)
+    data.set_layout(ov.Layout("NCHW"))
+    _name(data, INPUT)
+    x = _normalised(data, face, preprocess).output(0)
+    for user in old.output(0).get_target_inputs():
+        user.replace_source_output(x)
+    logits = _logits(raw, outputs)
+    shape = opset.constant(np.array([-1, classes]))
+    probabilities = opset.softmax(opset.reshape(logits, shape, False), 1)
+    _name(probabilities, OUTPUT)
+    graph = ov.Model([probabilities.output(0)], [data])
+    _simplify(graph)
+    return graph
+
+
+def resized(graph: ov.Model, face: Face, size: int, path: Path) -> None:
+    """Give the graph's input a size and any batch; raises `ModelError` if it cannot have them."""
+    _simplify(graph)
+    if face.batch is not None:
+        _free_batch(graph, face.batch)
+    try:
+        graph.reshape(ov.PartialShape(face.shape(-1, size)))
+    except RuntimeError as exc:
+        raise ModelError(
+            f"{path}: cannot take batches of {size} x {size} pixels ({last_line(exc)}); export it "
+            "with a dynamic batch"
+        ) from exc
+    _simplify(graph)
+
+
+def require_classes(graph: ov.Model, path: Path) -> int:
+    """Return the number of classes; raises `ModelError` unless the output is (N, classes)."""
+    outputs = graph.outputs
+    if len(outputs) != 1:
+        raise ModelError(
+            f"{path}: gives {len(outputs)} outputs ({_named(outputs)}), as detectors do; a "
+            "classifier gives one, (N, classes)"
+        )
+    dims, gives = _dimensions(outputs[0]), f"{path}: gives {_named(outputs)}"
+    rest = [size for size in dims[1:] if size != 1] if dims else []
+    if dims is None or None in rest:
+        raise ModelError(f"{gives}; a classifier gives (N, classes)")
+    if len(rest) > 1:
+        kind = "a segmenter" if len(dims) == 4 else "a detector"
+        raise ModelError(f"{gives}, as {kind} does; a classifier gives (N, classes)")
+    if not rest:
+        raise ModelError(f"{gives}, one number per image; a classifier of 2 or more classes is due")
+    if dims[0] is not None:
+        raise ModelError(
+            f"{path}: its graph is fixed to batches of {dims[0]}; export it with a dynamic batch"
+        )
+    return int(rest[0] or 0)
+
+
+def outputs_by_graph(graph: ov.Model, path: Path) -> Outputs | None:
+    """Return what the last operation says of the outputs, None if it does not.
+
+    Raises `ModelError` for a sigmoid: such classes do not exclude each other.
+    """
+    kind = _origin(graph.output(0).get_node().input_value(0)).get_type_name()
+    if kind == "Sigmoid":
+        raise ModelError(
+            f"{path}: ends in a sigmoid, so an image may have several of its classes; regnet "
+            "classifies into one. If that is meant: --outputs logits or probabilities"
+        )
+    by_kind: dict[str, Outputs] = {"Softmax": "probabilities", "LogSoftmax": "logits"}
+    return by_kind.get(kind)
+
+
+def _normalised(data: Any, face: Face, preprocess: Preprocess) -> Any:
+    """Return the original's input, made of the pixels."""
+    x = data
+    for name, operation, values in (
+        ("centred", opset.subtract, preprocess.mean),
+        ("normalised", opset.divide, preprocess.scale),
+    ):
+        if face.element != "u8":
+            x = operation(x, opset.constant(np.array(values, np.float32).reshape(1, 3, 1, 1)))
+            x.set_friendly_name(name)
+    if face.element == "u8":
+        x = opset.round(x, "half_to_even")
+    if face.element != "f32":
+        x = opset.convert(x, face.element)
+    return opset.transpose(x, opset.constant([0, 2, 3, 1])) if face.layout == "NHWC" else x
+
+
+def _logits(raw: Any, outputs: Outputs) -> Any:
+    """Return logits: the output, the input of its softmax, or its logarithm."""
+    if outputs == "probabilities":
+        softmax = _origin(raw)
+        if softmax.get_type_name() == "Softmax":
+            return opset.convert(softmax.input_value(0), "f32")
+        raw = opset.convert(raw, "f32")
+        return opset.log(opset.maximum(raw, opset.constant(np.float32(_TINY))))
+    return opset.convert(raw, "f32")
+
+
+def _origin(output: Any) -> Any:
+    """Return the operation whose values an output has, before changes of shape and type."""
+    node = output.get_node()
+    while node.get_type_name() in _ONLY_SHAPES:
+        node = node.input_value(0).get_node()
+    return node
+
+
+def _free_batch(graph: ov.Model, batch: int) -> None:
+    """Let reshapes keep the batch that they are given, where an exporter wrote its number."""
+    for op in graph.get_ordered_ops():
+        if op.get_type_name() != "Reshape" or not op.get_output_partial_shape(0).is_static:
+            continue
+        shape = list(op.get_output_shape(0))
+        pattern = op.input_value(1).get_node()
+        same = shape[0] == op.get_input_partial_shape(0).get_min_shape()[0] == batch
+        if same and len(shape) > 1 and pattern.get_type_name() == "Constant" and 0 not in shape:
+            kept = opset.constant(np.array([0, *shape[1:]]))
+            freed = opset.reshape(op.input_value(0), kept, special_zero=True)
+            freed.set_friendly_name(op.get_friendly_name())
+            freed.output(0).get_tensor().set_names(op.output(0).get_names())
+            for user in op.output(0).get_target_inputs():
+                user.replace_source_output(freed.output(0))
+
+
+def _simplify(graph: ov.Model) -> None:
+    """Fold constants and fuse operations, as `openvino.convert_model` does; frees the batch."""
+    from openvino._offline_transformations import apply_moc_transformations
+
+    apply_moc_transformations(graph, cf=True, smart_reshape=True)
+
+
+def _free_names(graph: ov.Model, old: Any) -> None:
+    """Take our names from what has them in the original, and leave them to what will have them."""
+    ours = {INPUT, OUTPUT, "centred", "normalised"}
+    for op in graph.get_ops():
+        if op.get_friendly_name() in ours:
+            op.set_friendly_name(f"{op.get_friendly_name()}_")
+        for output in op.outputs():
+            if taken := output.get_names() & ours:
+                output.get_tensor().set_names(output.get_names() - taken)
+
+
+def _name(op: Any, name: str) -> None:
+    op.set_friendly_name(name)
+    op.output(0).get_tensor().set_names({name})
+
+
+def _dimensions(port: Any) -> Dimensions | None:
+    """Return the sizes of an input or output, None for those that vary; None if all may."""
+    shape = port.get_partial_shape()
+    if shape.rank.is_dynamic:
+        return None
+    return [size.get_length() if size.is_static else None for size in shape]
+
+
+def _named(ports: Sequence[Any] | Iterable[Any]) -> str:
+    """Return the names and shapes of inputs or outputs, the first three."""
+    texts = []
+    for port in list(ports)[:3]:
+        names = sorted(port.get_names())
+        shape = str(port.get_partial_shape()).replace(" ", "")
+        texts.append(f"{visible(names[0])[:80]} {shape}" if names else shape)
+    return ", ".join(texts)

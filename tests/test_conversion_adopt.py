@@ -1,0 +1,342 @@
+"""Classifiers that regnet did not write: adopted with a proof, or refused in a sentence."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from command_line import run_main
+from foreign_models import CLASSES, SIZE, write_classifier, write_onnx, write_refused
+from onnx import TensorProto, helper
+
+from regnet.conversion import adopt
+from regnet.conversion.protocol_choice import choose_protocol, protocol_of_maker
+from regnet.conversion.store import Library
+from regnet.conversion.values import Conversion, Request
+from regnet.ir.engine import Engine, read_model
+from regnet.ir.graph import write_ir
+from regnet.ir.metadata import ModelMetadata
+from regnet.network.labels import Label
+from regnet.pixels.protocol import KERAS, OMZ, TENSORFLOW, TORCHVISION, Preprocess
+from regnet.pixels.samples import sample_photos
+from regnet.statistics.conformal import softmax64
+from regnet.system.errors import ConversionError, ModelError, ProtocolError, RegNetError
+from regnet.system.runtime import core, ov
+
+onnxruntime = pytest.importorskip("onnxruntime", reason="the originals run in ONNX Runtime")
+
+MEAN, SCALE = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
+LABELS = tuple(Label("", name) for name in ("ant", "bee", "cat", "dog"))
+
+
+@pytest.fixture
+def library(tmp_path: Path) -> Library:
+    return Library(folder=tmp_path / "cache")
+
+
+def adopted(library: Library, path: Path, **given: Any) -> Conversion:
+    return library.convert(Request(weights=path, **given))
+
+
+def metadata_of(conversion: Conversion) -> ModelMetadata:
+    return read_model(conversion.path).metadata
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"batch": 1},
+        {"channels_last": True, "softmax": True},
+        {"element": TensorProto.UINT8, "channels_last": True},
+    ],
+    ids=["dynamic", "one-by-one", "nhwc-softmax", "uint8"],
+)
+def test_probabilities_are_the_originals(
+    options: dict[str, Any], library: Library, tmp_path: Path
+) -> None:
+    path = write_classifier(tmp_path / "other.onnx", **options)
+    has_bytes = "element" in options
+    numbers = {} if has_bytes else {"mean": MEAN, "scale": SCALE}
+    conversion = adopted(library, path, protocol={"fit": "stretch", **numbers}, labels=LABELS)
+    pixels = np.random.default_rng(1).integers(0, 256, (3, SIZE, SIZE, 3), np.uint8)
+
+    session = onnxruntime.InferenceSession(path)
+    images = pixels if has_bytes else ((pixels - np.array(MEAN)) / SCALE).astype(np.float32)
+    images = images if "channels_last" in options else images.transpose(0, 3, 1, 2)
+    (name,) = (port.name for port in session.get_inputs())
+    rows = np.concatenate([session.run(None, {name: image[None]})[0] for image in images])
+    expected = rows if "softmax" in options else softmax64(rows.astype(np.float64))
+    engine = Engine(read_model(conversion.path, logits=True))
+    outputs = engine.outputs(pixels)
+    np.testing.assert_allclose(outputs.probabilities, expected, atol=1e-6)
+    np.testing.assert_allclose(softmax64(outputs.logits.astype(np.float64)), expected, atol=1e-6)
+    assert conversion.original == "other.onnx in ONNX Runtime"
+    assert conversion.max_delta <= 1e-5
+
+
+def test_the_model_says_what_it_is(library: Library, tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "other.onnx")
+    named = TORCHVISION.to_dict()
+    given = {"named": named, "resize": 40}
+    found = metadata_of(adopted(library, path, protocol=given, labels=LABELS, licence="MIT"))
+    assert (found.spec, found.classes, found.labels) == (None, CLASSES, LABELS)
+    assert (found.licence, found.assumed) == ("MIT", ())
+    assert found.origin.startswith("other.onnx (")
+    assert "ONNX opset 17" in found.origin
+    assert (found.preprocess.name, found.preprocess.resize) == ("custom", 40)
+    assert (found.preprocess.crop, found.preprocess.channels) == (SIZE, "RGB")
+
+
+def test_what_is_not_said_is_assumed(library: Library, tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "other.onnx", size="S")  # type: ignore[arg-type]
+    conversion = adopted(library, path)
+    assert conversion.assumed == (
+        "names: its classes are numbered",
+        "protocol: torchvision (short side 256, bilinear interpolation, RGB, "
+        "ImageNet's mean and scale, crop 224)",
+    )
+    assert conversion.notes == ("outputs: logits, for they do not sum to 1 on the sample photos",)
+    background = write_classifier(tmp_path / "tf.onnx", classes=1001, softmax=True)
+    assert "a background and ImageNet-1k's" in adopted(library, background).assumed[0]
+    assert metadata_of(adopted(library, background)).labels[1].name.startswith("tench")
+
+
+WORDS = {
+    "detector": "gives 2 outputs",
+    "segmenter": "as a segmenter does",
+    "two-inputs": "takes 2 inputs",
+    "token-ids": r"its input is input_ids \[1,16\] of i64",
+    "rectangle": "only square images",
+    "one-channel": "an image classifier takes images",
+    "custom-op": "example.org.Guess",
+    "nan": r"hold NaN or infinity \(in stem\)",
+    "outside": "outside its folder",
+    "missing-data": "absent.data are missing",
+    "new-opset": "is of ONNX opset 999",
+    "truncated": "not an ONNX model, or damaged",
+}
+
+
+def test_what_is_no_classifier_is_refused_in_a_sentence(library: Library, tmp_path: Path) -> None:
+    paths = write_refused(tmp_path / "refused")
+    assert paths.keys() == WORDS.keys()
+    for name, path in paths.items():
+        with pytest.raises(ModelError, match=f"^{path}: .*{WORDS[name]}") as caught:
+            adopted(library, path)
+        assert "\n" not in str(caught.value)
+    assert not list((tmp_path / "cache").rglob("*.xml"))
+
+
+def test_classes_that_do_not_exclude_each_other_are_refused(
+    library: Library, tmp_path: Path
+) -> None:
+    path = write_classifier(tmp_path / "other.onnx")
+    model = onnx.load(path)
+    model.graph.node.append(helper.make_node("Sigmoid", ["logits"], ["scores"]))
+    model.graph.output[0].name = "scores"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="ends in a sigmoid"):
+        adopted(library, path)
+    assert adopted(library, path, outputs="logits").max_delta <= 1e-5
+
+
+def test_external_weights_in_the_folder_are_read(library: Library, tmp_path: Path) -> None:
+    whole = write_classifier(tmp_path / "whole" / "other.onnx")
+    path = tmp_path / "apart" / "other.onnx"
+    path.parent.mkdir()
+    onnx.save_model(
+        onnx.load(whole), path, save_as_external_data=True, location="w", size_threshold=0
+    )
+    first, second = (metadata_of(adopted(library, p)) for p in (whole, path))
+    assert first.weights_sha384 != second.weights_sha384  # of both files
+    (path.parent / "w").unlink()
+    (path.parent / "w").symlink_to(tmp_path / "whole" / "other.onnx")
+    with pytest.raises(ModelError, match="outside its folder"):
+        adopted(library, path)
+
+
+def test_a_graph_that_differs_from_the_original_is_not_written(
+    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write_classifier(tmp_path / "other.onnx")
+    right = adopt.adopt_graph
+
+    def swapped(graph: Any, face: Any, preprocess: Preprocess, outputs: Any) -> Any:
+        return right(graph, face, preprocess.in_order("BGR"), outputs)
+
+    monkeypatch.setattr(adopt, "adopt_graph", swapped)
+    with pytest.raises(ConversionError, match=r"disagrees with other\.onnx in ONNX Runtime"):
+        adopted(library, path)
+    assert not list((tmp_path / "cache").rglob("*.xml"))
+
+
+def test_ultralytics_metadata_is_read(library: Library, tmp_path: Path) -> None:
+    names = {0: "ant", 1: "bee", 2: "cat", 3: "dog"}
+    properties = {"names": str(names), "imgsz": f"[{SIZE}, {SIZE}]", "license": "AGPL-3.0"}
+    path = tmp_path / "yolo.onnx"
+    write_classifier(path, batch=1, softmax=True, properties=properties | {"task": "classify"})
+    found = metadata_of(adopted(library, path))
+    assert (found.assumed, found.labels, found.licence) == ((), LABELS, "AGPL-3.0")
+    assert found.preprocess.scale == (255.0,) * 3
+    write_classifier(path, batch=1, properties=properties | {"task": "detect"})
+    with pytest.raises(ModelError, match="its task is 'detect': no classifier"):
+        adopted(library, path)
+
+
+def test_settings_of_model_api_are_read(library: Library, tmp_path: Path) -> None:
+    model = core.read_model(write_classifier(tmp_path / "source.onnx"))
+    info = {
+        "model_type": "Classification",
+        "labels": "ant bee black_cat dog",
+        "mean_values": "120 110 100",
+        "scale_values": "60",
+        "reverse_input_channels": "True",
+        "resize_type": "standard",
+    }
+    model.set_rt_info(info, ["model_info"])
+    path = tmp_path / "ir" / "model.xml"
+    ov.save_model(model, path)
+    conversion = adopted(library, path)
+    assert conversion.original == "model.xml in OpenVINO"
+    assert conversion.path.name == "ir.xml"
+    found = metadata_of(conversion)
+    assert found.labels[2].name == "black cat"
+    assert found.preprocess == Preprocess(
+        name="model-api",
+        resize=SIZE,
+        crop=SIZE,
+        interpolation="opencv-linear",
+        channels="RGB",
+        mean=MEAN,
+        scale=(60.0, 60.0, 60.0),
+        fit="stretch",
+    )
+    model.set_rt_info("Detection", ["model_info", "model_type"])
+    ov.save_model(model, path)
+    with pytest.raises(ModelError, match="model_type 'Detection': no classifier"):
+        adopted(library, path)
+
+
+def test_a_folder_of_hugging_face_is_read(library: Library, tmp_path: Path) -> None:
+    folder = tmp_path / "my-vit"
+    write_classifier(folder / "model.onnx")
+    labels = {str(n): label.name for n, label in enumerate(LABELS)}
+    config = {"model_type": "vit", "id2label": labels}
+    (folder / "config.json").write_text(json.dumps(config))
+    processor = {"size": {"height": SIZE, "width": SIZE}, "image_mean": [0.5, 0.4, 0.3]}
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    conversion = library.convert(library.request(folder))
+    assert (conversion.path.name, conversion.assumed) == ("my-vit.xml", ())
+    found = metadata_of(conversion)
+    assert (found.labels, found.preprocess.fit) == (LABELS, "stretch")
+    assert found.preprocess.mean == pytest.approx((127.5, 102.0, 76.5))
+    write_classifier(folder / "other.onnx")
+    with pytest.raises(RegNetError, match=r"holds 2 models \(model.onnx, other.onnx\)"):
+        library.request(folder)
+
+
+def chosen(size: int | None = 224, **given: Any) -> Preprocess:
+    if isinstance(name := given.pop("name", None), str):
+        given["named"] = protocol_of_maker(name).to_dict()
+    options = {"channels": given.pop("channels", None), "known": None, "nhwc": False}
+    has_bytes = given.pop("has_bytes", False)
+    return choose_protocol(given, size=size, has_bytes=has_bytes, **options)[0]
+
+
+def test_protocols_of_makers(tmp_path: Path) -> None:
+    assert chosen() == chosen(name="torchvision") == TORCHVISION
+    assert chosen(name="omz") == OMZ
+    assert chosen(name="omz", channels="RGB") == OMZ.in_order("RGB")
+    assert (chosen(299, name="torchvision").resize, chosen(299, name="keras").resize) == (342, 299)
+    assert chosen(name="tensorflow", crop=224) == TENSORFLOW
+    assert chosen(name="keras", fit="crop", resize=256).fit == "crop"
+    assert chosen(fit="stretch").resize == 224
+    assert chosen(name="keras", has_bytes=True).scale == (1.0, 1.0, 1.0)
+    assert chosen(None, name="keras", crop=96).crop == 96
+    config = {"input_size": [3, 288, 288], "crop_pct": 0.95, "interpolation": "bilinear"}
+    (tmp_path / "config.json").write_text(json.dumps({"pretrained_cfg": config}))
+    timm = chosen(288, name=f"timm:{tmp_path}")
+    assert (timm.resize, timm.interpolation, timm.channels) == (303, "bilinear", "RGB")
+    assert chosen(None, name=f"timm:{tmp_path / 'config.json'}") == timm
+    assert chosen(name="timm:regnety_032.ra_in1k").channels == "RGB"
+    assert KERAS.interpolation == "nearest"
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"name": "tourch"}, "known are omz, pycls, torchvision, keras, tensorflow, timm:CONFIG"),
+        ({"crop": 192}, "--crop 192 contradicts the network, which takes 224 x 224"),
+        ({"has_bytes": True, "mean": MEAN}, "--mean and --scale are for networks of floats"),
+        ({"name": "timm:nothing_of_that_name"}, "no card of regnet's"),
+        ({"resize": 100}, "crop must be a whole number from 1 to 100"),
+    ],
+)
+def test_protocols_that_contradict_themselves(given: dict[str, Any], words: str) -> None:
+    with pytest.raises(ProtocolError, match=words):
+        chosen(**given)
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGNET_CACHE", str(tmp_path / "cache"))
+    path = write_classifier(tmp_path / "other.onnx")
+    labels = tmp_path / "labels.txt"
+    labels.write_text("ant\nbee\ncat\ndog\n")
+    photo = sample_photos()[0]
+    refusal = run_main("classify", "-m", path, photo)
+    assert refusal.returncode == 2
+    assert f"regnet convert {path} --labels FILE --protocol NAME" in refusal.stderr.decode()
+    options = ("--labels", labels, "--protocol", "keras", "--mean", "120,110,100", "--scale", 60)
+    for more in (["--card", "bundled"], ["--spec", "regnetx-200mf"], ["--format", "onnx"]):
+        assert run_main("convert", path, *options, *more).returncode == 2
+    assert run_main("convert", path, "--mean", "1,2").returncode == 2
+    done = run_main("convert", path, *options, "-o", tmp_path / "out", "--json")
+    assert done.returncode == 0, done.stdout
+    values = json.loads(done.stdout)
+    assert values["original"] == "other.onnx in ONNX Runtime"
+    assert (values["assumed"], values["max_delta"] <= 1e-5) == ([], True)
+    found = read_model(Path(values["path"])).metadata.preprocess
+    assert (found.mean, found.scale, found.fit) == (MEAN, (60.0,) * 3, "stretch")
+    assert run_main("classify", "-m", values["path"], photo).returncode == 0
+    assert b"origin       other.onnx" in run_main("info", values["path"]).stdout
+    whole = ("--interpolation", "bilinear", "--preprocessing", "graph", "-o", tmp_path / "out")
+    assert b"resizes and crops by itself" in run_main("convert", path, *options, *whole).stdout
+
+
+def test_the_original_is_not_overwritten(tmp_path: Path) -> None:
+    source = write_classifier(tmp_path / "source.onnx")
+    path = tmp_path / "other.xml"
+    ov.save_model(core.read_model(source), path)
+    before = path.read_bytes()
+    done = run_main("convert", path, "-o", tmp_path, "--cache-dir", tmp_path / "cache")
+    assert (done.returncode, path.read_bytes()) == (2, before)
+    assert b"is the original: choose another folder" in done.stderr
+
+
+def test_a_quantized_model_is_refused(library: Library, tmp_path: Path) -> None:
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", 3])
+    nodes = [
+        helper.make_node("QuantizeLinear", ["image", "step", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "step", "zero"], ["d"]),
+        helper.make_node("GlobalAveragePool", ["d"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["scores"]),
+    ]
+    weights = {"step": np.array(0.1), "zero": np.array(0, np.int8)}
+    path = write_onnx(tmp_path / "int8.onnx", nodes, [image], [scores], weights)
+    with pytest.raises(ModelError, match="is quantized; adopt the model that it was made from"):
+        adopted(library, path)
+
+
+def test_the_ir_of_another_version_is_found_by_its_metadata(
+    library: Library, tmp_path: Path
+) -> None:
+    conversion = adopted(library, write_classifier(tmp_path / "other.onnx"))
+    model = core.read_model(conversion.path)
+    path = tmp_path / "again.xml"
+    write_ir(model, metadata_of(conversion), path)
+    assert library.ir(path) == path
+    assert read_model(path).metadata == metadata_of(conversion)

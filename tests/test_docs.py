@@ -19,6 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from foreign_models import write_classifier
 from labelled_photos import write_labelled_photos
 from local_server import LocalServer
 from space_records import records_of
@@ -204,6 +205,8 @@ def write_files(folder: Path) -> None:
         "tiny200.pyth": 200,
     }.items():
         (folder / name).write_bytes(weights_of(TINY.with_classes(classes), 0))
+    for name in ("efficientnet-lite0", "resnet50-keras"):
+        write_classifier(folder / f"{name}.onnx", classes=3, channels_last="keras" in name)
     (folder / "classes.txt").write_text("ant\nbee\ncat\n")
     shutil.copytree(folder / "labelled", folder / "imagenet")
     photos = sorted((folder / "labelled").rglob("*.png"))

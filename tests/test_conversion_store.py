@@ -178,9 +178,8 @@ def test_a_card_whose_conversion_is_here_needs_neither_weights_nor_network(
 def test_files_of_another_kind_are_named_for_what_they_are(
     library: Library, tmp_path: Path
 ) -> None:
-    (tmp_path / "m.onnx").touch()
     with pytest.raises(UnknownModelError, match="is a converted model"):
-        library.request(tmp_path / "m.onnx")
+        library.request(bundled_path(card_by_name("bundled")))
     with pytest.raises(UnknownModelError, match="is not a file"):
         library.request(tmp_path)
     with pytest.raises(UnknownModelError):

@@ -89,7 +89,7 @@ def convert(
     adopted_models: _Adopted,
     models: Store,
 ) -> None:
-    """Convert weights, a checkpoint or another image classifier to OpenVINO IR or ONNX.
+    """Convert weights or any image classifier to OpenVINO IR or ONNX.
 
     The result takes `data` (N, 3, 224, 224), raw BGR pixels 0..255, and gives `prob` (N, classes).
     Mean, scale, softmax, labels, protocol and the weights' hash are inside. It is compared with the

@@ -66,13 +66,13 @@ class Judge:
         self.rows, self._name = rows, name
         if not np.isfinite(rows.logits).all():
             raise ConversionError(
-                f"the outputs of {name} are not numbers on the sample photos: its weights hold NaN "
+                f"{name}: its outputs are not numbers on the sample photos: its weights hold NaN "
                 "or infinity, or are too large to be stored; nothing was written"
             )
         distances = [self.distance(others) for others in near]
         if not math.isfinite(max(distance.logits for distance in distances)):
             raise ConversionError(
-                f"the outputs of {name} are beyond float32 on the sample photos; "
+                f"{name}: its outputs are beyond float32 on the sample photos; "
                 "nothing was written"
             )
         self.float32 = Distance(

@@ -72,8 +72,7 @@ class Judge:
         distances = [self.distance(others) for others in near]
         if not math.isfinite(max(distance.logits for distance in distances)):
             raise ConversionError(
-                f"{name}: its outputs are beyond float32 on the sample photos; "
-                "nothing was written"
+                f"{name}: its outputs are beyond float32 on the sample photos; nothing was written"
             )
         self.float32 = Distance(
             max(distance.probabilities for distance in distances),

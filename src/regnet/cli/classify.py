@@ -4,7 +4,8 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict, replace
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from regnet.cli.console import in_utf8, say
@@ -14,7 +15,9 @@ from regnet.cluster.address import Spread
 from regnet.data.photo_files import is_video, require_extra
 from regnet.inference.predictors import Choice
 from regnet.inference.result import Prediction, Wanted
+from regnet.inference.sorting import Sorting
 from regnet.inference.writers import OutputFormat, format_of, open_writer
+from regnet.network.labels import Labels
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.errors import DatasetError, OutputError
@@ -28,15 +31,25 @@ class Input(Model):
     """What to classify, and by which model."""
 
     sources: tuple[str, ...] = argument("Photos and videos, see above", "SOURCE...", ())
+    sources_from: Path | None = option(
+        None, "Also the sources in FILE, one per line or NUL; - is standard input", "-T", "FILE"
+    )
     samples: bool = option(False, "Classify the sample photos in the package, by `bundled`")
+    classes: Path | None = option(
+        None, "Only the classes in FILE compete: names, wnids or indices, one per line", "FILE"
+    )
     batch_size: int = option(8, "Maximum batch size, 1 to 256", min=1, max=256)
 
     @property
     def photos(self) -> tuple[str, ...]:
         """All sources; raises `DatasetError` if there are none."""
-        from regnet.pixels.samples import sample_photos
+        sources = self.sources
+        if self.sources_from:
+            sources += _listed(self.sources_from)
+        if self.samples:
+            from regnet.pixels.samples import sample_photos
 
-        sources = (*self.sources, *(map(str, sample_photos()) if self.samples else ()))
+            sources += tuple(map(str, sample_photos()))
         if not sources:
             raise DatasetError(
                 "which SOURCE? Name a photo or a folder, or take the sample photos: --samples"
@@ -47,6 +60,28 @@ class Input(Model):
     def choice(self) -> Choice:
         """The model and its precision; raises `UnknownModelError`."""
         return self.chosen("classify", "bundled" if self.samples else DEFAULT_MODEL)
+
+    def competing(self, wanted: Wanted, labels: Labels) -> Wanted:
+        """Return what is wanted, of the listed classes alone; raises `DatasetError`."""
+        if self.classes is None:
+            return wanted
+        from regnet.data.class_names import ClassNames
+
+        names = [name.strip() for name in _listed(self.classes)]
+        matches = ClassNames(labels).match_labels(names, what=f"classes in {self.classes}")
+        return replace(wanted, classes=tuple(dict.fromkeys(matches.values())))
+
+
+def _listed(path: Path) -> tuple[str, ...]:
+    """Return the entries of a list, one per line or NUL. Raises `DatasetError`."""
+    try:
+        data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
+    except OSError as exc:
+        raise DatasetError(f"cannot read the list {path}: {exc.strerror or exc}") from exc
+    lines = data.split(b"\0") if b"\0" in data else data.splitlines()
+    if not (entries := tuple(os.fsdecode(line) for line in lines if line.strip())):
+        raise DatasetError(f"the list {path} is empty")
+    return entries
 
 
 class Output(Options):
@@ -88,6 +123,7 @@ def classify(
     input: Input,
     results: Wanted,
     output: Output,
+    sorting: Sorting,
     video: Sampling,
     ray: Spread,
     limits: DecodeLimits,
@@ -111,10 +147,15 @@ def classify(
       regnet classify cat.jpg
       regnet classify --model bundled photos/ -o results.csv
       regnet classify 'photos/**/*.jpg' -f jsonl -k 1 > labels.jsonl
+      regnet classify photos/ --sort-into sorted/ --min-probability 0.5
       regnet classify clip.mp4 --every 0.5 --smooth 2 -o clip.csv
       regnet classify s3://bucket/photos/ --ray auto -o s3://bucket/labels
     """
+    if sorting.sort_into and sorting.undo:
+        return _undo(sorting.sort_into)
     if ray.ray is not None:
+        if sorting.sort_into:
+            raise OutputError("--sort-into moves files of this machine: leave out --ray")
         return _classify_on_ray(input, results, output, ray, limits, models) > 0
     sources, choice = input.photos, input.choice
     require_sources("classify", sources)
@@ -124,7 +165,7 @@ def classify(
         require_extra()
     with models.library() as library:
         path = library.ir(choice.model, precision=choice.precision)
-    from regnet.data.sources import count_items
+    from regnet.data.sources import count_items, iter_items
     from regnet.inference.classify import Classifier
 
     classifier = Classifier(
@@ -135,20 +176,36 @@ def classify(
         name=choice.model,
         limits=limits,
     )
-    predictions = classifier.stream(
-        sources,
-        top_k=wanted.top_k,
-        sets=wanted.sets,
-        unknown=wanted.unknown,
-        batch_size=input.batch_size,
-        **asdict(video),
+    wanted = input.competing(wanted, classifier.labels)
+    predict = partial(
+        classifier.predict_items, wanted=wanted, batch_size=input.batch_size, sampling=video
     )
-    if input.samples:
-        predictions = (replace(p, source=Path(p.source).name) for p in predictions)
-    if file is not None or not sys.stdout.isatty():
-        count = lambda: count_items(sources)  # noqa: E731
-        predictions = track(predictions, "classifying", count, "images")
-    return _write(predictions, file, chosen, wanted) > 0
+    with sorting.sorter(classifier.labels) as sorter:
+        items = iter_items(sources, offline=models.offline)
+        predictions = predict(items) if sorter is None else sorter.sort(items, predict)
+        if input.samples:
+            predictions = (replace(p, source=Path(p.source).name) for p in predictions)
+        if file is not None or not sys.stdout.isatty() or sorter:
+            count = lambda: count_items(sources)  # noqa: E731
+            predictions = track(predictions, "classifying", count, "images")
+        if sorter and (output.output, output.format) == (None, None):
+            predictions = (p for p in predictions if p.error is not None)
+        failed = _write(predictions, file, chosen, wanted)
+        if sorter:
+            say(sorter.summary())
+    return failed > 0
+
+
+def _undo(folder: Path) -> bool:
+    """Undo a sorting and say what is left; tell whether anything is."""
+    from regnet.inference.sorting import sorting_lock, undo
+
+    with sorting_lock(folder):
+        count, left = undo(folder)
+    for target in left:
+        say(f"{target}: left, for it was changed, or its old place is taken")
+    say(f"{folder}: {count:,} photos are where they were")
+    return bool(left)
 
 
 def _write(
@@ -192,6 +249,7 @@ def _classify_on_ray(
     from regnet.inference.classify import Classifier
 
     classifier = Classifier(path, precision=choice.precision, name=choice.model)
+    results = input.competing(results, classifier.labels)
     classifier.require_possible(results, input.batch_size)
     job = BatchJob(
         model=path,

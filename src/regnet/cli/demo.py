@@ -4,6 +4,7 @@ from regnet.cli.classify import Input, Output, classify
 from regnet.cli.options import Store
 from regnet.cluster.address import Spread
 from regnet.inference.result import Wanted
+from regnet.inference.sorting import Sorting
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.video.sampling import Sampling
 
@@ -19,6 +20,7 @@ def demo() -> bool:
         Input(sources=(), samples=True),
         Wanted(top_k=3),
         Output(),
+        Sorting(),
         Sampling(),
         Spread(),
         DecodeLimits(),

@@ -200,13 +200,22 @@ class Classifier:
         if isinstance(sources, str | Path):
             sources = [sources]
         sampling = Sampling(every=every, smooth=smooth, realtime=realtime)
-        wanted = Wanted(top_k, sets, unknown)
-        self.require_possible(wanted, batch_size)
         items = iter_items(sources, offline=self._offline)
+        wanted = Wanted(top_k, sets, unknown)
+        found = self.predict_items(items, wanted, batch_size=batch_size, sampling=sampling)
+        return _shown(found, None) if progress else found
+
+    def predict_items(
+        self, items: Iterable[Item], wanted: Wanted, *, batch_size: int, sampling: Sampling
+    ) -> Iterator[Prediction]:
+        """Yield the wanted predictions of images and of the frames of videos, in their order.
+
+        `regnet.data.sources.iter_items` yields the items of sources. Raises as `stream`.
+        """
+        self.require_possible(wanted, batch_size)
         answer = Answer(self.metadata, wanted)
         rows = self._item_rows(items, batch_size, sampling, self._classifying)
-        found = (answer.of(source, row, time) for source, time, row in rows)
-        return _shown(found, None) if progress else found
+        return (answer.of(source, row, time) for source, time, row in rows)
 
     def embed_items(
         self, items: Iterable[Item], *, batch_size: int = BATCH_SIZE, every: float = 1.0
@@ -264,6 +273,11 @@ class Classifier:
         """Raise `ModelError` or `ValueError` if the model cannot give the wanted fields."""
         if wanted.top_k < 1 or batch_size < 1:
             raise ValueError(f"top_k={wanted.top_k} and batch_size={batch_size} must be at least 1")
+        if wanted.calibrated and wanted.classes:
+            raise ModelError(
+                "prediction sets hold the truth with their probability among all classes: leave "
+                "out either what asks for them or the list of classes that compete"
+            )
         if wanted.calibrated and self.metadata.calibration is None:
             raise ModelError(
                 f"{self._model.path}: is not calibrated, so no set is known to hold the truth; run "

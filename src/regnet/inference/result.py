@@ -37,7 +37,8 @@ class Prediction:
     `source` names the image, `model` the model. If requested, `set` is the prediction set, best
     class first: it contains the true class with probability `coverage`; `unknown` says that the set
     is not a single class, so that no class is certain enough. An image with an error has an empty
-    set and is unknown. `timestamp` is that of a video's frame, in seconds since its first.
+    set and is unknown. `predictions` is also empty if no class reaches a minimum probability that
+    was asked for. `timestamp` is that of a video's frame, in seconds since its first.
     `assumed` lists the assumptions about what the model's checkpoint does not say.
     """
 
@@ -56,11 +57,15 @@ class Prediction:
         """The most probable class; raises `ImageError` if the image could not be read."""
         if self.error is not None:
             raise ImageError(f"{self.source}: {self.error}")
+        if not self.predictions:
+            raise ImageError(f"{self.source}: {IMPROBABLE}")
         return self.predictions[0]
 
     def __repr__(self) -> str:
         if self.error is not None:
             return f"<Prediction {self.source}: error: {self.error}>"
+        if not self.predictions:
+            return f"<Prediction {self.source}: {IMPROBABLE}>"
         top = self.predictions[0]
         label = "unknown, perhaps " * bool(self.unknown) + first_name(top.label)
         return f"<Prediction {self.source}: {label} {percent(top.probability, 1)}>"
@@ -114,6 +119,7 @@ def to_frame(predictions: Iterable[Prediction]) -> Any:
     return pd.DataFrame(rows, columns=None if rows else ["source", *_TOP, "error", "model"])
 
 
+IMPROBABLE: Final = "no class reaches the minimum probability"
 _TOP: Final = ("label", "probability", "index", "wnid")
 
 
@@ -121,14 +127,18 @@ _TOP: Final = ("label", "probability", "index", "wnid")
 class Wanted:
     """What to return for each image: `top_k` classes, and for a calibrated model more.
 
-    `sets` asks for the prediction set, `unknown` for whether the image is unknown. `timestamps` is
-    set if there are videos among the images.
+    `sets` asks for the prediction set, `unknown` for whether the image is unknown. Classes below
+    `min_probability` are left out. `timestamps` is set if there are videos among the images. If
+    there are indices in `classes`, only these classes compete: their probabilities are divided by
+    their sum.
     """
 
     top_k: int = option(5, "Classes per image", "-k", "K", min=1)
     sets: bool = option(False, "Also print the prediction set (calibrated models)")
     unknown: bool = option(False, "Print `unknown` unless the prediction set is a single class")
+    min_probability: float = option(0.0, "Leave out classes below probability P", "P", min=0, max=1)
     timestamps: bool = False
+    classes: tuple[int, ...] = ()
 
     @property
     def calibrated(self) -> bool:
@@ -210,7 +220,12 @@ class Answer:
         if calibration is not None and self.wanted.calibrated:
             (size,) = set_sizes(row[None], calibration.method, calibration.threshold).tolist()
             members = top_classes(row, labels, size) if self.wanted.sets else ()
-        top = top_classes(row, labels, self.wanted.top_k)
+        if classes := list(self.wanted.classes):
+            kept = row[classes]
+            row = np.zeros_like(row)
+            row[classes] = kept / max(kept.sum(), np.finfo(row.dtype).tiny)
+        top = top_classes(row, labels, min(self.wanted.top_k, len(classes) or len(labels)))
+        top = tuple(score for score in top if score.probability >= self.wanted.min_probability)
         return self._made(source, top, members, timestamp, unknown=size != 1)
 
     def error(self, source: str, error: str, timestamp: float | None = None) -> Prediction:

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, TextIO
 
-from regnet.inference.result import Prediction, Wanted
+from regnet.inference.result import IMPROBABLE, Prediction, Wanted
 from regnet.system.errors import OutputError
 from regnet.system.output_file import naming, open_output, text_of
 from regnet.system.row_writers import SUFFIXES, Row, require_parquet, row_writer, score_type
@@ -76,6 +76,8 @@ def _table_lines(prediction: Prediction) -> Iterator[str]:
     if prediction.unknown:
         scores = ()
         yield f"  unknown: no single class holds the truth with probability {coverage}"
+    elif not scores:
+        yield f"  {IMPROBABLE}"
     for score in scores if prediction.set is None else prediction.set:
         bar = "█" * round(20 * score.probability)
         yield f"  {100 * score.probability:5.1f} %  {bar:20}  {score.label}"
@@ -97,10 +99,10 @@ def _csv_rows(prediction: Prediction) -> Iterator[Row]:
         "coverage": prediction.coverage,
         "unknown": prediction.unknown,
     }
-    if prediction.error is not None:
-        yield common | {"error": prediction.error}
     members = prediction.set
     scores = max(prediction.predictions, members or (), key=len)
+    if not scores:
+        yield common | {"error": prediction.error}
     for rank, score in enumerate(scores, start=1):
         row = common | {"rank": rank} | score.to_dict()
         yield row if members is None else row | {"set": rank <= len(members)}

@@ -1,0 +1,337 @@
+"""Photos into a folder per class: copied, linked or moved; nothing overwritten, all undoable.
+
+Before a photo is placed, a line in `sorted.jsonl` says where it goes. A target appears whole, by a
+hard link, which fails where the name is taken; a moved photo leaves its old place after that. So
+a run that was killed leaves every photo in one place at least, and the next run completes it.
+"""
+
+import filecmp
+import json
+import os
+import re
+import shutil
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, replace
+from itertools import count
+from pathlib import Path
+from typing import Final, Literal, Self, get_args
+
+from regnet.data.archives import failing
+from regnet.data.sources import Item, Video
+from regnet.inference.result import Prediction
+from regnet.network.labels import Labels, first_name
+from regnet.system.errors import OutputError
+from regnet.system.files import new_folder_beside, remove_leftovers, write_whole
+from regnet.system.json_text import json_text
+from regnet.system.option import Options, option
+
+Action = Literal["copy", "link", "move"]
+
+LIST: Final = "sorted.jsonl"
+UNKNOWN: Final = "unknown"
+_LONGEST: Final = 60  # characters of a folder's name
+_RESERVED: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]+')
+
+
+class Sorting(Options):
+    """Whether and how photos are sorted."""
+
+    sort_into: Path | None = option(None, "Sort the photos into a folder per class in DIR", "DIR")
+    copy: bool = option(False, "Copy the photos there (the default)")
+    link: bool = option(False, "Make symbolic links there")
+    move: bool = option(False, "Move the photos there")
+    undo: bool = option(False, "Undo all that was sorted into DIR")
+
+    def __post_init__(self) -> None:
+        chosen = [f"--{name}" for name in (*get_args(Action), "undo") if getattr(self, name)]
+        if len(chosen) > 1:
+            raise OutputError(f"{' and '.join(chosen)} contradict each other: choose one")
+        if chosen and self.sort_into is None:
+            raise OutputError(f"{chosen[0]} needs --sort-into DIR")
+
+    @property
+    def action(self) -> Action:
+        """How photos get into their folders."""
+        return "link" if self.link else "move" if self.move else "copy"
+
+    @contextmanager
+    def sorter(self, labels: Labels) -> Iterator["Sorter | None"]:
+        """Give what places photos, None if none are sorted. Raises `OutputError`."""
+        if self.sort_into is None:
+            yield None
+            return
+        with sorting_lock(self.sort_into):
+            yield Sorter(self.sort_into, self.action, labels)
+
+
+@dataclass(frozen=True)
+class Placed:
+    """Where a photo goes: absolute `source`, `target` below the folder; both as the file system's.
+
+    `size` in bytes and `mtime_ns` are the photo's, to tell whether it is still the same.
+    """
+
+    source: str
+    target: str
+    action: Action
+    size: int
+    mtime_ns: int
+    label: str
+    probability: float | None
+
+    @classmethod
+    def from_line(cls, line: str) -> Self:
+        """Return what a line of the list says. Raises `ValueError`, `TypeError`."""
+        return cls(**json.loads(line))
+
+    @property
+    def line(self) -> str:
+        """The line of the list."""
+        return json_text(asdict(self)) + "\n"
+
+    def describes(self, path: Path) -> bool:
+        """Tell whether a file has the size and the time of change of the photo."""
+        with suppress(OSError):
+            stat = path.stat()
+            return (stat.st_size, stat.st_mtime_ns) == (self.size, self.mtime_ns)
+        return False
+
+
+class Sorter:
+    """Places photos in the folders of their classes, and remembers where. For one thread."""
+
+    def __init__(self, folder: Path, action: Action, labels: Labels) -> None:
+        self.folder, self.action = folder.resolve(), action
+        remove_leftovers(self.folder)
+        self._folders = folder_names(labels)
+        self._list = self.folder / LIST
+        self.placed = {one.source: one for one in read_list(self._list)}
+        self._targets = {str(self.folder / one.target) for one in self.placed.values()}
+        self.counts = Counter[str]()
+        self.done_before = 0
+
+    def sort(
+        self, items: Iterable[Item], predict: Callable[[Iterator[Item]], Iterable[Prediction]]
+    ) -> Iterator[Prediction]:
+        """Yield the predictions of the photos that are to be placed, each placed or with an error.
+
+        `predict` gives one prediction for each item, in their order.
+        """
+        waiting = deque[str]()
+
+        def taken() -> Iterator[Item]:
+            for item in items:
+                if self.takes(item.source):
+                    waiting.append(item.source)
+                    is_video = isinstance(item, Video)
+                    yield Item(item.source, failing("videos are not sorted")) if is_video else item
+
+        for prediction in predict(taken()):
+            source = waiting.popleft()
+            if prediction.error is None:
+                try:
+                    self.place(source, prediction)
+                except OSError as exc:
+                    reason = f"cannot be sorted: {exc.strerror or exc}"
+                    prediction = replace(prediction, error=reason, predictions=())
+            yield prediction
+
+    def takes(self, source: str) -> bool:
+        """Tell whether a photo is to be placed; completes one that was placed when a run ended.
+
+        A target of this or an earlier run is none to be placed, if it lies among the sources.
+        """
+        path = _absolute(source)
+        if not self._targets.isdisjoint((str(path), str(path.resolve()))):
+            return False
+        before = self.placed.get(str(path))
+        if before is None or not before.describes(path):
+            return True
+        target = self.folder / before.target
+        if not os.path.lexists(target):
+            return True
+        if before.action == "move":
+            if target.is_symlink() or not _same(path, target):
+                return True
+            path.unlink()
+        self.done_before += 1
+        return False
+
+    def place(self, source: str, prediction: Prediction) -> None:
+        """Place one photo that was classified. Raises `OSError`."""
+        if not os.path.isfile(source):
+            raise OSError("only photos that are files are sorted; unpack or download it first")
+        path = _absolute(source)
+        best = next(iter(prediction.predictions), None)
+        name = self._folders[best.index] if best and not prediction.unknown else UNKNOWN
+        self.counts[name] += 1
+        if path == self.folder / name / path.name:
+            return  # it lies there already
+        (self.folder / name).mkdir(parents=True, exist_ok=True)
+        stat = path.stat()
+        for target in _free_names(self.folder / name / path.name):
+            placed = Placed(
+                source=str(path),
+                target=str(target.relative_to(self.folder)),
+                action=self.action,
+                size=stat.st_size,
+                mtime_ns=stat.st_mtime_ns,
+                label=best.label if best else "",
+                probability=best.probability if best else None,
+            )
+            _append(self._list, placed.line)
+            with suppress(FileExistsError):
+                _put(path, target, self.action, self.folder)
+                break
+        self.placed[placed.source] = placed
+        self._targets.add(str(target))
+
+    def summary(self) -> str:
+        """Return what was done, in a line."""
+        folders = len(self.counts.keys() - {UNKNOWN})
+        done = {"copy": "copied", "link": "linked", "move": "moved"}[self.action]
+        text = f"{self.folder}: {self.counts.total():,} photos {done} into {folders} class folders"
+        text += f", {self.counts[UNKNOWN]:,} of them into {UNKNOWN}/" * bool(self.counts[UNKNOWN])
+        text += f"; {self.done_before:,} were there already" * bool(self.done_before)
+        return f"{text}; the list of them is {LIST}"
+
+
+@contextmanager
+def sorting_lock(folder: Path) -> Iterator[None]:
+    """Hold a folder that photos are sorted into. Raises `OutputError` if another process does."""
+    from filelock import FileLock, Timeout
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".sorting.lock", blocking=False):
+            yield
+    except Timeout as exc:
+        raise OutputError(f"{folder}: another process is sorting photos into it") from exc
+
+
+def folder_names(labels: Labels) -> list[str]:
+    """Return a folder's name for each class: its first name, with wnid or index if several have it.
+
+    No name is empty, hidden, too long, `unknown`, or has a character that a file system refuses.
+    """
+    plain = [_RESERVED.sub("-", first_name(label.name))[:_LONGEST].strip(" .") for label in labels]
+    counts = Counter(name.casefold() for name in [*plain, UNKNOWN, LIST, ""])
+    return [
+        f"{name} {label.wnid or index}".strip() if counts[name.casefold()] > 1 else name
+        for index, (name, label) in enumerate(zip(plain, labels, strict=True))
+    ]
+
+
+def read_list(path: Path) -> list[Placed]:
+    """Return the list of what was placed; a torn last line is cut off. Raises `OutputError`."""
+    try:
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        if whole != data:
+            os.truncate(path, len(whole))
+        return [Placed.from_line(line) for line in whole.decode().splitlines()]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError) as exc:
+        raise OutputError(f"{path}: is not a list of sorted photos ({exc}); move it away") from exc
+
+
+def undo(folder: Path) -> tuple[int, list[str]]:
+    """Undo what was sorted into a folder; return how many photos, and which targets are left.
+
+    Moved photos go back, and so do copies whose original is gone; other copies and links are
+    removed, if they are still what was made. Targets that were changed, or whose old place is
+    taken, stay where they are and in the list.
+    """
+    folder = folder.resolve()
+    placed = {one.target: one for one in read_list(folder / LIST)}
+    left = [one for one in reversed(placed.values()) if not _undone(one, folder)]
+    for name in {Path(target).parent for target in placed}:
+        with suppress(OSError):
+            (folder / name).rmdir()
+    if left:
+        write_whole(folder / LIST, "".join(one.line for one in reversed(left)).encode())
+    else:
+        (folder / LIST).unlink(missing_ok=True)
+    return len(placed) - len(left), [str(folder / one.target) for one in left]
+
+
+def _undone(placed: Placed, folder: Path) -> bool:
+    """Undo one placement; tell whether it is undone."""
+    source, target = Path(placed.source), folder / placed.target
+    if not os.path.lexists(target):
+        return True
+    if placed.action == "link":
+        if not (target.is_symlink() and os.readlink(target) == placed.source):  # noqa: PTH115
+            return False
+        target.unlink()
+        return True
+    if target.is_symlink() or not placed.describes(target):
+        return False
+    if os.path.lexists(source):
+        if _same(source, target):
+            target.unlink()
+        return not os.path.lexists(target)
+    try:
+        source.parent.mkdir(parents=True, exist_ok=True)
+        _put(target, source, "move", source.parent)
+    except OSError:
+        return False
+    return True
+
+
+def _absolute(source: str) -> Path:
+    """Return where a file lies; a link stays one."""
+    path = Path(os.path.expanduser(source))  # noqa: PTH111
+    return path.parent.resolve() / path.name
+
+
+def _free_names(path: Path) -> Iterator[Path]:
+    """Yield the path, then `name (2).jpg` and so on: those that are free."""
+    for number in count(1):
+        name = path if number == 1 else path.with_name(f"{path.stem} ({number}){path.suffix}")
+        if not os.path.lexists(name):
+            yield name
+
+
+def _put(source: Path, target: Path, action: Action, folder: Path) -> None:
+    """Copy, link or move a file; raises `FileExistsError` if the target is there, `OSError`."""
+    if action == "link":
+        target.symlink_to(source)
+        return
+    if action == "move" and not source.is_symlink() and _linked(source, target):
+        source.unlink()
+        return
+    with new_folder_beside(folder / target.name) as scratch:
+        copy = scratch / target.name
+        shutil.copy2(source, copy)
+        if not _linked(copy, target):
+            os.rename(copy, target)  # noqa: PTH104  (no hard links here: the name was just free)
+    if action == "move":
+        source.unlink()
+
+
+def _linked(source: Path, target: Path) -> bool:
+    """Give a file a second name; False where that cannot be. Raises `FileExistsError`."""
+    try:
+        os.link(source, target)
+    except FileExistsError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+def _same(one: Path, other: Path) -> bool:
+    """Tell whether two names are of one file, or of files of the same content."""
+    try:
+        return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
+    except OSError:
+        return False
+
+
+def _append(path: Path, line: str) -> None:
+    with path.open("ab", buffering=0) as file:
+        file.write(line.encode())

@@ -23,9 +23,10 @@ from regnet.ir.records import Calibration
 from regnet.pixels.photo_cost import Cost, cost_of
 from regnet.pixels.preprocess import rgb_pixels
 from regnet.pixels.samples import sample_photos
+from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotReady, TooLarge, TooLate, Unprocessable
-from regnet.serving.served_model import Decoders, ServedModel, limit_of
+from regnet.serving.served_model import ServedModel, limit_of
 from regnet.system.runtime import ov
 from regnet.zoo.catalogue import bundled_path, card_by_name
 

@@ -10,9 +10,10 @@ from regnet.inference.predictors import parse_ir_choice
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.metadata import InferencePrecision
 from regnet.serving.batching import Observer
+from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotFound, NotReady
-from regnet.serving.served_model import Decoders, ServedModel
+from regnet.serving.served_model import ServedModel
 
 VERSION = "1"
 """The only version of each model, in the Open Inference Protocol's sense."""

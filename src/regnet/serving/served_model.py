@@ -1,12 +1,7 @@
-"""One loaded model behind asyncio: photos or pixels in, predictions or probabilities out.
+"""One loaded model behind asyncio: photos or pixels in, predictions or probabilities out."""
 
-Photos that may take long to decode are decoded in processes that can be ended.
-"""
-
-import asyncio
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,22 +14,17 @@ from regnet.inference.result import Answer, Prediction, Wanted
 from regnet.ir.engine import Engine, Engines, read_model
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import TOO_LONG, TOO_MUCH
-from regnet.pixels.decoder import Decoder
 from regnet.pixels.photo_cost import Cost, cost_of
-from regnet.pixels.protocol import Preprocess
 from regnet.serving.batching import Batcher, Done, Observer, Timing
+from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.metrics import Statistics
-from regnet.serving.refusals import NotReady, TooLarge, Unprocessable, too_late
+from regnet.serving.refusals import NotReady, TooLarge, Unprocessable
 from regnet.system.errors import ImageError
-from regnet.system.in_flight import Room
 from regnet.system.parallel import BATCH_SIZE, cores
 
 if TYPE_CHECKING:
     from regnet.explanation.activation_maps import Explainer, Explanation
-
-_SHORT: Final = 40_000_000  # work of a photo that takes about a second, see `Cost`
-_NICE: Final = (5, 10)  # of processes for short and for long work: small photos go first
 
 Row = NDArray[np.float32]
 Given = bytes | NDArray[Any]
@@ -42,73 +32,6 @@ Given = bytes | NDArray[Any]
 
 _NONE: Final = Cost(None, quick=True, work=0)
 _SMALL: Final = 3_000_000  # maximum work of a photo that is decoded in this process, see `Cost`
-
-
-class Decoders:
-    """Processes for short work, one per core, and as many for long; for one asyncio loop.
-
-    They start when they are needed. A photo waits for a process and then has
-    `limits.decode_seconds`; then its process is killed, and a new one takes the next photo.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self._free = tuple(asyncio.Queue[Decoder | None]() for _ in _NICE)
-        self._running: set[Decoder] = set()
-        self._threads = ThreadPoolExecutor(len(_NICE) * cores(), "decode")
-        self._room = Room(cores() * limits.decode_memory)  # for one photo of each
-        for free in cores() * self._free:
-            free.put_nowait(None)
-
-    async def pixels(
-        self,
-        photo: bytes,
-        preprocess: Preprocess | None,
-        max_pixels: int,
-        *,
-        work: int,
-        deadline: float,
-    ) -> NDArray[Any] | ImageError:
-        """Return the crop by a protocol, or all pixels (H, W, 3) in RGB, or why there are none.
-
-        `work` is that of its `Cost`. Raises `TooLate` at the `deadline` by the loop's clock.
-        """
-        limits = replace(self._limits.decoding, pixels=max_pixels)
-        kind, answered, loop = int(work > _SHORT), False, asyncio.get_running_loop()
-        decoder = await self._next(self._free[kind], deadline) or Decoder(_NICE[kind])
-        self._running.add(decoder)
-        try:
-            latest = loop.time() + self._limits.decode_seconds
-            async with asyncio.timeout_at(min(deadline, latest)):
-                pixels = await loop.run_in_executor(
-                    self._threads, decoder.pixels, photo, preprocess, limits, self._room
-                )
-            answered = decoder.alive
-            return pixels
-        except TimeoutError as exc:
-            if loop.time() >= deadline:
-                raise too_late(self._limits.seconds) from exc
-            return ImageError(f"{TOO_LONG} {limits.seconds:g} s (--max-decode)")
-        finally:  # also if the client has gone
-            if not answered:
-                self._running.discard(decoder)
-                decoder.kill()
-            self._free[kind].put_nowait(decoder if answered else None)
-
-    async def close(self) -> None:
-        """End all processes."""
-        for decoder in self._running:
-            decoder.end()
-        self._running.clear()
-        self._threads.shutdown(wait=False)
-
-    async def _next(self, free: asyncio.Queue[Decoder | None], deadline: float) -> Decoder | None:
-        """Return a free process, or None if one is to be started."""
-        try:
-            async with asyncio.timeout_at(deadline):
-                return await free.get()
-        except TimeoutError as exc:
-            raise too_late(self._limits.seconds) from exc
 
 
 @dataclass(frozen=True, eq=False)

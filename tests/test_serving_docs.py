@@ -51,7 +51,7 @@ def test_the_examples_give_what_the_page_says(folder: Path) -> None:
     texts = [block for page in PAGES for block in blocks(page, "text")]
     asked = [text for text in texts if "curl -s" in text or ADDRESS.search(text)]
     found = [one for text in asked for one in examples(text) if ADDRESS.search(one[0])]
-    assert len(found) == 6
+    assert len(found) == 7
     with serving(folder, "bundled", "--offline") as served:
         for command, lines in found:
             command = ADDRESS.sub(served.url, command)

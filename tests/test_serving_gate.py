@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 pytest.importorskip("starlette")
@@ -28,7 +29,7 @@ from regnet.serving.served_model import Timing
 from regnet.serving.service import AccessLog, Service
 from regnet.serving.v1 import MOST_TOP_K, v1_routes
 from regnet.serving.v2 import v2_routes
-from regnet.system.errors import StartError
+from regnet.system.errors import ModelError, StartError
 from regnet.system.version import TOOL_VERSION
 
 TOKEN = "0123456789abcdef0123"
@@ -63,6 +64,11 @@ class FakeModel:
             raise self.error
         self.seen += photos
         return [Prediction(source, (CAT,), None, "m") for source in sources], Timing(1, 2, 3, 4)
+
+    async def embed(self, photos: Any, **_: Any) -> Any:
+        if self.error:
+            raise self.error
+        return [np.ones(3, np.float32) for _ in photos], Timing(1, 2, 3, 4)
 
 
 class FakeModels:
@@ -268,10 +274,20 @@ def test_large_bodies_leave_room_to_small_ones() -> None:
 def test_a_full_queue_refuses_before_the_body_is_read() -> None:
     app = App()
     app.models.model.full = TooMany("the queue is full", limit="queue", retry_after=0.2)
-    refused = app("POST", "/v1/classify", content=b"x")
-    assert (refused.status_code, refused.json()["limit"]) == (429, "queue")
-    assert refused.headers["retry-after"] == "1"
-    assert app.lines[-1]["bytes_in"] == 0
+    for path in ("/v1/classify", "/v1/embed"):
+        refused = app("POST", path, content=b"x")
+        assert (refused.status_code, refused.json()["limit"]) == (429, "queue")
+        assert refused.headers["retry-after"] == "1"
+        assert app.lines[-1]["bytes_in"] == 0
+
+
+def test_a_model_without_features_cannot_embed() -> None:
+    app = App()
+    assert app("POST", "/v1/embed", content=b"x").json()["embeddings"][0]["embedding"] == [1, 1, 1]
+    app.models.model.error = ModelError("m.xml: has no pooled features")
+    refused = app("POST", "/v1/embed", content=b"x")
+    assert refused.status_code == 422
+    assert refused.json()["error"] == "fake: cannot embed photos (m.xml: has no pooled features)"
 
 
 def test_refusals_of_models_have_their_status_and_are_counted() -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import struct
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -461,6 +462,44 @@ def test_bodies_that_are_none_are_refused(served: Served, name: str) -> None:
     refused = post(served, "/v1/classify", **options)
     assert said in refused.json()["error"]
     assert refused.status_code == status
+
+
+def test_embeddings_are_the_classifiers_beside_predictions(served: Served) -> None:
+    expected = Classifier(BUNDLED).embed(PHOTOS)
+    files = [("f", (path.name, path.read_bytes())) for path in PATHS]
+
+    def asked(number: int) -> httpx.Response:
+        return post(served, ("/v1/embed", "/v1/classify")[number % 2], files=files)
+
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(asked, range(32)))
+    for number, answer in enumerate(answers):
+        assert answer.status_code == 200
+        if number % 2 == 0:
+            rows = answer.json()["embeddings"]
+            assert [row["source"] for row in rows] == [path.name for path in PATHS]
+            found = np.array([row["embedding"] for row in rows], np.float32)
+            np.testing.assert_array_equal(found, expected)
+            assert answer.json()["timing_ms"]["infer"] > 0
+        else:
+            for prediction, path in zip(answer.json()["predictions"], PATHS, strict=True):
+                same(prediction, path, path.name)
+
+
+def test_embedding_what_is_unreadable_or_not_asked_for(served: Served) -> None:
+    files = [("a", ("cat.jpg", PHOTOS[0])), ("b", ("no.jpg", b"hello"))]
+    good, bad = post(served, "/v1/embed?model=again", files=files).json()["embeddings"]
+    assert (len(good["embedding"]), good["error"]) == (384, None)
+    assert bad["embedding"] is None
+    assert bad["error"].startswith("not an image of a known format")
+    answer = post(served, "/v1/embed", content=b"hello")
+    assert answer.status_code == 422
+    assert answer.json()["embeddings"][0]["error"].startswith("not an image")
+    answer = post(served, "/v1/embed?top_k=3", content=PHOTOS[0])
+    assert answer.status_code == 400
+    assert "unknown option 'top_k'; there are model" in answer.json()["error"]
+    too_many = post(served, "/v1/embed", files=[("f", ("x", b""))] * 65)
+    assert (too_many.status_code, too_many.json()["limit"]) == (413, "batch")
 
 
 def test_sets_need_a_calibrated_model(served: Served) -> None:

@@ -45,9 +45,9 @@ def serve(models: _Served, access: _Access, limits: Limits, store: Store) -> Non
 
     MODEL is a model card, `bundled`, an IR (.xml) or a checkpoint; bundled:int8 has a precision of
     its own, NAME=MODEL names it. The first is the default model. Prints its URL when ready: a page
-    to open, POST /v1/classify for photos, the Open Inference Protocol under /v2, metrics under
-    /metrics, documentation under /docs. The log, one JSON line per request, is on standard error.
-    SIGTERM or Ctrl-C stop the server once it has answered the requests it accepted.
+    to open, POST /v1/classify and /v1/embed for photos, the Open Inference Protocol under /v2,
+    metrics under /metrics, documentation under /docs. The log, one JSON line per request, is on
+    standard error. SIGTERM or Ctrl-C stop the server once it has answered the requests it accepted.
 
     Exit status: 0 stopped, 2 could not start, 130 interrupted before it was ready.
 

@@ -34,6 +34,7 @@ SECURITY_HEADERS: Final = (
 """On every answer that does not set its own."""
 
 _CLASSIFY: Final = "/v1/classify"
+_PHOTOS: Final = (_CLASSIFY, "/v1/embed")  # what queues photos
 _HEALTH: Final = "/v2/health/"
 _CLIENT_GONE: Final = 499  # in the log only: nobody is there to read it
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -131,7 +132,7 @@ class Gate:
             )
         if scope["method"] not in _READS:
             exchange.require_small_body()
-            if path == _CLASSIFY:
+            if path in _PHOTOS:
                 self._service.models.require_room()
 
     def _with_headers(

@@ -1,5 +1,6 @@
 """One loaded model behind asyncio: photos or pixels in, predictions or probabilities out."""
 
+import asyncio
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from regnet.inference.result import Answer, Prediction, Wanted
 from regnet.ir.engine import Engine, Engines, read_model
+from regnet.ir.features import features_of, with_features
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import TOO_LONG, TOO_MUCH
 from regnet.pixels.photo_cost import Cost, cost_of
@@ -36,10 +38,14 @@ _SMALL: Final = 3_000_000  # maximum work of a photo that is decoded in this pro
 
 @dataclass(frozen=True, eq=False)
 class _Job:
-    """An image, and the function from its probabilities, or its error, to its result."""
+    """An image, and the function from its row, or its error, to its result.
+
+    A row is the probabilities, or the embedding.
+    """
 
     given: Given | ImageError
     result: Callable[[Row | ImageError], Any]
+    embeds: bool = False
 
 
 class ServedModel:
@@ -65,8 +71,12 @@ class ServedModel:
         model = read_model(path)
         self.metadata: ModelMetadata = replace(model.metadata, name=name)
         model = replace(model, metadata=self.metadata)
-        options = {"precision": precision, "compiled_cache": compiled_cache}
-        self._engines = Engines(model, limits=limits.decoding, **options)
+        self._make_engines = partial(
+            Engines, precision=precision, compiled_cache=compiled_cache, limits=limits.decoding
+        )
+        self._model, self._engines = model, self._make_engines(model)
+        self._embedding: Engines | None = None
+        self._embedding_made = asyncio.Lock()
         black = np.zeros((self.metadata.preprocess.crop,) * 2 + (3,), np.uint8)
         engines = (self._engines.side_by_side, self._engines.one_at_a_time)
         for engine in engines:  # the first call takes longer
@@ -164,6 +174,34 @@ class ServedModel:
         shape = (len(rows), self.metadata.classes)
         return np.array(rows, np.float32).reshape(shape), timing
 
+    async def embed(
+        self, photos: Sequence[bytes], *, deadline: float
+    ) -> tuple[list[Row | ImageError], Timing]:
+        """Return the embeddings (width,) of encoded photos, or their errors, and the timing.
+
+        Raises what `classify` does, and `ModelError` if the model has no features.
+        """
+        if self._successor is not None:
+            return await self._successor.embed(photos, deadline=deadline)
+        async with self._embedding_made:
+            if self._embedding is None:
+                self._embedding = await asyncio.to_thread(self._compile_embedding)
+        with self.statistics.request() as succeeded:
+            given, costs = await self._given(photos, deadline)
+            jobs = [_Job(each, lambda row: row, embeds=True) for each in given]
+            sizes = list(map(len, photos))
+            rows, timing = await self._batcher.submit(
+                jobs, sizes=sizes, costs=costs, deadline=deadline
+            )
+            if not all(isinstance(row, ImageError) for row in rows):
+                succeeded(timing)
+        return rows, timing
+
+    def _compile_embedding(self) -> Engines:
+        engines = self._make_engines(with_features(self._model))
+        _ = engines.side_by_side, engines.one_at_a_time
+        return engines
+
     async def explain(
         self, photo: bytes, prediction: Prediction, *, deadline: float
     ) -> "Explanation":
@@ -237,20 +275,38 @@ class ServedModel:
             start = time.perf_counter()
             given.append(_pixels(engine, job.given))
             decode.append(time.perf_counter() - start)
-        pixels = [each for each in given if not isinstance(each, ImageError)]
         start = time.perf_counter()
-        rows = iter(engine.infer(pixels) if pixels else ())
+        rows: list[Row | ImageError] = self._infer(jobs, given, alone)
         inferred = time.perf_counter()
-        results = [
-            job.result(each if isinstance(each, ImageError) else next(rows))
-            for job, each in zip(jobs, given, strict=True)
-        ]
+        results = [job.result(row) for job, row in zip(jobs, rows, strict=True)]
         done = Done(results, decode, inferred - start, time.perf_counter() - inferred)
-        if pixels:
+        images = sum(not isinstance(row, ImageError) for row in rows)
+        if images:
             self.statistics.executed(
-                len(pixels), decode=sum(decode), infer=done.infer, output=done.output
+                images, decode=sum(decode), infer=done.infer, output=done.output
             )
         return done
+
+    def _infer(
+        self, jobs: list[_Job], given: list[NDArray[Any] | ImageError], alone: bool
+    ) -> list[Row | ImageError]:
+        """Return the rows of jobs' pixels, in one call for each kind of row; errors stay."""
+        rows = list[Any](given)
+        for engines, infer, embeds in (
+            (self._engines, Engine.infer, False),
+            (self._embedding, features_of, True),
+        ):
+            places = [
+                place
+                for place, job in enumerate(jobs)
+                if job.embeds == embeds and not isinstance(given[place], ImageError)
+            ]
+            if places and engines is not None:
+                engine = engines.one_at_a_time if alone else engines.side_by_side
+                inferred = infer(engine, [rows[place] for place in places])
+                for place, row in zip(places, inferred, strict=True):
+                    rows[place] = row
+        return rows
 
     @cached_property
     def _explaining(self) -> "Batcher[tuple[Given | ImageError, int], Explanation]":

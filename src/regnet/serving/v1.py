@@ -9,28 +9,33 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
+import numpy as np
+from numpy.typing import NDArray
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from regnet.inference.result import Prediction, Wanted
+from regnet.inference.result import Prediction, Wanted, readable
 from regnet.ir.metadata import ModelMetadata
+from regnet.serving.batching import Timing
 from regnet.serving.exchange import Exchange, exchange_of, json_answer
 from regnet.serving.kserve import from_base64, json_object
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import BadRequest, TooLarge, Unprocessable, Unsupported
 from regnet.serving.served_model import ServedModel, limit_of
 from regnet.serving.service import Service
-from regnet.system.errors import ModelError, shown
+from regnet.system.errors import ImageError, ModelError, shown
 
 _IMAGE_TYPES: Final = ("application/octet-stream", "application/x-www-form-urlencoded", "")
 """Taken as one image beside image/*: `curl --data-binary` sends the second by itself."""
 
 MOST_TOP_K: Final = 999_999_999
 _CLASS: Final = 200  # bytes of data that take as long as a class in JSON
+_VALUE: Final = 20  # bytes of a number in JSON
 OPTIONS: Final = ("model", "top_k", "sets", "explain")
+_OF_EMBED: Final = ("model",)
 
 
 @dataclass(frozen=True)
@@ -185,10 +190,10 @@ class Options:
     explain: bool = False
 
 
-def options_of(given: Mapping[str, str]) -> Options:
+def options_of(given: Mapping[str, str], names: Sequence[str] = OPTIONS) -> Options:
     """Return options from their texts; raises `BadRequest` for an unknown or malformed one."""
-    if unknown := [name for name in given if name not in OPTIONS]:
-        raise BadRequest(f"unknown option {shown(unknown[0])}; there are {', '.join(OPTIONS)}")
+    if unknown := [name for name in given if name not in names]:
+        raise BadRequest(f"unknown option {shown(unknown[0])}; there are {', '.join(names)}")
     top_k = given.get("top_k", "5")
     whole = top_k.isascii() and top_k.isdecimal() and len(top_k) <= len(str(MOST_TOP_K))
     if not (whole and int(top_k) > 0):
@@ -206,8 +211,10 @@ def _flag(given: Mapping[str, str], name: str) -> bool:
 def v1_routes(service: Service) -> list[Route]:
     """Return the routes of a server under /v1."""
 
-    def _chosen(asked: Mapping[str, str], exchange: Exchange) -> tuple[Options, ServedModel]:
-        options = options_of(asked)
+    def _chosen(
+        asked: Mapping[str, str], exchange: Exchange, names: Sequence[str]
+    ) -> tuple[Options, ServedModel]:
+        options = options_of(asked, names)
         model = service.models.get(options.model)
         exchange.model = model.name
         if options.sets:
@@ -215,16 +222,22 @@ def v1_routes(service: Service) -> list[Route]:
         model.require_room()  # before the body is read: a full server refuses at once
         return options, model
 
-    async def classify(request: Request) -> Response:
+    async def _received(
+        request: Request, names: Sequence[str] = OPTIONS
+    ) -> tuple[Exchange, Options, ServedModel, RequestPhotos]:
         exchange = exchange_of(request.scope)
         asked = _by_name(request.query_params.multi_items())
-        options, model = _chosen(asked, exchange)
+        options, model = _chosen(asked, exchange, names)
         photos = await read_photos(exchange, service, model)
         if photos.fields:
-            options, model = _chosen(asked | _of_form(photos.fields), exchange)
+            options, model = _chosen(asked | _of_form(photos.fields, names), exchange, names)
         if not photos.data:
             raise BadRequest("the form has no files")
         exchange.images = len(photos.data)
+        return exchange, options, model, photos
+
+    async def classify(request: Request) -> Response:
+        exchange, options, model, photos = await _received(request)
         predictions, timing = await model.classify(
             photos.data,
             sources=photos.sources,
@@ -240,15 +253,24 @@ def v1_routes(service: Service) -> list[Route]:
         )
         if options.explain:
             await _explain(model, photos, predictions, rows, exchange.deadline)
-        times = {
-            "decode": round(timing.decode_ms, 3),
-            "queue": round(timing.queue_ms, 3),
-            "infer": round(timing.infer_ms, 3),
-            "total": round(exchange.age * 1e3, 3),
-        }
-        answer = {"predictions": rows, "model": model.name, "timing_ms": times, **_assumed(model)}
+        answer = {"predictions": rows, "model": model.name, "timing_ms": _times(exchange, timing)}
+        answer |= _assumed(model)
         if all(prediction.error is not None for prediction in predictions):
-            return _all_failed(exchange, predictions[0], answer)
+            return _all_failed(exchange, predictions[0].error or "", answer)
+        return await service.in_turn(partial(json_answer, answer), size=size, exchange=exchange)
+
+    async def embed(request: Request) -> Response:
+        exchange, _, model, photos = await _received(request, _OF_EMBED)
+        try:
+            vectors, timing = await model.embed(photos.data, deadline=exchange.deadline)
+        except ModelError as exc:
+            raise Unprocessable(f"{model.name}: cannot embed photos ({exc})") from exc
+        exchange.timing = timing
+        rows = [_embedded(*each) for each in zip(photos.sources, vectors, strict=True)]
+        answer = {"embeddings": rows, "model": model.name, "timing_ms": _times(exchange, timing)}
+        if all(row["error"] is not None for row in rows):
+            return _all_failed(exchange, rows[0]["error"], answer)
+        size = _VALUE * sum(len(row["embedding"] or ()) for row in rows)
         return await service.in_turn(partial(json_answer, answer), size=size, exchange=exchange)
 
     async def models(request: Request) -> Response:
@@ -257,6 +279,7 @@ def v1_routes(service: Service) -> list[Route]:
 
     return [
         Route("/v1/classify", classify, methods=["POST"]),
+        Route("/v1/embed", embed, methods=["POST"]),
         Route("/v1/models", models, methods=["GET"]),
     ]
 
@@ -291,11 +314,11 @@ def _by_name(pairs: Sequence[tuple[str, str]]) -> dict[str, str]:
     return options
 
 
-def _of_form(fields: Sequence[tuple[str, str]]) -> dict[str, str]:
+def _of_form(fields: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[str, str]:
     """Return the options that a form's text fields ask for."""
-    if unknown := [name for name, _ in fields if name not in OPTIONS]:
+    if unknown := [name for name, _ in fields if name not in names]:
         raise Unprocessable(
-            f"the form's field {shown(unknown[0])} is no option ({', '.join(OPTIONS)}), and no "
+            f"the form's field {shown(unknown[0])} is no option ({', '.join(names)}), and no "
             "photo: those are files, with a name"
         )
     return _by_name(fields)
@@ -318,9 +341,27 @@ async def _explain(
             row["explanation"] = explanation.to_dict()
 
 
-def _all_failed(exchange: Exchange, first: Prediction, answer: dict[str, Any]) -> Response:
-    """Return the answer if no image could be read: their errors, and the first one's limit."""
-    limit = limit_of(first.error or "")
-    error = f"no image could be read: {first.error}"
+def _times(exchange: Exchange, timing: Timing) -> dict[str, float]:
+    """Return what took how long, in ms."""
+    times = {
+        "decode": timing.decode_ms,
+        "queue": timing.queue_ms,
+        "infer": timing.infer_ms,
+        "total": exchange.age * 1e3,
+    }
+    return {name: round(time, 3) for name, time in times.items()}
+
+
+def _embedded(source: str, vector: NDArray[np.float32] | ImageError) -> dict[str, Any]:
+    """Return the embedding of a photo, or its error, as JSON's types."""
+    if isinstance(vector, ImageError):
+        return {"source": readable(source), "embedding": None, "error": str(vector)}
+    return {"source": readable(source), "embedding": vector.tolist(), "error": None}
+
+
+def _all_failed(exchange: Exchange, first: str, answer: dict[str, Any]) -> Response:
+    """Return the answer if no image could be read: their errors, and the `first` one's limit."""
+    limit = limit_of(first)
+    error = f"no image could be read: {first}"
     exchange.reason, exchange.error = limit or "unreadable", error
     return exchange.error_answer(422, error, limit=limit, more=answer)

@@ -214,6 +214,9 @@ def test_settings_of_model_api_are_read(library: Library, tmp_path: Path) -> Non
         scale=(60.0, 60.0, 60.0),
         fit="stretch",
     )
+    model.set_rt_info("crop", ["model_info", "resize_type"])
+    ov.save_model(model, path)
+    assert metadata_of(adopted(library, path)).preprocess.fit == "square"
     model.set_rt_info("Detection", ["model_info", "model_type"])
     ov.save_model(model, path)
     with pytest.raises(ModelError, match="model_type 'Detection': no classifier"):

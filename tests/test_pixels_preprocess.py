@@ -72,7 +72,10 @@ def reference_crop(image: Image.Image, protocol: Preprocess) -> np.ndarray:
     """Return the protocol's crop by Pillow alone, written as the protocol is described."""
     image = ImageOps.exif_transpose(image).convert("RGB")
     width, height = image.size
-    if protocol.fit == "stretch":
+    if protocol.fit == "square":
+        side, left, top = min(image.size), (width - min(image.size)) // 2, (height - width) // 2
+        image = image.crop((left, max(top, 0), left + side, max(top, 0) + side))
+    if protocol.fit != "crop":
         size = protocol.resize, protocol.resize
     elif width < height:
         size = protocol.resize, int(protocol.resize * height / width)
@@ -267,7 +270,7 @@ def protocols(draw: st.DrawFn) -> Preprocess:
         interpolation=draw(st.sampled_from(["bicubic", "bilinear", "nearest"])),
         offset=draw(st.sampled_from(["round", "ceil"])),
         channels=draw(st.sampled_from(["BGR", "RGB"])),
-        fit=draw(st.sampled_from(["crop", "stretch"])),
+        fit=draw(st.sampled_from(["crop", "stretch", "square"])),
     )
 
 

@@ -49,7 +49,9 @@ class _Protocol(Options):
     )
     resize: int | None = option(None, "Short side; with --fit stretch both", "PIXELS")
     crop: int | None = option(None, "Centre crop", "PIXELS")
-    fit: Fit | None = option(None, "Keep the shape and crop, or stretch to a square")
+    fit: Fit | None = option(
+        None, "Keep the shape, stretch to a square, or take the largest square"
+    )
     interpolation: Interpolation | None = option(None, "Interpolation", "NAME")
     mean: str | None = option(None, "Of pixels 0..255, in the order of --channels", "A,B,C")
     scale: str | None = option(None, "(pixel - mean) / scale, likewise", "A,B,C")

@@ -17,7 +17,7 @@ from regnet.checkpoints.model_files import ModelFiles
 from regnet.conversion.foreign_files import read_onnx
 from regnet.ir.model_api import MODEL_INFO
 from regnet.network.labels import Labels
-from regnet.pixels.protocol import Preprocess, Triple
+from regnet.pixels.protocol import Fit, Preprocess, Triple
 from regnet.system.errors import ModelError, ProtocolError, shown
 from regnet.system.runtime import ov
 from regnet.system.text import visible
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 _MAX_NAMES: Final = 1 << 20  # characters
 _ONES: Final = (1.0, 1.0, 1.0)
 _ZEROS: Final = (0.0, 0.0, 0.0)
-_FITS: Final = {"standard": "stretch", "crop": "crop"}
+_FITS: Final[dict[str, Fit]] = {"standard": "stretch", "crop": "square"}
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _model_api_protocol(
         channels="RGB" if _is_true(info.get("reverse_input_channels")) and not embedded else "BGR",
         mean=_ZEROS if embedded else _numbers(info.get("mean_values")) or _ZEROS,
         scale=_ONES if embedded else _numbers(info.get("scale_values")) or _ONES,
-        fit="crop" if resize == "crop" else "stretch",
+        fit=_FITS.get(resize, "stretch"),
     )
     if resize in _FITS:
         return preprocess, ()

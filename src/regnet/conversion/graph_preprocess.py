@@ -76,6 +76,11 @@ def preprocessing_model(preprocess: Preprocess) -> ov.Model:
     These are float32 [1, 3, crop, crop], whole numbers 0..255, in the protocol's order of channels.
     Raises `ProtocolError` where the protocol is none of Pillow's.
     """
+    if preprocess.fit == "square":
+        raise ProtocolError(
+            f"protocol {preprocess.name}: the largest square cannot be cut in the graph; choose "
+            "--fit crop or stretch, or leave out --preprocessing graph"
+        )
     if preprocess.interpolation not in _PIECES:
         raise ProtocolError(
             f"protocol {preprocess.name}: {preprocess.interpolation} cannot be put into the graph; "

@@ -242,8 +242,10 @@ def class_named(labels: Labels, name: str, *, source: str) -> int:
 
 def seen_box(preprocess: Preprocess, size: Size) -> Rectangle:
     """Return the part of a photo of a size (width, height) that becomes the crop."""
-    resized = preprocess.resized(*size)
+    x, y, right, bottom = preprocess.used(*size)
+    used = right - x, bottom - y
+    resized = preprocess.resized(*used)
     left, top, *_ = preprocess.crop_box(*resized)
-    across, down = (whole / part for whole, part in zip(size, resized, strict=True))
+    across, down = (whole / part for whole, part in zip(used, resized, strict=True))
     side = preprocess.crop
-    return left * across, top * down, side * across, side * down
+    return x + left * across, y + top * down, side * across, side * down

@@ -60,6 +60,7 @@ def crop_pixels(
 
 def crop_of(pixels: Pixels, preprocess: Preprocess) -> Crop:
     """Return the protocol's crop of pixels (H, W, 3) in the order of its channels."""
+    pixels = _used(pixels, preprocess)
     size = preprocess.resized(pixels.shape[1], pixels.shape[0])
     return _part(pixels, preprocess, size, preprocess.crop_box(*size))
 
@@ -84,7 +85,8 @@ def stages(
     so one whose resized pixels would take more than `limits.memory` is an `ImageError` too.
     """
     pixels = _upright(_encoded(image), preprocess.channels, array_channels, limits)
-    width, height = size = preprocess.resized(pixels.shape[1], pixels.shape[0])
+    used = _used(pixels, preprocess)
+    width, height = size = preprocess.resized(used.shape[1], used.shape[0])
     each = 12 if preprocess.interpolation == "opencv-linear" else 3
     if each * width * height > limits.memory:
         raise ImageError(
@@ -93,9 +95,14 @@ def stages(
             f"{limits.memory / 1e6:,.0f} MB (--max-memory)"
         )
     left, top, right, bottom = preprocess.crop_box(*size)
-    resized = _part(pixels, preprocess, size, (0, 0, width, height))
+    resized = _part(used, preprocess, size, (0, 0, width, height))
     cropped = np.ascontiguousarray(resized[top:bottom, left:right])
     return Stages(np.ascontiguousarray(pixels), resized, cropped)
+
+
+def _used(pixels: Pixels, preprocess: Preprocess) -> Pixels:
+    left, top, right, bottom = preprocess.used(pixels.shape[1], pixels.shape[0])
+    return pixels[top:bottom, left:right]
 
 
 def _part(pixels: Pixels, preprocess: Preprocess, size: Size, box: Box) -> Crop:

@@ -13,7 +13,7 @@ from regnet.system.errors import ProtocolError, shown
 
 Channels = Literal["BGR", "RGB"]
 Interpolation = Literal["bicubic", "bilinear", "nearest", "opencv-linear"]
-Fit = Literal["crop", "stretch"]
+Fit = Literal["crop", "stretch", "square"]
 Offset = Literal["round", "ceil", "floor"]
 Triple = tuple[float, float, float]
 Size = tuple[int, int]
@@ -33,7 +33,8 @@ _Positive = Annotated[float, within(gt=0)]
 class Preprocess(Checked, error=ProtocolError):
     """A protocol: short side to `resize`, centre crop `crop`, mean and scale.
 
-    With `fit` "stretch" both sides become `resize`, and the photo's shape is lost.
+    With `fit` "stretch" both sides become `resize`, and the photo's shape is lost; with "square"
+    so do those of its largest central square.
     `interpolation` is Pillow's on uint8 (bicubic, bilinear, nearest), or OpenCV's INTER_LINEAR on
     float32.
     `offset` says where a crop begins that cannot be centred: a half is rounded to the even
@@ -67,12 +68,20 @@ class Preprocess(Checked, error=ProtocolError):
         """Return the protocol with another crop, and a `resize` in proportion."""
         return replace(self, crop=crop, resize=round(self.resize * crop / self.crop))
 
+    def used(self, width: int, height: int) -> Box:
+        """Return (left, top, right, bottom) of the part of a photo that is resized."""
+        if self.fit != "square":
+            return 0, 0, width, height
+        side = min(width, height)
+        left, top = (width - side) // 2, (height - side) // 2
+        return left, top, left + side, top + side
+
     def resized(self, width: int, height: int) -> Size:
         """Return (width, height) of an image after the resize: the long side is cut, not rounded.
 
         A long side is int(resize * long / short), as in the protocol of the published figures.
         """
-        if self.fit == "stretch":
+        if self.fit != "crop":
             return self.resize, self.resize
         if width <= height:
             return self.resize, int(self.resize * height / width)

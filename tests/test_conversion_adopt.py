@@ -158,6 +158,36 @@ def test_external_weights_in_the_folder_are_read(library: Library, tmp_path: Pat
         adopted(library, path)
 
 
+@pytest.mark.parametrize("place", ["/etc/passwd", "sub/../../w", "w\0", "w" * 5000, "loop", ""])
+def test_external_weights_from_elsewhere_are_refused(
+    place: str, library: Library, tmp_path: Path
+) -> None:
+    path = write_classifier(tmp_path / "other.onnx")
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    model = onnx.load(path)
+    head = model.graph.initializer[5]
+    head.ClearField("raw_data")
+    head.data_location = TensorProto.EXTERNAL
+    head.external_data.add(key="location", value=place)
+    path.write_bytes(model.SerializeToString())
+    with pytest.raises(ModelError, match=r"outside its folder|are missing"):
+        adopted(library, path)
+
+
+def test_a_graph_larger_than_memory_is_a_sentence(library: Library, tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "other.onnx")
+    model = onnx.load(path)
+    size = helper.make_tensor("size", TensorProto.INT64, [1], [10**14])
+    model.graph.initializer.append(size)
+    model.graph.node.insert(0, helper.make_node("ConstantOfShape", ["size"], ["huge"]))
+    model.graph.node.insert(1, helper.make_node("ReduceMean", ["huge"], ["zero_"], keepdims=0))
+    model.graph.node.append(helper.make_node("Add", ["logits", "zero_"], ["sum"]))
+    model.graph.output[0].name = "sum"
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match="cannot take batches"):
+        adopted(library, path)
+
+
 def test_a_graph_that_differs_from_the_original_is_not_written(
     library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

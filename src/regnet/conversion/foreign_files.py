@@ -4,6 +4,7 @@ An ONNX file may keep weights in other files. They must lie in its folder: a fil
 could otherwise name any file of this machine.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -39,10 +40,12 @@ def foreign_files(path: Path) -> ModelFiles:
 
     Raises `ModelError` if a file of its weights is missing or outside its folder.
     """
+    if path.suffix == ".xml" and not _is_ir(path):
+        raise ModelError(f"{path}: not an OpenVINO model")
     data = [path.with_suffix(".bin")] if path.suffix == ".xml" else _external(path)
     for file in data:
-        if not file.is_file():
-            raise ModelError(f"{path}: its weights {visible(file.name)} are missing")
+        if not os.path.isfile(file):  # False, not an error, if the name is too long
+            raise ModelError(f"{path}: its weights {visible(file.name)[:200]} are missing")
     alone = path.parent.is_dir() and _models_in(path.parent) == [path]
     return described_by(path.parent, (path, *data)) if alone else ModelFiles((path, *data))
 
@@ -88,13 +91,20 @@ def _external(path: Path) -> list[Path]:
     folder = path.parent.resolve()
     names = sorted(set(_locations(read_onnx(path))))
     for name in names:
-        whole = (folder / name).resolve()
-        if not name or not whole.is_relative_to(folder) or whole == folder:
+        if not _is_inside(folder, name):
             raise ModelError(
                 f"{path}: its weights {visible(name)[:200]!r} are outside its folder; only files "
                 "of its own folder are read"
             )
     return [path.parent / name for name in names]
+
+
+def _is_inside(folder: Path, name: str) -> bool:
+    """Tell whether a relative path ends inside a folder, links followed."""
+    with suppress(OSError, ValueError, RuntimeError):  # too long, a null byte, a loop of links
+        whole = (folder / name).resolve()
+        return whole != folder and whole.is_relative_to(folder)
+    return False
 
 
 def _locations(message: Any) -> Iterator[str]:

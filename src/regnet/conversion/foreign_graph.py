@@ -122,17 +122,17 @@ def adopt_graph(graph: ov.Model, face: Face, preprocess: Preprocess, outputs: Ou
 
 def resized(graph: ov.Model, face: Face, size: int, path: Path) -> None:
     """Give the graph's input a size and any batch; raises `ModelError` if it cannot have them."""
-    _simplify(graph)
-    if face.batch is not None:
-        _free_batch(graph, face.batch)
     try:
+        _simplify(graph)
+        if face.batch is not None:
+            _free_batch(graph, face.batch)
         graph.reshape(ov.PartialShape(face.shape(-1, size)))
+        _simplify(graph)
     except RuntimeError as exc:
         raise ModelError(
             f"{path}: cannot take batches of {size} x {size} pixels ({last_line(exc)}); export it "
             "with a dynamic batch"
         ) from exc
-    _simplify(graph)
 
 
 def require_classes(graph: ov.Model, path: Path) -> int:

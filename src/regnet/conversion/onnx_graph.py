@@ -4,12 +4,10 @@ Both formats come from it: it is the .onnx file itself, and OpenVINO reads it fo
 written from the spec, not traced from the torch modules, so comparing the two proves something.
 """
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper
 
+from regnet.conversion.onnx_nodes import Nodes
 from regnet.network.blocks import BlockShape, blocks
 from regnet.network.reference import Weights
 from regnet.network.spec import Spec
@@ -36,7 +34,7 @@ def onnx_graph(
     if spec.head_width is not None or spec.block != "bottleneck":
         x = graph.active(x)
     graph.head(x)
-    return graph.model(preprocess.crop, spec.classes)
+    return graph.whole(preprocess.crop, spec.classes)
 
 
 def with_logits(model: ModelProto) -> tuple[ModelProto, str]:
@@ -49,23 +47,14 @@ def with_logits(model: ModelProto) -> tuple[ModelProto, str]:
     return model, name
 
 
-class _Graph:
+class _Graph(Nodes):
     """A graph under construction; each method adds nodes and returns the name of their output."""
 
     def __init__(self, spec: Spec, weights: Weights, half: bool) -> None:
+        super().__init__()
         self.spec = spec
         self.weights = weights
         self.half = half
-        self.nodes: list[NodeProto] = []
-        self.constants: list[TensorProto] = []
-
-    def node(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:
-        self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
-        return name
-
-    def constant(self, name: str, values: NDArray[Any]) -> str:
-        self.constants.append(numpy_helper.from_array(np.ascontiguousarray(values), name))
-        return name
 
     def weight(self, name: str) -> str:
         values = self.weights[name]
@@ -158,12 +147,7 @@ class _Graph:
         logits = self.node("Add", [product, bias], "logits")
         return self.node("Softmax", [logits], OUTPUT, axis=1)
 
-    def model(self, size: int, classes: int) -> ModelProto:
+    def whole(self, size: int, classes: int) -> ModelProto:
         data = helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["N", 3, size, size])
         prob = helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, ["N", classes])
-        graph = helper.make_graph(self.nodes, "regnet", [data], [prob], self.constants)
-        # IR version 8 is the one of opset 17, which every ONNX Runtime since 1.12 reads.
-        opset = helper.make_opsetid("", OPSET)
-        return helper.make_model(
-            graph, opset_imports=[opset], ir_version=8, producer_name="regnet-vision"
-        )
+        return self.model([data], [prob], opset=OPSET)

@@ -34,6 +34,17 @@ def values(output: Any) -> NDArray[np.float32]:
     return found
 
 
+def constant_array(output: Any) -> NDArray[Any] | None:
+    """Return a constant of the type that it is used in, None if the output is no constant."""
+    node = output.get_node()
+    if node.get_type_name() == "Constant":
+        return np.array(node.data)
+    if node.get_type_name() != "Convert":
+        return None
+    inner = constant_array(node.input_value(0))
+    return None if inner is None else inner.astype(node.get_element_type().to_dtype())
+
+
 def set_values(op: Any, place: int, array: NDArray[Any]) -> None:
     """Make an input of an operation a constant; weights are in FP16 where that loses nothing."""
     from openvino import opset13 as opset

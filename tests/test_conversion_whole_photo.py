@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from regnet.conversion.whole_photo import write_whole_photo_model
+from regnet.conversion.model_copy import Form, write_copy
 from regnet.ir.engine import Engine, read_model
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ConversionError, ModelError
@@ -40,7 +40,7 @@ def test_the_bundled_model_takes_whole_photos(tmp_path: Path) -> None:
 
 def test_an_int8_model_too(tmp_path: Path) -> None:
     int8 = BUNDLED.with_name("bundled-int8.xml")
-    written = write_whole_photo_model(int8, tmp_path, name="mine")
+    written = write_copy(int8, tmp_path, Form(whole=True, name="mine"))
     assert written.path.name == "mine-graph-int8.xml"
     metadata = read_model(written.path).metadata
     assert (metadata.precision, metadata.preprocessing) == ("int8", "graph")
@@ -50,7 +50,7 @@ def test_an_int8_model_too(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
-    for wrong in (["--precision", "fp16"], ["--crop", "64"], ["--format", "onnx"]):
+    for wrong in (["--crop", "64"], ["--labels", __file__], ["--format", "onnx"]):
         done = run("bundled", "--preprocessing", "graph", "-o", tmp_path, *wrong)
         assert done.returncode == 2
         assert done.stderr.startswith("regnet: ")
@@ -59,8 +59,8 @@ def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
 
 
 def test_it_is_done_once(tmp_path: Path) -> None:
-    path = write_whole_photo_model(BUNDLED, tmp_path, name=None).path
+    path = write_copy(BUNDLED, tmp_path, Form(whole=True)).path
     with pytest.raises(ConversionError, match="takes whole photos already"):
-        write_whole_photo_model(path, tmp_path, name=None)
+        write_copy(path, tmp_path, Form(whole=True))
     with pytest.raises(ModelError, match="no such file"):
-        write_whole_photo_model(tmp_path / "none.xml", tmp_path, name=None)
+        write_copy(tmp_path / "none.xml", tmp_path, Form(whole=True))

@@ -38,7 +38,7 @@ from regnet.statistics.conformal import (
 )
 from regnet.statistics.metrics import LEAST, Metrics, Share, Tally
 from regnet.system.cache import cache_dir as default_cache_dir
-from regnet.system.errors import DatasetError, NoGainError, UnknownModelError
+from regnet.system.errors import DatasetError, NoGainError
 from regnet.system.json_text import plain, plain_fields
 
 Precision = Literal["f32", "int8"]
@@ -198,8 +198,6 @@ def open_run(
     subset: bool,
 ) -> "CalibrationRun":
     """Return a model and photos that fit, ready to be calibrated; errors as of `calibrate`."""
-    if Path(model).suffix == ".onnx":
-        raise UnknownModelError(f"{model}: name an IR or a card; ONNX files are not calibrated")
     path = library.ir(model, precision=precision)
     predictor = open_predictor(Choice(model=str(path), precision=precision), library=library)
     warn_assumed(model, predictor.metadata)

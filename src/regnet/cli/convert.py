@@ -1,4 +1,4 @@
-"""`regnet convert`: published weights or a checkpoint -> OpenVINO IR or ONNX."""
+"""`regnet convert`: published weights, a checkpoint or a converted model -> IR or ONNX."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -13,7 +13,7 @@ from regnet.conversion.foreign_files import foreign_model
 from regnet.conversion.protocol_choice import protocol_of_maker
 from regnet.conversion.store import Library, converted_file
 from regnet.conversion.values import Conversion, Format, Outputs, Precision, require_format
-from regnet.inference.predictors import parse_ir_choice
+from regnet.inference.predictors import Choice, parse_ir_choice
 from regnet.ir.assumptions import AssumptionWarning, warn
 from regnet.ir.metadata import Preprocessing
 from regnet.ir.records import PixelBound
@@ -77,7 +77,9 @@ class _Adopted(Options):
 
 class _Output(Json):
     format: Format = option("ir", "ir (OpenVINO) or onnx", "-f", "FORMAT")
-    precision: Precision = option("fp32", "Stored weights; the model computes in FP32")
+    precision: Precision | None = option(
+        None, "Stored weights; the model computes in FP32 [fp32, or as MODEL's]"
+    )
     preprocessing: Preprocessing = option("caller", "Who resizes and crops: caller or IR graph")
     layout: Literal["files", "repository"] = option("files", "Files, or a model repository")
     output: Path = option(Path(), "Folder to write to", "-o", "DIR")
@@ -107,17 +109,20 @@ def convert(
     compared with the original in ONNX Runtime or OpenVINO.
 
     --preprocessing graph: the IR takes a whole RGB photo, `image` (1, height, width, 3), uint8.
-    --layout repository: the folder is one for OpenVINO Model Server and Triton. For both MODEL may
-    also be `bundled` or an IR (.xml).
+    --layout repository: the folder is one for OpenVINO Model Server and Triton.
+
+    MODEL may also be `bundled`, an IR (.xml) or an ONNX file from regnet, calibrated or in INT8
+    (bundled:int8). Its copy in another form is compared with it on photos.
 
     Exit status: 0 done, 2 could not run, 130 interrupted.
 
       regnet convert regnetx-3.2gf -o models/
       regnet convert my.pth --labels classes.txt --protocol omz --crop 192
       regnet convert resnet50.onnx --labels classes.txt --protocol torchvision
+      regnet convert my-int8.xml --format onnx
       regnet convert regnetx-3.2gf --layout repository -o models/
     """
-    choice = parse_ir_choice(source.model, "convert", precisions=("f32",))
+    choice = parse_ir_choice(source.model, "convert", precisions=("f32", "int8"))
     model, folder = choice.model, output.output
     foreign = foreign_model(Path(model))
     changes: dict[str, Any] = {
@@ -140,8 +145,8 @@ def convert(
             values, lines = _adopt(library, foreign, changes, output)
         elif output.layout == "repository":
             values, lines = _into_repository(library, model, changes, folder)
-        elif output.preprocessing == "graph" and (path := converted_file(model)):
-            values, lines = _embed(path, model, changes, folder)
+        elif converted_file(model) or choice.precision == "int8":
+            values, lines = _reshape(library, choice, changes, folder)
         else:
             values, lines = _publish(_convert(library, model, changes), folder)
     if output.json:
@@ -168,21 +173,25 @@ def _triple(text: str, name: str) -> Triple:
 
 
 def _adopt(models: Library, source: Path, changes: dict[str, Any], output: _Output) -> Result:
-    """Adopt a foreign classifier; a repository and whole photos are made of the result."""
+    """Adopt a foreign classifier; all but a plain IR is made of the result."""
     model = str(source)
     if output.layout == "repository":
         return _into_repository(models, model, changes, output.output)
-    if output.preprocessing == "caller":
-        return _publish(_convert(models, model, changes), output.output, source=source)
-    conversion = _convert(models, model, changes | {"preprocessing": "caller"})
-    values, lines = _embed(conversion.path, model, {"name": output.name}, output.output)
+    plain = {"format": "ir", "precision": None, "preprocessing": "caller"}
+    conversion = _convert(models, model, changes | plain)
+    if all(changes[key] == value for key, value in plain.items()):
+        return _publish(conversion, output.output, source=source)
+    values, lines = _copy(conversion.path, changes, output.output, source=source)
     return _values(conversion) | values, [*lines, *_lines(conversion)]
 
 
 def _convert(models: Library, model: str, changes: dict[str, Any]) -> Conversion:
     """Return the conversion, from the cache if it was made before."""
     request = models.request(model)
-    changes = changes | {"card": changes["card"] or request.card}
+    changes = changes | {
+        "card": changes["card"] or request.card,
+        "precision": changes["precision"] or "fp32",
+    }
     conversion = models.convert(replace(request, **changes))
     _warn(model, conversion.assumed, original=model if conversion.original else "")
     return conversion
@@ -211,29 +220,36 @@ def _publish(conversion: Conversion, folder: Path, *, source: Path | None = None
     return values, [str(path), *_lines(conversion)]
 
 
-def _embed(path: Path, model: str, changes: dict[str, Any], folder: Path) -> Result:
-    """Write a copy of a converted model that takes whole photos."""
-    from regnet.conversion.whole_photo import write_whole_photo_model
+def _reshape(models: Library, choice: Choice, changes: dict[str, Any], folder: Path) -> Result:
+    """Write a converted model in another form; that of an ONNX file may be its IR."""
+    path, model = models.ir(choice.model, precision=choice.precision), choice.model
+    forms = ("format", "precision", "preprocessing")
+    _require_unchanged(model, {k: v for k, v in changes.items() if k not in forms})
+    if Path(model).suffix == ".onnx" and all(changes[k] in ("ir", None, "caller") for k in forms):
+        conversion = models.convert(models.request(model))
+        values, lines = _publish(conversion, folder)
+    else:
+        values, lines = _copy(path, changes, folder, source=Path(model))
+    _warn(model, tuple(values["assumed"]))
+    return values, lines
 
-    _require_unchanged(model, changes | {"preprocessing": "caller"})
+
+def _copy(path: Path, changes: dict[str, Any], folder: Path, *, source: Path) -> Result:
+    """Write a copy of an IR in another form, but not over the `source` that it came from."""
+    from regnet.conversion.model_copy import Form, write_copy
+
+    form = Form(
+        format=changes["format"],
+        precision=changes["precision"],
+        whole=changes["preprocessing"] == "graph",
+        name=changes["name"],
+    )
     try:
-        written = write_whole_photo_model(path, folder, name=changes["name"])
+        copy = write_copy(path, folder, form, keep=source)
     except OSError as exc:
         raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
-    _warn(model, written.assumed)
-    values = {
-        "path": str(written.path),
-        "files": [str(folder / name) for name in written.files],
-        "max_delta": written.max_delta,
-        "pixel_bound": written.pixel_bound.to_dict(),
-        "assumed": list(written.assumed),
-    }
-    return values, [
-        str(written.path),
-        f"  checked on {written.photos} photos: probabilities differ from those of {path.name} by "
-        f"at most {written.max_delta:.1e}",
-        _of_pixels(written.pixel_bound),
-    ]
+    values = {"path": str(copy.path), "files": [str(folder / name) for name in copy.files]}
+    return values | _values(copy), [str(copy.path), *_lines(copy)]
 
 
 def _into_repository(models: Library, model: str, changes: dict[str, Any], folder: Path) -> Result:
@@ -242,7 +258,8 @@ def _into_repository(models: Library, model: str, changes: dict[str, Any], folde
 
     if changes["format"] != "ir":
         raise ConversionError("--layout repository is for OpenVINO IR: leave out --format onnx")
-    if not foreign_model(Path(model)) and (path := converted_file(model)):
+    if not foreign_model(Path(model)) and converted_file(model):
+        path = models.ir(model)
         _require_unchanged(model, changes)
         entry = add_to_repository(path, folder, name=changes["name"])
         _warn(model, entry.assumed)
@@ -266,7 +283,7 @@ def _entry(entry: "Entry") -> Result:
 
 def _require_unchanged(model: str, changes: dict[str, Any]) -> None:
     """Refuse options of a conversion if there is none."""
-    usual: tuple[Any, ...] = (None, {}, "ir", "fp32", "caller")
+    usual: tuple[Any, ...] = (None, {}, "ir", "caller")
     given = [key for key, value in changes.items() if key != "name" and value not in usual]
     if given:
         raise ConversionError(

@@ -18,7 +18,7 @@ from regnet.system.errors import DatasetError, UnknownModelError
 from regnet.system.option import Options, argument, option
 from regnet.zoo.catalogue import DEFAULT_MODEL, is_card
 
-MODEL: Final = "Model card, `bundled`, IR (.xml) or checkpoint"
+MODEL: Final = "Model card, `bundled`, IR (.xml), ONNX or checkpoint"
 AS_OPTION: Final = ("--model", "-m")
 
 

@@ -43,7 +43,7 @@ class _Access(Options):
 def serve(models: _Served, access: _Access, limits: Limits, store: Store) -> None:
     """Serve models over HTTP.
 
-    MODEL is a model card, `bundled`, an IR (.xml) or a checkpoint; bundled:int8 has a precision of
+    MODEL is a model card, `bundled`, an IR, ONNX or a checkpoint; bundled:int8 has a precision of
     its own, NAME=MODEL names it. The first is the default model. Prints its URL when ready: a page
     to open, POST /v1/classify and /v1/embed for photos, the Open Inference Protocol under /v2,
     metrics under /metrics, documentation under /docs. The log, one JSON line per request, is on
@@ -93,7 +93,7 @@ def named_models(models: Sequence[str]) -> dict[str, str]:
         name, equals, source = text.partition("=")
         if not equals or "/" in name or Path(text).exists():
             path, source = Path(split_choice(text)[0]), text
-            is_file = path.suffix in (".xml", ".pyth", ".pth", ".pt", ".bin")
+            is_file = path.suffix in (".xml", ".onnx", ".pyth", ".pth", ".pt", ".bin")
             name = path.stem if is_file else path.name
         if not _NAME.fullmatch(name) or name in _TAKEN or not source:
             raise StartError(f"{text}: {name!r} is no name for a model; NAME=MODEL gives another")

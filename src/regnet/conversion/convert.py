@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from regnet.checkpoints.weights import Checkpoint, load_into, read_checkpoint
+from regnet.conversion.foreign_files import foreign_model
 from regnet.conversion.values import Conversion, Request, write_conversion
 from regnet.ir.assumptions import CONVERTED, subject, without
 from regnet.ir.metadata import ModelMetadata
@@ -19,16 +20,21 @@ if TYPE_CHECKING:
 
 
 def convert(request: Request, folder: Path) -> Conversion:
-    """Convert as requested into a folder and return the measurements.
+    """Convert a checkpoint, or ONNX of regnet's, into a folder and return the measurements.
 
     Nothing is written unless the outputs on the sample photos agree with the network's. Raises
     `WeightsError`, `ProtocolError` if the protocol cannot be put into the graph, `ConversionError`.
     """
     from regnet.conversion.adopt import adopt  # these import OpenVINO
     from regnet.conversion.export import export_network
+    from regnet.conversion.onnx_to_ir import ir_of_onnx
 
-    if request.weights.suffix in CONVERTED:
+    if request.weights.suffix in CONVERTED and foreign_model(request.weights):
         return adopt(request, folder)
+    if request.weights.suffix == ".onnx":
+        conversion = ir_of_onnx(request.weights, folder / request.file_name)
+        write_conversion(folder, conversion)
+        return conversion
     checkpoint, metadata = read_request(request)
     if metadata.preprocessing == "graph":
         images = [rgb_pixels(path) for path in sample_photos()]

@@ -21,7 +21,7 @@ from regnet.conversion.proof import (
 )
 from regnet.conversion.values import Conversion
 from regnet.conversion.whole_photo import pixel_bound
-from regnet.ir.constants import WEIGHTED
+from regnet.ir.constants import store_weights
 from regnet.ir.graph import write_ir
 from regnet.ir.metadata import ModelMetadata
 from regnet.ir.model_api import onnx_properties
@@ -30,7 +30,6 @@ from regnet.network.layers import EPSILON, layers
 from regnet.network.reference import ReferenceNetwork, Weights
 from regnet.network.spec import Spec
 from regnet.system.files import new_folder_beside, replace_all
-from regnet.system.runtime import ov
 
 
 def export_network(
@@ -95,18 +94,23 @@ def _write(
     spec, preprocess, half = metadata.regnet, metadata.preprocess, metadata.precision == "fp16"
     if path.suffix == ".onnx":
         written = onnx_graph(spec, weights, preprocess, half=half)
-        onnx.helper.set_model_props(written, metadata.to_strings() | onnx_properties(metadata))
-        return _save_onnx(written, path), None
+        return write_onnx(written, metadata, path), None
     beside = path.with_suffix(".onnx")
     _save_onnx(onnx_graph(spec, weights, preprocess), beside)
     model, bound = read_written(beside), None
     if half:
-        _store_in_fp16(model)
+        store_weights(model, half=True)
     if metadata.preprocessing == "graph":
         model = embed_preprocessing(model, preprocess)
         bound = pixel_bound(model, preprocess, images)
         metadata = replace(metadata, pixel_bound=bound)
     return write_ir(model, metadata, path), bound
+
+
+def write_onnx(model: onnx.ModelProto, metadata: ModelMetadata, path: Path) -> list[str]:
+    """Write an ONNX file with the metadata among its properties; return the names of its files."""
+    onnx.helper.set_model_props(model, metadata.to_strings() | onnx_properties(metadata))
+    return _save_onnx(model, path)
 
 
 def _save_onnx(model: onnx.ModelProto, path: Path) -> list[str]:
@@ -115,12 +119,3 @@ def _save_onnx(model: onnx.ModelProto, path: Path) -> list[str]:
     large = sum(len(weights.raw_data) for weights in model.graph.initializer) > 2**30
     onnx.save_model(model, path, save_as_external_data=large, location=side_file)
     return [side_file, path.name] if large else [path.name]  # protobuf ends at 2 GiB
-
-
-def _store_in_fp16(model: ov.Model) -> None:
-    """Make the weights of a graph FP16 constants, which are converted to FP32 on loading."""
-    for op in model.get_ordered_ops():
-        if op.get_type_name() in WEIGHTED:
-            weight = op.input_value(1).get_node()
-            half = ov.opset13.constant(weight.data.astype(np.float16))
-            op.input(1).replace_source_output(ov.opset13.convert(half, "f32").output(0))

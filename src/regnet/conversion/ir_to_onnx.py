@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from regnet.conversion.onnx_nodes import Nodes
 from regnet.conversion.onnx_operations import OPERATIONS, OPSET, output_name, untranslatable
-from regnet.ir.constants import WEIGHTED, constant_array, values
+from regnet.ir.constants import WEIGHTED, constant_array, constant_ops, values
 from regnet.ir.metadata import StoredPrecision
 from regnet.system.runtime import ov
 
@@ -36,7 +36,7 @@ def ir_to_onnx(graph: ov.Model, precision: StoredPrecision) -> ModelProto:
 
 
 @dataclass(frozen=True)
-class _Int8Weights:
+class Int8Weights:
     """Weights in INT8: `levels` as ONNX has them, of which each output has its step."""
 
     levels: NDArray[np.int16]
@@ -49,24 +49,21 @@ class _Translation(Nodes):
 
     def __init__(self, graph: ov.Model, precision: StoredPrecision) -> None:
         super().__init__()
-        self.graph = _folded(graph)
+        self.graph = folded(graph)
         self.precision = precision
         self.known: dict[tuple[str, int], str] = {}  # values by the output that they are
-        self.taken: set[str] = set()
-        self.fixed: set[str] = set()  # operations that compute from constants alone
+        self.fixed = constant_ops(self.graph)
         self.joined: set[str] = set()  # operations that are part of another's node
 
     def whole(self) -> ModelProto:
         """Return the whole graph."""
         first, last = (_described(port) for port in (self.graph.input(0), self.graph.output(0)))
-        self.taken = {first.name, last.name}
+        self.taken |= {first.name, last.name}
         self.known[_key(self.graph.output(0).get_node().input_value(0))] = last.name
         for op in self.graph.get_ordered_ops():
             if op.get_type_name() == "Parameter":
                 self.known[op.get_name(), 0] = first.name
-            elif all(value.get_node().get_name() in self.fixed for value in op.input_values()):
-                self.fixed.add(op.get_name())
-            elif op.get_type_name() != "Result" and op.get_name() not in self.joined:
+            elif op.get_type_name() != "Result" and op.get_name() not in self.fixed | self.joined:
                 self.add(op)
         return self.model([first], [last], opset=OPSET)
 
@@ -74,7 +71,7 @@ class _Translation(Nodes):
         """Add an operation and its constants."""
         kind, quantized = op.get_type_name(), None
         if kind in WEIGHTED:
-            quantized = _int8_weights(op)
+            quantized = int8_weights(op)
         if quantized:
             self.int8_product(op, quantized)
         elif kind == "FakeQuantize":
@@ -89,15 +86,9 @@ class _Translation(Nodes):
     def named(self, op: Any) -> str:
         """Return the name of an operation's node, and know its outputs by it from now on."""
         name = self.known.get((op.get_name(), 0)) or self.fresh(op.get_friendly_name())
+        self.promised.add(name)
         for place in range(op.get_output_size()):
             self.known.setdefault((op.get_name(), place), output_name(name, place))
-        return name
-
-    def fresh(self, name: str) -> str:
-        """Return a name that nothing has yet."""
-        while name in self.taken:
-            name += "_"
-        self.taken.add(name)
         return name
 
     def value(self, output: Any) -> str:
@@ -115,18 +106,18 @@ class _Translation(Nodes):
         users = [port.get_node() for port in output.get_target_inputs()]
         layers = [op for op in users if op.get_type_name() in WEIGHTED]
         if not layers:
-            return self.constant(self.fresh(output.get_node().get_friendly_name()), array)
+            return self.constant(output.get_node().get_friendly_name(), array)
         layer = layers[0].get_friendly_name().removesuffix(".conv")
-        name, array = self.fresh(f"{layer}.weight"), _as_onnx(layers[0], array)
+        name, array = f"{layer}.weight", as_onnx(layers[0], array)
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)
         lossless = self.precision == "int8" and np.array_equal(half.astype(array.dtype), array)
         if self.precision != "fp16" and not lossless:
             return self.constant(name, array)
-        fp16 = self.constant(self.fresh(f"{name}.fp16"), half)
+        fp16 = self.constant(f"{name}.fp16", half)
         return self.node("Cast", [fp16], name, to=TensorProto.FLOAT)
 
-    def int8_product(self, op: Any, weights: _Int8Weights) -> None:
+    def int8_product(self, op: Any, weights: Int8Weights) -> None:
         """Add a layer of weights in INT8, with the bias that follows it.
 
         ONNX Runtime computes in INT8 where a layer and its bias are one node.
@@ -199,13 +190,13 @@ class _Translation(Nodes):
         self.node("Add", [x, self.constant(f"{name}.out_low", out_low.astype(np.float32))], name)
 
 
-def _folded(graph: ov.Model) -> ov.Model:
+def folded(graph: ov.Model) -> ov.Model:
     """Return a copy in which all that computes from constants is one, but for weights in INT8."""
     from openvino.passes import ConstantFolding, Manager
 
     graph = graph.clone()
     for op in graph.get_ops():
-        if op.get_type_name() in WEIGHTED and _int8_weights(op):
+        if op.get_type_name() in WEIGHTED and int8_weights(op):
             convert = op.input_value(1).get_node()
             while convert.input_value(0).get_node().get_type_name() != "Constant":
                 convert = convert.input_value(0).get_node()
@@ -226,30 +217,35 @@ def _grid(low: Array, high: Array, levels: int) -> tuple[float, int] | None:
     return (scale, zero) if exact else None
 
 
-def _int8_weights(op: Any) -> _Int8Weights | None:
+def int8_weights(op: Any) -> Int8Weights | None:
     """Return a layer's weights if they are constants in INT8 times a step for each output."""
-    product = _source(op.input_value(1), "Reshape", "Convert")
+    product = source_of(op.input_value(1), "Reshape", "Convert")
     if product.get_type_name() != "Multiply":
         return None
-    stored, zero = _source(product.input_value(0)), np.zeros(1, np.int16)
+    stored = source_of(product.input_value(0))
+    zero, steps = None, source_of(product.input_value(1), "Reshape")
     if stored.get_type_name() == "Subtract":
-        zero = values(stored.input_value(1)).astype(np.int16)
-        stored = stored.input_value(0).get_node()
-    stored = _source(stored.output(0), "Convert")
-    steps = constant_array(product.input_value(1))
+        zero = source_of(stored.input_value(1), "Reshape", "Convert")
+        stored = source_of(stored.input_value(0))
+    stored = source_of(stored.output(0), "Convert")
+    known = [node for node in (stored, steps, zero) if node is not None]
     eight = stored.get_element_type() in (ov.Type.i8, ov.Type.u8)
-    if stored.get_type_name() != "Constant" or not eight or steps is None:
+    if not eight or any(node.get_type_name() != "Constant" for node in known):
         return None
-    levels = stored.data.astype(np.int16) - zero
-    levels = _as_onnx(op, levels.reshape(list(op.input_value(1).get_shape())))
+    levels = stored.data.astype(np.int16)
+    if zero is not None:
+        if np.ptp(zero.data):
+            return None
+        levels = levels - zero.data.ravel()[:1].astype(np.int16)
+    levels = as_onnx(op, levels.reshape(list(op.input_value(1).get_shape())))
     axis = int(op.get_type_name() == "MatMul" and not op.get_attributes()["transpose_b"])
     outputs = levels.shape[axis]
-    if steps.size not in (1, outputs) or np.abs(levels + 0.5).max() > _ZERO:
+    if steps.data.size not in (1, outputs) or np.abs(levels + 0.5).max() > _ZERO:
         return None
-    return _Int8Weights(levels, np.full(outputs, steps.ravel(), np.float32), axis)
+    return Int8Weights(levels, np.full(outputs, steps.data.ravel(), np.float32), axis)
 
 
-def _source(output: Any, *through: str) -> Any:
+def source_of(output: Any, *through: str) -> Any:
     """Return the operation behind an output, seen through operations of some types."""
     node = output.get_node()
     while node.get_type_name() in through:
@@ -257,7 +253,7 @@ def _source(output: Any, *through: str) -> Any:
     return node
 
 
-def _as_onnx(op: Any, weights: Array) -> Array:
+def as_onnx(op: Any, weights: Array) -> Array:
     """Return a layer's weights as ONNX has them: those of groups one after the other."""
     grouped = op.get_type_name() == "GroupConvolution"
     return weights.reshape(-1, *weights.shape[2:]) if grouped else weights

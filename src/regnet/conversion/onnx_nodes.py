@@ -11,19 +11,32 @@ IR_VERSION = 8  # that of opsets 15 to 18, which every ONNX Runtime since 1.14 r
 
 
 class Nodes:
-    """Nodes and constants; adding one returns the name of its output."""
+    """Nodes and constants; adding one returns the name of its output, which is a new one."""
 
     def __init__(self) -> None:
         self.nodes: list[NodeProto] = []
         self.constants: list[TensorProto] = []
+        self.taken: set[str] = set()
+        self.promised: set[str] = set()  # names taken for nodes that are still to come
+
+    def fresh(self, name: str) -> str:
+        """Return a name that nothing has yet, and take it."""
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        return name
 
     def node(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Add a node with one output, called as the node is."""
+        if name not in self.promised:
+            name = self.fresh(name)
+        self.promised.discard(name)
         self.nodes.append(helper.make_node(op, inputs, [name], name=name, **attributes))
         return name
 
     def constant(self, name: str, values: NDArray[Any]) -> str:
         """Add a constant."""
+        name = self.fresh(name)
         self.constants.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
         return name
 

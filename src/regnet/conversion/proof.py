@@ -26,7 +26,7 @@ from regnet.conversion.ir_weights import stored_layer
 from regnet.conversion.onnx_graph import INPUT, OUTPUT, with_logits
 from regnet.conversion.values import FLOOR, Distance, Proof
 from regnet.conversion.whole_photo import run, run_whole
-from regnet.ir.constants import ops_by_name, pixels_of, values
+from regnet.ir.constants import ops_by_name, pixels_of, values, with_float_weights
 from regnet.ir.graph import add_logits
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.layers import EPSILON, Layer, layers
@@ -247,6 +247,8 @@ def run_written(
     if path.suffix == ".onnx" and pixels is not None and find_spec("onnxruntime"):
         return pixels, _run_onnx(path, pixels)
     model = core.read_model(path)
+    if metadata.precision == "int8":
+        model = with_float_weights(model)
     add_logits(model, source=path.name)
     if pixels is None:
         rows = zip(*run_whole(model, images), strict=True)

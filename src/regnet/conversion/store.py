@@ -48,9 +48,10 @@ class Library:
         return folder if os.access(folder, os.W_OK) else None
 
     def ir(self, model: str | Path, *, precision: InferencePrecision = "f32") -> Path:
-        """Return the .xml of a card's name, `bundled`, an IR or a checkpoint; converts if need be.
+        """Return the .xml of a card's name, `bundled`, an IR, an ONNX file or a checkpoint.
 
-        Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`.
+        Downloads and converts if need be. Raises `UnknownModelError`, `DownloadError`,
+        `WeightsError`, `ConversionError`, and for ONNX also `ModelError` and `MissingExtraError`.
         """
         self.note_entry(model)
         path = converted_file(model)
@@ -60,13 +61,15 @@ class Library:
                     f"{model}: there is no INT8 model of it yet: make one with "
                     f"`regnet quantize {model} --calibration FOLDER`, and name the .xml it writes"
                 )
-            return int8_beside(path)
+            model = path = int8_beside(path)
         if path is None and not _names_a_file(model):
             before = self._converted_before(card_by_name(str(model)))
             path = before.path if before else None
-        if path is None and _names_a_file(model) and foreign_model(Path(model)):
+        if path is not None and path.suffix == ".xml":
+            return path
+        if _names_a_file(model) and foreign_model(Path(model)):
             raise not_ours(model)
-        return path or self.convert(self.request(model)).path
+        return self.convert(self.request(model)).path
 
     def note_entry(self, model: str | Path) -> None:
         """Warn where an `entry` was given that a model, which is no checkpoint, has no use for."""
@@ -76,12 +79,14 @@ class Library:
             give(RegNetWarning, text)
 
     def request(self, model: str | Path) -> Request:
-        """Return what to convert for a card's name (downloading it) or a checkpoint file."""
+        """Return what to convert for a card's name (downloading it), a checkpoint or ONNX file."""
         self.note_entry(model)
         if _names_a_file(model):
             if foreign := foreign_model(Path(model)):
                 return Request(weights=foreign, entry=self.entry)
-            path = _checkpoint(Path(model))
+            if (path := Path(model)).suffix == ".onnx" and path.is_file():
+                return Request(weights=path, name=path.stem)
+            path = _checkpoint(path)
             return Request(weights=path, card=_card_of_file(path), entry=self.entry)
         card = card_by_name(str(model))
         if card.bundled is not None:
@@ -151,9 +156,9 @@ def _files(weights: Path) -> ModelFiles:
 
 
 def converted_file(model: str | Path) -> Path | None:
-    """Return the IR that a name stands for without any conversion; None where it needs one."""
+    """Return the IR or ONNX file that a name stands for; None if it stands for weights."""
     path = Path(model)
-    if path.suffix == ".xml":
+    if path.suffix in CONVERTED:
         return path
     if _names_a_file(model):
         return None
@@ -162,15 +167,16 @@ def converted_file(model: str | Path) -> Path | None:
 
 
 def int8_beside(path: Path) -> Path:
-    """Return an INT8 IR or the `<name>-int8.xml` beside an IR; raises `UnknownModelError`."""
+    """Return an INT8 model or the `<name>-int8` beside a model; raises `UnknownModelError`."""
     stem = path.stem.removesuffix("-fp16").removesuffix("-int8")
-    found = path if path.stem.endswith("-int8") else path.with_name(f"{stem}-int8.xml")
-    if not found.is_file():
-        raise UnknownModelError(
-            f"{path}: no INT8 model beside it ({found.name}): make one with "
-            f"`regnet quantize {path} --calibration FOLDER`"
-        )
-    return found
+    near = [path.with_name(f"{stem}-int8{suffix}") for suffix in CONVERTED]
+    for candidate in [path] if path.stem.endswith("-int8") else near:
+        if candidate.is_file():
+            return candidate
+    raise UnknownModelError(
+        f"{path}: no INT8 model beside it ({near[0].name}): make one with "
+        f"`regnet quantize {path} --calibration FOLDER`"
+    )
 
 
 def _names_a_file(model: str | Path) -> bool:

@@ -1,84 +1,22 @@
-"""An IR that takes crops -> one that takes whole photos: the same network behind a resize.
-
-The pixels that its graph computes are compared with the protocol's own.
-"""
+"""The pixels that a graph computes from whole photos, compared with the protocol's own."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.conversion.graph_preprocess import PIXELS, embed_preprocessing
-from regnet.conversion.values import FLOOR
-from regnet.ir.graph import graph_metadata, read_graph, write_ir
+from regnet.conversion.graph_preprocess import PIXELS
 from regnet.ir.records import PixelBound
-from regnet.pixels.preprocess import crop_pixels, rgb_pixels
+from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.protocol import Preprocess
-from regnet.pixels.samples import sample_photos
 from regnet.system.errors import ConversionError
-from regnet.system.files import new_folder_beside, replace_all
 from regnet.system.runtime import core, ov
 
 Images = Sequence[NDArray[np.uint8]]
 
 MIN_IDENTICAL = 0.9999
 MAX_LEVELS = 1
-
-
-@dataclass(frozen=True)
-class WholePhotoModel:
-    """An IR that takes whole photos, checked on `photos` sample photos.
-
-    `max_delta` is the largest difference of a probability from the model that takes crops, for the
-    same pixels; `pixel_bound` compares these with the protocol's.
-    """
-
-    path: Path
-    files: tuple[str, ...]
-    max_delta: float
-    photos: int
-    pixel_bound: PixelBound
-    assumed: tuple[str, ...] = ()
-
-
-def write_whole_photo_model(source: Path, folder: Path, *, name: str | None) -> WholePhotoModel:
-    """Write the IR at `source` with resize and crop inside its graph, as `NAME-graph.xml`.
-
-    Raises `ModelError` if `source` is no IR from regnet, `ProtocolError` if its protocol cannot be
-    put into the graph, `ConversionError` if that was done before or the result disagrees.
-    """
-    graph = read_graph(source)
-    metadata = graph_metadata(graph, source=str(source))
-    if metadata.preprocessing == "graph":
-        raise ConversionError(f"{source}: takes whole photos already")
-    images = [rgb_pixels(path) for path in sample_photos()]
-    whole = embed_preprocessing(graph, metadata.preprocess)
-    bound = pixel_bound(whole, metadata.preprocess, images)
-    metadata = replace(metadata, preprocessing="graph", pixel_bound=bound)
-    stem = source.stem
-    suffix = next((s for s in ("-fp16", "-int8") if stem.endswith(s)), "")
-    target = folder / f"{name or stem.removesuffix(suffix)}-graph{suffix}.xml"
-    with new_folder_beside(target) as scratch:
-        files = write_ir(whole, metadata, scratch / target.name)
-        delta = _checked(graph, scratch / target.name, images)
-        replace_all(scratch, folder, files)
-    return WholePhotoModel(target, tuple(files), delta, len(images), bound, metadata.assumed)
-
-
-def _checked(graph: ov.Model, path: Path, images: Images) -> float:
-    """Return the largest difference; raises `ConversionError` if it exceeds 1e-5."""
-    pixels, rows = zip(*run_whole(core.read_model(path), images), strict=True)
-    original = run(graph, pixels)
-    delta = max(float(np.abs(a - b).max()) for a, (b,) in zip(rows, original, strict=True))
-    if not delta <= FLOOR:
-        raise ConversionError(
-            f"{path.name}: probabilities differ by {delta:.3g} from those of the model that takes "
-            f"crops, {FLOOR:g} is allowed; nothing was written"
-        )
-    return delta
 
 
 def pixel_bound(model: ov.Model, preprocess: Preprocess, photos: Images) -> PixelBound:

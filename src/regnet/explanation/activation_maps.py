@@ -165,7 +165,7 @@ class Explainer:
         precision: InferencePrecision = "f32",
         library: Library | None = None,
     ) -> Self:
-        """Return that of a card's name, `bundled`, an IR (.xml) or a checkpoint file.
+        """Return that of a card's name, `bundled`, an IR (.xml), ONNX or a checkpoint file.
 
         What has to be downloaded and converted is, as by `regnet.load`; `library` says from where.
         """

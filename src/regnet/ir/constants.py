@@ -45,6 +45,16 @@ def constant_array(output: Any) -> NDArray[Any] | None:
     return None if inner is None else inner.astype(node.get_element_type().to_dtype())
 
 
+def constant_ops(graph: ov.Model) -> set[str]:
+    """Return the unique names of the operations that compute from constants alone."""
+    fixed: set[str] = set()
+    for op in graph.get_ordered_ops():
+        inputs = (value.get_node().get_name() for value in op.input_values())
+        if op.get_type_name() != "Parameter" and fixed.issuperset(inputs):
+            fixed.add(op.get_name())
+    return fixed
+
+
 def set_values(op: Any, place: int, array: NDArray[Any]) -> None:
     """Make an input of an operation a constant; weights are in FP16 where that loses nothing."""
     from openvino import opset13 as opset
@@ -59,12 +69,32 @@ def set_values(op: Any, place: int, array: NDArray[Any]) -> None:
     op.input(place).replace_source_output(constant.output(0))
 
 
+def store_weights(graph: ov.Model, *, half: bool) -> None:
+    """Store the constant weights of all layers in FP16, or else in FP32; they are used in FP32."""
+    from openvino import opset13 as opset
+
+    for op in graph.get_ordered_ops():
+        if (
+            op.get_type_name() in WEIGHTED
+            and (array := constant_array(op.input_value(1))) is not None
+        ):
+            with np.errstate(over="ignore"):
+                constant = opset.constant(array.astype(np.float16 if half else np.float32))
+            stored = opset.convert(constant, "f32") if half else constant
+            op.input(1).replace_source_output(stored.output(0))
+
+
 def with_float_weights(graph: ov.Model) -> ov.Model:
     """Return an INT8 graph whose weights are FP32 of the same values, so that it runs in FP32."""
     from openvino import opset13 as opset
 
     graph = graph.clone()
-    ops = [op for op in graph.get_ordered_ops() if op.get_type_name() in WEIGHTED]
+    fixed, layers = constant_ops(graph), graph.get_ordered_ops()
+    ops = [
+        op
+        for op in layers
+        if op.get_type_name() in WEIGHTED and op.input_value(1).get_node().get_name() in fixed
+    ]
     weights = ov.Model([op.input_value(1) for op in ops], [])
     computed = core.compile_model(weights, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})()
     for place, op in enumerate(ops):

@@ -95,11 +95,12 @@ def quantize(
 ) -> Quantization:
     """Write the INT8 model of another to `<folder>/<name>-int8.xml`; return what was measured.
 
-    `model` is a card's name, `bundled`, an IR or a checkpoint. `samples` photos of `calibration`
-    (a folder or archive of unlabelled photos) set the ranges. Up to `checks` others, of `agreement`
-    if given, are split in two: one half chooses how many of the most sensitive layers stay in FP32
-    so that the top class is that of f32 on `min_agreement` of photos; the other half certifies
-    that choice, once. `seconds` go into measuring speed. The same photos give the same file.
+    `model` is a card's name, `bundled`, an IR, ONNX or a checkpoint. `samples` photos of
+    `calibration` (a folder or archive of unlabelled photos) set the ranges. Up to `checks` others,
+    of `agreement` if given, are split in two: one half chooses how many of the most sensitive
+    layers stay in FP32 so that the top class is that of f32 on `min_agreement` of photos; the other
+    half certifies that choice, once. `seconds` go into measuring speed. The same photos give the
+    same file.
 
     Raises `QuantizationError` if there are too few photos, `AgreementError` if the agreement is out
     of reach or not certified, `NoGainError` unless `force` if most of the model stays in FP32 or it

@@ -11,7 +11,7 @@ from regnet.checkpoints.shapes import describe_spec, same_architecture
 from regnet.checkpoints.weights import read_checkpoint
 from regnet.conversion.convert import describe
 from regnet.conversion.store import Library
-from regnet.ir.assumptions import without
+from regnet.ir.assumptions import CONVERTED, without
 from regnet.network.labels import Labels, imagenet_labels
 from regnet.network.modules import RegNet, to_tensors
 from regnet.network.spec import SPEC_SUFFIX, Spec, canonical_name, read_spec, spec_by_name
@@ -140,8 +140,8 @@ def _pretrained(source: str | Path, library: Library) -> Start:
 
 
 def converted(source: str | Path, library: Library) -> Path | None:
-    """Return the .xml of a name or path that stands for an IR, else None."""
-    if Path(source).suffix == ".xml":
+    """Return the .xml of a name or path that stands for a converted model, else None."""
+    if Path(source).suffix in CONVERTED:
         return library.ir(source)
     if Path(source).exists():
         return None

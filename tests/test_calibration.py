@@ -32,6 +32,7 @@ from regnet.system.errors import (
     ModelError,
     NoGainError,
     RegNetError,
+    UnknownModelError,
 )
 from regnet.system.runtime import core, ov
 from regnet.zoo.catalogue import bundled_path, card_by_name
@@ -286,7 +287,7 @@ def test_models_and_photos_that_do_not_fit(photos: Path, tmp_path: Path, empty: 
         ("bundled", photos, DatasetError, "--subset"),
         ("bundled", tmp_path / "nothing", DatasetError, "no images"),
         ("bundled", tmp_path / "none", DatasetError, "no such file"),
-        ("m.onnx", photos, ModelError, "no such file"),
+        ("m.onnx", photos, UnknownModelError, "no such file"),
         ("none.xml", photos, ModelError, "no such file"),
     ]
     for model, dataset, error, reason in cases:

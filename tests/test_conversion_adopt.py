@@ -323,7 +323,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert refusal.returncode == 2
     assert f"regnet convert {path} --labels FILE --protocol NAME" in refusal.stderr.decode()
     options = ("--labels", labels, "--protocol", "keras", "--mean", "120,110,100", "--scale", 60)
-    for more in (["--card", "bundled"], ["--spec", "regnetx-200mf"], ["--format", "onnx"]):
+    for more in (["--card", "bundled"], ["--spec", "regnetx-200mf"]):
         assert run_main("convert", path, *options, *more).returncode == 2
     assert run_main("convert", path, "--mean", "1,2").returncode == 2
     done = run_main("convert", path, *options, "-o", tmp_path / "out", "--json")
@@ -335,6 +335,9 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (found.mean, found.scale, found.fit) == (MEAN, (60.0,) * 3, "stretch")
     assert run_main("classify", "-m", values["path"], photo).returncode == 0
     assert b"origin       other.onnx" in run_main("info", values["path"]).stdout
+    as_onnx = ("--format", "onnx", "-o", tmp_path / "onnx")
+    assert run_main("convert", path, *options, *as_onnx).returncode == 0
+    assert run_main("classify", "-m", tmp_path / "onnx" / "other.onnx", photo).returncode == 0
     whole = ("--interpolation", "bilinear", "--preprocessing", "graph", "-o", tmp_path / "out")
     assert b"resizes and crops by itself" in run_main("convert", path, *options, *whole).stdout
 

@@ -22,7 +22,7 @@ from regnet.network.modules import RegNet
 from regnet.network.spec import RegNetSpec
 from regnet.pixels.protocol import OMZ
 from regnet.pixels.samples import sample_photos
-from regnet.system.errors import ConversionError, ModelError
+from regnet.system.errors import ConversionError, ModelError, UnknownModelError
 from regnet.system.runtime import ov
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
@@ -162,5 +162,5 @@ def test_what_is_no_change_or_no_models_of_ours_is_refused(
     onnx.save(model, copy.path)
     with pytest.raises(ModelError, match="has no regnet metadata"):
         library.ir(copy.path)
-    with pytest.raises(ModelError, match="no such file"):
+    with pytest.raises(UnknownModelError, match="no such file"):
         library.ir(tmp_path / "none.onnx")

@@ -11,6 +11,7 @@ from regnet.cli import build_app
 from regnet.system.errors import OutputError, UnknownModelError
 from regnet.zoo.catalogue import card_by_name, card_names
 from regnet.zoo.download import import_file
+from regnet.zoo.ranking import Candidate, pareto_front
 
 
 def run(*arguments: str) -> str:
@@ -102,6 +103,17 @@ def test_limits_narrow_the_table() -> None:
         run("--licence", "GPL")
     with pytest.raises(UnknownModelError, match=r"--params 2X: is no number such as 20M"):
         run("--params", "2X")
+
+
+def test_the_cost_may_be_the_time_on_this_machine(tmp_path: Path) -> None:
+    options = ("--params", "3M", "--latency", "--plot", str(tmp_path / "best.svg"), "--json")
+    (row,) = json.loads(run("regnetx-2*", *options))
+    assert (row["name"], row["front"]) == ("regnetx-200mf", True)
+    assert row["latency_ms"] > 0
+    assert "milliseconds for an image on this" in (tmp_path / "best.svg").read_text("utf-8")
+    slow, fast = (Candidate(card_by_name("bundled"), latency=time) for time in (2.0, 1.0))
+    assert pareto_front([fast, slow]) == [fast]
+    assert pareto_front([slow, fast]) == [slow, fast]
 
 
 def test_a_plot_names_the_front(tmp_path: Path) -> None:

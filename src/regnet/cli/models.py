@@ -1,7 +1,7 @@
 """`regnet models`: the zoo as a table, and single cards."""
 
 from collections.abc import Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +42,10 @@ class _Choice(Options):
     macs: str | None = option(None, "At most so many MACs, such as 4G", "COUNT")
     licence: str | None = option(None, "Only this licence, such as Apache-2.0", "ID")
     at_least: float | None = option(None, "At least this top-1 accuracy", "PERCENT", min=0, max=100)
-    plot: Path | None = option(None, "Plot accuracy against MACs (implies --best)", "FILE")
+    latency: bool = option(
+        False, "Measure an image's time on this machine, as the cost (implies --best)"
+    )
+    plot: Path | None = option(None, "Plot accuracy against cost (implies --best)", "FILE")
 
     def limits(self) -> Limits:
         """Return the options as numbers; raises `UnknownModelError`."""
@@ -69,7 +72,7 @@ def models(options: _Listing, choice: _Choice) -> None:
     """
     require_writable(choice.plot)
     names, folder = options.names, options.cache_dir
-    best = choice.best or choice.plot is not None
+    best = choice.best or choice.latency or choice.plot is not None
     one = len(names) == 1 and not is_glob(names[0]) and not best
     cards = find_cards(names or card_names())
     if best:
@@ -77,7 +80,7 @@ def models(options: _Listing, choice: _Choice) -> None:
     listed = within(choice.limits(), cards)
     front: list[Candidate] = []
     if best:
-        listed = ranked(listed)
+        listed = ranked(_timed(listed) if choice.latency else listed)
         front = pareto_front(listed)
     if choice.plot:
         plot(listed, choice.plot)
@@ -91,22 +94,39 @@ def models(options: _Listing, choice: _Choice) -> None:
         _print(listed, folder, [candidate in front for candidate in listed] if best else None)
 
 
+def _timed(candidates: list[Candidate]) -> list[Candidate]:
+    """Return the candidates with their latencies, those without a published accuracy left out."""
+    from regnet.cli.progress import counter
+    from regnet.space.measure import latencies_at
+
+    keys = {c: (c.card.build_spec(), c.card.preprocess.crop) for c in ranked(candidates)}
+    with counter("measuring", len(set(keys.values())), "networks") as advance:
+        latencies = latencies_at(keys.values(), on_measured=advance)
+    return [replace(c, latency=latencies[key]) for c, key in keys.items()]
+
+
 def _print(listed: list[Candidate], folder: Path | None, marks: list[bool] | None) -> None:
     """Print the table, the models of the front marked with a star in a first column."""
     width = terminal_width()
     shown = len(COLUMNS) if width is None or width >= WIDE else NARROW
-    rows = [COLUMNS[:shown], *(_row(candidate, folder)[:shown] for candidate in listed)]
+    rows = [list(COLUMNS), *(list(_row(candidate, folder)) for candidate in listed)]
+    if timed := marks is not None and listed[0].latency is not None:
+        for row, time in zip(rows, ["ms", *(f"{c.latency:.1f}" for c in listed)], strict=True):
+            row.insert(NARROW, time)
+    rows = [row[: shown + timed] for row in rows]
     if marks is None:
         print_table(rows, left=(0, 3, 7, 8))
         return
     signs = ("front", *("*" if mark else "" for mark in marks))
     starred = [(sign, *row) for sign, row in zip(signs, rows, strict=True)]
-    print_table(starred, left=(0, 1, 4, 8, 9))
+    print_table(starred, left=(0, 1, 4, 8 + timed, 9 + timed))
 
 
 def _as_dict(candidate: Candidate, cache_dir: Path | None) -> dict[str, Any]:
     card, cached = candidate.card, cached_file(candidate.card, cache_dir=cache_dir)
-    return card.to_dict() | asdict(candidate.cost) | {"cached": str(cached) if cached else None}
+    timed = {} if candidate.latency is None else {"latency_ms": candidate.latency}
+    values = card.to_dict() | asdict(candidate.cost) | timed
+    return values | {"cached": str(cached) if cached else None}
 
 
 def _row(candidate: Candidate, cache_dir: Path | None) -> tuple[str, ...]:

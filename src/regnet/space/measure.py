@@ -6,7 +6,7 @@ trained, and INT8 needs no calibration photos: the graph gets the operations of
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,7 @@ REFERENCE: Final = "regnetx-400mf"
 
 _ROUNDS: Final = 7
 _TURN: Final = 0.05  # seconds
+_GROUP: Final = 4  # networks in memory at a time
 _LEVELS: Final = 256
 _LARGEST_LEVEL: Final = 127
 _RANGE: Final = 16.0  # of activations; those of random weights are about 1
@@ -212,6 +213,27 @@ class Stopwatch:
         engine = Engine(read_model(path), precision=precision)
         image = np.random.default_rng(0).integers(0, 256, (1, size, size, 3), dtype=np.uint8)
         return Contestant(path.stem, partial(engine.infer, image))
+
+
+def latencies_at(
+    networks: Iterable[tuple[Spec, int]], *, on_measured: Callable[[int], None]
+) -> dict[tuple[Spec, int], float]:
+    """Return the milliseconds of networks in FP32, each for images of its own size.
+
+    Those of a size are comparable; `on_measured` hears how many were measured.
+    """
+    by_size: dict[int, list[Spec]] = {}
+    for spec, size in dict.fromkeys(networks):
+        by_size.setdefault(size, []).append(spec)
+    found: dict[tuple[Spec, int], float] = {}
+    for size, specs in by_size.items():
+        stopwatch = Stopwatch(LatencySetup(image_size=size))
+        for start in range(0, len(specs), _GROUP):
+            group = specs[start : start + _GROUP]
+            keys = [(spec, size) for spec in group]
+            found |= zip(keys, stopwatch.comparable(group), strict=True)
+            on_measured(len(group))
+    return found
 
 
 def _latency(timing: Timing) -> Latency:

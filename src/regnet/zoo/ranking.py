@@ -15,14 +15,23 @@ _DATASET = "ImageNet-1k val"
 
 @dataclass(frozen=True)
 class Candidate:
-    """A card under one of its protocols, and what it costs there."""
+    """A card under one of its protocols, and what it costs there.
+
+    `latency` is what was measured on this machine for one image, in milliseconds.
+    """
 
     card: Card
+    latency: float | None = None
 
     @cached_property
     def cost(self) -> Complexity:
         """The counted cost of one image."""
         return complexity(self.card.build_spec(), image_size=self.card.preprocess.crop)
+
+    @property
+    def spent(self) -> float:
+        """What one image costs: the latency if it was measured, else the MACs."""
+        return self.cost.macs if self.latency is None else self.latency
 
     @property
     def top1(self) -> float | None:
@@ -73,20 +82,20 @@ def ranked(candidates: Iterable[Candidate]) -> list[Candidate]:
     The accuracies are of several protocols: differences of some tenths of a point mean nothing.
     """
     measured = [(candidate.top1, candidate) for candidate in candidates if candidate.top1]
-    return [c for _, c in sorted(measured, key=lambda pair: (-pair[0], pair[1].cost.macs))]
+    return [c for _, c in sorted(measured, key=lambda pair: (-pair[0], pair[1].spent))]
 
 
 def pareto_front(ranked: Iterable[Candidate]) -> list[Candidate]:
-    """Return those of a ranking to which no other is equal or better in both accuracy and MACs."""
+    """Return those of a ranking to which no other is equal or better in both accuracy and cost."""
     front: list[Candidate] = []
     for candidate in ranked:
-        if not front or candidate.cost.macs < front[-1].cost.macs:
+        if not front or candidate.spent < front[-1].spent:
             front.append(candidate)
     return front
 
 
 def plot(ranking: list[Candidate], path: Path) -> None:
-    """Write accuracy against MACs, the front named, as what the path's ending says: svg, png, pdf.
+    """Write accuracy against cost, the front named, as what the path's ending says: svg, png, pdf.
 
     Raises `OutputError`, and `MissingExtraError` without matplotlib.
     """
@@ -99,13 +108,16 @@ def plot(ranking: list[Candidate], path: Path) -> None:
     axes, front = figure.subplots(), pareto_front(ranking)
     if path.suffix[1:].lower() not in figure.canvas.get_supported_filetypes():
         raise OutputError(f"cannot write {path}: name a file that ends in .svg, .png or .pdf")
+    unit, title = 1.0, "milliseconds for an image on this machine (f32, all cores)"
+    if not ranking or ranking[0].latency is None:
+        unit, title = 1e9, "MACs, billions"
     others = [candidate for candidate in ranking if candidate not in front]
     for group, style, colour in ((others, "o", "0.7"), (front[::-1], "o-", "C0")):
-        macs = [candidate.cost.macs / 1e9 for candidate in group]
+        costs = [candidate.spent / unit for candidate in group]
         top1 = [candidate.top1 or 0 for candidate in group]
-        axes.plot(macs, top1, style, drawstyle="steps-post", color=colour)
+        axes.plot(costs, top1, style, drawstyle="steps-post", color=colour)
     for candidate in front:
-        place = candidate.cost.macs / 1e9, candidate.top1 or 0
+        place = candidate.spent / unit, candidate.top1 or 0
         axes.annotate(
             candidate.card.title,
             place,
@@ -114,7 +126,7 @@ def plot(ranking: list[Candidate], path: Path) -> None:
             ha="right",
             fontsize=8,
         )
-    axes.set(xscale="log", xlabel="MACs, billions", ylabel="top-1 on ImageNet-1k, percent")
+    axes.set(xscale="log", xlabel=title, ylabel="top-1 on ImageNet-1k, percent")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.minorticks_off()

@@ -203,6 +203,29 @@ def test_a_graph_that_differs_from_the_original_is_not_written(
     assert not list((tmp_path / "cache").rglob("*.xml"))
 
 
+def test_a_float16_input_is_fed(library: Library, tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "other.onnx")
+    model = onnx.load(path)
+    model.graph.input[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    model.graph.node[0].input[0] = "single"
+    cast = helper.make_node("Cast", ["image"], ["single"], to=TensorProto.FLOAT)
+    model.graph.node.insert(0, cast)
+    onnx.save(model, path)
+    assert adopted(library, path).max_delta <= 1e-3  # pixels are rounded to 11 bits
+
+
+def test_integers_are_no_outputs(library: Library, tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "other.onnx")
+    model = onnx.load(path)
+    model.graph.initializer.append(helper.make_tensor("three", TensorProto.INT64, [1], [3]))
+    model.graph.node.append(helper.make_node("TopK", ["logits", "three"], ["best", "places"]))
+    model.graph.output[0].name = "places"
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    onnx.save(model, path)
+    with pytest.raises(ModelError, match=r"gives places \[\?,3\] of i64; a classifier gives"):
+        adopted(library, path)
+
+
 def test_ultralytics_metadata_is_read(library: Library, tmp_path: Path) -> None:
     names = {0: "ant", 1: "bee", 2: "cat", 3: "dog"}
     properties = {"names": str(names), "imgsz": f"[{SIZE}, {SIZE}]", "license": "AGPL-3.0"}

@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from regnet.checkpoints.weights import write_safetensors
+from regnet.conversion.convert import read_request
 from regnet.conversion.store import Library
 from regnet.conversion.values import Request, read_conversion
 from regnet.inference.classify import Classifier
@@ -15,7 +17,7 @@ from regnet.ir.metadata import CONVERSION_FILE, InferencePrecision
 from regnet.network.labels import Label
 from regnet.network.modules import RegNet
 from regnet.network.spec import RegNetSpec
-from regnet.pixels.protocol import OMZ
+from regnet.pixels.protocol import KERAS, OMZ, Preprocess
 from regnet.pixels.samples import sample_photos
 from regnet.system.errors import (
     ConversionError,
@@ -158,6 +160,21 @@ def test_a_change_to_the_protocol_keeps_the_rest_of_the_files_own(
     found = Classifier(conversion.path).metadata.preprocess
     assert found == replace(SMALL, name="custom", crop=24)
     assert conversion.assumed == ()
+
+
+def test_another_makers_protocol_is_that_of_the_converted_order(
+    library: Library, tmp_path: Path
+) -> None:
+    torch.save(RegNet(SPEC).state_dict(), tmp_path / "bare.pth")
+    request = Request(weights=tmp_path / "bare.pth", channels="RGB")
+
+    def protocol(**given: Any) -> Preprocess:
+        return read_request(replace(request, protocol=given))[1].preprocess
+
+    numbers = protocol(mean=(1.0, 2.0, 3.0), scale=(4.0, 5.0, 6.0))
+    assert (numbers.mean, numbers.scale) == ((3.0, 2.0, 1.0), (6.0, 5.0, 4.0))
+    assert protocol(named=KERAS.to_dict()) == KERAS.in_order("BGR")
+    assert protocol(fit="stretch").resize == 224
 
 
 def test_a_card_whose_conversion_is_here_needs_neither_weights_nor_network(

@@ -145,8 +145,9 @@ def require_classes(graph: ov.Model, path: Path) -> int:
         )
     dims, gives = _dimensions(outputs[0]), f"{path}: gives {_named(outputs)}"
     rest = [size for size in dims[1:] if size != 1] if dims else []
-    if dims is None or None in rest:
-        raise ModelError(f"{gives}; a classifier gives (N, classes)")
+    if dims is None or None in rest or not outputs[0].get_element_type().is_real():
+        kind = outputs[0].get_element_type().get_type_name()
+        raise ModelError(f"{gives} of {kind}; a classifier gives (N, classes) of floats")
     if len(rest) > 1:
         kind = "a segmenter" if len(dims) == 4 else "a detector"
         raise ModelError(f"{gives}, as {kind} does; a classifier gives (N, classes)")

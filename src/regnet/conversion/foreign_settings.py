@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from regnet.checkpoints.hub_settings import named_classes, read_settings
-from regnet.checkpoints.model_files import ModelFiles
+from regnet.checkpoints.model_files import ModelFiles, read_json
 from regnet.conversion.foreign_files import read_onnx
 from regnet.ir.model_api import MODEL_INFO
 from regnet.network.labels import Labels
@@ -62,10 +62,19 @@ def read_description(files: ModelFiles, graph: ov.Model) -> Description:
     if files.config:
         settings = read_settings(files, any_network=True)
         preprocess = settings.preprocess and settings.preprocess.in_order("RGB")
-        return Description(settings.labels, preprocess, "", maker, settings.assumed)
+        return Description(
+            settings.labels, preprocess, _licence(files.config), maker, settings.assumed
+        )
     if {"names", "task"} <= properties.keys():
         return replace(_ultralytics(properties, path), maker=maker)
     return replace(_model_api(info, graph, path), maker=maker) if info else Description(maker=maker)
+
+
+def _licence(config: Path) -> str:
+    """Return the licence in a config.json, as timm writes it."""
+    values = read_json(config)
+    known = values.get("pretrained_cfg") or values
+    return visible(str(known.get("license") or "") if isinstance(known, dict) else "")[:200]
 
 
 def _opset(model: "ModelProto", path: Path) -> int:

@@ -56,7 +56,9 @@ class Original:
         more = range(1, len(self._runs))
         near = [self.raw(pixels, way=way) for way in more]
         if self._face.element != "u8":
-            near += [self.raw(pixels, input_scale=scale) for scale in ROUNDINGS]
+            coarser = 2**12 if self._face.element == "f16" else 1  # 1 unit in float16
+            scales = (1 + coarser * (scale - 1) for scale in ROUNDINGS)
+            near += [self.raw(pixels, input_scale=scale) for scale in scales]
         exact = self.raw(pixels)
         return Judge(
             as_rows(exact, outputs),

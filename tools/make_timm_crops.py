@@ -20,7 +20,7 @@ OUTPUT = ROOT / "tests" / "golden" / "timm_crops.json"
 
 def main() -> None:
     """Write the file that the tests compare with."""
-    _skip_operators()
+    skip_operators()
     import timm
     from timm.data import create_transform, resolve_data_config
     from timm.models import get_pretrained_cfg
@@ -42,7 +42,7 @@ def main() -> None:
     OUTPUT.write_text(json.dumps(values, indent=1) + "\n", "utf-8")
 
 
-def _skip_operators() -> None:
+def skip_operators() -> None:
     """Let torchvision be imported beside a torch that it was not built for."""
     register = torch.library.register_fake
 

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.system.errors import ModelError
+from regnet.system.machine import this_machine
 from regnet.system.runtime import core, ov
 
 Crop = NDArray[Any]
@@ -96,10 +97,18 @@ def with_float_weights(graph: ov.Model) -> ov.Model:
         if op.get_type_name() in WEIGHTED and op.input_value(1).get_node().get_name() in fixed
     ]
     weights = ov.Model([op.input_value(1) for op in ops], [])
-    computed = core.compile_model(weights, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})()
+    arrays = core.compile_model(weights, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})()
     for place, op in enumerate(ops):
-        op.input(1).replace_source_output(opset.constant(computed[place]).output(0))
+        op.input(1).replace_source_output(opset.constant(arrays[place]).output(0))
     return graph
+
+
+def runnable(graph: ov.Model) -> ov.Model:
+    """Return the graph to compile: without INT8 weights if this CPU's sums of INT8 overflow."""
+    constants = (op for op in graph.get_ops() if op.get_type_name() == "Constant")
+    if this_machine().sums_int8 or all(op.get_element_type() != ov.Type.i8 for op in constants):
+        return graph
+    return with_float_weights(graph)
 
 
 def pixels_of(crops: Sequence[Crop]) -> NDArray[np.float32]:
@@ -111,7 +120,7 @@ def outputs_of(
     graph: ov.Model, outputs: Sequence[Any], crops: Sequence[Crop], *, batch: int = _BATCH
 ) -> Iterator[list[NDArray[np.float32]]]:
     """Yield what these outputs of operations in the graph are, batch by batch of crops."""
-    part = ov.Model(list(outputs), graph.get_parameters())
+    part = runnable(ov.Model(list(outputs), graph.get_parameters()))
     options = {"INFERENCE_PRECISION_HINT": "f32", "PERFORMANCE_HINT": "LATENCY"}
     request = core.compile_model(part, "CPU", options).create_infer_request()
     for start in range(0, len(crops), batch):
@@ -122,14 +131,27 @@ def outputs_of(
 def channel_statistics(
     graph: ov.Model, names: Sequence[str], crops: Sequence[Crop], reduction: Reduction
 ) -> list[NDArray[np.float64]]:
-    """Return the mean or maximum of each channel of these operations' outputs over the crops."""
+    """Return the mean or maximum of each channel of these operations' outputs over the crops.
+
+    An output is (N, channels, H, W), or after a MatMul (N, ..., channels).
+    """
     from openvino import opset13 as opset
 
     graph = graph.clone()
     ops = ops_by_name(graph)
     reduce = opset.reduce_mean if reduction == "mean" else opset.reduce_max
-    axes = np.array([2, 3])
-    outputs = [reduce(ops[name].output(0), axes, False).output(0) for name in names]
+    outputs = [
+        reduce(ops[name].output(0), np.array(_positions(ops[name])), False).output(0)
+        for name in names
+    ]
     batches = [[rows.astype(np.float64) for rows in b] for b in outputs_of(graph, outputs, crops)]
     joined = [np.concatenate(rows) for rows in zip(*batches, strict=True)]
     return [rows.mean(axis=0) if reduction == "mean" else rows.max(axis=0) for rows in joined]
+
+
+def _positions(op: Any) -> list[int]:
+    """Return the axes of positions in what an operation, or a MatMul with bias, gives."""
+    rank = len(op.get_output_partial_shape(0))
+    products = [op, *(value.get_node() for value in op.input_values())]
+    after_matmul = any(node.get_type_name() == "MatMul" for node in products)
+    return list(range(1, rank - 1) if after_matmul else range(2, rank))

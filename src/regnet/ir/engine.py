@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.ir.assumptions import without
-from regnet.ir.constants import with_float_weights
+from regnet.ir.constants import runnable
 from regnet.ir.graph import add_logits, graph_metadata, read_graph
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike, crop_pixels, rgb_pixels
 from regnet.pixels.protocol import Preprocess, by_protocol
 from regnet.system.errors import ModelError, ProtocolError
-from regnet.system.machine import this_machine
 from regnet.system.parallel import cores
 from regnet.system.runtime import core, ov
 
@@ -133,7 +132,7 @@ class Engine:
         if compiled_cache is not None:
             options["CACHE_DIR"] = str(compiled_cache)
         try:
-            compiled = core.compile_model(_runnable_graph(model), "CPU", options)
+            compiled = core.compile_model(runnable(model.graph), "CPU", options)
         except RuntimeError as exc:
             reason = str(exc).strip().splitlines()[-1]
             raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc
@@ -209,13 +208,6 @@ class Engines:
     def side_by_side(self) -> Engine:
         """The engine for many images, one on each core."""
         return self._engine(streams=cores())
-
-
-def _runnable_graph(model: ConvertedModel) -> ov.Model:
-    """Return the graph to compile: in floating point if this CPU's sums of INT8 overflow."""
-    if model.metadata.precision == "int8" and not this_machine().sums_int8:
-        return with_float_weights(model.graph)
-    return model.graph
 
 
 def require_probabilities(rows: NDArray[np.float32], name: str, reason: str) -> None:

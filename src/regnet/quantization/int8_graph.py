@@ -18,13 +18,13 @@ from typing import Any, Final
 
 import numpy as np
 
-from regnet.ir.constants import Crop, ops_by_name, pixels_of, set_values, values
+from regnet.ir.constants import WEIGHTED, Crop, ops_by_name, pixels_of, set_values, values
+from regnet.quantization.layers import has_own_layers, name_layers
 from regnet.quantization.weights import correct_biases, equalize, round_weights
-from regnet.system.errors import MissingExtraError, ModelError
+from regnet.system.errors import MissingExtraError, QuantizationError
 from regnet.system.parallel import Watch, unwatched
 from regnet.system.runtime import ov
 
-_WEIGHTED: Final = ("Convolution", "GroupConvolution")
 _IN_FLOAT: Final = (r"head\..*", r"logits", r".*\.sum", r".*\.f\.se($|\..*)")
 _SENDER: Final = "openvino_telemetry"
 _LEVELS: Final = 256
@@ -58,22 +58,34 @@ class Int8Graph:
 def int8_graph(graph: ov.Model, crops: Sequence[Crop], *, watch: Watch = unwatched) -> Int8Graph:
     """Return the graph [?,3,H,W] of an IR from `regnet convert` in INT8.
 
-    The crops (H, W, 3) set the ranges. The same crops give the same graph. Raises `ModelError`
-    where the graph is another, `MissingExtraError` where NNCF is not installed.
+    The crops (H, W, 3) set the ranges. The same crops give the same graph. Raises
+    `QuantizationError` if nothing in the graph can be INT8, `MissingExtraError` if NNCF is not
+    installed.
     """
     reference = graph.clone()
-    _take_whole_pixels(reference)
-    equalize(reference, crops)
+    own = has_own_layers(reference)
+    if own:
+        _take_whole_pixels(reference)
+        equalize(reference, crops)
+        scope = {"patterns": list(_IN_FLOAT)}
+    else:
+        scope = {"names": name_layers(reference)}
     for _ in watch(range(1), "calibrating", 1):
-        quantized = _quantized(reference, crops)
-    _round_pixels_exactly(quantized)
+        quantized = _quantized(reference, crops, scope)
+    if own:
+        _round_pixels_exactly(quantized)
     multiplications = _multiplications(quantized)
+    if not multiplications:
+        raise QuantizationError("its graph has no convolution or product that INT8 suits")
     round_weights(quantized, reference, multiplications, crops, watch=watch)
     correct_biases(quantized, reference, multiplications, crops, watch=watch)
     return Int8Graph(quantized, reference, multiplications)
 
 
-def _quantized(graph: ov.Model, crops: Sequence[Crop]) -> ov.Model:
+def _quantized(
+    graph: ov.Model, crops: Sequence[Crop], in_float: Mapping[str, list[str]]
+) -> ov.Model:
+    """Return the graph in INT8 by NNCF, but for the operations of these names or patterns."""
     nncf = _nncf()
     from nncf.quantization import advanced_parameters as advanced
     from nncf.quantization.range_estimator import RangeEstimatorParametersSet
@@ -89,7 +101,7 @@ def _quantized(graph: ov.Model, crops: Sequence[Crop]) -> ov.Model:
             graph.clone(),
             nncf.Dataset(list(crops), lambda crop: pixels_of([crop])),
             subset_size=len(crops),
-            ignored_scope=nncf.IgnoredScope(patterns=list(_IN_FLOAT), validate=False),
+            ignored_scope=nncf.IgnoredScope(**in_float, validate=False),
             advanced_parameters=parameters,
         )
 
@@ -117,12 +129,9 @@ def _take_whole_pixels(graph: ov.Model) -> None:
     At the image's edge, where zeros are the padding, that is off by less than half a level.
     """
     ops = ops_by_name(graph)
-    try:
-        centred, normalised = ops["centred"], ops["normalised"]
-        stem, bias = ops["stem.conv.conv"], ops["stem.conv"]
-        mean, scale = (values(op.input_value(1)) for op in (centred, normalised))
-    except KeyError as exc:
-        raise ModelError(f"its graph has no {exc}; convert it again with `regnet convert`") from exc
+    centred, normalised = ops["centred"], ops["normalised"]
+    stem, bias = ops["stem.conv.conv"], ops["stem.conv"]
+    mean, scale = (values(op.input_value(1)) for op in (centred, normalised))
     whole = np.round(mean)
     weights = values(stem.input_value(1)) / scale
     offset = (weights * (whole - mean)).sum(axis=(1, 2, 3)).reshape(1, -1, 1, 1)
@@ -147,7 +156,7 @@ def _round_pixels_exactly(graph: ov.Model) -> None:
 
 def _multiplications(graph: ov.Model) -> dict[str, int]:
     """Return the multiplications of one image in each layer whose weights are stored in INT8."""
-    layers = (op for op in graph.get_ordered_ops() if op.get_type_name() in _WEIGHTED)
+    layers = (op for op in graph.get_ordered_ops() if op.get_type_name() in WEIGHTED)
     return {
         op.get_friendly_name().removesuffix(".conv"): _products(op)
         for op in layers

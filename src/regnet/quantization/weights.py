@@ -168,7 +168,9 @@ def round_weights(
         convert, steps = _stored(convs[layer])
         weights = values(originals[f"{layer}.conv"].input_value(1)).astype(np.float64)
         rows = weights.reshape(len(covariances[layer]), -1, covariances[layer].shape[-1])
-        grids = np.broadcast_to(steps, (*weights.shape[:-3], 1, 1, 1)).reshape(rows.shape[:2])
+        summed = 1 if weights.ndim == 2 else 3  # axes: inputs, or inputs, height and width
+        grid = (*weights.shape[:-summed], *[1] * summed)
+        grids = np.broadcast_to(steps, grid).reshape(rows.shape[:2])
         levels = np.stack(list(map(rounded, rows, grids, covariances[layer])))
         shape = convert.input_value(0).get_node().data.shape
         constant = opset.constant(np.ascontiguousarray(levels.reshape(shape).astype(np.int8)))
@@ -252,14 +254,18 @@ def _covariances(
 def _windows(image: NDArray[np.float32], conv: Any, random: np.random.Generator) -> Matrix:
     """Return what a convolution sees of (C, H, W) at some positions: (groups, positions, inputs).
 
-    The inputs are in the order of its weights.
+    The inputs are in the order of its weights. A MatMul sees positions of (..., inputs).
     """
+    if conv.get_type_name() == "MatMul":
+        places = image.reshape(-1, image.shape[-1])
+        return places[random.integers(0, len(places), _POSITIONS)][None].astype(np.float64)
     weights = list(conv.get_input_partial_shape(1))
     groups = weights[0].get_length() if len(weights) == 5 else 1
-    size, stride = weights[-1].get_length(), conv.get_attributes()["strides"][0]
-    border = size // 2
-    padded = np.pad(image, ((0, 0), (border, border), (border, border)))
-    seen = sliding_window_view(padded, (size, size), axis=(1, 2))[:, ::stride, ::stride]
+    given = conv.get_attributes()
+    padded = np.pad(image, ((0, 0), *zip(given["pads_begin"], given["pads_end"], strict=True)))
+    (high, wide), (down, across) = given["dilations"], given["strides"]
+    reach = [(n.get_length() - 1) * d + 1 for n, d in zip(weights[-2:], (high, wide), strict=True)]
+    seen = sliding_window_view(padded, reach, axis=(1, 2))[:, ::down, ::across, ::high, ::wide]
     rows, columns = (random.integers(0, length, _POSITIONS) for length in seen.shape[1:3])
     chosen = seen[:, rows, columns].astype(np.float64)  # (C, positions, size, size)
     chosen = chosen.transpose(1, 0, 2, 3).reshape(_POSITIONS, groups, -1)
@@ -288,5 +294,5 @@ def correct_biases(
     pairs = list(zip(layers, means, strict=True))
     for layer, expected in watch(pairs, "correcting biases", len(pairs)):
         (found,) = channel_statistics(quantized, [layer], crops, "mean")
-        shift = (expected - found).reshape(1, -1, 1, 1)
-        set_values(ops[layer], 1, values(ops[layer].input_value(1)) + shift)
+        bias = values(ops[layer].input_value(1))
+        set_values(ops[layer], 1, bias + (expected - found).reshape(bias.shape))

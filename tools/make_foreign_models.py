@@ -43,7 +43,7 @@ def main() -> None:
         for write in (_efficientnet_lite, _torchvision, _timm, _keras, _model_api, _ultralytics)
         for row in write(folder, photos)
     ]
-    (folder / "labels.txt").write_text("\n".join(_names()) + "\n", "utf-8")
+    (folder / "labels.txt").write_text("\n".join(_classes()) + "\n", "utf-8")
     (folder / "README.md").write_text(README + "\n".join(rows) + "\n", "utf-8")
 
 
@@ -124,7 +124,7 @@ def _keras(folder: Path, photos: Sequence[Path]) -> list[str]:
     example = torch.zeros(1, 224, 224, 3)
     _export(float_model, folder / "keras-nhwc.onnx", example)
     _export(byte_model, folder / "tf-uint8.onnx", example.to(torch.uint8))
-    labels = ["background", *_names()]
+    labels = ["background", *_classes()]
     (folder / "labels-1001.txt").write_text("\n".join(labels) + "\n", "utf-8")
     said = "stretched to 224 (Pillow bilinear), RGB, "
     return [
@@ -232,8 +232,13 @@ def _stretched(photo: Path, size: int) -> Any:
 
 def _names() -> list[str]:
     """Return the names of ImageNet's classes."""
+    return [line.split("\t")[1] for line in _classes()]
+
+
+def _classes() -> list[str]:
+    """Return a class list: WordNet id, tab and name of ImageNet's classes."""
     text = (ROOT / "src/regnet/network/imagenet_classes.tsv").read_text("utf-8")
-    return [line.split("\t")[-1] for line in text.splitlines()[1:]]
+    return [line.partition("\t")[2] for line in text.splitlines()[1:]]
 
 
 def _export(

@@ -26,6 +26,7 @@ from regnet.system.parallel import Watch, unwatched
 from regnet.system.runtime import ov
 
 _IN_FLOAT: Final = (r"head\..*", r"logits", r".*\.sum", r".*\.f\.se($|\..*)")
+_FORMS: Final = ("Transpose", "Reshape", "Squeeze", "Unsqueeze")
 _SENDER: Final = "openvino_telemetry"
 _LEVELS: Final = 256
 
@@ -47,9 +48,7 @@ class Int8Graph:
         ops, originals = ops_by_name(graph), ops_by_name(self.reference)
         for layer in layers:
             conv, original = ops[f"{layer}.conv"], originals[f"{layer}.conv"]
-            source = conv.input_value(0).get_node()
-            if source.get_type_name() == "FakeQuantize":
-                conv.input(0).replace_source_output(source.input_value(0))
+            _take_float(conv)
             set_values(conv, 1, values(original.input_value(1)))
             set_values(ops[layer], 1, values(originals[layer].input_value(1)))
         return graph
@@ -152,6 +151,19 @@ def _round_pixels_exactly(graph: ov.Model) -> None:
     pixels.set_friendly_name("pixels")
     centred.input(0).replace_source_output(pixels.output(0))
     stem.input(0).replace_source_output(centred.output(0))
+
+
+def _take_float(op: Any) -> None:
+    """Let an operation take its input unrounded, also if only its form changed since rounding."""
+    place = op.input(0)
+    while True:
+        source = place.get_source_output()
+        node = source.get_node()
+        if node.get_type_name() == "FakeQuantize":
+            place.replace_source_output(node.input_value(0))
+        if node.get_type_name() not in _FORMS or len(source.get_target_inputs()) > 1:
+            return
+        place = node.input(0)
 
 
 def _multiplications(graph: ov.Model) -> dict[str, int]:

@@ -56,11 +56,16 @@ def _named(op: Any) -> str | None:
     except ModelError:  # a product of two computed values
         return None
     if kind == "MatMul":
-        if weights.ndim != 2 or op.get_attributes()["transpose_a"]:
+        if weights.ndim != 2:
             return None
-        rows = weights if op.get_attributes()["transpose_b"] else weights.T
+        turned, data = op.get_attributes(), op.input_value(0)
+        if turned["transpose_a"]:
+            axes = np.arange(len(data.get_partial_shape()))
+            axes[-2:] = axes[:-3:-1]
+            data = opset.transpose(data, opset.constant(axes))
+        rows = weights if turned["transpose_b"] else weights.T
         constant = opset.constant(np.ascontiguousarray(rows))
-        product = opset.matmul(op.input_value(0), constant, False, True)
+        product = opset.matmul(data, constant, False, True)
         width, shape = len(rows), (-1,)
     else:
         product = op

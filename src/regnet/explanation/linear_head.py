@@ -61,10 +61,13 @@ def _read(graph: ov.Model) -> LinearHead:
     if layer.op.get_type_name() == "MatMul" and not layer.op.get_attributes()["transpose_b"]:
         weights = weights.T
     weights = weights.reshape(-1, layer.width)
-    scale, bias = np.ones(1, np.float32), np.zeros(1, np.float32)
+    scale: Array = np.ones(1, np.float32)
+    bias: Array = np.zeros(1, np.float32)
     for node in _after(layer.op, graph):
         kind = node.get_type_name()
-        constant = _constant(node) if kind in ("Add", "Divide", "Multiply") else np.zeros(0)
+        constant = (
+            _constant(node) if kind in ("Add", "Divide", "Multiply") else np.zeros(0, np.float32)
+        )
         if kind == "Add":
             bias = bias + constant
         elif constant.size == 1:  # a temperature: OpenVINO makes a product of the division

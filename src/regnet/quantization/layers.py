@@ -66,7 +66,8 @@ def _named(op: Any) -> str | None:
         rows = weights if turned["transpose_b"] else weights.T
         constant = opset.constant(np.ascontiguousarray(rows))
         product = opset.matmul(data, constant, False, True)
-        width, shape = len(rows), (-1,)
+        width = len(rows)
+        shape: tuple[int, ...] = (-1,)
     else:
         product = op
         width, shape = op.get_output_partial_shape(0)[1].get_length(), (1, -1, 1, 1)
@@ -87,7 +88,7 @@ def _at_several_positions(op: Any) -> bool:
     if any(size.is_dynamic for size in sizes):
         return False
     places = sizes[:-1] if op.get_type_name() == "MatMul" else sizes[1:]
-    return math.prod(size.get_length() for size in places) > 1
+    return bool(math.prod(size.get_length() for size in places) > 1)
 
 
 def _biased(op: Any, width: int) -> tuple[Any, NDArray[np.float32]]:

@@ -71,7 +71,7 @@ def _read(graph: ov.Model) -> LinearHead:
         if kind == "Add":
             bias = bias + constant
         elif constant.size == 1:  # a temperature: OpenVINO makes a product of the division
-            by = 1 / constant if kind == "Divide" else constant
+            by = np.float32(1) / constant if kind == "Divide" else constant
             scale, bias = scale * by, bias * by
         else:
             raise ModelError(f"{node.get_friendly_name()} is neither bias nor temperature")

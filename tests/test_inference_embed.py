@@ -12,11 +12,13 @@ from numpy.typing import NDArray
 from test_conversion_export import SMALL, SMALL_Y, confident, described
 from test_conversion_export import convert as convert_small
 
+from regnet.conversion.ir_weights import read_ir_weights
 from regnet.data.sources import Item, iter_items
 from regnet.inference.classify import Classifier
 from regnet.ir.constants import values
 from regnet.ir.features import last_layer
 from regnet.ir.graph import graph_metadata, read_graph, write_ir
+from regnet.network.modules import RegNet, fold_batch_norm, to_tensors
 from regnet.network.spec import RegNetSpec
 from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.samples import sample_photos
@@ -35,20 +37,32 @@ def classifier() -> Classifier:
     return Classifier(BUNDLED)
 
 
-@pytest.mark.parametrize("spec", [SMALL, SMALL_Y], ids=["x", "y"])
-def test_embeddings_are_torchs_pooled_features(spec: RegNetSpec, tmp_path: Path) -> None:
-    convert_small(spec, tmp_path / "small.xml")
-    classifier = Classifier(tmp_path / "small.xml")
-    preprocess = classifier.metadata.preprocess
-    network, pooled = confident(spec), list[torch.Tensor]()
+def pooled_features(network: RegNet, classifier: Classifier) -> NDArray[np.float32]:
+    """Return what the last layer of a network in torch takes."""
+    preprocess, pooled = classifier.metadata.preprocess, list[torch.Tensor]()
     network.head.fc.register_forward_pre_hook(lambda _, given: pooled.append(given[0]))
     crops = np.stack([crop_pixels(photo, preprocess) for photo in PHOTOS]).astype(np.float32)
     mean, scale = (np.float32(value) for value in (preprocess.mean, preprocess.scale))
     with torch.inference_mode():
         network(torch.from_numpy((crops - mean) / scale).permute(0, 3, 1, 2))
+    return pooled[0].numpy()
+
+
+@pytest.mark.parametrize("spec", [SMALL, SMALL_Y], ids=["x", "y"])
+def test_embeddings_are_torchs_pooled_features(spec: RegNetSpec, tmp_path: Path) -> None:
+    convert_small(spec, tmp_path / "small.xml")
+    classifier = Classifier(tmp_path / "small.xml")
     rows = classifier.embed(PHOTOS)
     assert rows.shape == (len(PHOTOS), classifier.width)
-    assert np.abs(rows - pooled[0].numpy()).max() <= 1e-5
+    assert np.abs(rows - pooled_features(confident(spec), classifier)).max() <= 1e-5
+
+
+def test_the_bundled_models_embeddings_are_torchs(classifier: Classifier) -> None:
+    weights = read_ir_weights(BUNDLED)
+    network = fold_batch_norm(RegNet(weights.metadata.spec))
+    network.load_state_dict(to_tensors(weights.state))
+    rows = classifier.embed(PHOTOS)
+    assert np.abs(rows - pooled_features(network, classifier)).max() <= 1e-5
 
 
 def test_the_last_layer_makes_the_models_logits_of_embeddings(classifier: Classifier) -> None:

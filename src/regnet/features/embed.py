@@ -79,7 +79,8 @@ class Summary(ToDict):
 
 def features_id(metadata: ModelMetadata) -> str:
     """Return what two models have in common if their embeddings can be compared."""
-    parts = [metadata.weights_sha384, metadata.precision, metadata.preprocess.to_dict()]
+    protocol = metadata.preprocess.to_dict() | {"name": ""}
+    parts = [metadata.weights_sha384, metadata.precision, protocol]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
 
 

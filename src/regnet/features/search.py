@@ -191,10 +191,9 @@ def _section(match: Match) -> page.Section:
     rows = [(page.Number(n.similarity, ".4f"), _name(n)) for n in match.neighbours]
     table = page.Table(("Cosine", "Photo"), rows, first=len(rows))
     photos = [page.Photo(n.source, [f"{n.similarity:.4f}"]) for n in match.neighbours]
-    own = page.Gallery([page.Photo(match.source, ["searched for"])], _pictures)
-    return page.Section(
-        match.source, [table, page.PageOnly([own, page.Gallery(photos, _pictures)])]
-    )
+    photos.insert(0, page.Photo(match.source, ["searched for"]))
+    sheet = page.PageOnly([page.Gallery(photos, _pictures)])
+    return page.Section(match.source, [sheet, table])
 
 
 def _name(found: Neighbour) -> str:

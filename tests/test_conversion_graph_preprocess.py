@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from test_conversion_export import SMALL, TINY, arrays, confident, described, probabilities
 
-from regnet.conversion.export import export_network
+from regnet.conversion.export import export_network, onnx_pixel_bound
 from regnet.conversion.graph_preprocess import PIXELS, embed_preprocessing, preprocessing_model
 from regnet.conversion.values import Request, read_conversion, write_conversion
 from regnet.conversion.whole_photo import odd_images, pixel_bound
@@ -187,13 +187,12 @@ def test_what_is_not_pillows_cannot_be_embedded(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
-def test_onnx_cannot_hold_it_and_the_cache_tells_them_apart() -> None:
+def test_the_cache_tells_them_apart() -> None:
     request = Request(weights=Path("w.pyth"))
     whole = replace(request, preprocessing="graph")
     assert request.key_parts() != whole.key_parts()
     assert whole.file_name == "w-graph.xml"
-    with pytest.raises(ConversionError, match="leave out --format onnx"):
-        replace(whole, format="onnx")
+    assert replace(whole, format="onnx").file_name == "w-graph.onnx"
 
 
 def convert_command(*arguments: object, code: int = 0) -> subprocess.CompletedProcess[str]:
@@ -205,9 +204,28 @@ def convert_command(*arguments: object, code: int = 0) -> subprocess.CompletedPr
     return done
 
 
-def test_the_command_refuses_onnx_before_it_downloads() -> None:
-    done = convert_command("regnetx-3.2gf", "--format", "onnx", code=2)
-    assert "leave out --format onnx" in done.stderr
+@pytest.mark.parametrize("preprocess", [OMZ, CEIL, UNEVEN, STRETCHED], ids=lambda p: p.name)
+def test_pixels_are_the_protocols_in_onnx_runtime(preprocess: Preprocess) -> None:
+    pytest.importorskip("onnxruntime")
+    bound = onnx_pixel_bound(preprocess, photos_whole())
+    assert (bound.identical, bound.levels) == (1, 0)
+
+
+def test_a_file_of_onnx_makes_its_crops_itself(tmp_path: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    from regnet.conversion.store import Library
+    from regnet.inference.onnx_predictor import OnnxPredictor
+
+    metadata = replace(described(SMALL), preprocessing="graph")
+    path = tmp_path / "m.onnx"
+    conversion = export_network(arrays(confident(SMALL)), metadata, path, photos_whole())
+    assert conversion.pixel_bound is not None
+    assert conversion.pixel_bound.levels <= 1
+    predictor = OnnxPredictor(path)
+    engine = Engine(read_model(Library(folder=tmp_path / "cache").ir(path)))
+    for photo in sample_photos():
+        rows = predictor.outputs([predictor.pixels(photo)]).probabilities
+        assert np.abs(rows - engine.infer([engine.pixels(photo)])).max() <= 1e-5
 
 
 def test_the_command_says_what_was_measured(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_an_int8_model_too(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_done_is_one_line(tmp_path: Path) -> None:
-    for wrong in (["--crop", "64"], ["--labels", __file__], ["--format", "onnx"]):
+    for wrong in (["--crop", "64"], ["--channels", "RGB"]):
         done = run("bundled", "--preprocessing", "graph", "-o", tmp_path, *wrong)
         assert done.returncode == 2
         assert done.stderr.startswith("regnet: ")

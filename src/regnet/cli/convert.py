@@ -12,7 +12,7 @@ from regnet.cli.options import AS_OPTION, Json, Store
 from regnet.conversion.foreign_files import foreign_model
 from regnet.conversion.protocol_choice import protocol_of_maker
 from regnet.conversion.store import Library, converted_file
-from regnet.conversion.values import Conversion, Format, Outputs, Precision, require_format
+from regnet.conversion.values import Conversion, Format, Outputs, Precision
 from regnet.inference.predictors import Choice, parse_ir_choice
 from regnet.ir.assumptions import AssumptionWarning, warn
 from regnet.ir.metadata import Preprocessing
@@ -80,7 +80,7 @@ class _Output(Json):
     precision: Precision | None = option(
         None, "Stored weights; the model computes in FP32 [fp32, or as MODEL's]"
     )
-    preprocessing: Preprocessing = option("caller", "Who resizes and crops: caller or IR graph")
+    preprocessing: Preprocessing = option("caller", "Who resizes and crops: caller or graph")
     layout: Literal["files", "repository"] = option("files", "Files, or a model repository")
     output: Path = option(Path(), "Folder to write to", "-o", "DIR")
     name: str | None = option(None, "Name of the model [the card's or file's]", "NAME")
@@ -108,7 +108,7 @@ def convert(
     Any other image classifier is adopted: MODEL is its .onnx or .xml, or the folder of one. It is
     compared with the original in ONNX Runtime or OpenVINO.
 
-    --preprocessing graph: the IR takes a whole RGB photo, `image` (1, height, width, 3), uint8.
+    --preprocessing graph: the model takes a whole RGB photo, `image` (1, height, width, 3), uint8.
     --layout repository: the folder is one for OpenVINO Model Server and Triton.
 
     MODEL may also be `bundled`, an IR (.xml) or an ONNX file from regnet, calibrated or in INT8
@@ -138,7 +138,6 @@ def convert(
         "precision": output.precision,
         "preprocessing": output.preprocessing,
     }
-    require_format(output.format, output.preprocessing)
     with models.library() as library:
         library.note_entry(model)
         if foreign:

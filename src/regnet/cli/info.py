@@ -112,13 +112,16 @@ def _checkpoint(path: Path, image_size: int | None, entry: str | None) -> dict[s
 
 
 def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
+    from regnet.conversion.onnx_to_ir import as_ir
     from regnet.ir.graph import file_metadata, read_graph
     from regnet.ir.graph_cost import graph_cost
 
     model = read_graph(path)
+    metadata = file_metadata(path, model)
+    if metadata and path.suffix == ".onnx":
+        model = as_ir(model, metadata)
     cost = graph_cost(model)
     graph = {"gflops": round(cost.gflops, 4), "mparams": round(cost.mparams, 4)}
-    metadata = file_metadata(path, model)
     if metadata is None:
         return {"file": str(path), "assumed": [], "graph": graph}
     warn_assumed(path, metadata)

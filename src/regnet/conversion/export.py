@@ -9,7 +9,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from regnet.conversion.graph_preprocess import embed_preprocessing
+from regnet.conversion.graph_preprocess import embed_preprocessing, preprocessing_model
+from regnet.conversion.ir_to_onnx import ir_to_onnx
 from regnet.conversion.onnx_graph import onnx_graph
 from regnet.conversion.proof import (
     Reference,
@@ -29,6 +30,7 @@ from regnet.ir.records import PixelBound
 from regnet.network.layers import EPSILON, layers
 from regnet.network.reference import ReferenceNetwork, Weights
 from regnet.network.spec import Spec
+from regnet.pixels.protocol import Preprocess
 from regnet.system.files import new_folder_beside, replace_all
 
 
@@ -92,19 +94,35 @@ def _write(
 ) -> tuple[list[str], PixelBound | None]:
     """Write the model; return its files' names and the bound of the pixels its graph makes."""
     spec, preprocess, half = metadata.regnet, metadata.preprocess, metadata.precision == "fp16"
-    if path.suffix == ".onnx":
+    whole, as_onnx = metadata.preprocessing == "graph", path.suffix == ".onnx"
+    if as_onnx and not whole:
         written = onnx_graph(spec, weights, preprocess, half=half)
         return write_onnx(written, metadata, path), None
-    beside = path.with_suffix(".onnx")
+    beside = path.with_name(f"{path.stem}-crops.onnx")
     _save_onnx(onnx_graph(spec, weights, preprocess), beside)
     model, bound = read_written(beside), None
     if half:
         store_weights(model, half=True)
-    if metadata.preprocessing == "graph":
+    if whole:
         model = embed_preprocessing(model, preprocess)
-        bound = pixel_bound(model, preprocess, images)
+        bound = (
+            onnx_pixel_bound(preprocess, images)
+            if as_onnx
+            else pixel_bound(model, preprocess, images)
+        )
         metadata = replace(metadata, pixel_bound=bound)
+    if as_onnx:
+        return write_onnx(ir_to_onnx(model, metadata.precision), metadata, path), bound
     return write_ir(model, metadata, path), bound
+
+
+def onnx_pixel_bound(preprocess: Preprocess, images: Sequence[NDArray[np.uint8]]) -> PixelBound:
+    """Return how the pixels that an ONNX file makes of whole images differ from the protocol's.
+
+    Raises `ConversionError` if they differ too much, `ProtocolError` as `embed_preprocessing`.
+    """
+    front = ir_to_onnx(preprocessing_model(preprocess), "fp32")
+    return pixel_bound(front.SerializeToString(), preprocess, images)
 
 
 def write_onnx(model: onnx.ModelProto, metadata: ModelMetadata, path: Path) -> list[str]:

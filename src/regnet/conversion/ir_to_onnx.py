@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
+from regnet.conversion.graph_preprocess import PIXELS
 from regnet.conversion.onnx_nodes import Nodes
 from regnet.conversion.onnx_operations import OPERATIONS, OPSET, output_name, untranslatable
 from regnet.ir.constants import WEIGHTED, constant_array, constant_ops, values
@@ -85,7 +86,10 @@ class _Translation(Nodes):
 
     def named(self, op: Any) -> str:
         """Return the name of an operation's node, and know its outputs by it from now on."""
-        name = self.known.get((op.get_name(), 0)) or self.fresh(op.get_friendly_name())
+        name = self.known.get((op.get_name(), 0))
+        if name is None:
+            pixels = PIXELS in op.output(0).get_names()
+            name = self.fresh(PIXELS if pixels else op.get_friendly_name())
         self.promised.add(name)
         for place in range(op.get_output_size()):
             self.known.setdefault((op.get_name(), place), output_name(name, place))

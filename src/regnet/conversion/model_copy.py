@@ -13,7 +13,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.conversion.export import write_onnx
+from regnet.conversion.export import onnx_pixel_bound, write_onnx
 from regnet.conversion.graph_preprocess import embed_preprocessing
 from regnet.conversion.ir_to_onnx import ir_to_onnx
 from regnet.conversion.proof import Judge, Rows, run_written
@@ -75,6 +75,8 @@ def write_copy(source: Path, folder: Path, form: Form, *, keep: Path | None = No
         written = embed_preprocessing(graph, metadata.preprocess)
         bound = pixel_bound(written, metadata.preprocess, images)
         metadata = replace(metadata, preprocessing="graph", pixel_bound=bound)
+    if form.format == "onnx" and metadata.preprocessing == "graph":
+        metadata = replace(metadata, pixel_bound=onnx_pixel_bound(metadata.preprocess, images))
     target = folder / _file_name(source, form, metadata)
     if keep and target.exists() and keep.exists() and target.samefile(keep):
         raise OutputError(f"{target} is the original: choose another folder (-o) or --name")

@@ -9,12 +9,14 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
+from regnet.conversion.graph_preprocess import PIXELS
 from regnet.conversion.ir_to_onnx import folded, int8_weights, source_of
 from regnet.conversion.model_copy import expected_outputs
 from regnet.conversion.proof import Reference, run_written
 from regnet.conversion.values import Conversion, Proof
 from regnet.ir.constants import WEIGHTED, constant_array, set_values, store_weights, values
 from regnet.ir.graph import file_metadata, read_graph, write_ir
+from regnet.ir.graph_cost import PREPROCESSING
 from regnet.ir.metadata import ModelMetadata, not_ours
 from regnet.network.layers import layers
 from regnet.network.reference import ReferenceNetwork, Weights
@@ -39,7 +41,7 @@ def ir_of_onnx(source: Path, target: Path) -> Conversion:
     metadata = file_metadata(source, graph)
     if metadata is None:
         raise not_ours(source)
-    graph = _as_ir(graph, metadata)
+    graph = as_ir(graph, metadata)
     images = sample_crops(metadata.preprocess)
     if metadata.preprocessing == "graph":
         images = [rgb_pixels(path) for path in sample_photos()]
@@ -118,15 +120,32 @@ def file_weights(path: Path, spec: Spec) -> Weights | None:
     return weights
 
 
-def _as_ir(graph: ov.Model, metadata: ModelMetadata) -> ov.Model:
+def as_ir(graph: ov.Model, metadata: ModelMetadata) -> ov.Model:
     """Return the graph that OpenVINO reads from an ONNX file in the form that IRs have."""
     if metadata.precision == "int8":
         _join_rounding(graph)
         _sign_weights(graph)
     graph = folded(graph)
+    if metadata.preprocessing == "graph":
+        _mark_preprocessing(graph)
     if metadata.precision == "fp16":
         store_weights(graph, half=True)
     return graph
+
+
+def _mark_preprocessing(graph: ov.Model) -> None:
+    """Let all that makes the crop compute in float32 always, under names that say what it is."""
+    graph.get_parameters()[0].set_layout(ov.Layout("NHWC"))
+    pending = [op for op in graph.get_ops() if PIXELS in op.output(0).get_names()]
+    seen: set[str] = set()
+    while pending:
+        op = pending.pop()
+        if op.get_name() in seen or op.get_type_name() == "Parameter":
+            continue
+        seen.add(op.get_name())
+        op.get_rt_info()["precise_0"] = ""
+        op.set_friendly_name(f"{PREPROCESSING}{op.get_friendly_name().removeprefix(PREPROCESSING)}")
+        pending += [value.get_node() for value in op.input_values()]
 
 
 def _join_rounding(graph: ov.Model) -> None:

@@ -20,10 +20,12 @@ from typing import Any, Final
 import numpy as np
 import onnx
 from numpy.typing import NDArray
+from onnx import TensorProto, helper
 from openvino.passes import ConstantFolding, Manager
 
+from regnet.conversion.graph_preprocess import PIXELS
 from regnet.conversion.ir_weights import stored_layer
-from regnet.conversion.onnx_graph import INPUT, OUTPUT, with_logits
+from regnet.conversion.onnx_graph import OUTPUT, with_logits
 from regnet.conversion.values import FLOOR, Distance, Proof
 from regnet.conversion.whole_photo import run, run_whole
 from regnet.ir.constants import ops_by_name, pixels_of, values, with_float_weights
@@ -243,28 +245,42 @@ def run_written(
     `images` are crops or, if the graph makes the crops, whole images. ONNX files run in ONNX
     Runtime if it is installed, else in OpenVINO; in float32, one by one.
     """
-    pixels = pixels_of(images) if metadata.preprocessing == "caller" else None
-    if path.suffix == ".onnx" and pixels is not None and find_spec("onnxruntime"):
-        return pixels, _run_onnx(path, pixels)
+    whole = metadata.preprocessing == "graph"
+    if path.suffix == ".onnx" and find_spec("onnxruntime"):
+        return _run_onnx(path, list(images if whole else pixels_of(images)), whole=whole)
     model = core.read_model(path)
     if metadata.precision == "int8":
         model = with_float_weights(model)
     add_logits(model, source=path.name)
-    if pixels is None:
+    if whole:
         rows = zip(*run_whole(model, images), strict=True)
         pixels, probabilities, logits = map(np.stack, rows)
     else:
+        pixels = pixels_of(images)
         probabilities, logits = map(np.stack, zip(*run(model, pixels), strict=True))
     return pixels, Rows(logits, probabilities)
 
 
-def _run_onnx(path: Path, pixels: Pixels) -> Rows:
-    """Run a copy of the file, beside it, that also gives its logits."""
+def _run_onnx(path: Path, inputs: Sequence[NDArray[Any]], *, whole: bool) -> tuple[Pixels, Rows]:
+    """Run a file, or if its weights are apart a copy beside it, that also gives its logits."""
     import onnxruntime
 
-    model, name = with_logits(onnx.load(path, load_external_data=False))
-    probe = path.with_name(f"logits-{path.name}")
-    onnx.save_model(model, probe)
-    session = onnxruntime.InferenceSession(probe, providers=["CPUExecutionProvider"])
-    results = [session.run([name, OUTPUT], {INPUT: image[None]}) for image in pixels]
-    return Rows(*(np.concatenate(parts) for parts in zip(*results, strict=True)))
+    model, logits = with_logits(onnx.load(path, load_external_data=False))
+    if whole:
+        model.graph.output.append(helper.make_tensor_value_info(PIXELS, TensorProto.FLOAT, None))
+    names = [logits, OUTPUT, *([PIXELS] if whole else [])]
+    apart = any(tensor.external_data for tensor in model.graph.initializer)
+    probe = path.with_name(f".logits-{path.name}") if apart else None
+    try:
+        if probe:
+            onnx.save_model(model, probe)
+        session = onnxruntime.InferenceSession(
+            probe or model.SerializeToString(), providers=["CPUExecutionProvider"]
+        )
+    finally:
+        if probe:
+            probe.unlink(missing_ok=True)
+    (port,) = session.get_inputs()
+    results = [session.run(names, {port.name: image[None]}) for image in inputs]
+    arrays = list(map(np.concatenate, zip(*results, strict=True)))
+    return arrays[2] if whole else np.asarray(inputs), Rows(*arrays[:2])

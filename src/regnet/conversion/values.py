@@ -14,7 +14,6 @@ from regnet.ir.records import PixelBound
 from regnet.network.labels import Labels
 from regnet.network.spec import Spec, spec_to_dict
 from regnet.pixels.protocol import Channels
-from regnet.system.errors import ConversionError
 from regnet.system.files import write_whole
 from regnet.system.json_text import json_bytes
 from regnet.zoo.card import Card
@@ -58,9 +57,6 @@ class Request:
     precision: Precision = "fp32"
     preprocessing: Preprocessing = "caller"
 
-    def __post_init__(self) -> None:
-        require_format(self.format, self.preprocessing)
-
     @property
     def model_name(self) -> str:
         """The name of the model: the one asked for, its card's, or its file's."""
@@ -92,15 +88,6 @@ class Request:
             "labels": self.labels and labels_to_rows(self.labels),
             "protocol": dict(self.protocol),
         }
-
-
-def require_format(format: Format, preprocessing: Preprocessing) -> None:
-    """Raise `ConversionError` where files of a format cannot hold the preprocessing."""
-    if preprocessing == "graph" and format != "ir":
-        raise ConversionError(
-            f"--preprocessing graph is for OpenVINO IR: leave out --format {format}, or leave out "
-            "--preprocessing and give the model crops"
-        )
 
 
 @dataclass(frozen=True)

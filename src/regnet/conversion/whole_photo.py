@@ -1,12 +1,13 @@
 """The pixels that a graph computes from whole photos, compared with the protocol's own."""
 
 from collections.abc import Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.conversion.graph_preprocess import PIXELS
+from regnet.conversion.graph_preprocess import IMAGE, PIXELS
 from regnet.ir.records import PixelBound
 from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.protocol import Preprocess
@@ -19,15 +20,16 @@ MIN_IDENTICAL = 0.9999
 MAX_LEVELS = 1
 
 
-def pixel_bound(model: ov.Model, preprocess: Preprocess, photos: Images) -> PixelBound:
+def pixel_bound(model: ov.Model | bytes, preprocess: Preprocess, photos: Images) -> PixelBound:
     """Return how the pixels inside a model with embedded preprocessing differ from the protocol's.
 
-    Measured in float32 on photos, uint8 (H, W, 3), RGB, and on `odd_images`. Raises
-    `ConversionError` where under 99.99 % are identical or any is more than 1 level apart.
+    `bytes` are those of an ONNX file that gives the pixels alone. Measured in
+    float32 on photos, uint8 (H, W, 3), RGB, and on `odd_images`. Raises `ConversionError` where
+    under 99.99 % are identical or any is more than 1 level apart.
     """
     images = [*photos, *odd_images(preprocess)]
     equal = total = levels = 0
-    for image, (pixels, *_) in zip(images, run_whole(model, images), strict=True):
+    for image, pixels in zip(images, _pixels(model, images), strict=True):
         apart = np.abs(pixels - crop_pixels(image, preprocess).transpose(2, 0, 1))
         equal += int((apart == 0).sum())
         total += apart.size
@@ -40,6 +42,20 @@ def pixel_bound(model: ov.Model, preprocess: Preprocess, photos: Images) -> Pixe
             "promised; nothing was written"
         )
     return bound
+
+
+def _pixels(model: ov.Model | bytes, images: Images) -> Iterator[NDArray[np.float32]]:
+    """Yield the pixels (3, crop, crop) that a model makes of each image."""
+    if isinstance(model, bytes) and find_spec("onnxruntime"):
+        import onnxruntime
+
+        session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+        for image in images:
+            yield session.run(None, {IMAGE: image[None]})[0][0]
+    elif isinstance(model, bytes):
+        yield from (pixels for (pixels,) in run(core.read_model(model), images))
+    else:
+        yield from (pixels for pixels, *_ in run_whole(model, images))
 
 
 def run_whole(model: ov.Model, images: Images) -> Iterator[list[NDArray[np.float32]]]:

@@ -9,11 +9,11 @@ import onnx
 import onnxruntime
 from numpy.typing import NDArray
 
-from regnet.conversion.onnx_graph import INPUT, OUTPUT, with_logits
+from regnet.conversion.onnx_graph import OUTPUT, with_logits
 from regnet.ir.engine import Batch, Outputs, require_probabilities, with_protocol
 from regnet.ir.graph import require_finite
 from regnet.ir.metadata import KNOWN_BY, metadata_from_strings, not_ours
-from regnet.pixels.preprocess import ImageLike, crop_pixels
+from regnet.pixels.preprocess import ImageLike, crop_pixels, rgb_pixels
 from regnet.system.errors import ModelError
 
 
@@ -44,13 +44,21 @@ class OnnxPredictor:
         self.metadata = metadata if protocol is None else with_protocol(metadata, protocol)
 
     def pixels(self, image: ImageLike) -> NDArray[Any]:
-        """Return the crop (crop, crop, 3) of one image; raises `ImageError`."""
+        """Return what the model takes of an image: its crop, or all of it; raises `ImageError`."""
+        if self.metadata.preprocessing == "graph":
+            return rgb_pixels(image)
         return crop_pixels(image, self.metadata.preprocess)
 
     def outputs(self, pixels: Batch) -> Outputs:
-        """Return logits and probabilities (N, classes) of crops (N, crop, crop, 3)."""
-        batch = np.ascontiguousarray(np.asarray(pixels).transpose(0, 3, 1, 2), np.float32)
-        logits, probabilities = self._session.run([self._logits, OUTPUT], {INPUT: batch})
+        """Return logits and probabilities (N, classes) of N images' `pixels`."""
+        if self.metadata.preprocessing == "graph":  # whole images differ in size
+            inputs = [image[None] for image in pixels]
+        else:
+            inputs = [np.asarray(pixels).transpose(0, 3, 1, 2).astype(np.float32)]
+        (port,) = self._session.get_inputs()
+        names = [self._logits, OUTPUT]
+        results = [self._session.run(names, {port.name: batch}) for batch in inputs]
+        logits, probabilities = map(np.concatenate, zip(*results, strict=True))
         require_probabilities(probabilities, self.metadata.name, "its weights are damaged")
         return Outputs(logits, probabilities)
 

@@ -1,6 +1,7 @@
 """Classifiers that regnet did not write: adopted with a proof, or refused in a sentence."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -188,16 +189,24 @@ def test_a_graph_larger_than_memory_is_a_sentence(library: Library, tmp_path: Pa
         adopted(library, path)
 
 
+FAULTS = {
+    "channels": lambda p: p.in_order("BGR"),
+    "mean": lambda p: replace(p, mean=(p.mean[0], p.mean[1], p.mean[2] + 1)),
+    "scale": lambda p: replace(p, scale=(p.scale[0] * 1.01, *p.scale[1:])),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_graph_that_differs_from_the_original_is_not_written(
-    library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    fault: str, library: Library, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_classifier(tmp_path / "other.onnx")
     right = adopt.adopt_graph
 
-    def swapped(graph: Any, face: Any, preprocess: Preprocess, outputs: Any) -> Any:
-        return right(graph, face, preprocess.in_order("BGR"), outputs)
+    def wrong(graph: Any, face: Any, preprocess: Preprocess, outputs: Any) -> Any:
+        return right(graph, face, FAULTS[fault](preprocess), outputs)
 
-    monkeypatch.setattr(adopt, "adopt_graph", swapped)
+    monkeypatch.setattr(adopt, "adopt_graph", wrong)
     with pytest.raises(ConversionError, match=r"disagrees with other\.onnx in ONNX Runtime"):
         adopted(library, path)
     assert not list((tmp_path / "cache").rglob("*.xml"))
@@ -363,6 +372,19 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert run_main("classify", "-m", tmp_path / "onnx" / "other.onnx", photo).returncode == 0
     whole = ("--interpolation", "bilinear", "--preprocessing", "graph", "-o", tmp_path / "out")
     assert b"resizes and crops by itself" in run_main("convert", path, *options, *whole).stdout
+
+
+def test_weights_in_fp16_stay_so(library: Library, tmp_path: Path) -> None:
+    model = core.read_model(write_classifier(tmp_path / "source.onnx", classes=1000))
+    sizes = {}
+    for half in (False, True):
+        path = tmp_path / f"{half}.xml"
+        ov.save_model(model, path, compress_to_fp16=half)
+        conversion = adopted(library, path)
+        sizes[metadata_of(conversion).precision] = (
+            conversion.path.with_suffix(".bin").stat().st_size
+        )
+    assert sizes["fp16"] < 0.6 * sizes["fp32"]
 
 
 def test_the_original_is_not_overwritten(tmp_path: Path) -> None:

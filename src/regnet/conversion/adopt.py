@@ -5,6 +5,8 @@ graph, image by image. The IR gets raw pixels in one batch. So layout, mean, sca
 channels, softmax and the free batch are all part of the comparison.
 """
 
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +20,7 @@ from regnet.conversion.foreign_graph import (
     read_foreign,
     require_classes,
     resized,
+    weighted,
 )
 from regnet.conversion.foreign_settings import Description, read_description
 from regnet.conversion.original import Original, as_rows
@@ -68,19 +71,19 @@ def adopt(request: Request, folder: Path) -> Conversion:
     original = Original(path, face, preprocess)
     pixels = _sample_pixels(preprocess)
     outputs, notes = _outputs(request, graph, original, pixels)
+    adopted = adopt_graph(graph, face, preprocess, outputs)
     metadata = ModelMetadata(
         name=request.model_name,
         card="",
         preprocess=preprocess,
         labels=labels,
         weights_sha384=files.weights_sha384,
-        precision=_stored_precision(graph),
+        precision=_stored_precision(adopted),
         licence=request.licence or description.licence or "unknown",
         version=TOOL_VERSION,
         assumed=(*about_names, *assumed),
         origin=f"{path.name} ({description.maker})",
     )
-    adopted = adopt_graph(graph, face, preprocess, outputs)
     judge = original.judge(pixels, outputs)
     target = folder / request.file_name
     with new_folder_beside(target) as scratch:
@@ -152,9 +155,11 @@ def _sample_pixels(preprocess: Preprocess) -> Pixels:
 
 
 def _stored_precision(graph: ov.Model) -> StoredPrecision:
-    constants = (op for op in graph.get_ops() if op.get_type_name() == "Constant")
-    half = any(op.get_element_type() == ov.Type.f16 and op.data.size > 1 for op in constants)
-    return "fp16" if half else "fp32"
+    """Return how most of the weights are stored; the first layer's may have taken in the scale."""
+    sizes = Counter[str]()
+    for _, weight in weighted(graph):
+        sizes[weight.get_type_name()] += math.prod(weight.get_output_shape(0))
+    return "fp16" if sizes["Convert"] > sizes["Constant"] else "fp32"
 
 
 def _run(path: Path, pixels: Pixels, outputs: Outputs) -> Rows:

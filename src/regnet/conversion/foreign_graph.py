@@ -5,7 +5,7 @@
 Detectors, segmenters and networks of other inputs are refused by their shapes.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -14,6 +14,7 @@ import numpy as np
 
 from regnet.conversion.onnx_graph import INPUT, OUTPUT
 from regnet.conversion.values import Outputs
+from regnet.ir.constants import WEIGHTED, set_values
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import ModelError
 from regnet.system.runtime import core, ov
@@ -117,7 +118,17 @@ def adopt_graph(graph: ov.Model, face: Face, preprocess: Preprocess, outputs: Ou
     _name(probabilities, OUTPUT)
     graph = ov.Model([probabilities.output(0)], [data])
     _simplify(graph)
+    for op, weight in weighted(graph):
+        if weight.get_type_name() == "Constant":
+            set_values(op, 1, weight.data)  # in FP16 if they were, as folding widens them
     return graph
+
+
+def weighted(graph: ov.Model) -> Iterator[tuple[Any, Any]]:
+    """Yield the operations that have weights, each with the operation that gives them."""
+    for op in graph.get_ops():
+        if op.get_type_name() in WEIGHTED:
+            yield op, op.input_value(1).get_node()
 
 
 def resized(graph: ov.Model, face: Face, size: int, path: Path) -> None:

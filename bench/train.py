@@ -2,7 +2,7 @@
 
     python bench/train.py [--model NAME] [--recipe NAME|FILE] [--crops SIDE...] [--photo SIDE]
                           [--batch N] [--accelerator auto|cpu|cuda] [--seconds S] [--steps N]
-                          [--cpu-time] [--host]
+                          [--cpu-time] [--host] [--workers N]
 
 Both train the same network in the same precision, memory layout and optimizer, both compiled on a
 GPU; where the recipe adds noise to its activations, both have that. The trainer does all else of
@@ -27,11 +27,12 @@ import numpy as np
 import simplejpeg
 import torch
 from torch.nn import functional as F
-from train_host import host_figures, recipes
+from train_host import FEEDS, SMALL, host_figures, recipes
 
 from regnet.data.labelled import LabelledItem
 from regnet.network.modules import RegNet
 from regnet.network.spec import spec_by_name
+from regnet.system.parallel import cores
 from regnet.system.timing import Contestant, measure, ratio
 from regnet.training.devices import keep_freed_memory
 from regnet.training.history import History, Unseen
@@ -66,7 +67,12 @@ def photo(side: int, number: int) -> bytes:
 
 
 def trainer(
-    recipe: Recipe, network: RegNet, fabric: Any, photos: LabelledPhotos, folder: Path
+    recipe: Recipe,
+    network: RegNet,
+    fabric: Any,
+    photos: LabelledPhotos,
+    folder: Path,
+    **feed: int,
 ) -> Trainer:
     """Return the trainer of a run that has nothing to validate with."""
     job = Job(
@@ -76,6 +82,7 @@ def trainer(
         classes=CLASSES,
         folder=folder,
         checkpoint_seconds=float("inf"),
+        **feed,
     )
     return Trainer(job, network, fabric)
 
@@ -98,7 +105,7 @@ def bare(recipe: Recipe, network: RegNet, fabric: Any, side: int, steps: int) ->
     network.to(device, memory_format=torch.channels_last)
     if bits := recipe.augmentation.noise_bits:
         ActivationNoise(network, bits)
-    optimizer = make_optimizer(network, recipe)
+    optimizer = make_optimizer(network, recipe, fused=device.type == "cuda")
     network.train()
     compiled = device.type == "cuda" and not bits
     run = torch.compile(network, dynamic=False) if compiled else network
@@ -131,37 +138,38 @@ def with_crop(recipe: Recipe, side: int) -> Recipe:
     return replace(recipe, input=replace(recipe.input, progressive=()))
 
 
-def photos_of(recipe: Recipe, options: Any, side: int) -> LabelledPhotos:
-    """Return photos in memory for the steps of a turn, and some more."""
-    items = [
-        LabelledItem(f"{n}.jpg", n % CLASSES, partial(photo, options.photo, n))
-        for n in range(recipe.schedule.batch * options.steps * MARGIN)
-    ]
-    return LabelledPhotos(items, short_side=2 * side)
+def photos_of(count: int, side: int, crop: int) -> LabelledPhotos:
+    """Return photos in memory."""
+    items = [LabelledItem(f"{n}.jpg", n % CLASSES, partial(photo, side, n)) for n in range(count)]
+    return LabelledPhotos(items, short_side=2 * crop)
 
 
 def host(side: int, recipe: Recipe, options: Any, fabric: Any) -> dict[str, dict[str, float]]:
-    """Return the host's microseconds per image at one size of crops, by recipe."""
-    recipe = with_crop(recipe, side)
-    photos = photos_of(recipe, options, side)
-    return {
-        name: host_figures(
-            each,
-            photos,
-            fabric,
-            classes=CLASSES,
-            make=trainer,
-            watcher=StopAfter(options.steps),
-            steps=options.steps,
-        )
-        for name, each in recipes(recipe)
-    }
+    """Return the host's microseconds per image at one size of crops, by recipe and feed."""
+    count = recipe.schedule.batch * options.steps * MARGIN
+    values: dict[str, dict[str, float]] = {}
+    for feed in FEEDS:
+        sides = (options.photo, side) if feed == "processes" else (SMALL, SMALL)
+        photos = photos_of(count, *sides)
+        for name, each in recipes(with_crop(recipe, sides[1])):
+            made = {"workers": options.workers, "memory_device": photos.held_bytes}
+            del made["memory_device" if feed == "processes" else "workers"]
+            values[f"{name}, {feed}"] = host_figures(
+                each,
+                photos,
+                fabric,
+                classes=CLASSES,
+                make=partial(trainer, **made),
+                watcher=StopAfter(options.steps),
+                steps=options.steps,
+            )
+    return values
 
 
 def figures(side: int, recipe: Recipe, options: Any, fabric: Any) -> dict[str, float]:
     """Return images a second of both at one size of crops, and their ratio."""
     recipe = with_crop(recipe, side)
-    photos = photos_of(recipe, options, side)
+    photos = photos_of(recipe.schedule.batch * options.steps * MARGIN, options.photo, side)
     network = RegNet(spec_by_name(options.model).with_classes(CLASSES))
     plain = bare(recipe, copy.deepcopy(network), fabric, side, options.steps)
     images = recipe.schedule.batch * options.steps
@@ -199,6 +207,7 @@ def main() -> None:
         "--cpu-time", action="store_true", help="count CPU seconds: where others use the cores, too"
     )
     parser.add_argument("--host", action="store_true", help="the host's CPU time per image")
+    parser.add_argument("--workers", type=int, default=cores(), help="processes of --host")
     options = parser.parse_args()
     devices = Devices(accelerator=options.accelerator, precision=options.precision)
     fabric = devices.fabric()

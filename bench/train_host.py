@@ -2,7 +2,8 @@
 
 The network costs nothing, and the device next to nothing: crops of the real size are made and
 copied once (as into pinned memory), then augmented as images of a few pixels. What is left is what
-a GPU waits for: random numbers, crops, calls of kernels, and Python.
+a GPU waits for: random numbers, crops, calls of kernels, and Python. Crops by the device itself are
+of a few pixels from the start, as it is the device that pays for their size.
 """
 
 import multiprocessing
@@ -25,6 +26,8 @@ from regnet.training.state import Position
 from regnet.training.validation import Normalise
 
 PIXELS = 4  # side of the images that the device gets
+SMALL = 8  # side of photos, and of their crops, that the device makes
+FEEDS = ("processes", "device")
 
 
 class Nothing(nn.Module):
@@ -41,11 +44,11 @@ class Nothing(nn.Module):
 
 
 class Shrunk(Normalise):
-    """Copies crops, and passes on a corner of them."""
+    """Passes on a corner of the crops."""
 
     def moved(self, crops: Tensor, truths: Tensor) -> tuple[Tensor, Tensor]:
         """Return a corner of the crops as float32 (N, 3, 4, 4), and the classes."""
-        return super().moved(crops.clone()[:, :PIXELS, :PIXELS].contiguous(), truths)
+        return super().moved(crops[:, :PIXELS, :PIXELS].contiguous(), truths)
 
 
 def recipes(recipe: Recipe) -> Iterator[tuple[str, Recipe]]:
@@ -81,6 +84,7 @@ def host_figures(
             made.run_epoch(history, watcher)
             after = time.process_time(), _workers(), time.perf_counter()
             found.append([b - a for a, b in zip(before, after, strict=True)])
+        made.feed.close()
     images = steps * recipe.schedule.batch
     main, workers, wall = torch.tensor(found[1:]).median(0).values.tolist()
     return {

@@ -5,8 +5,16 @@ from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 from scipy.stats import beta, kstest
 
 from regnet.training import augment, draws
-from regnet.training.augment import CHUNK, Augment
-from regnet.training.draws import Mixing, draw, draw_mixing, draw_operations, random_numbers
+from regnet.training.augment import Augment
+from regnet.training.draws import (
+    CHUNK,
+    Mixing,
+    draw,
+    draw_chunks,
+    draw_mixing,
+    draw_operations,
+    random_numbers,
+)
 from regnet.training.recipe import Augmentation
 from regnet.training.trivial_augment import BINS, OPERATIONS, trivial_augment
 
@@ -32,7 +40,14 @@ def augmented(images, seed=0, **values):
     recipe = Augmentation(**(NOTHING | values))
     soft = torch.nn.functional.one_hot(classes(len(images)), CLASSES).float()
     drawn = draw(recipe, len(images), *images.shape[2:], random_numbers(seed))
-    return Augment(recipe, classes=CLASSES).apply(images, soft, drawn)
+    return Augment(classes=CLASSES).apply(images, soft, drawn)
+
+
+def in_chunks(recipe, images, targets, seeds, **options):
+    """Augment images as a run does, with a seed for each chunk."""
+    size = images.shape[2:]
+    drawn = draw_chunks(recipe, len(images), *size, lambda place: seeds[place // CHUNK])
+    return Augment(classes=CLASSES, **options)(images, targets, drawn)
 
 
 def test_without_augmentation_the_images_come_back_bit_for_bit():
@@ -78,7 +93,7 @@ def test_a_seed_repeats_its_batch_and_another_does_not():
 def test_a_batch_is_flipped_recoloured_lit_erased_and_mixed_in_this_order():
     recipe = Augmentation(**EVERYTHING, flip=0.5, lighting=0.1)
     images, targets = photos(32), classes(32)
-    result, soft = Augment(recipe, classes=CLASSES)(images, targets, [6])
+    result, soft = in_chunks(recipe, images, targets, [6])
     drawn = draw(recipe, 32, 16, 16, random_numbers(6))
     expected = trivial_augment(
         augment.flip(images, drawn.mirrored), drawn.operations, drawn.strengths
@@ -117,8 +132,8 @@ def test_a_whole_batch_at_once_is_the_same_but_for_rounding(seed, values):
     recipe = Augmentation(**EVERYTHING | {"flip": 0.5, "lighting": 0.1} | values)
     images, targets = photos(3 * CHUNK + 9), classes(3 * CHUNK + 9)
     seeds = [seed, seed + 10, seed + 20, seed + 30]
-    chunked = Augment(recipe, classes=CLASSES)(images, targets, seeds)
-    whole = Augment(recipe, classes=CLASSES, whole=True)(images, targets, seeds)
+    chunked = in_chunks(recipe, images, targets, seeds)
+    whole = in_chunks(recipe, images, targets, seeds, whole=True)
     for one, other in zip(chunked, whole, strict=True):
         torch.testing.assert_close(one, other, atol=1e-3, rtol=0)
 
@@ -126,9 +141,8 @@ def test_a_whole_batch_at_once_is_the_same_but_for_rounding(seed, values):
 def test_a_chunk_does_not_depend_on_the_others():
     images, targets, seeds = photos(80), classes(80), [1, 2, 3]
     for whole in (False, True):
-        run = Augment(GOLDEN, classes=CLASSES, whole=whole)
-        result, soft = run(images, targets, seeds)
-        alone, label = run(images[32:64], targets[32:64], seeds[1:2])
+        result, soft = in_chunks(GOLDEN, images, targets, seeds, whole=whole)
+        alone, label = in_chunks(GOLDEN, images[32:64], targets[32:64], seeds[1:2])
         torch.testing.assert_close(result[32:64], alone, atol=1e-3, rtol=0)
         torch.testing.assert_close(soft[32:64], label)
 
@@ -224,9 +238,8 @@ def test_erasing_fills_rectangles_with_what_normalises_to_zero():
 def test_erased_rectangles_have_the_mean_of_the_recipe():
     mean = (128.0, 127.0, 126.0)
     recipe = Augmentation(**NOTHING | {"erasing": 1.0})
-    run = Augment(recipe, classes=CLASSES, mean=mean)
     images = photos(8)
-    result, _ = run(images, classes(8), [0])
+    result, _ = in_chunks(recipe, images, classes(8), [0], mean=mean)
     changed = (result != images).any(1)
     assert changed.flatten(1).any(1).all()
     assert torch.equal(result.permute(0, 2, 3, 1)[changed].unique(dim=0), torch.tensor([mean]))
@@ -349,10 +362,10 @@ def test_a_batch_of_one_mixes_with_itself():
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_a_gpu_gets_the_same_draws():
     images, targets = photos(32), classes(32)
-    run = Augment(Augmentation(**EVERYTHING), classes=CLASSES, whole=True)
+    recipe = Augmentation(**EVERYTHING)
     for seed in range(4):
-        expected, labels = run(images, targets, [seed])
-        result, soft = run(images.cuda(), targets.cuda(), [seed])
+        expected, labels = in_chunks(recipe, images, targets, [seed])
+        result, soft = in_chunks(recipe, images.cuda(), targets.cuda(), [seed], whole=True)
         torch.testing.assert_close(result.cpu(), expected, atol=1e-2, rtol=0)
         torch.testing.assert_close(soft.cpu(), labels)
 

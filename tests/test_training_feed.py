@@ -1,6 +1,8 @@
 """The feed: whose photos are whose, nothing missing, and the same crops made ahead or not."""
 
 import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,10 +18,13 @@ from training_runs import items, job, recipe, run
 
 from regnet.pixels.opencv_resize import linear_crop
 from regnet.system.errors import TrainingError
+from regnet.training.crops import TRIES, crop, random_boxes, uniforms
 from regnet.training.devices import layout
-from regnet.training.feed import TRIES, Feed, crop, draws, random_box, runs
+from regnet.training.feed import Feed, runs
+from regnet.training.microbatch import Step
 from regnet.training.photos import CentreCrops
 from regnet.training.recipe import Augmentation
+from regnet.training.state import Job
 
 CPU = torch.device("cpu")
 
@@ -54,7 +59,7 @@ def test_unreadable_photos_make_room_for_others(tmp_path: Path) -> None:
 def test_a_gpu_gets_the_same_crops_ahead(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pinned = []
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: pinned.append(1) or self)
-    made = job(tmp_path, recipe())
+    made = job(tmp_path, recipe(), workers=0)
     here = list(Feed(made, process(), CPU).steps(1, first=1))
     there = list(Feed(made, process(), torch.device("cuda")).steps(1, first=1))
     assert [step.number for step in here] == [step.number for step in there] == [1, 2]
@@ -62,6 +67,82 @@ def test_a_gpu_gets_the_same_crops_ahead(tmp_path: Path, monkeypatch: pytest.Mon
     for one, other in zip(here, there, strict=True):
         assert torch.equal(one.parts[0].crops, other.parts[0].crops)
         assert torch.equal(one.parts[0].truths, other.parts[0].truths)
+
+
+@pytest.fixture
+def mixed(tmp_path: Path) -> Callable[..., Job]:
+    """Return a function that makes a job with unreadable photos, in two parts."""
+
+    def make(**values: object) -> Job:
+        return job(tmp_path, recipe(), photos=items(80, broken=(3, 9)), accumulate=2, **values)
+
+    return make
+
+
+def assert_same(one: Step, other: Step) -> None:
+    assert one.number == other.number
+    assert one.unreadable == other.unreadable
+    for part, same in zip(one.parts, other.parts, strict=True):
+        assert part.place == same.place
+        assert torch.equal(part.crops, same.crops)
+        assert torch.equal(part.truths, same.truths)
+
+
+def test_processes_make_the_crops_that_threads_make(mixed: Callable[..., Job]) -> None:
+    here, there = (Feed(mixed(workers=count), process(), CPU) for count in (0, 2))
+    assert (here.kind, there.kind) == ("threads", "processes")
+    for epoch, first in ((0, 0), (1, 1)):
+        steps = zip(here.steps(epoch, first), there.steps(epoch, first), strict=True)
+        for one, other in steps:
+            assert_same(one, other)
+    stopped = there.steps(1)
+    next(stopped)  # and left before its end
+    assert_same(next(here.steps(2)), next(there.steps(2)))
+    there.close()
+
+
+def test_what_a_process_cannot_do_is_an_error_here(tmp_path: Path) -> None:
+    values = job(tmp_path, recipe(), photos=items(32, broken=tuple(range(32))), workers=1)
+    feed = Feed(values, process(), CPU)
+    with pytest.raises(TrainingError, match="none of 32 photos of a step could be read"):
+        next(feed.steps(0))
+    feed.close()
+
+
+@pytest.mark.parametrize("interpolation", ["bilinear", "bicubic", "opencv-linear"])
+def test_a_device_crops_its_own_photos(mixed: Callable[..., Job], interpolation: str) -> None:
+    made = mixed(memory_device=1 << 20)
+    changed = made.recipe.changed("input", interpolation=interpolation)
+    here, there = (
+        Feed(replace(made, recipe=changed, memory_device=memory), process(), CPU)
+        for memory in (0, 1 << 20)
+    )
+    assert there.kind == "device"
+    for one, other in zip(here.steps(1), there.steps(1), strict=True):
+        assert one.unreadable == other.unreadable
+        for part, same in zip(one.parts, other.parts, strict=True):
+            assert torch.equal(part.truths, same.truths)
+            away = (part.crops.float() - same.crops).abs()
+            assert (away > 1).float().mean() < 0.02  # levels, of noise that is clipped
+            assert away.mean() < 0.1
+
+
+def test_photos_that_do_not_fit_the_device_stay_here(mixed: Callable[..., Job]) -> None:
+    bytes_ = mixed().photos.held_bytes
+    assert bytes_ == 78 * 28 * 36 * 3
+    assert Feed(mixed(memory_device=bytes_), process(), CPU).kind == "device"
+    assert Feed(mixed(memory_device=bytes_ - 1), process(), CPU).kind == "threads"
+
+
+def test_two_processes_on_devices_share_a_batch(mixed: Callable[..., Job]) -> None:
+    made = mixed(memory_device=1 << 20)
+    whole, *shares = (Feed(made, process(*place), CPU) for place in ((0, 1), (0, 2), (1, 2)))
+    for step, *halves in zip(*(feed.steps(0) for feed in (whole, *shares)), strict=True):
+        if step.unreadable:  # whose places others take
+            continue
+        for part, *own in zip(step.parts, *(half.parts for half in halves), strict=True):
+            together = torch.cat([each.crops for each in own])
+            torch.testing.assert_close(part.crops, together, atol=1, rtol=0)
 
 
 def test_the_processes_share_each_batch_to_validate_with() -> None:
@@ -113,9 +194,13 @@ LAST = 1 - 2**-53  # the largest number that is drawn
 
 def boxes(width, height, count, seed=0, **values):
     """Return random boxes: (count, 4)."""
-    augmentation = Augmentation(**values)
-    numbers = draws(np.random.default_rng(seed), count)
-    return np.array([random_box(width, height, augmentation, n) for n in numbers])
+    numbers = uniforms(np.random.default_rng(seed), count)
+    return random_boxes(np.tile([width, height], (count, 1)), Augmentation(**values), numbers)
+
+
+def random_box(width, height, augmentation, numbers):
+    (box,) = random_boxes(np.array([[width, height]]), augmentation, numbers[None]).tolist()
+    return tuple(box)
 
 
 def sides(found):
@@ -277,7 +362,7 @@ def test_a_box_lies_in_the_photo_and_holds_a_pixel(width, height, rule, area, se
 
 
 def test_numbers_of_a_photo_do_not_depend_on_how_many_follow():
-    few, many = (draws(np.random.default_rng(3), count) for count in (4, 9))
+    few, many = (uniforms(np.random.default_rng(3), count) for count in (4, 9))
     np.testing.assert_array_equal(few, many[:4])
     assert few.min() >= 0
     assert few.max() < 1

@@ -71,6 +71,26 @@ def test_a_stopped_run_goes_on_bit_for_bit(tmp_path: Path, steps: int) -> None:
         }
 
 
+@pytest.mark.parametrize("feed", [{"workers": 2}, {"memory_device": 1 << 20}])
+def test_it_does_so_whoever_makes_the_crops(feed: dict[str, int], tmp_path: Path) -> None:
+    mixing = recipe(augmentation={"trivial_augment": True, "cutmix": 1.0, "erasing": 0.3})
+    whole = run(job(tmp_path / "whole", mixing, **feed))
+    run(job(tmp_path / "parts", mixing, **feed), Recorder(stop_after=4))
+    made = trainer(job(tmp_path / "parts", mixing, **feed))
+    made.run(resume(made, tmp_path / "parts"), Recorder())
+    assert_same(weights_of(whole), weights_of(made))
+    threads = run(job(tmp_path / "threads", mixing))
+    if "workers" in feed:
+        assert_same(weights_of(whole), weights_of(threads))
+
+
+def test_what_limits_the_speed_is_said_before_the_second_epoch(tmp_path: Path) -> None:
+    watcher = Recorder()
+    run(job(tmp_path, recipe()), watcher)
+    (text,) = watcher.limits
+    assert text.startswith("what limits the speed is the ")
+
+
 @pytest.mark.parametrize("disturbance", [{"noise_bits": 4.0}, {"stochastic_depth": 0.5}])
 def test_what_disturbs_a_network_is_drawn_again_by_a_run_that_goes_on(
     disturbance: dict[str, float], tmp_path: Path

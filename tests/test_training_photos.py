@@ -14,7 +14,8 @@ from regnet.pixels.preprocess import crop_pixels
 from regnet.pixels.protocol import OMZ, PYCLS, Preprocess
 from regnet.system.errors import ImageError
 from regnet.training import photos as module
-from regnet.training.feed import Order, crop, draws, random_box, training_batch
+from regnet.training.crops import crop, random_boxes, training_batch, uniforms
+from regnet.training.feed import Order
 from regnet.training.photos import CentreCrops, LabelledPhotos
 from regnet.training.recipe import Recipe
 
@@ -290,10 +291,10 @@ def test_a_batch_has_the_crops_of_its_photos(pool):
     assert batch.crops.dtype == np.float32
     assert batch.truths.tolist() == [3, 3, 3, 3, 0]
     assert batch.unreadable == ()
-    for found, number, drawn in zip(batch.crops, numbers, draws(seeded(), 5), strict=True):
+    boxes = random_boxes(np.array([[40, 30]] * 5), RECIPE.augmentation, uniforms(seeded(), 5))
+    for found, number, box in zip(batch.crops, numbers, boxes.tolist(), strict=True):
         pixels = photos.pixels(number)
-        box = random_box(40, 30, RECIPE.augmentation, drawn)
-        expected = crop(pixels, box, side=SIDE, interpolation="opencv-linear")
+        expected = crop(pixels, tuple(box), side=SIDE, interpolation="opencv-linear")
         np.testing.assert_array_equal(found, expected)
     assert not np.array_equal(batch.crops[1], batch.crops[2])  # a photo twice is two crops
 

@@ -170,7 +170,7 @@ OUT_OF_RANGE = [
     ("input", "resize", "4097", "from 1 to 4096"),
     ("input", "crop", "257", "from 1 to 256"),
     ("input", "crop", "0", "from 1 to 256"),
-    ("input", "interpolation", '"nearest"', "'bicubic', 'bilinear' or 'opencv-linear'"),
+    ("input", "interpolation", '"lanczos"', "'bicubic', 'bilinear', 'nearest' or 'opencv-linear'"),
     ("input", "offset", '"down"', "'floor'"),
     ("input", "mean", "[1, 2]", "[a finite number, a finite number, a finite number]"),
     ("input", "scale", "[1, 0, 1]", "a finite number over 0"),

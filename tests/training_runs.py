@@ -98,6 +98,7 @@ class Recorder:
         self.heard: list[News] = []
         self.records: list[EpochRecord] = []
         self.lost: list[Unreadable] = []
+        self.limits: list[str] = []
         self._stop_after = stop_after
 
     def news(self, news: News) -> None:
@@ -108,6 +109,9 @@ class Recorder:
 
     def skipped(self, photo: Unreadable) -> None:
         self.lost.append(photo)
+
+    def limit(self, text: str) -> None:
+        self.limits.append(text)
 
     def stop(self) -> bool:
         return self._stop_after is not None and len(self.heard) >= self._stop_after

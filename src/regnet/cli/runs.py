@@ -110,6 +110,10 @@ class TrainingDisplay(Watcher):
         elif self._skipped == SHOWN + 1:
             say("skipped more; the end says how many")
 
+    def limit(self, text: str) -> None:
+        """Say what limits the speed."""
+        say(f"regnet: {text}")
+
     def stop(self) -> bool:
         """Return whether the user asked to stop."""
         return self._stopping.asked

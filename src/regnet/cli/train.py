@@ -44,6 +44,9 @@ class _Run(Json):
     name: str | None = option(None, "Name of the model [the folder's]", "NAME")
     resume: bool = option(False, "Continue the run in DIR")
     memory: int | None = option(None, "Memory for decoded photos [4]", "GiB", unit=2**30, min=0)
+    memory_device: int | None = option(
+        None, "GPU memory for decoded photos [half of the free]", "GiB", unit=2**30, min=0
+    )
     checkpoint_seconds: float | None = option(
         None,
         "Minutes between checkpoints; every epoch writes one [10]",
@@ -103,6 +106,7 @@ def train(
                     name=run.name,
                     resume=run.resume,
                     memory=run.memory,
+                    memory_device=run.memory_device,
                     checkpoint_seconds=run.checkpoint_seconds,
                     devices=devices,
                     library=library,

@@ -148,12 +148,16 @@ class SharedFile:
         self._file = file
         self._lock = Lock()
         self.size = file.seek(0, os.SEEK_END)
+        plain = isinstance(file, io.FileIO | io.BufferedReader) and hasattr(os, "pread")
+        self._descriptor = file.fileno() if plain else None
         weakref.finalize(self, file.close)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return the bytes from an offset on, fewer if the file ends before."""
         if not 0 <= offset < self.size:  # as archives claim; too large to seek to, some of them
             return b""
+        if self._descriptor is not None:  # processes forked later have no place to share
+            return os.pread(self._descriptor, min(size, self.size - offset), offset)
         with self._lock:
             self._file.seek(offset)
             return self._file.read(min(size, self.size - offset))

@@ -5,7 +5,6 @@ is done to each image was drawn before (`draws.py`): nothing here is random.
 """
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 import torch
@@ -15,18 +14,14 @@ from torch import Tensor
 
 from regnet.pixels.protocol import Preprocess, Triple
 from regnet.training.devices import on_device
-from regnet.training.draws import Draws, Mixing, draw, joined, random_numbers
-from regnet.training.recipe import Augmentation
+from regnet.training.draws import CHUNK, Draws, Mixing, joined
 from regnet.training.trivial_augment import trivial_augment
 
 Batch = tuple[Tensor, Tensor]
 
-CHUNK: Final = 32
-"""Images for which numbers are drawn, and that are mixed, together."""
-
 
 class Augment:
-    """A recipe's augmentation of a batch, after the crop.
+    """The augmentation of a batch, after the crop.
 
     In this order: flip, TrivialAugment, lighting, random erasing, mixup or cutmix. `mean` is the
     recipe's, of pixels 0..255 in BGR: the colour of erased rectangles. `whole` batches are
@@ -34,29 +29,17 @@ class Augment:
     """
 
     def __init__(
-        self,
-        augmentation: Augmentation,
-        *,
-        classes: int,
-        mean: Triple = Preprocess.mean,
-        whole: bool = False,
+        self, *, classes: int, mean: Triple = Preprocess.mean, whole: bool = False
     ) -> None:
-        self.augmentation, self.classes, self.mean = augmentation, classes, mean
-        self.whole = whole
+        self.classes, self.mean, self.whole = classes, mean, whole
 
-    def __call__(self, images: Tensor, targets: Tensor, seeds: Sequence[int]) -> Batch:
+    def __call__(self, images: Tensor, targets: Tensor, draws: Sequence[Draws]) -> Batch:
         """Return augmented images (N, 3, H, W) and soft targets (N, classes), whose rows sum to 1.
 
-        `targets` are the classes, int64 (N,); there is a seed for each chunk of `CHUNK` images.
+        `targets` are the classes, int64 (N,); `draws` are those of each chunk of `CHUNK` images.
         The images passed in are not changed; if there is nothing to do, they are returned
         themselves.
         """
-        count, _, height, width = images.shape
-        sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
-        draws = [
-            draw(self.augmentation, size, height, width, random_numbers(seed))
-            for size, seed in zip(sizes, seeds, strict=True)
-        ]
         soft = F.one_hot(targets, self.classes).float()
         if self.whole or len(draws) == 1:
             return self.apply(images, soft, joined(draws))

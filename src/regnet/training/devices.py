@@ -134,7 +134,10 @@ def load_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> N
         place: {name: _like(value, own[place]) for name, value in values.items()}
         for place, values in state["state"].items()
     }
+    fused = [group.get("fused") for group in optimizer.param_groups]  # as this device has it
     optimizer.load_state_dict(state | {"state": sharded})
+    for group, own_way in zip(optimizer.param_groups, fused, strict=True):
+        group["fused"] = own_way
 
 
 def _like(value: Any, own: Tensor) -> Any:

@@ -5,7 +5,7 @@ the images.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -26,6 +26,9 @@ EIGENVECTORS: Final = (  # one row per channel, one column per component
     (-0.5808, -0.0045, -0.8140),
     (-0.5836, -0.6948, 0.4203),
 )
+
+CHUNK: Final = 32
+"""Images for which numbers are drawn, and that are mixed, together."""
 
 ERASED_AREA: Final = (0.02, 0.33)  # of the image's area
 ERASED_ASPECT: Final = (0.3, 3.3)  # height to width
@@ -84,6 +87,19 @@ def random_numbers(seed: int) -> np.random.Generator:
     return np.random.default_rng(int(torch.randint(2**63 - 1, (), generator=random)))
 
 
+def draw_chunks(
+    recipe: Augmentation, count: int, height: int, width: int, seed: Callable[[int], int]
+) -> tuple[Draws, ...]:
+    """Return what is drawn for `count` images, in chunks of `CHUNK`.
+
+    `seed` returns that of a chunk, by the place of its first image.
+    """
+    return tuple(
+        draw(recipe, min(CHUNK, count - at), height, width, random_numbers(seed(at)))
+        for at in range(0, count, CHUNK)
+    )
+
+
 def draw(
     recipe: Augmentation, count: int, height: int, width: int, random: np.random.Generator
 ) -> Draws:
@@ -138,12 +154,18 @@ def rectangles(
     flat, tall = ERASED_ASPECT
     area = random.uniform(*ERASED_AREA, count)
     aspect = np.exp(random.uniform(math.log(flat), math.log(tall), count))
-    aspect = np.clip(aspect, area * height / width, height / (area * width))
+    aspect = _between(aspect, area * height / width, height / (area * width))
     pixels = area * height * width
-    rows = np.clip(np.rint(np.sqrt(pixels * aspect)), 1, height).astype(np.int64)
-    columns = np.clip(np.rint(np.sqrt(pixels / aspect)), 1, width).astype(np.int64)
+    rows = _between(np.rint(np.sqrt(pixels * aspect)), 1, height).astype(np.int64)
+    columns = _between(np.rint(np.sqrt(pixels / aspect)), 1, width).astype(np.int64)
     top, left = random.integers(height - rows + 1), random.integers(width - columns + 1)
     return np.stack([top, left, top + rows, left + columns], axis=1)
+
+
+def _between(values: Floats, low: Floats | int, high: Floats | int) -> Floats:
+    """Return what `numpy.clip` does, in half of its time for few values."""
+    between: Floats = np.minimum(np.maximum(values, low), high)
+    return between
 
 
 def draw_mixing(

@@ -1,40 +1,34 @@
-"""The feed of a run: random crops of each step, this process's share of them, ahead of a GPU.
+"""The feed of a run: the crops of each step, this process's share of them, ahead of a GPU.
 
-A crop is made from numbers drawn before, so a batch's crops do not depend on who makes them, or in
-which order.
+They are made by this process's threads, by processes of their own ahead of a GPU, or on the device
+itself if all photos are there. The random numbers are the same in all three.
 """
 
-import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from regnet.pixels.pillow_resize import resize_crop
-from regnet.pixels.protocol import Box, Interpolation
-from regnet.system.errors import TrainingError
+from regnet.system.errors import RegNetError, TrainingError
 from regnet.system.parallel import cores, in_order
-from regnet.training.devices import Processes
+from regnet.training.crops import random_boxes, training_batch, uniforms
+from regnet.training.devices import Processes, on_device
+from regnet.training.draws import Draws, draw_chunks
 from regnet.training.history import Unreadable
-from regnet.training.photos import Batch, LabelledPhotos, as_batch
-from regnet.training.recipe import Augmentation, Recipe
+from regnet.training.microbatch import MicroBatch, Step
+from regnet.training.photos import Batch
+from regnet.training.resident import SUPPORT, ResidentPhotos
 from regnet.training.run_folder import LAST, resuming
 from regnet.training.state import Job
+from regnet.training.workers import Workers, crop_bytes, useful_workers
 
 _CROPS: Final = 0  # a step's stream of random numbers; its images' streams follow
-TRIES: Final = 10
-_NUMBERS: Final = 5  # per try: area, aspect, turn, left, top
-
-Pixels = NDArray[np.uint8]
-Floats = NDArray[np.float32]
-Uniforms = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -80,143 +74,11 @@ def _repeated(
     return np.concatenate(rounds)[:count]
 
 
-def draws(random: np.random.Generator, count: int) -> Uniforms:
-    """Return the random numbers in [0, 1) for `count` crops: (count, tries, 5)."""
-    return random.random((count, TRIES, _NUMBERS))
-
-
-def random_box(width: int, height: int, augmentation: Augmentation, numbers: Uniforms) -> Box:
-    """Return (left, top, right, bottom) of a random crop of an image, from its numbers.
-
-    Area and aspect ratio are drawn until the crop fits, ten times at most; then it is central: a
-    square, or by torchvision's rule as much as its ratios allow. The rule "pycls" draws the ratio
-    evenly from 3/4..4/3, turns half the crops, and never begins at the very end; "torchvision"
-    draws the ratio's logarithm evenly.
-    """
-    low, high = augmentation.area
-    pycls = augmentation.rule == "pycls"
-    for area, aspect, turn, left, top in numbers.tolist():
-        size = (low + (high - low) * area) * (width * height)
-        ratio = 3 / 4 + (4 / 3 - 3 / 4) * aspect
-        if not pycls:
-            ratio = math.exp(math.log(3 / 4) + math.log(16 / 9) * aspect)
-        across, down = round(math.sqrt(size * ratio)), round(math.sqrt(size / ratio))
-        if pycls and turn < 0.5:
-            across, down = down, across
-        if 0 < across <= width and 0 < down <= height:
-            rooms = (width - across, height - down)
-            places = [max(room, 1) if pycls else room + 1 for room in rooms]
-            x, y = int(left * places[0]), int(top * places[1])
-            return x, y, x + across, y + down
-    across = down = min(width, height)
-    if not pycls:
-        across, down = min(width, round(height * 4 / 3)), min(height, round(width * 4 / 3))
-    x, y = (width - across) // 2, (height - down) // 2
-    return x, y, x + across, y + down
-
-
-def crop(
-    pixels: Pixels, box: Box, *, side: int, interpolation: Interpolation
-) -> NDArray[np.uint8] | NDArray[np.float32]:
-    """Return the box of pixels (H, W, 3) resized to (side, side, 3), 0..255.
-
-    8-bit by Pillow's filters; float32 by OpenCV's rule, which does not round.
-    """
-    left, top, right, bottom = box
-    part = pixels[top:bottom, left:right]
-    if interpolation == "opencv-linear":
-        return _linear(part, side)
-    whole = (0, 0, side, side)
-    return resize_crop(part, size=(side, side), box=whole, interpolation=interpolation)
-
-
-def _linear(pixels: Pixels, side: int) -> Floats:
-    """Return pixels resized as by OpenCV's INTER_LINEAR on float32: (side, side, 3).
-
-    On 0..255, within 0.0001 of `regnet.pixels.opencv_resize`, which is exact and takes three times
-    as long.
-    """
-    height, width = pixels.shape[:2]
-    top, bottom, down = _taps(height, side)
-    left, right, across = _taps(width, side)
-    channel = np.arange(3)
-    rows = pixels[top].reshape(side, -1).astype(np.float32)
-    rows = _blended(rows, pixels[bottom].reshape(side, -1).astype(np.float32), down[:, None])
-    first, second = (rows.take((3 * at[:, None] + channel).ravel(), 1) for at in (left, right))
-    return _blended(first, second, across.repeat(3)).reshape(side, side, 3)
-
-
-def _taps(source: int, target: int) -> tuple[NDArray[np.int64], NDArray[np.int64], Floats]:
-    """Return the two source pixels of each target pixel along an axis, and the second's weight."""
-    at = ((np.arange(target) + 0.5) * (source / target) - 0.5).astype(np.float32)
-    first = np.floor(at).astype(np.int64)
-    second = np.minimum(first + 1, source - 1)
-    return np.maximum(first, 0), second, at - first.astype(np.float32)
-
-
-def _blended(first: Floats, second: Floats, weight: Floats) -> Floats:
-    """Return first + (second - first) * weight; overwrites `second`."""
-    second -= first
-    second *= weight
-    second += first
-    return second
-
-
-def training_batch(
-    photos: LabelledPhotos,
-    numbers: NDArray[np.int64],
-    recipe: Recipe,
-    random: np.random.Generator,
-    *,
-    side: int,
-    part: slice = slice(None),
-    pool: ThreadPoolExecutor,
-) -> Batch:
-    """Return random crops (side, side) of the photos of these numbers, or of a part of them.
-
-    Random numbers are drawn for all of them, so the parts of several processes are those of the
-    whole batch.
-    """
-    drawn = draws(random, len(numbers))[part]
-    numbers = numbers[part]
-
-    def one(place: int) -> NDArray[Any] | Unreadable:
-        pixels = photos.pixels(int(numbers[place]))
-        if isinstance(pixels, Unreadable):
-            return pixels
-        height, width = pixels.shape[:2]
-        box = random_box(width, height, recipe.augmentation, drawn[place])
-        return crop(pixels, box, side=side, interpolation=recipe.input.interpolation)
-
-    share = max(-(-len(numbers) // cores()), 1)  # equal runs, one per thread
-    runs = [range(at, min(at + share, len(numbers))) for at in range(0, len(numbers), share)]
-    crops = [each for run in pool.map(lambda run: list(map(one, run)), runs) for each in run]
-    return as_batch(crops, photos.truths[numbers], side)
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Photos that go through the network at once, on the host: crops (N, S, S, 3), classes (N,).
-
-    `place` is the first one's in the step's batch, the same with any number of processes.
-    """
-
-    crops: Tensor
-    truths: Tensor
-    place: int
-
-
-@dataclass(frozen=True)
-class Step:
-    """A step's photos: parts (gradient accumulation), and the photos that were left out."""
-
-    number: int
-    parts: tuple[MicroBatch, ...]
-    unreadable: tuple[Unreadable, ...]
-
-
 class Feed:
-    """Makes this process's crops of each step, on all cores."""
+    """Gives this process's crops of each step.
+
+    `kind` is "threads", "processes" or "device": who makes them.
+    """
 
     def __init__(self, job: Job, processes: Processes, device: torch.device) -> None:
         schedule, transfer = job.recipe.schedule, job.recipe.transfer
@@ -224,43 +86,131 @@ class Feed:
             job.photos.truths, schedule.batch, job.recipe.seed, transfer.balanced_sampling
         )
         self.batch = min(schedule.batch, len(job.photos))
-        self._job, self._on_gpu = job, device.type == "cuda"
+        self._job, self._device = job, device
         self._runs = runs(self.batch, job.accumulate, processes)
+        self._numbers: tuple[int, NDArray[np.int64]] = (-1, np.zeros((0, 0), np.int64))
+        self._resident = self._workers = None
+        fits = 0 < job.photos.held_bytes <= job.memory_device and job.photos.in_memory
+        if fits and job.recipe.input.interpolation in SUPPORT:
+            self._resident = ResidentPhotos(job.photos, device)
+        else:
+            size = crop_bytes(job, sum(run.stop - run.start for run in self._runs))
+            count = useful_workers(job, size, processes.count, device)
+            pins = device.type == "cuda"
+            self._workers = Workers(self._made, count, size, pins=pins) if count else None
+
+    @property
+    def kind(self) -> str:
+        """Who makes the crops."""
+        return "device" if self._resident else "processes" if self._workers else "threads"
 
     def steps(self, epoch: int, first: int = 0, last: int | None = None) -> Iterator[Step]:
         """Yield the steps of an epoch; for a GPU they are made ahead, while it computes."""
-        numbers = self.order.batches(epoch)
-        with ThreadPoolExecutor(cores(), "regnet-crops") as pool:
-            make = partial(self._step, epoch, numbers, pool)
-            chosen = range(len(numbers))[first:last]
-            if self._on_gpu:
-                yield from in_order(chosen, lambda n: list(map(make, n)), workers=1, batch_size=1)
-            else:
-                yield from map(make, chosen)
+        chosen = range(self.order.steps)[first:last]
+        if self._resident:
+            yield from map(partial(self._on_device, self._resident, epoch), chosen)
+        elif self._workers:
+            yield from self._workers.steps(epoch, chosen)
+        else:
+            yield from self._by_threads(epoch, chosen)
+
+    def close(self) -> None:
+        """End the processes; they start again if more steps are asked for."""
+        if self._workers:
+            self._workers.close()
 
     def seed(self, epoch: int, step: int, stream: int) -> int:
         """Return the seed of one of a step's streams of random numbers."""
         entropy = (self._job.recipe.seed, epoch, step, stream)
         return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> np.uint64(1))
 
-    def _step(
-        self, epoch: int, numbers: NDArray[np.int64], pool: ThreadPoolExecutor, step: int
-    ) -> Step:
+    def _by_threads(self, epoch: int, chosen: range) -> Iterator[Step]:
+        ahead = self._device.type == "cuda"
+        with ThreadPoolExecutor(cores(), "regnet-crops") as pool:
+
+            def make(step: int) -> Step:
+                made = self._step(epoch, step, pool)
+                return made.pin_memory() if ahead else made
+
+            if ahead:
+                yield from in_order(chosen, lambda n: list(map(make, n)), workers=1, batch_size=1)
+            else:
+                yield from map(make, chosen)
+
+    def _made(self, epoch: int, step: int) -> Step | RegNetError:
+        """Return a step, or why there is none: in a process of its own."""
+        try:
+            return self._step(epoch, step)
+        except RegNetError as exc:
+            return exc
+
+    def _step(self, epoch: int, step: int, pool: ThreadPoolExecutor | None = None) -> Step:
         job, side = self._job, self._job.recipe.crop_at(epoch)
+        numbers = self._batch(epoch, step)
         parts: list[MicroBatch] = []
         unreadable: list[Unreadable] = []
         for run in self._runs:
-            random = np.random.default_rng(self.seed(epoch, step, _CROPS))
+            random = self._random(epoch, step)
             batch = training_batch(
-                job.photos, numbers[step], job.recipe, random, side=side, part=run, pool=pool
+                job.photos, numbers, job.recipe, random, side=side, part=run, pool=pool
             )
             unreadable += batch.unreadable
             batch = _filled(batch, run.stop - run.start, job.folder)
             crops, truths = torch.from_numpy(batch.crops), torch.from_numpy(batch.truths)
-            if self._on_gpu:  # from pinned memory it copies while it computes
-                crops, truths = crops.pin_memory(), truths.pin_memory()
-            parts.append(MicroBatch(crops, truths, run.start))
+            parts.append(MicroBatch(crops, truths, self._draws(epoch, step, run), run.start))
         return Step(step, tuple(parts), tuple(unreadable))
+
+    def _on_device(self, resident: ResidentPhotos, epoch: int, step: int) -> Step:
+        """Return a step whose crops the device makes of its own photos."""
+        photos, recipe = self._job.photos, self._job.recipe
+        numbers = self._batch(epoch, step)
+        drawn = uniforms(self._random(epoch, step), len(numbers))
+        parts: list[MicroBatch] = []
+        unreadable: list[Unreadable] = []
+        for run in self._runs:
+            own = numbers[run]
+            read = resident.sizes[own, 0] > 0
+            found = [photos.pixels(int(number)) for number in own[~read]]
+            lost = [photo for photo in found if isinstance(photo, Unreadable)]
+            unreadable += lost
+            readable = np.flatnonzero(read)
+            chosen = _repeated_to(len(own), len(readable), lost, self._job.folder)
+            boxes = random_boxes(
+                resident.sizes[own[readable]], recipe.augmentation, drawn[run][readable]
+            )
+            crops = resident.crops(
+                own[readable[chosen]],
+                boxes[chosen],
+                side=recipe.crop_at(epoch),
+                interpolation=recipe.input.interpolation,
+            )
+            truths = on_device(photos.truths[own[readable[chosen]]], self._device)
+            parts.append(MicroBatch(crops, truths, self._draws(epoch, step, run), run.start))
+        return Step(step, tuple(parts), tuple(unreadable))
+
+    def _draws(self, epoch: int, step: int, run: slice) -> tuple[Draws, ...]:
+        """Return what is drawn for the augmentation of a part, the same for all processes."""
+        recipe = self._job.recipe
+        side = recipe.crop_at(epoch)
+        first = 1 + run.start
+        return draw_chunks(
+            recipe.augmentation,
+            run.stop - run.start,
+            side,
+            side,
+            lambda place: self.seed(epoch, step, first + place),
+        )
+
+    def _batch(self, epoch: int, step: int) -> NDArray[np.int64]:
+        """Return the numbers of a step's photos."""
+        numbers = self._numbers
+        if numbers[0] != epoch:
+            numbers = self._numbers = epoch, self.order.batches(epoch)
+        batch: NDArray[np.int64] = numbers[1][step]
+        return batch
+
+    def _random(self, epoch: int, step: int) -> np.random.Generator:
+        return np.random.default_rng(self.seed(epoch, step, _CROPS))
 
 
 def runs(batch: int, parts: int, processes: Processes) -> tuple[slice, ...]:
@@ -278,21 +228,27 @@ def runs(batch: int, parts: int, processes: Processes) -> tuple[slice, ...]:
 
 
 def _filled(batch: Batch, count: int, folder: Path) -> Batch:
-    """Return `count` photos: unreadable ones are replaced by repeating others.
+    """Return `count` photos: unreadable ones are replaced by repeating others."""
+    if len(batch.truths) == count:
+        return batch
+    chosen = _repeated_to(count, len(batch.truths), batch.unreadable, folder)
+    return Batch(batch.crops[chosen], batch.truths[chosen], batch.unreadable)
+
+
+def _repeated_to(
+    count: int, readable: int, unreadable: Sequence[Unreadable], folder: Path
+) -> NDArray[np.int64]:
+    """Return which of the readable photos make up `count`, repeated if they are fewer.
 
     So all processes and parts have the same size. Raises `TrainingError` if none is readable.
     """
-    readable = len(batch.truths)
-    if readable == count:
-        return batch
-    if not readable:
-        remedy = "Make them readable or remove them, and start again"
-        if (folder / LAST).exists():  # without them it would be a run on other photos
-            remedy = f"Make them readable, then: {resuming(folder)}"
-        photo = batch.unreadable[0]
-        raise TrainingError(
-            f"none of {count} photos of a step could be read, such as {photo.source}: "
-            f"{photo.error}. {remedy}"
-        )
-    chosen = np.arange(count) % readable
-    return Batch(batch.crops[chosen], batch.truths[chosen], batch.unreadable)
+    if readable:
+        return np.arange(count) % readable
+    remedy = "Make them readable or remove them, and start again"
+    if (folder / LAST).exists():  # without them it would be a run on other photos
+        remedy = f"Make them readable, then: {resuming(folder)}"
+    photo = unreadable[0]
+    raise TrainingError(
+        f"none of {count} photos of a step could be read, such as {photo.source}: "
+        f"{photo.error}. {remedy}"
+    )

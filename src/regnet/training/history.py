@@ -202,6 +202,10 @@ class Watcher(Protocol):
         """Receive an unreadable photo."""
         return
 
+    def limit(self, text: str) -> None:
+        """Receive what limits the speed, before the second epoch."""
+        return
+
     def stop(self) -> bool:
         """Return, after each step, whether to write a checkpoint and stop."""
         return False
@@ -220,6 +224,7 @@ class FirstSpeaks:
     def __init__(self, watcher: Watcher, *, first: bool) -> None:
         self._watcher: Watcher = watcher if first else Unseen()
         self.news, self.epoch = self._watcher.news, self._watcher.epoch
+        self.limit = self._watcher.limit
         self.stop = watcher.stop
         self.unreadable: dict[str, Unreadable] = {}
 

@@ -11,11 +11,13 @@ from torch import Tensor
 
 from regnet.network.modules import RegNet
 from regnet.system.errors import TrainingError
-from regnet.training.augment import CHUNK, Augment
+from regnet.training.augment import Augment
 from regnet.training.batch_norm import precise_batch_norm
 from regnet.training.devices import Processes
-from regnet.training.feed import Feed, MicroBatch, Step
+from regnet.training.feed import Feed
 from regnet.training.history import EpochRecord, History, News, Watcher
+from regnet.training.microbatch import MicroBatch, Step
+from regnet.training.pace import Pace
 from regnet.training.regularisation import disturb
 from regnet.training.run_folder import LAST, require_room, resuming, write_checkpoint
 from regnet.training.state import Best, Job, Position, State, Sums, has_exploded, is_off, set_rate
@@ -43,12 +45,8 @@ class Trainer:
         size = sum(t.numel() * t.element_size() for t in network.state_dict().values())
         require_room(job.folder, _KEPT * size)
         self.state = State(job, network, fabric)
-        self._augment = Augment(
-            recipe.augmentation,
-            classes=job.classes,
-            mean=recipe.input.mean,
-            whole=fabric.device.type != "cpu",
-        )
+        whole = fabric.device.type != "cpu"
+        self._augment = Augment(classes=job.classes, mean=recipe.input.mean, whole=whole)
         self._disturbances = disturb(network, recipe.augmentation)
         self._normalise = Normalise(recipe.input.protocol(recipe.name), fabric.device)
         weights = job.class_weights()
@@ -58,6 +56,7 @@ class Trainer:
         self._saved, self.saved_at = time.monotonic(), ""
         self._result: dict[str, Tensor] | None = None
         self._last_loss = torch.zeros((), device=fabric.device)  # of the step just done
+        self._pace = Pace(self.feed.kind, on_cpu=fabric.device.type == "cpu")
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -77,13 +76,17 @@ class Trainer:
             if reason := self.processes.lost_one(exc):
                 raise TrainingError(self._alone(reason)) from exc
             raise
+        finally:
+            self.feed.close()
 
     def _run(self, history: History, watcher: Watcher) -> None:
-        schedule = self.job.recipe.schedule
+        schedule, first = self.job.recipe.schedule, self.state.position.epoch
         while self.state.position.epoch < schedule.epochs:
             stale = self.state.position.epoch - self.state.best.epoch
             if schedule.patience and self._validation is not None and stale >= schedule.patience:
                 return
+            if self.state.position.epoch == first + 1 and (text := self._pace.text()):
+                watcher.limit(text)
             if not self.run_epoch(history, watcher):
                 self._require_sound()
                 self.save(history)
@@ -99,9 +102,12 @@ class Trainer:
         self.state.train()
         start = time.perf_counter()
         for step in self.feed.steps(position.epoch, position.step):
+            arrived = time.perf_counter()
             self._step(step)
+            done = time.perf_counter()
+            self._pace.step(arrived - start, done - arrived)
             sums.skipped += len(step.unreadable)
-            sums.seconds += time.perf_counter() - start
+            sums.seconds += done - start
             position.step += 1
             for photo in step.unreadable:
                 watcher.skipped(photo)
@@ -161,9 +167,7 @@ class Trainer:
         images, truths = self._normalise.moved(part.crops, part.truths)
         for disturbance in self._disturbances:
             disturbance.draw(self.feed.seed(epoch, step, _NOISE + part.place))
-        starts = range(0, len(images), CHUNK)
-        seeds = [self.feed.seed(epoch, step, 1 + part.place + start) for start in starts]
-        return self._augment(images, truths, seeds)
+        return self._augment(images, truths, part.draws)
 
     def _rate(self, step: int) -> float:
         """Return the learning rate of a step of this epoch, counted from 0."""
@@ -184,7 +188,11 @@ class Trainer:
         sometimes = position.step % _NEWS_EVERY == 0 or position.step == steps
         if not (sometimes or self.fabric.device.type == "cpu"):
             return True
+        start = time.perf_counter()
         loss = float(sums.loss) / max(sums.images, 1)
+        waited = time.perf_counter() - start
+        self._pace.read(waited)
+        sums.seconds += waited
         if not math.isfinite(loss):
             return False
         epochs = self.job.recipe.schedule.epochs

@@ -88,6 +88,11 @@ class LabelledPhotos:
         return len(self._held) == len(self.items)
 
     @property
+    def held_bytes(self) -> int:
+        """The bytes of those in memory."""
+        return sum(photo.nbytes for photo in self._held if not isinstance(photo, Unreadable))
+
+    @property
     def unreadable(self) -> tuple[Unreadable, ...]:
         """The unreadable ones among those in memory."""
         return tuple(photo for photo in self._held if isinstance(photo, Unreadable))

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from regnet.network.modules import Block, RegNet
+from regnet.training.devices import on_device
 from regnet.training.recipe import Augmentation
 
 _OFFSETS: Final = 1 << 16  # places at which a noise may begin
@@ -75,7 +76,8 @@ class StochasticDepth:
         if not module.training:
             return values
         stays = torch.rand(len(values), 1, 1, 1, generator=self._random) >= rate
-        return values * (stays / (1 - rate)).to(values.device, values.dtype)
+        kept = on_device((stays / (1 - rate)).numpy(), values.device)
+        return values * kept.to(values.dtype)
 
 
 def disturb(network: RegNet, options: Augmentation) -> list[ActivationNoise | StochasticDepth]:

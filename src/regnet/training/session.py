@@ -267,6 +267,22 @@ def _with_batch(recipe: Recipe, network: RegNet, sets: PhotoSets, fabric: Any) -
     return recipe.changed("schedule", batch=batch)
 
 
+def _bytes_on_device(photos: LabelledPhotos, limit: int | None, fabric: Any) -> int:
+    """Return the bytes of the photos if all processes' devices should keep them, else 0.
+
+    The limit on a GPU is by default half of what a step leaves free.
+    """
+    if limit is None:
+        limit = 0
+        if fabric.device.type == "cuda":
+            step = torch.cuda.max_memory_reserved(fabric.device)  # of the batch that was tried
+            free = torch.cuda.mem_get_info(fabric.device)[0]
+            limit = (free + torch.cuda.memory_reserved(fabric.device) - step) // 2
+    fits = photos.in_memory and photos.held_bytes <= limit
+    everywhere = fabric.all_gather(torch.tensor(float(fits), device=fabric.device)).min()
+    return photos.held_bytes if everywhere else 0
+
+
 def _job(task: Task, plan: Plan, sets: PhotoSets, folder: Path, fabric: Any) -> Job:
     recipe, command = plan.recipe, task.command
     memory = (MEMORY if command.memory is None else command.memory) // 2
@@ -277,6 +293,8 @@ def _job(task: Task, plan: Plan, sets: PhotoSets, folder: Path, fabric: Any) -> 
     if sets.validation is not None and sets.validation.count:
         protocol = recipe.input.protocol(recipe.name)
         validation = CentreCrops(tuple(sets.validation.items()), protocol, batch=256, memory=memory)
+    memory_device = _bytes_on_device(photos, command.memory_device, fabric)
+    plan = replace(plan, command=replace(plan.command, memory_device=memory_device))
     return Job(
         recipe=recipe,
         photos=photos,
@@ -290,6 +308,7 @@ def _job(task: Task, plan: Plan, sets: PhotoSets, folder: Path, fabric: Any) -> 
         accumulate=command.accumulate,
         checkpoint_seconds=command.checkpoint_seconds,
         compile=command.compile,
+        memory_device=memory_device,
         about=plan.to_dict(),
     )
 

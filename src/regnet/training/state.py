@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from lightning_fabric import Fabric
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from regnet.network.modules import RegNet
@@ -31,7 +32,9 @@ class Job:
 
     A batch goes through the network in `accumulate` parts. A checkpoint is written after every
     epoch, and `checkpoint_seconds` after the last. `compile` uses torch.compile; None does on a
-    GPU, if it pays. `about` are plain values for checkpoints that describe the run.
+    GPU, if it pays. Photos that fit into `memory_device` bytes are kept on the device, which makes
+    the crops; else `workers` processes do (None: all cores for a GPU, 0: threads). `about` are
+    plain values for checkpoints that describe the run.
     """
 
     recipe: Recipe
@@ -43,6 +46,8 @@ class Job:
     accumulate: int = 1
     checkpoint_seconds: float = 600.0
     compile: bool | None = None
+    memory_device: int = 0
+    workers: int | None = None
     about: Mapping[str, Any] = field(default_factory=dict)
 
     def class_weights(self) -> Tensor | None:
@@ -104,6 +109,7 @@ class WeightAverage:
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self._decay, self._steps = decay, 0
+        self._now: tuple[nn.Module, dict[str, Tensor]] | None = None
         self.weights = {name: t.detach().clone() for name, t in network.state_dict().items()}
 
     @torch.no_grad()
@@ -112,13 +118,23 @@ class WeightAverage:
         decay = min(self._decay, (1 + self._steps) / (10 + self._steps))
         self._steps += 1
         average: Any = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-        now = network.state_dict()
+        now = self._tensors(network)
         floats = [name for name, mean in self.weights.items() if mean.is_floating_point()]
         for kind in {type(now[name]) for name in floats}:  # sharded tensors do not mix with others
             names = [name for name in floats if type(now[name]) is kind]
             average([self.weights[name] for name in names], [now[name] for name in names], None)
-        for name in self.weights.keys() - set(floats):
-            self.weights[name].copy_(now[name])
+        others = [name for name in self.weights if not self.weights[name].is_floating_point()]
+        if others:
+            torch._foreach_copy_([self.weights[name] for name in others], [now[n] for n in others])
+
+    def _tensors(self, network: nn.Module) -> dict[str, Tensor]:
+        """Return the network's tensors; they stay the same in every step, unless sharded."""
+        if self._now and self._now[0] is network:
+            return self._now[1]
+        now = network.state_dict()
+        if not any(isinstance(tensor, DTensor) for tensor in now.values()):
+            self._now = network, now
+        return now
 
     @torch.no_grad()
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -149,7 +165,10 @@ class State:
         freeze(network, recipe.transfer.freeze)
         synchronise_batch_norm(network, fabric.device)
         self.network: Any = fabric.setup_module(_prepared(network, job, fabric))
-        self.optimizer: Any = fabric.setup_optimizers(make_optimizer(network, recipe))
+        # Fabric's gradient scaler, of 16-mixed, and fused steps exclude each other
+        scales = getattr(fabric.strategy.precision, "scaler", None) is not None
+        fused = fabric.device.type == "cuda" and not is_sharded(fabric) and not scales
+        self.optimizer: Any = fabric.setup_optimizers(make_optimizer(network, recipe, fused=fused))
         ema = recipe.averages.ema
         self.average = WeightAverage(network, ema) if ema else None
         self.position, self.best, self.sums = Position(), Best(), Sums.zero(fabric.device)
@@ -264,16 +283,24 @@ def frozen_parts(network: nn.Module) -> list[nn.Module]:
     return [p for p in network.children() if not any(w.requires_grad for w in p.parameters())]
 
 
-def make_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """Return the optimizer; each group has a `factor` for the schedule's learning rate."""
+def make_optimizer(
+    network: nn.Module, recipe: Recipe, *, fused: bool = False
+) -> torch.optim.Optimizer:
+    """Return the optimizer; each group has a `factor` for the schedule's learning rate.
+
+    `fused` steps take one kernel for many tensors, on a GPU.
+    """
     options = recipe.optimizer
     groups = list(_groups(network, options))
     optimizer: torch.optim.Optimizer
     if options.kind == "adamw":
-        optimizer = torch.optim.AdamW(groups, betas=(options.momentum, 0.999))
+        betas = (options.momentum, 0.999)
+        optimizer = torch.optim.AdamW(groups, betas=betas, fused=fused or None)
     else:
         nesterov = options.nesterov and options.momentum > 0
-        optimizer = torch.optim.SGD(groups, momentum=options.momentum, nesterov=nesterov)
+        optimizer = torch.optim.SGD(
+            groups, momentum=options.momentum, nesterov=nesterov, fused=fused or None
+        )
     set_rate(optimizer, recipe.lr)
     return optimizer
 

@@ -123,8 +123,8 @@ class Command:
     """The options of a run beside its recipe and network, kept in its checkpoints to resume it.
 
     `labels` are the classes if they are not the folders', `truth` is a label file for the photos,
-    `entry` the network in checkpoint files that hold several. `memory` is in bytes, None
-    the default.
+    `entry` the network in checkpoint files that hold several. `memory` and `memory_device` are in
+    bytes, None the default; checkpoints keep the bytes that the photos take on the device.
     """
 
     dataset: str | Path
@@ -135,6 +135,7 @@ class Command:
     accumulate: int = 1
     compile: bool | None = None
     memory: int | None = None
+    memory_device: int | None = None
     checkpoint_seconds: float = 600.0
     entry: str | None = None
     devices: Devices = Devices()  # noqa: RUF009 (frozen)

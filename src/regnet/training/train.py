@@ -47,6 +47,7 @@ def train(
     compile: bool | None = None,
     devices: Devices | None = None,
     memory: int | None = None,
+    memory_device: int | None = None,
     checkpoint_seconds: float | None = None,
     cache_dir: str | Path | None = None,
     library: Library | None = None,
@@ -81,7 +82,8 @@ def train(
     command = command.changed(dataset=dataset, val=val, labels=classes, truth=truth, name=name)
     command = command.changed(accumulate=accumulate, compile=compile, devices=devices)
     entry = library.entry if library else None
-    command = command.changed(memory=memory, checkpoint_seconds=checkpoint_seconds, entry=entry)
+    command = command.changed(memory=memory, memory_device=memory_device)
+    command = command.changed(checkpoint_seconds=checkpoint_seconds, entry=entry)
     library = library or Library(folder=default_cache_dir(cache_dir))
     task = Task(
         command=command,

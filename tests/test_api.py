@@ -35,6 +35,7 @@ PUBLIC = [
     "load",
     "quantize",
     "spec_by_name",
+    "teach",
     "to_frame",
     "train",
 ]

@@ -23,9 +23,9 @@ FLOORS = (
     ("ir", "video", "zoo"),
     ("conversion",),
     ("inference",),
-    ("explanation", "evaluation", "comparison", "benchmarking", "doctor", "cluster", "features"),
+    ("explanation", "evaluation", "comparison", "benchmarking", "doctor", "cluster"),
     ("calibration", "quantization", "serving"),
-    ("training",),
+    ("training", "features"),
     ("space",),
     ("cli",),
 )

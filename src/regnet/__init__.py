@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from regnet.comparison.compare import compare as compare
     from regnet.evaluation.evaluate import evaluate as evaluate
     from regnet.explanation.activation_maps import Explainer as Explainer
+    from regnet.features.teach import teach as teach
     from regnet.inference.classify import Classifier as Classifier
     from regnet.inference.load import load as load
     from regnet.inference.result import ClassScore as ClassScore
@@ -48,6 +49,7 @@ _MODULES = {
     "comparison.compare": "compare",
     "evaluation.evaluate": "evaluate",
     "explanation.activation_maps": "Explainer",
+    "features.teach": "teach",
     "inference.classify": "Classifier",
     "inference.load": "load",
     "inference.result": "ClassScore Prediction to_frame",

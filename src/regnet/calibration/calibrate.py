@@ -284,20 +284,26 @@ def _require_gain(learnt: FittedCalibration, name: str) -> None:
 
 
 def learn(
-    probabilities: NDArray[np.float32], truths: NDArray[np.int64], fit: Fit
+    probabilities: NDArray[np.float32],
+    truths: NDArray[np.int64],
+    fit: Fit,
+    *,
+    temperature: float | None = None,
 ) -> FittedCalibration:
     """Return a temperature and threshold fitted on half of the rows (N, classes), checked on half.
 
-    Logits are the logarithms of probabilities, as far as a temperature can tell.
+    Logits are the logarithms of probabilities, as far as a temperature can tell. One that is given
+    is not fitted.
     """
     coverage, method = fit.coverage, fit.method
     temperature_rows, threshold_rows, held_out_rows = _split(len(truths), fit.seed)
     logits = np.log(np.maximum(probabilities, LEAST))
-    temperature = supported_temperature(
-        logits[temperature_rows],
-        truths[temperature_rows],
-        enough=len(truths) >= photos_wanted(coverage),
-    )
+    if temperature is None:
+        temperature = supported_temperature(
+            logits[temperature_rows],
+            truths[temperature_rows],
+            enough=len(truths) >= photos_wanted(coverage),
+        )
     calibrated = softmax(logits[threshold_rows], temperature)
     threshold = learn_threshold(truth_scores(calibrated, truths[threshold_rows], method), coverage)
 

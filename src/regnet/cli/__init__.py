@@ -34,6 +34,7 @@ COMMANDS = (
     "serve",
     "evaluate",
     "compare",
+    "teach",
     "train",
     "quantize",
     "calibrate",

@@ -141,6 +141,7 @@ def _converted(path: Path, image_size: int | None) -> dict[str, Any]:
         "sha384": metadata.weights_sha384,
         "version": metadata.version,
         **{name: record.to_dict() for name, record in records.items() if record is not None},
+        **({"taught": metadata.taught.summary()} if metadata.taught else {}),
         "preprocessing": metadata.preprocessing,
         "protocol": metadata.preprocess.to_dict(),
         "assumed": list(metadata.assumed),

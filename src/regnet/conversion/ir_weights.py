@@ -29,7 +29,8 @@ class IRWeights:
 def read_ir_weights(path: Path) -> IRWeights:
     """Return the float32 weights in an IR (.xml) of FP32 or FP16 precision.
 
-    Raises `ModelError` for another file, `WeightsError` for INT8 or the graph of another tool.
+    Raises `ModelError` for another file, `WeightsError` for INT8, a head of `regnet teach` or the
+    graph of another tool.
     """
     graph = read_graph(path)
     metadata = graph_metadata(graph, source=str(path))
@@ -37,6 +38,11 @@ def read_ir_weights(path: Path) -> IRWeights:
         raise WeightsError(
             f"{path}: its weights are rounded to INT8, from which nothing learns well: name the "
             "model that it was made from"
+        )
+    if metadata.taught is not None:
+        raise WeightsError(
+            f"{path}: its head was made by `regnet teach`, not trained: name the model that it was "
+            "taught from"
         )
     ops, spec = ops_by_name(graph), metadata.regnet
     state: dict[str, Array] = {}

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.ir.constants import values
-from regnet.ir.features import last_layer
+from regnet.ir.features import last_layer, unrooted
 from regnet.system.errors import ModelError
 from regnet.system.runtime import ov
 
@@ -25,12 +25,14 @@ class LinearHead:
 
     logits = weights @ mean of the features over their positions + bias. The temperature that a
     calibrated model divides by is part of both. `features` is the output of the graph that holds
-    the features, (N, channels, h, w).
+    the features, (N, channels, h, w). A `rooted` head takes the roots of the means m instead,
+    sign(m) sqrt(|m|), which are m / sqrt(|m|).
     """
 
     weights: Array
     bias: Array
     features: Any
+    rooted: bool = False
 
     def maps(self, features: Array, classes: list[int]) -> Array:
         """Return the share of each position of (channels, h, w): (classes, h, w).
@@ -38,6 +40,9 @@ class LinearHead:
         The mean of a map is the class's logit less its bias.
         """
         rows = self.weights[classes].astype(np.float64)
+        if self.rooted:
+            roots = np.sqrt(np.abs(features.mean(axis=(1, 2), dtype=np.float64)))
+            rows = np.divide(rows, roots, out=np.zeros_like(rows), where=roots > 0)
         return np.tensordot(rows, features.astype(np.float64), axes=1).astype(np.float32)
 
 
@@ -76,7 +81,9 @@ def _read(graph: ov.Model) -> LinearHead:
         else:
             raise ModelError(f"{node.get_friendly_name()} is neither bias nor temperature")
     every = np.broadcast_to(bias, len(weights)).astype(np.float32)
-    return LinearHead(np.ascontiguousarray(weights * scale), every, _pooled(layer.features))
+    _, rooted = unrooted(layer.op.input_value(0))
+    weights = np.ascontiguousarray(weights * scale)
+    return LinearHead(weights, every, _pooled(layer.features), rooted)
 
 
 def _after(product: Any, graph: ov.Model) -> list[Any]:

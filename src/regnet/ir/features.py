@@ -14,6 +14,9 @@ from regnet.ir.engine import Batch, ConvertedModel, Engine
 from regnet.system.errors import ModelError
 from regnet.system.runtime import ov
 
+ROOT: Final = "head.root"
+"""The op that takes the roots of features, before a head of `regnet teach`."""
+
 _LINEAR: Final = ("MatMul", "Convolution", "GroupConvolution")
 
 
@@ -46,6 +49,7 @@ def last_layer(graph: ov.Model, *, source: str) -> LastLayer:
         (output,) = inputs
         if node.get_type_name() in _LINEAR:
             break
+    output, _ = unrooted(output)
     while output.get_node().get_type_name() == "FakeQuantize":  # of INT8 models
         output = output.get_node().input_value(0)
     shape = output.get_partial_shape()
@@ -55,6 +59,17 @@ def last_layer(graph: ov.Model, *, source: str) -> LastLayer:
     if not first or width < 1 or math.prod(sizes) != width:
         raise _no_layer(source)
     return LastLayer(node, output, width)
+
+
+def unrooted(output: Any) -> tuple[Any, bool]:
+    """Return the features that `regnet teach` takes roots of; others as they are, with False."""
+    node = output.get_node()
+    if node.get_friendly_name() != ROOT:
+        return output, False
+    while node.get_friendly_name().startswith(ROOT):
+        output = node.input_value(0)
+        node = output.get_node()
+    return output, True
 
 
 def with_features(model: ConvertedModel) -> ConvertedModel:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 
 from regnet.checkpoints.fields import FieldError, json_value, labels_field, labels_to_rows
-from regnet.ir.records import Calibration, Certificate, PixelBound
+from regnet.ir.records import Calibration, Certificate, PixelBound, Taught
 from regnet.network.labels import Labels
 from regnet.network.spec import Spec, spec_to_dict
 from regnet.pixels.protocol import Preprocess
@@ -45,7 +45,8 @@ class ModelMetadata(Checked, error=ModelError):
     `preprocessing` says who makes the crop: the caller, or the graph, which then takes whole
     images, RGB; `pixel_bound`, `certificate` and `calibration` what was measured of that, of
     INT8 and of probabilities, None where it was not. `assumed` has a sentence for each thing that
-    the checkpoint does not say, as in `regnet.ir.assumptions`.
+    the checkpoint does not say, as in `regnet.ir.assumptions`. `taught` says how `regnet teach`
+    made the head, None for other models.
     """
 
     name: _Name
@@ -63,6 +64,7 @@ class ModelMetadata(Checked, error=ModelError):
     calibration: Calibration | None = None
     assumed: tuple[str, ...] = ()
     origin: str = ""
+    taught: Taught | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,7 +1,7 @@
 """What was measured of a converted model and travels inside it, as values."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from regnet.checkpoints.fields import FieldError
 from regnet.system.checked import Checked, Rule, within
@@ -67,3 +67,29 @@ class Calibration(Checked, error=FieldError):
     held_out: _Count
     measured_coverage: _Share
     mean_size: _Amount
+
+
+@dataclass(frozen=True, kw_only=True)
+class Taught(Checked, error=FieldError):
+    """How `regnet teach` made a head: linear discriminant analysis of rooted features.
+
+    `photos` has their number per class. Of `measured` photos, `correct` were right when each was
+    left out. `moments` are the centre, the class means and the factor of the scatter, `degrees` of
+    freedom, as base64 of float32: what another class is added with; "" if they are too large.
+    """
+
+    root: Literal["none", "root", "signed"]
+    shrinkage: Annotated[float, within(gt=0, lt=1)]
+    noise: _Amount
+    temperature: Annotated[float, within(gt=0)]
+    degrees: _Count
+    photos: tuple[_Count, ...]
+    measured: _Count
+    correct: _Count
+    moments: str
+
+    def summary(self) -> dict[str, Any]:
+        """Return the fields as JSON values, without the moments, and all `photos` together."""
+        values = self.to_dict() | {"photos": sum(self.photos)}
+        del values["moments"]
+        return values

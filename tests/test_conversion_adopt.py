@@ -293,6 +293,7 @@ def test_a_folder_of_hugging_face_is_read(library: Library, tmp_path: Path) -> N
     (folder / "config.json").write_text(json.dumps(config))
     processor = {"size": {"height": SIZE, "width": SIZE}, "image_mean": [0.5, 0.4, 0.3]}
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    assert b"MParams" in run_main("info", folder).stdout
     conversion = library.convert(library.request(folder))
     assert (conversion.path.name, conversion.assumed) == ("my-vit.xml", ())
     found = metadata_of(conversion)

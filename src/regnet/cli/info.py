@@ -9,10 +9,11 @@ import typer
 from regnet.checkpoints.model_files import is_model_folder
 from regnet.cli.console import print_json
 from regnet.cli.options import AS_OPTION, Entry, Json
+from regnet.conversion.foreign_files import foreign_model
 from regnet.conversion.store import Library
 from regnet.conversion.values import CHECKPOINT_SUFFIXES
 from regnet.inference.predictors import parse_ir_choice
-from regnet.ir.assumptions import warn_assumed
+from regnet.ir.assumptions import CONVERTED, warn_assumed
 from regnet.network.complexity import complexity
 from regnet.network.spec import (
     Spec,
@@ -47,7 +48,8 @@ def info(model: _Model) -> None:
     library.note_entry(choice.model)
     if choice.precision == "int8":
         path = library.ir(choice.model, precision="int8")
-    if path.suffix in (".xml", ".onnx"):
+    path = foreign_model(path) or path
+    if path.suffix in CONVERTED:
         report = _converted(path, model.image_size)
     elif path.suffix in CHECKPOINT_SUFFIXES or path.is_file() or is_model_folder(path):
         report = _checkpoint(path, model.image_size, model.entry)

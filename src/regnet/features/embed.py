@@ -206,7 +206,7 @@ class _Note:
 
     def _read(self) -> bytes:
         data = self.item.read()
-        self.digest = hashlib.blake2b(data, digest_size=16).hexdigest()
+        self.digest = hashlib.sha256(data).hexdigest()[:32]
         return data
 
     def makes(self, embedding: Embedding) -> bool:

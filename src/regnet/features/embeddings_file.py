@@ -33,6 +33,7 @@ KEY: Final = b"regnet_embeddings"
 
 _NO_ROW: Final = b'{"row": null'
 _ROOM: Final = 32  # characters more, for the numbers of rows and failures
+_CHUNK: Final = 1 << 20  # bytes
 _BLOCK: Final = 1024  # rows, few enough to stay in the processor's cache
 
 
@@ -122,7 +123,12 @@ class Embeddings:
         if is_parquet(self.path):
             return self._parquet_photos(rows)
         text = np.memmap(sidecar(self.path), np.uint8, "r")
-        ends = np.flatnonzero(text == ord("\n"))
+        ends = np.concatenate(
+            [
+                start + np.flatnonzero(text[start : start + _CHUNK] == ord("\n"))
+                for start in range(0, len(text), _CHUNK)
+            ]
+        )
         starts = ends[:-1] + 1
         has_row = text[starts + len(_NO_ROW) - len("null")] != ord("n")
         starts, ends = starts[has_row], ends[1:][has_row]

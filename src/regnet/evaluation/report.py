@@ -104,7 +104,8 @@ def measured_section(found: "Evaluation") -> page.Section:
 
 def _protocol(found: "Evaluation") -> str:
     protocol = found.model.preprocess
-    return f"{protocol.name} (resize {protocol.resize}, crop {protocol.crop})"
+    how = "resize" if protocol.fit == "crop" else protocol.fit
+    return f"{protocol.name} ({how} {protocol.resize}, crop {protocol.crop})"
 
 
 def _tiles(found: "Evaluation") -> list[page.Tile]:

@@ -4,8 +4,9 @@
 
 Contestants take decoded photos and are interleaved: the graph of `convert --preprocessing graph`
 without a network, on all cores; `crop_pixels` on one; Pillow's own resize of the whole photo, on
-one. `new_size` is the graph's time for a photo of a size that it has not met before. Figures are
-medians over photos and rounds but for `least`; the last line is one JSON object.
+one. `onnx` is the exactness of the same graph in ONNX Runtime. `new_size` is the graph's time for a
+photo of a size that it has not met before. Figures are medians over photos and rounds but for
+`least`; the last line is one JSON object.
 """
 
 import argparse
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from regnet.conversion.graph_preprocess import preprocessing_model
+from regnet.conversion.ir_to_onnx import ir_to_onnx
 from regnet.pixels.preprocess import crop_pixels, rgb_pixels
 from regnet.pixels.protocol import Preprocess
 from regnet.pixels.samples import sample_photos
@@ -45,6 +47,15 @@ def graph(preprocess: Preprocess) -> Callable[[Pixels], Pixels]:
     return run
 
 
+def onnx_graph(preprocess: Preprocess) -> Callable[[Pixels], Pixels]:
+    """Return the preprocessing graph of an ONNX file as a function of whole images."""
+    import onnxruntime
+
+    model = ir_to_onnx(preprocessing_model(preprocess), "fp32").SerializeToString()
+    session = onnxruntime.InferenceSession(model, providers=["CPUExecutionProvider"])
+    return lambda image: session.run(None, {"image": image[None]})[0][0]
+
+
 def pillow(image: Pixels, preprocess: Preprocess) -> Pixels:
     """Return the crop as Pillow alone gives it."""
     size = preprocess.resized(image.shape[1], image.shape[0])
@@ -53,9 +64,10 @@ def pillow(image: Pixels, preprocess: Preprocess) -> Pixels:
     return crop[:, :, ::-1] if preprocess.channels == "BGR" else crop
 
 
-def exactness(images: list[Pixels], preprocess: Preprocess) -> dict[str, float]:
-    """Return how many values differ between the graph and Pillow, and by how much at most."""
-    run = graph(preprocess)
+def exactness(
+    run: Callable[[Pixels], Pixels], images: list[Pixels], preprocess: Preprocess
+) -> dict[str, float]:
+    """Return how many values differ between a graph and Pillow, and by how much at most."""
     apart = [
         np.abs(run(image) - pillow(image, preprocess).transpose(2, 0, 1).astype(np.float32))
         for image in images
@@ -110,7 +122,8 @@ def main() -> None:
     figures = {
         "photos": len(images),
         "cores": len(os.sched_getaffinity(0)),
-        "exactness": exactness(images, preprocess),
+        "exactness": exactness(graph(preprocess), images, preprocess),
+        "onnx": exactness(onnx_graph(preprocess), images, preprocess),
         "milliseconds": milliseconds(images, preprocess, options.rounds),
     }
     for name, value in figures.items():

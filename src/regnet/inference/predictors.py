@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
 from numpy.typing import NDArray
 
 from regnet.conversion.store import Library
+from regnet.ir.assumptions import CONVERTED
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.protocol import PROTOCOLS
 from regnet.system.errors import MissingExtraError, UnknownModelError
@@ -179,5 +180,7 @@ def _open_torch(choice: Choice, library: Library) -> Predictor:
     except ImportError as exc:
         raise MissingExtraError("running checkpoints with torch", "torch") from exc
 
+    if Path(choice.model).suffix in CONVERTED:
+        raise UnknownModelError(f"{choice.model}: is a converted model; torch runs checkpoints")
     request = library.request(choice.model)
     return TorchPredictor(request, precision=choice.precision, protocol=choice.protocol)

@@ -158,7 +158,8 @@ def _stored_precision(graph: ov.Model) -> StoredPrecision:
     """Return how most of the weights are stored; the first layer's may have taken in the scale."""
     sizes = Counter[str]()
     for _, weight in weighted(graph):
-        sizes[weight.get_type_name()] += math.prod(weight.get_output_shape(0))
+        if weight.get_output_partial_shape(0).is_static:
+            sizes[weight.get_type_name()] += math.prod(weight.get_output_shape(0))
     return "fp16" if sizes["Convert"] > sizes["Constant"] else "fp32"
 
 

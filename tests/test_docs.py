@@ -205,7 +205,7 @@ def write_files(folder: Path) -> None:
         "tiny200.pyth": 200,
     }.items():
         (folder / name).write_bytes(weights_of(TINY.with_classes(classes), 0))
-    for name in ("efficientnet-lite0", "resnet50-keras"):
+    for name in ("efficientnet-lite0", "resnet50-keras", "theirs"):
         write_classifier(folder / f"{name}.onnx", classes=3, channels_last="keras" in name)
     (folder / "classes.txt").write_text("ant\nbee\ncat\n")
     shutil.copytree(folder / "labelled", folder / "imagenet")

@@ -135,6 +135,12 @@ BUILDS: dict[str, Build] = {
     "ReduceSum": lambda x: o.reduce_sum(x, ints(-1), False),
     "Relu": o.relu,
     "Reshape": lambda x: o.reshape(x, ints(0, 2, -1), True),
+    "ScaledDotProductAttention": lambda x: o.scaled_dot_product_attention(
+        x, o.relu(x), x, weights(9, 9)
+    ),
+    "ScaledDotProductAttention, scale": lambda x: o.scaled_dot_product_attention(
+        x, x, o.relu(x), weights(9, 9), np.float32(0.3)
+    ),
     "Select": lambda x: o.select(o.less(x, np.float32(0)), x, o.exp(x)),
     "ShapeOf": lambda x: o.reshape(x, o.shape_of(o.transpose(x, ints(1, 0, 3, 2))), False),
     "Sigmoid": o.sigmoid,

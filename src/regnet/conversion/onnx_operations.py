@@ -14,6 +14,7 @@ from onnx import TensorProto, helper
 from regnet.conversion.onnx_nodes import Nodes
 from regnet.ir.constants import constant_array
 from regnet.system.errors import ConversionError
+from regnet.system.runtime import ov
 
 OPSET: Final = 18
 
@@ -61,8 +62,7 @@ def _with(kind: str, *attributes: str) -> Translation:
 def _reduced(kind: str) -> Translation:
     def translation(nodes: Nodes, op: Any, name: str, inputs: list[str]) -> None:
         axes = _integers(nodes, f"{name}.axes", _fixed(op, 1).ravel())
-        keep = int(op.get_attributes()["keep_dims"])
-        nodes.node(kind, [inputs[0], axes], name, keepdims=keep)
+        nodes.node(kind, [inputs[0], axes], name, keepdims=int(op.get_attributes()["keep_dims"]))
 
     return translation
 
@@ -188,11 +188,10 @@ def _mvn(nodes: Nodes, op: Any, name: str, inputs: list[str]) -> None:
     square = nodes.node("Mul", [centred, centred], f"{name}.square")
     spread = nodes.node("ReduceMean", [square, axes], f"{name}.variance", keepdims=1)
     eps = _float(nodes, f"{name}.eps", values["eps"])
-    if values["eps_mode"].lower() == "inside_sqrt":
-        spread = nodes.node("Add", [spread, eps], f"{name}.safe")
-    spread = nodes.node("Sqrt", [spread], f"{name}.deviation")
-    if values["eps_mode"].lower() != "inside_sqrt":
-        spread = nodes.node("Add", [spread, eps], f"{name}.safe")
+    inside = values["eps_mode"].lower() == "inside_sqrt"
+    for kind in ("Add", "Sqrt") if inside else ("Sqrt", "Add"):
+        given = [spread, eps] if kind == "Add" else [spread]
+        spread = nodes.node(kind, given, f"{name}.{kind.lower()}")
     nodes.node("Div", [centred, spread], name)
 
 
@@ -325,8 +324,26 @@ def _bitwise_right(nodes: Nodes, op: Any, name: str, inputs: list[str]) -> None:
     """Add a division by a power of two, rounded down, as ONNX shifts no signed numbers."""
     power = np.array(2 ** int(_fixed(op, 1).item()), np.int32)
     by = nodes.constant(f"{name}.by", power)
-    rest = nodes.node("Mod", [inputs[0], by], f"{name}.rest")  # of the divisor's sign
+    rest = nodes.node("Mod", [inputs[0], by], f"{name}.rest")  # never below 0
     nodes.node("Div", [nodes.node("Sub", [inputs[0], rest], f"{name}.whole"), by], name)
+
+
+def _attention(nodes: Nodes, op: Any, name: str, inputs: list[str]) -> None:
+    """Add softmax(queries x keys^T x scale + mask) x values."""
+    queries, keys, contents, *more = inputs
+    shape, rank = op.get_input_partial_shape(0), len(op.get_input_partial_shape(0))
+    masked = any(value.get_element_type() == ov.Type.boolean for value in op.input_values())
+    if op.get_attributes()["causal"] or masked or shape[-1].is_dynamic:
+        raise untranslatable(op, "a causal or boolean mask, or a free width")
+    order = [*range(rank - 2), rank - 1, rank - 2]
+    turned = nodes.node("Transpose", [keys], f"{name}.keys", perm=order)
+    scale = more[1] if more[1:] else _float(nodes, f"{name}.scale", shape[-1].get_length() ** -0.5)
+    x = nodes.node("MatMul", [queries, turned], f"{name}.products")
+    x = nodes.node("Mul", [x, scale], f"{name}.scores")
+    if more:
+        x = nodes.node("Add", [x, more[0]], f"{name}.masked")
+    x = nodes.node("Softmax", [x], f"{name}.shares", axis=-1)
+    nodes.node("MatMul", [x, contents], name)
 
 
 OPERATIONS: Final[Mapping[str, Translation]] = {
@@ -367,6 +384,7 @@ OPERATIONS: Final[Mapping[str, Translation]] = {
     "Pad": _pad,
     "Range": _range,
     "Reshape": _reshape,
+    "ScaledDotProductAttention": _attention,
     "ShapeOf": _shape_of,
     "Slice": _slice,
     "Softmax": _with("Softmax", "axis"),

@@ -57,6 +57,7 @@ def test_every_command_reads_it_as_a_model(folder: Path, taught: Path, tmp_path:
     result = regnet.evaluate(taught, folder)
     assert result.scores.metrics.top1.value > 0.9
     assert run_main("info", taught).returncode == 0
+    assert run_main("convert", taught, "--format", "onnx", "-o", tmp_path).returncode == 0
     np.testing.assert_array_equal(  # so that `search` may compare them
         Classifier(taught).embed(PHOTOS), Classifier(BUNDLED).embed(PHOTOS)
     )

@@ -2,6 +2,7 @@
 
 from base64 import b64decode, b64encode
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.inference.classify import Classifier
+from regnet.ir.constants import set_values
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.features import ROOT, last_layer
 from regnet.ir.graph import read_graph, write_ir
@@ -84,6 +86,8 @@ def write_taught(
     appears unless its probabilities are the head's. Raises `ConversionError`, `OutputError`.
     """
     assert metadata.taught is not None
+    if metadata.precision == "fp16":  # as all weights of the model
+        head = replace(head, weights=head.weights.astype(np.float16).astype(np.float64))
     graph = read_graph(source)
     _set_head(graph, head, metadata.taught.root, source=str(source))
     try:
@@ -105,6 +109,7 @@ def _set_head(graph: ov.Model, head: Head, root: Root, *, source: str) -> None:
         features = _opset.reshape(features, shape, special_zero=True, name=f"{ROOT}.flat").output(0)
     weights, bias = head.weights.astype(np.float32), head.bias.astype(np.float32)
     product = _opset.matmul(_roots(features, root), weights, False, False, name="head.fc")
+    set_values(product, 1, weights)  # in FP16 if that loses nothing
     logits = _opset.add(product, bias[None], name="logits")
     old = graph.output(0).get_node().input_value(0)
     names = graph.output(0).get_names()

@@ -2,19 +2,36 @@
 
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import typer
 
-from regnet.cli.console import show
-from regnet.cli.options import Report, Truth
+from regnet.cli.console import require_writable, say, show
+from regnet.cli.options import Report, Store, Truth, require_sources
 from regnet.cli.progress import counter
+from regnet.inference.predictors import parse_ir_choice
 from regnet.system.option import Options, argument, option
+
+if TYPE_CHECKING:
+    from regnet.inference.classify import Classifier
 
 
 class _Photos(Truth):
     dataset: str | None = argument("The photos, see above", "DATASET", None)
     installation: bool = option(False, "Examine this installation instead", "--self")
     val: str | None = option(None, "Validation photos that lie elsewhere", "DATASET")
+
+
+class _Labels(Store):
+    model: str | None = option(
+        None, "Also check the labels by the features of this model", "-m", "MODEL"
+    )
+    fix_list: Path | None = option(
+        None, "Write photos with doubtful labels to FILE, as CSV [--model bundled]", "FILE"
+    )
+    next: int | None = option(
+        None, "Instead choose N photos of an unlabelled DATASET to label next", "N", min=1
+    )
 
 
 class _Checks(Options):
@@ -29,7 +46,7 @@ class _Results(Report):
     files: int = option(100, "Files per finding in --json", min=0)
 
 
-def doctor(photos: _Photos, checks: _Checks, results: _Results) -> bool:
+def doctor(photos: _Photos, labels: _Labels, checks: _Checks, results: _Results) -> bool:
     """Find what is wrong with a data set, before training on it.
 
     DATASET has one folder per class (DATASET/cat/1.jpg), or splits with class folders in them
@@ -40,6 +57,9 @@ def doctor(photos: _Photos, checks: _Checks, results: _Results) -> bool:
     for classes, missing classes, imbalance, tiny and blank photos, and what the centre crop cuts
     off. Errors waste a training run, warnings make it worse, notes are good to know.
 
+    With --model also wrong labels, odd photos, classes that can hardly be told apart, and photos
+    too dark or too bright. With --next the photos that a model is unsure of, unlike each other.
+
     With --self: what is installed and what is not, with the commands that add it; what the CPU can
     do, and whether anything makes regnet slower than it could be.
 
@@ -49,25 +69,37 @@ def doctor(photos: _Photos, checks: _Checks, results: _Results) -> bool:
       regnet doctor photos/ --html report.html
       regnet doctor 'tiny-imagenet-200.*.zip' --resize 64 --crop 64
       regnet doctor train.zip --val val.zip --json > findings.json
+      regnet doctor photos/ --model bundled --fix-list wrong.csv
+      regnet doctor unlabelled/ --model mine.xml --next 50
       regnet doctor --self
     """
     if photos.installation:
         return _doctor_self(results)
     if photos.dataset is None:
         raise typer.BadParameter("name a data set, or --self", param_hint="DATASET")
+    if labels.next is not None:
+        return _next_photos(photos.dataset, labels.next, labels, results)
     from regnet.doctor.examine import examine
+    from regnet.doctor.labels import write_fix_list
     from regnet.doctor.report import doctor_report
     from regnet.doctor.tree import open_tree
 
     tree = open_tree(photos.dataset, photos.val, truth=photos.truth)
-    with counter("looking", len(tree), "photos") as bar:
+    require_writable(labels.fix_list)
+    classifier = _classifier(labels) if labels.model or labels.fix_list else None
+    total = len(tree) * (1 if classifier is None else 2)
+    with counter("looking", total, "photos") as bar:
         examination = examine(
             tree,
             resize=checks.resize,
             crop=checks.crop,
             near=checks.near,
-            advance=lambda count, stage: bar(count if stage == "looking" else 0, stage),
+            classifier=classifier,
+            advance=lambda count, stage: bar(0 if stage == "comparing" else count, stage),
         )
+    if labels.fix_list is not None:
+        write_fix_list(labels.fix_list, examination.suspects or ())
+        say(f"{labels.fix_list}: written")
     show(
         partial(doctor_report, examination, tree),
         partial(examination.to_dict, files=results.files),
@@ -76,6 +108,28 @@ def doctor(photos: _Photos, checks: _Checks, results: _Results) -> bool:
     )
     severities = {finding.severity for finding in examination.findings}
     return "error" in severities or (checks.strict and "warning" in severities)
+
+
+def _classifier(labels: _Labels) -> "Classifier":
+    """Return the model whose features are used."""
+    choice = parse_ir_choice(labels.model or "bundled", "doctor", precisions=("f32",))
+    with labels.library() as library:
+        path = library.ir(choice.model)
+    from regnet.inference.classify import Classifier
+
+    return Classifier(path, compiled_cache=library.compiled, name=choice.model)
+
+
+def _next_photos(dataset: str, count: int, labels: _Labels, results: _Results) -> bool:
+    require_sources("doctor", [dataset])
+    from regnet.data.sources import count_items
+    from regnet.doctor.next_photos import next_photos, next_report
+
+    classifier = _classifier(labels)
+    with counter("classifying", count_items([dataset]), "photos") as advance:
+        result = next_photos(classifier, dataset, count, advance=advance)
+    show(partial(next_report, result), result.to_dict, as_json=results.json, html=results.html)
+    return result.unreadable > 0
 
 
 def _doctor_self(results: _Results) -> bool:

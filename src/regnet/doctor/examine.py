@@ -3,15 +3,17 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regnet.doctor.findings import Finding, errors_of, worst_first
+from regnet.doctor.labels import Suspect, judge, require_judgeable
 from regnet.doctor.photo_findings import (
     copy_findings,
     exact_groups,
+    exposure_findings,
     kept_shares,
     near_groups,
     photo_findings,
@@ -24,6 +26,10 @@ from regnet.pixels.protocol import Preprocess
 from regnet.system.json_text import plain
 from regnet.system.parallel import cores, in_order
 from regnet.system.version import TOOL_VERSION
+
+if TYPE_CHECKING:
+    from regnet.inference.classify import Classifier
+
 
 Listener = Callable[[float, str], None]
 
@@ -57,7 +63,7 @@ class Examination:
 
     `splits` has the photos by split and class; `short`, `long` (pixels) and `kept` (shares of the
     area that the centre crop keeps) are None where no photo could be read. `cut_most` and `typical`
-    are photos to show.
+    are photos to show. `suspects` are photos whose labels a model doubts, None without a model.
     """
 
     path: str
@@ -73,6 +79,7 @@ class Examination:
     cut_most: tuple[Preview, ...]
     typical: tuple[Preview, ...]
     seconds: float
+    suspects: tuple[Suspect, ...] | None = None
 
     @property
     def wasteful(self) -> bool:
@@ -96,6 +103,7 @@ class Examination:
             "short_side": plain(self.short),
             "long_side": plain(self.long),
             "kept": plain(self.kept),
+            **({} if self.suspects is None else {"suspects": plain(self.suspects[:files])}),
             "findings": [finding.first(files).to_dict() for finding in self.findings],
             "seconds": round(self.seconds, 3),
             "version": TOOL_VERSION,
@@ -109,16 +117,20 @@ def examine(
     crop: int = 224,
     workers: int | None = None,
     near: bool = True,
+    classifier: "Classifier | None" = None,
     advance: Listener = lambda count, stage: None,
 ) -> Examination:
     """Return what is wrong with the photos of `open_tree`.
 
     `resize` and `crop` are those of the training. Without `near` only copies byte by byte are
-    looked for. `advance` hears of each photo ("looking"), then of the share of the comparison that
-    was done ("comparing"). Raises `DatasetError` where the files change meanwhile, `ProtocolError`
-    for an impossible crop.
+    looked for. The features of a `classifier` judge the labels, and exposure is checked. `advance`
+    is called for each photo ("looking"), with the share of the comparison that was done
+    ("comparing"), and for each embedded photo ("embedding"). Raises `DatasetError` if the files
+    change meanwhile, `ProtocolError` for an impossible crop, and as `judge`.
     """
     start = time.perf_counter()
+    if classifier is not None:
+        require_judgeable(tree, classifier)
     preprocess = Preprocess(name="doctor", resize=resize, crop=crop)
     photos = Glances(tree)
     for glance in in_order(tree.items(), glances, workers=workers or cores()):
@@ -131,6 +143,10 @@ def examine(
         *photo_findings(photos, preprocess),
         *copy_findings(photos, exact, alike),
     ]
+    judgement = None
+    if classifier is not None:
+        judgement = judge(tree, classifier, advance=lambda count: advance(count, "embedding"))
+        findings += [*judgement.findings, *exposure_findings(photos)]
     readable = photos.readable
     sizes = photos.sizes[readable]
     kept = kept_shares(sizes, preprocess)
@@ -155,6 +171,7 @@ def examine(
         cut_most=previews(np.argsort(kept, kind="stable")[:_PREVIEWS]),
         typical=previews(evenly),
         seconds=time.perf_counter() - start,
+        suspects=judgement.suspects if judgement else None,
     )
 
 

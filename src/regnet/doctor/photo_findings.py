@@ -29,6 +29,10 @@ LEAK: Final = 0.05
 CONFLICT: Final = 0.01
 """From this share of photos with two classes on, training learns a contradiction."""
 
+DARK: Final = 25
+BRIGHT: Final = 235
+"""Mean grey levels below and above which a photo is too dark or too bright."""
+
 MANY: Final = 0.01  # from this share of superfluous photos on, copies are a warning and not a note
 
 
@@ -51,6 +55,24 @@ def photo_findings(photos: Glances, preprocess: Preprocess) -> Iterator[Finding]
             len(blank),
             tuple(photos.file(i, _size(photos, i)) for i in blank.tolist()),
         )
+
+
+def exposure_findings(photos: Glances) -> Iterator[Finding]:
+    """Yield the photos that are too dark or too bright: by the mean of their grey levels."""
+    readable = photos.readable[~photos.blank[photos.readable]]
+    means = photos.greys[readable].mean(axis=(1, 2))
+    for code, values, limit in (("dark", means, DARK), ("bright", 255 - means, 255 - BRIGHT)):
+        rows = readable[_lowest(values, limit)]
+        if len(rows):
+            yield Finding(
+                code,
+                "warning" if _often(photos, rows) else "note",
+                f"{_some(photos, rows)} {'is' if len(rows) == 1 else 'are'} too {code}: the mean "
+                f"level is {f'under {DARK}' if code == 'dark' else f'over {BRIGHT}'} of 255.",
+                "Look whether the class can be seen; else delete them.",
+                len(rows),
+                tuple(photos.file(i, f"mean {photos.greys[i].mean():.0f}") for i in rows.tolist()),
+            )
 
 
 def kept_shares(sizes: NDArray[np.uint32], preprocess: Preprocess) -> NDArray[np.float64]:

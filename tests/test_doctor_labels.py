@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from command_line import run_main
 from labelled_photos import CLASSES, write_labelled_photos
-from PIL import Image
+from PIL import Image, ImageFilter
 from test_inference_embed import _all_convolutional, _written
 
 from regnet.doctor.examine import examine
@@ -17,6 +17,7 @@ from regnet.doctor.labels import judge
 from regnet.doctor.next_photos import next_photos
 from regnet.doctor.tree import open_tree
 from regnet.inference.classify import Classifier
+from regnet.pixels.samples import sample_photos
 from regnet.system.errors import DatasetError, ModelError
 from regnet.zoo.catalogue import bundled_path, card_by_name
 
@@ -58,16 +59,20 @@ def test_dark_bright_and_alike(folder: Path, classifier: Classifier) -> None:
     for name, ends in (("dark", (2, 22)), ("bright", (237, 255))):
         levels = np.tile(np.linspace(*ends, 96).astype(np.uint8), (96, 1))
         Image.fromarray(levels).save(folder / CLASSES[0] / f"{name}.png")
-    for photo in (folder / CLASSES[2]).iterdir():
-        twin = folder / "twin" / photo.name
+    photo = Image.open(sample_photos()[0]).convert("RGB")
+    photo.filter(ImageFilter.GaussianBlur(0.03 * min(photo.size))).save(folder / "blurred.png")
+    shutil.move(folder / "blurred.png", folder / CLASSES[0])
+    for path in (folder / CLASSES[2]).iterdir():
+        twin = folder / "twin" / path.name
         twin.parent.mkdir(exist_ok=True)
-        Image.open(photo).rotate(3).save(twin)
+        Image.open(path).rotate(3).save(twin)
     found = {f.code: f for f in examine(open_tree(folder), classifier=classifier).findings}
     assert [Path(f.source).name for f in found["dark"].files] == ["dark.png"]
     assert [Path(f.source).name for f in found["bright"].files] == ["bright.png"]
+    assert Path(found["blurred"].files[0].source).name == "blurred.png"
     assert f"{CLASSES[2]} and twin" in found["classes-alike"].text
     without = {f.code for f in examine(open_tree(folder)).findings}
-    assert without.isdisjoint({"dark", "bright", "classes-alike", "wrong-labels"})
+    assert without.isdisjoint({"dark", "bright", "blurred", "classes-alike", "wrong-labels"})
 
 
 def test_an_odd_photo_is_found(folder: Path, classifier: Classifier) -> None:

@@ -33,6 +33,9 @@ DARK: Final = 25
 BRIGHT: Final = 235
 """Mean grey levels below and above which a photo is too dark or too bright."""
 
+BLURRED: Final = 0.2
+"""Below this sharpness a photo is blurred (`photos.sharpness_of`)."""
+
 MANY: Final = 0.01  # from this share of superfluous photos on, copies are a warning and not a note
 
 
@@ -58,7 +61,7 @@ def photo_findings(photos: Glances, preprocess: Preprocess) -> Iterator[Finding]
 
 
 def exposure_findings(photos: Glances) -> Iterator[Finding]:
-    """Yield the photos that are too dark or too bright: by the mean of their grey levels."""
+    """Yield the photos that are too dark or too bright, by the mean grey level, or blurred."""
     readable = photos.readable[~photos.blank[photos.readable]]
     means = photos.greys[readable].mean(axis=(1, 2))
     for code, values, limit in (("dark", means, DARK), ("bright", 255 - means, 255 - BRIGHT)):
@@ -73,6 +76,17 @@ def exposure_findings(photos: Glances) -> Iterator[Finding]:
                 len(rows),
                 tuple(photos.file(i, f"mean {photos.greys[i].mean():.0f}") for i in rows.tolist()),
             )
+    rows = readable[_lowest(photos.sharpness[readable], BLURRED)]
+    if len(rows):
+        yield Finding(
+            "blurred",
+            "warning" if _often(photos, rows) else "note",
+            f"{_some(photos, rows)} {'is' if len(rows) == 1 else 'are'} blurred: the sharpness is "
+            f"under {BLURRED:g}.",
+            "Look whether the class can be seen; else delete them.",
+            len(rows),
+            tuple(photos.file(i, f"sharpness {photos.sharpness[i]:.2f}") for i in rows.tolist()),
+        )
 
 
 def kept_shares(sizes: NDArray[np.uint32], preprocess: Preprocess) -> NDArray[np.float64]:

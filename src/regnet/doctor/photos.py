@@ -3,6 +3,7 @@
 About 800 bytes each stay in memory, in columns.
 """
 
+import math
 from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -37,13 +38,14 @@ _BLANK: Final = 2.5  # levels of contrast
 class Glance:
     """One photo: upright `width` and `height`, `digest` of the file, `grey` (SIDE, SIDE) uint8.
 
-    Where `error` says why it could not be read, they are all 0.
+    `sharpness` is as of `sharpness_of`. If `error` says why it could not be read, they are all 0.
     """
 
     source: str
     error: str = ""
     width: int = 0
     height: int = 0
+    sharpness: float = 0.0
     digest: bytes = bytes(DIGEST)
     grey: Grey = field(default_factory=lambda: np.zeros((SIDE, SIDE), np.uint8))
 
@@ -63,7 +65,21 @@ def _glance(item: Item) -> Glance:
     whole = Image.fromarray(np.ascontiguousarray(grey))
     small = np.asarray(whole.resize((SIDE, SIDE), Image.Resampling.BOX))
     digest = blake2b(data, digest_size=DIGEST).digest()
-    return Glance(item.source, "", width, height, digest, small)
+    return Glance(item.source, "", width, height, sharpness_of(whole), digest, small)
+
+
+def sharpness_of(grey: Image.Image) -> float:
+    """Return the deviation of a grey picture's Laplacian over its own, at a short side of 96.
+
+    It is infinite for pictures with a shorter one, which would be enlarged.
+    """
+    scale = _ENOUGH / min(grey.size)
+    if scale > 1:
+        return math.inf
+    size = round(grey.width * scale), round(grey.height * scale)
+    x = np.asarray(grey.resize(size, Image.Resampling.BOX), np.float32)
+    sides = x[:-2, 1:-1] + x[2:, 1:-1] + x[1:-1, :-2] + x[1:-1, 2:]
+    return float((4 * x[1:-1, 1:-1] - sides).std() / (x.std() + 1))
 
 
 def _decoded(data: bytes) -> tuple[Grey, tuple[int, int]]:
@@ -103,6 +119,7 @@ class Glances:
         self.errors: dict[int, str] = {}
         self._sizes = array("I")
         self._contrasts = array("f")
+        self._sharpness = array("f")
         self._digests = bytearray()
         self._greys = bytearray()
 
@@ -116,6 +133,7 @@ class Glances:
         self.sources.append(glance.source)
         self._sizes.extend((glance.width, glance.height))
         self._contrasts.append(float(glance.grey.std()))
+        self._sharpness.append(glance.sharpness)
         self._digests += glance.digest
         self._greys += glance.grey.tobytes()
 
@@ -135,6 +153,11 @@ class Glances:
     def blank(self) -> NDArray[np.bool_]:
         """Which show nothing but one shade: (N,)."""
         return np.frombuffer(self._contrasts, np.float32) < _BLANK
+
+    @property
+    def sharpness(self) -> NDArray[np.float32]:
+        """The sharpness of each, as of `sharpness_of`: (N,)."""
+        return np.frombuffer(self._sharpness, np.float32)
 
     @property
     def greys(self) -> Grey:

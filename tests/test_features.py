@@ -1,5 +1,6 @@
 """Files of embeddings and search: exact, resumed, updated, damaged files, the commands."""
 
+import io
 import itertools
 import json
 import os
@@ -210,6 +211,50 @@ def test_bad_files_are_refused_in_a_sentence(folder: Path, tmp_path: Path) -> No
     for wrong in (tmp_path / "a.csv", tmp_path):
         with pytest.raises(OutputError):
             run(folder, wrong)
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", "x" * 99, '{"row": 0, "sauce": 1}', '{"row": 0, "source": 1}', "\n" * 99]
+)
+def test_sidecars_that_lie_are_damaged_files(folder: Path, tmp_path: Path, line: str) -> None:
+    path = tmp_path / "a.npy"
+    run(folder, path)
+    first, *others = sidecar(path).read_text().splitlines()
+    sidecar(path).write_text("\n".join([first, line, *others[1:]]) + "\n")
+    with pytest.raises(DatasetError, match=r"a\.npy: is damaged \(.*\); embed the photos again"):
+        open_embeddings(path).photos(range(3))
+
+
+def test_rows_of_another_kind_are_damaged_files(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    run(folder, path)
+    rows = np.load(path)
+    archive, whole = io.BytesIO(), path.read_bytes()
+    np.savez(archive, rows)
+    np.save(path, rows.astype(np.float64))
+    for content in (path.read_bytes(), archive.getvalue(), b"", b"\x93NUMPY\x01\0" + whole[8:90]):
+        path.write_bytes(content)
+        with pytest.raises(DatasetError, match=r"a\.npy: is damaged"):
+            open_embeddings(path)
+        run(folder, path)  # makes it again
+        assert path.read_bytes() == whole
+
+
+def test_a_parquet_file_of_other_columns_is_damaged(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    run(folder, path)
+    table = pq.read_table(path)
+    for wrong in (table.drop_columns(["embedding"]), table.slice(1)):
+        pq.write_table(wrong, path)
+        with pytest.raises(DatasetError, match=r"a\.parquet: is damaged"):
+            list(open_embeddings(path).blocks())
+
+
+def test_vectors_that_are_not_finite_are_refused() -> None:
+    rows = np.eye(3, dtype=np.float32)
+    rows[1, 2] = np.nan
+    with pytest.raises(DatasetError, match="row 1 is not finite"):
+        nearest(np.ones((1, 3), np.float32), [(np.arange(3), rows)], 2)
 
 
 def test_no_readable_photo_writes_nothing(tmp_path: Path) -> None:

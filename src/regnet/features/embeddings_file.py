@@ -8,19 +8,20 @@ import io
 import json
 import stat
 from collections.abc import Collection, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regnet.ir.metadata import InferencePrecision
-from regnet.system.checked import Checked
+from regnet.system.checked import Checked, Rule
 from regnet.system.errors import DatasetError, MissingExtraError, ModelError
 from regnet.system.json_text import json_bytes
+from regnet.system.text import last_line
 
 DType = Literal["float32", "float16"]
 Block = tuple[NDArray[np.int64], NDArray[Any]]
@@ -65,7 +66,7 @@ class Description(Checked, error=ModelError):
         """Return what `line` wrote; raises `ModelError`."""
         try:
             return cls.from_dict(json.loads(text))
-        except (ValueError, ModelError) as exc:
+        except (ValueError, RecursionError, ModelError) as exc:
             raise ModelError(f"{source}: does not describe embeddings; embed them again") from exc
 
     def npy_head(self) -> bytes:
@@ -84,10 +85,10 @@ def sidecar(path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Photo:
+class Photo(Checked, error=ModelError):
     """Where a row comes from: an image, or the frame of a video at `timestamp`."""
 
-    source: str
+    source: Annotated[str, Rule("without NUL", lambda text: "\0" not in text)]
     timestamp: float | None = None
 
 
@@ -101,7 +102,8 @@ class Embeddings:
     def blocks(self) -> Iterator[Block]:
         """Yield all rows, a few at a time."""
         if is_parquet(self.path):
-            yield from self._parquet_blocks()
+            with self._reading():
+                yield from self._parquet_blocks()
             return
         for start in range(0, len(self.vectors), _BLOCK):
             rows = self.vectors[start : start + _BLOCK]
@@ -111,17 +113,22 @@ class Embeddings:
     def vectors(self) -> NDArray[Any]:
         """The rows (N, width) of an .npy, which stay on disk."""
         try:
-            vectors: NDArray[Any] = np.load(self.path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError) as exc:
+            vectors: NDArray[Any] = np.lib.format.open_memmap(self.path, mode="r")
+        except (OSError, ValueError, ArithmeticError, MemoryError, RecursionError) as exc:
             raise self._damaged(str(exc)) from exc
-        if vectors.shape != (self.description.rows, self.description.width):
+        made = self.description
+        if (vectors.shape, vectors.dtype) != ((made.rows, made.width), np.dtype(made.dtype)):
             raise self._damaged(f"{sidecar(self.path).name} is of another file")
         return vectors
 
     def photos(self, rows: Collection[int]) -> dict[int, Photo]:
         """Return the photos of these rows."""
-        if is_parquet(self.path):
-            return self._parquet_photos(rows)
+        with self._reading():
+            if is_parquet(self.path):
+                return self._parquet_photos(rows)
+            return self._sidecar_photos(rows)
+
+    def _sidecar_photos(self, rows: Collection[int]) -> dict[int, Photo]:
         text = np.memmap(sidecar(self.path), np.uint8, "r")
         ends = np.concatenate(
             [
@@ -143,18 +150,36 @@ class Embeddings:
             file.readline()
             yield from enumerate(json.loads(text) for text in file if not text.startswith(_NO_ROW))
 
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        """Raise `DatasetError` for what reading damaged or foreign content raises."""
+        try:
+            yield
+        except (
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+            RuntimeError,
+            ModelError,
+        ) as exc:
+            raise self._damaged(last_line(exc)) from exc
+
     def _damaged(self, why: str) -> DatasetError:
         return DatasetError(f"{self.path}: is damaged ({why}); embed the photos again")
 
     def _parquet_blocks(self) -> Iterator[Block]:
         import pyarrow.parquet as pq
 
-        first = 0
-        for batch in pq.ParquetFile(self.path).iter_batches(_BLOCK, columns=["embedding"]):
+        first, made = 0, self.description
+        file = pq.ParquetFile(self.path)
+        if file.metadata.num_rows != made.rows + made.failed:
+            raise self._damaged("its description is of another file")
+        for batch in file.iter_batches(_BLOCK, columns=["embedding"]):
             column = batch.column(0)
             numbers = first + np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
             flat = column.drop_null().flatten().to_numpy(zero_copy_only=False)
-            yield numbers, flat.reshape(-1, self.description.width)
+            yield numbers, flat.reshape(-1, made.width)
             first += len(column)
 
     def _parquet_photos(self, rows: Collection[int]) -> dict[int, Photo]:

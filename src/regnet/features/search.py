@@ -18,7 +18,7 @@ from regnet.inference.classify import Classifier
 from regnet.inference.result import readable
 from regnet.pages import report as page
 from regnet.pages.thumbnails import thumbnail
-from regnet.system.errors import ModelError
+from regnet.system.errors import DatasetError, ModelError
 from regnet.system.files import temporary_folder
 from regnet.system.json_text import ToDict
 from regnet.system.text import counted
@@ -60,7 +60,7 @@ def nearest(
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return rows and cosines (Q, <= k) of the `k` nearest to each query (Q, width), best first.
 
-    Among equals the first row is first.
+    Among equals the first row is first. Raises `DatasetError` for a vector that is not finite.
     """
     queries = normalised(queries)
     rows = [np.empty(0, np.int64) for _ in queries]
@@ -68,6 +68,9 @@ def nearest(
     for numbers, block in blocks:
         vectors = np.asarray(block, np.float32)
         lengths = np.sqrt(np.vecdot(vectors, vectors))
+        if not np.isfinite(lengths).all():
+            row = numbers[~np.isfinite(lengths)][0]
+            raise DatasetError(f"the embedding of row {row} is not finite; embed the photos again")
         products = vectors @ queries.T / np.maximum(lengths, TINY)[:, None]
         for query, values in enumerate(products.T):
             best = _best(values, k)

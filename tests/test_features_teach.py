@@ -129,6 +129,7 @@ def test_unreadable_photos_are_counted_and_others_go_on(tmp_path: Path) -> None:
     ("names", "error", "message"),
     [
         ((), DatasetError, "no images in|no class folders"),
+        ((".",), DatasetError, r"has no class folders: .* in another file \(--truth FILE\)$"),
         (("cat",), DatasetError, "has a single class, cat: a classifier needs two or more"),
     ],
 )
@@ -137,7 +138,7 @@ def test_too_few_classes(
 ) -> None:
     (tmp_path / "photos").mkdir()
     for name in names:
-        (tmp_path / "photos" / name).mkdir()
+        (tmp_path / "photos" / name).mkdir(exist_ok=True)
         (tmp_path / "photos" / name / "a.png").write_bytes(PHOTOS[0].read_bytes())
     with pytest.raises(error, match=message):
         regnet.teach(tmp_path / "photos", tmp_path / "m.xml")

@@ -26,6 +26,7 @@ _WNID: Final = re.compile(r"(n\d{8})(?:[-_ ](.+))?")  # alone, or as in n0208562
 _NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, undecoded bytes
 _BRACES: Final = re.compile(r"\{(?:(\d+)\.\.(\d+)|([^{},]+(?:,[^{},]+)+))\}")
 _MOST_SHARDS: Final = 1_000_000
+_LABELS_REMEDY: Final = ", or give the classes with --labels FILE"
 
 
 @dataclass(frozen=True)
@@ -161,10 +162,13 @@ def _refuse_splits(path: str | Path, layout: Layout) -> None:
         raise DatasetError(f"{path} holds the splits {names}: name one, {places}")
 
 
-def folder_labels(path: str | Path, truth: Path | None = None) -> Labels:
+def folder_labels(
+    path: str | Path, truth: Path | None = None, *, remedy: str = _LABELS_REMEDY
+) -> Labels:
     """Return the classes of a data set, sorted: its class folders, or those in a file of labels.
 
-    A folder called by a wnid of ImageNet also gets its name. Raises `DatasetError` without class
+    A folder called by a wnid of ImageNet also gets its name. `remedy` is what else the caller takes
+    instead of class folders. Raises `DatasetError` without class
     folders, and for splits or folders that look like some.
     """
     folders = open_folders(path, truth, one_split=True)
@@ -173,7 +177,7 @@ def folder_labels(path: str | Path, truth: Path | None = None) -> Labels:
     if (doubt := folders.layout.doubt) and folders.labels is None:
         raise DatasetError(f"{path}: {doubt.text} {doubt.remedy}")
     if not folders.classes:
-        raise _without_folders(folders)
+        raise _without_folders(folders, remedy)
     _require_names(path, folders.classes)
     return tuple(map(_label, folders.classes))
 
@@ -187,13 +191,13 @@ def _label(name: str) -> Label:
     return Label(wnid, rest) if rest and known.name == wnid else known
 
 
-def _without_folders(folders: Folders) -> DatasetError:
+def _without_folders(folders: Folders, remedy: str) -> DatasetError:
     what = f"{folders.path} has no class folders"
     how = f"{what}: put the photos of each class in a folder of its name"
     if folders.layout.stray:
         return DatasetError(
             f"{how}, or list them in a metadata.csv beside them (columns file_name and label) or "
-            "in another file (--truth FILE), or give the classes with --labels FILE"
+            f"in another file (--truth FILE){remedy}"
         )
     return DatasetError(
         f"{how}; there is no image in it now (archives inside of it are not looked into: name them)"

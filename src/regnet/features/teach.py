@@ -177,7 +177,7 @@ def teach(
 
 
 def _labels(dataset: str | Path, truth: str | Path | None) -> Labels:
-    labels = folder_labels(dataset, None if truth is None else Path(truth))
+    labels = folder_labels(dataset, None if truth is None else Path(truth), remedy="")
     if len(labels) < 2:
         raise DatasetError(
             f"{dataset} has a single class, {labels[0].name or labels[0].wnid}: a classifier needs "

@@ -1,5 +1,6 @@
 """Sorting photos into folders: nothing is lost, overwritten or placed twice, whatever happens."""
 
+import json
 import os
 import random
 import subprocess
@@ -173,6 +174,33 @@ def test_names_of_folders_are_safe_and_differ() -> None:
     odd = ("../x", ".hidden", "CON:\n", "", "é" * 200, "unknown", LIST)
     names = folder_names(tuple(Label("", name) for name in odd))
     assert names == ["-x", "hidden", "CON-", "3", "é" * 60, "unknown 5", f"{LIST} 6"]
+    odd = ("crane", "crane", "crane 0", "AUX", "com1", "a\ud800b")
+    names = folder_names(tuple(Label("", name) for name in odd))
+    assert names == ["crane 0 0", "crane 1", "crane 0 2", "AUX 3", "com1 4", "a-b"]
+
+
+@pytest.mark.parametrize("action", ["copy", "link", "move"])
+def test_a_photo_named_twice_is_placed_once(action: Action, photos: Path, tmp_path: Path) -> None:
+    sorter = Sorter(tmp_path / "out", action, LABELS)
+    named = [str(photos / "c1.jpg"), str(photos), str(photos / "sub" / ".." / "c1.jpg")]
+    done = list(sorter.sort(iter_items(named), predict))
+    assert [one.error for one in done] == [None] * 5
+    assert len([p for p in (tmp_path / "out").rglob("*.jpg") if p.is_file()]) == 5
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"target": "../c1.jpg"}, {"target": "/c1.jpg"}, {"target": 5}, {"source": "a\0b"}]
+)
+def test_lists_that_lead_elsewhere_are_refused(
+    wrong: dict[str, object], photos: Path, tmp_path: Path
+) -> None:
+    folder, before = tmp_path / "out", contents(tmp_path)
+    sort(photos, folder, "move")
+    first, *others = (folder / LIST).read_text().splitlines(keepends=True)
+    (folder / LIST).write_text(json.dumps(json.loads(first) | wrong) + "\n" + "".join(others))
+    with pytest.raises(OutputError, match="is not a list of sorted photos"):
+        undo(folder)
+    assert contents(tmp_path) == before
 
 
 def test_what_contradicts_is_refused(tmp_path: Path) -> None:

@@ -200,6 +200,8 @@ def _undo(folder: Path) -> bool:
     """Undo a sorting and say what is left; tell whether anything is."""
     from regnet.inference.sorting import sorting_lock, undo
 
+    if not folder.is_dir():
+        raise OutputError(f"{folder}: no such folder")
     with sorting_lock(folder):
         count, left = undo(folder)
     for target in left:

@@ -16,12 +16,13 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import count
 from pathlib import Path
-from typing import Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self, get_args
 
 from regnet.data.archives import failing
 from regnet.data.sources import Item, Video
 from regnet.inference.result import Prediction
 from regnet.network.labels import Labels, first_name
+from regnet.system.checked import Checked, Rule
 from regnet.system.errors import OutputError
 from regnet.system.files import new_folder_beside, remove_leftovers, write_whole
 from regnet.system.json_text import json_text
@@ -32,7 +33,11 @@ Action = Literal["copy", "link", "move"]
 LIST: Final = "sorted.jsonl"
 UNKNOWN: Final = "unknown"
 _LONGEST: Final = 60  # characters of a folder's name
-_RESERVED: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f]+')
+_RESERVED: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]+')
+_DEVICES: Final = [  # of Windows
+    *("con", "prn", "aux", "nul"),
+    *(f"{port}{number}" for port in ("com", "lpt") for number in range(10)),
+]
 
 
 class Sorting(Options):
@@ -66,15 +71,21 @@ class Sorting(Options):
             yield Sorter(self.sort_into, self.action, labels)
 
 
+def _is_below(text: str) -> bool:
+    """Tell whether a path leads from a folder to a file below it."""
+    path = Path(text)
+    return bool(path.parts) and not path.is_absolute() and not {"..", "\0"} & {*path.parts, *text}
+
+
 @dataclass(frozen=True)
-class Placed:
+class Placed(Checked, error=OutputError):
     """Where a photo goes: absolute `source`, `target` below the folder; both as the file system's.
 
     `size` in bytes and `mtime_ns` are the photo's, to tell whether it is still the same.
     """
 
-    source: str
-    target: str
+    source: Annotated[str, Rule("without NUL", lambda text: "\0" not in text)]
+    target: Annotated[str, Rule("that leads below the folder", _is_below)]
     action: Action
     size: int
     mtime_ns: int
@@ -83,8 +94,8 @@ class Placed:
 
     @classmethod
     def from_line(cls, line: str) -> Self:
-        """Return what a line of the list says. Raises `ValueError`, `TypeError`."""
-        return cls(**json.loads(line))
+        """Return what a line of the list says. Raises `ValueError`, `OutputError`."""
+        return cls.from_dict(json.loads(line))
 
     @property
     def line(self) -> str:
@@ -109,6 +120,7 @@ class Sorter:
         self._list = self.folder / LIST
         self.placed = {one.source: one for one in read_list(self._list)}
         self._targets = {str(self.folder / one.target) for one in self.placed.values()}
+        self._named = set[str]()
         self.counts = Counter[str]()
         self.done_before = 0
 
@@ -141,9 +153,13 @@ class Sorter:
     def takes(self, source: str) -> bool:
         """Tell whether a photo is to be placed; completes one that was placed when a run ended.
 
-        A target of this or an earlier run is none to be placed, if it lies among the sources.
+        A target of this or an earlier run is none to be placed, if it lies among the sources, and
+        neither is a photo that was named before.
         """
         path = _absolute(source)
+        if str(path) in self._named:
+            return False
+        self._named.add(str(path))
         if not self._targets.isdisjoint((str(path), str(path.resolve()))):
             return False
         before = self.placed.get(str(path))
@@ -216,12 +232,19 @@ def folder_names(labels: Labels) -> list[str]:
 
     No name is empty, hidden, too long, `unknown`, or has a character that a file system refuses.
     """
-    plain = [_RESERVED.sub("-", first_name(label.name))[:_LONGEST].strip(" .") for label in labels]
-    counts = Counter(name.casefold() for name in [*plain, UNKNOWN, LIST, ""])
-    return [
-        f"{name} {label.wnid or index}".strip() if counts[name.casefold()] > 1 else name
-        for index, (name, label) in enumerate(zip(plain, labels, strict=True))
-    ]
+    names = [_RESERVED.sub("-", first_name(label.name))[:_LONGEST].strip(" .") for label in labels]
+    taken = [UNKNOWN, LIST, "", *_DEVICES]
+    marks = [label.wnid or str(index) for index, label in enumerate(labels)]
+    while True:
+        counts = Counter(name.casefold() for name in [*names, *taken])
+        shared = [counts[name.casefold()] > 1 for name in names]
+        if not any(shared):
+            return names
+        names = [
+            f"{name} {mark}".strip() if is_shared else name
+            for name, mark, is_shared in zip(names, marks, shared, strict=True)
+        ]
+        marks = list(map(str, range(len(names))))
 
 
 def read_list(path: Path) -> list[Placed]:
@@ -234,7 +257,7 @@ def read_list(path: Path) -> list[Placed]:
         return [Placed.from_line(line) for line in whole.decode().splitlines()]
     except FileNotFoundError:
         return []
-    except (OSError, ValueError, TypeError) as exc:
+    except (OSError, ValueError, RecursionError, OutputError) as exc:
         raise OutputError(f"{path}: is not a list of sorted photos ({exc}); move it away") from exc
 
 

@@ -131,6 +131,40 @@ def test_what_is_no_classifier_is_refused_in_a_sentence(library: Library, tmp_pa
     assert not list((tmp_path / "cache").rglob("*.xml"))
 
 
+def pooled_then(path: Path, *nodes: Any, classes: int = 3, **weights: Any) -> Path:
+    """Write a classifier of the mean colours, of which `nodes` make the `scores`."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes])
+    start = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["f"]),
+    ]
+    return write_onnx(path, [*start, *nodes], [image], [scores], weights)
+
+
+def test_millions_of_classes_are_refused(library: Library, tmp_path: Path) -> None:
+    wide = {"w": np.ones((3, 1)), "to": np.array([1, 2_000_000], np.int64)}
+    one = helper.make_node("MatMul", ["f", "w"], ["m"])
+    many = helper.make_node("Expand", ["m", "to"], ["scores"])
+    path = pooled_then(tmp_path / "wide.onnx", one, many, classes=2_000_000, **wide)
+    with pytest.raises(ModelError, match=r"at most 1,000,000 classes are allowed"):
+        adopted(library, path)
+
+
+def test_what_draws_or_mixes_images_is_refused(library: Library, tmp_path: Path) -> None:
+    noise = helper.make_node("RandomNormalLike", ["f"], ["r"])
+    added = helper.make_node("Add", ["f", "r"], ["scores"])
+    with pytest.raises(ModelError, match="draws random numbers"):
+        adopted(library, pooled_then(tmp_path / "a.onnx", noise, added))
+    weights = {"w": np.eye(3, 16), "to": np.array([-1, 8], np.int64)}
+    logits = helper.make_node("MatMul", ["f", "w"], ["m"])
+    softmax = helper.make_node("Softmax", ["m"], ["p"], axis=1)
+    mixed = helper.make_node("Reshape", ["p", "to"], ["scores"])
+    path = pooled_then(tmp_path / "b.onnx", logits, softmax, mixed, classes=8, **weights)
+    with pytest.raises(ConversionError, match="12 rows for 6 images"):
+        adopted(library, path)
+
+
 def test_classes_that_do_not_exclude_each_other_are_refused(
     library: Library, tmp_path: Path
 ) -> None:
@@ -185,7 +219,7 @@ def test_a_graph_larger_than_memory_is_a_sentence(library: Library, tmp_path: Pa
     model.graph.node.append(helper.make_node("Add", ["logits", "zero_"], ["sum"]))
     model.graph.output[0].name = "sum"
     onnx.save(model, path)
-    with pytest.raises(ModelError, match="cannot take batches"):
+    with pytest.raises(ModelError, match=r"needs 372,529 GiB for a value \(huge\)"):
         adopted(library, path)
 
 

@@ -175,6 +175,11 @@ def _run(path: Path, pixels: Pixels, outputs: Outputs) -> Rows:
             f"OpenVINO cannot run {path.name} in batches ({last_line(exc)}); export the original "
             "with a dynamic batch"
         ) from exc
+    if len(probabilities) != len(pixels):
+        raise ConversionError(
+            f"{path.name} gives {len(probabilities)} rows for {len(pixels)} images: the original "
+            "mixes the images of a batch; nothing was written"
+        )
     return Rows(logits, probabilities) if outputs == "logits" else as_rows(probabilities, outputs)
 
 

@@ -5,6 +5,7 @@
 Detectors, segmenters and networks of other inputs are refused by their shapes.
 """
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ import numpy as np
 from regnet.conversion.onnx_graph import INPUT, OUTPUT
 from regnet.conversion.values import Outputs
 from regnet.ir.constants import WEIGHTED, set_values
+from regnet.network.spec import MAX_CLASSES
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import ModelError
 from regnet.system.runtime import core, ov
@@ -24,6 +26,7 @@ opset = ov.opset15
 
 _ELEMENTS: Final = ("f32", "f16", "f64", "u8")
 _ONLY_SHAPES: Final = ("Reshape", "Squeeze", "Unsqueeze", "Convert")
+_MAX_BYTES: Final = 2**31  # of one value, for one image
 _TINY: Final = 1e-37  # the smallest probability whose logarithm is taken
 
 Dimensions = list[int | None]
@@ -49,13 +52,16 @@ class Face:
 def read_foreign(path: Path) -> ov.Model:
     """Return the graph in a file; raises `ModelError` if it is damaged, or of operations unknown.
 
-    So it does if weights are no numbers or the graph is of INT8.
+    So it does if weights are no numbers, the graph is of INT8 or random, or a value of it is huge.
     """
     try:
         graph = core.read_model(path)
     except RuntimeError as exc:
         raise ModelError(f"{path}: OpenVINO cannot read it ({last_line(exc)})") from exc
     for op in graph.get_ops():
+        _require_modest(op, path)
+        if op.get_type_name() == "RandomUniform":
+            raise ModelError(f"{path}: draws random numbers; export it for inference")
         if op.get_type_name() == "FakeQuantize":
             raise ModelError(
                 f"{path}: is quantized; adopt the model that it was made from, and quantize the "
@@ -69,6 +75,20 @@ def read_foreign(path: Path) -> ov.Model:
                 name = visible(op.get_friendly_name())
                 raise ModelError(f"{path}: its weights hold NaN or infinity (in {name})")
     return graph
+
+
+def _require_modest(op: Any, path: Path) -> None:
+    """Raise `ModelError` if an operation gives more than memory should be taken for."""
+    for output in op.outputs():
+        size = output.get_element_type().size
+        size *= math.prod(length or 1 for length in _dimensions(output) or ())
+        if size > _MAX_BYTES:
+            name = visible(op.get_friendly_name())[:80]
+            raise ModelError(
+                f"{path}: needs {size / 2**30:,.0f} GiB for a value ({name}); at most "
+                f"{_MAX_BYTES >> 30} are allowed. If it is fixed to large batches, export it with "
+                "a dynamic batch"
+            )
 
 
 def read_face(graph: ov.Model, path: Path) -> Face:
@@ -155,8 +175,8 @@ def require_classes(graph: ov.Model, path: Path) -> int:
             "classifier gives one, (N, classes)"
         )
     dims, gives = _dimensions(outputs[0]), f"{path}: gives {_named(outputs)}"
-    rest = [size for size in dims[1:] if size != 1] if dims else []
-    if dims is None or None in rest or not outputs[0].get_element_type().is_real():
+    rest = [size or 0 for size in dims[1:] if size != 1] if dims else []
+    if dims is None or 0 in rest or not outputs[0].get_element_type().is_real():
         kind = outputs[0].get_element_type().get_type_name()
         raise ModelError(f"{gives} of {kind}; a classifier gives (N, classes) of floats")
     if len(rest) > 1:
@@ -164,11 +184,13 @@ def require_classes(graph: ov.Model, path: Path) -> int:
         raise ModelError(f"{gives}, as {kind} does; a classifier gives (N, classes)")
     if not rest:
         raise ModelError(f"{gives}, one number per image; a classifier of 2 or more classes is due")
+    if rest[0] > MAX_CLASSES:
+        raise ModelError(f"{gives}; at most {MAX_CLASSES:,} classes are allowed")
     if dims[0] is not None:
         raise ModelError(
             f"{path}: its graph is fixed to batches of {dims[0]}; export it with a dynamic batch"
         )
-    return int(rest[0] or 0)
+    return rest[0]
 
 
 def outputs_by_graph(graph: ov.Model, path: Path) -> Outputs | None:

@@ -277,6 +277,11 @@ def test_ultralytics_metadata_is_read(library: Library, tmp_path: Path) -> None:
     found = metadata_of(adopted(library, path))
     assert (found.assumed, found.labels, found.licence) == ((), LABELS, "AGPL-3.0")
     assert found.preprocess.scale == (255.0,) * 3
+    for wrong in ({"names": "{[]: 1}"}, {"names": "["}, {"imgsz": "[]"}, {"imgsz": "9" * 5000}):
+        changed = properties | {"task": "classify"} | wrong
+        write_classifier(path, batch=1, properties=changed)
+        with pytest.raises(ModelError, match=f"cannot be used: {next(iter(wrong))} is '"):
+            adopted(library, path)
     write_classifier(path, batch=1, properties=properties | {"task": "detect"})
     with pytest.raises(ModelError, match="its task is 'detect': no classifier"):
         adopted(library, path)

@@ -159,9 +159,17 @@ def _ultralytics(properties: Mapping[str, str], path: Path) -> Description:
     if properties["task"] != "classify":
         raise ModelError(f"{path}: its task is {shown(properties['task'])}: no classifier")
     names, sizes = (_literal(properties.get(name, "")) for name in ("names", "imgsz"))
+    sides = sizes if isinstance(sizes, list | tuple) else (sizes,)
+    for name, fine in (
+        ("names", isinstance(names, dict)),
+        ("imgsz", sides and all(type(side) is int for side in sides)),
+    ):
+        if not fine:
+            text = shown(properties.get(name))
+            raise ModelError(f"{path}: its Ultralytics metadata cannot be used: {name} is {text}")
     try:
         labels = named_classes({str(k): str(v) for k, v in names.items()}, "names")
-        side = min(map(int, sizes)) if isinstance(sizes, list | tuple) else int(sizes)
+        side = min(sides)
         preprocess = Preprocess(
             name="ultralytics",
             resize=side,
@@ -171,7 +179,7 @@ def _ultralytics(properties: Mapping[str, str], path: Path) -> Description:
             mean=_ZEROS,
             scale=(255.0, 255.0, 255.0),
         )
-    except (ValueError, TypeError, AttributeError, ProtocolError) as exc:
+    except (ValueError, ProtocolError) as exc:
         raise ModelError(f"{path}: its Ultralytics metadata cannot be used: {exc}") from exc
     return Description(labels, preprocess, visible(properties.get("license", ""))[:200])
 
@@ -180,7 +188,7 @@ def _literal(text: str) -> Any:
     """Return the value that a Python literal stands for, None if it is too long or none."""
     try:
         return ast.literal_eval(text) if len(text) <= _MAX_NAMES else None
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
+    except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
         return None
 
 
@@ -194,5 +202,7 @@ def _numbers(text: str | None) -> Triple | None:
     values = [float(word) for word in words if word]
     if not values:
         return None
+    if len(values) not in (1, 3):
+        raise ValueError(f"{shown(text)} is not one number or three")
     a, b, c = values * 3 if len(values) == 1 else values
     return a, b, c

@@ -108,3 +108,9 @@ def test_a_temperature_is_finite_even_if_all_is_right() -> None:
     temperature, _ = fit_smoothly(scores, np.arange(4), 0.1)
     assert 0.01 < temperature < 100
     assert np.exp(10 / temperature) / (np.exp(10 / temperature) + 3) == pytest.approx(0.9)
+
+
+def test_a_single_photo_to_leave_out_measures_nothing() -> None:
+    values, truths = drawn([2, 1, 1], 5)
+    fitted = fit(values, truths, 3)
+    assert (fitted.assumed, len(fitted.rows), len(fitted.logits)) == (True, 0, 0)

@@ -200,7 +200,7 @@ def _fit(
         tuning = Tuning(root=root, shrinkage=SHRINKAGES[0], noise=0.0, temperature=temperature)
         none = np.empty((0, classes))
         return loss, Fitted(
-            moments=moments, tuning=tuning, rows=left.rows, logits=none, assumed=True
+            moments=moments, tuning=tuning, rows=left.rows[:0], logits=none, assumed=True
         )
     best = None
     for shrinkage in SHRINKAGES:

@@ -219,7 +219,7 @@ def test_the_command_sorts_lists_and_restricts(tmp_path: Path) -> None:
     photos = [*map(str, sample_photos()), str(tmp_path / "bad.jpg")]
     Path(photos[-1]).write_bytes(b"no photo")
     listed.write_bytes(b"\0".join(map(os.fsencode, photos)))
-    classes.write_text("n02124075\nespresso\n")
+    classes.write_text("\ufeffn02124075\r\nespresso\r\n")
     out = tmp_path / "out"
     options = ("--classes", classes, "--min-probability", "0.9", "--sort-into", out)
     done = run("-T", listed, *options)
@@ -230,3 +230,5 @@ def test_the_command_sorts_lists_and_restricts(tmp_path: Path) -> None:
     assert len(rows) == 1 + 4  # one row for each photo, without a class where none is probable
     refused = run(photos[0], "--classes", classes, "--sets")
     assert (refused.returncode, b"among all classes" in refused.stderr) == (2, True)
+    no_folder = run(photos[0], "--sort-into", listed)
+    assert (no_folder.returncode, b"cannot make the folder" in no_folder.stderr) == (2, True)

@@ -1,5 +1,6 @@
 """`regnet classify`: photos and videos -> their classes."""
 
+import codecs
 import os
 import sys
 from collections.abc import Iterator
@@ -78,6 +79,7 @@ def _listed(path: Path) -> tuple[str, ...]:
         data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
     except OSError as exc:
         raise DatasetError(f"cannot read the list {path}: {exc.strerror or exc}") from exc
+    data = data.removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
     if not (entries := tuple(os.fsdecode(line) for line in lines if line.strip())):
         raise DatasetError(f"the list {path} is empty")

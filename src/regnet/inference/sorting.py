@@ -216,11 +216,17 @@ class Sorter:
 
 @contextmanager
 def sorting_lock(folder: Path) -> Iterator[None]:
-    """Hold a folder that photos are sorted into. Raises `OutputError` if another process does."""
+    """Hold a folder that photos are sorted into.
+
+    Raises `OutputError` if another process does, or if it is no folder and cannot become one.
+    """
     from filelock import FileLock, Timeout
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
+    except OSError as exc:
+        raise OutputError(f"cannot make the folder {folder}: {exc.strerror or exc}") from exc
+    try:
         with FileLock(folder / ".sorting.lock", blocking=False):
             yield
     except Timeout as exc:

@@ -350,8 +350,7 @@ def cluster_flow(place: Path, stack: ExitStack, *, address: str | None = None) -
     import ray
     import ray.data
 
-    import regnet.cli.classify as classify_module
-    from regnet.cluster import batch
+    from regnet.cluster import batch, session
     from regnet.cluster.session import Cluster
     from regnet.cluster.worker import LocalWorker
     from regnet.pixels.samples import sample_photos
@@ -371,7 +370,7 @@ def cluster_flow(place: Path, stack: ExitStack, *, address: str | None = None) -
             yield {"number": row["number"], **worker.partition(row["packed"])}
 
     def alone(folder: Path) -> None:
-        classify_module.connected, batch._rows = no_cluster, rows
+        session.connected, batch._rows = no_cluster, rows
         ray.put = lambda value: value
         classify(folder)
 

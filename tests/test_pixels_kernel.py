@@ -89,7 +89,7 @@ SLOW = settings(
     targets,
     targets,
     st.data(),
-    st.sampled_from(list(FILTERS)),
+    st.sampled_from(("bicubic", "bilinear")),  # "nearest" is Pillow's own
     st.sampled_from(list(VIEWS)),
 )
 def test_kernel_python_and_pillow_agree(

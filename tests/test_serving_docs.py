@@ -29,8 +29,9 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for place in (tmp_path, tmp_path / "photos"):
         assert run_main("samples", place).returncode == 0
     ir = bundled_path(card_by_name("bundled"))
-    for file in (ir, ir.with_suffix(".bin")):
-        shutil.copy(file, tmp_path / f"my-cats{file.suffix}")
+    for name in ("my-cats", "theirs-int8", "efficientnet-lite0-int8"):
+        for file in (ir, ir.with_suffix(".bin")):
+            shutil.copy(file, tmp_path / f"{name}{file.suffix}")
     monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     monkeypatch.chdir(tmp_path)
     return tmp_path

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from regnet.cli.console import in_utf8, say
-from regnet.cli.options import Model, Store, require_sources
+from regnet.cli.options import Model, Store, require_photos
 from regnet.cli.progress import Advance, counter, track
 from regnet.cluster.address import Spread
 from regnet.data.photo_files import is_video, require_extra
@@ -160,7 +160,7 @@ def classify(
             raise OutputError("--sort-into moves files of this machine: leave out --ray")
         return _classify_on_ray(input, results, output, ray, limits, models) > 0
     sources, choice = input.photos, input.choice
-    require_sources("classify", sources)
+    require_photos("classify", sources)
     file, chosen = output.opened(sources)
     wanted = replace(results, timestamps=any(map(is_video, sources)))
     if wanted.timestamps:

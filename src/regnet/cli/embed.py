@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from regnet.cli.console import print_result, say
-from regnet.cli.options import Json, Model, Store, require_sources
+from regnet.cli.options import Json, Model, Store, require_photos
 from regnet.cli.progress import track
 from regnet.data.photo_files import is_video, require_extra
 from regnet.features.embeddings_file import DType
@@ -51,7 +51,7 @@ def embed(input: _Input, output: _Output, limits: DecodeLimits, models: Store) -
     require_file(output.output)
     if os.path.realpath(output.output) in map(os.path.realpath, input.sources):
         raise OutputError(f"cannot write {output.output}: it is one of the sources")
-    require_sources("embed", input.sources)
+    require_photos("embed", input.sources)
     if any(map(is_video, input.sources)):
         require_extra()
     with models.library() as library:

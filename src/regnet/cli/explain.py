@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from regnet.cli.console import in_utf8
-from regnet.cli.options import Model, Store, require_sources
+from regnet.cli.options import Model, Store, require_photos
 from regnet.cli.progress import track
 from regnet.system.option import Options, argument, option
 from regnet.system.row_writers import JsonRows
@@ -55,7 +55,7 @@ def explain(photos: _Photos, model: Model, output: _Output, models: Store) -> bo
     from regnet.explanation.overlay import explain_sources
 
     choice = model.chosen("explain")
-    require_sources("explain", photos.photos)
+    require_photos("explain", photos.photos)
     with models.library() as library:
         explainer = Explainer.load(choice.model, precision=choice.precision, library=library)
     results = explain_sources(

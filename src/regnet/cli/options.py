@@ -118,7 +118,7 @@ class Store(Download, Entry):
 
 def require_sources(command: str, sources: Sequence[str]) -> None:
     """Raise, before a model is downloaded, if no source is there or one is a model's name."""
-    from regnet.data.sources import is_absent, is_empty
+    from regnet.data.sources import is_absent
 
     absent = list(filter(is_absent, sources))
     for source in sources:
@@ -128,9 +128,16 @@ def require_sources(command: str, sources: Sequence[str]) -> None:
             raise UnknownModelError(f"{source} is a model, not a photo; did you mean: {meant}")
     if len(absent) == len(sources):
         raise DatasetError(f"no such file or folder: {', '.join(absent)}")
-    if all(map(is_empty, set(sources).difference(absent))):
-        raise DatasetError(f"no images in {', '.join(sources)}")
     _name_extras(sources)
+
+
+def require_photos(command: str, sources: Sequence[str]) -> None:
+    """Raise as `require_sources`, and if no source holds an image."""
+    from regnet.data.sources import is_absent, is_empty
+
+    require_sources(command, sources)
+    if all(is_absent(source) or is_empty(source) for source in sources):
+        raise DatasetError(f"no images in {', '.join(sources)}")
 
 
 def _name_extras(sources: Sequence[str]) -> None:

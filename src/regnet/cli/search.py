@@ -4,7 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from regnet.cli.console import require_html, show
-from regnet.cli.options import Json, Model, Store, require_sources
+from regnet.cli.options import Json, Model, Store, require_photos
 from regnet.cli.progress import track
 from regnet.system.cache import cache_dir
 from regnet.system.option import Options, argument, option
@@ -42,11 +42,11 @@ def search(photos: _Photos, model: Model, results: _Results, models: Store) -> b
     from regnet.features.embeddings_file import is_embeddings_file, open_embeddings
     from regnet.features.search import embedded_folder, search, search_report
 
-    require_sources("search", photos.photos)
+    require_photos("search", photos.photos)
     path = Path(photos.within)
     file = open_embeddings(path) if is_embeddings_file(path) else None
     if file is None:
-        require_sources("search", [photos.within])
+        require_photos("search", [photos.within])
         choice = model.chosen("search")
     else:
         own = file.description

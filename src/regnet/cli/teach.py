@@ -27,7 +27,7 @@ class _Results(Report):
 
 
 def teach(photos: _Photos, features: _Features, results: _Results) -> bool:
-    """Make a classifier of your own classes in seconds, without training.
+    """Make a classifier of your own classes, without training.
 
     FOLDER has one folder of photos per class, from one photo each. The model's features stay as
     they are; a new head is computed from them in closed form (linear discriminant analysis) and

@@ -165,19 +165,9 @@ def classify(
     wanted = replace(results, timestamps=any(map(is_video, sources)))
     if wanted.timestamps:
         require_extra()
-    with models.library() as library:
-        path = library.ir(choice.model, precision=choice.precision)
     from regnet.data.sources import count_items, iter_items
-    from regnet.inference.classify import Classifier
 
-    classifier = Classifier(
-        path,
-        precision=choice.precision,
-        compiled_cache=library.compiled,
-        offline=models.offline,
-        name=choice.model,
-        limits=limits,
-    )
+    classifier = models.classifier(choice, offline=models.offline, limits=limits)
     wanted = input.competing(wanted, classifier.labels)
     predict = partial(
         classifier.predict_items, wanted=wanted, batch_size=input.batch_size, sampling=video

@@ -113,11 +113,7 @@ def doctor(photos: _Photos, labels: _Labels, checks: _Checks, results: _Results)
 def _classifier(labels: _Labels) -> "Classifier":
     """Return the model whose features are used."""
     choice = parse_ir_choice(labels.model or "bundled", "doctor", precisions=("f32",))
-    with labels.library() as library:
-        path = library.ir(choice.model)
-    from regnet.inference.classify import Classifier
-
-    return Classifier(path, compiled_cache=library.compiled, name=choice.model)
+    return labels.classifier(choice)
 
 
 def _next_photos(dataset: str, count: int, labels: _Labels, results: _Results) -> bool:

@@ -54,17 +54,7 @@ def embed(input: _Input, output: _Output, limits: DecodeLimits, models: Store) -
     require_photos("embed", input.sources)
     if any(map(is_video, input.sources)):
         require_extra()
-    with models.library() as library:
-        path = library.ir(choice.model, precision=choice.precision)
-    from regnet.inference.classify import Classifier
-
-    classifier = Classifier(
-        path,
-        precision=choice.precision,
-        compiled_cache=library.compiled,
-        name=choice.model,
-        limits=limits,
-    )
+    classifier = models.classifier(choice, limits=limits)
     form = Form(
         model=choice.model,
         precision=choice.precision,

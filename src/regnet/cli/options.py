@@ -5,7 +5,7 @@ import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from regnet.cli.console import require_html, say
 from regnet.cli.progress import download_display
@@ -17,6 +17,9 @@ from regnet.system.cache import cache_dir
 from regnet.system.errors import DatasetError, UnknownModelError
 from regnet.system.option import Options, argument, option
 from regnet.zoo.catalogue import DEFAULT_MODEL, is_card
+
+if TYPE_CHECKING:
+    from regnet.inference.classify import Classifier
 
 MODEL: Final = "Model card, `bundled`, IR (.xml), ONNX or checkpoint"
 AS_OPTION: Final = ("--model", "-m")
@@ -114,6 +117,20 @@ class Store(Download, Entry):
                 say=say,
                 on_event=on_event,
             )
+
+    def classifier(self, choice: Choice, **options: Any) -> "Classifier":
+        """Return the classifier of a choice; `options` are other arguments of `Classifier`."""
+        with self.library() as library:
+            path = library.ir(choice.model, precision=choice.precision)
+        from regnet.inference.classify import Classifier
+
+        return Classifier(
+            path,
+            precision=choice.precision,
+            compiled_cache=library.compiled,
+            name=choice.model,
+            **options,
+        )
 
 
 def require_sources(command: str, sources: Sequence[str]) -> None:

@@ -52,13 +52,7 @@ def search(photos: _Photos, model: Model, results: _Results, models: Store) -> b
         own = file.description
         default = own.model if model.precision else f"{own.model}:{own.precision}"
         choice = model.chosen("search", default=default)
-    with models.library() as library:
-        ir = library.ir(choice.model, precision=choice.precision)
-    from regnet.inference.classify import Classifier
-
-    classifier = Classifier(
-        ir, precision=choice.precision, compiled_cache=library.compiled, name=choice.model
-    )
+    classifier = models.classifier(choice)
     find = partial(
         search,
         classifier,

@@ -66,26 +66,30 @@ def exposure_findings(photos: Glances) -> Iterator[Finding]:
     means = photos.greys[readable].mean(axis=(1, 2))
     for code, values, limit in (("dark", means, DARK), ("bright", 255 - means, 255 - BRIGHT)):
         rows = readable[_lowest(values, limit)]
-        if len(rows):
-            yield Finding(
-                code,
-                "warning" if _often(photos, rows) else "note",
-                f"{_some(photos, rows)} {'is' if len(rows) == 1 else 'are'} too {code}: the mean "
-                f"level is {f'under {DARK}' if code == 'dark' else f'over {BRIGHT}'} of 255.",
-                "Look whether the class can be seen; else delete them.",
-                len(rows),
-                tuple(photos.file(i, f"mean {photos.greys[i].mean():.0f}") for i in rows.tolist()),
-            )
+        bound = f"under {DARK}" if code == "dark" else f"over {BRIGHT}"
+        fault = f"too {code}: the mean level is {bound} of 255."
+        yield from _doubtful(
+            photos, code, rows, fault, lambda i: f"mean {photos.greys[i].mean():.0f}"
+        )
     rows = readable[_lowest(photos.sharpness[readable], BLURRED)]
+    fault = f"blurred: the sharpness is under {BLURRED:g}."
+    yield from _doubtful(
+        photos, "blurred", rows, fault, lambda i: f"sharpness {photos.sharpness[i]:.2f}"
+    )
+
+
+def _doubtful(
+    photos: Glances, code: str, rows: NDArray[Any], fault: str, note: Callable[[int], str]
+) -> Iterator[Finding]:
+    """Yield the finding about photos in which the class may not be seen, if there are some."""
     if len(rows):
         yield Finding(
-            "blurred",
+            code,
             "warning" if _often(photos, rows) else "note",
-            f"{_some(photos, rows)} {'is' if len(rows) == 1 else 'are'} blurred: the sharpness is "
-            f"under {BLURRED:g}.",
+            f"{_some(photos, rows)} {'is' if len(rows) == 1 else 'are'} {fault}",
             "Look whether the class can be seen; else delete them.",
             len(rows),
-            tuple(photos.file(i, f"sharpness {photos.sharpness[i]:.2f}") for i in rows.tolist()),
+            tuple(photos.file(i, note(i)) for i in rows.tolist()),
         )
 
 

@@ -124,6 +124,24 @@ def test_moving_to_another_file_system_copies_first(
     assert (contents(photos), contents(tmp_path / "out")) == (Counter(), before)
 
 
+def test_links_are_moved_as_links_and_back(photos: Path, tmp_path: Path) -> None:
+    links = tmp_path / "links"
+    links.mkdir()
+    (links / "c1.jpg").symlink_to("../in/c1.jpg")
+    (links / "d1.jpg").symlink_to(photos / "d1.jpg")
+    sort(links, tmp_path / "out", "move")
+    moved = tmp_path / "out" / "cat" / "c1.jpg"
+    assert (moved.is_symlink(), moved.read_text()) == (True, "photo 0")
+    assert list(links.iterdir()) == []
+    (links / "c1.jpg").symlink_to("../in/c1.jpg")  # as a run that was killed leaves it
+    assert sort(links, tmp_path / "out", "move").done_before == 1
+    assert list(links.iterdir()) == []
+    assert undo(tmp_path / "out") == (2, [])
+    assert (links / "c1.jpg").readlink() == Path("../in/c1.jpg")
+    assert (links / "d1.jpg").readlink() == photos / "d1.jpg"
+    assert len(contents(photos)) == 5
+
+
 RUN = """
 import sys
 sys.path.insert(0, {tests!r})

@@ -156,32 +156,41 @@ class Sorter:
         A target of this or an earlier run is none to be placed, if it lies among the sources, and
         neither is a photo that was named before.
         """
-        path = _absolute(source)
+        path = absolute(source)
         if str(path) in self._named:
             return False
         self._named.add(str(path))
         if not self._targets.isdisjoint((str(path), str(path.resolve()))):
             return False
+        return not self.completes(path)
+
+    def completes(self, path: Path) -> bool:
+        """Tell whether an earlier run placed a photo; finishes a move that was interrupted."""
         before = self.placed.get(str(path))
-        if before is None or not before.describes(path):
-            return True
-        target = self.folder / before.target
-        if not os.path.lexists(target):
-            return True
-        if before.action == "move":
-            if target.is_symlink() or not _same(path, target):
-                return True
-            path.unlink()
+        target = self.folder / before.target if before else None
+        if before is None or target is None or not os.path.lexists(target):
+            return False
+        if os.path.lexists(path):
+            if not before.describes(path):
+                return False
+            if before.action == "move":
+                if not _is_moved(path, target):
+                    return False
+                path.unlink()
         self.done_before += 1
-        return False
+        return True
 
     def place(self, source: str, prediction: Prediction) -> None:
         """Place one photo that was classified. Raises `OSError`."""
         if not os.path.isfile(source):
             raise OSError("only photos that are files are sorted; unpack or download it first")
-        path = _absolute(source)
         best = next(iter(prediction.predictions), None)
         name = self._folders[best.index] if best and not prediction.unknown else UNKNOWN
+        label, probability = (best.label, best.probability) if best else ("", None)
+        self.put(absolute(source), name, label=label, probability=probability)
+
+    def put(self, path: Path, name: str, *, label: str, probability: float | None) -> None:
+        """Place a photo at an absolute path in the folder of this name. Raises `OSError`."""
         self.counts[name] += 1
         if path == self.folder / name / path.name:
             return  # it lies there already
@@ -194,8 +203,8 @@ class Sorter:
                 action=self.action,
                 size=stat.st_size,
                 mtime_ns=stat.st_mtime_ns,
-                label=best.label if best else "",
-                probability=best.probability if best else None,
+                label=label,
+                probability=probability,
             )
             _append(self._list, placed.line)
             with suppress(FileExistsError):
@@ -297,10 +306,11 @@ def _undone(placed: Placed, folder: Path) -> bool:
             return False
         target.unlink()
         return True
-    if target.is_symlink() or not placed.describes(target):
+    if (placed.action == "copy" and target.is_symlink()) or not placed.describes(target):
         return False
     if os.path.lexists(source):
-        if _same(source, target):
+        is_same = _same if placed.action == "copy" else _is_moved
+        if is_same(source, target):
             target.unlink()
         return not os.path.lexists(target)
     try:
@@ -311,7 +321,7 @@ def _undone(placed: Placed, folder: Path) -> bool:
     return True
 
 
-def _absolute(source: str) -> Path:
+def absolute(source: str) -> Path:
     """Return where a file lies; a link stays one."""
     path = Path(os.path.expanduser(source))  # noqa: PTH111
     return path.parent.resolve() / path.name
@@ -330,7 +340,14 @@ def _put(source: Path, target: Path, action: Action, folder: Path) -> None:
     if action == "link":
         target.symlink_to(source)
         return
-    if action == "move" and not source.is_symlink() and _linked(source, target):
+    if action == "move" and source.is_symlink():
+        target.symlink_to(_link_from(source, target.parent))
+        if not _same(source, target):
+            target.unlink()
+            raise OSError("where this link leads cannot be told from its new place")
+        source.unlink()
+        return
+    if action == "move" and _linked(source, target):
         source.unlink()
         return
     with new_folder_beside(folder / target.name) as scratch:
@@ -351,6 +368,19 @@ def _linked(source: Path, target: Path) -> bool:
     except OSError:
         return False
     return True
+
+
+def _link_from(link: Path, folder: Path) -> str:
+    """Return what a link in another folder says, so that it leads to the same file."""
+    leads = link.readlink()
+    return str(leads) if leads.is_absolute() else os.path.relpath(link.parent / leads, folder)
+
+
+def _is_moved(source: Path, target: Path) -> bool:
+    """Tell whether a target is what moving the source makes, so that one of them can go."""
+    if source.is_symlink() and target.is_symlink():
+        return str(target.readlink()) == _link_from(source, target.parent)
+    return source.is_symlink() == target.is_symlink() and _same(source, target)
 
 
 def _same(one: Path, other: Path) -> bool:

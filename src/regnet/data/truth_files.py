@@ -52,7 +52,7 @@ def read_truth(data: bytes, source: str, *, beside: Beside) -> LabelTable:
         raise DatasetError(f"{source} has no lines")
     if lines[0].replace(" ", "").lower().startswith("imageid,predictionstring"):
         return LabelTable(source, tuple(_kaggle(lines, source)))
-    if all(len(line.split()) == 1 and "," not in line for line in lines):
+    if all(len(line.split()) == 1 and not {",", ";"} & set(line) for line in lines):
         classes = _in_devkit_order([line.strip() for line in lines], source, beside)
         rows = ((f"ILSVRC2012_val_{i:08}", name) for i, name in enumerate(classes, 1))
         return LabelTable(source, tuple(rows))

@@ -154,7 +154,7 @@ def classify(
       regnet classify s3://bucket/photos/ --ray auto -o s3://bucket/labels
     """
     if sorting.sort_into and sorting.undo:
-        return _undo(sorting.sort_into)
+        return undo_sorting(sorting.sort_into)
     if ray.ray is not None:
         if sorting.sort_into:
             raise OutputError("--sort-into moves files of this machine: leave out --ray")
@@ -188,7 +188,7 @@ def classify(
     return failed > 0
 
 
-def _undo(folder: Path) -> bool:
+def undo_sorting(folder: Path) -> bool:
     """Undo a sorting and say what is left; tell whether anything is."""
     from regnet.inference.sorting import sorting_lock, undo
 

@@ -6,11 +6,14 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from regnet.cli.console import require_writable, say, show
+from regnet.cli.classify import undo_sorting
+from regnet.cli.console import print_json, require_writable, say, show
 from regnet.cli.options import Report, Store, Truth, require_sources
 from regnet.cli.progress import counter
 from regnet.inference.predictors import parse_ir_choice
+from regnet.system.errors import OutputError
 from regnet.system.option import Options, argument, option
+from regnet.system.text import visible
 
 if TYPE_CHECKING:
     from regnet.inference.classify import Classifier
@@ -32,6 +35,19 @@ class _Labels(Store):
     next: int | None = option(
         None, "Instead choose N photos of an unlabelled DATASET to label next", "N", min=1
     )
+    apply: Path | None = option(
+        None, "Instead give photos the classes suggested in FILE, which you reviewed", "FILE"
+    )
+    undo: bool = option(False, "Instead undo all moves of --apply")
+
+    def __post_init__(self) -> None:
+        if self.apply and self.undo:
+            raise OutputError("--apply and --undo contradict each other: choose one")
+        if (self.apply or self.undo) and (self.model or self.fix_list or self.next):
+            raise OutputError(
+                f"--{'apply' if self.apply else 'undo'} looks at no photo: leave out --model, "
+                "--fix-list and --next"
+            )
 
 
 class _Checks(Options):
@@ -59,6 +75,8 @@ def doctor(photos: _Photos, labels: _Labels, checks: _Checks, results: _Results)
 
     With --model also wrong labels, odd photos, classes that can hardly be told apart, and photos
     too dark or too bright. With --next the photos that a model is unsure of, unlike each other.
+    --fix-list writes the wrong labels as CSV; delete the rows that are right, and --apply moves the
+    photos of the others to the suggested class folder (or writes a corrected label file).
 
     With --self: what is installed and what is not, with the commands that add it; what the CPU can
     do, and whether anything makes regnet slower than it could be.
@@ -70,6 +88,7 @@ def doctor(photos: _Photos, labels: _Labels, checks: _Checks, results: _Results)
       regnet doctor 'tiny-imagenet-200.*.zip' --resize 64 --crop 64
       regnet doctor train.zip --val val.zip --json > findings.json
       regnet doctor photos/ --model bundled --fix-list wrong.csv
+      regnet doctor photos/ --apply wrong.csv
       regnet doctor unlabelled/ --model mine.xml --next 50
       regnet doctor --self
     """
@@ -77,6 +96,10 @@ def doctor(photos: _Photos, labels: _Labels, checks: _Checks, results: _Results)
         return _doctor_self(results)
     if photos.dataset is None:
         raise typer.BadParameter("name a data set, or --self", param_hint="DATASET")
+    if labels.undo:
+        return undo_sorting(Path(photos.dataset))
+    if labels.apply is not None:
+        return _apply(photos, labels.apply, results)
     if labels.next is not None:
         return _next_photos(photos.dataset, labels.next, labels, results)
     from regnet.doctor.examine import examine
@@ -108,6 +131,23 @@ def doctor(photos: _Photos, labels: _Labels, checks: _Checks, results: _Results)
     )
     severities = {finding.severity for finding in examination.findings}
     return "error" in severities or (checks.strict and "warning" in severities)
+
+
+def _apply(photos: _Photos, fix_list: Path, results: _Results) -> bool:
+    if photos.val is not None or results.html is not None:
+        raise OutputError(
+            "--apply takes a single DATASET and makes no report: leave out --val and --html"
+        )
+    from regnet.doctor.fixes import apply_fixes
+
+    applied = apply_fixes(photos.dataset or "", fix_list, truth=photos.truth)
+    for one in applied.failed:
+        say(visible(f"{fix_list}, line {one.line}: {one.file}: {one.error}"))
+    if results.json:
+        print_json(applied.to_dict())
+    else:
+        print(visible(applied.summary()))  # noqa: T201
+    return bool(applied.failed)
 
 
 def _classifier(labels: _Labels) -> "Classifier":

@@ -1,0 +1,183 @@
+"""`regnet doctor --apply`: reviewed labels, corrected by moves or in a new label file."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from itertools import count
+from pathlib import Path
+
+import pytest
+from command_line import run_main
+
+from regnet.doctor.fixes import AppliedFixes, apply_fixes
+from regnet.doctor.tree import open_tree
+from regnet.inference.sorting import LIST, undo
+from regnet.system.errors import DatasetError, OutputError
+
+HEAD = "file,split,class,suggested,probability_class,probability_suggested\n"
+
+
+def write_photos(folder: Path, *names: str) -> Path:
+    """Write files whose content is their name."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(name)
+    return folder
+
+
+def apply(folder: Path, *fixes: tuple[str, str], truth: Path | None = None) -> AppliedFixes:
+    """Apply a list of photos below a folder and their suggested classes."""
+    rows = (f"{folder / file},,,{suggested},0.1,0.9\n" for file, suggested in fixes)
+    fix_list = folder.parent / "fix.csv"
+    fix_list.write_text(HEAD + "".join(rows))
+    return apply_fixes(folder, fix_list, truth=truth)
+
+
+def contents(folder: Path) -> dict[str, str]:
+    """Return the photos below a folder with their contents."""
+    return {str(p.relative_to(folder)): p.read_text() for p in folder.rglob("*.jpg")}
+
+
+def test_photos_go_to_the_suggested_folders_and_back(tmp_path: Path) -> None:
+    names = ("train/cat/1.jpg", "train/cat/sub/2.jpg", "train/dog/1.jpg", "train/cow/3.jpg")
+    folder = write_photos(tmp_path / "photos", *names, "val/Cat/4.jpg", "val/dog/5.jpg")
+    before = contents(folder)
+    fixes = (
+        *((names[0], "dog"), (names[1], "dog"), (names[2], ""), ("val/dog/5.jpg", "cat")),
+        *(("val/Cat/4.jpg", "cow"), (names[3], "cow")),
+    )
+    done = apply(folder, *fixes)
+    assert (done.changed, done.before, done.left, done.failed) == (4, 1, 1, ())
+    assert contents(folder) == {
+        "train/dog/1.jpg": names[2],  # not overwritten
+        "train/dog/1 (2).jpg": names[0],
+        "train/dog/2.jpg": names[1],
+        names[3]: names[3],
+        "val/Cat/5.jpg": "val/dog/5.jpg",
+        "val/cow/4.jpg": "val/Cat/4.jpg",  # which val had no folder for
+    }
+    again = apply(folder, *fixes)
+    assert (again.changed, again.before, again.failed) == (0, 5, ())
+    assert undo(folder) == (4, [])
+    assert contents(folder) == before
+
+
+def test_a_bad_line_is_a_sentence_and_the_others_go_on(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos", "cat/1.jpg", "cat/2.jpg", "dog/3.jpg", "4.jpg")
+    write_photos(tmp_path, "other/5.jpg")
+    done = apply(
+        folder,
+        *(("cat/1.jpg", "dgo"), ("cat/2.jpg", "../other"), ("../other/5.jpg", "dog")),
+        *(("cat/9.jpg", "dog"), ("cat/2.jpg", "dog"), ("4.jpg", "dog"), ("dog/3.jpg", "Cat")),
+    )
+    assert [(one.line, one.error) for one in done.failed] == [
+        (2, "there is no class folder 'dgo': cat, dog"),
+        (3, "there is no class folder '../other': cat, dog"),
+        (4, f"is no photo of {folder} now"),
+        (5, f"is no photo of {folder} now"),
+        (6, "is in line 3, too"),
+        (7, "lies in no class folder"),
+    ]
+    assert done.changed == 1
+    assert (folder / "cat" / "3.jpg").is_file()
+    assert "was moved to cat/3.jpg before" in apply(folder, ("dog/3.jpg", "dog")).failed[0].error
+
+
+def test_label_files_are_corrected_beside(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos", "1.jpg", "sub/2.jpg", "sub/3.jpg")
+    truth = tmp_path / "truth.csv"
+    truth.write_text("image;label;note\n1.jpg;cat;x\nsub/2.jpg;cat;y\nsub/3.jpg;dog;z\n")
+    done = apply(folder, ("sub/2.jpg", "dog"), ("1.jpg", "cow"), ("sub/3.jpg", "dog"), truth=truth)
+    assert (done.changed, done.before, len(done.failed)) == (1, 1, 1)
+    assert done.failed[0].error == "there is no class 'cow': cat, dog"
+    corrected = tmp_path / "truth-corrected.csv"
+    assert (done.corrected, contents(folder).keys()) == (
+        str(corrected),
+        {"1.jpg", "sub/2.jpg", "sub/3.jpg"},
+    )
+    assert open_tree(folder, truth=corrected).counts == {"": {"cat": 1, "dog": 2}}
+    with pytest.raises(OutputError, match=r"truth-corrected\.csv exists"):
+        apply(folder, truth=truth)
+    flat = write_photos(tmp_path / "flat", "1.jpg", "2.jpg")
+    (flat / "metadata.csv").write_text("file_name,label\n1.jpg,a\n2.jpg,b\n")
+    assert apply(flat, ("1.jpg", "b")).corrected == str(flat / "metadata-corrected.csv")
+
+
+def test_lists_that_cannot_be_applied_are_refused(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg")
+    fix_list = tmp_path / "fix.csv"
+    for content, reason in (
+        (b"name,class\n", "has no column file"),
+        (b"file,class\n", "has no column suggested"),
+        (b"\xff\xfe\x00", "is no CSV of UTF-8 text"),
+        (b'file,suggested\n"' + b"x" * 200_000 + b'",cat\n', "is no CSV of UTF-8 text"),
+    ):
+        fix_list.write_bytes(content)
+        with pytest.raises(DatasetError, match=reason):
+            apply_fixes(folder, fix_list)
+    with pytest.raises(DatasetError, match=r"cannot read .*No such file"):
+        apply_fixes(folder, tmp_path / "none.csv")
+    with pytest.raises(DatasetError, match="is no folder"):
+        apply_fixes(tmp_path / "photos.zip", fix_list)
+
+
+def test_the_command(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg")
+    fix_list = tmp_path / "fix.csv"
+    fix_list.write_text(f"\ufefffile;suggested\n{folder}/cat/1.jpg;dog\nx\x1b.jpg;dog\n")
+    done = run_main("doctor", folder, "--apply", fix_list, "--json")
+    assert done.returncode == 1, done.stderr
+    assert json.loads(done.stdout) == {
+        "dataset": str(folder),
+        "fix_list": str(fix_list),
+        "changed": 1,
+        "before": 0,
+        "left": 0,
+        "corrected": "",
+        "failed": [{"line": 3, "file": "x\x1b.jpg", "error": f"is no photo of {folder} now"}],
+    }
+    assert rf"{fix_list}, line 3: x\x1b.jpg: is no photo".encode() in done.stderr
+    assert (folder / "dog" / "1.jpg").is_file()
+    done = run_main("doctor", folder, "--undo")
+    assert (done.returncode, (folder / "cat" / "1.jpg").is_file()) == (0, True), done.stderr
+    for wrong, reason in (
+        (("--apply", fix_list, "--undo"), b"contradict each other"),
+        (("--apply", fix_list, "--model", "bundled"), b"leave out --model"),
+        (("--apply", fix_list, "--html", "x.html"), b"leave out --val and --html"),
+    ):
+        done = run_main("doctor", folder, *wrong)
+        assert (done.returncode, reason in done.stderr) == (2, True)
+
+
+def test_killed_at_random_nothing_is_lost_and_nothing_twice(tmp_path: Path) -> None:
+    files = 300
+    names = [f"{'cat' if n % 2 else 'dog'}/{n}.jpg" for n in range(files)]
+    folder = write_photos(tmp_path / "photos", *names)
+    rows = "".join(f"{folder / n},,,{'dog' if n[0] == 'c' else 'cat'},0,1\n" for n in names)
+    fix_list = tmp_path / "fix.csv"
+    fix_list.write_text(HEAD + rows)
+    code = (
+        "from pathlib import Path; from regnet.doctor.fixes import apply_fixes; "
+        f"done = apply_fixes({str(folder)!r}, Path({str(fix_list)!r})); "
+        f"assert (done.changed + done.before, done.failed) == ({files}, ()), done"
+    )
+    draw = random.Random(0)
+    for _ in range(int(os.environ.get("REGNET_SORTING_KILLS", "4"))):
+        before = (folder / LIST).stat().st_size if (folder / LIST).exists() else 0
+        with subprocess.Popen([sys.executable, "-c", code]) as process:
+            for _ in count():  # it has begun to move photos
+                grown = (folder / LIST).exists() and (folder / LIST).stat().st_size > before
+                if grown or process.poll() is not None:
+                    break
+                time.sleep(0.001)
+            time.sleep(draw.random() * 0.01)
+            process.kill()
+        assert set(contents(folder).values()) == set(names)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+    assert len(contents(folder)) == files
+    assert all(Path(path).parent != Path(name).parent for path, name in contents(folder).items())
+    assert undo(folder) == (files, [])
+    assert contents(folder) == {name: name for name in names}

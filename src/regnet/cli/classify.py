@@ -21,7 +21,8 @@ from regnet.inference.writers import OutputFormat, format_of, open_writer
 from regnet.network.labels import Labels
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.addresses import is_local_address, without_secrets
-from regnet.system.errors import DatasetError, OutputError
+from regnet.system.devices import CPU
+from regnet.system.errors import DatasetError, OutputError, UnknownModelError
 from regnet.system.option import Options, argument, option
 from regnet.system.output_file import part_of
 from regnet.video.sampling import Sampling
@@ -235,6 +236,8 @@ def _classify_on_ray(
     """Classify the sources into a folder, print a summary, and return how many failed."""
     folder = output.folder(offline=models.offline)
     choice = input.choice
+    if choice.device != CPU:
+        raise UnknownModelError(f"--ray runs on CPUs: leave out the device {choice.device}")
     with models.library() as library:
         path = library.ir(choice.model, precision=choice.precision)
     from regnet.cluster.batch import classify_batch

@@ -57,7 +57,9 @@ def explain(photos: _Photos, model: Model, output: _Output, models: Store) -> bo
     choice = model.chosen("explain")
     require_photos("explain", photos.photos)
     with models.library() as library:
-        explainer = Explainer.load(choice.model, precision=choice.precision, library=library)
+        explainer = Explainer.load(
+            choice.model, device=choice.device, precision=choice.precision, library=library
+        )
     results = explain_sources(
         explainer,
         photos.photos,

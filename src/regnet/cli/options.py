@@ -14,6 +14,7 @@ from regnet.inference.predictors import Choice, parse_choice, parse_ir_choice
 from regnet.ir.assumptions import CONVERTED
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
+from regnet.system.devices import require_device
 from regnet.system.errors import DatasetError, UnknownModelError
 from regnet.system.option import Options, argument, option
 from regnet.zoo.catalogue import DEFAULT_MODEL, is_card
@@ -33,15 +34,25 @@ class Precision(Options):
     )
 
 
-class Model(Precision):
-    """A model, by default the one that the documentation names, and what it computes in."""
+class Device(Precision):
+    """Where a model runs, and what it computes in."""
+
+    device: str | None = option(None, "Device: CPU, GPU, NPU, AUTO [CPU]", "DEVICE")
+
+    def __post_init__(self) -> None:
+        if self.device is not None:
+            require_device(self.device)
+
+
+class Model(Device):
+    """A model, by default the one that the documentation names, and how it is run."""
 
     model: str | None = option(None, f"{MODEL} [{DEFAULT_MODEL}]", "-m", "MODEL")
 
     def chosen(self, command: str, default: str = DEFAULT_MODEL) -> Choice:
         """Return the model and its precision; raises `UnknownModelError`."""
         model = default if self.model is None else self.model
-        return parse_ir_choice(model, command, precision=self.precision)
+        return parse_ir_choice(model, command, device=self.device, precision=self.precision)
 
 
 class Truth(Options):
@@ -126,6 +137,7 @@ class Store(Download, Entry):
 
         return Classifier(
             path,
+            device=choice.device,
             precision=choice.precision,
             compiled_cache=library.compiled,
             name=choice.model,

@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from regnet.cli.console import in_utf8, say, signals_wait
-from regnet.cli.options import AS_OPTION, Precision, Store
+from regnet.cli.options import AS_OPTION, Device, Store
 from regnet.inference.predictors import parse_ir_choice, split_choice
 from regnet.serving.access import read_token
 from regnet.serving.limits import Limits
@@ -21,7 +21,7 @@ _TAKEN = ("stats",)  # /v2/models/stats has the figures of all models
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class _Served(Precision):
+class _Served(Device):
     models: tuple[str, ...] = argument(
         f"Models, see above [{DEFAULT_MODEL}]", "[[NAME=]MODEL]...", (), *AS_OPTION
     )
@@ -59,7 +59,7 @@ def serve(models: _Served, access: _Access, limits: Limits, store: Store) -> Non
     """
     token, sources = read_token(access.token_file), named_models(models.models or (DEFAULT_MODEL,))
     for source in sources.values():
-        parse_ir_choice(source, "serve", precision=models.precision)
+        parse_ir_choice(source, "serve", device=models.device, precision=models.precision)
     with signals_wait():
         from regnet.serving.run import ServerSetup
         from regnet.serving.run import serve as run
@@ -73,6 +73,7 @@ def serve(models: _Served, access: _Access, limits: Limits, store: Store) -> Non
             library=library,
             host=access.host,
             port=access.port,
+            device=models.device,
             precision=models.precision,
             limits=limits,
             token=token,

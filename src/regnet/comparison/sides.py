@@ -233,6 +233,7 @@ def _side(text: str, predictor: Predictor, library: Library) -> Side:
     about = {
         "model": metadata.name,
         "engine": choice.runs_on,
+        "device": choice.device,
         "precision": choice.precision,
         "stored": metadata.precision,
         "preprocessing": metadata.preprocessing,

@@ -1,4 +1,4 @@
-"""What `regnet doctor --self` finds: the installation, its extras, the CPU, the cache."""
+"""What `regnet doctor --self` finds: the installation, its extras, the devices, the cache."""
 
 import os
 import platform
@@ -9,6 +9,7 @@ from typing import Any, Final
 from regnet.conversion.cache_folder import CacheFolder
 from regnet.pages.report import Facts, Report, Section, Table
 from regnet.pixels import kernel
+from regnet.system.devices import Device, devices
 from regnet.system.installation import (
     Installation,
     installed_version,
@@ -67,6 +68,7 @@ class SelfExamination:
     core: Mapping[str, str | None]
     extras: tuple[Extra, ...]
     machine: Machine
+    devices: tuple[Device, ...]
     kernel: str
     cache: Mapping[str, Any]
     writable: bool
@@ -125,6 +127,7 @@ class SelfExamination:
             "core": dict(self.core),
             "extras": extras,
             "machine": asdict(self.machine),
+            "devices": list(map(asdict, self.devices)),
             "kernel": self.kernel,
             "cache": {**self.cache, "writable": self.writable},
             "faults": self.faults,
@@ -142,6 +145,7 @@ def examine_self(
         core={name: installed_version(name) for name in _CORE},
         extras=tuple(_extras(found)),
         machine=this_machine(),
+        devices=devices(),
         kernel=_kernel(),
         cache=cache.to_dict(),
         writable=_writable(cache),
@@ -179,6 +183,7 @@ def self_report(found: SelfExamination) -> Report:
         ("Packages", ", ".join(f"{name} {version}" for name, version in found.core.items())),
         ("CPU", f"{machine.cpu}, {counted(machine.cores, 'core')}"),
         ("Instructions", " ".join(machine.flags)),
+        ("Devices", ", ".join(map(str, found.devices))),
         ("Compiled resize", found.kernel),
         ("Cache", f"{found.cache['folder']}, {megabytes(found.cache['bytes'])} MB"),
     ]

@@ -23,6 +23,7 @@ from regnet.pages.notebook import framed
 from regnet.pixels.protocol import PROTOCOLS, Preprocess
 from regnet.statistics.metrics import Metrics, Share
 from regnet.system.cache import cache_dir as default_cache_dir
+from regnet.system.devices import CPU, canonical_device
 from regnet.system.errors import UnknownModelError
 from regnet.system.files import sha384_of
 from regnet.system.json_text import plain_fields
@@ -179,6 +180,7 @@ class Evaluation:
         return {
             "model": self.model.name,
             "engine": self.choice.runs_on,
+            "device": self.choice.device,
             "precision": self.choice.precision,
             "protocol": self.model.preprocess.to_dict(),
             "assumed": list(self.model.assumed),
@@ -225,6 +227,7 @@ def evaluate(
     dataset: str | Path,
     *,
     engine: EngineName | None = None,
+    device: str = CPU,
     precision: InferencePrecision = "f32",
     protocol: str | None = None,
     truth: str | Path | None = None,
@@ -242,7 +245,13 @@ def evaluate(
     `UnknownModelError`, `ModelError`, `ProtocolError`, `DownloadError`, `MissingExtraError`.
     """
     library = Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry)
-    choice = Choice(model=str(model), engine=engine, precision=precision, protocol=protocol)
+    choice = Choice(
+        model=str(model),
+        engine=engine,
+        device=canonical_device(device),
+        precision=precision,
+        protocol=protocol,
+    )
     run = open_run(choice, dataset, library=library, truth=truth, subset=subset)
     with run.journal() as journal:
         return run.evaluate(journal, strict=strict)

@@ -18,11 +18,12 @@ from regnet.conversion.store import Library
 from regnet.explanation.linear_head import read_head
 from regnet.inference.result import ClassScore, top_classes
 from regnet.ir.assumptions import warn_assumed
-from regnet.ir.engine import Engine, read_model
+from regnet.ir.engine import open_engine, read_model
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
 from regnet.pixels.preprocess import ImageLike, rgb_pixels
 from regnet.pixels.protocol import Preprocess, Size
+from regnet.system.devices import CPU
 from regnet.system.errors import ModelError
 from regnet.system.json_text import plain_fields
 
@@ -65,6 +66,7 @@ class Explainer:
         self,
         path: Path,
         *,
+        device: str = CPU,
         precision: InferencePrecision = "f32",
         compiled_cache: Path | None = None,
         name: str | None = None,
@@ -73,13 +75,16 @@ class Explainer:
         warn_assumed(name or path, model.metadata)
         self._head = read_head(model.graph, source=str(path))
         model.graph.add_outputs([self._head.features])
-        self._engine = Engine(model, precision=precision, compiled_cache=compiled_cache)
+        self._engine = open_engine(
+            model, device=device, precision=precision, compiled_cache=compiled_cache
+        )
 
     @classmethod
     def load(
         cls,
         model: str | Path,
         *,
+        device: str = CPU,
         precision: InferencePrecision = "f32",
         library: Library | None = None,
     ) -> Self:
@@ -89,7 +94,13 @@ class Explainer:
         """
         models = library or Library()
         path = models.ir(model, precision=precision)
-        return cls(path, precision=precision, compiled_cache=models.compiled, name=str(model))
+        return cls(
+            path,
+            device=device,
+            precision=precision,
+            compiled_cache=models.compiled,
+            name=str(model),
+        )
 
     @property
     def metadata(self) -> ModelMetadata:

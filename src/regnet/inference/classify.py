@@ -13,15 +13,16 @@ from regnet.data.photo_files import is_live, require_extra
 from regnet.data.sources import Item, Video, iter_items
 from regnet.inference.result import Answer, Embedding, Prediction, Row, Wanted
 from regnet.ir.assumptions import warn_assumed
-from regnet.ir.engine import Engine, Engines, read_model
+from regnet.ir.engine import Engines, InferenceEngine, read_model
 from regnet.ir.features import features_of, last_layer, with_features
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike
+from regnet.system.devices import CPU
 from regnet.system.errors import ImageError, ModelError
 from regnet.system.notices import about
-from regnet.system.parallel import BATCH_SIZE, in_order
+from regnet.system.parallel import BATCH_SIZE, cores, in_order
 from regnet.video.sampling import Sampling, Smoothing
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ T = TypeVar("T")
 Image = ImageLike | IO[bytes]
 
 
-Infer = Callable[[Engine, list[NDArray[Any]]], NDArray[np.float32]]
+Infer = Callable[[InferenceEngine, list[NDArray[Any]]], NDArray[np.float32]]
 """Returns the rows (N, values) of N images' pixels: probabilities or embeddings."""
 
 
@@ -45,16 +46,17 @@ class Run(NamedTuple):
 class Classifier:
     """A converted model that classifies images. Thread-safe.
 
-    `path` is the .xml of an IR from `regnet convert`. `precision` "f32" is exact, "bf16" faster on
-    CPUs with bf16. `compiled_cache` is a folder that makes later starts faster. With `offline`,
-    images at URLs are errors. `name` is what warnings call the model, None its file. `limits` are
-    those of decoding one image. Raises `ModelError`.
+    `path` is the .xml of an IR from `regnet convert`, `device` one of `regnet.system.devices`.
+    `precision` "f32" is exact, "bf16" faster on CPUs with bf16. `compiled_cache` is a folder that
+    makes later starts faster. With `offline`, images at URLs are errors. `name` is what warnings
+    call the model, None its file. `limits` are those of decoding one image. Raises `ModelError`.
     """
 
     def __init__(
         self,
         path: Path,
         *,
+        device: str = CPU,
         precision: InferencePrecision = "f32",
         compiled_cache: Path | None = None,
         offline: bool = False,
@@ -65,12 +67,13 @@ class Classifier:
         warn_assumed(name or path, self.metadata)
         self._offline = offline
         self._options: dict[str, Any] = {
+            "device": device,
             "precision": precision,
             "compiled_cache": compiled_cache,
             "limits": limits,
         }
         self._engines = Engines(self._model, **self._options)
-        self._classifying = Run(self._engines, Engine.infer)
+        self._classifying = Run(self._engines, InferenceEngine.infer)
 
     @property
     def metadata(self) -> ModelMetadata:
@@ -255,7 +258,7 @@ class Classifier:
         return in_order(
             sampled,
             lambda batch: [_frame_row(engine, frame, run) for frame in batch],
-            workers=engine.streams,
+            workers=max(engine.streams, cores()),  # they decode, too
             batch_size=1,  # decoded frames are large, and batches would come late
         )
 
@@ -296,7 +299,7 @@ class Classifier:
             yield from in_order(
                 itertools.chain(first, jobs),
                 partial(_batch_rows, engine, infer=run.infer),
-                workers=engine.streams,
+                workers=max(engine.streams, cores()),  # they decode, too
                 batch_size=batch_size,
             )
 
@@ -306,13 +309,15 @@ SourceRow = tuple[str, Row]
 FrameRow = tuple[float | None, Row]
 
 
-def predict(engine: Engine, jobs: list[Job], *, wanted: Wanted) -> list[Prediction]:
+def predict(engine: InferenceEngine, jobs: list[Job], *, wanted: Wanted) -> list[Prediction]:
     """Return the predictions of a batch; images that cannot be read have their error."""
     answer = Answer(engine.metadata, wanted)
-    return [answer.of(source, row) for source, row in _batch_rows(engine, jobs, Engine.infer)]
+    return [
+        answer.of(source, row) for source, row in _batch_rows(engine, jobs, InferenceEngine.infer)
+    ]
 
 
-def _batch_rows(engine: Engine, jobs: list[Job], infer: Infer) -> list[SourceRow]:
+def _batch_rows(engine: InferenceEngine, jobs: list[Job], infer: Infer) -> list[SourceRow]:
     """Return the rows of a batch with the names of its images."""
     pixels: list[NDArray[Any]] = []
     errors: list[str | None] = []
@@ -359,7 +364,7 @@ def _shown(items: Iterable[T], total: int | None) -> Iterator[T]:
     yield from track(items, "classifying", total=total)
 
 
-def _frame_row(engine: Engine, frame: "Frame", run: Run) -> FrameRow:
+def _frame_row(engine: InferenceEngine, frame: "Frame", run: Run) -> FrameRow:
     """Return the time of a frame, and its row (values,) or why there is none."""
     try:
         pixels = engine.pixels(frame.read())

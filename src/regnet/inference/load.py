@@ -8,6 +8,7 @@ from regnet.conversion.store import Library
 from regnet.inference.classify import Classifier
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir as default_cache_dir
+from regnet.system.devices import CPU, canonical_device, require_device
 from regnet.zoo.catalogue import DEFAULT_MODEL
 from regnet.zoo.events import Event, OnEvent, ignore
 
@@ -15,6 +16,7 @@ from regnet.zoo.events import Event, OnEvent, ignore
 def load(
     model: str | Path = DEFAULT_MODEL,
     *,
+    device: str = CPU,
     precision: InferencePrecision = "f32",
     cache_dir: str | Path | None = None,
     offline: bool = False,
@@ -24,7 +26,8 @@ def load(
 ) -> Classifier:
     """Return the classifier of a card's name, `bundled`, an IR (.xml) or a checkpoint file.
 
-    Weights are downloaded, verified and converted once and kept in `cache_dir`. `precision` is
+    Weights are downloaded, verified and converted once and kept in `cache_dir`. `device` is `CPU`,
+    `GPU`, `NPU` or `AUTO`, as `regnet doctor --self` lists them. `precision` is
     "f32" (exact), "bf16" (faster on CPUs with bf16) or "int8" (after `regnet quantize`). `mirrors`
     are base URLs that are tried first; `offline` never uses the network, not for images either.
     `entry` names one of several networks in a checkpoint file. `progress` shows a bar while weights
@@ -32,6 +35,9 @@ def load(
     Warns with `AssumptionWarning` of what the checkpoint does not say and had to be assumed.
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
     """
+    device = canonical_device(device)
+    if device != CPU:
+        require_device(device)
     mirrors = (mirrors,) if isinstance(mirrors, str) else mirrors
     folder = default_cache_dir(cache_dir)
     with _download_bar() if progress else nullcontext(ignore) as on_event:
@@ -41,6 +47,7 @@ def load(
         path = library.ir(model, precision=precision)
     return Classifier(
         path,
+        device=device,
         precision=precision,
         compiled_cache=library.compiled,
         offline=offline,

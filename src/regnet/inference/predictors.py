@@ -13,6 +13,7 @@ from regnet.conversion.store import Library
 from regnet.ir.assumptions import CONVERTED
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.protocol import PROTOCOLS
+from regnet.system.devices import CPU, canonical_device
 from regnet.system.errors import MissingExtraError, UnknownModelError
 from regnet.system.parallel import cores
 from regnet.zoo.catalogue import is_card
@@ -40,13 +41,14 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """A model and how to run it: engine, precision, protocol.
+    """A model and how to run it: engine, device, precision, protocol.
 
     `engine` None is ONNX Runtime for .onnx files, else OpenVINO; `protocol` None is the model's.
     """
 
     model: str
     engine: EngineName | None = None
+    device: str = CPU
     precision: InferencePrecision = "f32"
     protocol: str | None = None
 
@@ -56,12 +58,13 @@ class Choice:
         return self.engine or ("onnx" if Path(self.model).suffix == ".onnx" else "ir")
 
     def __str__(self) -> str:
-        parts = (self.model, self.runs_on, self.precision, self.protocol)
+        device = None if self.device == CPU else self.device
+        parts = (self.model, self.runs_on, device, self.precision, self.protocol)
         return ":".join(part for part in parts if part)
 
 
 def parse_choice(text: str, **given: Any) -> Choice:
-    """Parse `MODEL[:size][:engine][:precision][:protocol]`, such as `bundled:bf16`.
+    """Parse `MODEL[:size][:engine][:device][:precision][:protocol]`, such as `bundled:bf16`.
 
     The parts after the model come in any order; a number is the image size, which stays part of the
     model's name as one of the sizes of its card. A file of that very name is taken as the model.
@@ -72,6 +75,8 @@ def parse_choice(text: str, **given: Any) -> Choice:
     for kind, value in given.items():
         if value is not None and parts.setdefault(kind, value) != value:
             raise UnknownModelError(f"{text} contradicts --{kind} {value}: leave out one of them")
+    if "device" in parts:
+        parts["device"] = canonical_device(parts["device"])
     return Choice(model=model, **parts)
 
 
@@ -110,11 +115,13 @@ def parse_ir_choice(
 ) -> Choice:
     """Parse a choice for a command that only runs IRs in these precisions.
 
-    Raises `UnknownModelError` for another engine, precision or protocol.
+    A command without a `device` among its options has the CPU alone. Raises `UnknownModelError` for
+    another engine, device, precision or protocol.
     """
     choice = parse_choice(text, **given)
     for kind, part, known in (
         ("engine", choice.engine or "ir", ("ir",)),
+        ("device", choice.device, (choice.device if "device" in given else CPU,)),
         ("precision", choice.precision, precisions),
         ("protocol", choice.protocol, (None,)),
     ):
@@ -128,6 +135,7 @@ def parse_ir_choice(
 
 _PARTS: dict[str, tuple[str, ...]] = {
     "engine": get_args(EngineName),
+    "device": ("CPU", "GPU", "NPU", "AUTO"),
     "precision": get_args(InferencePrecision),
     "protocol": tuple(PROTOCOLS),
 }
@@ -146,17 +154,25 @@ def open_predictor(choice: Choice, *, library: Library) -> Predictor:
             f"{choice}: the engine {engine} runs {' and '.join(allowed)} only; "
             f"{choice.precision} is for the engine ir"
         )
+    if engine != "ir" and choice.device != CPU:
+        raise UnknownModelError(
+            f"{choice}: the engine {engine} runs on the CPU; {choice.device} is for the engine ir"
+        )
     opens = {"ir": _open_ir, "onnx": _open_onnx, "torch": _open_torch}
     return opens[engine](choice, library)
 
 
 def _open_ir(choice: Choice, library: Library) -> Predictor:
-    from regnet.ir.engine import Engine, read_model
+    from regnet.ir.engine import open_engine, read_model
 
     path = library.ir(choice.model, precision=choice.precision)
     model = read_model(path, protocol=choice.protocol, logits=True)
-    return Engine(
-        model, precision=choice.precision, streams=cores(), compiled_cache=library.compiled
+    return open_engine(
+        model,
+        device=choice.device,
+        precision=choice.precision,
+        streams=cores(),
+        compiled_cache=library.compiled,
     )
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import queue
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -18,8 +19,9 @@ from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike, crop_pixels, rgb_pixels
 from regnet.pixels.protocol import Preprocess, by_protocol
+from regnet.system.devices import CPU, members_of, require_device
 from regnet.system.errors import ModelError, ProtocolError
-from regnet.system.parallel import cores
+from regnet.system.parallel import BATCH_SIZE, cores
 from regnet.system.runtime import core, ov
 
 Batch = NDArray[Any] | Sequence[NDArray[Any]]
@@ -99,44 +101,20 @@ class InferRequests:
             self._free.put(request)
 
 
-class Engine:
-    """A model compiled by OpenVINO for the CPU, behind one thread-safe function.
+class InferenceEngine(ABC):
+    """A model ready to run on a device, behind thread-safe functions.
 
-    `streams` is how many calls of `infer` run side by side, each on its share of the cores;
-    1 gives one call all of them. `compiled_cache` is a folder for compiled models, which makes
-    later starts faster; None compiles anew. `limits` are those of decoding an image. Raises
-    `ModelError`.
+    `streams` is how many calls of `infer` run side by side, `batch` the number of images that a
+    call should have. `limits` are those of decoding an image.
     """
 
-    def __init__(
-        self,
-        model: ConvertedModel,
-        *,
-        precision: InferencePrecision = "f32",
-        streams: int = 1,
-        compiled_cache: Path | None = None,
-        limits: DecodeLimits = DECODE_LIMITS,
-    ) -> None:
-        if precision not in get_args(InferencePrecision):
-            raise ModelError(f"precision {precision!r} is none of {get_args(InferencePrecision)}")
-        if precision == "int8" and model.metadata.precision != "int8":
-            raise ModelError(f"{model.path}: is not an INT8 model; `regnet quantize` makes one")
-        self.metadata = model.metadata
-        self.streams = streams
-        self._compiled_cache, self._limits = compiled_cache, limits
-        options: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": "f32" if precision == "int8" else precision,
-            "NUM_STREAMS": streams,
-            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
-        }
-        if compiled_cache is not None:
-            options["CACHE_DIR"] = str(compiled_cache)
-        try:
-            compiled = core.compile_model(runnable(model.graph), "CPU", options)
-        except RuntimeError as exc:
-            reason = str(exc).strip().splitlines()[-1]
-            raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc
-        self._requests = InferRequests(compiled, streams)
+    def __init__(self, metadata: ModelMetadata, *, streams: int, limits: DecodeLimits) -> None:
+        self.metadata, self.streams, self._limits = metadata, streams, limits
+
+    @property
+    def batch(self) -> int:
+        """The number of images in a call that this device runs well."""
+        return BATCH_SIZE
 
     def pixels(self, image: ImageLike) -> NDArray[Any]:
         """Return what the model takes of an image: its crop, or all of it where the graph crops.
@@ -169,6 +147,52 @@ class Engine:
         """
         return self._run(pixels, (0, *numbers))
 
+    @abstractmethod
+    def _run(self, pixels: Batch, ports: tuple[int, ...]) -> list[NDArray[np.float32]]:
+        """Return these outputs of the graph. Raises `ModelError` if port 0 is no probabilities."""
+
+
+class Engine(InferenceEngine):
+    """A model compiled by OpenVINO for one of its devices.
+
+    On the CPU `streams` share the cores; 1 gives one call all of them. On another device more than
+    one asks for as many as it runs well. `compiled_cache` is a folder for compiled models, which
+    makes later starts faster; None compiles anew. Raises `ModelError`.
+    """
+
+    def __init__(
+        self,
+        model: ConvertedModel,
+        *,
+        device: str = CPU,
+        precision: InferencePrecision = "f32",
+        streams: int = 1,
+        compiled_cache: Path | None = None,
+        limits: DecodeLimits = DECODE_LIMITS,
+    ) -> None:
+        require_precision(model, precision)
+        self._compiled_cache = compiled_cache
+        options: dict[str, Any] = {
+            "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
+        }
+        if device == CPU:
+            options["NUM_STREAMS"] = streams
+        else:
+            require_device(device)
+        if device == CPU or _computes_in(device, precision):
+            options["INFERENCE_PRECISION_HINT"] = "f32" if precision == "int8" else precision
+        if compiled_cache is not None:
+            options["CACHE_DIR"] = str(compiled_cache)
+        try:
+            compiled = core.compile_model(runnable(model.graph), device, options)
+            if device != CPU:
+                streams = compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        except RuntimeError as exc:
+            reason = str(exc).strip().splitlines()[-1]
+            raise ModelError(f"{model.path}: OpenVINO cannot run it ({reason})") from exc
+        super().__init__(model.metadata, streams=streams, limits=limits)
+        self._requests = InferRequests(compiled, streams)
+
     def _run(self, pixels: Batch, ports: tuple[int, ...]) -> list[NDArray[np.float32]]:
         """Return these outputs of the graph, in as many calls as it takes."""
         if self.metadata.preprocessing == "graph":  # whole images differ in size: one call each
@@ -193,19 +217,44 @@ class Engine:
         return results
 
 
+def require_precision(model: ConvertedModel, precision: str) -> None:
+    """Raise `ModelError` if a model cannot be run in this precision, on whatever device."""
+    if precision not in get_args(InferencePrecision):
+        raise ModelError(f"precision {precision!r} is none of {get_args(InferencePrecision)}")
+    if precision == "int8" and model.metadata.precision != "int8":
+        raise ModelError(f"{model.path}: is not an INT8 model; `regnet quantize` makes one")
+
+
+def _computes_in(device: str, precision: InferencePrecision) -> bool:
+    """Tell whether a device may be asked for a precision; without, f32 is what it has instead.
+
+    An NPU has 16-bit floats alone. Raises `ModelError` for bf16 on a device without.
+    """
+    members = members_of(device) or core.available_devices
+    known = sorted({c for m in members for c in core.get_property(m, "OPTIMIZATION_CAPABILITIES")})
+    if precision == "bf16" and "BF16" not in known:
+        raise ModelError(f"{device}: has no bf16, but {', '.join(known)}; leave out --precision")
+    return precision == "bf16" or "FP32" in known
+
+
+def open_engine(model: ConvertedModel, *, device: str = CPU, **options: Any) -> InferenceEngine:
+    """Return the engine of a model on a device; `options` are those of `Engine`."""
+    return Engine(model, device=device, **options)
+
+
 class Engines:
-    """A model's engines, each compiled when it is first used; `options` are those of `Engine`."""
+    """A model's engines, compiled when first used; `options` are those of `open_engine`."""
 
     def __init__(self, model: ConvertedModel, **options: Any) -> None:
-        self._engine = partial(Engine, model, **options)
+        self._engine = partial(open_engine, model, **options)
 
     @cached_property
-    def one_at_a_time(self) -> Engine:
+    def one_at_a_time(self) -> InferenceEngine:
         """The engine that gives all cores to a single image."""
         return self._engine(streams=1) if cores() > 1 else self.side_by_side
 
     @cached_property
-    def side_by_side(self) -> Engine:
+    def side_by_side(self) -> InferenceEngine:
         """The engine for many images, one on each core."""
         return self._engine(streams=cores())
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.ir.engine import Batch, ConvertedModel, Engine
+from regnet.ir.engine import Batch, ConvertedModel, InferenceEngine
 from regnet.system.errors import ModelError
 from regnet.system.runtime import ov
 
@@ -85,7 +85,7 @@ def with_features(model: ConvertedModel) -> ConvertedModel:
     return replace(model, graph=graph)
 
 
-def features_of(engine: Engine, pixels: Batch) -> NDArray[np.float32]:
+def features_of(engine: InferenceEngine, pixels: Batch) -> NDArray[np.float32]:
     """Return the features (N, width) of N images' `pixels`; the engine's model is `with_features`.
 
     It was read without logits: features are its second output.

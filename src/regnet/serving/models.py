@@ -30,11 +30,12 @@ class Models:
         self,
         library: Library,
         *,
+        device: str | None = None,
         precision: InferencePrecision | None = None,
         limits: Limits | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self._library, self._precision = library, precision
+        self._library, self._device, self._precision = library, device, precision
         self.limits = limits or Limits()
         self._observer = observer
         self._decoders = Decoders(self.limits)
@@ -135,10 +136,11 @@ class Models:
 
     def _open(self, name: str, source: str) -> ServedModel:
         """Return a model that is ready to serve: takes seconds, or minutes with a download."""
-        choice = parse_ir_choice(source, "serve", precision=self._precision)
+        choice = parse_ir_choice(source, "serve", device=self._device, precision=self._precision)
         model = ServedModel(
             self._library.ir(choice.model, precision=choice.precision),
             name=name,
+            device=choice.device,
             precision=choice.precision,
             limits=self.limits,
             compiled_cache=self._library.compiled,

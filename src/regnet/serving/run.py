@@ -37,13 +37,14 @@ _GRACE: Final = 5.0  # seconds more than a request may take
 class ServerSetup:
     """What to serve and how; `models` are the sources of models by name, the default first.
 
-    `precision` is that of sources which name none, None: f32.
+    `device` and `precision` are those of sources which name none, None: the CPU and f32.
     """
 
     models: Mapping[str, str]
     library: Library
     host: str = "127.0.0.1"
     port: int = 8000
+    device: str | None = None
     precision: InferencePrecision | None = None
     limits: Limits = field(default_factory=Limits)
     token: Token | None = None
@@ -68,7 +69,13 @@ async def _serve(
     setup: ServerSetup, listener: socket.socket, on_ready: Callable[[str], None]
 ) -> None:
     metrics, log = ServerMetrics(), AccessLog()
-    models = Models(setup.library, precision=setup.precision, limits=setup.limits, observer=metrics)
+    models = Models(
+        setup.library,
+        device=setup.device,
+        precision=setup.precision,
+        limits=setup.limits,
+        observer=metrics,
+    )
     service = Service(
         models=models,
         limits=setup.limits,

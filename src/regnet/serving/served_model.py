@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.inference.result import Answer, Prediction, Wanted
-from regnet.ir.engine import Engine, Engines, read_model
+from regnet.ir.engine import Engines, InferenceEngine, read_model
 from regnet.ir.features import features_of, with_features
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import TOO_LONG, TOO_MUCH
@@ -22,6 +22,7 @@ from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.metrics import Statistics
 from regnet.serving.refusals import NotReady, TooLarge, Unprocessable
+from regnet.system.devices import CPU
 from regnet.system.errors import ImageError
 from regnet.system.parallel import BATCH_SIZE, cores
 
@@ -59,20 +60,26 @@ class ServedModel:
         path: Path,
         *,
         name: str,
+        device: str = CPU,
         precision: InferencePrecision = "f32",
         decoders: Decoders,
         limits: Limits,
         compiled_cache: Path | None = None,
         observer: Observer | None = None,
     ) -> None:
-        self.path, self.name, self.precision, self.limits = path, name, precision, limits
+        self.path, self.name, self.limits = path, name, limits
+        self.device, self.precision = device, precision
         self._decoders, self._compiled_cache = decoders, compiled_cache
         self.statistics = Statistics()
         model = read_model(path)
         self.metadata: ModelMetadata = replace(model.metadata, name=name)
         model = replace(model, metadata=self.metadata)
         self._make_engines = partial(
-            Engines, precision=precision, compiled_cache=compiled_cache, limits=limits.decoding
+            Engines,
+            device=device,
+            precision=precision,
+            compiled_cache=compiled_cache,
+            limits=limits.decoding,
         )
         self._model, self._engines = model, self._make_engines(model)
         self._embedding: Engines | None = None
@@ -149,7 +156,7 @@ class ServedModel:
     async def probabilities(
         self, inputs: Sequence[Given] | NDArray[Any], *, deadline: float
     ) -> tuple[NDArray[np.float32], Timing]:
-        """Return probabilities (N, classes) of encoded photos, or of pixels as `Engine.infer` does.
+        """Return probabilities (N, classes) of encoded photos, or of pixels as `infer` does.
 
         Pixels must be as `inputs.images` returns them for this model. Raises what `classify` does,
         and `Unprocessable` for the first photo that cannot be read.
@@ -293,7 +300,7 @@ class ServedModel:
         """Return the rows of jobs' pixels, in one call for each kind of row; errors stay."""
         rows = list[Any](given)
         for engines, infer, embeds in (
-            (self._engines, Engine.infer, False),
+            (self._engines, InferenceEngine.infer, False),
             (self._embedding, features_of, True),
         ):
             places = [
@@ -317,7 +324,12 @@ class ServedModel:
     def _explainer(self) -> "Explainer":
         from regnet.explanation.activation_maps import Explainer
 
-        return Explainer(self.path, precision=self.precision, compiled_cache=self._compiled_cache)
+        return Explainer(
+            self.path,
+            device=self.device,
+            precision=self.precision,
+            compiled_cache=self._compiled_cache,
+        )
 
     def _explain(
         self, jobs: list[tuple[Given | ImageError, int]], alone: bool
@@ -337,7 +349,7 @@ def _is_small(cost: Cost) -> bool:
     return cost.quick and cost.work <= _SMALL
 
 
-def _pixels(engine: Engine, given: Given | ImageError) -> NDArray[Any] | ImageError:
+def _pixels(engine: InferenceEngine, given: Given | ImageError) -> NDArray[Any] | ImageError:
     try:
         return engine.pixels(given) if isinstance(given, bytes) else given
     except ImageError as exc:

@@ -127,6 +127,17 @@ def test_a_device_crops_its_own_photos(mixed: Callable[..., Job], interpolation:
             assert away.mean() < 0.1
 
 
+def test_a_device_makes_the_same_crops_of_boxes_that_processes_draw(
+    mixed: Callable[..., Job],
+) -> None:
+    made = [mixed(memory_device=1 << 20, workers=count) for count in (0, 2)]
+    here, there = (Feed(each, process(), CPU) for each in made)
+    assert there.kind == "device"
+    for one, other in zip(here.steps(1), there.steps(1), strict=True):
+        assert_same(one, other)
+    there.close()
+
+
 def test_photos_that_do_not_fit_the_device_stay_here(mixed: Callable[..., Job]) -> None:
     bytes_ = mixed().photos.held_bytes
     assert bytes_ == 78 * 28 * 36 * 3

@@ -1,12 +1,13 @@
 """The feed of a run: the crops of each step, this process's share of them, ahead of a GPU.
 
 They are made by this process's threads, by processes of their own ahead of a GPU, or on the device
-itself if all photos are there. The random numbers are the same in all three.
+itself if all photos are there, from boxes that processes draw ahead. The random numbers are the
+same in all three.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,12 +24,13 @@ from regnet.training.draws import Draws, draw_chunks
 from regnet.training.history import Unreadable
 from regnet.training.microbatch import MicroBatch, Step
 from regnet.training.photos import Batch
-from regnet.training.resident import SUPPORT, ResidentPhotos
+from regnet.training.resident import PLACE_BYTES, SUPPORT, ResidentPhotos
 from regnet.training.run_folder import LAST, resuming
 from regnet.training.state import Job
 from regnet.training.workers import Workers, crop_bytes, useful_workers
 
 _CROPS: Final = 0  # a step's stream of random numbers; its images' streams follow
+_DRAWING: Final = 2  # processes that draw for a device, tens of thousands of photos a second each
 
 
 @dataclass(frozen=True)
@@ -89,15 +91,16 @@ class Feed:
         self._job, self._device = job, device
         self._runs = runs(self.batch, job.accumulate, processes)
         self._numbers: tuple[int, NDArray[np.int64]] = (-1, np.zeros((0, 0), np.int64))
-        self._resident = self._workers = None
+        self._resident = None
+        images = sum(run.stop - run.start for run in self._runs)
+        size, most = crop_bytes(job, images), None
         fits = 0 < job.photos.held_bytes <= job.memory_device and job.photos.in_memory
         if fits and job.recipe.input.interpolation in SUPPORT:
             self._resident = ResidentPhotos(job.photos, device)
-        else:
-            size = crop_bytes(job, sum(run.stop - run.start for run in self._runs))
-            count = useful_workers(job, size, processes.count, device)
-            pins = device.type == "cuda"
-            self._workers = Workers(self._made, count, size, pins=pins) if count else None
+            size, most = images * PLACE_BYTES, _DRAWING
+        count = useful_workers(job, size, processes.count, device, most)
+        pins = device.type == "cuda"
+        self._workers = Workers(self._made, count, size, pins=pins) if count else None
 
     @property
     def kind(self) -> str:
@@ -107,12 +110,16 @@ class Feed:
     def steps(self, epoch: int, first: int = 0, last: int | None = None) -> Iterator[Step]:
         """Yield the steps of an epoch; for a GPU they are made ahead, while it computes."""
         chosen = range(self.order.steps)[first:last]
-        if self._resident:
-            yield from map(partial(self._on_device, self._resident, epoch), chosen)
-        elif self._workers:
-            yield from self._workers.steps(epoch, chosen)
+        made: Iterator[Step]
+        if self._workers:
+            made = self._workers.steps(epoch, chosen)
+        elif self._resident:
+            made = map(partial(self._drawn, self._resident, epoch), chosen)
         else:
-            yield from self._by_threads(epoch, chosen)
+            made = self._by_threads(epoch, chosen)
+        if self._resident:
+            made = map(partial(self._cropped, self._resident, epoch), made)
+        yield from made
 
     def close(self) -> None:
         """End the processes; they start again if more steps are asked for."""
@@ -140,6 +147,8 @@ class Feed:
     def _made(self, epoch: int, step: int) -> Step | RegNetError:
         """Return a step, or why there is none: in a process of its own."""
         try:
+            if self._resident:
+                return self._drawn(self._resident, epoch, step)
             return self._step(epoch, step)
         except RegNetError as exc:
             return exc
@@ -160,8 +169,8 @@ class Feed:
             parts.append(MicroBatch(crops, truths, self._draws(epoch, step, run), run.start))
         return Step(step, tuple(parts), tuple(unreadable))
 
-    def _on_device(self, resident: ResidentPhotos, epoch: int, step: int) -> Step:
-        """Return a step whose crops the device makes of its own photos."""
+    def _drawn(self, resident: ResidentPhotos, epoch: int, step: int) -> Step:
+        """Return a step that has, instead of crops, a photo's number and box each: (N, 5)."""
         photos, recipe = self._job.photos, self._job.recipe
         numbers = self._batch(epoch, step)
         drawn = uniforms(self._random(epoch, step), len(numbers))
@@ -175,18 +184,22 @@ class Feed:
             unreadable += lost
             readable = np.flatnonzero(read)
             chosen = _repeated_to(len(own), len(readable), lost, self._job.folder)
-            boxes = random_boxes(
-                resident.sizes[own[readable]], recipe.augmentation, drawn[run][readable]
-            )
-            crops = resident.crops(
-                own[readable[chosen]],
-                boxes[chosen],
-                side=recipe.crop_at(epoch),
-                interpolation=recipe.input.interpolation,
-            )
-            truths = on_device(photos.truths[own[readable[chosen]]], self._device)
-            parts.append(MicroBatch(crops, truths, self._draws(epoch, step, run), run.start))
+            own, sizes = own[readable], resident.sizes[own[readable]]
+            boxes = random_boxes(sizes, recipe.augmentation, drawn[run][readable])
+            places = torch.from_numpy(np.column_stack([own, boxes])[chosen])
+            truths = torch.from_numpy(photos.truths[own[chosen]])
+            parts.append(MicroBatch(places, truths, self._draws(epoch, step, run), run.start))
         return Step(step, tuple(parts), tuple(unreadable))
+
+    def _cropped(self, resident: ResidentPhotos, epoch: int, step: Step) -> Step:
+        """Return a step that was drawn with its crops, which the device makes of its own photos."""
+        side, interpolation = self._job.recipe.crop_at(epoch), self._job.recipe.input.interpolation
+        parts: list[MicroBatch] = []
+        for part in step.parts:
+            crops = resident.crops(part.crops.numpy(), side=side, interpolation=interpolation)
+            truths = on_device(part.truths.numpy(), self._device)
+            parts.append(replace(part, crops=crops, truths=truths))
+        return replace(step, parts=tuple(parts))
 
     def _draws(self, epoch: int, step: int, run: slice) -> tuple[Draws, ...]:
         """Return what is drawn for the augmentation of a part, the same for all processes."""

@@ -17,6 +17,9 @@ _PIXELS: Final = 1 << 26  # pixels of photos that are resized at a time
 SUPPORT: Final = {"bicubic": 2.0, "bilinear": 1.0, "opencv-linear": 1.0}
 """The filters that a device can crop by, and their reach in source pixels."""
 
+PLACE_BYTES: Final = 5 * 8
+"""Of a photo's number and its box, from which the device makes a crop."""
+
 
 class ResidentPhotos:
     """All photos of a run in a device's memory, one behind the other; `sizes` (N, 2) on the host.
@@ -44,17 +47,18 @@ class ResidentPhotos:
 
     def crops(
         self,
-        numbers: NDArray[np.int64],
-        boxes: NDArray[np.int64],
+        places: NDArray[np.int64],
         *,
         side: int,
         interpolation: Interpolation,
     ) -> Tensor:
-        """Return the boxes (left, top, right, bottom) of photos, resized: (N, side, side, 3).
+        """Return boxes of photos, resized: (N, side, side, 3).
 
+        `places` (N, 5) are a photo's number and its box's left, top, right and bottom each. Result:
         float32, 0..255: for "bilinear" and "bicubic" Pillow's 8-bit results, but for a level here
         and there, and where Pillow goes down first and colours are clipped.
         """
+        numbers, boxes = places[:, 0], places[:, 1:]
         largest = int(np.prod((boxes[:, 2:] - boxes[:, :2]).max(0)))
         count = max(_PIXELS // max(largest, 1), 1)
         parts = [

@@ -1,4 +1,4 @@
-"""Processes that make the crops of a run's steps ahead of a GPU: torch's DataLoader.
+"""Processes that make, or draw, the crops of a run's steps ahead of a GPU: torch's DataLoader.
 
 Crops come back in memory that all processes share from the start, a slot for each step under way:
 nothing is mapped anew, and the process that trains only copies them.
@@ -11,7 +11,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -91,8 +91,8 @@ class Workers:
             size = math.prod(shape) * dtype.itemsize
             crops = torch.from_numpy(self._slots[made.slot, at : at + size].view(dtype))
             crops = crops.view(shape)
-            crops = crops.pin_memory() if self._pins else crops.clone()
-            parts.append(MicroBatch(crops, torch.from_numpy(truths), draws, place))
+            part = MicroBatch(crops, torch.from_numpy(truths), draws, place)
+            parts.append(part.pin_memory() if self._pins else replace(part, crops=crops.clone()))
             at += size
         return Step(made.number, tuple(parts), made.unreadable)
 
@@ -144,15 +144,17 @@ def crop_bytes(job: Job, images: int) -> int:
     return images * 3 * size * max(job.recipe.input.crops) ** 2
 
 
-def useful_workers(job: Job, size: int, processes: int, device: torch.device) -> int:
-    """Return how many processes should make crops; 0: threads do, as on a CPU.
+def useful_workers(
+    job: Job, size: int, processes: int, device: torch.device, most: int | None = None
+) -> int:
+    """Return how many processes should make crops, `most` at most; 0: threads do, as on a CPU.
 
     `size` is the bytes of a step's crops, `processes` the number of those that train.
     """
     count = job.workers
     if count is None:
         own = max(cores() // min(processes, max(torch.cuda.device_count(), 1)), 1)
-        count = min(own, _MAX_WORKERS) if device.type == "cuda" else 0
+        count = min(own, most or _MAX_WORKERS) if device.type == "cuda" else 0
     # threads where processes cannot be forked, or would share a connection
     remote = not job.photos.in_memory and any("://" in item.source for item in job.photos.items[:1])
     if remote or sys.platform == "darwin" or "fork" not in multiprocessing.get_all_start_methods():

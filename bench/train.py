@@ -9,7 +9,8 @@ GPU; where the recipe adds noise to its activations, both have that. The trainer
 the recipe, too: random crops of photos in memory, augmentation, clipping, averaged weights,
 figures. The bare loop has one normalised batch on the device already. They take turns of `--steps`
 steps; ratios are medians of the rounds. The last line is one JSON object. `--host` measures the CPU
-time per image of the main process and of its workers instead, with a network that costs nothing.
+time per image of the main process and of its workers instead, with a network that costs nothing,
+and one thread of torch (see train_host.py); and how many crops one and two processes make.
 """
 
 import argparse
@@ -27,7 +28,8 @@ import numpy as np
 import simplejpeg
 import torch
 from torch.nn import functional as F
-from train_host import FEEDS, SMALL, host_figures, recipes
+from train_host import CLASSES as FEW
+from train_host import FEEDS, SMALL, host_figures, recipes, scaling
 
 from regnet.data.labelled import LabelledItem
 from regnet.network.modules import RegNet
@@ -66,25 +68,27 @@ def photo(side: int, number: int) -> bytes:
     return simplejpeg.encode_jpeg(np.ascontiguousarray(big), colorspace="BGR")
 
 
+def job(recipe: Recipe, photos: LabelledPhotos, folder: Path = Path(), **options: Any) -> Job:
+    """Return a job that has nothing to validate with."""
+    return Job(
+        **{"classes": CLASSES, "checkpoint_seconds": float("inf")} | options,
+        recipe=recipe,
+        photos=photos,
+        validation=None,
+        folder=folder,
+    )
+
+
 def trainer(
     recipe: Recipe,
     network: RegNet,
     fabric: Any,
     photos: LabelledPhotos,
     folder: Path,
-    **feed: int,
+    **options: Any,
 ) -> Trainer:
-    """Return the trainer of a run that has nothing to validate with."""
-    job = Job(
-        recipe=recipe,
-        photos=photos,
-        validation=None,
-        classes=CLASSES,
-        folder=folder,
-        checkpoint_seconds=float("inf"),
-        **feed,
-    )
-    return Trainer(job, network, fabric)
+    """Return the trainer of such a job."""
+    return Trainer(job(recipe, photos, folder, **options), network, fabric)
 
 
 def trained(made: Trainer, steps: int, folder: Path) -> Callable[[], None]:
@@ -138,30 +142,36 @@ def with_crop(recipe: Recipe, side: int) -> Recipe:
     return replace(recipe, input=replace(recipe.input, progressive=()))
 
 
-def photos_of(count: int, side: int, crop: int) -> LabelledPhotos:
+def photos_of(count: int, side: int, crop: int, classes: int = CLASSES) -> LabelledPhotos:
     """Return photos in memory."""
-    items = [LabelledItem(f"{n}.jpg", n % CLASSES, partial(photo, side, n)) for n in range(count)]
+    items = [LabelledItem(f"{n}.jpg", n % classes, partial(photo, side, n)) for n in range(count)]
     return LabelledPhotos(items, short_side=2 * crop)
 
 
 def host(side: int, recipe: Recipe, options: Any, fabric: Any) -> dict[str, dict[str, float]]:
     """Return the host's microseconds per image at one size of crops, by recipe and feed."""
-    count = recipe.schedule.batch * options.steps * MARGIN
+    torch.set_num_threads(1)
+    steps = options.steps
+    count = recipe.schedule.batch * steps  # processes make no step in vain
     values: dict[str, dict[str, float]] = {}
     for feed in FEEDS:
         sides = (options.photo, side) if feed == "processes" else (SMALL, SMALL)
-        photos = photos_of(count, *sides)
+        photos = photos_of(count, *sides, classes=FEW)
+        made = {"classes": FEW, "workers": options.workers}
+        if feed == "device":
+            made["memory_device"] = photos.held_bytes
         for name, each in recipes(with_crop(recipe, sides[1])):
-            made = {"workers": options.workers, "memory_device": photos.held_bytes}
-            del made["memory_device" if feed == "processes" else "workers"]
             values[f"{name}, {feed}"] = host_figures(
                 each,
                 photos,
                 fabric,
-                classes=CLASSES,
                 make=partial(trainer, **made),
-                watcher=StopAfter(options.steps),
-                steps=options.steps,
+                watcher=StopAfter(steps),
+                steps=steps,
+            )
+        if feed == "processes":
+            values["workers"] = scaling(
+                with_crop(recipe, side), photos, fabric, job=job, steps=steps
             )
     return values
 
@@ -201,7 +211,7 @@ def main() -> None:
     parser.add_argument("--accelerator", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--seconds", type=float, default=60.0, help="for each size")
-    parser.add_argument("--steps", type=int, default=1, help="of a turn; 20 or more on a GPU")
+    parser.add_argument("--steps", type=int, help="of a turn [1; --host: 10]; 20 or more on a GPU")
     parser.add_argument("--noise-bits", type=float, help="instead of the recipe's")
     parser.add_argument(
         "--cpu-time", action="store_true", help="count CPU seconds: where others use the cores, too"
@@ -209,6 +219,7 @@ def main() -> None:
     parser.add_argument("--host", action="store_true", help="the host's CPU time per image")
     parser.add_argument("--workers", type=int, default=cores(), help="processes of --host")
     options = parser.parse_args()
+    options.steps = options.steps or (10 if options.host else 1)
     devices = Devices(accelerator=options.accelerator, precision=options.precision)
     fabric = devices.fabric()
     keep_freed_memory()

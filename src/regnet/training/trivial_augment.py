@@ -19,7 +19,7 @@ from regnet.training.devices import on_device
 
 Floats = NDArray[np.float64]
 
-Change = Callable[[Tensor, Floats], Tensor]
+Change = Callable[[Tensor, Tensor], Tensor]
 Matrix = Callable[[Floats, int, int], Floats]
 
 BINS: Final = 31
@@ -33,7 +33,8 @@ class Operation:
     """A change of images (N, 3, H, W), each by its strength (N,).
 
     There is a strength for each of the `BINS`; half of the draws negate it if it is `signed`. It is
-    a `change` of colours, or a warp by a `matrix` for each strength, of images of a size.
+    a `change` of colours by strengths (N, 1, 1, 1) on the device, or a warp by a `matrix` for each
+    strength, of images of a size.
     """
 
     name: str
@@ -46,28 +47,29 @@ class Operation:
         """Return the images, changed."""
         if self.matrix:
             return _warp(images, self.matrix(strengths, *images.shape[2:]))
-        return self.change(images, strengths) if self.change else images
+        return self.change(images, _each(strengths, images)) if self.change else images
 
 
 def trivial_augment(images: Tensor, chosen: NDArray[np.int64], strengths: Floats) -> Tensor:
-    """Return images (N, 3, H, W), each changed by one of `OPERATIONS`, with its strength (N,)."""
-    changed, device = images.clone(), images.device
-    warps: list[NDArray[np.int64]] = []
+    """Return images (N, 3, H, W), each changed by one of `OPERATIONS`, with its strength (N,).
+
+    They are sorted by their operations, so that each takes a run of them, and all warps are one.
+    """
+    order = np.argsort(chosen, kind="stable")
+    places, strengths = np.argsort(order), strengths[order]
+    ends = np.searchsorted(chosen[order], np.arange(len(OPERATIONS) + 1)).tolist()
+    changed = images[on_device(order, images.device)]
+    each = _each(strengths, images)
     matrices: list[Floats] = []
-    for number, operation in enumerate(OPERATIONS):
-        which = np.flatnonzero(chosen == number)
-        if not len(which):
-            continue
+    for operation, start, end in zip(OPERATIONS, ends, ends[1:], strict=False):
         if operation.matrix:
-            warps.append(which)
-            matrices.append(operation.matrix(strengths[which], *images.shape[2:]))
-        elif operation.change:
-            index = on_device(which, device)
-            changed[index] = operation.change(images[index], strengths[which])
-    if warps:
-        index = on_device(np.concatenate(warps), device)
-        changed[index] = _warp(images[index], np.concatenate(matrices, axis=1))
-    return changed
+            matrices.append(operation.matrix(strengths[start:end], *images.shape[2:]))
+        elif operation.change and start < end:
+            changed[start:end] = operation.change(changed[start:end], each[start:end])
+    first, last = ends[_WARPS.start], ends[_WARPS.stop]
+    if first < last:
+        changed[first:last] = _warp(changed[first:last], np.concatenate(matrices, axis=1))
+    return changed[on_device(places, images.device)]
 
 
 def _affine(place: int) -> Matrix:
@@ -90,20 +92,20 @@ def _rotate(strengths: Floats, height: int, width: int) -> Floats:
     return np.stack([cos, sin, x0 - cos * x0 - sin * y0, -sin, cos, y0 + sin * x0 - cos * y0])
 
 
-def _brightness(images: Tensor, strengths: Floats) -> Tensor:
-    return (images * (1 + _each(strengths, images))).clamp_(0, 255)
+def _brightness(images: Tensor, strengths: Tensor) -> Tensor:
+    return (images * (1 + strengths)).clamp_(0, 255)
 
 
-def _color(images: Tensor, strengths: Floats) -> Tensor:
+def _color(images: Tensor, strengths: Tensor) -> Tensor:
     return _away_from(_gray(images).expand_as(images), images, strengths)
 
 
-def _contrast(images: Tensor, strengths: Floats) -> Tensor:
+def _contrast(images: Tensor, strengths: Tensor) -> Tensor:
     mean = _gray(images).mean((2, 3), keepdim=True)
     return _away_from(mean.expand_as(images), images, strengths)
 
 
-def _sharpness(images: Tensor, strengths: Floats) -> Tensor:
+def _sharpness(images: Tensor, strengths: Tensor) -> Tensor:
     """Go away from the image smoothed by a 3x3 kernel of ones with 5 in the middle; edges stay."""
     if min(images.shape[2:]) < 3:  # nothing but edges
         return images
@@ -113,18 +115,18 @@ def _sharpness(images: Tensor, strengths: Floats) -> Tensor:
     return _away_from(smooth, images, strengths)
 
 
-def _posterize(images: Tensor, strengths: Floats) -> Tensor:
+def _posterize(images: Tensor, strengths: Tensor) -> Tensor:
     """Keep so many of 8 bits."""
-    step = _each(2 ** (8 - strengths), images)
+    step = torch.ldexp(torch.ones_like(strengths), 8 - strengths)
     return (images / step).floor_().mul_(step)
 
 
-def _solarize(images: Tensor, strengths: Floats) -> Tensor:
+def _solarize(images: Tensor, strengths: Tensor) -> Tensor:
     """Invert values from a threshold on."""
-    return torch.where(images < _each(strengths, images), images, 255 - images)
+    return torch.where(images < strengths, images, 255 - images)
 
 
-def _autocontrast(images: Tensor, strengths: Floats) -> Tensor:
+def _autocontrast(images: Tensor, strengths: Tensor) -> Tensor:
     """Stretch each channel to 0..255, measured in 8 bits: a flat one stays as it is."""
     low = images.amin((2, 3), keepdim=True).round_()
     high = images.amax((2, 3), keepdim=True).round_()
@@ -132,7 +134,7 @@ def _autocontrast(images: Tensor, strengths: Floats) -> Tensor:
     return torch.where(high > low, stretched, images)
 
 
-def _equalize(images: Tensor, strengths: Floats) -> Tensor:
+def _equalize(images: Tensor, strengths: Tensor) -> Tensor:
     """Spread each channel's 8-bit levels so that its histogram becomes flat."""
     levels = images.round().clamp_(0, 255).long().flatten(2).flatten(0, 1)
     channels, pixels = levels.shape
@@ -156,9 +158,9 @@ def _gray(images: Tensor) -> Tensor:
     return blue * images[:, 0:1] + green * images[:, 1:2] + red * images[:, 2:3]
 
 
-def _away_from(base: Tensor, images: Tensor, strengths: Floats) -> Tensor:
+def _away_from(base: Tensor, images: Tensor, strengths: Tensor) -> Tensor:
     """Return base + (1 + strength) * (images - base), in 0..255."""
-    return torch.lerp(base, images, 1 + _each(strengths, images)).clamp_(0, 255)
+    return torch.lerp(base, images, 1 + strengths).clamp_(0, 255)
 
 
 def _warp(images: Tensor, matrices: Floats) -> Tensor:
@@ -205,3 +207,4 @@ OPERATIONS: Final = (
 )
 STRENGTHS: Final = np.stack([operation.strengths for operation in OPERATIONS])
 SIGNED: Final = np.array([operation.signed for operation in OPERATIONS])
+_WARPS: Final = range(1, 6)  # of the operations

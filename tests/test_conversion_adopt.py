@@ -257,6 +257,15 @@ def test_a_float16_input_is_fed(library: Library, tmp_path: Path) -> None:
     assert adopted(library, path).max_delta <= 1e-3  # pixels are rounded to 11 bits
 
 
+def test_hints_name_the_original_where_it_is_known(library: Library, tmp_path: Path) -> None:
+    path = adopted(library, write_classifier(tmp_path / "other.onnx")).path
+    options = "--labels FILE --protocol NAME"
+    done = run_main("compare", path, path, sample_photos()[0])
+    assert f"regnet convert other.onnx {options}" in done.stderr.decode()
+    done = run_main("convert", path, "--precision", "fp16", "-o", tmp_path / "copy")
+    assert f"regnet convert MODEL {options}" in done.stderr.decode()
+
+
 def test_integers_are_no_outputs(library: Library, tmp_path: Path) -> None:
     path = write_classifier(tmp_path / "other.onnx")
     model = onnx.load(path)

@@ -251,6 +251,10 @@ def test_names_that_are_no_text_are_refused(tmp_path):
     path = zipped(tmp_path / "a.zip", "a\tb/1.png", "dog/1.png")
     with pytest.raises(DatasetError, match=r"names of class folders are no text: 'a\\tb'$"):
         folder_labels(path)
+    folder(tmp_path / "data", "1.png", "2.png")
+    (tmp_path / "truth.csv").write_text(f"file_name,label\n1.png,cat\n2.png,{'d' * 1001}\n")
+    with pytest.raises(DatasetError, match="class 1 has 1,001 characters, 'dddd"):
+        folder_labels(tmp_path / "data", tmp_path / "truth.csv")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="other systems have no such names")

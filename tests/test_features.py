@@ -253,8 +253,8 @@ def test_a_parquet_file_of_other_columns_is_damaged(folder: Path, tmp_path: Path
 def test_vectors_that_are_not_finite_are_refused() -> None:
     rows = np.eye(3, dtype=np.float32)
     rows[1, 2] = np.nan
-    with pytest.raises(DatasetError, match="row 1 is not finite"):
-        nearest(np.ones((1, 3), np.float32), [(np.arange(3), rows)], 2)
+    with pytest.raises(DatasetError, match=r"a\.npy: .* row 1 is not finite"):
+        nearest(np.ones((1, 3), np.float32), [(np.arange(3), rows)], 2, within="a.npy")
 
 
 def test_no_readable_photo_writes_nothing(tmp_path: Path) -> None:
@@ -272,13 +272,13 @@ def test_the_nearest_are_those_of_a_plain_sort() -> None:
     rows[20] = 0
     queries = np.concatenate([rows[12:13], rng.normal(size=(5, 16)).astype(np.float32)])
     blocks = [(np.arange(n, n + 512)[: 5000 - n], rows[n : n + 512]) for n in range(0, 5000, 512)]
-    found, cosines = nearest(queries, iter(blocks), 10)
+    found, cosines = nearest(queries, iter(blocks), 10, within="a.npy")
     exact = normalised(queries).astype(float) @ normalised(rows).astype(float).T
     expected = np.argsort(-exact, axis=1, kind="stable")[:, :10]
     assert found[0, :4].tolist() == [7, 12, 3000, 4999]
     np.testing.assert_array_equal(found[1:], expected[1:])
     assert cosines == pytest.approx(np.take_along_axis(exact, found, axis=1), abs=1e-6)
-    assert nearest(queries, iter(blocks[:1]), 1000)[0].shape == (6, 512)
+    assert nearest(queries, iter(blocks[:1]), 1000, within="a.npy")[0].shape == (6, 512)
 
 
 @pytest.fixture

@@ -230,7 +230,7 @@ def test_what_is_made_of_a_model_says_it_too(bare: Path, photos: Path, tmp_path:
     converted = run("convert", bare, "-f", "onnx", "-o", tmp_path, "--json")
     result = run("evaluate", json.loads(converted.stdout)["path"], photos, "--subset", "--json")
     assert subjects(json.loads(result.stdout)["assumed"]) == ALL
-    assert "To give them: regnet convert CHECKPOINT --labels FILE" in lines(result)[0]
+    assert "To give them: regnet convert MODEL --labels FILE" in lines(result)[0]
     options = ("--samples", 10, "--checks", 110, "--min-agreement", 0, "--force", "-o", tmp_path)
     whole = run("convert", Library().ir(bare), "--preprocessing", "graph", "-o", tmp_path, "--json")
     assert subjects(json.loads(whole.stdout)["assumed"]) == ALL

@@ -80,7 +80,7 @@ def test_what_older_versions_assumed_is_unknown_but_of_published_weights() -> No
     del strings["assumed"]
     (sentence,) = metadata_from_strings(strings, source="m.xml").assumed
     assert sentence.startswith("names, protocol: unknown, for regnet 0.4.0 did not")
-    assert str(AssumptionWarning("m.xml", [sentence])).endswith("regnet convert CHECKPOINT")
+    assert str(AssumptionWarning("m.xml", [sentence])).endswith("regnet convert MODEL")
     strings["card"] = "regnetx-3.2gf"
     assert metadata_from_strings(strings, source="m.xml").assumed == ()
 
@@ -160,7 +160,10 @@ def test_what_could_not_be_read_back_is_not_written() -> None:
     described(name="x" * 255, second="y" * 1000).to_strings()
     with pytest.raises(ModelError, match="name must be"):
         described(name="x" * 256).to_strings()
-    with pytest.raises(ModelError, match="each at most 1000 characters"):
+    for licence in ("A\0B", "A\nB", "x" * 1001):
+        with pytest.raises(ModelError, match="licence must be a text of at most 1000 printable"):
+            replace(described(), licence=licence)
+    with pytest.raises(ModelError, match=r"class 1 has 1,001 characters, 'yyyy.* at most 1,000"):
         described(second="y" * 1001).to_strings()
 
 

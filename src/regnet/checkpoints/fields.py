@@ -1,11 +1,10 @@
 """What describes a network in JSON, read strictly: texts, labels, and the metadata of weights."""
 
 import json
-import re
 from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
-from regnet.network.labels import Label, Labels
+from regnet.network.labels import MOST_CHARACTERS, Label, Labels, is_label
 from regnet.network.spec import Spec, spec_to_dict
 from regnet.pixels.protocol import Channels, Preprocess
 from regnet.system.checked import Checked, Rule
@@ -14,8 +13,6 @@ from regnet.system.version import TOOL_VERSION
 
 MAX_TEXT = 64 * 1024 * 1024  # characters
 
-_MAX_LABEL = 1000
-_SURROGATE = re.compile("[\ud800-\udfff]")
 
 Name = Annotated[
     str, Rule("of 1 to 255 printable characters", lambda s: 0 < len(s) <= 255 and s.isprintable())
@@ -52,13 +49,8 @@ def _label(row: object) -> Label:
     match row:
         case [str(wnid), str(name)] if is_label(wnid) and is_label(name):
             return Label(wnid, name)
-    allowed = f"rows of [wnid, name], each at most {_MAX_LABEL} characters of text"
+    allowed = f"rows of [wnid, name], each at most {MOST_CHARACTERS} characters of text"
     raise FieldError(f"labels must be {allowed}, not {shown(row)}")
-
-
-def is_label(text: str) -> bool:
-    """Tell whether a text can be the wnid or name of a class: short, and possible in UTF-8."""
-    return len(text) <= _MAX_LABEL and not _SURROGATE.search(text)
 
 
 @dataclass(frozen=True, kw_only=True)

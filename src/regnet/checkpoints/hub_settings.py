@@ -10,11 +10,10 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from regnet.checkpoints.fields import is_label
 from regnet.checkpoints.model_files import ModelFiles, read_json
 from regnet.checkpoints.plain_types import as_key, named_values
 from regnet.network.class_list import WNID, parse_classes
-from regnet.network.labels import Labels, first_name, imagenet_labels, label_of
+from regnet.network.labels import Labels, first_name, imagenet_labels, is_label, label_of
 from regnet.pixels.protocol import OMZ, Interpolation, Preprocess, Triple, timm_protocol
 from regnet.system.errors import ProtocolError, WeightsError, shown
 

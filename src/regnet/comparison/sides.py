@@ -223,7 +223,8 @@ def _warn_assumed(models: Mapping[str, ModelMetadata]) -> None:
         weights = metadata.weights_sha384
         before = warnings[weights].assumed if weights in warnings else ()
         assumed = tuple(dict.fromkeys((*before, *metadata.assumed)))
-        warnings[weights] = AssumptionWarning(parse_choice(text).model, assumed, weights)
+        model, original = parse_choice(text).model, metadata.original
+        warnings[weights] = AssumptionWarning(model, assumed, weights, original)
     for warning in warnings.values():
         warn(warning)
 

@@ -18,7 +18,7 @@ from regnet.data.image_labels import (
 from regnet.data.listing import Listing, refuse_foreign
 from regnet.data.parquet_dataset import parquet_class_names, parquet_files, parquet_splits
 from regnet.data.truth_files import SIDE_NAMES
-from regnet.network.labels import Label, Labels, label_of
+from regnet.network.labels import Label, Labels, label_of, unfit_label
 from regnet.system.addresses import without_secrets
 from regnet.system.errors import DatasetError
 
@@ -208,6 +208,8 @@ def _require_names(path: str | Path, names: Sequence[str]) -> None:
     """Raise `DatasetError` for names that are no text, or that cannot be told apart."""
     if odd := names_without_text(names):
         raise DatasetError(f"{path}: these names of class folders are no text: {listed(odd)}")
+    if reason := unfit_label(tuple(map(_label, names))):
+        raise DatasetError(f"{path}: {reason}")
     first: dict[str, str] = {}
     for name in names:
         if (other := first.setdefault(normal(name), name)) != name:

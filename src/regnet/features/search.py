@@ -56,11 +56,12 @@ class Search(ToDict):
 
 
 def nearest(
-    queries: NDArray[np.float32], blocks: Iterable[Block], k: int
+    queries: NDArray[np.float32], blocks: Iterable[Block], k: int, *, within: str
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return rows and cosines (Q, <= k) of the `k` nearest to each query (Q, width), best first.
 
-    Among equals the first row is first. Raises `DatasetError` for a vector that is not finite.
+    Among equals the first row is first. Raises `DatasetError` for a vector `within` the file that
+    is not finite.
     """
     queries = normalised(queries)
     rows = [np.empty(0, np.int64) for _ in queries]
@@ -70,7 +71,9 @@ def nearest(
         lengths = np.sqrt(np.vecdot(vectors, vectors))
         if not np.isfinite(lengths).all():
             row = numbers[~np.isfinite(lengths)][0]
-            raise DatasetError(f"the embedding of row {row} is not finite; embed the photos again")
+            raise DatasetError(
+                f"{within}: the embedding of row {row} is not finite; embed the photos again"
+            )
         products = vectors @ queries.T / np.maximum(lengths, TINY)[:, None]
         for query, values in enumerate(products.T):
             best = _best(values, k)
@@ -114,7 +117,7 @@ def search(
     for start in range(0, len(readable_ones), _TOGETHER):
         some = readable_ones[start : start + _TOGETHER]
         vectors = np.array([q.vector for q in some], np.float32)
-        rows, cosines = nearest(vectors, embeddings.blocks(), k + 1)
+        rows, cosines = nearest(vectors, embeddings.blocks(), k + 1, within=within)
         known = embeddings.photos(set(rows.ravel().tolist()))
         for query, numbers, values in zip(some, rows.tolist(), cosines.tolist(), strict=True):
             others = _others(query.source, [known[n] for n in numbers], values)

@@ -49,9 +49,8 @@ class AssumptionWarning(RegNetWarning):
 
     def __str__(self) -> str:
         converted = Path(self.model).suffix in CONVERTED
-        source = "CHECKPOINT" if converted else self.model
-        source = shlex.quote(self.original or source)
-        silent = "original" if self.original else "checkpoint"
+        source = shlex.quote(self.original or ("MODEL" if converted else self.model))
+        silent = "original" if self.original or converted else "checkpoint"
         options = [_OPTIONS[name] for name in map(subject, self.assumed) if name in _OPTIONS]
         return (
             f"{self.model}: assumed, because the {silent} does not say: "
@@ -63,8 +62,8 @@ class AssumptionWarning(RegNetWarning):
 def warn_assumed(model: str | Path, metadata: "ModelMetadata") -> None:
     """Warn once, at the caller of regnet, of all that was assumed about a model, if anything."""
     if metadata.assumed:
-        original = metadata.origin.partition(" (")[0]
-        warn(AssumptionWarning(str(model), metadata.assumed, metadata.weights_sha384, original))
+        weights, original = metadata.weights_sha384, metadata.original
+        warn(AssumptionWarning(str(model), metadata.assumed, weights, original))
 
 
 def warn(warning: AssumptionWarning) -> None:

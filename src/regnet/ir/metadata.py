@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from regnet.checkpoints.fields import FieldError, json_value, labels_field, labels_to_rows
 from regnet.ir.records import Calibration, Certificate, PixelBound, Taught
-from regnet.network.labels import Labels
+from regnet.network.labels import Labels, unfit_label
 from regnet.network.spec import Spec, spec_to_dict
 from regnet.pixels.protocol import Preprocess
 from regnet.system.checked import Checked, Rule
@@ -56,7 +56,10 @@ class ModelMetadata(Checked, error=ModelError):
     labels: Labels
     weights_sha384: str
     precision: StoredPrecision
-    licence: str
+    licence: Annotated[
+        str,
+        Rule("of at most 1000 printable characters", lambda s: len(s) <= 1000 and s.isprintable()),
+    ]
     version: str
     preprocessing: Preprocessing = "caller"
     pixel_bound: PixelBound | None = None
@@ -70,6 +73,8 @@ class ModelMetadata(Checked, error=ModelError):
         super().__post_init__()
         if self.spec is None and not self.origin:
             raise ModelError("the field 'spec' is missing")
+        if reason := unfit_label(self.labels):
+            raise ModelError(f"{self.name}: {reason}")
         if self.spec is not None and len(self.labels) != self.spec.classes:
             raise ModelError(
                 f"{self.name}: {len(self.labels)} labels for {self.spec.classes} classes; "
@@ -80,6 +85,11 @@ class ModelMetadata(Checked, error=ModelError):
     def classes(self) -> int:
         """The number of classes."""
         return len(self.labels)
+
+    @property
+    def original(self) -> str:
+        """The name of the file that the model was adopted from, "" for other models."""
+        return "" if self.taught else self.origin.partition(" (")[0]
 
     @property
     def regnet(self) -> Spec:

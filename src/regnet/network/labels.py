@@ -1,11 +1,19 @@
 """Class lists: ImageNet-1k's, and custom ones from a file."""
 
 import csv
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from typing import Final
 
 from regnet.system.errors import RegNetError
+
+MOST_CHARACTERS: Final = 1000
+"""The longest name of a class that a model stores."""
+
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -22,6 +30,25 @@ Labels = tuple[Label, ...]
 def first_name(name: str) -> str:
     """Return the first of a class's synonyms."""
     return name.split(",")[0]
+
+
+def is_label(text: str) -> bool:
+    """Tell whether a text can be the wnid or name of a class: short, and possible in UTF-8."""
+    return len(text) <= MOST_CHARACTERS and not _SURROGATE.search(text)
+
+
+def unfit_label(labels: Sequence[Label]) -> str | None:
+    """Return a sentence about the first class whose wnid or name no model can store, or None."""
+    for index, label in enumerate(labels):
+        for text in (label.wnid, label.name):
+            if len(text) > MOST_CHARACTERS:
+                return (
+                    f"the name of class {index} has {len(text):,} characters, {text[:40]!r}...; at "
+                    f"most {MOST_CHARACTERS:,} are allowed"
+                )
+            if not is_label(text):
+                return f"the name of class {index} is no text: {text[:40]!r}"
+    return None
 
 
 @cache
@@ -50,7 +77,10 @@ def read_labels(path: str | Path) -> Labels:
         pairs = parse_classes(text, Path(path).suffix.lower())
     except ValueError as exc:
         raise RegNetError(f"the class list {path}: {exc}") from exc
-    return tuple(map(label_of, pairs))
+    labels = tuple(map(label_of, pairs))
+    if reason := unfit_label(labels):
+        raise RegNetError(f"the class list {path}: {reason}")
+    return labels
 
 
 def label_of(pair: tuple[str, str]) -> Label:

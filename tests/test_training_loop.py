@@ -5,18 +5,22 @@ import os
 import signal
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.accelerators.cpu import CPUAccelerator
 from lightning_fabric.plugins.precision.amp import MixedPrecision
-from training_runs import Recorder, items, job, recipe, resume, run, trainer
+from training_runs import CLASSES, SPEC, Recorder, items, job, recipe, resume, run, trainer
 
+from regnet.network.modules import RegNet
 from regnet.system.errors import OutputError, TrainingError
 from regnet.training.history import History, News, best_record
 from regnet.training.loop import Trainer
 from regnet.training.run_folder import LAST, read_run
 from regnet.training.state import Best, has_exploded, is_off
+from regnet.training.teacher import Teacher
 from regnet.training.validation import Score
 
 STEPS = 3  # of 96 photos in batches of 32
@@ -84,6 +88,58 @@ def test_it_does_so_whoever_makes_the_crops(feed: dict[str, int], tmp_path: Path
     threads = run(job(tmp_path / "threads", mixing))
     if "memory_device" not in feed:
         assert_same(weights_of(whole), weights_of(threads))
+
+
+class NeverRead:
+    """A watcher that stops after so many steps; nothing is read from the device for it."""
+
+    def __init__(self, steps: int) -> None:
+        self._left = steps
+
+    def stop(self) -> bool:
+        self._left -= 1
+        return not self._left
+
+
+@pytest.fixture
+def meta(monkeypatch: pytest.MonkeyPatch) -> Fabric:
+    """Return Fabric on torch's device of shapes without values, any read of which is an error."""
+    monkeypatch.setattr(CPUAccelerator, "setup_device", lambda self, device: None)
+    refusal = "lightning_fabric.fabric._has_meta_device_parameters_or_buffers"
+    monkeypatch.setattr(refusal, lambda optimizer: False)
+    fabric = Fabric(accelerator="cpu", devices=1, precision="32-true")
+    fabric.strategy._root_device = torch.device("meta")
+    assert fabric.device.type == "meta"
+    return fabric
+
+
+@pytest.mark.parametrize("feed", [{}, {"memory_device": 1 << 20}])
+def test_nothing_is_read_from_a_device_between_two_news(
+    feed: dict[str, int], meta: Fabric, tmp_path: Path
+) -> None:
+    everything = recipe(
+        schedule={"batch": 4},
+        optimizer={"clip_norm": 1.0},
+        loss={"balanced": True},
+        augmentation={
+            "trivial_augment": True,
+            "cutmix": 1.0,
+            "mixup": 0.2,
+            "erasing": 0.3,
+            "noise_bits": 8.0,
+            "stochastic_depth": 0.2,
+        },
+    )
+    protocol = everything.input.protocol("test")
+    known = SimpleNamespace(preprocess=protocol)
+    teacher = Teacher(RegNet(SPEC).to("meta"), known, range(CLASSES))
+    values = job(tmp_path, everything, teachers=(teacher,), **feed)
+    history = History(tmp_path, tensorboard=False)
+    made = trainer(values, meta)
+    assert not made.run_epoch(history, NeverRead(19))
+    assert made.state.position.step == 19
+    with pytest.raises(RuntimeError, match="meta"):  # the loss is read at step 20
+        made.run_epoch(history, NeverRead(1))
 
 
 def test_what_limits_the_speed_is_said_before_the_second_epoch(tmp_path: Path) -> None:

@@ -20,13 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import simplejpeg
 import torch
+from torch import Tensor, nn
 from torch.nn import functional as F
 from train_host import CLASSES as FEW
 from train_host import FEEDS, SMALL, host_figures, recipes, scaling
@@ -46,7 +47,14 @@ from regnet.training.state import Job, Position, make_optimizer
 from regnet.training.task import Devices
 
 CLASSES = 200
+DISTINCT = 256  # photos
 MARGIN = 2  # photos are this many times those of the steps of a turn
+COMPILE = partial(torch.compile, dynamic=False)
+
+Batches = Callable[[], tuple[Tensor, Tensor]]
+"""Returns normalised images (N, 3, S, S) and their classes on a device."""
+
+Compile = Callable[[nn.Module], Any]
 
 
 class StopAfter(Unseen):
@@ -61,6 +69,7 @@ class StopAfter(Unseen):
         return self._done % self._steps == 0
 
 
+@cache
 def photo(side: int, number: int) -> bytes:
     """Return a JPEG of smooth noise."""
     noise = np.random.default_rng(number).integers(0, 256, (8, 8, 3), dtype=np.uint8)
@@ -103,24 +112,31 @@ def trained(made: Trainer, steps: int, folder: Path) -> Callable[[], None]:
     return turn
 
 
-def bare(recipe: Recipe, network: RegNet, fabric: Any, side: int, steps: int) -> Callable[[], None]:
-    """Return a call that does so many steps of a plain loop on one batch in memory."""
+def bare(
+    recipe: Recipe,
+    network: RegNet,
+    fabric: Any,
+    batches: Batches,
+    steps: int,
+    *,
+    compiler: Compile | None = None,
+) -> Callable[[], None]:
+    """Return a call that does so many steps of a plain loop on batches in the device's memory."""
     device = fabric.device
     network.to(device, memory_format=torch.channels_last)
     if bits := recipe.augmentation.noise_bits:
         ActivationNoise(network, bits)
     optimizer = make_optimizer(network, recipe, fused=device.type == "cuda")
     network.train()
-    compiled = device.type == "cuda" and not bits
-    run = torch.compile(network, dynamic=False) if compiled else network
-    images = torch.randn(recipe.schedule.batch, 3, side, side, device=device)
-    images = images.to(memory_format=torch.channels_last)
-    targets = torch.randint(CLASSES, (len(images),), device=device)
+    if compiler is None and device.type == "cuda" and not bits:
+        compiler = COMPILE
+    run = compiler(network) if compiler else network
     scaler = getattr(fabric.strategy.precision, "scaler", None)
 
     def turn() -> None:
         for _ in range(steps):
             optimizer.zero_grad(set_to_none=True)
+            images, targets = batches()
             with fabric.autocast():
                 loss = F.cross_entropy(run(images).float(), targets)
             (scaler.scale(loss) if scaler else loss).backward()
@@ -128,6 +144,14 @@ def bare(recipe: Recipe, network: RegNet, fabric: Any, side: int, steps: int) ->
         synchronise(device)
 
     return turn
+
+
+def one_batch(count: int, side: int, device: torch.device) -> Batches:
+    """Return a call that gives the same batch of noise each time."""
+    images = torch.randn(count, 3, side, side, device=device)
+    images = images.to(memory_format=torch.channels_last)
+    targets = torch.randint(CLASSES, (count,), device=device)
+    return lambda: (images, targets)
 
 
 def synchronise(device: torch.device) -> None:
@@ -143,8 +167,11 @@ def with_crop(recipe: Recipe, side: int) -> Recipe:
 
 
 def photos_of(count: int, side: int, crop: int, classes: int = CLASSES) -> LabelledPhotos:
-    """Return photos in memory."""
-    items = [LabelledItem(f"{n}.jpg", n % classes, partial(photo, side, n)) for n in range(count)]
+    """Return photos in memory, some of them often."""
+    items = [
+        LabelledItem(f"{n}.jpg", n % classes, partial(photo, side, n % DISTINCT))
+        for n in range(count)
+    ]
     return LabelledPhotos(items, short_side=2 * crop)
 
 
@@ -181,7 +208,8 @@ def figures(side: int, recipe: Recipe, options: Any, fabric: Any) -> dict[str, f
     recipe = with_crop(recipe, side)
     photos = photos_of(recipe.schedule.batch * options.steps * MARGIN, options.photo, side)
     network = RegNet(spec_by_name(options.model).with_classes(CLASSES))
-    plain = bare(recipe, copy.deepcopy(network), fabric, side, options.steps)
+    batches = one_batch(recipe.schedule.batch, side, fabric.device)
+    plain = bare(recipe, copy.deepcopy(network), fabric, batches, options.steps)
     images = recipe.schedule.batch * options.steps
     with tempfile.TemporaryDirectory() as folder:
         made = trainer(recipe, network, fabric, photos, Path(folder))

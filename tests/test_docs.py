@@ -124,6 +124,7 @@ REASONS = {
     ),
     "measures for a minute or more": r"regnet space search|regnet benchmark",
     "is about what one of those made": r"runs/|exported/|imagenette|found.jsonl",
+    "needs a GPU": r"--device (GPU|cuda)|:cuda|:GPU",
     "needs a cluster": r"--ray |ray start|ray stop",
     "needs a camera or a stream": r"camera:|rtsp:",
     "needs the network": r"https://example.org",

@@ -25,6 +25,7 @@ from regnet.system.devices import CPU
 from regnet.system.errors import DatasetError, OutputError, UnknownModelError
 from regnet.system.option import Options, argument, option
 from regnet.system.output_file import part_of
+from regnet.system.parallel import BATCH_SIZE
 from regnet.video.sampling import Sampling
 from regnet.zoo.catalogue import DEFAULT_MODEL
 
@@ -40,7 +41,9 @@ class Input(Model):
     classes: Path | None = option(
         None, "Only the classes in FILE compete: names, wnids or indices, one per line", "FILE"
     )
-    batch_size: int = option(8, "Maximum batch size, 1 to 256", min=1, max=256)
+    batch_size: int | None = option(
+        None, "Maximum batch size, 1 to 256 [8; cuda: measured]", min=1, max=256
+    )
 
     @property
     def photos(self) -> tuple[str, ...]:
@@ -247,13 +250,14 @@ def _classify_on_ray(
 
     classifier = Classifier(path, precision=choice.precision, name=choice.model)
     results = input.competing(results, classifier.labels)
-    classifier.require_possible(results, input.batch_size)
+    batch_size = input.batch_size or BATCH_SIZE
+    classifier.require_possible(results, batch_size)
     job = BatchJob(
         model=path,
         sources=input.photos,
         wanted=results,
         precision=choice.precision,
-        batch_size=input.batch_size,
+        batch_size=batch_size,
         offline=models.offline,
         limits=limits,
         **vars(spread),

@@ -23,8 +23,8 @@ def compare(photos: _Sides, gates: Gates, results: Report, models: Store) -> boo
     """Compare two models or pipelines on photos, stage by stage.
 
     A and B are MODEL[:engine][:device][:precision][:protocol]: a model card, `bundled`, an IR
-    (.xml), an ONNX file or a checkpoint; engine ir, onnx or torch; device CPU, GPU, NPU or AUTO;
-    precision f32, bf16 or int8; protocol omz or pycls. One may be a running server,
+    (.xml), an ONNX file or a checkpoint; engine ir, onnx or torch; device CPU, GPU, NPU, AUTO
+    or cuda; precision f32, bf16 or int8; protocol omz or pycls. One may be a running server,
     http://HOST:PORT/v2/models/NAME. DATASET is as for `regnet evaluate` (accuracies are compared
     too) or any photos that `regnet classify` takes.
 

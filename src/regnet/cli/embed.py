@@ -17,7 +17,9 @@ from regnet.system.text import counted
 
 class _Input(Model):
     sources: tuple[str, ...] = argument("Photos and videos, see above", "SOURCE...")
-    batch_size: int = option(8, "Maximum batch size, 1 to 256", min=1, max=256)
+    batch_size: int | None = option(
+        None, "Maximum batch size, 1 to 256 [8; cuda: measured]", min=1, max=256
+    )
     every: float = option(
         1.0, "Embed one frame of a video every SECONDS; 0 = every frame", "SECONDS", min=0
     )

@@ -14,7 +14,7 @@ from regnet.inference.predictors import Choice, parse_choice, parse_ir_choice
 from regnet.ir.assumptions import CONVERTED
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir
-from regnet.system.devices import require_device
+from regnet.system.devices import CPU, require_device
 from regnet.system.errors import DatasetError, UnknownModelError
 from regnet.system.option import Options, argument, option
 from regnet.zoo.catalogue import DEFAULT_MODEL, is_card
@@ -30,14 +30,14 @@ class Precision(Options):
     """What a model computes in."""
 
     precision: InferencePrecision | None = option(
-        None, "f32 (exact), bf16 (faster on CPUs with bf16) or int8 [f32]", "TYPE"
+        None, "f32 (exact), bf16 (faster on CPUs with bf16) or int8 [f32; cuda: bf16]", "TYPE"
     )
 
 
 class Device(Precision):
     """Where a model runs, and what it computes in."""
 
-    device: str | None = option(None, "Device: CPU, GPU, NPU, AUTO [CPU]", "DEVICE")
+    device: str | None = option(None, "CPU, GPU, NPU, AUTO or cuda [CPU]", "DEVICE")
 
     def __post_init__(self) -> None:
         if self.device is not None:
@@ -135,7 +135,7 @@ class Store(Download, Entry):
             path = library.ir(choice.model, precision=choice.precision)
         from regnet.inference.classify import Classifier
 
-        return Classifier(
+        classifier = Classifier(
             path,
             device=choice.device,
             precision=choice.precision,
@@ -143,6 +143,9 @@ class Store(Download, Entry):
             name=choice.model,
             **options,
         )
+        if choice.device != CPU:
+            say(str(classifier.agreement))
+        return classifier
 
 
 def require_sources(command: str, sources: Sequence[str]) -> None:

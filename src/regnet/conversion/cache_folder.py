@@ -20,6 +20,7 @@ KINDS: Final = {
     "weights": "downloaded weights",
     "converted": "converted models",
     "compiled": "models compiled for this CPU",
+    "devices": "what was measured of devices",
     "evaluations": "journals of unfinished evaluations",
     "embeddings": "embeddings of folders that were searched",
     "notices": "notices given before",
@@ -29,6 +30,7 @@ KINDS: Final = {
 _NAMES: Final[Mapping[str, re.Pattern[str]]] = {
     "converted": re.compile(r".+-[0-9a-f]{16}"),
     "compiled": re.compile(r"\d+\.blob"),
+    "devices": re.compile(r"[0-9a-f]{24}\.json"),
     "evaluations": re.compile(r"[0-9a-f]{24}\.journal"),
     "embeddings": re.compile(r"[0-9a-f]{24}\.npy(\.part)?(\.jsonl)?"),
     "notices": re.compile(r".+-\d[^-]*-[0-9a-f]{8}"),

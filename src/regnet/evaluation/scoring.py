@@ -113,8 +113,9 @@ def score(
 
     An unreadable image is counted apart, under `strict` as a wrong answer. Images in the journal
     `record` are not scored again; each batch, old or new, goes to the `listeners` in order.
-    Batches begin at every eighth image whatever was kept, so a resumed run gives the same figures
-    to the last bit. Raises `DatasetError` where the images are not those of the record.
+    Batches have the predictor's size and begin at its multiples whatever was kept, so a resumed run
+    gives the same figures to the last bit. Raises `DatasetError` where the images are not those of
+    the record.
     """
     items = dataset.items()
     counts = _Counts(len(predictor.metadata.labels), strict=strict)
@@ -134,7 +135,8 @@ def score(
         tell(_batch(known, errors, probabilities))
     counts.resumed = counts.images
     start = time.perf_counter()
-    chunks = iter(lambda: list(islice(items, BATCH_SIZE)), [])
+    batch_size = getattr(predictor, "batch", BATCH_SIZE)
+    chunks = iter(lambda: list(islice(items, batch_size)), [])
     for batch in in_order(chunks, partial(_score, predictor), workers=cores(), batch_size=1):
         if record:
             record.append(batch.errors, batch.probabilities)

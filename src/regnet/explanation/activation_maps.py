@@ -18,7 +18,8 @@ from regnet.conversion.store import Library
 from regnet.explanation.linear_head import read_head
 from regnet.inference.result import ClassScore, top_classes
 from regnet.ir.assumptions import warn_assumed
-from regnet.ir.engine import open_engine, read_model
+from regnet.ir.engine import read_model
+from regnet.ir.engines import open_engine
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
 from regnet.pixels.preprocess import ImageLike, rgb_pixels

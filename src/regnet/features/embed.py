@@ -28,7 +28,6 @@ from regnet.inference.result import Embedding
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.system.errors import DatasetError, ImageError, OutputError, RegNetError
 from regnet.system.json_text import ToDict
-from regnet.system.parallel import BATCH_SIZE
 from regnet.system.row_writers import require_parquet
 
 Show = Callable[[Iterator[Any]], Iterator[Any]]
@@ -106,7 +105,7 @@ def embed_to(
     items: Iterable[Item],
     form: Form,
     *,
-    batch_size: int = BATCH_SIZE,
+    batch_size: int | None = None,
     every: float = 1.0,
     show: Show = lambda lines: lines,
 ) -> Summary:

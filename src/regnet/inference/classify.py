@@ -13,7 +13,8 @@ from regnet.data.photo_files import is_live, require_extra
 from regnet.data.sources import Item, Video, iter_items
 from regnet.inference.result import Answer, Embedding, Prediction, Row, Wanted
 from regnet.ir.assumptions import warn_assumed
-from regnet.ir.engine import Engines, InferenceEngine, read_model
+from regnet.ir.engine import InferenceEngine, read_model
+from regnet.ir.engines import Engines
 from regnet.ir.features import features_of, last_layer, with_features
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.network.labels import Labels
@@ -22,10 +23,11 @@ from regnet.pixels.preprocess import ImageLike
 from regnet.system.devices import CPU
 from regnet.system.errors import ImageError, ModelError
 from regnet.system.notices import about
-from regnet.system.parallel import BATCH_SIZE, cores, in_order
+from regnet.system.parallel import cores, in_order
 from regnet.video.sampling import Sampling, Smoothing
 
 if TYPE_CHECKING:
+    from regnet.ir.agreement import DeviceAgreement
     from regnet.video.frames import Frame
 
 T = TypeVar("T")
@@ -66,6 +68,7 @@ class Classifier:
         self._model = read_model(path)
         warn_assumed(name or path, self.metadata)
         self._offline = offline
+        self.device = device
         self._options: dict[str, Any] = {
             "device": device,
             "precision": precision,
@@ -84,6 +87,14 @@ class Classifier:
     def labels(self) -> Labels:
         """The classes, in the order of the probabilities."""
         return self.metadata.labels
+
+    @cached_property
+    def agreement(self) -> "DeviceAgreement":
+        """How far the device agrees with the CPU in f32 on sample photos, measured once."""
+        from regnet.ir.agreement import device_agreement
+
+        options = {n: self._options[n] for n in ("device", "precision", "compiled_cache")}
+        return device_agreement(self._model, self._engines.side_by_side, **options)
 
     @cached_property
     def width(self) -> int:
@@ -137,9 +148,9 @@ class Classifier:
         """
         wanted = Wanted(top_k, sets, unknown)
         given = images if isinstance(images, list) else [images]
-        self.require_possible(wanted, BATCH_SIZE)
+        self.require_possible(wanted, None)
         answer = Answer(self.metadata, wanted)
-        rows = self._rows(self._jobs(given, scale=scale), BATCH_SIZE, self._classifying)
+        rows = self._rows(self._jobs(given, scale=scale), None, self._classifying)
         found = (answer.of(source, row) for source, row in rows)
         predictions = list(_shown(found, len(given)) if progress else found)
         return predictions if isinstance(images, list) else predictions[0]
@@ -173,7 +184,7 @@ class Classifier:
     ) -> NDArray[np.float32]:
         """Return the rows of images, (N, width); raises `ImageError`."""
         given = images if isinstance(images, list) else [images]
-        rows = list(self._rows(self._jobs(given, scale=scale), BATCH_SIZE, run))
+        rows = list(self._rows(self._jobs(given, scale=scale), None, run))
         for source, row in rows:
             if isinstance(row, str):
                 raise ImageError(f"{source}: {row}")
@@ -186,7 +197,7 @@ class Classifier:
         top_k: int = 5,
         sets: bool = False,
         unknown: bool = False,
-        batch_size: int = BATCH_SIZE,
+        batch_size: int | None = None,
         every: float = 1.0,
         smooth: float = 0.0,
         realtime: bool | None = None,
@@ -196,9 +207,10 @@ class Classifier:
 
         Sources are those of `regnet classify`: files, folders, globs, URLs, archives, `-`, videos
         and cameras; for the last two see `Sampling` about `every`, `smooth` and `realtime`. Memory
-        does not grow with their number. At most `batch_size` images are inferred in one call. The
-        other options and the error of a model that is not calibrated are those of `classify`.
-        Raises `MissingExtraError` for a video without its extra.
+        does not grow with their number. At most `batch_size` images are inferred in one call; None:
+        8, on `cuda` as many as pay. The other options and the error of a model that is not
+        calibrated are those of `classify`. Raises `MissingExtraError` for a video without its
+        extra.
         """
         if isinstance(sources, str | Path):
             sources = [sources]
@@ -209,7 +221,7 @@ class Classifier:
         return _shown(found, None) if progress else found
 
     def predict_items(
-        self, items: Iterable[Item], wanted: Wanted, *, batch_size: int, sampling: Sampling
+        self, items: Iterable[Item], wanted: Wanted, *, batch_size: int | None, sampling: Sampling
     ) -> Iterator[Prediction]:
         """Yield the wanted predictions of images and of the frames of videos, in their order.
 
@@ -221,7 +233,7 @@ class Classifier:
         return (answer.of(source, row, time) for source, time, row in rows)
 
     def embed_items(
-        self, items: Iterable[Item], *, batch_size: int = BATCH_SIZE, every: float = 1.0
+        self, items: Iterable[Item], *, batch_size: int | None = None, every: float = 1.0
     ) -> Iterator[Embedding]:
         """Yield the embeddings of images and of the frames of videos, in their order.
 
@@ -232,7 +244,7 @@ class Classifier:
         return (Embedding.of(source, row, time) for source, time, row in rows)
 
     def _item_rows(
-        self, items: Iterable[Item], batch_size: int, sampling: Sampling, run: Run
+        self, items: Iterable[Item], batch_size: int | None, sampling: Sampling, run: Run
     ) -> "Iterator[tuple[str, float | None, Row]]":
         """Yield source, time and row of runs of photos and of the videos between them."""
         for is_video, group in itertools.groupby(items, lambda item: isinstance(item, Video)):
@@ -272,9 +284,9 @@ class Classifier:
                 source = str(image) if isinstance(image, str | Path) else f"image {number}"
                 yield source, partial(_given, image, scale=scale)
 
-    def require_possible(self, wanted: Wanted, batch_size: int) -> None:
+    def require_possible(self, wanted: Wanted, batch_size: int | None) -> None:
         """Raise `ModelError` or `ValueError` if the model cannot give the wanted fields."""
-        if wanted.top_k < 1 or batch_size < 1:
+        if wanted.top_k < 1 or (batch_size is not None and batch_size < 1):
             raise ValueError(f"top_k={wanted.top_k} and batch_size={batch_size} must be at least 1")
         if wanted.calibrated and wanted.classes:
             raise ModelError(
@@ -287,7 +299,9 @@ class Classifier:
                 "`regnet calibrate MODEL DATASET` once and name the .xml that it writes"
             )
 
-    def _rows(self, jobs: "Iterator[Job]", batch_size: int, run: Run) -> "Iterator[SourceRow]":
+    def _rows(
+        self, jobs: "Iterator[Job]", batch_size: int | None, run: Run
+    ) -> "Iterator[SourceRow]":
         """Yield each image's name with its row (values,), or why there is none."""
         first = list(itertools.islice(jobs, 2))
         if len(first) == 1:
@@ -300,7 +314,7 @@ class Classifier:
                 itertools.chain(first, jobs),
                 partial(_batch_rows, engine, infer=run.infer),
                 workers=max(engine.streams, cores()),  # they decode, too
-                batch_size=batch_size,
+                batch_size=batch_size or engine.batch,
             )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from regnet.conversion.store import Library
 from regnet.inference.classify import Classifier
+from regnet.inference.predictors import default_precision
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.cache import cache_dir as default_cache_dir
 from regnet.system.devices import CPU, canonical_device, require_device
@@ -17,7 +18,7 @@ def load(
     model: str | Path = DEFAULT_MODEL,
     *,
     device: str = CPU,
-    precision: InferencePrecision = "f32",
+    precision: InferencePrecision | None = None,
     cache_dir: str | Path | None = None,
     offline: bool = False,
     mirrors: str | tuple[str, ...] = (),
@@ -27,8 +28,9 @@ def load(
     """Return the classifier of a card's name, `bundled`, an IR (.xml) or a checkpoint file.
 
     Weights are downloaded, verified and converted once and kept in `cache_dir`. `device` is `CPU`,
-    `GPU`, `NPU` or `AUTO`, as `regnet doctor --self` lists them. `precision` is
-    "f32" (exact), "bf16" (faster on CPUs with bf16) or "int8" (after `regnet quantize`). `mirrors`
+    `GPU`, `NPU`, `AUTO` or `cuda`; `regnet doctor --self` lists those of this machine. `precision`
+    is "f32" (exact, the default), "bf16" (that of `cuda`, and faster on CPUs with bf16) or "int8"
+    (after `regnet quantize`). `mirrors`
     are base URLs that are tried first; `offline` never uses the network, not for images either.
     `entry` names one of several networks in a checkpoint file. `progress` shows a bar while weights
     are downloaded, on a terminal or in a notebook.
@@ -36,8 +38,8 @@ def load(
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
     """
     device = canonical_device(device)
-    if device != CPU:
-        require_device(device)
+    require_device(device)
+    precision = precision or default_precision(device)
     mirrors = (mirrors,) if isinstance(mirrors, str) else mirrors
     folder = default_cache_dir(cache_dir)
     with _download_bar() if progress else nullcontext(ignore) as on_event:

@@ -13,7 +13,7 @@ from regnet.conversion.store import Library
 from regnet.ir.assumptions import CONVERTED
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.protocol import PROTOCOLS
-from regnet.system.devices import CPU, canonical_device
+from regnet.system.devices import CPU, canonical_device, is_cuda, require_device
 from regnet.system.errors import MissingExtraError, UnknownModelError
 from regnet.system.parallel import cores
 from regnet.zoo.catalogue import is_card
@@ -77,7 +77,13 @@ def parse_choice(text: str, **given: Any) -> Choice:
             raise UnknownModelError(f"{text} contradicts --{kind} {value}: leave out one of them")
     if "device" in parts:
         parts["device"] = canonical_device(parts["device"])
+        parts.setdefault("precision", default_precision(parts["device"]))
     return Choice(model=model, **parts)
+
+
+def default_precision(device: str) -> InferencePrecision:
+    """Return the precision that a device runs if none is named."""
+    return "bf16" if is_cuda(device) else "f32"
 
 
 def split_choice(text: str) -> tuple[str, dict[str, Any]]:
@@ -135,7 +141,7 @@ def parse_ir_choice(
 
 _PARTS: dict[str, tuple[str, ...]] = {
     "engine": get_args(EngineName),
-    "device": ("CPU", "GPU", "NPU", "AUTO"),
+    "device": ("CPU", "GPU", "NPU", "AUTO", "cuda"),
     "precision": get_args(InferencePrecision),
     "protocol": tuple(PROTOCOLS),
 }
@@ -154,16 +160,19 @@ def open_predictor(choice: Choice, *, library: Library) -> Predictor:
             f"{choice}: the engine {engine} runs {' and '.join(allowed)} only; "
             f"{choice.precision} is for the engine ir"
         )
-    if engine != "ir" and choice.device != CPU:
+    by_torch = engine == "torch" and is_cuda(choice.device)
+    if engine != "ir" and choice.device != CPU and not by_torch:
         raise UnknownModelError(
-            f"{choice}: the engine {engine} runs on the CPU; {choice.device} is for the engine ir"
+            f"{choice}: the engine {engine} does not run on {choice.device}: leave that out"
         )
+    require_device(choice.device)
     opens = {"ir": _open_ir, "onnx": _open_onnx, "torch": _open_torch}
     return opens[engine](choice, library)
 
 
 def _open_ir(choice: Choice, library: Library) -> Predictor:
-    from regnet.ir.engine import open_engine, read_model
+    from regnet.ir.engine import read_model
+    from regnet.ir.engines import open_engine
 
     path = library.ir(choice.model, precision=choice.precision)
     model = read_model(path, protocol=choice.protocol, logits=True)
@@ -199,4 +208,9 @@ def _open_torch(choice: Choice, library: Library) -> Predictor:
     if Path(choice.model).suffix in CONVERTED:
         raise UnknownModelError(f"{choice.model}: is a converted model; torch runs checkpoints")
     request = library.request(choice.model)
-    return TorchPredictor(request, precision=choice.precision, protocol=choice.protocol)
+    return TorchPredictor(
+        request,
+        device=choice.device.lower(),
+        precision=choice.precision,
+        protocol=choice.protocol,
+    )

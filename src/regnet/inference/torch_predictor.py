@@ -3,48 +3,51 @@
 from contextlib import nullcontext
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from regnet.conversion.convert import read_network
 from regnet.conversion.values import Request
-from regnet.ir.engine import Batch, Outputs, require_probabilities, with_protocol
-from regnet.ir.metadata import InferencePrecision, ModelMetadata
-from regnet.pixels.preprocess import ImageLike, crop_pixels
+from regnet.ir.engine import with_protocol
+from regnet.ir.metadata import InferencePrecision
+from regnet.ir.torch_engine import TorchEngine
+from regnet.pixels.protocol import Preprocess
 
 
-class TorchPredictor:
-    """The network of a checkpoint as torch runs it, batch-norm and all, on the CPU."""
+class TorchPredictor(TorchEngine):
+    """The network of a checkpoint as torch runs it, batch-norm and all."""
 
     def __init__(
         self,
         request: Request,
         *,
+        device: str = "cpu",
         precision: InferencePrecision = "f32",
         protocol: str | None = None,
     ) -> None:
         network, metadata = read_network(request)
-        self._network = network.eval()
-        self._bf16 = precision == "bf16"
-        self.metadata: ModelMetadata = (
-            metadata if protocol is None else with_protocol(metadata, protocol)
-        )
-        mean, scale = metadata.preprocess.mean, metadata.preprocess.scale
-        self._mean, self._scale = (torch.tensor(v).view(1, 3, 1, 1) for v in (mean, scale))
+        if protocol is not None:
+            metadata = with_protocol(metadata, protocol)
+        whole = _Normalised(network, metadata.preprocess, bf16=precision == "bf16")
+        super().__init__(whole, metadata, device=device)
 
-    def pixels(self, image: ImageLike) -> NDArray[Any]:
-        """Return the crop (crop, crop, 3) of one image; raises `ImageError`."""
-        return crop_pixels(image, self.metadata.preprocess)
 
-    def outputs(self, pixels: Batch) -> Outputs:
-        """Return logits and probabilities (N, classes) of crops (N, crop, crop, 3)."""
-        batch = torch.from_numpy(np.asarray(pixels)).permute(0, 3, 1, 2).float()
-        with torch.inference_mode(), self._computing():
-            logits = self._network((batch - self._mean) / self._scale).float()
-        probabilities = torch.softmax(logits, 1).numpy()
-        require_probabilities(probabilities, self.metadata.name, "the checkpoint is damaged")
-        return Outputs(logits.numpy(), probabilities)
+class _Normalised(nn.Module):
+    """A network behind its normalisation: crops (N, H, W, 3) -> probabilities and logits."""
 
-    def _computing(self) -> Any:
-        return torch.autocast("cpu", torch.bfloat16) if self._bf16 else nullcontext()
+    def __init__(self, network: nn.Module, preprocess: Preprocess, *, bf16: bool) -> None:
+        super().__init__()
+        self._network, self._bf16 = network, bf16
+        for name in ("mean", "scale"):
+            values = torch.tensor(getattr(preprocess, name)).view(1, 3, 1, 1)
+            self.register_buffer(name, values)
+
+    def forward(self, crops: Tensor) -> list[Tensor]:
+        x = crops.permute(0, 3, 1, 2).float()
+        with self._computing(x.device.type):
+            x = (x - self.get_buffer("mean")) / self.get_buffer("scale")
+            logits = self._network(x).float()
+        return [torch.softmax(logits, 1), logits]
+
+    def _computing(self, device: str) -> Any:
+        return torch.autocast(device, torch.bfloat16) if self._bf16 else nullcontext()

@@ -5,7 +5,6 @@ import queue
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,7 +20,7 @@ from regnet.pixels.preprocess import ImageLike, crop_pixels, rgb_pixels
 from regnet.pixels.protocol import Preprocess, by_protocol
 from regnet.system.devices import CPU, members_of, require_device
 from regnet.system.errors import ModelError, ProtocolError
-from regnet.system.parallel import BATCH_SIZE, cores
+from regnet.system.parallel import BATCH_SIZE
 from regnet.system.runtime import core, ov
 
 Batch = NDArray[Any] | Sequence[NDArray[Any]]
@@ -235,28 +234,6 @@ def _computes_in(device: str, precision: InferencePrecision) -> bool:
     if precision == "bf16" and "BF16" not in known:
         raise ModelError(f"{device}: has no bf16, but {', '.join(known)}; leave out --precision")
     return precision == "bf16" or "FP32" in known
-
-
-def open_engine(model: ConvertedModel, *, device: str = CPU, **options: Any) -> InferenceEngine:
-    """Return the engine of a model on a device; `options` are those of `Engine`."""
-    return Engine(model, device=device, **options)
-
-
-class Engines:
-    """A model's engines, compiled when first used; `options` are those of `open_engine`."""
-
-    def __init__(self, model: ConvertedModel, **options: Any) -> None:
-        self._engine = partial(open_engine, model, **options)
-
-    @cached_property
-    def one_at_a_time(self) -> InferenceEngine:
-        """The engine that gives all cores to a single image."""
-        return self._engine(streams=1) if cores() > 1 else self.side_by_side
-
-    @cached_property
-    def side_by_side(self) -> InferenceEngine:
-        """The engine for many images, one on each core."""
-        return self._engine(streams=cores())
 
 
 def require_probabilities(rows: NDArray[np.float32], name: str, reason: str) -> None:

@@ -14,6 +14,7 @@ from regnet.serving.decoders import Decoders
 from regnet.serving.limits import Limits
 from regnet.serving.refusals import NotFound, NotReady
 from regnet.serving.served_model import ServedModel
+from regnet.system.devices import CPU
 
 VERSION = "1"
 """The only version of each model, in the Open Inference Protocol's sense."""
@@ -148,6 +149,8 @@ class Models:
             decoders=self._decoders,
         )
         warn_assumed(choice.model, model.metadata)
+        if choice.device != CPU:
+            self._library.say(f"{name}: {model.agreement}")
         return model
 
     def _start(self, work: Coroutine[Any, Any, T]) -> "asyncio.Task[T]":

@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from regnet.inference.result import Answer, Prediction, Wanted
-from regnet.ir.engine import Engines, InferenceEngine, read_model
+from regnet.ir.engine import InferenceEngine, read_model
+from regnet.ir.engines import Engines
 from regnet.ir.features import features_of, with_features
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import TOO_LONG, TOO_MUCH
@@ -24,10 +25,11 @@ from regnet.serving.metrics import Statistics
 from regnet.serving.refusals import NotReady, TooLarge, Unprocessable
 from regnet.system.devices import CPU
 from regnet.system.errors import ImageError
-from regnet.system.parallel import BATCH_SIZE, cores
+from regnet.system.parallel import cores
 
 if TYPE_CHECKING:
     from regnet.explanation.activation_maps import Explainer, Explanation
+    from regnet.ir.agreement import DeviceAgreement
 
 Row = NDArray[np.float32]
 Given = bytes | NDArray[Any]
@@ -99,9 +101,22 @@ class ServedModel:
         )
 
     @property
+    def agreement(self) -> "DeviceAgreement":
+        """How far the device agrees with the CPU in f32 on sample photos, measured once."""
+        from regnet.ir.agreement import device_agreement
+
+        return device_agreement(
+            self._model,
+            self._engines.side_by_side,
+            device=self.device,
+            precision=self.precision,
+            compiled_cache=self._compiled_cache,
+        )
+
+    @property
     def largest_batch(self) -> int:
         """Maximum number of images that are inferred together."""
-        return 1 if self.metadata.preprocessing == "graph" else BATCH_SIZE
+        return 1 if self.metadata.preprocessing == "graph" else self._engines.side_by_side.batch
 
     @property
     def full(self) -> bool:

@@ -50,7 +50,8 @@ def require_device(name: str) -> None:
     `GPU` and `cuda` are the first of several. `AUTO` chooses among OpenVINO's devices.
     """
     name = canonical_device(name)
-    if not (asked := members_of(name)):
+    asked = members_of(name)
+    if not asked or name == CPU:  # every machine has these
         return
     here = _cuda_devices() if is_cuda(name) else _openvino_devices()
     known = {known for device in here for known in (device.name, _first(device.name))}
@@ -60,6 +61,17 @@ def require_device(name: str) -> None:
             f"device {absent[0]}: not on this machine, which has {listing}. Name one of "
             "these, or AUTO"
         )
+
+
+def device_title(name: str) -> str:
+    """Return the titles of the devices that a name stands for; "" if they are not here."""
+    members = members_of(name)
+    here = _cuda_devices() if is_cuda(name) else _openvino_devices()
+    return ", ".join(
+        device.title
+        for device in here
+        if not members or device.name in members or _first(device.name) in members
+    )
 
 
 def _first(name: str) -> str:

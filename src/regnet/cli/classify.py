@@ -26,6 +26,7 @@ from regnet.system.errors import DatasetError, OutputError, UnknownModelError
 from regnet.system.option import Options, argument, option
 from regnet.system.output_file import part_of
 from regnet.system.parallel import BATCH_SIZE
+from regnet.system.text import counted
 from regnet.video.sampling import Sampling
 from regnet.zoo.catalogue import DEFAULT_MODEL
 
@@ -202,7 +203,8 @@ def undo_sorting(folder: Path) -> bool:
         count, left = undo(folder)
     for target in left:
         say(f"{target}: left, for it was changed, or its old place is taken")
-    say(f"{folder}: {count:,} photos are where they were")
+    were = counted(count, "photo is where it was", "photos are where they were")
+    say(f"{folder}: {were}")
     return bool(left)
 
 

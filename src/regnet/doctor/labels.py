@@ -142,7 +142,8 @@ def _wrong(suspects: list[Suspect], photos: int) -> Iterator[Finding]:
             "warning",
             f"{counted(len(suspects), 'photo')} ({share_of(len(suspects), photos)}) may have a "
             "wrong label, the least probable first.",
-            "Look at them from the first on, and move those that are wrong (--fix-list FILE).",
+            "Look at them from the first on, and correct those that are wrong (--fix-list FILE, "
+            "then --apply FILE).",
             len(suspects),
             tuple(
                 File(

@@ -11,7 +11,7 @@ def teach_report(result: Teaching) -> page.Report:
     """Return a taught model as a report."""
     failures = [(failure.source, failure.error) for failure in result.failures]
     return page.Report(
-        f"{result.path.stem}, taught by {result.dataset}",
+        f"{result.path.stem}, taught with {result.dataset}",
         [
             page.Section("", [page.Tiles(_tiles(result))]),
             *([] if result.added else [_classes(result)]),

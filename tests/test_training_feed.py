@@ -1,7 +1,8 @@
 """The feed: whose photos are whose, nothing missing, and the same crops made ahead or not."""
 
+import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,15 +15,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from lightning_fabric.strategies import ModelParallelStrategy
 from PIL import Image
+from scipy.stats import beta, binomtest, kstest
 from training_runs import items, job, recipe, run
 
+from regnet.data.labelled import LabelledItem
 from regnet.pixels.opencv_resize import linear_crop
 from regnet.system.errors import TrainingError
 from regnet.training.crops import TRIES, crop, random_boxes, uniforms
 from regnet.training.devices import layout
+from regnet.training.draws import Mixing
 from regnet.training.feed import Feed, runs
 from regnet.training.microbatch import Step
-from regnet.training.photos import CentreCrops
+from regnet.training.photos import CentreCrops, LabelledPhotos
 from regnet.training.recipe import Augmentation
 from regnet.training.state import Job
 
@@ -136,6 +140,79 @@ def test_a_device_makes_the_same_crops_of_boxes_that_processes_draw(
     for one, other in zip(here.steps(1), there.steps(1), strict=True):
         assert_same(one, other)
     there.close()
+
+
+SIDE = 120  # of photos whose pixels say where they are: 2 x in blue, 2 y in green
+FEEDS: list[dict[str, int]] = [
+    {"workers": 0},
+    {"workers": 2},
+    {"memory_device": 1 << 23},
+    {"memory_device": 1 << 23, "workers": 1},
+]
+
+
+def ruler() -> bytes:
+    """Return a photo (PNG) whose pixels say where they are."""
+    pixels = np.zeros((SIDE, SIDE, 3), np.uint8)
+    pixels[..., 2], pixels[..., 1] = 2 * np.arange(SIDE), 2 * np.arange(SIDE)[:, None]
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+def spans(crops: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Return where crops (N, S, S, 3) begin in their photos, and their sizes: (N, 2), x and y."""
+    side = crops.shape[1]
+    first, last = side // 4, side - 1 - side // 4  # at the edges, filters are cut off
+    blue, green = crops[..., 0].double(), crops[..., 1].double()
+    ends = [(blue[:, 0, at], green[:, at, 0]) for at in (first, last)]
+    low, high = (torch.stack(end, 1).numpy() / 2 for end in ends)
+    sizes = (high - low) * side / (last - first)
+    return low + 0.5 - (first + 0.5) * sizes / side, sizes
+
+
+@pytest.fixture(params=FEEDS, ids=str)
+def ruled(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Feed]:
+    """Return each feed, of 96 photos in batches of 4, one after the other."""
+    drawn = {"rule": "torchvision", "area": (0.25, 0.5), "mixup": 1.0, "cutmix": 1.0}
+    made = job(tmp_path, recipe(schedule={"batch": 4}, augmentation=drawn), **request.param)
+    photos = [LabelledItem(f"{n}.png", n % 4, ruler) for n in range(96)]
+    feed = Feed(replace(made, photos=LabelledPhotos(photos, short_side=SIDE)), process(), CPU)
+    yield feed
+    feed.close()
+
+
+def test_every_feed_has_the_boxes_flips_and_mixing_of_the_recipe(ruled: Feed) -> None:
+    steps = [step for epoch in range(6) for step in ruled.steps(epoch)]
+    lefts, sizes = spans(torch.cat([part.crops for step in steps for part in step.parts]))
+    assert_drawn_from(sizes.prod(1) / SIDE**2, uniform(0.25, 0.5))
+    assert_drawn_from(np.log(sizes[:, 0] / sizes[:, 1]), uniform(math.log(3 / 4), math.log(4 / 3)))
+    for begin in (lefts / (SIDE - sizes)).T:
+        assert_drawn_from(begin, uniform(0, 1))
+    draws = [each for step in steps for part in step.parts for each in part.draws]
+    mirrored = np.concatenate([each.mirrored for each in draws])
+    assert len(mirrored) == len(sizes) == 576
+    assert binomtest(int(mirrored.sum()), len(mirrored), 0.5).pvalue > 0.01
+    mixing = [mixing for each in draws for mixing in each.mixing]
+    blends = [each.other for each in mixing if each.box is None]
+    assert binomtest(len(blends), len(mixing), 0.5).pvalue > 0.01
+    assert kstest(blends, beta(1, 1).cdf).pvalue > 0.01
+    tops = [(box[0] + box[2]) / 2 for box in (each.box for each in mixing) if box]
+    assert 8 < np.mean(tops) < 16  # of 24 rows
+
+
+def test_every_feed_golden(ruled: Feed) -> None:
+    """The first step's photos, boxes to a pixel, flips and mixing: the same whoever makes it."""
+    step = next(iter(ruled.steps(0)))
+    (part,) = step.parts
+    (drawn,) = part.draws
+    (mixing,) = drawn.mixing
+    lefts, sizes = spans(part.crops)
+    assert part.truths.tolist() == [0, 3, 1, 1]
+    expected = [(36, 10, 115, 93), (35, 39, 105, 116), (12, 37, 98, 113), (1, 42, 68, 112)]
+    np.testing.assert_allclose(np.column_stack([lefts, lefts + sizes]), expected, atol=1.1)
+    assert drawn.mirrored.tolist() == [False, True, False, False]
+    assert mixing == Mixing(4, 150 / 360, (9, 7, 24, 23))
 
 
 def test_photos_that_do_not_fit_the_device_stay_here(mixed: Callable[..., Job]) -> None:

@@ -8,9 +8,10 @@ from types import ModuleType
 import pytest
 import torch
 from torch.nn import functional
+from training_runs import Recorder, items, job, run
 
 from regnet.network.modules import RegNet
-from regnet.network.spec import RegNetSpec, read_spec
+from regnet.network.spec import RegNetSpec, read_spec, spec_by_name
 from regnet.training.recipe import read_recipe
 from regnet.zoo.catalogue import card_by_name
 
@@ -88,3 +89,23 @@ def test_the_recipe_and_the_network_are_those_of_the_card(grow: ModuleType) -> N
     assert card.build_spec() == network
     small = read_spec(ROOT / "recipes" / "bundled-small.json")
     assert small == network.with_small_stem(network.stem_width)
+
+
+def test_recipes_for_a_gpu_make_models_of_one_protocol_the_small_one_of_at_most_12_mb() -> None:
+    large, small = (
+        read_recipe(ROOT / "recipes" / f"gpu-{size}.toml") for size in ("3.2gf", "600mf")
+    )
+    assert small.input == large.input
+    spec = spec_by_name("regnetx-600mf").with_classes(200)
+    values = sum(tensor.numel() for tensor in RegNet(spec).state_dict().values())
+    assert 2 * values < 12e6
+
+
+@pytest.mark.parametrize("size", ["3.2gf", "600mf"])
+def test_a_recipe_for_a_gpu_trains(tmp_path: Path, size: str) -> None:
+    made = read_recipe(ROOT / "recipes" / f"gpu-{size}.toml").changed("schedule", batch=16)
+    made = made.changed("input", resize=24, crop=24, progressive=((0.0, 16), (0.5, 24)))
+    watcher = Recorder(stop_after=3)
+    run(job(tmp_path, made, photos=items(32)), watcher)
+    assert len(watcher.heard) == 3
+    assert all(news.loss < 2 for news in watcher.heard)

@@ -71,5 +71,6 @@ class Pace:
         }
         if not self.limit:
             return ""
-        first = f"; the first steps took {self._first:.0f} s" if self._first > _LONG else ""
+        late = self._first - _FIRST * self._total / (self._steps - _FIRST)
+        first = f"; compilation and the first steps took {late:.0f} s more" if late > _LONG else ""
         return f"what limits the speed is {reasons[self.limit]}{first}"

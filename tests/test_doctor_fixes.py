@@ -74,8 +74,8 @@ def test_a_bad_line_is_a_sentence_and_the_others_go_on(tmp_path: Path) -> None:
         *(("cat/9.jpg", "dog"), ("cat/2.jpg", "dog"), ("4.jpg", "dog"), ("dog/3.jpg", "Cat")),
     )
     assert [(one.line, one.error) for one in done.failed] == [
-        (2, "there is no class folder 'dgo': cat, dog"),
-        (3, "there is no class folder '../other': cat, dog"),
+        (2, "there is no class folder 'dgo': make it, or name one of these: cat, dog"),
+        (3, "there is no class folder '../other': make it, or name one of these: cat, dog"),
         (4, f"is no photo of {folder} now"),
         (5, f"is no photo of {folder} now"),
         (6, "is in line 3, too"),
@@ -92,7 +92,7 @@ def test_label_files_are_corrected_beside(tmp_path: Path) -> None:
     truth.write_text("image;label;note\n1.jpg;cat;x\nsub/2.jpg;cat;y\nsub/3.jpg;dog;z\n")
     done = apply(folder, ("sub/2.jpg", "dog"), ("1.jpg", "cow"), ("sub/3.jpg", "dog"), truth=truth)
     assert (done.changed, done.before, len(done.failed)) == (1, 1, 1)
-    assert done.failed[0].error == "there is no class 'cow': cat, dog"
+    assert done.failed[0].error == "there is no class 'cow'; there are cat, dog"
     corrected = tmp_path / "truth-corrected.csv"
     assert (done.corrected, contents(folder).keys()) == (
         str(corrected),
@@ -120,8 +120,10 @@ def test_lists_that_cannot_be_applied_are_refused(tmp_path: Path) -> None:
             apply_fixes(folder, fix_list)
     with pytest.raises(DatasetError, match=r"cannot read .*No such file"):
         apply_fixes(folder, tmp_path / "none.csv")
-    with pytest.raises(DatasetError, match="is no folder"):
+    with pytest.raises(DatasetError, match="no such folder"):
         apply_fixes(tmp_path / "photos.zip", fix_list)
+    with pytest.raises(DatasetError, match="is no folder; unpack it"):
+        apply_fixes(fix_list, fix_list)
 
 
 def test_the_command(tmp_path: Path) -> None:

@@ -100,7 +100,8 @@ def apply_fixes(
     """
     folder = Path(dataset).expanduser()
     if not folder.is_dir():
-        raise DatasetError(f"{dataset}: is no folder; unpack it, or name the folder of the photos")
+        what = "is no folder; unpack it" if folder.exists() else "no such folder"
+        raise DatasetError(f"{dataset}: {what}")
     fixes = read_fix_list(fix_list)
     folders = open_folders(folder, truth)
     if folders.parquet or (folders.labels is not None and folders.labels.table is None):
@@ -200,7 +201,10 @@ class _Moves(_Photos):
         same = [known for known in here if normal(known) == normal(name)]
         if name in here or len(same) != 1:
             if name not in {known for _, known in self._classes}:
-                raise DatasetError(f"there is no class folder {name!r}: {listed(sorted(here))}")
+                raise DatasetError(
+                    f"there is no class folder {name!r}: make it, or name one of these: "
+                    f"{listed(sorted(here))}"
+                )
             return name
         return same[0]
 
@@ -224,7 +228,9 @@ class _Relabelled(_Photos):
         inner = self.inner(fix.file)
         self.require(inner)
         if fix.suggested not in self._classes:
-            raise DatasetError(f"there is no class {fix.suggested!r}: {listed(self._classes)}")
+            raise DatasetError(
+                f"there is no class {fix.suggested!r}; there are {listed(self._classes)}"
+            )
         before, self._labels[inner] = self._labels[inner], fix.suggested
         return before != fix.suggested
 

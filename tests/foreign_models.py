@@ -100,6 +100,17 @@ def write_onnx(
     return path
 
 
+def pooled_then(path: Path, *nodes: Any, classes: int = 3, **weights: Any) -> Path:
+    """Write a classifier of the mean colours, of which `nodes` make the `scores`."""
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
+    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes])
+    start = [
+        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
+        helper.make_node("Flatten", ["pooled"], ["f"]),
+    ]
+    return write_onnx(path, [*start, *nodes], [image], [scores], weights)
+
+
 def _conv(x: str, name: str, **attributes: Any) -> Any:
     biased = [f"{name}_bias"] if name != "depthwise" else []
     return helper.make_node("Conv", [x, name, *biased], [f"{name}_out"], **attributes)

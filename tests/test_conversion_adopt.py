@@ -9,7 +9,14 @@ import numpy as np
 import onnx
 import pytest
 from command_line import run_main
-from foreign_models import CLASSES, SIZE, write_classifier, write_onnx, write_refused
+from foreign_models import (
+    CLASSES,
+    SIZE,
+    pooled_then,
+    write_classifier,
+    write_onnx,
+    write_refused,
+)
 from onnx import TensorProto, helper
 
 from regnet.conversion import adopt
@@ -131,17 +138,6 @@ def test_what_is_no_classifier_is_refused_in_a_sentence(library: Library, tmp_pa
     assert not list((tmp_path / "cache").rglob("*.xml"))
 
 
-def pooled_then(path: Path, *nodes: Any, classes: int = 3, **weights: Any) -> Path:
-    """Write a classifier of the mean colours, of which `nodes` make the `scores`."""
-    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["N", 3, SIZE, SIZE])
-    scores = helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["N", classes])
-    start = [
-        helper.make_node("GlobalAveragePool", ["image"], ["pooled"]),
-        helper.make_node("Flatten", ["pooled"], ["f"]),
-    ]
-    return write_onnx(path, [*start, *nodes], [image], [scores], weights)
-
-
 def test_millions_of_classes_are_refused(library: Library, tmp_path: Path) -> None:
     wide = {"w": np.ones((3, 1)), "to": np.array([1, 2_000_000], np.int64)}
     one = helper.make_node("MatMul", ["f", "w"], ["m"])
@@ -162,7 +158,21 @@ def test_what_draws_or_mixes_images_is_refused(library: Library, tmp_path: Path)
     mixed = helper.make_node("Reshape", ["p", "to"], ["scores"])
     path = pooled_then(tmp_path / "b.onnx", logits, softmax, mixed, classes=8, **weights)
     with pytest.raises(ConversionError, match="12 rows for 6 images"):
-        adopted(library, path)
+        adopted(library, path, outputs="logits")
+
+
+def test_percentages_are_neither_logits_nor_probabilities(library: Library, tmp_path: Path) -> None:
+    weights = {"w": np.eye(3, 4), "hundred": np.array(100.0)}
+    nodes = [
+        helper.make_node("MatMul", ["f", "w"], ["m"]),
+        helper.make_node("Softmax", ["m"], ["p"], axis=1),
+        helper.make_node("Mul", ["p", "hundred"], ["scores"]),
+    ]
+    path = pooled_then(tmp_path / "a.onnx", *nodes, classes=4, **weights)
+    for outputs in (None, "probabilities"):
+        with pytest.raises(ModelError, match=r"sum to 100 to 100 .*, where probabilities sum to 1"):
+            adopted(library, path, outputs=outputs)
+    assert adopted(library, path, outputs="logits").max_delta <= 1e-5
 
 
 def test_classes_that_do_not_exclude_each_other_are_refused(
@@ -219,7 +229,7 @@ def test_a_graph_larger_than_memory_is_a_sentence(library: Library, tmp_path: Pa
     model.graph.node.append(helper.make_node("Add", ["logits", "zero_"], ["sum"]))
     model.graph.output[0].name = "sum"
     onnx.save(model, path)
-    with pytest.raises(ModelError, match=r"needs 372,529 GiB for a value \(huge\)"):
+    with pytest.raises(ModelError, match=r"needs 372,529.0 GiB for a value \(huge\)"):
         adopted(library, path)
 
 

@@ -33,7 +33,7 @@ from regnet.ir.metadata import ModelMetadata, StoredPrecision
 from regnet.network.labels import Label, Labels, imagenet_labels
 from regnet.pixels.protocol import Preprocess
 from regnet.pixels.samples import sample_crops
-from regnet.system.errors import ConversionError
+from regnet.system.errors import ConversionError, ModelError
 from regnet.system.files import new_folder_beside, replace_all
 from regnet.system.runtime import core, ov
 from regnet.system.text import last_line
@@ -136,16 +136,31 @@ def _labels(
 def _outputs(
     request: Request, graph: ov.Model, original: Original, pixels: Pixels
 ) -> tuple[Outputs, tuple[str, ...]]:
-    """Return what the network gives, and a sentence that says how that was found."""
-    if request.outputs:
-        return request.outputs, ()
-    if known := outputs_by_graph(graph, request.weights):
-        ending = "softmax" if known == "probabilities" else "log-softmax"
-        return known, (f"outputs: {known}, for the graph ends in a {ending}",)
+    """Return what the network gives, and a sentence that says how that was found.
+
+    Raises `ModelError` for shares of another sum than 1, as percentages are.
+    """
+    if request.outputs == "logits":
+        return "logits", ()
+    known = request.outputs or outputs_by_graph(graph, request.weights)
+    if known == "logits":
+        return "logits", ("outputs: logits, for the graph ends in a log-softmax",)
     raw = original.raw(pixels)
-    if raw.min() >= 0 and np.abs(raw.sum(axis=1) - 1).max() <= _SUMS_TO_1:
-        return "probabilities", ("outputs: probabilities, for they sum to 1 on the sample photos",)
-    return "logits", ("outputs: logits, for they do not sum to 1 on the sample photos",)
+    sums = raw.sum(axis=1)
+    low, high = float(sums.min()), float(sums.max())
+    shares = raw.min() >= 0 and high - low <= _SUMS_TO_1 * high
+    if not shares and not known:
+        return "logits", ("outputs: logits, for they do not sum to 1 on the sample photos",)
+    if not shares or max(1 - low, high - 1) > _SUMS_TO_1:
+        raise ModelError(
+            f"{request.weights}: its outputs sum to {low:.4g} to {high:.4g} on the sample images, "
+            "where probabilities sum to 1; export it with logits or probabilities. If they are "
+            "logits: --outputs logits"
+        )
+    if request.outputs:
+        return "probabilities", ()
+    why = "the graph ends in a softmax" if known else "they sum to 1 on the sample photos"
+    return "probabilities", (f"outputs: probabilities, for {why}",)
 
 
 def _sample_pixels(preprocess: Preprocess) -> Pixels:

@@ -5,10 +5,10 @@ could otherwise name any file of this machine.
 """
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from regnet.checkpoints.model_files import ModelFiles, described_by
 from regnet.ir.assumptions import CONVERTED
@@ -18,6 +18,9 @@ from regnet.system.text import last_line, visible
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+_MAX_GRAPH: Final = 2 << 30  # bytes of the file of a graph: ONNX's own limit
+_MAX_FILES: Final = 8 << 30  # bytes of a graph and its weights
 
 
 def foreign_model(path: Path) -> Path | None:
@@ -38,14 +41,16 @@ def foreign_model(path: Path) -> Path | None:
 def foreign_files(path: Path) -> ModelFiles:
     """Return the files of a foreign model: its weights, and the descriptions in its folder.
 
-    Raises `ModelError` if a file of its weights is missing or outside its folder.
+    Raises `ModelError` if a file of its weights is missing or outside its folder, or all are huge.
     """
+    _require_few_bytes(path)
     if path.suffix == ".xml" and not _is_ir(path):
         raise ModelError(f"{path}: not an OpenVINO model")
     data = [path.with_suffix(".bin")] if path.suffix == ".xml" else _external(path)
     for file in data:
         if not os.path.isfile(file):  # False, not an error, if the name is too long
             raise ModelError(f"{path}: its weights {visible(file.name)[:200]} are missing")
+    _require_few_bytes(path, data)
     alone = path.parent.is_dir() and _models_in(path.parent) == [path]
     return described_by(path.parent, (path, *data)) if alone else ModelFiles((path, *data))
 
@@ -54,6 +59,7 @@ def read_onnx(path: Path) -> "ModelProto":
     """Return an ONNX file without its external weights; raises `ModelError`."""
     import onnx
 
+    _require_few_bytes(path)
     try:
         model = onnx.load(path, load_external_data=False)
     except Exception as exc:  # protobuf's errors are untyped
@@ -79,11 +85,23 @@ def _is_ir(path: Path) -> bool:
 
 def _is_ours(path: Path) -> bool:
     """Tell whether `regnet convert` wrote a file."""
-    if path.suffix == ".xml":
-        return b"<regnet>" in path.read_bytes()
     with suppress(ModelError):
+        if path.suffix == ".xml":
+            _require_few_bytes(path)
+            return b"<regnet>" in path.read_bytes()
         return any(prop.key == KNOWN_BY for prop in read_onnx(path).metadata_props)
     return False
+
+
+def _require_few_bytes(path: Path, data: Iterable[Path] = ()) -> None:
+    """Raise `ModelError` if a graph's file, or it and its weights, are larger than allowed."""
+    graph = path.stat().st_size
+    total = graph + sum(file.stat().st_size for file in data)
+    for size, allowed, what in ((graph, _MAX_GRAPH, ""), (total, _MAX_FILES, " with its weights")):
+        if size > allowed:
+            raise ModelError(
+                f"{path}: has {size / 2**30:,.1f} GiB{what}; at most {allowed >> 30} are read"
+            )
 
 
 def _external(path: Path) -> list[Path]:

@@ -5,7 +5,6 @@
 Detectors, segmenters and networks of other inputs are refused by their shapes.
 """
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +12,13 @@ from typing import Any, Final, Literal
 
 import numpy as np
 
+from regnet.conversion.foreign_files import read_onnx
+from regnet.conversion.foreign_limits import (
+    dimensions,
+    require_few_nodes,
+    require_known_sizes,
+    require_modest,
+)
 from regnet.conversion.onnx_graph import INPUT, OUTPUT
 from regnet.conversion.values import Outputs
 from regnet.ir.constants import WEIGHTED, set_values
@@ -26,10 +32,7 @@ opset = ov.opset15
 
 _ELEMENTS: Final = ("f32", "f16", "f64", "u8")
 _ONLY_SHAPES: Final = ("Reshape", "Squeeze", "Unsqueeze", "Convert")
-_MAX_BYTES: Final = 2**31  # of one value, for one image
 _TINY: Final = 1e-37  # the smallest probability whose logarithm is taken
-
-Dimensions = list[int | None]
 
 
 @dataclass(frozen=True)
@@ -52,14 +55,15 @@ class Face:
 def read_foreign(path: Path) -> ov.Model:
     """Return the graph in a file; raises `ModelError` if it is damaged, or of operations unknown.
 
-    So it does if weights are no numbers, the graph is of INT8 or random, or a value of it is huge.
+    So it does if weights are no numbers, or the graph is of INT8, random, or larger than allowed.
     """
+    require_few_nodes(path, read_onnx(path).graph if path.suffix == ".onnx" else None)
     try:
         graph = core.read_model(path)
     except RuntimeError as exc:
         raise ModelError(f"{path}: OpenVINO cannot read it ({last_line(exc)})") from exc
+    require_modest(graph, path)
     for op in graph.get_ops():
-        _require_modest(op, path)
         if op.get_type_name() == "RandomUniform":
             raise ModelError(f"{path}: draws random numbers; export it for inference")
         if op.get_type_name() == "FakeQuantize":
@@ -77,20 +81,6 @@ def read_foreign(path: Path) -> ov.Model:
     return graph
 
 
-def _require_modest(op: Any, path: Path) -> None:
-    """Raise `ModelError` if an operation gives more than memory should be taken for."""
-    for output in op.outputs():
-        size = output.get_element_type().size
-        size *= math.prod(length or 1 for length in _dimensions(output) or ())
-        if size > _MAX_BYTES:
-            name = visible(op.get_friendly_name())[:80]
-            raise ModelError(
-                f"{path}: needs {size / 2**30:,.0f} GiB for a value ({name}); at most "
-                f"{_MAX_BYTES >> 30} are allowed. If it is fixed to large batches, export it with "
-                "a dynamic batch"
-            )
-
-
 def read_face(graph: ov.Model, path: Path) -> Face:
     """Return what a graph takes and gives; raises `ModelError` unless it takes square images."""
     if len(graph.inputs) != 1:
@@ -99,7 +89,7 @@ def read_face(graph: ov.Model, path: Path) -> Face:
             "classifier takes one"
         )
     port = graph.inputs[0]
-    dims, element = _dimensions(port), port.get_element_type().get_type_name()
+    dims, element = dimensions(port), port.get_element_type().get_type_name()
     takes = f"{path}: its input is {_named([port])} of {element}"
     images = "images (N, 3, H, W) or (N, H, W, 3) of floats or uint8"
     if dims is None or len(dims) != 4 or element not in _ELEMENTS:
@@ -164,6 +154,7 @@ def resized(graph: ov.Model, face: Face, size: int, path: Path) -> None:
             f"{path}: cannot take batches of {size} x {size} pixels ({last_line(exc)}); export it "
             "with a dynamic batch"
         ) from exc
+    require_known_sizes(graph, face.shape(1, size), path)
 
 
 def require_classes(graph: ov.Model, path: Path) -> int:
@@ -174,7 +165,7 @@ def require_classes(graph: ov.Model, path: Path) -> int:
             f"{path}: gives {len(outputs)} outputs ({_named(outputs)}), as detectors do; a "
             "classifier gives one, (N, classes)"
         )
-    dims, gives = _dimensions(outputs[0]), f"{path}: gives {_named(outputs)}"
+    dims, gives = dimensions(outputs[0]), f"{path}: gives {_named(outputs)}"
     rest = [size or 0 for size in dims[1:] if size != 1] if dims else []
     if dims is None or 0 in rest or not outputs[0].get_element_type().is_real():
         kind = outputs[0].get_element_type().get_type_name()
@@ -282,14 +273,6 @@ def _free_names(graph: ov.Model, old: Any) -> None:
 def _name(op: Any, name: str) -> None:
     op.set_friendly_name(name)
     op.output(0).get_tensor().set_names({name})
-
-
-def _dimensions(port: Any) -> Dimensions | None:
-    """Return the sizes of an input or output, None for those that vary; None if all may."""
-    shape = port.get_partial_shape()
-    if shape.rank.is_dynamic:
-        return None
-    return [size.get_length() if size.is_static else None for size in shape]
 
 
 def _named(ports: Sequence[Any] | Iterable[Any]) -> str:

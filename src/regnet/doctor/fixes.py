@@ -61,14 +61,13 @@ class AppliedFixes(ToDict):
 
     def summary(self) -> str:
         """Return what was done, in a line."""
-        text = f"{self.dataset}: {counted(self.changed, 'photo')} "
-        text += "relabelled" if self.corrected else "moved to another class"
+        text = f"{self.dataset}: {counted(self.changed, 'photo')} relabelled"
         text += f"; {self.before:,} had the new class already" * bool(self.before)
         text += f"; {self.left:,} left without a suggestion" * bool(self.left)
         text += f"; {counted(len(self.failed), 'line')} failed" * bool(self.failed)
         if self.corrected:
             return f"{text}; the labels are in {self.corrected}"
-        return f"{text}; --undo takes the photos back"
+        return f"{text}; undo with --undo" * bool(self.changed) or text
 
 
 def read_fix_list(path: Path) -> list[Fix]:

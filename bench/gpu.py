@@ -4,8 +4,9 @@
 
 Rows in images a second: a network's inference and training alone, with and without compilation; the
 project's trainer, and a plain loop whose photos, crops and mixing are on the device, at several
-sizes of crops. Trainer and plain loop take turns; figures are medians. Photos and weights are made
-here: the speed does not depend on them.
+sizes of crops; and JPEG files to labels by `regnet classify --device`, beside decoding on all cores
+alone and the engine alone. What is compared takes turns; figures are medians. Photos and weights
+are made here: the speed does not depend on them.
 
 All takes `--seconds` (280) at most: rows for which too little time is left are skipped and counted,
 the ones that matter least last. `--quick` runs a tiny version of each row, on a CPU too, and judges
@@ -18,9 +19,10 @@ import json
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -42,9 +44,12 @@ from train import (
     with_crop,
 )
 
+from regnet.conversion.store import Library
+from regnet.ir.assumptions import AssumptionWarning
 from regnet.network.modules import RegNet, fold_batch_norm
 from regnet.network.spec import spec_by_name
-from regnet.system.timing import Contestant, measure, ratio
+from regnet.system.errors import RegNetError
+from regnet.system.timing import Contestant, Timing, measure, ratio
 from regnet.training.devices import keep_freed_memory
 from regnet.training.recipe import Recipe, read_recipe
 from regnet.training.task import Devices
@@ -63,6 +68,7 @@ class Plan:
     batch: int = 512  # of the large network; the small one has twice as many
     images: dict[int, int]
     photo_sides: tuple[int, int]  # of photos for smaller crops, and for the largest
+    files: int
     compiler: Compile = COMPILE
 
     @property
@@ -71,7 +77,9 @@ class Plan:
         return max(self.images)
 
 
-FULL = Plan(images={64: 20480, 96: 20480, 128: 15360, 224: 5120}, photo_sides=(64, 256))
+FULL = Plan(
+    images={64: 20480, 96: 20480, 128: 15360, 224: 5120}, photo_sides=(64, 256), files=16384
+)
 QUICK = Plan(
     large="regnetx-400mf",
     small="regnetx-200mf",
@@ -79,6 +87,7 @@ QUICK = Plan(
     batch=4,
     images={32: 8, 48: 8, 64: 8},
     photo_sides=(32, 64),
+    files=70,
     compiler=partial(torch.compile, dynamic=False, backend="eager"),
 )
 
@@ -87,6 +96,8 @@ BARS = (  # row, at least
     ("trainer over plain, {small} {side}", 0.85),
     ("training, {large} {largest}, compiled", 4000.0),
     ("inference, {large} {largest}, compiled", 12000.0),
+    ("files to labels over the lesser of its parts, bundled", 0.85),
+    ("files to labels over the lesser of its parts, {large}", 0.85),
 )
 
 
@@ -108,7 +119,7 @@ class Rows:
         start = time.monotonic()
         try:
             yield
-        except (RuntimeError, OSError) as exc:
+        except (RuntimeError, OSError, RegNetError) as exc:
             self.failed[name] = str(exc).strip().splitlines()[0][:200]
             print(f"{name}: failed: {self.failed[name]}", flush=True)
         torch.compiler.reset()
@@ -129,21 +140,20 @@ class Rows:
             self.skipped.append(name)
         return fits
 
-    def add(self, contestants: list[Contestant], over: str = "") -> None:
-        """Measure contestants in turns; their first calls, which compile, by themselves.
-
-        `over` names the ratio of the first to the second.
-        """
+    def add(self, contestants: list[Contestant]) -> list[Timing]:
+        """Measure contestants in turns; their first calls, which compile, by themselves."""
         for each in contestants:
             self.first[each.name] = round(seconds(each.run), 1)
         timings = measure(contestants, rounds=ROUNDS)
         for name, timing in timings.items():
             self.figures[name] = round(timing.rate, 1)
             print(f"{name}: {timing.rate:,.0f}, first call {self.first[name]} s", flush=True)
-        if over:
-            first, second = (timings[each.name] for each in contestants[:2])
-            self.figures[over] = round(ratio(first, second), 3)
-            print(f"{over}: {self.figures[over]}", flush=True)
+        return list(timings.values())
+
+    def add_ratio(self, name: str, value: float) -> None:
+        """Add a figure that is made of others."""
+        self.figures[name] = round(value, 3)
+        print(f"{name}: {value:.3f}", flush=True)
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -218,9 +228,34 @@ def in_training(
             plain = bare(recipe, network(name), fabric, batches, images // batch)
             found.append(Contestant(f"plain, {name} {side}", plain, images))
         try:
-            rows.add(found, f"trainer over plain, {name} {side}" if compared else "")
+            timings = rows.add(found)
+            if compared:
+                rows.add_ratio(f"trainer over plain, {name} {side}", ratio(*timings))
         finally:
             made.feed.close()
+
+
+def files(rows: Rows, plan: Plan, recipe: Recipe, fabric: Any, *, model: str) -> None:
+    """Measure JPEG files to labels, and its two parts; this needs OpenVINO, which reads models."""
+    from gpu_files import PARTS, files_to_labels, make_photos, random_model, share
+
+    cuda = fabric.device.type == "cuda"
+    with tempfile.TemporaryDirectory() as folder:
+        library = Library(folder=Path(folder) / "models", offline=True)
+        library.folder.mkdir()
+        path = library.ir(model) if model == "bundled" else random_model(library, model)
+        photos = make_photos(Path(folder), plan.files)
+        parts = files_to_labels(
+            path,
+            photos,
+            device="cuda" if cuda else "CPU",
+            precision="bf16" if cuda else "f32",
+            cache=library.folder / "compiled",
+        )
+        with parts as contestants:
+            named = [replace(each, name=f"{each.name}, {model}") for each in contestants]
+            timings = rows.add(named)
+    rows.add_ratio(f"{PARTS[0]} over the lesser of its parts, {model}", share(*timings))
 
 
 def all_rows(plan: Plan) -> Iterator[tuple[str, Callable[..., None]]]:
@@ -232,6 +267,8 @@ def all_rows(plan: Plan) -> Iterator[tuple[str, Callable[..., None]]]:
     order += [(plan.large, side) for side in smaller[::-1]] + [(plan.small, smaller[0])]
     for name, side in order[:2]:
         yield f"{name} {side}", partial(in_training, name=name, side=side, feed="device")
+    for model in ("bundled", plan.large):
+        yield f"files to labels, {model}", partial(files, model=model)
     yield "eager", partial(alone, compiled=False)
     processes = partial(in_training, name=plan.small, side=second, feed="processes")
     yield f"{plan.small} {second}, processes", processes
@@ -260,6 +297,7 @@ def main() -> None:
     devices = Devices(accelerator=options.device)
     fabric, plan = devices.fabric(), QUICK if options.quick else FULL
     keep_freed_memory()
+    warnings.simplefilter("ignore", AssumptionWarning)  # a random network's classes
     recipe = read_recipe("modern").changed("schedule", warmup_epochs=0.0)
     rows = Rows(options.seconds)
     for name, measured in all_rows(plan):

@@ -15,7 +15,7 @@ def test_a_tiny_version_of_every_row_runs_on_a_cpu() -> None:
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=900,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -24,7 +24,9 @@ def test_a_tiny_version_of_every_row_runs_on_a_cpu() -> None:
     rows = found["images_per_s"]
     assert all(rate > 0 for rate in rows.values())
     kinds = {name.partition(",")[0] for name in rows}
-    assert kinds == {"inference", "training", "trainer", "plain", "trainer over plain"}
+    alone = {"inference", "training", "trainer", "plain", "decoding alone", "engine alone"}
+    over = {"trainer over plain", "files to labels over the lesser of its parts"}
+    assert kinds == alone | over | {"files to labels"}
     assert found["first_call_s"].keys() == {name for name in rows if " over " not in name}
 
 
@@ -38,4 +40,4 @@ def test_rows_without_time_are_skipped_and_counted() -> None:
     )
     found = json.loads(done.stdout.splitlines()[-1])
     assert not found["images_per_s"]
-    assert len(found["skipped"]) == 9
+    assert len(found["skipped"]) == 11

@@ -53,7 +53,7 @@ from regnet.pixels.samples import sample_photos
 from regnet.quantization.quantize import quantize
 from regnet.system.errors import UnknownModelError
 from regnet.system.machine import this_machine, watch_others
-from regnet.system.parallel import cores
+from regnet.system.parallel import BATCH_SIZE, cores
 from regnet.system.timing import Contestant, measure, ratio
 
 LARGE = "regnetx-3.2gf"
@@ -123,16 +123,16 @@ def engines(plan: Plan, library: Library, rivals: Competitors) -> Engines:
     models = {p: read_model(path) for p, path in paths.items()}
     crop = example_image(models["f32"].metadata)
     ours = {
-        p: engine_calls(model, p, crop, batch_size=plan.batch_size, library=library)
-        for p, model in models.items()
+        p: engine_calls(model, p, crop, plan=plan, library=library) for p, model in models.items()
     }
-    theirs = {rival.name: rival.calls(crop, plan.batch_size) for rival in rivals.present}
+    size = plan.batch_size or BATCH_SIZE
+    theirs = {rival.name: rival.calls(crop, size) for rival in rivals.present}
     ceilings = {p: gemm(p, workers=cores()).contestant for p in models}
     everything = [c for row in ours.values() for c in row.contestants]
     everything += [*(c for calls in theirs.values() for c in calls), *ceilings.values()]
     timings = measure(everything, rounds=plan.rounds, seconds=plan.seconds)
     flops = graph_cost(read_graph(paths["f32"])).flops
-    best = {f"OpenVINO {p}": (row.best(timings), row.latency, p) for p, row in ours.items()}
+    best = {f"CPU {p}": (row.best(timings), row.latency, p) for p, row in ours.items()}
     for name, calls in theirs.items():
         fastest = max((timings[c.name] for c in calls), key=lambda timing: timing.rate)
         best[name] = (fastest, calls[0], "f32")
@@ -145,7 +145,7 @@ def engines(plan: Plan, library: Library, rivals: Competitors) -> Engines:
         )
         for name, (timing, latency, precision) in best.items()
     ]
-    both = [best.get(f"OpenVINO {p}") for p in ("int8", "bf16")]
+    both = [best.get(f"CPU {p}") for p in ("int8", "bf16")]
     return Engines(rows, ratio(both[0][0], both[1][0]) if both[0] and both[1] else None)
 
 
@@ -157,7 +157,7 @@ def files(plan: Plan, library: Library, rivals: Competitors) -> Files:
     metadata = read_model(paths["f32"]).metadata
     loops = [openvino_loop(paths["f32"], prepared.photos, metadata)]
     if torch := rivals.get(TORCH):
-        options = {"batch_size": plan.batch_size, "comparable": rivals.own_weights}
+        options = {"batch_size": plan.batch_size or BATCH_SIZE, "comparable": rivals.own_weights}
         loops.append(torch_loop(torch, prepared.photos, metadata, **options))
 
     def kept(loop: PlainLoop) -> None:

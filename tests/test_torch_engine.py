@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import run_main
+from PIL import Image
 from test_conversion_export import TINY, convert
 from test_inference_predictors import write_checkpoint
 from test_network_variants import SMALL
@@ -200,3 +201,20 @@ def test_classify_on_the_cpu_does_not_import_torch() -> None:
     imported = {line.rpartition("|")[2].strip() for line in done.stderr.decode().splitlines()}
     assert "numpy" in imported
     assert not imported & {"torch", "regnet.ir.torch_engine", "regnet.ir.agreement"}
+
+
+@pytest.mark.usefixtures("cuda_on_cpu")
+def test_benchmark_prints_the_agreement(tmp_path: Path) -> None:
+    arguments = ["benchmark", "bundled", "--device", "cuda", "--rounds", "1", "--batch-size", "2"]
+    Image.open(sample_photos()[0]).convert("RGB").save(tmp_path / "cat.jpg")
+    result = run_main(*arguments, "--end-to-end", str(tmp_path))
+    assert b"cuda (a card), bf16: 0 of 42 sample crops change class" in result.stdout
+    values = json.loads(result.stdout.splitlines()[-1])
+    assert values["device"] == "cuda"
+    assert [row["precision"] for row in values["engines"]] == ["f32", "bf16"]
+    exact, half = values["agreement"]
+    assert (exact["precision"], half["precision"], exact["flips"]) == ("f32", "bf16", 0)
+    assert exact["max_delta"] <= 1e-5
+    assert [row["flips"] for row in values["end_to_end"]["wholes"]] == [0, 0]
+    refused = run_main("benchmark", "bundled", "--device", "cuda", "--precision", "int8")
+    assert (refused.returncode, b"is an INT8 model" in refused.stderr) == (2, True)

@@ -12,16 +12,18 @@ from PIL import Image
 
 from regnet.benchmarking.end_to_end import EndToEnd, EndToEndSetup, end_to_end
 from regnet.conversion.store import Library
+from regnet.ir.agreement import DeviceAgreement, device_agreement
 from regnet.ir.assumptions import warn_assumed
-from regnet.ir.engine import ConvertedModel, Engine, read_model
+from regnet.ir.engine import ConvertedModel, InferenceEngine, read_model
+from regnet.ir.engines import Engines
 from regnet.ir.graph import read_graph
 from regnet.ir.graph_cost import graph_cost
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.preprocess import crop_pixels, rgb_pixels
 from regnet.pixels.samples import sample_photos
+from regnet.system.devices import CPU, is_cuda
 from regnet.system.errors import ModelError, UnknownModelError
 from regnet.system.machine import Machine, this_machine, watch_others
-from regnet.system.parallel import BATCH_SIZE, cores
 from regnet.system.timing import Contestant, Timing, Watch, measure, ratio, side_by_side
 
 PRECISIONS: Final = get_args(InferencePrecision)
@@ -34,14 +36,16 @@ Paths = dict[InferencePrecision, Path]
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is asked for; None in `precisions` is all that the model has.
+    """What is asked for; None in `precisions` is all that the model and the device have.
 
-    Both parts, engines and `photos` to labels, take `rounds`, or as many as fit in `seconds`.
+    None in `batch_size` is what the device runs well, on the CPU 8. Both parts, engines and
+    `photos` to labels, take `rounds`, or as many as fit in `seconds`.
     """
 
     model: str
+    device: str = CPU
     precisions: tuple[InferencePrecision, ...] | None = None
-    batch_size: int = BATCH_SIZE
+    batch_size: int | None = None
     rounds: int | None = None
     seconds: float = 30.0
     photos: tuple[Path, ...] = ()
@@ -73,10 +77,11 @@ class Benchmark:
 
     `input` is (H, W, 3) of the image that was inferred; `gflops` those of one. `other_work` is the
     share of the machine that other processes took meanwhile, None if that is not known. `assumed`
-    is the model's.
+    is the model's. `agreement` has that of each precision with the CPU; none on the CPU.
     """
 
     model: str
+    device: str
     name: str
     input: tuple[int, ...]
     gflops: float
@@ -86,6 +91,7 @@ class Benchmark:
     other_work: float | None
     assumed: tuple[str, ...] = ()
     end_to_end: EndToEnd | None = None
+    agreement: tuple[DeviceAgreement, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """Return all of it as plain JSON values."""
@@ -101,19 +107,21 @@ def parse_precisions(text: str) -> tuple[InferencePrecision, ...]:
 
 
 def find_paths(plan: Plan, *, library: Library, machine: Machine) -> Paths:
-    """Return the IR of each precision that is asked for, or of all that model and machine have.
+    """Return the IR of each precision that is asked for, or of all that model and device have.
 
     Where one is asked for that is not there raises `ModelError`, and all that `Library.ir` does.
     """
     if plan.precisions is not None:
-        if "bf16" in plan.precisions and not machine.has_bf16:
+        if plan.device == CPU and "bf16" in plan.precisions and not machine.has_bf16:
             raise ModelError(f"bf16: this CPU ({machine.cpu}) has none; leave it out")
         return {p: library.ir(plan.model, precision=p) for p in plan.precisions}
     path = library.ir(plan.model)
     if read_model(path).metadata.precision == "int8":
         return {"int8": path}
     paths: Paths = {"f32": path}
-    if machine.has_bf16:
+    if is_cuda(plan.device):
+        return paths | {"bf16": path}
+    if plan.device == CPU and machine.has_bf16:
         paths["bf16"] = path
     for source in (plan.model, path):
         try:
@@ -141,9 +149,20 @@ def benchmark(
     warn_assumed(plan.model, metadata)
     image = example_image(metadata)
     rows = [
-        engine_calls(model, precision, image, batch_size=plan.batch_size, library=library)
+        engine_calls(model, precision, image, plan=plan, library=library)
         for precision, model in models.items()
     ]
+    agreement = tuple(
+        device_agreement(
+            model,
+            row.engine,
+            device=plan.device,
+            precision=row.precision,
+            compiled_cache=library.compiled,
+        )
+        for row, model in zip(rows, models.values(), strict=True)
+        if plan.device != CPU
+    )
     others = watch_others()
     say(f"{metadata.name}: {len(rows)} precisions, in turns")
     timings = measure(
@@ -159,12 +178,14 @@ def benchmark(
         setup = EndToEndSetup(
             paths=paths,
             photos=plan.photos,
-            batch_size=plan.batch_size,
+            device=plan.device,
+            batch_size=plan.batch_size or rows[0].engine.batch,
             compiled_cache=library.compiled,
         )
         whole = end_to_end(setup, rounds=plan.rounds, seconds=plan.seconds, watch=watch)
     return Benchmark(
         model=plan.model,
+        device=plan.device,
         name=metadata.name,
         input=image.shape,
         gflops=graph_cost(read_graph(next(iter(paths.values())))).gflops,
@@ -174,6 +195,7 @@ def benchmark(
         other_work=others(),
         assumed=metadata.assumed,
         end_to_end=whole,
+        agreement=agreement,
     )
 
 
@@ -190,6 +212,7 @@ class EngineCalls:
     """The calls that are timed of the engine in one precision: one image, and batches."""
 
     precision: InferencePrecision
+    engine: InferenceEngine
     latency: Contestant
     throughput: dict[int, Contestant]
 
@@ -208,22 +231,22 @@ def engine_calls(
     precision: InferencePrecision,
     image: NDArray[Any],
     *,
-    batch_size: int,
+    plan: Plan,
     library: Library,
 ) -> EngineCalls:
     """Return the calls of one precision: one image with all cores, and batches on a core each."""
-    name = f"OpenVINO {precision}"
-    alone, many = (
-        Engine(model, precision=precision, streams=n, compiled_cache=library.compiled)
-        for n in (1, cores())
+    name = f"{plan.device} {precision}"
+    engines = Engines(
+        model, device=plan.device, precision=precision, compiled_cache=library.compiled
     )
+    alone, many = engines.one_at_a_time, engines.side_by_side
     latency = Contestant(f"{name} latency", partial(alone.infer, image[None]))
     throughput = {}
-    for batch in sorted({1, batch_size}):
+    for batch in sorted({1, plan.batch_size or many.batch}):
         images = np.stack([image] * batch)
         calls = side_by_side(partial(many.infer, images), workers=many.streams)
         throughput[batch] = replace(calls, name=f"{name} x{batch}", work=calls.work * batch)
-    return EngineCalls(precision, latency, throughput)
+    return EngineCalls(precision, many, latency, throughput)
 
 
 def _speeds(rows: Sequence[EngineCalls], timings: dict[str, Timing]) -> Iterator[EngineSpeed]:

@@ -2,13 +2,14 @@
 
 Decoding alone (file to crop) takes d seconds a photo on all cores, the engine alone (crop to
 probabilities) e; together they allow 1 / (d + e) photos a second. How near to that the whole comes
-is its share.
+is its share. A device beside the CPU works while the CPU decodes: together they allow the lesser of
+both rates.
 """
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -17,9 +18,12 @@ from numpy.typing import NDArray
 
 from regnet.data.photo_files import image_files
 from regnet.inference.classify import Classifier
-from regnet.ir.engine import Engine, read_model
+from regnet.inference.decoding import DecodePool
+from regnet.ir.engine import Engine, InferenceEngine, read_model
+from regnet.ir.engines import open_engine
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.preprocess import crop_pixels, rgb_pixels
+from regnet.system.devices import CPU
 from regnet.system.errors import DatasetError, ImageError
 from regnet.system.parallel import cores
 from regnet.system.timing import Contestant, Timing, Watch, measure
@@ -36,6 +40,7 @@ class EndToEndSetup:
 
     paths: dict[InferencePrecision, Path]
     photos: Sequence[Path]
+    device: str = CPU
     batch_size: int = 8
     compiled_cache: Path | None = None
 
@@ -135,7 +140,8 @@ class Prepared:
             timings[name] for name in (whole_name(precision), DECODE, f"engine {precision}")
         )
         rates = zip(decode.rates, engine.rates, whole.rates, strict=True)
-        rounds = [(1 / d + 1 / e, w) for d, e, w in rates]  # the parts' seconds, the whole's rate
+        together = sum if self.setup.device == CPU else max
+        rounds = [(together((1 / d, 1 / e)), w) for d, e, w in rates]  # seconds, the whole's rate
         return Whole(
             precision=precision,
             images_per_second=whole.rate,
@@ -158,9 +164,10 @@ def prepare(setup: EndToEndSetup) -> Prepared:
     metadata = read_model(next(iter(setup.paths.values()))).metadata
     photos, pixels = _readable(setup.photos, metadata)
     answers: dict[str, Top1] = {}
+    engines = {p: _engine(setup, p) for p in setup.paths}
     runs: dict[str, Callable[[], object]] = {
-        DECODE: partial(_decode, photos, metadata),
-        **{f"engine {p}": _parts(setup, p, pixels) for p in setup.paths},
+        DECODE: _decoding(photos, next(iter(engines.values()))),
+        **{f"engine {p}": _parts(engine, pixels, setup) for p, engine in engines.items()},
         **{whole_name(p): _whole(setup, p, photos, answers) for p in setup.paths},
     }
     contestants = [Contestant(name, run, len(photos)) for name, run in runs.items()]
@@ -190,30 +197,43 @@ def _pixels(photo: Path, metadata: ModelMetadata) -> NDArray[Any]:
     return crop_pixels(data, metadata.preprocess)
 
 
-def _decode(photos: Sequence[Path], metadata: ModelMetadata) -> None:
-    with ThreadPoolExecutor(cores()) as pool:
-        for _ in pool.map(partial(_pixels, metadata=metadata), photos):
-            pass
+def _decoding(photos: Sequence[Path], engine: InferenceEngine) -> Callable[[], None]:
+    """Return decoding alone: files to pixels, on all cores."""
+    if engine.outruns_decoding:
+        jobs, pool = [(str(photo), photo.read_bytes) for photo in photos], DecodePool(engine)
+        return lambda: _take(pool.ahead(jobs))
+
+    def run() -> None:
+        with ThreadPoolExecutor(cores()) as threads:
+            _take(threads.map(lambda photo: engine.pixels(photo.read_bytes()), photos))
+
+    return run
 
 
-def _parts(
-    setup: EndToEndSetup, precision: InferencePrecision, pixels: Sequence[NDArray[Any]]
-) -> Callable[[], None]:
-    """Return the engine alone: pixels to probabilities, on all cores."""
-    engine = Engine(
+def _take(items: Iterable[object]) -> None:
+    deque(items, maxlen=0)
+
+
+def _engine(setup: EndToEndSetup, precision: InferencePrecision) -> InferenceEngine:
+    return open_engine(
         read_model(setup.paths[precision]),
+        device=setup.device,
         precision=precision,
         streams=cores(),
         compiled_cache=setup.compiled_cache,
     )
 
+
+def _parts(
+    engine: InferenceEngine, pixels: Sequence[NDArray[Any]], setup: EndToEndSetup
+) -> Callable[[], None]:
+    """Return the engine alone: pixels to probabilities, on all cores."""
     size = setup.batch_size
     batches = [pixels[start : start + size] for start in range(0, len(pixels), size)]
 
     def run() -> None:
         with ThreadPoolExecutor(engine.streams) as pool:
-            for _ in pool.map(engine.infer, batches):
-                pass
+            _take(pool.map(engine.infer, batches))
 
     return run
 
@@ -226,7 +246,10 @@ def _whole(
 ) -> Callable[[], None]:
     """Return all of it, as `regnet classify` does it; it keeps its answers."""
     classifier = Classifier(
-        setup.paths[precision], precision=precision, compiled_cache=setup.compiled_cache
+        setup.paths[precision],
+        device=setup.device,
+        precision=precision,
+        compiled_cache=setup.compiled_cache,
     )
 
     def run() -> None:

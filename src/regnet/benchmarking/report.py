@@ -7,6 +7,7 @@ from regnet.benchmarking.benchmark import Benchmark
 from regnet.benchmarking.end_to_end import EndToEnd
 from regnet.pages import report as page
 from regnet.pages.figures import ACCENT, SOFT, WARM, legend_above, plain
+from regnet.system.devices import CPU
 from regnet.system.machine import Machine
 from regnet.system.text import percent
 
@@ -25,6 +26,7 @@ def benchmark_report(result: Benchmark) -> page.Report:
     facts = [
         ("Model", result.model),
         ("Assumed", "; ".join(result.assumed)),
+        ("Device", "" if result.device == CPU else result.device),
         ("Machine", machine_text(result.machine)),
         ("Rounds", f"{result.rounds}, interleaved; results are medians"),
     ]
@@ -101,6 +103,7 @@ def _precisions(result: Benchmark) -> page.Section:
     remarks = [
         f"{last.precision}: {times:.2f}x the images/s of {p}" for p, times in last.times.items()
     ]
+    remarks += map(str, result.agreement)
     if result.other_work is not None and result.other_work >= BUSY:
         remarks.append(
             f"Other processes used {percent(result.other_work, 0)} of the machine meanwhile: the "

@@ -6,18 +6,21 @@ from pathlib import Path
 import typer
 
 from regnet.cli.console import print_result, say, show
-from regnet.cli.options import AS_OPTION, MODEL, Report, Store
+from regnet.cli.options import AS_OPTION, MODEL, Device, Report, Store
 from regnet.cli.progress import track
 from regnet.inference.predictors import parse_ir_choice, split_choice
+from regnet.system.devices import CPU, require_device
 from regnet.system.option import Options, argument, option
 
 
-class _Measurement(Options):
+class _Measurement(Device):
     model: str = argument(MODEL, "MODEL", ..., *AS_OPTION)
     precision: str | None = option(
         None, "Comma-separated: f32,bf16,int8 [all that the model has]", "LIST"
     )
-    batch_size: int = option(8, "Batch size of the throughput", min=1, max=1024)
+    batch_size: int | None = option(
+        None, "Batch size of the throughput [8; cuda: measured]", min=1, max=1024
+    )
     rounds: int | None = option(None, "Rounds of each [by --seconds]", min=1, max=1000)
     seconds: float = option(30.0, "Time per part; at least 3 rounds", "SECONDS", min=0)
 
@@ -55,10 +58,15 @@ def benchmark(
     asked, folder = measurement.precision, end_to_end.photos
     model, parts = split_choice(measurement.model)
     precisions = parse_precisions(asked or parts.get("precision") or ",".join(PRECISIONS))
+    device = CPU
     for precision in precisions if asked else (None,):
-        parse_ir_choice(measurement.model, "benchmark", precision=precision)
+        device = parse_ir_choice(
+            measurement.model, "benchmark", device=measurement.device, precision=precision
+        ).device
+    require_device(device)
     plan = Plan(
         model=model,
+        device=device,
         precisions=precisions if asked or "precision" in parts else None,
         batch_size=measurement.batch_size,
         rounds=measurement.rounds,

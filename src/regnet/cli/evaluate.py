@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from regnet.cli.console import require_writable, say, show
-from regnet.cli.options import Device, Labelled, Report, Store, require_sources
+from regnet.cli.options import Execution, Labelled, Report, Store, require_sources
 from regnet.cli.progress import Advance, counter
 from regnet.inference.predictors import EngineName, parse_choice
 from regnet.system.option import Options, option
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from regnet.evaluation.scoring import Listener, ScoredBatch
 
 
-class _Engine(Device):
+class _Engine(Execution):
     engine: EngineName | None = option(None, "Engine [onnx for .onnx files, else ir]")
     protocol: Literal["omz", "pycls"] | None = option(
         None, "How photos are resized and cropped [the model's]"

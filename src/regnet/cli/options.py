@@ -34,8 +34,8 @@ class Precision(Options):
     )
 
 
-class Device(Precision):
-    """Where a model runs, and what it computes in."""
+class Device(Options):
+    """Where a model runs."""
 
     device: str | None = option(None, "CPU, GPU, NPU, AUTO or cuda [CPU]", "DEVICE")
 
@@ -44,7 +44,11 @@ class Device(Precision):
             require_device(self.device)
 
 
-class Model(Device):
+class Execution(Precision, Device):
+    """What a model computes in, and where."""
+
+
+class Model(Execution):
     """A model, by default the one that the documentation names, and how it is run."""
 
     model: str | None = option(None, f"{MODEL} [{DEFAULT_MODEL}]", "-m", "MODEL")

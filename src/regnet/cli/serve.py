@@ -8,7 +8,7 @@ from pathlib import Path
 import typer
 
 from regnet.cli.console import in_utf8, say, signals_wait
-from regnet.cli.options import AS_OPTION, Device, Store
+from regnet.cli.options import AS_OPTION, Execution, Store
 from regnet.inference.predictors import parse_ir_choice, split_choice
 from regnet.serving.access import read_token
 from regnet.serving.limits import Limits
@@ -21,7 +21,7 @@ _TAKEN = ("stats",)  # /v2/models/stats has the figures of all models
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
-class _Served(Device):
+class _Served(Execution):
     models: tuple[str, ...] = argument(
         f"Models, see above [{DEFAULT_MODEL}]", "[[NAME=]MODEL]...", (), *AS_OPTION
     )

@@ -5,21 +5,22 @@ Knows no engine and no file format. Memory does not grow with the number of imag
 
 import heapq
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
-from typing import Any, Final
+from itertools import islice, tee
+from typing import Any, Final, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from regnet.data.labelled import Dataset, LabelledItem
 from regnet.evaluation.journal import Journal
+from regnet.inference.decoding import DecodePool, Pixels, decoded
 from regnet.inference.predictors import Predictor
 from regnet.statistics.metrics import Metrics, Tally
-from regnet.system.errors import DatasetError, ImageError
-from regnet.system.notices import about
+from regnet.system.errors import DatasetError
 from regnet.system.parallel import BATCH_SIZE, cores, in_order
 
 WORST: Final = 24  # mistakes that are kept: those of the highest probability
@@ -136,7 +137,8 @@ def score(
     counts.resumed = counts.images
     start = time.perf_counter()
     batch_size = getattr(predictor, "batch", BATCH_SIZE)
-    chunks = iter(lambda: list(islice(items, batch_size)), [])
+    images = _decoded_ahead(predictor, items)
+    chunks = iter(lambda: list(islice(images, batch_size)), [])
     for batch in in_order(chunks, partial(_score, predictor), workers=cores(), batch_size=1):
         if record:
             record.append(batch.errors, batch.probabilities)
@@ -151,22 +153,34 @@ def _batch(
     return ScoredBatch(sources, truths, tuple(errors), rows)
 
 
-def _score(predictor: Predictor, chunks: list[list[LabelledItem]]) -> list[ScoredBatch]:
+def _decoded_ahead(
+    predictor: Predictor, items: Iterator[LabelledItem]
+) -> Iterator[tuple[LabelledItem, Pixels | None]]:
+    """Yield images with their pixels, or why there are none, if processes decode; else None."""
+    if not getattr(predictor, "outruns_decoding", False):
+        yield from ((item, None) for item in items)
+        return
+    items, same = tee(items)
+    with closing(DecodePool(cast(Any, predictor))) as pool:
+        images = pool.ahead((item.source, item.read) for item in same)
+        yield from ((item, pixels) for item, (_, pixels) in zip(items, images, strict=True))
+
+
+def _score(
+    predictor: Predictor, chunks: list[list[tuple[LabelledItem, Pixels | None]]]
+) -> list[ScoredBatch]:
     """Return each chunk with the model's answers on the images that can be read."""
     batches = []
-    for items in chunks:
-        pixels: list[NDArray[Any]] = []
-        errors: list[str | None] = []
-        for item in items:
-            try:
-                with about(item.source):
-                    pixels.append(predictor.pixels(item.read()))
-                errors.append(None)
-            except ImageError as exc:
-                errors.append(str(exc))
+    for images in chunks:
+        every = [
+            decoded(predictor.pixels, (item.source, item.read)) if pixels is None else pixels
+            for item, pixels in images
+        ]
+        readable = [pixels for pixels in every if not isinstance(pixels, str)]
+        errors = [pixels if isinstance(pixels, str) else None for pixels in every]
         empty = np.empty((0, len(predictor.metadata.labels)))
-        rows = predictor.outputs(pixels).probabilities if pixels else empty
-        batches.append(_batch(items, errors, np.asarray(rows, np.float32)))
+        rows = predictor.outputs(readable).probabilities if readable else empty
+        batches.append(_batch([item for item, _ in images], errors, np.asarray(rows, np.float32)))
     return batches
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from regnet.data.photo_files import is_live, require_extra
 from regnet.data.sources import Item, Video, iter_items
+from regnet.inference.decoding import MANY, DecodePool, Job, Pixels, decoded
 from regnet.inference.result import Answer, Embedding, Prediction, Row, Wanted
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import InferenceEngine, read_model
@@ -22,7 +23,6 @@ from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike
 from regnet.system.devices import CPU
 from regnet.system.errors import ImageError, ModelError
-from regnet.system.notices import about
 from regnet.system.parallel import cores, in_order
 from regnet.video.sampling import Sampling, Smoothing
 
@@ -179,6 +179,10 @@ class Classifier:
     def _embedding(self) -> Run:
         return Run(Engines(with_features(self._model), **self._options), features_of)
 
+    @cached_property
+    def _decode_pool(self) -> DecodePool:
+        return DecodePool(self._engines.side_by_side)
+
     def _array(
         self, images: Image | list[Image], width: int, run: Run, *, scale: bool
     ) -> NDArray[np.float32]:
@@ -308,17 +312,28 @@ class Classifier:
             yield from _batch_rows(run.engines.one_at_a_time, first, run.infer)
         elif first:
             engine = run.engines.side_by_side
+            batch_size = batch_size or engine.batch
+            if engine.outruns_decoding:
+                first += itertools.islice(jobs, MANY - 2)
+            every = itertools.chain(first, jobs)
+            if len(first) == MANY:
+                yield from in_order(
+                    self._decode_pool.ahead(every),
+                    partial(_inferred, engine=engine, infer=run.infer),
+                    workers=engine.streams,
+                    batch_size=batch_size,
+                )
+                return
             if self.metadata.preprocessing == "graph":
                 batch_size = 1  # whole photos are large
             yield from in_order(
-                itertools.chain(first, jobs),
+                every,
                 partial(_batch_rows, engine, infer=run.infer),
                 workers=max(engine.streams, cores()),  # they decode, too
-                batch_size=batch_size or engine.batch,
+                batch_size=batch_size,
             )
 
 
-Job = tuple[str, Callable[[], ImageLike]]
 SourceRow = tuple[str, Row]
 FrameRow = tuple[float | None, Row]
 
@@ -333,20 +348,16 @@ def predict(engine: InferenceEngine, jobs: list[Job], *, wanted: Wanted) -> list
 
 def _batch_rows(engine: InferenceEngine, jobs: list[Job], infer: Infer) -> list[SourceRow]:
     """Return the rows of a batch with the names of its images."""
-    pixels: list[NDArray[Any]] = []
-    errors: list[str | None] = []
-    for source, read in jobs:
-        try:
-            with about(source):
-                pixels.append(engine.pixels(read()))
-            errors.append(None)
-        except ImageError as exc:
-            errors.append(str(exc))
+    return _inferred([(job[0], decoded(engine.pixels, job)) for job in jobs], engine, infer)
+
+
+def _inferred(
+    images: list[tuple[str, Pixels]], engine: InferenceEngine, infer: Infer
+) -> list[SourceRow]:
+    """Return the rows of images by name; those without pixels keep their errors."""
+    pixels = [each for _, each in images if not isinstance(each, str)]
     rows = iter(infer(engine, pixels) if pixels else ())
-    return [
-        (source, next(rows) if error is None else error)
-        for (source, _), error in zip(jobs, errors, strict=True)
-    ]
+    return [(name, each if isinstance(each, str) else next(rows)) for name, each in images]
 
 
 def _given(image: Any, *, scale: bool) -> ImageLike:

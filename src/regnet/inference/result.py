@@ -120,6 +120,7 @@ def to_frame(predictions: Iterable[Prediction]) -> Any:
 
 
 IMPROBABLE: Final = "no class reaches the minimum probability"
+_FEW: Final = 10  # largest values that are found faster than by sorting all
 _TOP: Final = ("label", "probability", "index", "wnid")
 
 
@@ -171,10 +172,21 @@ def top_classes(
     probabilities: NDArray[np.float32], labels: Labels, top_k: int
 ) -> tuple[ClassScore, ...]:
     """Return the `top_k` most probable classes of (classes,), best first; ties by index."""
-    order = np.argsort(-probabilities, kind="stable")[:top_k]
+    order = _largest(probabilities, top_k)
     return tuple(
-        ClassScore(int(i), labels[i].wnid, labels[i].name, float(probabilities[i])) for i in order
+        ClassScore(i, labels[i].wnid, labels[i].name, float(probabilities[i])) for i in order
     )
+
+
+def _largest(values: NDArray[np.float32], count: int) -> list[int]:
+    """Return the places of the `count` largest values, the largest first; ties by place."""
+    if count > _FEW:
+        return list(map(int, np.argsort(-values, kind="stable")[:count]))
+    rest, places = values.copy(), list[int]()
+    for _ in range(min(count, len(values))):
+        places.append(int(rest.argmax()))
+        rest[places[-1]] = -np.inf
+    return places
 
 
 Row = NDArray[np.float32] | str

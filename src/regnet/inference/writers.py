@@ -42,8 +42,7 @@ class PredictionWriter:
 
     def write(self, prediction: Prediction) -> None:
         """Write the rows of one prediction."""
-        for row in self._rows_of(prediction):
-            self._rows.write(row)
+        self._rows.write_all(self._rows_of(prediction))
 
     def close(self) -> None:
         """Complete the output; its file stays open."""
@@ -54,8 +53,8 @@ class _Lines:
     def __init__(self, file: TextIO) -> None:
         self._file = file
 
-    def write(self, line: str) -> None:
-        print(line, file=self._file, flush=True)
+    def write_all(self, lines: Iterator[str]) -> None:
+        print(*lines, sep="\n", file=self._file, flush=True)
 
     def close(self) -> None:
         pass

@@ -108,12 +108,17 @@ class InferenceEngine(ABC):
     """
 
     def __init__(self, metadata: ModelMetadata, *, streams: int, limits: DecodeLimits) -> None:
-        self.metadata, self.streams, self._limits = metadata, streams, limits
+        self.metadata, self.streams, self.limits = metadata, streams, limits
 
     @property
     def batch(self) -> int:
         """The number of images in a call that this device runs well."""
         return BATCH_SIZE
+
+    @property
+    def outruns_decoding(self) -> bool:
+        """Whether the threads of one process are too slow to decode ahead of it."""
+        return False
 
     def pixels(self, image: ImageLike) -> NDArray[Any]:
         """Return what the model takes of an image: its crop, or all of it where the graph crops.
@@ -122,8 +127,8 @@ class InferenceEngine(ABC):
         (H, W, 3) is RGB. Raises `ImageError`.
         """
         if self.metadata.preprocessing == "graph":
-            return rgb_pixels(image, limits=self._limits)
-        return crop_pixels(image, self.metadata.preprocess, limits=self._limits)
+            return rgb_pixels(image, limits=self.limits)
+        return crop_pixels(image, self.metadata.preprocess, limits=self.limits)
 
     def infer(self, pixels: Batch) -> NDArray[np.float32]:
         """Return the probabilities (N, classes) of N images, rows sum to 1.

@@ -1,6 +1,7 @@
 """A converted model run by torch, for the devices that OpenVINO has not."""
 
 import queue
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -78,6 +79,11 @@ class TorchEngine(InferenceEngine):
             lambda value: type(value) is int and 1 <= value <= MAX_BATCH,
         )
         return size
+
+    @property
+    def outruns_decoding(self) -> bool:
+        """Whether it is a GPU; processes share memory on Linux alone."""
+        return self._device.type != "cpu" and sys.platform == "linux"
 
     def _seconds(self, pixels: NDArray[Any]) -> float:
         """Return the least seconds of a call; the first ones choose their algorithms."""

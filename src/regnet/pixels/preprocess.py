@@ -49,10 +49,26 @@ def crop_pixels(
     Raises `ImageError` with the reason.
     """
     given = _encoded(image)
+    crop = quick_crop(given, preprocess, array_channels=array_channels, limits=limits)
+    if crop is None:
+        assert isinstance(given, bytes)
+        return decode_elsewhere(given, preprocess, limits)
+    return crop
+
+
+def quick_crop(
+    image: ImageLike,
+    preprocess: Preprocess,
+    *,
+    array_channels: Channels = "RGB",
+    limits: DecodeLimits = DECODE_LIMITS,
+) -> Crop | None:
+    """Return what `crop_pixels` does, None of a photo that may take long to decode."""
+    given = _encoded(image)
     if isinstance(given, bytes):
         pixels = decode_quick(given, preprocess.channels, limits)
         if pixels is None:
-            return decode_elsewhere(given, preprocess, limits)
+            return None
     else:
         pixels = _upright(given, preprocess.channels, array_channels, limits)
     return crop_of(pixels, preprocess)

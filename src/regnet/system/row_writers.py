@@ -1,6 +1,7 @@
 """Rows (dicts of plain values) as JSON, JSON Lines, CSV or Parquet, written one by one."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, BinaryIO, Final, Literal, TextIO
 
 from regnet.system.errors import MissingExtraError
@@ -27,6 +28,11 @@ class RowWriter:
     def write(self, row: Row) -> None:
         """Write one row."""
         raise NotImplementedError
+
+    def write_all(self, rows: Iterable[Row]) -> None:
+        """Write rows that belong together."""
+        for row in rows:
+            self.write(row)
 
     def close(self) -> None:
         """Complete the output."""
@@ -69,7 +75,12 @@ class CsvRows(RowWriter):
 
     def write(self, row: Row) -> None:
         """Write one line."""
-        self._file.write(_csv_line([row.get(column) for column in self._columns]))
+        self.write_all((row,))
+
+    def write_all(self, rows: Iterable[Row]) -> None:
+        """Write a line for each row, all at once."""
+        lines = (_csv_line([row.get(column) for column in self._columns]) for row in rows)
+        self._file.write("".join(lines))
         self._file.flush()
 
 
@@ -78,10 +89,14 @@ def _csv_line(values: Sequence[Any]) -> str:
 
 
 def _csv_field(value: Any) -> str:
-    """Return a field, quoted if a reader could split, strip or misread it."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    text = "" if value is None else str(value)
+    return "" if value is None else _csv_text(value) if isinstance(value, str) else str(value)
+
+
+@lru_cache(4096)  # of rows most texts are the same: names of classes and of the model
+def _csv_text(text: str) -> str:
+    """Return a field, quoted if a reader could split, strip or misread it."""
     plain = text.isprintable() and text == text.strip() and not {",", '"'} & set(text)
     return text if plain else '"' + text.replace('"', '""') + '"'
 

@@ -6,7 +6,6 @@ and is decoded within this process's limits, as on a CPU.
 """
 
 import math
-import mmap
 import os
 import pickle
 import queue
@@ -214,6 +213,8 @@ def _crop_into(crop: NDArray[Any], job: Job, preprocess: Preprocess, limits: Dec
 
 def _shared(descriptor: int, preprocess: Preprocess) -> NDArray[Any]:
     """Return the crops (chunk, crop, crop, 3) in an open file that processes share."""
+    import mmap
+
     dtype = np.dtype("f4" if preprocess.interpolation == "opencv-linear" else "u1")
     shape = (CHUNK, preprocess.crop, preprocess.crop, 3)
     size = math.prod(shape) * dtype.itemsize

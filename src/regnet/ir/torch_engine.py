@@ -59,6 +59,9 @@ class TorchEngine(InferenceEngine):
         super().__init__(metadata, streams=streams, limits=limits)
         network.to(self._device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._network = network.eval()
+        if cuda:
+            _use_exact_floats()
+            torch.cuda.synchronize(self._device)  # the streams do not wait for the weights
         self._streams: queue.SimpleQueue[Any] = queue.SimpleQueue()
         for _ in range(streams):
             self._streams.put(_new_stream(self._device) if cuda else None)
@@ -100,10 +103,11 @@ class TorchEngine(InferenceEngine):
         if not batch.flags.writeable:  # torch shares its memory, and warns
             batch = batch.copy()
         try:
-            with self._stream(), torch.inference_mode(), _no_tf32():
+            with self._stream(), torch.inference_mode():
                 outputs = self._network(torch.from_numpy(batch).to(self._device))
                 results = [outputs[port].cpu().numpy() for port in ports]
         except torch.OutOfMemoryError as exc:
+            torch.cuda.empty_cache()
             raise ModelError(
                 f"{self._device}: its memory does not hold {len(batch)} images at once: lower "
                 "--batch-size, or end what else runs on it"
@@ -131,8 +135,10 @@ def _new_stream(device: torch.device) -> Any:
     return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
-def _no_tf32() -> Any:
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=False)
+def _use_exact_floats() -> None:
+    """Have float32 computed as such, not as TF32; torch has this for the whole process alone."""
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
 
 
 def torch_engine(

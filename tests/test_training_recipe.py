@@ -201,6 +201,7 @@ OUT_OF_RANGE = [
     ("loss", "temperature", "0", "over 0"),
     ("averages", "ema", "1", "from 0 to below 1"),
     ("averages", "precise_bn", "-1", "of at least 0"),
+    ("transfer", "head", '"zero"', "'random' or 'fitted'"),
     ("transfer", "freeze", "-1", "from 0 to 64"),
     ("transfer", "freeze", "65", "from 0 to 64"),
 ]

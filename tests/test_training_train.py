@@ -391,12 +391,14 @@ def test_a_pretrained_network_keeps_its_input_and_gets_a_new_head(
     learnt: Training, tmp_path: Path
 ) -> None:
     write_photos(tmp_path / "p", 16, classes=["rose", "tulip"])
-    recipe = replace(RECIPE.changed("transfer", pretrained=True), input=read_recipe("paper").input)
+    recipe = RECIPE.changed("transfer", pretrained=True, head="fitted")
+    recipe = replace(recipe, input=read_recipe("paper").input)
     said: list[str] = []
     found = a_run(tmp_path / "p", tmp_path / "run", model=learnt.model, recipe=recipe,
                   say=said.append)  # fmt: skip
     assert found.recipe.input == RECIPE.input
     assert [label.name for label in found.classifier().metadata.labels] == ["rose", "tulip"]
+    assert any(line.startswith("the new head starts from the features of 28") for line in said)
     with pytest.raises(TrainingError, match=r"knows 3 classes.*2 of the photos.*--recipe finetune"):
         a_run(tmp_path / "p", tmp_path / "run2", model=learnt.model)
 

@@ -10,7 +10,7 @@ score has half of that added, or else classes with few photos would seldom win.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, Self
 
@@ -176,12 +176,15 @@ class Fitted:
     assumed: bool
 
 
-def fit(features: NDArray[np.floating[Any]], truths: Truths, classes: int) -> Fitted:
+def fit(
+    features: NDArray[np.floating[Any]], truths: Truths, classes: int, roots: Sequence[Root] = ()
+) -> Fitted:
     """Return the head whose leave-one-out probabilities fit best: root, shrinkage, temperature.
 
-    Features (N, width) of photos of `truths` (N,); each of the classes has a photo.
+    Features (N, width) of photos of `truths` (N,); each of the classes has a photo. `roots` are
+    those to try, by default what suits features of this sign.
     """
-    roots: tuple[Root, ...] = ("root",) if features.min() >= 0 else ("signed", "none")
+    roots = roots or (("root",) if features.min() >= 0 else ("signed", "none"))
     candidates = [_fit(features, truths, classes, root) for root in roots]
     return min(candidates, key=lambda candidate: candidate[0])[1]
 

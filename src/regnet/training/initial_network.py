@@ -152,11 +152,19 @@ def converted(source: str | Path, library: Library) -> Path | None:
     return library.ir(source) if card.bundled else None
 
 
-def begin(start: Start, labels: Labels, *, seed: int, new_head: bool, images: Images) -> RegNet:
+def begin(
+    start: Start,
+    labels: Labels,
+    *,
+    seed: int,
+    new_head: bool,
+    images: Images,
+    fit_head: Callable[[RegNet], object] = lambda network: None,
+) -> RegNet:
     """Return the network for these classes; `seed` initialises what is random in it.
 
     A head that knows these classes is kept, with their rows in order. Else it is reinitialised if
-    `new_head` allows that; raises `TrainingError` if not.
+    `new_head` allows that, then given to `fit_head`; raises `TrainingError` if not.
     """
     spec = start.spec.with_classes(len(labels))
     with torch.random.fork_rng(devices=[]):
@@ -175,9 +183,12 @@ def begin(start: Start, labels: Labels, *, seed: int, new_head: bool, images: Im
                 "(--from-scratch)"
             )
         if start.folded:
-            return unfold_batch_norm(spec, state, images())
-        network = RegNet(spec)
-    network.load_state_dict(network.state_dict() | state)
+            network = unfold_batch_norm(spec, state, images())
+        else:
+            network = RegNet(spec)
+            network.load_state_dict(network.state_dict() | state)
+    if rows is None:
+        fit_head(network)
     return network
 
 

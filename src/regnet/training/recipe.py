@@ -177,11 +177,13 @@ class Transfer(Checked, error=RecipeError):
     """How a pretrained network is trained further.
 
     `pretrained` starts with the model's own weights, a new head if classes differ, and the model's
-    input instead of the recipe's. The first `freeze` parts (stem, stages 1 to 4) are frozen.
+    input instead of the recipe's. A new `head` is random, or fitted to the features of the photos
+    in closed form if they are few. The first `freeze` parts (stem, stages 1 to 4) are frozen.
     `balanced_sampling` draws every class equally often.
     """
 
     pretrained: bool = False
+    head: Literal["random", "fitted"] = "random"
     freeze: Annotated[int, within(ge=0, le=64)] = 0
     balanced_sampling: bool = False
 

@@ -27,6 +27,7 @@ from regnet.training.devices import (
     one_step,
 )
 from regnet.training.history import EpochRecord, FirstSpeaks, History, Unreadable
+from regnet.training.initial_head import fit_head
 from regnet.training.initial_network import (
     Start,
     begin,
@@ -133,6 +134,7 @@ def _run(task: Task, folder: Path, sets: PhotoSets, fabric: Any) -> Training:
         seed=plan.recipe.seed,
         new_head=plan.recipe.transfer.pretrained,
         images=partial(_images, plan.recipe, sets),
+        fit_head=partial(_fit_head, task, plan.recipe, sets, fabric.device),
     )
     recipe = _with_batch(plan.recipe, network, sets, fabric)
     require_statistics(start.spec, recipe, task.command.accumulate, len(sets.train))
@@ -251,6 +253,17 @@ def _images(recipe: Recipe, sets: PhotoSets) -> Iterator[Tensor]:
         if len(batch.truths):
             yield normalise(normalise.on_device(batch)[0])
     require_some(lost, read)
+
+
+def _fit_head(
+    task: Task, recipe: Recipe, sets: PhotoSets, device: torch.device, network: RegNet
+) -> None:
+    """Fit a new head to the features of training photos, if the recipe has that."""
+    if recipe.transfer.head == "fitted":
+        protocol = recipe.input.protocol(recipe.name)
+        fitted = fit_head(network, sets.train, protocol, seed=recipe.seed, device=device)
+        if fitted:
+            task.say(str(fitted))
 
 
 def _with_batch(recipe: Recipe, network: RegNet, sets: PhotoSets, fabric: Any) -> Recipe:

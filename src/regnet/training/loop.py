@@ -253,7 +253,9 @@ class Trainer:
             return
         if state.average:
             state.bare.load_state_dict(state.average.weights)
-        precise_batch_norm(state.network, self._normalised(max(photos // self.feed.batch, 1)))
+        steps = max(photos // self.feed.batch, 1)
+        with self.fabric.autocast():  # the bare network: compiling it again would not pay
+            precise_batch_norm(state.bare, self._normalised(steps))
         if state.average:
             state.average.load(state.bare.state_dict())
 

@@ -83,6 +83,11 @@ def test_a_bad_line_is_a_sentence_and_the_others_go_on(tmp_path: Path) -> None:
     ]
     assert done.changed == 1
     assert (folder / "cat" / "3.jpg").is_file()
+    impossible = apply(folder, ("a\0b", "dog"), ("x" * 5000, "dog"))
+    assert len(impossible.failed) == 2
+    fix_list = tmp_path / "fix.csv"
+    fix_list.write_text("suggested,file\ndog,\ndog\n")
+    assert [one.line for one in apply_fixes(folder, fix_list).failed] == [2, 3]
     assert "was moved to cat/3.jpg before" in apply(folder, ("dog/3.jpg", "dog")).failed[0].error
 
 

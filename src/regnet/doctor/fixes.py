@@ -136,7 +136,7 @@ def _applied(
                 changed += 1
             else:
                 before += 1
-        except (DatasetError, OSError) as exc:
+        except (DatasetError, OSError, ValueError) as exc:  # the latter for an impossible path
             reason = getattr(exc, "strerror", None) or str(exc)
             failed.append(FailedFix(fix.line, fix.file, reason))
     return (changed, before, left), tuple(failed)

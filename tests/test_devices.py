@@ -111,6 +111,14 @@ def test_classify_and_load_take_a_device() -> None:
         regnet.load("bundled", device="npu.7")
 
 
+def test_compare_runs_the_sides_that_name_no_device_elsewhere() -> None:
+    photo = str(sample_photos()[0])
+    result = run_main("compare", "bundled:CPU", "bundled", photo, "--device", "auto", "--json")
+    values = json.loads(result.stdout)
+    assert [values[side]["device"] for side in "ab"] == ["CPU", "AUTO"]
+    assert values["flipped"] == 0
+
+
 @pytest.mark.parametrize("command", ["explain", "evaluate", "serve", "embed", "search"])
 def test_other_commands_refuse_a_device_that_is_not_here(command: str) -> None:
     photo, more = str(sample_photos()[0]), {"search": ["--in", "."], "embed": ["-o", "x.npy"]}

@@ -4,7 +4,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from regnet.cli.console import show
-from regnet.cli.options import AS_OPTION, Report, Store, Truth, require_sources
+from regnet.cli.options import AS_OPTION, Device, Report, Store, Truth, require_sources
 from regnet.cli.progress import track
 from regnet.comparison.differences import Gates
 from regnet.system.option import argument
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from regnet.comparison.compare import ComparisonRecord
 
 
-class _Sides(Truth):
+class _Sides(Truth, Device):
     a: str = argument("Reference model, see above", "A", ..., *AS_OPTION)
     b: str = argument("Model to compare with it", "B")
     dataset: str = argument("Photos, labelled or not", "DATASET")
@@ -35,6 +35,7 @@ def compare(photos: _Sides, gates: Gates, results: Report, models: Store) -> boo
     interrupted (the results so far are printed).
 
       regnet compare bundled bundled:bf16 photos/
+      regnet compare bundled:CPU bundled --device cuda photos/
       regnet compare my.pyth:torch my.pyth:ir photos/ --max-flips 0 --max-delta 1e-5
       regnet compare bundled http://localhost:8000/v2/models/bundled photos/
     """
@@ -44,7 +45,7 @@ def compare(photos: _Sides, gates: Gates, results: Report, models: Store) -> boo
 
     require_sources("compare", [photos.dataset])
     with models.library() as library:
-        pair = open_pair(photos.a, photos.b, library=library)
+        pair = open_pair(photos.a, photos.b, library=library, device=photos.device)
     truth = str(photos.truth) if photos.truth else None
     compared = open_photos(photos.dataset, pair.labels, truth=truth, offline=models.offline)
     tally = ComparisonTally(pair)

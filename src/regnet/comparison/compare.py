@@ -101,6 +101,7 @@ def compare(
     b: str,
     dataset: str | Path,
     *,
+    device: str | None = None,
     truth: str | Path | None = None,
     gates: Gates | None = None,
     entry: str | None = None,
@@ -109,13 +110,14 @@ def compare(
 ) -> ComparisonRecord:
     """Return how B differs from A on photos, as `regnet compare` does.
 
-    `a` and `b` are `MODEL[:engine][:precision][:protocol]`, one of them may be a server's address;
-    `dataset` is photos with their classes (`truth` a file of them) or without. Raises
-    `DatasetError`, `UnknownModelError`, `ModelError`, `ProtocolError`, `DownloadError`,
-    `ServerError`, `WeightsError`, `ConversionError`, `MissingExtraError`.
+    `a` and `b` are `MODEL[:engine][:device][:precision][:protocol]`, one of them may be a server's
+    address; `device` is that of a side which names none; `dataset` is photos with their classes
+    (`truth` a file of them) or without. Raises `DatasetError`, `UnknownModelError`, `ModelError`,
+    `ProtocolError`, `DownloadError`, `ServerError`, `WeightsError`, `ConversionError`,
+    `MissingExtraError`.
     """
     library = Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry)
-    pair = open_pair(a, b, library=library)
+    pair = open_pair(a, b, library=library, device=device)
     given = str(truth) if truth else None
     photos = open_photos(str(dataset), pair.labels, truth=given, offline=offline)
     tally = ComparisonTally(pair)

@@ -11,7 +11,13 @@ from numpy.typing import NDArray
 from regnet.comparison.differences import PIXEL_STAGES, Array, Stage
 from regnet.conversion.store import Library
 from regnet.data.class_names import ClassNames
-from regnet.inference.predictors import Predictor, open_predictor, parse_choice
+from regnet.inference.predictors import (
+    Choice,
+    Predictor,
+    open_predictor,
+    parse_choice,
+    split_choice,
+)
 from regnet.inference.server_predictor import ServerPredictor, is_address
 from regnet.ir.assumptions import AssumptionWarning, warn
 from regnet.ir.metadata import ModelMetadata
@@ -187,11 +193,12 @@ def _reordered(a: Side, b: Side, labels_a: Labels, labels_b: Labels) -> Pair:
     return Pair(a, b, labels_a, places, (note,))
 
 
-def open_pair(a: str, b: str, *, library: Library) -> Pair:
-    """Return the two sides named: `MODEL[:engine][:precision][:protocol]`, or a server's address.
+def open_pair(a: str, b: str, *, library: Library, device: str | None = None) -> Pair:
+    """Return the two sides named: choices as `parse_choice` takes them, or a server's address.
 
-    Raises what `open_predictor` does, `ServerError`, and `ModelError` where the classes differ. An
-    offline library refuses servers on other machines.
+    `device` is that of a side which names none, None: the CPU. Raises what `open_predictor` does,
+    `ServerError`, and `ModelError` where the classes differ. An offline library refuses servers on
+    other machines.
     """
     if is_address(a) and is_address(b):
         raise UnknownModelError(
@@ -200,15 +207,14 @@ def open_pair(a: str, b: str, *, library: Library) -> Pair:
     for url in filter(is_address, (a, b)):
         if library.offline and not is_loopback(url):
             raise ServerError(f"{without_secrets(url)}: not asked, because of --offline")
-    predictors = {
-        text: open_predictor(parse_choice(text), library=library)
-        for text in (a, b)
-        if not is_address(text)
-    }
+    choices = {text: _choice(text, device) for text in (a, b) if not is_address(text)}
+    predictors = {n: open_predictor(choice, library=library) for n, choice in choices.items()}
     _warn_assumed({text: predictor.metadata for text, predictor in predictors.items()})
     known = next(iter(predictors.values())).metadata
     first, second = (
-        _side(text, predictors[text], library) if text in predictors else _server_side(text, known)
+        _side(choices[text], predictors[text], library)
+        if text in choices
+        else _server_side(text, known)
         for text in (a, b)
     )
     return pair_up(first, second)
@@ -229,8 +235,13 @@ def _warn_assumed(models: Mapping[str, ModelMetadata]) -> None:
         warn(warning)
 
 
-def _side(text: str, predictor: Predictor, library: Library) -> Side:
-    choice, metadata = parse_choice(text), predictor.metadata
+def _choice(text: str, device: str | None) -> Choice:
+    named = "device" in split_choice(text)[1]
+    return parse_choice(text, device=None if named else device)
+
+
+def _side(choice: Choice, predictor: Predictor, library: Library) -> Side:
+    metadata = predictor.metadata
     about = {
         "model": metadata.name,
         "engine": choice.runs_on,

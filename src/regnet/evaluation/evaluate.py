@@ -14,7 +14,13 @@ from regnet.data.dataset import open_dataset
 from regnet.data.labelled import Dataset
 from regnet.evaluation.journal import Journal, open_journal
 from regnet.evaluation.scoring import Listener, Scores, score
-from regnet.inference.predictors import Choice, EngineName, Predictor, open_predictor
+from regnet.inference.predictors import (
+    Choice,
+    EngineName,
+    Predictor,
+    default_precision,
+    open_predictor,
+)
 from regnet.inference.result import readable, readable_rows
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
@@ -228,7 +234,7 @@ def evaluate(
     *,
     engine: EngineName | None = None,
     device: str = CPU,
-    precision: InferencePrecision = "f32",
+    precision: InferencePrecision | None = None,
     protocol: str | None = None,
     truth: str | Path | None = None,
     subset: bool = False,
@@ -240,16 +246,17 @@ def evaluate(
     """Return how good a model is on labelled images, as `regnet evaluate` does.
 
     `dataset` is a folder, archive or Parquet file, `truth` a file of labels; with `subset` some of
-    the model's classes may have no images. An unreadable image is counted apart, under `strict` as
-    a wrong answer. An interrupted call goes on where it was. Raises `DatasetError`,
-    `UnknownModelError`, `ModelError`, `ProtocolError`, `DownloadError`, `MissingExtraError`.
+    the model's classes may have no images. `precision` None is f32, on `cuda` bf16. An unreadable
+    image is counted apart, under `strict` as a wrong answer. An interrupted call goes on where it
+    was. Raises `DatasetError`, `UnknownModelError`, `ModelError`, `ProtocolError`, `DownloadError`,
+    `MissingExtraError`.
     """
     library = Library(folder=default_cache_dir(cache_dir), offline=offline, entry=entry)
     choice = Choice(
         model=str(model),
         engine=engine,
         device=canonical_device(device),
-        precision=precision,
+        precision=precision or default_precision(device),
         protocol=protocol,
     )
     run = open_run(choice, dataset, library=library, truth=truth, subset=subset)

@@ -148,6 +148,7 @@ def test_the_command(tmp_path: Path) -> None:
     }
     assert rf"{fix_list}, line 3: x\x1b.jpg: is no photo".encode() in done.stderr
     assert (folder / "dog" / "1.jpg").is_file()
+    assert b"skipped" not in run_main("doctor", folder).stderr  # the list is not worth a word
     done = run_main("doctor", folder, "--undo")
     assert (done.returncode, (folder / "cat" / "1.jpg").is_file()) == (0, True), done.stderr
     for wrong, reason in (

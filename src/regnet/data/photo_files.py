@@ -32,13 +32,16 @@ _SUFFIX: Final = re.compile(r"\.\w{1,12}", re.ASCII)
 _CLOUDS: Final = (".icloud", ".cloud", ".nextcloud", ".owncloud")
 _ABSENT: Final = "not downloaded"
 
+SORTED_LIST: Final = "sorted.jsonl"
+"""The list that a sorting keeps in the folder of its photos."""
+
 _CLUTTER: Final = frozenset(
     (
         *("@eadir", "@tmp", "#recycle", "#snapshot"),  # Synology
         *("@__thumb", "@recycle", "@recently-snapshot"),  # QNAP
         *("$recycle.bin", "system volume information", "thumbs.db", "desktop.ini"),  # Windows
         *("__macosx", "network trash folder", "temporary items", "icon\r"),  # macOS
-        *("lost+found", "~snapshot", "__pycache__"),
+        *("lost+found", "~snapshot", "__pycache__", SORTED_LIST),
     )
 )
 _RESCUED: Final = re.compile(r"found\.\d{3}")  # what Windows saves from a damaged disk
@@ -67,7 +70,7 @@ def require_extra() -> None:
 
 
 def is_clutter(component: str) -> bool:
-    """Tell whether a component of a path is hidden or made by a system, such as `@eaDir`.
+    """Tell whether a component of a path is hidden or made by a program, such as `@eaDir`.
 
     A plain `Trash` is not: data sets have classes of that name.
     """

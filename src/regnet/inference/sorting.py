@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Annotated, Final, Literal, Self, get_args
 
 from regnet.data.archives import failing
+from regnet.data.photo_files import SORTED_LIST
 from regnet.data.sources import Item, Video
 from regnet.inference.result import Prediction
 from regnet.network.labels import Labels, first_name
@@ -30,7 +31,7 @@ from regnet.system.option import Options, option
 
 Action = Literal["copy", "link", "move"]
 
-LIST: Final = "sorted.jsonl"
+LIST: Final = SORTED_LIST
 UNKNOWN: Final = "unknown"
 _LONGEST: Final = 60  # characters of a folder's name
 _RESERVED: Final = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]+')

@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -140,6 +141,23 @@ def test_nothing_is_read_from_a_device_between_two_news(
     assert made.state.position.step == 19
     with pytest.raises(RuntimeError, match="meta"):  # the loss is read at step 20
         made.run_epoch(history, NeverRead(1))
+
+
+@pytest.mark.parametrize(("rarely", "saves"), [(False, [1, 2, 3]), (True, [1, 3])])
+def test_a_fast_device_does_not_wait_for_a_checkpoint_of_every_epoch(
+    rarely: bool, saves: list[int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    made = trainer(job(tmp_path, recipe()))
+    made._saves_rarely = rarely
+
+    def write(path: Path, values: dict[str, Any]) -> None:
+        written.append(values["position"]["epoch"])
+        time.sleep(0.1)  # 20 times that is longer than two epochs
+
+    monkeypatch.setattr("regnet.training.loop.write_checkpoint", write)
+    made.run(History(tmp_path, tensorboard=False), Recorder())
+    assert written == saves
 
 
 def test_what_limits_the_speed_is_said_before_the_second_epoch(tmp_path: Path) -> None:

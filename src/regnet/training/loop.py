@@ -26,6 +26,7 @@ from regnet.training.validation import Normalise, Score, validate
 
 _NOISE: Final = 1 << 32  # streams of random numbers for disturbances of the network
 _NEWS_EVERY: Final = 20  # steps: reading the loss makes a GPU wait
+_RARELY: Final = 20  # times as long as a checkpoint takes, until the next one of a fast device
 _LOWER: Final = 10  # times lower a rate is advised after divergence
 _KEPT: Final = 2 * 4 + 2  # times the weights: in two checkpoints, their mean, momentum, best; files
 
@@ -54,6 +55,7 @@ class Trainer:
         share = self.processes.rank, self.processes.count
         self._validation = job.validation and job.validation.shared(*share)
         self._saved, self.saved_at = time.monotonic(), ""
+        self._saves_rarely, self._save_seconds = whole, 0.0
         self._result: dict[str, Tensor] | None = None
         self._last_loss = torch.zeros((), device=fabric.device)  # of the step just done
         self._pace = Pace(self.feed.kind, on_cpu=fabric.device.type == "cpu")
@@ -84,6 +86,7 @@ class Trainer:
         while self.state.position.epoch < schedule.epochs:
             stale = self.state.position.epoch - self.state.best.epoch
             if schedule.patience and self._validation is not None and stale >= schedule.patience:
+                self._save_after_epoch(history, last=True)
                 return
             if self.state.position.epoch == first + 1 and (text := self._pace.text()):
                 watcher.limit(text)
@@ -93,7 +96,8 @@ class Trainer:
                 return
             history.add(self._end_epoch())
             watcher.epoch(history.records[-1])
-            self.save(history)
+            last = self.state.position.epoch == schedule.epochs
+            self._save_after_epoch(history, last=last)
         self._make_batch_norm_precise()
 
     def run_epoch(self, history: History, watcher: Watcher) -> bool:
@@ -264,13 +268,23 @@ class Trainer:
             for part in step.parts:
                 yield self._normalise(self._augmented(part, step.number)[0])
 
+    def _save_after_epoch(self, history: History, *, last: bool) -> None:
+        """Write a checkpoint, unless a device is so fast that it would mostly wait for these."""
+        soon = time.monotonic() - self._saved < _RARELY * self._save_seconds
+        due = last or not (self._saves_rarely and soon)
+        (due,) = self.processes.any(due and self.fabric.is_global_zero)  # which writes it
+        if due and self.saved_at != self._where():
+            self.save(history)
+
     def save(self, history: History) -> None:
         """Write a checkpoint of the run; all processes must call this at once."""
+        start = time.monotonic()
         records = [record.to_dict() for record in history.records]
         values = self.state.to_dict() | {"records": records} | dict(self.job.about)
         if self.fabric.is_global_zero:
             write_checkpoint(self.job.folder / LAST, values)
         self._saved, self.saved_at = time.monotonic(), self._where()
+        self._save_seconds = self._saved - start
 
     def load(self, values: dict[str, object]) -> None:
         """Take up the state of a checkpoint."""

@@ -137,27 +137,33 @@ def _keras(folder: Path, photos: Sequence[Path]) -> list[str]:
 
 def _model_api(folder: Path, photos: Sequence[Path]) -> list[str]:
     """Write an IR with the settings that openvino-model-api reads."""
-    model = ov.convert_model(folder / "torchvision-resnet50.onnx")
-    labels = [name.split(",")[0].replace(" ", "_") for name in _names()]
     settings = {
         "model_type": "Classification",
-        "labels": " ".join(labels),
-        "mean_values": "123.675 116.28 103.53",
-        "scale_values": "58.395 57.12 57.375",
+        "labels": " ".join(name.split(",")[0].replace(" ", "_") for name in _names()),
         "reverse_input_channels": "True",
         "resize_type": "crop",
         "output_raw_scores": "True",
         "multilabel": "False",
         "confidence_threshold": "0.5",
     }
-    for key, value in settings.items():
-        model.set_rt_info(value, ["model_info", key])
-    ov.save_model(model, folder / "model-api" / "resnet50.xml", compress_to_fp16=False)
-    ov.save_model(model, folder / "model-api-fp16" / "resnet50.xml", compress_to_fp16=True)
-    said = "model_info: largest central square, OpenCV linear, RGB, ImageNet's mean and std"
+    imagenet = {"mean_values": "123.675 116.28 103.53", "scale_values": "58.395 57.12 57.375"}
+    half = {"mean_values": "127.5 127.5 127.5", "scale_values": "127.5 127.5 127.5"}
+    for source, place, numbers, fp16 in (
+        ("torchvision-resnet50", "model-api/resnet50", imagenet, False),
+        ("torchvision-resnet50", "model-api-fp16/resnet50", imagenet, True),
+        ("efficientnet-lite0", "model-api/efficientnet-lite0", half, False),
+    ):
+        model = ov.convert_model(folder / f"{source}.onnx")
+        for key, value in (settings | numbers).items():
+            model.set_rt_info(value, ["model_info", key])
+        ov.save_model(model, folder / f"{place}.xml", compress_to_fp16=fp16)
+    said = "model_info: largest central square, OpenCV linear, RGB, "
     return [
-        f"| model-api/resnet50.xml | (N, 3, 224, 224) | {said} | logits |",
-        f"| model-api-fp16/resnet50.xml | (N, 3, 224, 224), stored FP16 | {said} | logits |",
+        f"| model-api/resnet50.xml | (N, 3, 224, 224) | {said}ImageNet's mean and std | logits |",
+        f"| model-api-fp16/resnet50.xml | the same stored in FP16 | {said}ImageNet's mean and std "
+        "| logits |",
+        f"| model-api/efficientnet-lite0.xml | (N, 3, 224, 224) | {said}mean and scale 127.5 "
+        "| logits |",
     ]
 
 

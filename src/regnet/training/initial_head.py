@@ -16,7 +16,7 @@ from regnet.system.text import counted, percent
 from regnet.training.photos import CentreCrops
 from regnet.training.validation import Normalise
 
-FEW: Final = 50
+FEW: Final = 20
 """With so many photos per class or more, a random head is as good after training."""
 
 MOST: Final = 4096

@@ -1,5 +1,6 @@
 """Models run by torch: on its CPU here, as they run on a GPU."""
 
+import csv
 import json
 import subprocess
 import sys
@@ -218,3 +219,23 @@ def test_benchmark_prints_the_agreement(tmp_path: Path) -> None:
     assert [row["flips"] for row in values["end_to_end"]["wholes"]] == [0, 0]
     refused = run_main("benchmark", "bundled", "--device", "cuda", "--precision", "int8")
     assert (refused.returncode, b"is an INT8 model" in refused.stderr) == (2, True)
+
+
+@pytest.mark.usefixtures("cuda_on_cpu")
+def test_many_photos_go_through_processes_and_torch(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine_module.TorchEngine, "outruns_decoding", True)
+    (tmp_path / "bad.jpg").write_bytes(b"\xff\xd8\xff but no photo")
+    for number in range(70):
+        (tmp_path / f"{number}.png").write_bytes(sample_photos()[number % 2].read_bytes())
+    options = ["classify", "--model", "bundled", str(tmp_path), "-f", "csv", "-k", "1"]
+    plain, cuda = (
+        run_main(*options, *more) for more in ([], ["--device", "cuda", "--precision", "f32"])
+    )
+    rows, others = (list(csv.DictReader(r.stdout.decode().splitlines())) for r in (plain, cuda))
+    assert (len(rows), plain.returncode, cuda.returncode) == (71, 1, 1)
+    for row, other in zip(rows, others, strict=True):
+        a, b = (float(each.pop("probability") or 0) for each in (row, other))
+        assert row == other
+        assert abs(a - b) <= 1e-5

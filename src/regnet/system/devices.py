@@ -93,7 +93,7 @@ def _cuda_devices() -> tuple[Device, ...]:
     """Return NVIDIA's GPUs, and AMD's, as torch sees them; none without torch."""
     try:
         from torch import cuda
-    except ImportError:
+    except (ImportError, OSError):  # OSError: one of its libraries is missing
         return ()
     count = cuda.device_count() if cuda.is_available() else 0
     return tuple(Device(f"cuda:{n}", cuda.get_device_name(n)) for n in range(count))

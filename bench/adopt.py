@@ -109,10 +109,10 @@ def from_ultralytics(_: Path) -> Feed:
 
 
 def from_transformers(folder: Path) -> Feed:
-    """Return the image processor in a folder."""
+    """Return the image processor in a folder with Pillow; torchvision resizes otherwise."""
     from transformers import AutoImageProcessor
 
-    processor = AutoImageProcessor.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
     return lambda photo: processor(rgb(photo), return_tensors="np")["pixel_values"]
 
 

@@ -90,6 +90,17 @@ def test_a_photo_that_ends_the_process_has_an_error_row(tmp_path: Path) -> None:
         assert np.array_equal(pixels, crop_pixels(name, SMALL))
 
 
+def test_modules_in_the_working_folder_are_not_imported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "queue.py").write_text("raise SystemExit('not this one')")
+    monkeypatch.chdir(tmp_path)
+    job = (str(sample_photos()[0]), partial(Path.read_bytes, sample_photos()[0]))
+    with closing(pool_for(SMALL)) as pool:
+        (_, pixels), *_ = pool.decode([job])
+    assert np.array_equal(pixels, crop_pixels(sample_photos()[0], SMALL))
+
+
 def test_a_slow_photo_is_decoded_here(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(image: Any) -> NDArray[Any]:
         raise ImageError("was asked for")

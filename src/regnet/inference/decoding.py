@@ -57,7 +57,7 @@ class DecodeProcess:
         try:
             self._crops = _shared(descriptor, preprocess)
             self._process = Popen(
-                [sys.executable, "-c", _START],
+                [sys.executable, "-P", "-c", _START],
                 stdin=PIPE,
                 stdout=PIPE,
                 pass_fds=[descriptor],

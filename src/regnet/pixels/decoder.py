@@ -40,7 +40,7 @@ class Decoder:
 
         kernel.note_slower()  # nobody would hear it from there
         self._process = Popen(
-            [sys.executable, "-c", _START.format(nice)],
+            [sys.executable, "-P", "-c", _START.format(nice)],
             stdin=PIPE,
             stdout=PIPE,
             stderr=DEVNULL,  # libraries of some formats write there

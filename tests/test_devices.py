@@ -38,7 +38,7 @@ def test_a_device_that_is_here_is_taken(name: str) -> None:
 @pytest.mark.usefixtures("three_devices")
 @pytest.mark.parametrize(
     ("name", "absent"),
-    [("NPU", "NPU"), ("GPU.2", "GPU.2"), ("AUTO:NPU,CPU", "NPU"), ("cuda:1", "cuda:1"), ("", "")],
+    [("NPU", "NPU"), ("GPU.2", "GPU.2"), ("AUTO:NPU,CPU", "NPU"), ("cuda:1", "cuda:1"), ("", "''")],
 )
 def test_a_device_that_is_not_here_is_refused_with_a_list(name: str, absent: str) -> None:
     with pytest.raises(ModelError) as refused:

@@ -106,6 +106,25 @@ def test_batches_grow_while_they_pay() -> None:
     assert best_batch(float) == 8
 
 
+@pytest.mark.parametrize(
+    ("said", "kind"),
+    [
+        ("CUDA out of memory. Tried to allocate 2.00 GiB", ModelError),
+        ("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`", ModelError),
+        ("Unable to find a valid cuDNN algorithm to run convolution", ModelError),
+        ("mat1 and mat2 shapes cannot be multiplied", RuntimeError),
+    ],
+)
+def test_a_shortage_of_memory_is_told_from_other_errors(said: str, kind: type[Exception]) -> None:
+    class Failing(torch.nn.Module):
+        def forward(self, pixels: Any) -> Any:
+            raise RuntimeError(said)
+
+    engine = engine_module.TorchEngine(Failing(), read_model(BUNDLED).metadata, device="cpu")
+    with pytest.raises(kind, match="images at once" if kind is ModelError else "shapes"):
+        engine.infer(CROPS)
+
+
 def test_measured_values_are_kept_by_model_device_and_precision(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

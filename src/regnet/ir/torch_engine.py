@@ -1,6 +1,7 @@
 """A converted model run by torch, for the devices that OpenVINO has not."""
 
 import queue
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,10 @@ except ImportError as exc:
 MAX_BATCH: Final = 1024
 _GAIN: Final = 1.05  # a batch of twice the size has to be this much faster
 _SECONDS: Final = 0.2  # of the measurement of a batch
+_SHORTAGE: Final = re.compile(
+    "out of memory|_ALLOC_FAILED|unable to find .*algorithm", re.IGNORECASE
+)
+"""What torch, cuBLAS and cuDNN say where a GPU has too little memory."""
 
 
 class TorchEngine(InferenceEngine):
@@ -106,7 +111,9 @@ class TorchEngine(InferenceEngine):
             with self._stream(), torch.inference_mode():
                 outputs = self._network(torch.from_numpy(batch).to(self._device))
                 results = [outputs[port].cpu().numpy() for port in ports]
-        except torch.OutOfMemoryError as exc:
+        except RuntimeError as exc:
+            if not _SHORTAGE.search(str(exc)):
+                raise
             torch.cuda.empty_cache()
             raise ModelError(
                 f"{self._device}: its memory does not hold {len(batch)} images at once: lower "

@@ -58,8 +58,8 @@ def require_device(name: str) -> None:
     if absent := [each for each in asked if each not in known]:
         listing = ", ".join(map(str, devices())) or "none"
         raise ModelError(
-            f"device {absent[0]}: not on this machine, which has {listing}. Name one of "
-            "these, or AUTO"
+            f"device {absent[0] or repr(name)}: not on this machine, which has {listing}. "
+            "Name one of these, or AUTO"
         )
 
 

@@ -12,8 +12,10 @@ import sys
 import tarfile
 import time
 import zipfile
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from threading import Thread
 from typing import NoReturn
 
 import numpy as np
@@ -23,6 +25,7 @@ from local_server import LocalServer, stalls_after
 from PIL import Image
 
 from regnet.cli import main
+from regnet.cli.console import signals_wait
 from regnet.cli.info import _layers_text
 from regnet.conversion.store import Library
 from regnet.pixels.samples import sample_photos
@@ -547,6 +550,35 @@ def test_results_go_to_standard_output_by_its_name(format: str, tmp_path: Path) 
     words = ("classify", "-m", "bundled", CAT, "-f", format, "-o")
     regnet(*words, tmp_path / "file")
     assert process(*words, "/dev/stdout").stdout == (tmp_path / "file").read_bytes()
+
+
+def test_an_interrupt_that_comes_out_as_any_error_is_one(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`from _ssl import RAND_egd` makes `TypeError: expected a message argument` of one."""
+
+    def start(commands: object) -> NoReturn:
+        with suppress(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGTERM)
+        raise TypeError("expected a message argument")
+
+    monkeypatch.setattr("regnet.cli.build_app", start)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+    assert capsys.readouterr().err == "regnet: interrupted\n"
+
+
+def test_signals_wait_whichever_thread_they_reach() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt):
+        with signals_wait():
+            sender = Thread(target=signal.raise_signal, args=(signal.SIGINT,))
+            sender.start()
+            sender.join()
+            done.append("the block")
+        done.append("what follows")
+    assert done == ["the block"]
 
 
 def test_an_interrupt_that_a_library_made_an_error_of_is_one(

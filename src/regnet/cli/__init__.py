@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import Iterable
 from importlib import import_module
+from types import FrameType
 from typing import Annotated
 
 import typer
@@ -78,17 +79,27 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a sign shows "?"
             stream.reconfigure(errors="replace")
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # it cleans up as Ctrl-C does
+    interrupts: list[int] = []
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        interrupts.append(number)
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, interrupt)  # it cleans up as Ctrl-C does, whose handler stays
     named = [word for word in words_typed()[:1] if word in COMMANDS]
     try:
         build_app(named or COMMANDS)(prog_name="regnet")
     except (Exception, KeyboardInterrupt) as exc:
-        sys.exit(_status_after(exc))
+        sys.exit(_status_after(exc, interrupted=bool(interrupts)))
 
 
-def _status_after(exc: BaseException) -> int:
-    """Print why a command ended and return its exit status; raises unforeseen errors."""
-    if _is_interrupt(exc):
+def _status_after(exc: BaseException, *, interrupted: bool) -> int:
+    """Print why a command ended and return its exit status; raises unforeseen errors.
+
+    Where it was `interrupted`, that is why: an interrupt in the middle of an import may come out
+    as an error of any kind.
+    """
+    if interrupted or _is_interrupt(exc):
         say("regnet: interrupted")
         return EXIT_INTERRUPTED
     if isinstance(exc, RegNetError):
@@ -106,7 +117,7 @@ def _status_after(exc: BaseException) -> int:
 
 
 def _is_interrupt(exc: BaseException | None) -> bool:
-    """Tell whether Ctrl-C or SIGTERM is behind an error: libraries turn one into ImportError."""
+    """Tell whether an interrupt is behind an error: libraries turn one into ImportError."""
     while exc is not None and not isinstance(exc, KeyboardInterrupt):
         exc = exc.__cause__ or exc.__context__
     return exc is not None

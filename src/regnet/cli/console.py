@@ -105,14 +105,16 @@ def interruptible() -> Iterator[None]:
 @contextmanager
 def signals_wait() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait for the block: a library that is being imported may lose them."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM))
+    heard: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, lambda number, _: heard.append(number)) for number in numbers]
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        for one in heard:
+            signal.raise_signal(one)
 
 
 def require_writable(path: Path | None) -> None:

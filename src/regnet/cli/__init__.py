@@ -85,9 +85,9 @@ def main() -> None:
         interrupts.append(number)
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, interrupt)  # it cleans up as Ctrl-C does, whose handler stays
-    named = [word for word in words_typed()[:1] if word in COMMANDS]
     try:
+        signal.signal(signal.SIGTERM, interrupt)  # it cleans up as Ctrl-C does, whose handler stays
+        named = [word for word in words_typed()[:1] if word in COMMANDS]
         build_app(named or COMMANDS)(prog_name="regnet")
     except (Exception, KeyboardInterrupt) as exc:
         sys.exit(_status_after(exc, interrupted=bool(interrupts)))

@@ -119,7 +119,7 @@ class TorchEngine(InferenceEngine):
                 f"{self._device}: its memory does not hold {len(batch)} images at once: lower "
                 "--batch-size, or end what else runs on it"
             ) from exc
-        require_probabilities(results[0], self.metadata.name, "convert the model again")
+        require_probabilities(results[0], self.metadata.name, "the model is damaged")
         return results
 
     @contextmanager

@@ -66,7 +66,7 @@ def trivial_augment(images: Tensor, chosen: NDArray[np.int64], strengths: Floats
             matrices.append(operation.matrix(strengths[start:end], *images.shape[2:]))
         elif operation.change and start < end:
             changed[start:end] = operation.change(changed[start:end], each[start:end])
-    first, last = ends[_WARPS.start], ends[_WARPS.stop]
+    first, last = ends[_WARPS[0]], ends[_WARPS[-1] + 1]
     if first < last:
         changed[first:last] = _warp(changed[first:last], np.concatenate(matrices, axis=1))
     return changed[on_device(places, images.device)]
@@ -207,4 +207,4 @@ OPERATIONS: Final = (
 )
 STRENGTHS: Final = np.stack([operation.strengths for operation in OPERATIONS])
 SIGNED: Final = np.array([operation.signed for operation in OPERATIONS])
-_WARPS: Final = range(1, 6)  # of the operations
+_WARPS: Final = [n for n, operation in enumerate(OPERATIONS) if operation.matrix]  # in a row

@@ -121,6 +121,26 @@ def test_roundings_cancel_where_inputs_go_together() -> None:
     assert damage(found) < 0.1 * damage(nearest)
 
 
+@pytest.mark.parametrize(("inputs", "positions"), [(9, 500), (200, 500), (200, 20)])
+def test_the_levels_are_those_of_the_published_algorithm(inputs: int, positions: int) -> None:
+    """GPTQ shifts the weights still to come after each one, by the inverse of the covariance."""
+    random = np.random.default_rng(inputs)
+    seen = random.normal(size=(positions, inputs)) * random.lognormal(size=inputs)
+    covariance, weights = seen.T @ seen / positions, random.normal(size=(16, inputs))
+    steps = np.abs(weights).max(axis=1) / 100
+    damped = covariance + 0.01 * np.trace(covariance) / inputs * np.eye(inputs)
+    left, expected = weights.copy(), np.empty_like(weights)
+    to_come = list(np.argsort(-np.diag(covariance), kind="stable"))
+    while to_come:
+        inverse = np.linalg.inv(damped[np.ix_(to_come, to_come)])
+        place = to_come[0]
+        expected[:, place] = np.clip(np.round(left[:, place] / steps), -127, 127)
+        error = (left[:, place] - expected[:, place] * steps) / inverse[0, 0]
+        left[:, to_come] -= np.outer(error, inverse[0])
+        del to_come[0]
+    assert np.array_equal(rounded(weights, steps, covariance), expected)
+
+
 def test_inputs_that_vary_alone_are_rounded_to_the_nearest() -> None:
     random = np.random.default_rng(0)
     weights, variances = random.normal(size=(4, 16)), random.uniform(0.1, 2, 16)

@@ -6,9 +6,10 @@ it can be multiplied with. Scales are powers of two: the network computes the sa
 Source: Nagel et al. 2019 (arXiv 1906.04721), section 4.1; here with the measured ranges.
 
 Rounding each weight to the nearest leaves errors that add up over a layer's inputs, for those go
-together. Here each is rounded in turn, and the weights still to come are shifted to make up for
-its error, as far as the inputs allow. Source: Frantar et al. 2022 (GPTQ, arXiv 2210.17323).
-Biases then make up for what is left.
+together. Here each is rounded in turn, shifted to make up for the errors of those before it, as far
+as the inputs allow. Source: Frantar et al. 2022 (GPTQ, arXiv 2210.17323), computed with a factor of
+the covariance itself, as Babai's nearest plane: the same levels without an inverse. Biases then
+make up for what is left.
 """
 
 import re
@@ -45,6 +46,7 @@ Scales = NDArray[np.float32]
 _POSITIONS: Final = 64  # of a photo, at which a layer's inputs are looked at
 _DAMPING: Final = 0.01  # of the mean variance, for inputs that hardly vary
 _LARGEST: Final = 127
+_STEP: Final = 64  # inputs rounded before their errors reach all others, in one matrix product
 _BIAS_PHOTOS: Final = 100  # means settle quickly
 
 Matrix = NDArray[np.float64]
@@ -184,20 +186,24 @@ def rounded(weights: Matrix, steps: Matrix, covariance: Matrix) -> Matrix:
     (inputs, inputs), not those that change the weights least. Raises `QuantizationError` if the
     covariance is not finite.
     """
-    inputs = len(covariance)
     order = np.argsort(-np.diag(covariance), kind="stable")  # what varies most has most to follow
-    upper = _factor(covariance[np.ix_(order, order)])
-    left, levels = weights[:, order], np.empty_like(weights)
-    for place in range(inputs):
-        level = np.clip(np.round(left[:, place] / steps), -_LARGEST, _LARGEST)
-        error = (left[:, place] - level * steps) / upper[place, place]
-        left[:, place + 1 :] -= np.outer(error, upper[place, place + 1 :])
-        levels[:, order[place]] = level
+    factor = _factor(covariance[np.ix_(order, order)])
+    targets = np.ascontiguousarray(weights[:, order].T)  # (inputs, outputs)
+    errors, levels = np.empty_like(targets), np.empty_like(weights)
+    for start in range(0, len(targets), _STEP):
+        stop = min(start + _STEP, len(targets))
+        before = factor[:start, start:stop].T @ errors[:start]
+        for place in range(start, stop):
+            pull = before[place - start] + factor[start:place, place] @ errors[start:place]
+            wanted = targets[place] - pull / factor[place, place]
+            level = np.clip(np.round(wanted / steps), -_LARGEST, _LARGEST)
+            errors[place] = level * steps - targets[place]
+            levels[:, order[place]] = level
     return levels
 
 
 def _factor(covariance: Matrix) -> Matrix:
-    """Return the upper Cholesky factor of the inverse of the damped covariance.
+    """Return the upper triangular F of the damped covariance F F^T.
 
     The covariance of inputs that hardly vary, as of a single photo, is mostly rounding errors and
     may not be positive definite: it is then damped more.
@@ -211,7 +217,8 @@ def _factor(covariance: Matrix) -> Matrix:
     while True:
         damped = covariance + damping * np.eye(len(covariance))
         with suppress(np.linalg.LinAlgError):
-            return np.linalg.cholesky(np.linalg.inv(damped)).T
+            factor: Matrix = np.flip(np.linalg.cholesky(np.flip(damped)))
+            return factor
         damping *= 2
 
 

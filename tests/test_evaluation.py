@@ -56,6 +56,8 @@ class Fake:
     """A model whose answer is a function of the image's number, written in its bytes."""
 
     metadata: ModelMetadata
+    batch: int = 8
+    outruns_decoding: bool = False
     seen: list[int] = field(default_factory=list)
 
     def pixels(self, image: bytes) -> np.ndarray:

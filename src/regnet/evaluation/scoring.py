@@ -10,7 +10,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice, tee
-from typing import Any, Final, cast
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from regnet.inference.decoding import DecodePool, Pixels, decoded
 from regnet.inference.predictors import Predictor
 from regnet.statistics.metrics import Metrics, Tally
 from regnet.system.errors import DatasetError
-from regnet.system.parallel import BATCH_SIZE, cores, in_order
+from regnet.system.parallel import cores, in_order
 
 WORST: Final = 24  # mistakes that are kept: those of the highest probability
 FAILURES: Final = 100  # unreadable images that are kept by name; all are counted
@@ -136,9 +136,8 @@ def score(
         tell(_batch(known, errors, probabilities))
     counts.resumed = counts.images
     start = time.perf_counter()
-    batch_size = getattr(predictor, "batch", BATCH_SIZE)
     images = _decoded_ahead(predictor, items)
-    chunks = iter(lambda: list(islice(images, batch_size)), [])
+    chunks = iter(lambda: list(islice(images, predictor.batch)), [])
     for batch in in_order(chunks, partial(_score, predictor), workers=cores(), batch_size=1):
         if record:
             record.append(batch.errors, batch.probabilities)
@@ -157,11 +156,11 @@ def _decoded_ahead(
     predictor: Predictor, items: Iterator[LabelledItem]
 ) -> Iterator[tuple[LabelledItem, Pixels | None]]:
     """Yield images with their pixels, or why there are none, if processes decode; else None."""
-    if not getattr(predictor, "outruns_decoding", False):
+    if not predictor.outruns_decoding:
         yield from ((item, None) for item in items)
         return
     items, same = tee(items)
-    with closing(DecodePool(cast(Any, predictor))) as pool:
+    with closing(DecodePool(predictor)) as pool:
         images = pool.ahead((item.source, item.read) for item in same)
         yield from ((item, pixels) for item, (_, pixels) in zip(items, images, strict=True))
 

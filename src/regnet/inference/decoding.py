@@ -30,7 +30,7 @@ from regnet.system.notices import about
 from regnet.system.parallel import cores, in_order
 
 if TYPE_CHECKING:
-    from regnet.ir.engine import InferenceEngine
+    from regnet.inference.predictors import Predictor
 
 Job = tuple[str, Callable[[], ImageLike]]
 Pixels = NDArray[Any] | str
@@ -92,14 +92,14 @@ class DecodeProcess:
 class DecodePool:
     """Processes that decode, one for each core but one, started when they are first needed.
 
-    They make the crops for `engine`, which decodes in this process what may take long. `close` ends
-    them; so does the end of this process.
+    They make the crops for `predictor`, which decodes in this process what may take long. `close`
+    ends them; so does the end of this process.
     """
 
-    def __init__(self, engine: "InferenceEngine") -> None:
+    def __init__(self, predictor: "Predictor") -> None:
         self.size = max(1, cores() - 1)
-        self._pixels = engine.pixels
-        self._start = partial(DecodeProcess, engine.metadata.preprocess, engine.limits)
+        self._pixels = predictor.pixels
+        self._start = partial(DecodeProcess, predictor.metadata.preprocess, predictor.limits)
         self._idle: queue.SimpleQueue[DecodeProcess] = queue.SimpleQueue()
         self._every: list[DecodeProcess] = []
         self.close = weakref.finalize(self, _end, self._every)

@@ -10,14 +10,15 @@ import onnxruntime
 from numpy.typing import NDArray
 
 from regnet.conversion.onnx_graph import OUTPUT, with_logits
-from regnet.ir.engine import Batch, Outputs, require_probabilities, with_protocol
+from regnet.ir.engine import Batch, InferenceEngine, require_probabilities, with_protocol
 from regnet.ir.graph import require_finite
 from regnet.ir.metadata import KNOWN_BY, metadata_from_strings, not_ours
-from regnet.pixels.preprocess import ImageLike, crop_pixels, rgb_pixels
+from regnet.pixels.decode_limits import DECODE_LIMITS
 from regnet.system.errors import ModelError
+from regnet.system.parallel import cores
 
 
-class OnnxPredictor:
+class OnnxPredictor(InferenceEngine):
     """An ONNX model on the CPU, in FP32.
 
     Raises `ModelError` if regnet did not write it, or its weights hold NaN or infinity.
@@ -41,26 +42,21 @@ class OnnxPredictor:
             raise ModelError(f"{path}: not a model that ONNX Runtime can run ({exc})") from exc
         require_finite(_weights(model), source=str(path))
         metadata = metadata_from_strings(values, source=str(path))
-        self.metadata = metadata if protocol is None else with_protocol(metadata, protocol)
+        if protocol is not None:
+            metadata = with_protocol(metadata, protocol)
+        super().__init__(metadata, streams=cores(), limits=DECODE_LIMITS)
 
-    def pixels(self, image: ImageLike) -> NDArray[Any]:
-        """Return what the model takes of an image: its crop, or all of it; raises `ImageError`."""
-        if self.metadata.preprocessing == "graph":
-            return rgb_pixels(image)
-        return crop_pixels(image, self.metadata.preprocess)
-
-    def outputs(self, pixels: Batch) -> Outputs:
-        """Return logits and probabilities (N, classes) of N images' `pixels`."""
+    def _run(self, pixels: Batch, ports: tuple[int, ...]) -> list[NDArray[np.float32]]:
         if self.metadata.preprocessing == "graph":  # whole images differ in size
             inputs = [image[None] for image in pixels]
         else:
             inputs = [np.asarray(pixels).transpose(0, 3, 1, 2).astype(np.float32)]
         (port,) = self._session.get_inputs()
-        names = [self._logits, OUTPUT]
-        results = [self._session.run(names, {port.name: batch}) for batch in inputs]
-        logits, probabilities = map(np.concatenate, zip(*results, strict=True))
-        require_probabilities(probabilities, self.metadata.name, "its weights are damaged")
-        return Outputs(logits, probabilities)
+        names = [(OUTPUT, self._logits)[number] for number in ports]
+        parts = [self._session.run(names, {port.name: batch}) for batch in inputs]
+        results = list(map(np.concatenate, zip(*parts, strict=True)))
+        require_probabilities(results[0], self.metadata.name, "its weights are damaged")
+        return results
 
 
 def _weights(model: onnx.ModelProto) -> Iterator[tuple[str, NDArray[Any]]]:

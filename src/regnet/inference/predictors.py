@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from regnet.conversion.store import Library
 from regnet.ir.assumptions import CONVERTED
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
+from regnet.pixels.decode_limits import DecodeLimits
 from regnet.pixels.protocol import PROTOCOLS
 from regnet.system.devices import CPU, canonical_device, is_cuda, require_device
 from regnet.system.errors import MissingExtraError, UnknownModelError
@@ -31,6 +32,18 @@ class Predictor(Protocol):
     @property
     def metadata(self) -> ModelMetadata:
         """The model's description; `preprocess` is the protocol that it is run with."""
+
+    @property
+    def limits(self) -> DecodeLimits:
+        """The limits of decoding an image."""
+
+    @property
+    def batch(self) -> int:
+        """The number of images in a call that it runs well."""
+
+    @property
+    def outruns_decoding(self) -> bool:
+        """Whether the threads of one process are too slow to decode ahead of it."""
 
     def pixels(self, image: "ImageLike") -> NDArray[Any]:
         """Return the model's input for one image; raises `ImageError`."""

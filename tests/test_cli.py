@@ -552,14 +552,15 @@ def test_results_go_to_standard_output_by_its_name(format: str, tmp_path: Path) 
     assert process(*words, "/dev/stdout").stdout == (tmp_path / "file").read_bytes()
 
 
+@pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupt_that_comes_out_as_any_error_is_one(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], end: signal.Signals
 ) -> None:
     """`from _ssl import RAND_egd` makes `TypeError: expected a message argument` of one."""
 
     def start(commands: object) -> NoReturn:
         with suppress(KeyboardInterrupt):
-            signal.raise_signal(signal.SIGTERM)
+            signal.raise_signal(end)
         raise TypeError("expected a message argument")
 
     monkeypatch.setattr("regnet.cli.build_app", start)

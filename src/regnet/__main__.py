@@ -2,6 +2,7 @@
 
 import atexit
 import os
+import signal
 import sys
 
 
@@ -23,6 +24,9 @@ def run() -> None:
         os._exit(left)
 
     atexit.register(leave)  # the first handler to be registered is the last to run
+
+    if signal.getsignal(signal.SIGINT) == signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # until `main` takes it, nothing is to be done
 
     from regnet.cli import main
 

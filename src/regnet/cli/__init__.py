@@ -86,7 +86,9 @@ def main() -> None:
         raise KeyboardInterrupt
 
     try:
-        signal.signal(signal.SIGTERM, interrupt)  # it cleans up as Ctrl-C does, whose handler stays
+        for number in (signal.SIGINT, signal.SIGTERM):
+            if signal.getsignal(number) != signal.SIG_IGN:  # as of a command in the background
+                signal.signal(number, interrupt)
         named = [word for word in words_typed()[:1] if word in COMMANDS]
         build_app(named or COMMANDS)(prog_name="regnet")
     except (Exception, KeyboardInterrupt) as exc:

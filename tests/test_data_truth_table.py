@@ -27,6 +27,8 @@ NUMBERS = tuple((name, str(index)) for index, (name, _) in enumerate(ROWS))
         ("t.csv", "a,y\nb,n\nc,y\n", (("a", "y"), ("b", "n"), ("c", "y"))),
         ("t.csv", "foto,soort\na.jpg,ash\nb.jpg,beech\nc.jpg,elm\n", ROWS),
         ("t.csv", "file_name;label\na.jpg;ash\nb.jpg;beech\nc.jpg;elm\n", ROWS),
+        ("t.csv", "sep=;\nfile_name;label\na.jpg;ash\nb.jpg;beech\nc.jpg;elm\n", ROWS),
+        ("t.txt", '"SEP=|"\r\nfile_name|label\r\na.jpg|ash\r\nb.jpg|beech\r\nc.jpg|elm', ROWS),
         ("t.csv", 'ImageId,width,class\n"a.jpg",5,"ash"\nb.jpg,5,beech\nc.jpg,5,elm\n', ROWS),
         ("t.csv", "filename,target,class_name\na.jpg,2,ash\nb.jpg,0,beech\nc.jpg,1,elm\n", ROWS),
         ("t.csv", "ash,a.jpg\nbeech,b.jpg\nelm,c.jpg\n", ROWS),

@@ -88,6 +88,8 @@ def test_a_bad_line_is_a_sentence_and_the_others_go_on(tmp_path: Path) -> None:
     fix_list = tmp_path / "fix.csv"
     fix_list.write_text("suggested,file\ndog,\ndog\n")
     assert [one.line for one in apply_fixes(folder, fix_list).failed] == [2, 3]
+    fix_list.write_text("sep=;\nsuggested;file\ndog;\ndog\n")
+    assert [one.line for one in apply_fixes(folder, fix_list).failed] == [3, 4]
     assert "was moved to cat/3.jpg before" in apply(folder, ("dog/3.jpg", "dog")).failed[0].error
 
 

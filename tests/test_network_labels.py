@@ -101,6 +101,7 @@ def read(tmp_path: Path, text: str, name: str = "classes.txt") -> list[Label]:
         ("a.txt", '"ash"\n"beech"\n"elm"\n"oak"\n"yew"'),
         ("a.csv", "name,id\nyew,4\nbeech,1\nelm,2\noak,3\nash,0\n"),
         ("a.csv", "id;name;height\n4;yew;9\n1;beech;9\n2;elm;9\n3;oak;9\n0;ash;9\n"),
+        ("a.csv", "sep=;\r\nid;name\r\n4;yew\r\n1;beech\r\n2;elm\r\n3;oak\r\n0;ash\r\n"),
         ("a.csv", "id,species\n4,yew\n1,beech\n2,elm\n3,oak\n0,ash\n"),
         ("a.csv", "label\nash\nbeech\nelm\noak\nyew\n"),
         ("a.tsv", "label\tclass\n4\tyew\n1\tbeech\n2\telm\n3\toak\n0\tash\n"),

@@ -18,6 +18,7 @@ from regnet.data.folders import role_of
 from regnet.pixels.formats import has_picture_suffix
 from regnet.system.errors import DatasetError
 from regnet.system.json_text import unique_keys
+from regnet.system.text import separated
 
 _FILES: Final = (  # the first that is there is the image's name
     ("filename", "filenames", "filepath", "filepaths", "imagefile", "imagefilename", "fname"),
@@ -75,6 +76,9 @@ def read_table(text: str, source: str) -> LabelTable:
 
 def _cells(text: str, suffix: str) -> Iterable[list[str]]:
     """Return the cells of each line, split where the file's kind or all of its lines say so."""
+    named, text = separated(text)
+    if named:
+        return csv.reader(io.StringIO(text), delimiter=named, skipinitialspace=True)
     lines = [line for line in text.splitlines() if line.strip()]
     for delimiter, suffixes in (("\t", (".tsv",)), (",", (".csv",)), (";", (".csv",))):
         if all(delimiter in line for line in lines) or (

@@ -20,7 +20,7 @@ from regnet.system.errors import DatasetError, OutputError
 from regnet.system.files import write_whole
 from regnet.system.json_text import ToDict
 from regnet.system.output_file import naming
-from regnet.system.text import counted
+from regnet.system.text import counted, separated
 
 _COLUMNS: Final = ("file", "suggested")
 
@@ -73,13 +73,14 @@ class AppliedFixes(ToDict):
 def read_fix_list(path: Path) -> list[Fix]:
     """Return the lines of a list that `--fix-list` wrote. Raises `DatasetError`."""
     try:
-        text = path.read_bytes().decode("utf-8-sig")
-        delimiter = ";" if ";" in text.partition("\n")[0] else ","  # of spreadsheets
+        named, text = separated(path.read_bytes().decode("utf-8-sig"))
+        delimiter = named or (";" if ";" in text.partition("\n")[0] else ",")  # of spreadsheets
         rows = csv.DictReader(io.StringIO(text), delimiter=delimiter)
         if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:
             raise DatasetError(f"{path}: has no column {missing[0]}; write it with --fix-list")
         return [
-            Fix(rows.line_num, row["file"] or "", (row["suggested"] or "").strip()) for row in rows
+            Fix(rows.line_num + bool(named), row["file"] or "", (row["suggested"] or "").strip())
+            for row in rows
         ]
     except OSError as exc:
         raise DatasetError(f"cannot read {path}: {exc.strerror or exc}") from exc

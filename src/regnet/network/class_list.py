@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Final, Literal
 
 from regnet.system.json_text import unique_keys
+from regnet.system.text import separated
 
 Pair = tuple[str, str]
 """The wnid and the name of a class; either may be empty."""
@@ -58,6 +59,7 @@ def parse_classes(text: str, suffix: str = "") -> list[Pair]:
             return _of_json(value)
         if suffix == ".json" or text.lstrip()[:1] == "{":
             raise ValueError("is not JSON")
+    named, text = separated(text)
     # Only newlines end a line: str.splitlines would also split at U+0085 and U+2028.
     lines = [line.strip("\r\n") for line in text.split("\n") if line.strip()]
     if not lines:
@@ -66,8 +68,8 @@ def parse_classes(text: str, suffix: str = "") -> list[Pair]:
         return _of_columns([[_unquoted(cell) for cell in line.split("\t")] for line in lines])
     if any(re.fullmatch(r"\s*item\s*\{.*", line) for line in lines):
         raise ValueError("is a label map (pbtxt), which is not read: write one name per line")
-    if suffix == ".csv":
-        delimiter = ";" if all(";" in line for line in lines) else ","
+    if named or suffix == ".csv":
+        delimiter = named or (";" if all(";" in line for line in lines) else ",")
         rows = list(csv.reader(lines, delimiter=delimiter, skipinitialspace=True))
         return _of_columns([[cell.strip() for cell in row] for row in rows], csv_file=True)
     lines = [_QUOTED_NUMBER.sub(r"\2\4", line.strip()) for line in lines]

@@ -5,6 +5,7 @@ from typing import Final
 
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _COUNT: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
+_SEPARATOR: Final = re.compile(r'"?sep=([,;|\t])"?\s*\n(?=\s*\S)', re.IGNORECASE)
 
 
 def megabytes(count: int) -> str:
@@ -16,6 +17,15 @@ def parse_count(text: str) -> int | None:
     """Return a number such as 20M or 1.5G; None where a text is none."""
     match = _COUNT.fullmatch(text.strip())
     return round(float(match[1]) * _UNITS[match[2].upper()]) if match else None
+
+
+def separated(text: str) -> tuple[str, str]:
+    """Return the separator that the first line of a CSV names for Excel, `sep=;`, and the lines.
+
+    The separator is "" where the first line names none.
+    """
+    match = _SEPARATOR.match(text)
+    return (match[1], text[match.end() :]) if match else ("", text)
 
 
 def percent(share: float | None, digits: int = 2) -> str:

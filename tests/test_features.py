@@ -281,6 +281,19 @@ def test_the_nearest_are_those_of_a_plain_sort() -> None:
     assert nearest(queries, iter(blocks[:1]), 1000, within="a.npy")[0].shape == (6, 512)
 
 
+def test_float16_embeddings_are_compared_as_their_float32() -> None:
+    rng = np.random.default_rng(0)
+    halves = np.float16(10.0) ** rng.uniform(-7, 4, (100, 8)).astype(np.float16)
+    halves *= rng.choice(np.float16([-1, 0, 1]), (100, 8))
+    numbers = np.arange(100)
+    for order in "CF":
+        rows = np.asarray(halves, order=order)
+        both = ([(numbers, rows)], [(numbers, rows.astype(np.float32))])
+        half, single = (nearest(halves[:5], blocks, 10, within="a.npy") for blocks in both)
+        np.testing.assert_array_equal(half[0], single[0])
+        np.testing.assert_allclose(half[1], single[1], atol=1e-6)
+
+
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a folder of photos, below the current folder."""

@@ -24,6 +24,8 @@ from regnet.system.json_text import ToDict
 from regnet.system.text import counted
 
 _TOGETHER: Final = 256  # photos that are searched for in one pass
+_HALVES: Final = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
+"""The float32 of every float16, by its bits: numpy converts five times as slowly."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,8 @@ def nearest(
     rows = [np.empty(0, np.int64) for _ in queries]
     cosines = [np.empty(0, np.float32) for _ in queries]
     for numbers, block in blocks:
-        vectors = np.asarray(block, np.float32)
+        is_half = block.dtype == np.float16
+        vectors = np.take(_HALVES, block.view(np.uint16), mode="wrap") if is_half else block
         lengths = np.sqrt(np.vecdot(vectors, vectors))
         if not np.isfinite(lengths).all():
             row = numbers[~np.isfinite(lengths)][0]

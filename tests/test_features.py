@@ -41,8 +41,9 @@ class FakeClassifier:
     width = 4
     metadata = SimpleNamespace(weights_sha384="", precision="fp32", preprocess=OMZ)
 
-    def __init__(self, dies_after: int | None = None) -> None:
+    def __init__(self, dies_after: int | None = None, device: str = "CPU") -> None:
         self.read: list[str] = []
+        self.device = device
         self._dies_after = dies_after
 
     def embed_items(self, items: Iterator[Item], **options: Any) -> Iterator[Embedding]:
@@ -238,6 +239,22 @@ def test_rows_of_another_kind_are_damaged_files(folder: Path, tmp_path: Path) ->
             open_embeddings(path)
         run(folder, path)  # makes it again
         assert path.read_bytes() == whole
+
+
+def test_the_device_is_named_and_files_that_name_none_are_of_the_cpu(
+    folder: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "a.npy"
+    assert run(folder, path, device="cuda")[0].reused == 0
+    assert run(folder, path, device="cuda")[0].reused == 9
+    assert open_embeddings(path).description.device == "cuda"
+    assert run(folder, path)[0].reused == 0
+    head, rest = sidecar(path).read_bytes().split(b"\n", 1)
+    old = head.replace(b'"device": "CPU", ', b"")
+    assert old != head
+    sidecar(path).write_bytes(old + b"\n" + rest)
+    assert open_embeddings(path).description.device == "CPU"
+    assert run(folder, path)[0].reused == 9
 
 
 def test_a_parquet_file_of_other_columns_is_damaged(folder: Path, tmp_path: Path) -> None:

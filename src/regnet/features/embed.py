@@ -54,6 +54,7 @@ class Form:
             width=classifier.width,
             dtype=self.dtype,
             normalised=self.normalise,
+            device=classifier.device,
         )
 
 

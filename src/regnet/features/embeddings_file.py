@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from regnet.ir.metadata import InferencePrecision
 from regnet.system.checked import Checked, Rule
+from regnet.system.devices import CPU
 from regnet.system.errors import DatasetError, MissingExtraError, ModelError
 from regnet.system.json_text import json_bytes
 from regnet.system.text import last_line
@@ -42,6 +43,7 @@ _BLOCK: Final = 1024  # rows, few enough to stay in the processor's cache
 class Description(Checked, error=ModelError):
     """How embeddings were made: `model` as it was named, what identifies its `features`, the rest.
 
+    Files of older versions do not name the `device`; nearly all are of the CPU.
     Embeddings can be compared if their `features` are the same. `rows` have a vector, `failed`
     photos an error.
     """
@@ -52,6 +54,7 @@ class Description(Checked, error=ModelError):
     width: int
     dtype: DType
     normalised: bool
+    device: str = CPU
     rows: int = 0
     failed: int = 0
 

@@ -153,13 +153,14 @@ def embedded_folder(
     offline: bool = False,
     show: Show,
 ) -> Iterator[Embeddings]:
-    """Give the embeddings of a folder's photos, kept in the cache by the folder and the model.
+    """Give the embeddings of a folder's photos, kept in the cache by folder, model and device.
 
     What has not changed since the last search is not embedded again. Raises as `embed_to`.
     """
     from filelock import FileLock
 
-    parts = f"{os.path.realpath(source)}\0{features_id(classifier.metadata)}\0{form.precision}"
+    made = (features_id(classifier.metadata), classifier.device, form.precision)
+    parts = "\0".join((os.path.realpath(source), *made))
     name = hashlib.sha256(parts.encode("utf-8", "surrogateescape")).hexdigest()[:24]
     with _writable(cache / "embeddings") as folder, FileLock(folder / f"{name}.lock"):
         items = iter_items([source], offline=offline)

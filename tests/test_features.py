@@ -10,17 +10,20 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from command_line import run_main
 
 from regnet.data.sources import Item, Video
-from regnet.features.embed import Form, Summary, embed_to, normalised
+from regnet.features.embed import Form, Summary, embed_to, features_id, normalised
 from regnet.features.embeddings_file import Description, Embeddings, open_embeddings, sidecar
 from regnet.features.search import nearest
 from regnet.inference.classify import Classifier
@@ -215,7 +218,16 @@ def test_bad_files_are_refused_in_a_sentence(folder: Path, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    "line", ["[1]", "x" * 99, '{"row": 0, "sauce": 1}', '{"row": 0, "source": 1}', "\n" * 99]
+    "line",
+    [
+        "[1]",
+        "x" * 99,
+        '{"row": 0, "sauce": 1}',
+        '{"row": 0, "source": 1}',
+        '{"row": 1, "source": "a"}',
+        r'{"row": 0, "source": "\ud800"}',
+        "\n" * 99,
+    ],
 )
 def test_sidecars_that_lie_are_damaged_files(folder: Path, tmp_path: Path, line: str) -> None:
     path = tmp_path / "a.npy"
@@ -233,7 +245,13 @@ def test_rows_of_another_kind_are_damaged_files(folder: Path, tmp_path: Path) ->
     archive, whole = io.BytesIO(), path.read_bytes()
     np.savez(archive, rows)
     np.save(path, rows.astype(np.float64))
-    for content in (path.read_bytes(), archive.getvalue(), b"", b"\x93NUMPY\x01\0" + whole[8:90]):
+    for content in (
+        path.read_bytes(),
+        archive.getvalue(),
+        b"",
+        b"\x93NUMPY\x01\0" + whole[8:90],
+        whole.replace(b"4), }", b"4, }\x9f"),
+    ):
         path.write_bytes(content)
         with pytest.raises(DatasetError, match=r"a\.npy: is damaged"):
             open_embeddings(path)
@@ -261,15 +279,39 @@ def test_a_parquet_file_of_other_columns_is_damaged(folder: Path, tmp_path: Path
     path = tmp_path / "a.parquet"
     run(folder, path)
     table = pq.read_table(path)
-    for wrong in (table.drop_columns(["embedding"]), table.slice(1)):
+    rows = [row.as_py() for row in table["embedding"]]
+    ragged = [rows[0] + rows[1][:1], rows[1][1:], *rows[2:]]
+    others: list[pa.Array] = [
+        pa.array(ragged, pa.list_(pa.float32())),
+        pa.array([row and row * 2 for row in rows], pa.list_(pa.float32())),
+        pa.array([row and list("abcd") for row in rows]),
+    ]
+    for wrong in (
+        table.drop_columns(["embedding"]),
+        table.slice(1),
+        *(table.set_column(2, "embedding", column) for column in others),
+    ):
         pq.write_table(wrong, path)
         with pytest.raises(DatasetError, match=r"a\.parquet: is damaged"):
             list(open_embeddings(path).blocks())
 
 
+def test_damaged_pages_of_a_parquet_file_are_damage(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.parquet"
+    run(folder, path)
+    whole = path.read_bytes()
+    rng = np.random.default_rng(0)
+    for place in rng.integers(4, len(whole) - 8, 200).tolist():
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
+        with suppress(DatasetError, ModelError):
+            embeddings = open_embeddings(path)
+            nearest(np.ones((1, 4), np.float32), embeddings.blocks(), 2, within="a.parquet")
+            embeddings.photos({0, 1})
+
+
 def test_vectors_that_are_not_finite_are_refused() -> None:
     rows = np.eye(3, dtype=np.float32)
-    rows[1, 2] = np.nan
+    rows[1, 2] = 3e38  # its square is not
     with pytest.raises(DatasetError, match=r"a\.npy: .* row 1 is not finite"):
         nearest(np.ones((1, 3), np.float32), [(np.arange(3), rows)], 2, within="a.npy")
 
@@ -366,15 +408,21 @@ def test_a_folder_is_embedded_once(photos: Path, tmp_path: Path) -> None:
         (["embed", "photos/broken.jpg", "-o", "a.npy"], "no photo could be read: photos/broken"),
         (["search", "photos", "--in", "none.npy"], "none.npy: no such file"),
         (["search", "photos", "--in", "other.npy"], "are of another model, other in f32"),
+        (["search", "photos", "--in", "narrow.npy"], "are of another model, bundled in f32"),
         (["search", "photos", "--in", "photos/broken.jpg"], "no photo could be read"),
     ],
 )
 def test_bad_input_is_one_sentence(photos: Path, words: list[str], reason: str) -> None:
-    form = Description(
+    other = Description(
         model="other", features="", precision="f32", width=4, dtype="float32", normalised=False
     )
-    Path("other.npy").write_bytes(form.npy_head())
-    sidecar(Path("other.npy")).write_bytes(form.line())
+    own = features_id(Classifier(BUNDLED).metadata)
+    for path, form in (
+        (Path("other.npy"), other),
+        (Path("narrow.npy"), replace(other, model="bundled", features=own)),
+    ):
+        path.write_bytes(form.npy_head())
+        sidecar(path).write_bytes(form.line())
     done = run_main(words[0], "-m", "bundled", *words[1:])
     assert done.returncode == 2
     assert reason in done.stderr.decode()

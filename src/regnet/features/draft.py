@@ -83,7 +83,7 @@ class Draft:
             item = next(items, None)
             if item is None:
                 break
-            same = (item.source, stamp_of(item.source)) == (line["source"], line["stamp"])
+            same = (item.source, stamp_of(item.source)) == (line.get("source"), line.get("stamp"))
             if isinstance(item, Video) or not same:
                 items = chain([item], items)
                 break

@@ -165,7 +165,7 @@ class _Known:
     def of(cls, path: Path, description: Description) -> "_Known":
         """Return those of a file; none if it is of another form, damaged or not there."""
         if not is_parquet(path):
-            with suppress(RegNetError, OSError, ValueError, TypeError, KeyError):
+            with suppress(RegNetError, OSError, TypeError, KeyError):
                 file = open_embeddings(path)
                 known = cls(file.vectors)
                 form = replace(file.description, model=description.model, rows=0, failed=0)

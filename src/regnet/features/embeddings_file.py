@@ -12,6 +12,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
+from tokenize import TokenError
 from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
@@ -21,6 +22,7 @@ from regnet.ir.metadata import InferencePrecision
 from regnet.system.checked import Checked, Rule
 from regnet.system.devices import CPU
 from regnet.system.errors import DatasetError, MissingExtraError, ModelError
+from regnet.system.files import is_file_name
 from regnet.system.json_text import json_bytes
 from regnet.system.text import last_line
 
@@ -91,7 +93,7 @@ def sidecar(path: Path) -> Path:
 class Photo(Checked, error=ModelError):
     """Where a row comes from: an image, or the frame of a video at `timestamp`."""
 
-    source: Annotated[str, Rule("without NUL", lambda text: "\0" not in text)]
+    source: Annotated[str, Rule("that can name a file", is_file_name)]
     timestamp: float | None = None
 
 
@@ -117,8 +119,16 @@ class Embeddings:
         """The rows (N, width) of an .npy, which stay on disk."""
         try:
             vectors: NDArray[Any] = np.lib.format.open_memmap(self.path, mode="r")
-        except (OSError, ValueError, ArithmeticError, MemoryError, RecursionError) as exc:
-            raise self._damaged(str(exc)) from exc
+        except (
+            OSError,
+            ValueError,
+            ArithmeticError,
+            MemoryError,
+            RecursionError,
+            SyntaxError,
+            TokenError,
+        ) as exc:
+            raise self._damaged(last_line(exc)) from exc
         made = self.description
         if (vectors.shape, vectors.dtype) != ((made.rows, made.width), np.dtype(made.dtype)):
             raise self._damaged(f"{sidecar(self.path).name} is of another file")
@@ -144,14 +154,23 @@ class Embeddings:
         starts, ends = starts[has_row], ends[1:][has_row]
         if len(starts) != self.description.rows:
             raise self._damaged(f"{sidecar(self.path).name} ends too early")
-        lines = ((row, json.loads(bytes(text[starts[row] : ends[row]]))) for row in rows)
-        return {row: Photo(line["source"], line.get("timestamp")) for row, line in lines}
+        lines = {row: json.loads(bytes(text[starts[row] : ends[row]])) for row in rows}
+        self._require_order(all(line["row"] == row for row, line in lines.items()))
+        return {r: Photo(line["source"], line.get("timestamp")) for r, line in lines.items()}
 
     def lines(self) -> Iterator[tuple[int, dict[str, Any]]]:
         """Yield all rows and their lines of the sidecar."""
-        with sidecar(self.path).open("rb") as file:
+        with self._reading(), sidecar(self.path).open("rb") as file:
             file.readline()
-            yield from enumerate(json.loads(text) for text in file if not text.startswith(_NO_ROW))
+            texts = (text for text in file if not text.startswith(_NO_ROW))
+            for row, text in zip(range(self.description.rows), texts, strict=True):
+                line = json.loads(text)
+                self._require_order(line["row"] == row)
+                yield row, line
+
+    def _require_order(self, is_right: bool) -> None:
+        if not is_right:
+            raise self._damaged(f"the rows of {sidecar(self.path).name} are not in order")
 
     @contextmanager
     def _reading(self) -> Iterator[None]:
@@ -159,6 +178,7 @@ class Embeddings:
         try:
             yield
         except (
+            OSError,
             LookupError,
             TypeError,
             ValueError,
@@ -172,6 +192,8 @@ class Embeddings:
         return DatasetError(f"{self.path}: is damaged ({why}); embed the photos again")
 
     def _parquet_blocks(self) -> Iterator[Block]:
+        import pyarrow as pa
+        import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
         first, made = 0, self.description
@@ -181,8 +203,11 @@ class Embeddings:
         for batch in file.iter_batches(_BLOCK, columns=["embedding"]):
             column = batch.column(0)
             numbers = first + np.flatnonzero(column.is_valid().to_numpy(zero_copy_only=False))
-            flat = column.drop_null().flatten().to_numpy(zero_copy_only=False)
-            yield numbers, flat.reshape(-1, made.width)
+            rows = column.drop_null()
+            flat, widths = rows.flatten(), pc.list_value_length(rows).to_numpy()
+            if not pa.types.is_floating(flat.type) or (widths != made.width).any():
+                raise self._damaged(f"its embeddings are not {made.width} floats each")
+            yield numbers, flat.to_numpy(zero_copy_only=False).reshape(-1, made.width)
             first += len(column)
 
     def _parquet_photos(self, rows: Collection[int]) -> dict[int, Photo]:
@@ -233,8 +258,8 @@ def _parquet_description(path: Path) -> bytes | None:
         raise MissingExtraError("reading Parquet", "parquet") from exc
     try:
         text: bytes | None = (pq.read_schema(path).metadata or {}).get(KEY)
-    except (OSError, pa.ArrowException) as exc:
-        raise DatasetError(f"{path}: is not a whole Parquet file ({exc})") from exc
+    except (OSError, ValueError, pa.ArrowException) as exc:
+        raise DatasetError(f"{path}: is not a whole Parquet file ({last_line(exc)})") from exc
     return text
 
 

@@ -69,9 +69,11 @@ def nearest(
     rows = [np.empty(0, np.int64) for _ in queries]
     cosines = [np.empty(0, np.float32) for _ in queries]
     for numbers, block in blocks:
-        is_half = block.dtype == np.float16
-        vectors = np.take(_HALVES, block.view(np.uint16), mode="wrap") if is_half else block
-        lengths = np.sqrt(np.vecdot(vectors, vectors))
+        if block.dtype == np.float16:
+            block = np.take(_HALVES, block.view(np.uint16), mode="wrap")
+        vectors = np.asarray(block, np.float32)
+        with np.errstate(over="ignore", invalid="ignore"):
+            lengths = np.sqrt(np.vecdot(vectors, vectors))
         if not np.isfinite(lengths).all():
             row = numbers[~np.isfinite(lengths)][0]
             raise DatasetError(
@@ -109,7 +111,8 @@ def search(
     Raises `ModelError` if the embeddings are of another model, or it has none.
     """
     made = embeddings.description
-    if made.features != features_id(classifier.metadata):
+    own = features_id(classifier.metadata), classifier.width
+    if (made.features, made.width) != own:
         raise ModelError(
             f"{within}: its embeddings are of another model, {made.model} in {made.precision}: "
             "search with that, or embed the photos again"

@@ -25,7 +25,7 @@ from regnet.inference.result import Prediction
 from regnet.network.labels import Labels, first_name
 from regnet.system.checked import Checked, Rule
 from regnet.system.errors import OutputError
-from regnet.system.files import new_folder_beside, remove_leftovers, write_whole
+from regnet.system.files import is_file_name, new_folder_beside, remove_leftovers, write_whole
 from regnet.system.json_text import json_text
 from regnet.system.option import Options, option
 
@@ -75,7 +75,8 @@ class Sorting(Options):
 def _is_below(text: str) -> bool:
     """Tell whether a path leads from a folder to a file below it."""
     path = Path(text)
-    return bool(path.parts) and not path.is_absolute() and not {"..", "\0"} & {*path.parts, *text}
+    inner = path.parts and not path.is_absolute() and ".." not in path.parts
+    return bool(inner) and is_file_name(text)
 
 
 @dataclass(frozen=True)
@@ -85,7 +86,7 @@ class Placed(Checked, error=OutputError):
     `size` in bytes and `mtime_ns` are the photo's, to tell whether it is still the same.
     """
 
-    source: Annotated[str, Rule("without NUL", lambda text: "\0" not in text)]
+    source: Annotated[str, Rule("that can name a file", is_file_name)]
     target: Annotated[str, Rule("that leads below the folder", _is_below)]
     action: Action
     size: int

@@ -145,6 +145,13 @@ def is_stream(path: Path) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
+def is_file_name(text: str) -> bool:
+    """Tell whether a path can be this text: without NUL and characters that no bytes stand for."""
+    with suppress(UnicodeEncodeError):
+        return b"\0" not in os.fsencode(text)
+    return False
+
+
 def sha384_of(path: Path) -> str:
     """Return the SHA-384 of a file, in hexadecimal."""
     with path.open("rb") as file:

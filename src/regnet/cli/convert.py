@@ -287,7 +287,7 @@ def _require_unchanged(model: str, changes: dict[str, Any]) -> None:
     if given:
         raise ConversionError(
             f"{model} is converted already: leave out what would change it "
-            f"({', '.join(given)}), or name a checkpoint or another card"
+            f"({', '.join(given)}), or convert what it was made from"
         )
 
 

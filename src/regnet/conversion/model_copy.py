@@ -116,7 +116,7 @@ def _require_change(form: Form, metadata: ModelMetadata, source: Path) -> None:
     if form.format == "ir" and same and not form.whole:
         raise ConversionError(
             f"{source}: is converted already: choose another form with --format, --precision or "
-            "--preprocessing, or name a checkpoint or another card"
+            "--preprocessing, or convert what it was made from"
         )
 
 

@@ -59,6 +59,7 @@ def test_names_are_written_as_their_makers_do() -> None:
 
 def test_torch_is_asked_for_its_devices(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda = pytest.importorskip("torch").cuda
+    monkeypatch.setattr(module, "_cuda_devices", module._cuda_devices.__wrapped__)
     monkeypatch.setattr(cuda, "is_available", lambda: True)
     monkeypatch.setattr(cuda, "device_count", lambda: 2)
     monkeypatch.setattr(cuda, "get_device_name", lambda number: f"card {number}")

@@ -12,9 +12,9 @@ from PIL import Image
 
 from regnet.benchmarking.end_to_end import EndToEnd, EndToEndSetup, end_to_end
 from regnet.conversion.store import Library
-from regnet.ir.agreement import DeviceAgreement, device_agreement
+from regnet.ir.agreement import DeviceAgreement
 from regnet.ir.assumptions import warn_assumed
-from regnet.ir.engine import ConvertedModel, InferenceEngine, read_model
+from regnet.ir.engine import ConvertedModel, read_model
 from regnet.ir.engines import Engines
 from regnet.ir.graph import read_graph
 from regnet.ir.graph_cost import graph_cost
@@ -152,17 +152,7 @@ def benchmark(
         engine_calls(model, precision, image, plan=plan, library=library)
         for precision, model in models.items()
     ]
-    agreement = tuple(
-        device_agreement(
-            model,
-            row.engine,
-            device=plan.device,
-            precision=row.precision,
-            compiled_cache=library.compiled,
-        )
-        for row, model in zip(rows, models.values(), strict=True)
-        if plan.device != CPU
-    )
+    agreement = tuple(row.engines.agreement for row in rows if plan.device != CPU)
     others = watch_others()
     say(f"{metadata.name}: {len(rows)} precisions, in turns")
     timings = measure(
@@ -179,7 +169,7 @@ def benchmark(
             paths=paths,
             photos=plan.photos,
             device=plan.device,
-            batch_size=plan.batch_size or rows[0].engine.batch,
+            batch_size=plan.batch_size or rows[0].engines.side_by_side.batch,
             compiled_cache=library.compiled,
         )
         whole = end_to_end(setup, rounds=plan.rounds, seconds=plan.seconds, watch=watch)
@@ -209,10 +199,10 @@ def example_image(metadata: ModelMetadata) -> NDArray[Any]:
 
 @dataclass(frozen=True)
 class EngineCalls:
-    """The calls that are timed of the engine in one precision: one image, and batches."""
+    """The calls that are timed of the engines in one precision: one image, and batches."""
 
     precision: InferencePrecision
-    engine: InferenceEngine
+    engines: Engines
     latency: Contestant
     throughput: dict[int, Contestant]
 
@@ -246,7 +236,7 @@ def engine_calls(
         images = np.stack([image] * batch)
         calls = side_by_side(partial(many.infer, images), workers=many.streams)
         throughput[batch] = replace(calls, name=f"{name} x{batch}", work=calls.work * batch)
-    return EngineCalls(precision, many, latency, throughput)
+    return EngineCalls(precision, engines, latency, throughput)
 
 
 def _speeds(rows: Sequence[EngineCalls], timings: dict[str, Timing]) -> Iterator[EngineSpeed]:

@@ -88,13 +88,10 @@ class Classifier:
         """The classes, in the order of the probabilities."""
         return self.metadata.labels
 
-    @cached_property
+    @property
     def agreement(self) -> "DeviceAgreement":
         """How far the device agrees with the CPU in f32 on sample photos, measured once."""
-        from regnet.ir.agreement import device_agreement
-
-        options = {n: self._options[n] for n in ("device", "precision", "compiled_cache")}
-        return device_agreement(self._model, self._engines.side_by_side, **options)
+        return self._engines.agreement
 
     @cached_property
     def width(self) -> int:

@@ -18,7 +18,7 @@ from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike, crop_pixels, rgb_pixels
 from regnet.pixels.protocol import Preprocess, by_protocol
-from regnet.system.devices import CPU, members_of, require_device
+from regnet.system.devices import CPU, members_of
 from regnet.system.errors import ModelError, ProtocolError
 from regnet.system.parallel import BATCH_SIZE
 from regnet.system.runtime import core, ov
@@ -181,8 +181,6 @@ class Engine(InferenceEngine):
         }
         if device == CPU:
             options["NUM_STREAMS"] = streams
-        else:
-            require_device(device)
         if device == CPU or _computes_in(device, precision):
             options["INFERENCE_PRECISION_HINT"] = "f32" if precision == "int8" else precision
         if compiled_cache is not None:

@@ -1,11 +1,14 @@
 """The engine that runs a model on a device: OpenVINO's, or torch's for `cuda`."""
 
 from functools import cached_property, partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from regnet.ir.engine import ConvertedModel, Engine, InferenceEngine
 from regnet.system.devices import CPU, is_cuda, require_device
 from regnet.system.parallel import cores
+
+if TYPE_CHECKING:
+    from regnet.ir.agreement import DeviceAgreement
 
 
 def open_engine(model: ConvertedModel, *, device: str = CPU, **options: Any) -> InferenceEngine:
@@ -13,8 +16,8 @@ def open_engine(model: ConvertedModel, *, device: str = CPU, **options: Any) -> 
 
     Raises `ModelError`, and `MissingExtraError` for `cuda` without torch.
     """
+    require_device(device)
     if is_cuda(device):
-        require_device(device)
         from regnet.ir.torch_engine import torch_engine
 
         options.pop("streams", None)  # its own
@@ -26,6 +29,7 @@ class Engines:
     """A model's engines, compiled when first used; `options` are those of `open_engine`."""
 
     def __init__(self, model: ConvertedModel, **options: Any) -> None:
+        self._model, self._options = model, options
         self._engine = partial(open_engine, model, **options)
         self._one_for_both = cores() == 1 or is_cuda(options.get("device", CPU))
 
@@ -38,3 +42,11 @@ class Engines:
     def side_by_side(self) -> InferenceEngine:
         """The engine for many images, one on each core."""
         return self._engine(streams=cores())
+
+    @cached_property
+    def agreement(self) -> "DeviceAgreement":
+        """How far the device agrees with the CPU in f32 on sample photos, measured once."""
+        from regnet.ir.agreement import device_agreement
+
+        options = {n: self._options[n] for n in ("device", "precision", "compiled_cache")}
+        return device_agreement(self._model, self.side_by_side, **options)

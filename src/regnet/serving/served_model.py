@@ -103,15 +103,7 @@ class ServedModel:
     @property
     def agreement(self) -> "DeviceAgreement":
         """How far the device agrees with the CPU in f32 on sample photos, measured once."""
-        from regnet.ir.agreement import device_agreement
-
-        return device_agreement(
-            self._model,
-            self._engines.side_by_side,
-            device=self.device,
-            precision=self.precision,
-            compiled_cache=self._compiled_cache,
-        )
+        return self._engines.agreement
 
     @property
     def largest_batch(self) -> int:

@@ -1,6 +1,7 @@
 """The devices that run networks here, by name: OpenVINO's, and `cuda` by torch."""
 
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 from regnet.system.errors import MissingEngineError, ModelError
@@ -40,7 +41,7 @@ def members_of(name: str) -> list[str]:
 
 
 def devices() -> tuple[Device, ...]:
-    """Return the devices of this machine; looking for them takes a second or more."""
+    """Return the devices of this machine; looking for them, once, takes a second or more."""
     return (*_openvino_devices(), *_cuda_devices())
 
 
@@ -80,6 +81,7 @@ def _first(name: str) -> str:
     return kind if number == "0" else name
 
 
+@cache
 def _openvino_devices() -> tuple[Device, ...]:
     try:
         from regnet.system.runtime import core
@@ -89,6 +91,7 @@ def _openvino_devices() -> tuple[Device, ...]:
     return tuple(Device(name, core.get_property(name, "FULL_DEVICE_NAME")) for name in names)
 
 
+@cache
 def _cuda_devices() -> tuple[Device, ...]:
     """Return NVIDIA's GPUs, and AMD's, as torch sees them; none without torch."""
     try:

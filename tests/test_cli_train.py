@@ -14,7 +14,8 @@ from command_line import run_main
 from photo_folders import write_photos
 
 from regnet.cli.runs import Stopping, TrainingDisplay
-from regnet.training.history import EpochRecord, News, Unreadable
+from regnet.data.labelled import Unreadable
+from regnet.training.history import EpochRecord, News
 from regnet.training.task import Command, Devices
 
 SMALL = ("--model", "regnetx-200mf", "--small-stem", "--crop", "16", "--batch", "16")

@@ -16,7 +16,7 @@ from test_pages import Reader
 
 from regnet.conversion.export import export_network
 from regnet.conversion.store import Library, int8_beside
-from regnet.evaluation.scoring import Failure
+from regnet.data.labelled import Unreadable
 from regnet.ir.constants import WEIGHTED, with_float_weights
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.graph import graph_metadata, read_graph
@@ -366,7 +366,7 @@ def test_the_page_shows_what_was_measured(with_restored: Quantization, photos: P
 
 def test_the_page_of_a_model_without_flips(all_int8: Quantization, photos: Path) -> None:
     agreed = replace(all_int8.agreement, top1=Share.of(CHECKS, CHECKS), flips=())
-    broken = Failure("<b>.jpg", "no image")
+    broken = Unreadable("<b>.jpg", "no image")
     found = replace(all_int8, agreement=agreed, unreadable=(broken,))
     html = report_html(quantization_report(found, photos))
     assert "Every photo has the top class of FP32." in html

@@ -15,6 +15,7 @@ from photo_folders import COLOURS, write_photos
 import regnet
 from regnet.checkpoints.weights import read_checkpoint, write_safetensors
 from regnet.conversion.store import Library
+from regnet.data.labelled import Unreadable
 from regnet.network.labels import Label, Labels
 from regnet.network.modules import RegNet, to_tensors
 from regnet.network.spec import AnyNetSpec, Stage
@@ -29,7 +30,7 @@ from regnet.system.errors import (
 )
 from regnet.training import deploy
 from regnet.training.devices import batch_by_photos, fitting
-from regnet.training.history import News, Unreadable, Unseen
+from regnet.training.history import News, Unseen
 from regnet.training.initial_network import begin, open_start
 from regnet.training.photo_sets import open_photo_sets
 from regnet.training.recipe import Changes, read_recipe, recipe_from_toml, resolved

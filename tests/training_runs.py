@@ -10,11 +10,11 @@ import torch
 from lightning_fabric import Fabric
 from PIL import Image
 
-from regnet.data.labelled import LabelledItem
+from regnet.data.labelled import LabelledItem, Unreadable
 from regnet.network.modules import RegNet
 from regnet.network.spec import AnyNetSpec, Stage
 from regnet.system.errors import ImageError
-from regnet.training.history import EpochRecord, History, News, Unreadable
+from regnet.training.history import EpochRecord, History, News
 from regnet.training.loop import Trainer
 from regnet.training.photos import CentreCrops, LabelledPhotos
 from regnet.training.recipe import Recipe, recipe_from_toml

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from regnet.calibration.temperature import Written, graph_temperature, write_calibrated
 from regnet.conversion.store import Library
 from regnet.data.dataset import open_dataset, sample
-from regnet.data.labelled import Dataset
-from regnet.evaluation.scoring import Failure, Listener, ScoredBatch, score
+from regnet.data.labelled import Dataset, Unreadable
+from regnet.evaluation.scoring import Listener, ScoredBatch, score
 from regnet.inference.predictors import Choice, Predictor, open_predictor
-from regnet.inference.result import readable
+from regnet.inference.result import readable, readable_rows
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.graph import read_graph
 from regnet.ir.metadata import ModelMetadata
@@ -114,7 +114,7 @@ class CalibrationReport:
     fingerprint: str
     images: int
     unreadable: int
-    failures: tuple[Failure, ...]
+    failures: tuple[Unreadable, ...]
     seed: int
 
     @property
@@ -133,9 +133,7 @@ class CalibrationReport:
             "dataset": {"path": readable(self.dataset), "fingerprint": self.fingerprint},
             "images": self.images,
             "unreadable": self.unreadable,
-            "unreadable_images": [
-                {"source": readable(f.source), "error": f.error} for f in self.failures
-            ],
+            "unreadable_images": readable_rows(self.failures),
             "seed": self.seed,
             "temperature_photos": learnt.temperature_photos,
             "threshold_photos": learnt.threshold_photos,

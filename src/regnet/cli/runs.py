@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, Final, Self, TypeVar
 
 from regnet.cli.console import say, shows_motion, stderr
 from regnet.cli.progress import track
+from regnet.data.labelled import Unreadable
 from regnet.inference.result import readable
 from regnet.system.text import percent
-from regnet.training.history import EpochRecord, News, Unreadable, Watcher
+from regnet.training.history import EpochRecord, News, Watcher
 
 if TYPE_CHECKING:
     from rich.live import Live

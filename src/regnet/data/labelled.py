@@ -17,6 +17,14 @@ class LabelledItem:
     size: int | None = None
 
 
+@dataclass(frozen=True)
+class Unreadable:
+    """An image that could not be read, and why."""
+
+    source: str
+    error: str
+
+
 class Dataset:
     """Labelled images in an order that never changes.
 

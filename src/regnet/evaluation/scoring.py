@@ -15,7 +15,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.data.labelled import Dataset, LabelledItem
+from regnet.data.labelled import Dataset, LabelledItem, Unreadable
 from regnet.evaluation.journal import Journal
 from regnet.inference.decoding import DecodePool, Pixels, decoded
 from regnet.inference.predictors import Predictor
@@ -69,14 +69,6 @@ class Mistake:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """An image that could not be read, and why."""
-
-    source: str
-    error: str
-
-
-@dataclass(frozen=True)
 class Scores:
     """The result of scoring a data set.
 
@@ -87,7 +79,7 @@ class Scores:
 
     metrics: Metrics
     worst: tuple[Mistake, ...]
-    failures: tuple[Failure, ...]
+    failures: tuple[Unreadable, ...]
     unreadable: int
     resumed: int
     images: int
@@ -192,7 +184,7 @@ class _Counts:
     images: int = 0
     unreadable: int = 0
     resumed: int = 0
-    failures: list[Failure] = field(default_factory=list)
+    failures: list[Unreadable] = field(default_factory=list)
     _worst: list[tuple[float, int, Mistake]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -207,7 +199,7 @@ class _Counts:
             if self.strict:
                 self._tally.unreadable([truth])
             if len(self.failures) < FAILURES:
-                self.failures.append(Failure(source, error))
+                self.failures.append(Unreadable(source, error))
         self._keep_worst(batch)
         self.images += len(batch.sources)
 

@@ -17,8 +17,8 @@ from regnet.calibration.calibrate import learn
 from regnet.conversion.store import Library
 from regnet.data.class_folders import folder_labels, open_folders
 from regnet.data.dataset import open_dataset
+from regnet.data.labelled import Unreadable
 from regnet.data.sources import Item, iter_items
-from regnet.evaluation.scoring import Failure
 from regnet.features.taught_model import read_moments, require_output, taught_record, write_taught
 from regnet.inference.classify import Classifier
 from regnet.inference.result import readable_rows
@@ -84,7 +84,7 @@ class Teaching:
     dataset: str
     classes: tuple[TaughtClass, ...]
     photos: int
-    failures: tuple[Failure, ...]
+    failures: tuple[Unreadable, ...]
     accuracy: Share | None
     taught: Taught
     calibration: Calibration | None
@@ -121,7 +121,7 @@ class Photos:
 
     vectors: Vectors
     numbers: NDArray[np.int64]
-    failures: tuple[Failure, ...]
+    failures: tuple[Unreadable, ...]
 
 
 def embed_photos(classifier: Classifier, items: Iterable[Item], show: Show) -> Photos:
@@ -129,7 +129,7 @@ def embed_photos(classifier: Classifier, items: Iterable[Item], show: Show) -> P
     vectors, numbers, failures = [], [], []
     for number, found in enumerate(show(classifier.embed_items(items))):
         if found.vector is None:
-            failures.append(Failure(found.source, found.error or ""))
+            failures.append(Unreadable(found.source, found.error or ""))
         else:
             vectors.append(found.vector)
             numbers.append(number)
@@ -230,7 +230,7 @@ def _teach(
 
 
 def _require_photos(
-    truths: NDArray[np.int64], labels: Labels, failures: tuple[Failure, ...], path: str | Path
+    truths: NDArray[np.int64], labels: Labels, failures: tuple[Unreadable, ...], path: str | Path
 ) -> None:
     """Raise `DatasetError` for classes without a readable photo."""
     counts = np.bincount(truths, minlength=len(labels))

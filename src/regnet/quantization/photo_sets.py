@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from regnet.data.labelled import Unreadable
 from regnet.data.sources import Item, iter_items
-from regnet.evaluation.scoring import Failure
 from regnet.pixels.preprocess import ImageLike
 from regnet.system.errors import ImageError, QuantizationError
 from regnet.system.notices import about
@@ -46,7 +46,7 @@ class CalibrationPhotos:
 
     calibration: Crops
     agreement: Crops
-    unreadable: tuple[Failure, ...]
+    unreadable: tuple[Unreadable, ...]
     duplicates: int
 
 
@@ -96,7 +96,7 @@ class _Draw:
     pixels: Pixels
     watch: Watch
     offline: bool = False
-    unreadable: list[Failure] = field(default_factory=list)
+    unreadable: list[Unreadable] = field(default_factory=list)
     duplicates: int = 0
     _seen: set[bytes] = field(default_factory=set)
 
@@ -115,7 +115,7 @@ class _Draw:
                 if digest in self._seen:
                     self.duplicates += 1
                 elif isinstance(pixels, str):
-                    self.unreadable.append(Failure(item.source, pixels))
+                    self.unreadable.append(Unreadable(item.source, pixels))
                 else:
                     found.append((item.source, pixels))
                     next(numbers, None)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from regnet.conversion.store import Library
-from regnet.evaluation.scoring import Failure
+from regnet.data.labelled import Unreadable
 from regnet.inference.result import readable_rows
 from regnet.ir.assumptions import warn_assumed
 from regnet.ir.engine import Engine, read_model
@@ -51,7 +51,7 @@ class Quantization:
     layers: int
     chosen_on: int
     no_gain: tuple[str, ...]
-    unreadable: tuple[Failure, ...]
+    unreadable: tuple[Unreadable, ...]
     duplicates: int
     assumed: tuple[str, ...] = ()
 

@@ -12,7 +12,7 @@ from typing import Any, Final, NoReturn
 import torch
 
 from regnet.cluster.session import Cluster, connected
-from regnet.data.labelled import LabelledItem
+from regnet.data.labelled import LabelledItem, Unreadable
 from regnet.network.complexity import complexity
 from regnet.network.labels import Labels
 from regnet.network.spec import Spec
@@ -23,7 +23,7 @@ from regnet.system.files import temporary_folder
 from regnet.system.parallel import Watch, unwatched
 from regnet.system.version import TOOL_VERSION
 from regnet.training.devices import is_shortage, keep_freed_memory
-from regnet.training.history import EpochRecord, History, Unreadable, Unseen, Watcher
+from regnet.training.history import EpochRecord, History, Unseen, Watcher
 from regnet.training.initial_network import Start, begin, require_size
 from regnet.training.loop import Trainer
 from regnet.training.photo_sets import PhotoSets, open_photo_sets

@@ -12,10 +12,10 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from regnet.data.labelled import Unreadable
 from regnet.pixels.pillow_resize import resize_crop
 from regnet.pixels.protocol import Box, Interpolation
 from regnet.system.parallel import cores
-from regnet.training.history import Unreadable
 from regnet.training.photos import Batch, LabelledPhotos, as_batch
 from regnet.training.recipe import Augmentation, Recipe
 

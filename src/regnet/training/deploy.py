@@ -19,7 +19,6 @@ from regnet.system.errors import (
     NoGainError,
     OutputError,
 )
-from regnet.training.history import Unreadable
 from regnet.training.loop import Trainer
 from regnet.training.photo_sets import PhotoSets, validation_remarks
 from regnet.training.run_folder import REPORT, WEIGHTS, resuming
@@ -111,10 +110,7 @@ class _Deployment:
             val_read=metrics.images - metrics.unreadable,
             top1=metrics.top1.value if some else None,
             top5=metrics.top5.value if some else None,
-            unreadable=(
-                *self.training.unreadable,
-                *(Unreadable(f.source, f.error) for f in failures),
-            ),
+            unreadable=(*self.training.unreadable, *failures),
             figures=self.training.figures | {"evaluation": evaluation.to_dict()},
         )
         supports = {one.index: one.support for one in metrics.classes}

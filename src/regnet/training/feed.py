@@ -16,12 +16,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from regnet.data.labelled import Unreadable
 from regnet.system.errors import RegNetError, TrainingError
 from regnet.system.parallel import cores, in_order
 from regnet.training.crops import random_boxes, training_batch, uniforms
 from regnet.training.devices import Processes, on_device
 from regnet.training.draws import Draws, draw_chunks
-from regnet.training.history import Unreadable
 from regnet.training.microbatch import MicroBatch, Step
 from regnet.training.photos import Batch
 from regnet.training.resident import PLACE_BYTES, SUPPORT, ResidentPhotos

@@ -10,6 +10,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final, Protocol
 
+from regnet.data.labelled import Unreadable
 from regnet.system.checked import Checked
 from regnet.system.errors import TrainingError
 from regnet.system.files import write_whole
@@ -30,14 +31,6 @@ _TAGS: Final = {
     "images_per_s": "epoch/images_per_s",
     "skipped": "epoch/skipped",
 }
-
-
-@dataclass(frozen=True)
-class Unreadable:
-    """A photo that was left out, and why."""
-
-    source: str
-    error: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,8 +4,8 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor
 
+from regnet.data.labelled import Unreadable
 from regnet.training.draws import Draws
-from regnet.training.history import Unreadable
 
 
 @dataclass(frozen=True)

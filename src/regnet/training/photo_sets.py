@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from regnet.data.class_folders import TrainingFolders, folder_labels, training_folders
 from regnet.data.dataset import open_dataset, sample
-from regnet.data.labelled import Dataset, LabelledItem
+from regnet.data.labelled import Dataset, LabelledItem, Unreadable
 from regnet.doctor.findings import File, Finding, errors_of, quoted, share_of, worst_first
 from regnet.doctor.quick import SAME_FILES, held_out_of, quick_findings
 from regnet.network.labels import Labels
@@ -21,7 +21,6 @@ from regnet.system.errors import DatasetError, ImageError, TrainingError
 from regnet.system.notices import about
 from regnet.system.parallel import Watch
 from regnet.system.text import counted
-from regnet.training.history import Unreadable
 from regnet.training.photos import CentreCrops, LabelledPhotos
 
 MAX_COMPARED: Final = 1000

@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.data.labelled import LabelledItem
+from regnet.data.labelled import LabelledItem, Unreadable
 from regnet.pixels.decode_limits import DECODE_LIMITS
 from regnet.pixels.decoder import decode_within
 from regnet.pixels.pillow_resize import resize_crop
@@ -17,7 +17,6 @@ from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import ImageError
 from regnet.system.notices import about
 from regnet.system.parallel import cores, in_order
-from regnet.training.history import Unreadable
 
 MEMORY: Final = 4 << 30
 """Default bytes of pixels to keep in memory."""

@@ -7,9 +7,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from regnet.data.labelled import Unreadable
 from regnet.pixels.protocol import Interpolation
 from regnet.training.devices import on_device
-from regnet.training.history import Unreadable
 from regnet.training.photos import LabelledPhotos
 
 _PIECE: Final = 256 << 20  # bytes copied to the device at a time

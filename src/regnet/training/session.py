@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from regnet.data.dataset import sample
+from regnet.data.labelled import Unreadable
 from regnet.inference.predictors import parse_choice
 from regnet.ir.assumptions import AssumptionWarning, warn, warn_assumed
 from regnet.network.modules import RegNet
@@ -26,7 +27,7 @@ from regnet.training.devices import (
     keep_freed_memory,
     one_step,
 )
-from regnet.training.history import EpochRecord, FirstSpeaks, History, Unreadable
+from regnet.training.history import EpochRecord, FirstSpeaks, History
 from regnet.training.initial_head import fit_head
 from regnet.training.initial_network import (
     Start,

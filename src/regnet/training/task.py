@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from regnet.conversion.store import Library
-from regnet.inference.result import readable
+from regnet.data.labelled import Unreadable
+from regnet.inference.result import readable_rows
 from regnet.network.labels import Label, Labels
 from regnet.network.spec import Spec
 from regnet.pages.notebook import page_frame
@@ -16,7 +17,7 @@ from regnet.system.json_text import plain_fields
 from regnet.system.option import Options, option
 from regnet.system.parallel import Watch
 from regnet.system.text import percent
-from regnet.training.history import EpochRecord, Unreadable, Watcher
+from regnet.training.history import EpochRecord, Watcher
 from regnet.training.recipe import Changes, Recipe
 
 if TYPE_CHECKING:
@@ -258,7 +259,6 @@ class Training:
         """Return all as plain JSON values, as docs/train.md lists them."""
         values = plain_fields(self)
         del values["rank"], values["figures"]
-        photos = self.unreadable[:SHOWN]
-        shown = [{"source": readable(p.source), "error": p.error} for p in photos]
+        shown = readable_rows(self.unreadable[:SHOWN])
         counts = {"unreadable": len(self.unreadable), "unreadable_images": shown}
         return values | counts | self.figures

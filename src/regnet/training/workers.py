@@ -19,10 +19,10 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
+from regnet.data.labelled import Unreadable
 from regnet.system.errors import RegNetError
 from regnet.system.parallel import cores, in_order
 from regnet.training.draws import Draws
-from regnet.training.history import Unreadable
 from regnet.training.microbatch import MicroBatch, Step
 from regnet.training.state import Job
 

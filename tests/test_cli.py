@@ -178,9 +178,12 @@ def test_names_that_are_not_utf8_are_written_out(tmp_path: Path) -> None:
     assert "bad\\udcff.png" in (tmp_path / "o.csv").read_text("utf-8")
 
 
-def test_a_terminal_without_unicode_gets_question_marks() -> None:
+def test_a_terminal_without_unicode_gets_plain_bars(tmp_path: Path) -> None:
+    photo = tmp_path / "café.png"
+    photo.write_bytes(ESPRESSO.read_bytes())
     plain = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    assert b"espresso" in process("classify", "-m", "bundled", ESPRESSO, env=plain).stdout
+    shown = process("classify", "-m", "bundled", "-k", "1", "café.png", cwd=tmp_path, env=plain)
+    assert shown.stdout.splitlines() == [b"caf?.png", b"   98.1 %  " + b"#" * 20 + b"  espresso"]
 
 
 def test_a_source_is_not_overwritten(tmp_path: Path) -> None:
@@ -224,6 +227,9 @@ def test_ctrl_c_does_not_wait_for_a_silent_server(tmp_path: Path, end: signal.Si
         (["classify", "-m", "bundled", "-f", "parquet", CAT], "-o FILE"),
         (["classify", "-m", "bundled", "-f", "yaml", CAT], "yaml"),
         (["classify", "-m", "bundled", "-k", "0", CAT], "top-k"),
+        (["explain", "-m", "bundled", CAT, "-o", CAT], f"{CAT} exists and is not a folder"),
+        (["samples", CAT], f"{CAT} exists and is not a folder"),
+        (["convert", "x.pth", "--labels", "no.txt"], "list no.txt: No such file or directory"),
         (["classify"], "SOURCE"),
         (["classify", "none.jpg", "none/"], "no such file or folder: none.jpg, none/"),
         (["classify", Path(__file__).parent / "golden"], "no images in"),
@@ -373,6 +379,34 @@ def test_a_closed_pipe_ends_the_run_without_a_word(words: str) -> None:
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_named(tmp_path: Path) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "regnet", "models"],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    said = b"regnet: cannot write to standard output: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, said)
+
+
+def test_a_source_that_is_none_says_what_to_do() -> None:
+    done = regnet("classify", "-m", "bundled", "-k", "1", "", CAT.as_uri(), CAT, code=1)
+    assert b"the name is empty" in done.stdout
+    assert b"name the file by its path, without file://" in done.stdout
+    assert b"Egyptian cat" in done.stdout
+
+
+def test_photos_that_were_not_embedded_are_named(tmp_path: Path) -> None:
+    (tmp_path / "no.jpg").touch()
+    photos = tmp_path / "x.npy", tmp_path / "no.jpg", CAT
+    done = regnet("embed", "-m", "bundled", "-o", *photos, code=1)
+    assert b"1 photo failed (" in done.stderr
+    assert b"no.jpg: the file is empty)" in done.stderr
 
 
 def test_piped_output_has_no_progress_or_colour() -> None:

@@ -116,7 +116,7 @@ def test_some_failed_is_exit_code_one(server: LocalServer, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "problem"),
     [
-        (["regnetx-200mg"], "close are regnetx-200mf"),
+        (["regnetx-200mg"], "did you mean regnetx-200mf"),
         (["regnetw-*"], "no model fits"),
         ([NAMES[0], "--all"], "name one or more models, or give --all"),
         (["--offline"], "name one or more models, or give --all"),

@@ -45,6 +45,22 @@ def test_a_pattern_narrows_the_table_and_a_name_shows_a_card() -> None:
         assert text in card
     assert "non-commercial purposes only" in run("regnety-128gf")
     assert "in the package" in run("bundled")
+    assert not any(line != line.rstrip() for line in card.splitlines())
+
+
+@pytest.mark.parametrize(("width", "columns"), [(40, 3), (60, 3), (80, 6), (120, 9)])
+def test_a_narrow_terminal_drops_columns_before_names_are_alike(
+    width: int, columns: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("regnet.cli.models.terminal_width", lambda: width)
+    monkeypatch.setattr("regnet.cli.console.terminal_width", lambda: width)
+    first, *rows = run().splitlines()
+    assert (
+        len(first.replace("params M", "M").replace("MACs G", "M").replace("size MB", "M").split())
+        == columns
+    )
+    names = [row.split()[0] for row in rows]
+    assert len(set(names)) == len(names)
 
 
 def test_json_is_an_object_for_one_name_and_a_list_else() -> None:
@@ -69,7 +85,7 @@ def test_what_is_cached_is_shown(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_is_an_error() -> None:
-    with pytest.raises(UnknownModelError, match="close are"):
+    with pytest.raises(UnknownModelError, match="did you mean"):
         run("regnetx-33gf")
 
 
@@ -101,7 +117,7 @@ def test_limits_narrow_the_table() -> None:
         run("--at-least", "99")
     with pytest.raises(UnknownModelError, match=r"licence 'GPL'; there are Apache-2\.0, BSD"):
         run("--licence", "GPL")
-    with pytest.raises(UnknownModelError, match=r"--params 2X: is no number such as 20M"):
+    with pytest.raises(UnknownModelError, match=r"--params 2X: is not a number such as 20M"):
         run("--params", "2X")
 
 

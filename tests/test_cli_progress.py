@@ -141,3 +141,20 @@ def test_without_a_terminal_what_is_not_fetched_has_no_line(
     assert capsys.readouterr().err == (
         "o: another process is fetching it\np: downloading from 127.0.0.1:80\n"
     )
+
+
+@pytest.mark.parametrize("width", [40, 60, 80, 120])
+def test_a_bar_fits_into_the_terminal_with_its_counts_and_time(width: int) -> None:
+    code = """
+from regnet.cli.progress import counter
+with counter("classifying", 100_000, "images") as advance:
+    advance(50_000)
+"""
+    master, slave = pty.openpty()
+    size = {"COLUMNS": str(width), "TERM": "xterm", "NO_COLOR": "1"}
+    subprocess.run([sys.executable, "-c", code], stderr=slave, env=os.environ | size, check=True)
+    os.close(slave)
+    shown = os.read(master, 1 << 16).decode()
+    os.close(master)
+    assert "50000/100000" in shown
+    assert "\N{HORIZONTAL ELLIPSIS}" not in shown

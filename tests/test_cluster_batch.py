@@ -66,9 +66,9 @@ def test_the_rows_are_those_of_one_machine(cluster: str, tmp_path: Path) -> None
     alone = classify(*sources, "-k", 3, "-o", tmp_path / "alone.parquet", code=1)
     options = ["-k", 3, "--partition-images", 6, "--price", 0.5, "-o", tmp_path / "out"]
     done = classify(*sources, "--ray", cluster, *options, code=1)
-    assert alone.stderr.endswith("20 images, 2 of them failed\n")
+    assert alone.stderr.endswith("20 images, 2 failed\n")
     said = done.stderr.splitlines()
-    assert said[0] == f"{tmp_path / 'out'}: 20 images, 2 of them failed, 4 partitions"
+    assert said[0] == f"{tmp_path / 'out'}: 20 images, 2 failed, 4 partitions"
     assert " images a second; a million in " in said[1]
     assert said[1].endswith(" at 0.5 an hour")
     assert len(said) == 2

@@ -232,7 +232,7 @@ def test_classes_are_found_by_what_they_are_called(explainer: Explainer) -> None
     assert explainer.class_index("Egyptian cat") == explainer.class_index("n02124075")
     assert explainer.class_index("TABBY") == explainer.class_index("tabby, tabby cat") == 30
     assert explainer.class_index("30") == 30
-    with pytest.raises(ModelError, match="'tabyy'; close are tabby"):
+    with pytest.raises(ModelError, match="'tabyy'; did you mean tabby"):
         explainer.class_index("tabyy")
     with pytest.raises(ModelError, match="no class 200; they are 0 to 199"):
         explainer.class_index("200")

@@ -1,5 +1,6 @@
 """Sorting photos into folders: nothing is lost, overwritten or placed twice, whatever happens."""
 
+import errno
 import json
 import os
 import random
@@ -204,6 +205,19 @@ def test_a_photo_named_twice_is_placed_once(action: Action, photos: Path, tmp_pa
     done = list(sorter.sort(iter_items(named), predict))
     assert [one.error for one in done] == [None] * 5
     assert len([p for p in (tmp_path / "out").rglob("*.jpg") if p.is_file()]) == 5
+
+
+def test_photos_that_could_not_be_placed_are_not_counted(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(sorting, "_put", full)
+    sorter = Sorter(tmp_path / "out", "copy", LABELS)
+    (done,) = sorter.sort(iter_items([photos / "c1.jpg"]), predict)
+    assert done.error == "cannot be sorted: No space left on device"
+    assert "0 photos copied into 0 class folders" in sorter.summary()
 
 
 @pytest.mark.parametrize(

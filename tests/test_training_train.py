@@ -475,7 +475,7 @@ def test_what_a_name_stands_for(learnt: Training, tmp_path: Path) -> None:
     assert start("bundled").source == "bundled"
     assert start(None, learnt.weights).state is not None
     assert start(SPEC, learnt.weights).state is not None
-    with pytest.raises(UnknownModelError, match="close are regnetx-200mf"):
+    with pytest.raises(UnknownModelError, match="did you mean regnetx-200mf"):
         start("regnetx-20mf")
     with pytest.raises(regnet.RegNetError, match="is not in the cache"):
         start("regnetx-200mf", pretrained=True)

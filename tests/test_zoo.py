@@ -225,7 +225,7 @@ def test_every_name_of_a_network_names_a_card() -> None:
 
 
 def test_an_unknown_name_suggests_close_ones() -> None:
-    with pytest.raises(UnknownModelError, match=r"close are .*regnetx-3\.2gf.*regnet models"):
+    with pytest.raises(UnknownModelError, match=r"did you mean .*regnetx-3\.2gf.*regnet models"):
         card_by_name("regnetx-3.2fg")
     with pytest.raises(UnknownModelError, match="no model is called 'vgg'; `regnet models`"):
         card_by_name("vgg")

@@ -20,7 +20,7 @@ from regnet.ir.graph import read_graph, write_ir
 from regnet.ir.metadata import ModelMetadata
 from regnet.pixels.samples import sample_photos
 from regnet.statistics.conformal import softmax
-from regnet.system.errors import ConversionError, ImageError, OutputError
+from regnet.system.errors import ConversionError, ImageError, OutputError, reason_of
 from regnet.system.files import new_folder_beside, replace_all
 from regnet.system.parallel import BATCH_SIZE, cores
 from regnet.system.runtime import ov
@@ -82,7 +82,7 @@ def write_calibrated(
             delta, photos = _checked(scratch / target.name, predictor, metadata, step, dataset)
             replace_all(scratch, to, names)
     except OSError as exc:
-        raise OutputError(f"cannot write to {to}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot write to {to}: {reason_of(exc)}") from exc
     return Written(target, tuple(names), delta, photos)
 
 

@@ -35,7 +35,7 @@ from regnet.checkpoints.arrays import (
 )
 from regnet.checkpoints.pickles import Calls, RefusedError, instructions, read_pickle
 from regnet.checkpoints.plain_types import Record, require
-from regnet.system.errors import UnsafeError, WeightsError
+from regnet.system.errors import UnsafeError, WeightsError, reason_of
 
 REMEDY: Final = (
     "Save the weights alone, torch.save(model.state_dict(), ...) or as .safetensors, "
@@ -64,7 +64,7 @@ def read_content(path: Path) -> Content:
         with path.open("rb") as file:
             head = file.read(512)
     except OSError as exc:
-        raise WeightsError(f"cannot read {path}: {exc.strerror or exc}") from exc
+        raise WeightsError(f"cannot read {path}: {reason_of(exc)}") from exc
     read = next((read for kind, read in _FORMATS.items() if kind.match(head)), None)
     if read is None:
         raise WeightsError(f"{path} is not a checkpoint: {_what_instead(head)}")

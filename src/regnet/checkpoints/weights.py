@@ -31,7 +31,7 @@ from regnet.checkpoints.tensorfile import Content, read_content
 from regnet.network.labels import Labels
 from regnet.network.spec import Spec, published_name, spec_by_name
 from regnet.pixels.protocol import Channels, Preprocess
-from regnet.system.errors import MismatchError, OutputError, WeightsError
+from regnet.system.errors import MismatchError, OutputError, WeightsError, reason_of
 from regnet.system.files import write_whole
 
 if TYPE_CHECKING:
@@ -305,7 +305,7 @@ def write_safetensors(
     try:
         write_whole(Path(path), data)
     except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc}") from exc
+        raise OutputError(f"cannot write {path}: {reason_of(exc)}") from exc
 
 
 def _as_array(key: str, value: ArrayLike) -> NDArray[Any]:

@@ -4,14 +4,17 @@ Exit codes: 0 done, 1 some items failed (their errors are in the output), 2 the 
 run (the reason is on standard error), 130 interrupted, by Ctrl-C or SIGTERM.
 """
 
+import codecs
+import errno
 import io
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterable
 from importlib import import_module
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -24,7 +27,9 @@ from regnet.cli.console import (
     notices_said,
     say,
 )
-from regnet.system.errors import NoGainError, RegNetError
+from regnet.system.errors import NoGainError, RegNetError, reason_of
+from regnet.system.notices import RegNetWarning
+from regnet.system.text import BAR
 
 COMMANDS = (
     "demo",
@@ -49,6 +54,7 @@ COMMANDS = (
     "doctor",
     "space",
 )
+_PLAIN: Final = "regnet-plain"
 SPACE_COMMANDS = ("sample", "sweep", "analyze", "search")
 
 
@@ -76,9 +82,11 @@ def build_app(commands: Iterable[str] = COMMANDS) -> typer.Typer:
 
 def main() -> None:
     """Run the command line; never shows a traceback for an error that regnet foresaw."""
+    codecs.register_error(_PLAIN, _plain_sign)
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # a terminal that cannot show a sign shows "?"
-            stream.reconfigure(errors="replace")
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors=_PLAIN)
+    warnings.simplefilter("ignore", RegNetWarning)  # of threads that outlive `notices_said`
     interrupts: list[int] = []
 
     def interrupt(number: int, frame: FrameType | None) -> None:
@@ -93,6 +101,14 @@ def main() -> None:
         build_app(named or COMMANDS)(prog_name="regnet")
     except (Exception, KeyboardInterrupt) as exc:
         sys.exit(_status_after(exc, interrupted=bool(interrupts)))
+
+
+def _plain_sign(error: UnicodeError) -> tuple[str, int]:
+    """Return what a terminal shows for a sign that it does not have: "#" in bars, else "?"."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    signs = error.object[error.start : error.end]
+    return "".join("#" if sign == BAR else "?" for sign in signs), error.end
 
 
 def _status_after(exc: BaseException, *, interrupted: bool) -> int:
@@ -113,9 +129,17 @@ def _status_after(exc: BaseException, *, interrupted: bool) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return EXIT_SOME_FAILED
     if isinstance(exc, OSError):
-        say(f"regnet: {exc}")
+        say(f"regnet: {_place_of(exc)}{reason_of(exc)}")
         return EXIT_COULD_NOT_RUN
     raise exc
+
+
+def _place_of(exc: OSError) -> str:
+    """Return where an error of the system happened, as the beginning of a message."""
+    if exc.filename is not None:
+        return f"{exc.filename}: "
+    full = exc.errno in (errno.ENOSPC, errno.EDQUOT)  # files are named by who writes them
+    return "cannot write to standard output: " * full
 
 
 def _is_interrupt(exc: BaseException | None) -> bool:

@@ -22,7 +22,7 @@ from regnet.network.labels import Labels
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.addresses import is_local_address, without_secrets
 from regnet.system.devices import CPU
-from regnet.system.errors import DatasetError, OutputError, UnknownModelError
+from regnet.system.errors import DatasetError, OutputError, UnknownModelError, reason_of
 from regnet.system.option import Options, argument, option
 from regnet.system.output_file import part_of
 from regnet.system.parallel import BATCH_SIZE
@@ -83,7 +83,7 @@ def _listed(path: Path) -> tuple[str, ...]:
     try:
         data = sys.stdin.buffer.read() if path == Path("-") else path.read_bytes()
     except OSError as exc:
-        raise DatasetError(f"cannot read the list {path}: {exc.strerror or exc}") from exc
+        raise DatasetError(f"cannot read the list {path}: {reason_of(exc)}") from exc
     data = data.removeprefix(codecs.BOM_UTF8)
     lines = data.split(b"\0") if b"\0" in data else data.splitlines()
     if not (entries := tuple(os.fsdecode(line) for line in lines if line.strip())):
@@ -187,6 +187,8 @@ def classify(
             predictions = track(predictions, "classifying", count, "images")
         if sorter and (output.output, output.format) == (None, None):
             predictions = (p for p in predictions if p.error is not None)
+            if sys.stdout.isatty():  # after the bar, not in its line
+                predictions = iter(list(predictions))
         failed = _write(predictions, file, chosen, wanted)
         if sorter:
             say(sorter.summary())
@@ -223,10 +225,10 @@ def _write(
     except KeyboardInterrupt:
         if output is not None:
             written = part_of(output) if part_of(output).exists() else output
-            say(f"{written}: {done} images, {failed} of them failed, then interrupted")
+            say(f"{written}: {counted(done, 'image')}, {failed:,} failed, then interrupted")
         raise
     if output is not None:
-        say(f"{output}: {done} images, {failed} of them failed")
+        say(f"{output}: {counted(done, 'image')}, {failed:,} failed")
     return failed
 
 

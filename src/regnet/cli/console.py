@@ -8,7 +8,7 @@ import sys
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -27,7 +27,6 @@ EXIT_SOME_FAILED: Final = 1
 EXIT_COULD_NOT_RUN: Final = 2
 EXIT_INTERRUPTED: Final = 130
 
-_WIDTH_WHEN_PIPED: Final = 160
 _SHOWN: Final = 3  # dark photos that are named
 _skipped: Final[ContextVar[Counter[str]]] = ContextVar("skipped")
 
@@ -37,16 +36,6 @@ def stderr() -> "Console":
     from rich.console import Console
 
     return Console(stderr=True)
-
-
-def stdout() -> "Console":
-    """Return a console on standard output, wide if that is no terminal."""
-    from rich.console import Console
-
-    console = Console(markup=False, highlight=False)
-    if not console.is_terminal:
-        console.width = _WIDTH_WHEN_PIPED
-    return console
 
 
 def terminal_width() -> int | None:
@@ -60,6 +49,14 @@ def print_table(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> None:
 
     figures = [number not in left for number in range(len(rows[0]))]
     for line in aligned(rows, figures, terminal_width()):
+        print(line)  # noqa: T201
+
+
+def print_facts(facts: Iterable[tuple[str, str]]) -> None:
+    """Print names and texts as two columns; without a text no line."""
+    from regnet.pages.terminal import aligned
+
+    for line in aligned([fact for fact in facts if fact[1]], (False, False)):
         print(line)  # noqa: T201
 
 

@@ -20,7 +20,7 @@ from regnet.ir.records import PixelBound
 from regnet.network.labels import read_labels
 from regnet.network.spec import SPEC_SUFFIX, Spec, read_spec
 from regnet.pixels.protocol import PROTOCOLS, Channels, Fit, Interpolation, Triple
-from regnet.system.errors import ConversionError, OutputError, ProtocolError
+from regnet.system.errors import ConversionError, OutputError, ProtocolError, reason_of
 from regnet.system.option import Options, argument, option
 from regnet.zoo.catalogue import card_by_name
 
@@ -213,7 +213,7 @@ def _publish(conversion: Conversion, folder: Path, *, source: Path | None = None
     try:
         copy_all(conversion.path.parent, folder, conversion.files)
     except OSError as exc:
-        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot write to {folder}: {reason_of(exc)}") from exc
     path, files = folder / conversion.path.name, [str(folder / name) for name in conversion.files]
     values = {"path": str(path), "files": files} | _values(conversion)
     return values, [str(path), *_lines(conversion)]
@@ -246,7 +246,7 @@ def _copy(path: Path, changes: dict[str, Any], folder: Path, *, source: Path) ->
     try:
         copy = write_copy(path, folder, form, keep=source)
     except OSError as exc:
-        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot write to {folder}: {reason_of(exc)}") from exc
     values = {"path": str(copy.path), "files": [str(folder / name) for name in copy.files]}
     return values | _values(copy), [str(copy.path), *_lines(copy)]
 

@@ -12,7 +12,7 @@ from regnet.features.embeddings_file import DType
 from regnet.pixels.decode_limits import DecodeLimits
 from regnet.system.errors import OutputError
 from regnet.system.option import argument, option
-from regnet.system.text import counted
+from regnet.system.text import counted, visible
 
 
 class _Input(Model):
@@ -86,5 +86,6 @@ def embed(input: _Input, output: _Output, limits: DecodeLimits, models: Store) -
     else:
         rows, failed = counted(summary.rows, "embedding"), counted(summary.failed, "photo")
         reused = f"{summary.reused:,} of them from before, " * bool(summary.reused)
-        say(f"{output.output}: {rows} of {summary.width} values, {reused}{failed} failed")
+        reason = visible(f" ({summary.first_error})" if summary.first_error else "")
+        say(f"{output.output}: {rows} of {summary.width} values, {reused}{failed} failed{reason}")
     return summary.failed > 0

@@ -69,8 +69,9 @@ def explain(photos: _Photos, model: Model, output: _Output, models: Store) -> bo
         opacity=output.opacity,
         offline=models.offline,
     )
-    shown = track(results, "explaining", lambda: count_items(photos.photos), "photos")
-    return (_print_json if output.json else _print_text)(shown) > 0
+    if not sys.stdout.isatty():  # else the lines themselves show how far it is
+        results = track(results, "explaining", lambda: count_items(photos.photos), "photos")
+    return (_print_json if output.json else _print_text)(results) > 0
 
 
 def _print_json(results: "Iterable[ExplainedPhoto]") -> int:

@@ -4,10 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import typer
-
 from regnet.checkpoints.model_files import is_model_folder
-from regnet.cli.console import print_json
+from regnet.cli.console import print_facts, print_json
 from regnet.cli.options import AS_OPTION, Entry, Json
 from regnet.conversion.foreign_files import foreign_model
 from regnet.conversion.store import Library
@@ -58,9 +56,8 @@ def info(model: _Model) -> None:
     if model.json:
         print_json(report, indent=2)
     else:
-        for name, value in report.items():
-            if value not in (None, []):
-                typer.echo(f"{name:12} {_value_text(name, value)}")
+        known = ((name, value) for name, value in report.items() if value not in (None, []))
+        print_facts((name, _value_text(name, value)) for name, value in known)
 
 
 def _named(name: str, image_size: int | None) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from regnet.cli.console import (
+    print_facts,
     print_json,
     print_table,
     require_writable,
-    stdout,
     terminal_width,
 )
 from regnet.cli.options import Cache, Json
@@ -28,6 +28,9 @@ COLUMNS: Final = (
 NARROW: Final = 6
 """Columns of a terminal that is not `WIDE`."""
 WIDE: Final = 105
+NARROWEST: Final = 3
+"""Columns of a terminal that is less wide than `NAMES`: names cut short would be alike."""
+NAMES: Final = 72
 
 
 class _Listing(Cache, Json):
@@ -55,7 +58,7 @@ class _Choice(Options):
 
 def _most(name: str, text: str | None) -> int | None:
     if (count := parse_count(text or "0")) is None:
-        raise UnknownModelError(f"--{name} {text}: is no number such as 20M or 1.5G")
+        raise UnknownModelError(f"--{name} {text}: is not a number such as 20M or 1.5G")
     return count if text else None
 
 
@@ -109,6 +112,7 @@ def _print(listed: list[Candidate], folder: Path | None, marks: list[bool] | Non
     """Print the table, the models of the front marked with a star in a first column."""
     width = terminal_width()
     shown = len(COLUMNS) if width is None or width >= WIDE else NARROW
+    shown = NARROWEST if width is not None and width < NAMES else shown
     rows = [list(COLUMNS), *(list(_row(candidate, folder)) for candidate in listed)]
     if timed := marks is not None and listed[0].latency is not None:
         for row, time in zip(rows, ["ms", *(f"{c.latency:.1f}" for c in listed)], strict=True):
@@ -154,14 +158,7 @@ def _percent(value: float | None) -> str:
 
 def _show_card(card: Card, cache_dir: Path | None) -> None:
     """Print the facts of a card and its published accuracies."""
-    from rich.table import Table
-
-    facts = Table.grid(padding=(0, 2))
-    facts.add_column(style="bold", no_wrap=True)
-    facts.add_column(overflow="fold")
-    for title, text in _facts(card, cache_dir):
-        if text:
-            facts.add_row(title, text)
+    print_facts(_facts(card, cache_dir))
     titles = ("test set", "top-1", "top-5", "protocol", "resize by", "published by")
     rows = [
         (
@@ -174,9 +171,7 @@ def _show_card(card: Card, cache_dir: Path | None) -> None:
         )
         for row in card.accuracies
     ]
-    console = stdout()
-    console.print(facts)
-    console.print()
+    print()  # noqa: T201
     print_table([titles, *rows], left=(0, 3, 4, 5))
 
 

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Advance = Callable[..., None]
 
+_BESIDE_BAR: Final = 52
+"""Columns of a line of progress without its bar, for counts of six digits."""
 _TROUBLES: Final = ("retry", "waiting", "looked")
 
 
@@ -37,16 +39,13 @@ def counter(description: str, total: int | None, unit: str) -> Iterator[Advance]
         TimeRemainingColumn,
     )
 
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn(unit),
-        TimeRemainingColumn(),
-        TextColumn("left"),
-        console=stderr(),
-        transient=True,
-    ) as display:
+    console = stderr()
+    name, done, left = TextColumn("{task.description}"), MofNCompleteColumn(), TimeRemainingColumn()
+    columns = [name, done, left]
+    if (room := console.width - _BESIDE_BAR) > 0:
+        bar = BarColumn(min(room, 40))
+        columns = [name, bar, done, TextColumn(unit), left, TextColumn("left")]
+    with Progress(*columns, console=console, transient=True) as display:
         task = display.add_task(description, total=total)
         yield lambda count, description=None: display.update(
             task, advance=count, description=description

@@ -14,6 +14,7 @@ from regnet.cluster.worker import BatchJob, PackedModel, Worker, read_model_file
 from regnet.ir.metadata import ModelMetadata
 from regnet.system.addresses import without_secrets
 from regnet.system.errors import ClusterError, MissingExtraError, OutputError, RegNetError
+from regnet.system.text import counted
 from regnet.system.version import TOOL_VERSION
 
 _MEASURED: Final = ("worker", "started", "ended", "memory", "cpu")
@@ -57,7 +58,7 @@ class Summary:
         """Yield what there is to say; `price` is what the cluster costs an hour."""
         before = f", {self.found} of them from before" if self.found else ""
         yield (
-            f"{folder}: {self.images:,} images, {self.failed:,} of them failed, "
+            f"{folder}: {counted(self.images, 'image')}, {self.failed:,} failed, "
             f"{self.partitions:,} partitions{before}"
         )
         if (rate := self.rate) is None:

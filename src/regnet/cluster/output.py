@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from regnet.data.remote import ObjectStore, is_object_address
 from regnet.system.checked import Checked
-from regnet.system.errors import ClusterError, OutputError
+from regnet.system.errors import ClusterError, OutputError, reason_of
 from regnet.system.files import write_whole
 from regnet.system.json_text import json_bytes
 
@@ -150,7 +150,7 @@ def open_output(address: str, identity: dict[str, Any]) -> Iterator[Output]:
         with _alone(folder):
             yield Output(_LocalFolder(folder), str(folder), identity)
     except OSError as exc:
-        raise OutputError(f"cannot write to {address}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot write to {address}: {reason_of(exc)}") from exc
 
 
 @contextmanager

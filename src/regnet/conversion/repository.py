@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from regnet.ir.graph import graph_metadata, read_graph
 from regnet.network.labels import Labels
-from regnet.system.errors import ModelError, OutputError
+from regnet.system.errors import ModelError, OutputError, reason_of
 from regnet.system.files import new_folder_beside
 from regnet.system.json_text import json_text
 from regnet.system.runtime import ov
@@ -61,7 +61,7 @@ def add_to_repository(path: Path, repository: Path, *, name: str | None = None) 
     try:
         version, new = _add(path, folder, texts)
     except OSError as exc:
-        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot write to {folder}: {reason_of(exc)}") from exc
     files = (*texts, *(f"{version}/{name}" for name in _FILES))
     return Entry(folder, version, files, new, metadata.assumed)
 

@@ -13,7 +13,7 @@ from regnet.conversion.values import CHECKPOINT_SUFFIXES, Conversion, Request, r
 from regnet.ir.assumptions import CONVERTED
 from regnet.ir.metadata import InferencePrecision, not_ours
 from regnet.system.cache import cache_dir
-from regnet.system.errors import ConversionError, UnknownModelError
+from regnet.system.errors import ConversionError, UnknownModelError, reason_of
 from regnet.system.notices import RegNetWarning, give
 from regnet.system.version import TOOL_VERSION
 from regnet.zoo.card import Card
@@ -140,7 +140,7 @@ class Library:
                 return read_conversion(entry) or self._convert_into(entry, request)
         except OSError as exc:
             raise ConversionError(
-                f"cannot write to the cache {entry.parent}: {exc.strerror or exc}; choose another "
+                f"cannot write to the cache {entry.parent}: {reason_of(exc)}; choose another "
                 "folder with --cache-dir or REGNET_CACHE"
             ) from exc
 

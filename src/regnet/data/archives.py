@@ -17,7 +17,7 @@ from typing import BinaryIO, Final, Literal, cast
 
 from regnet.data.photo_files import SkipTally, counts_as_photo
 from regnet.pixels.formats import checked_read
-from regnet.system.errors import ImageError
+from regnet.system.errors import ImageError, reason_of
 from regnet.system.in_flight import wait_for_room
 
 ArchiveKind = Literal["zip", "tar"]
@@ -196,7 +196,7 @@ class Span:
         try:
             data = self._file.read_at(self.offset, count)
         except OSError as exc:
-            raise ImageError(f"cannot be read: {exc.strerror or exc}") from exc
+            raise ImageError(f"cannot be read: {reason_of(exc)}") from exc
         if len(data) != count:
             raise ImageError("the archive was cut short while it was read")
         return data
@@ -282,6 +282,6 @@ def _temporary() -> SharedFile:
 
 def _no_room(exc: OSError) -> ImageError:
     return ImageError(
-        f"cannot be put aside in a temporary file: {exc.strerror or exc} (set TMPDIR to a folder "
+        f"cannot be put aside in a temporary file: {reason_of(exc)} (set TMPDIR to a folder "
         "with room)"
     )

@@ -20,7 +20,7 @@ from regnet.data.parquet_dataset import parquet_class_names, parquet_files, parq
 from regnet.data.truth_files import SIDE_NAMES
 from regnet.network.labels import Label, Labels, label_of, unfit_label
 from regnet.system.addresses import without_secrets
-from regnet.system.errors import DatasetError
+from regnet.system.errors import DatasetError, reason_of
 
 _WNID: Final = re.compile(r"(n\d{8})(?:[-_ ](.+))?")  # alone, or as in n02085620-Chihuahua
 _NO_TEXT: Final = re.compile(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]")  # controls, undecoded bytes
@@ -136,7 +136,7 @@ def located(path: str | Path) -> tuple[Sequence[Path], str]:
             matches += map(Path, names)
         return matches, ""
     except (OSError, ValueError) as exc:
-        raise DatasetError(f"cannot open {path}: {exc}") from exc
+        raise DatasetError(f"cannot open {path}: {reason_of(exc)}") from exc
 
 
 def _expanded(pattern: str) -> list[str]:

@@ -23,7 +23,7 @@ from regnet.data.tars import tar_files
 from regnet.data.truth_files import METADATA_NAMES, TRUTH_NAMES, key_of, match_images, read_truth
 from regnet.data.truth_table import LabelTable
 from regnet.network.labels import imagenet_labels
-from regnet.system.errors import DatasetError, ImageError
+from regnet.system.errors import DatasetError, ImageError, reason_of
 
 _CAPTIONS: Final = 20  # from so many images on, texts that mostly differ are captions
 
@@ -106,7 +106,7 @@ def labels_in_file(
     try:
         table = read_truth(truth.read_bytes(), str(truth), beside=beside)
     except OSError as exc:
-        raise DatasetError(f"cannot read the labels {truth}: {exc.strerror or exc}") from exc
+        raise DatasetError(f"cannot read the labels {truth}: {reason_of(exc)}") from exc
     paths = list(listing.paths())
     classes = match_images(table, paths, folder=folder, subset=subset) if paths else []
     return _coded(table.source, zip(paths, classes, strict=True), table)

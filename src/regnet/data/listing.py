@@ -25,7 +25,7 @@ from regnet.data.sources import Item, file_item
 from regnet.data.tars import tar_files, tar_folders
 from regnet.data.zip_stream import zip_files, zip_folders
 from regnet.pixels.formats import HEAD
-from regnet.system.errors import DatasetError, ImageError
+from regnet.system.errors import DatasetError, ImageError, reason_of
 
 _MAX_SIDE: Final = 64 << 20  # bytes of a file of labels
 _LOOKED_AT: Final = 10_000  # names of files
@@ -149,7 +149,7 @@ def _opened(path: Path, side_names: frozenset[str]) -> "_Part":
         file = SharedFile(path.open("rb"))
         kind = archive_kind(file.read_at(0, HEAD), path.name)
     except (OSError, ValueError) as exc:
-        raise DatasetError(f"cannot open {path}: {exc}") from exc
+        raise DatasetError(f"cannot open {path}: {reason_of(exc)}") from exc
     if kind is None:
         refuse_foreign(str(path), [path])
         raise DatasetError(f"{path} is no data set: expected a folder, a zip or tar, or Parquet")
@@ -167,7 +167,7 @@ class _Folder:
         start = len(str(self._path / "_")) - 1
         for path, problem in image_files(str(self._path), tally):
             if problem is not None:
-                raise DatasetError(f"cannot look into {path}: {problem.strerror or problem}")
+                raise DatasetError(f"cannot look into {path}: {reason_of(problem)}")
             yield path[start:].replace(os.sep, "/"), path
 
     def size(self, path: str) -> int:
@@ -187,7 +187,7 @@ class _Folder:
         try:
             return (str(path), path.read_bytes()) if path.is_file() else None
         except OSError as exc:
-            raise DatasetError(f"cannot read {path}: {exc.strerror or exc}") from exc
+            raise DatasetError(f"cannot read {path}: {reason_of(exc)}") from exc
 
     def folders(self, root: str) -> Iterator[str]:
         """Yield the names of the folders in a folder."""
@@ -252,7 +252,7 @@ class _Archive:
         try:
             paths = [PurePosixPath(plain_path(f"{name}/")) for name in set(self._all_folders())]
         except (OSError, ImageError) as exc:
-            raise DatasetError(f"cannot open {self._path}: {exc}") from exc
+            raise DatasetError(f"cannot open {self._path}: {reason_of(exc)}") from exc
         return {folder for path in paths for folder in (path, *path.parents) if folder.name}
 
 

@@ -18,7 +18,7 @@ from regnet.data.archives import BEYOND, BOMB_BYTES, RATIO, Spool, check_size, f
 from regnet.data.class_names import listed
 from regnet.data.remote import file_size, is_object_address, open_file, read_file, read_object
 from regnet.pixels.formats import checked_read
-from regnet.system.errors import DatasetError, ImageError, MissingExtraError
+from regnet.system.errors import DatasetError, ImageError, MissingExtraError, reason_of
 
 MAX_PAGE: Final = 288 << 20
 """Bytes that a page may unpack to; one that hardly shrank when it was packed may be larger."""
@@ -57,7 +57,7 @@ def opened_parquet(name: str) -> Iterator[Any]:
         ):
             yield parquet
     except (pyarrow.ArrowException, OSError) as exc:
-        raise DatasetError(f"cannot read {name}: {exc}") from exc
+        raise DatasetError(f"cannot read {name}: {reason_of(exc)}") from exc
 
 
 def image_rows(name: str) -> tuple[str, int]:

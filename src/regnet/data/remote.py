@@ -12,7 +12,7 @@ from regnet.data.archives import check_size
 from regnet.data.photo_files import VIDEO_SUFFIXES, SkipTally, counts_as_photo, is_clutter
 from regnet.pixels.formats import HEAD, has_picture_suffix, suffix_of
 from regnet.system.addresses import without_secrets
-from regnet.system.errors import DatasetError, ImageError, MissingExtraError
+from regnet.system.errors import DatasetError, ImageError, MissingExtraError, reason_of
 from regnet.system.in_flight import wait_for_room
 from regnet.system.retry import BrokenError, FinalError, Retry
 
@@ -95,11 +95,6 @@ def _read_once(address: str, max_bytes: int) -> bytes:
         raise BrokenError(reason_of(exc)) from exc
     check_size(len(data), max_bytes)
     return data
-
-
-def reason_of(exc: BaseException) -> str:
-    """Return what an error says, for a row or a message."""
-    return (isinstance(exc, OSError) and exc.strerror) or str(exc) or type(exc).__name__
 
 
 class ObjectStore:

@@ -33,10 +33,10 @@ from regnet.data.photo_files import (
     is_stream,
     is_video,
 )
-from regnet.data.remote import CHUNK, read_bounded, read_file, reason_of
+from regnet.data.remote import CHUNK, read_bounded, read_file
 from regnet.pixels.formats import HEAD, checked_read, has_picture_suffix, suffix_of
 from regnet.system.addresses import is_local_address, without_secrets
-from regnet.system.errors import DatasetError, ImageError
+from regnet.system.errors import DatasetError, ImageError, reason_of
 
 if TYPE_CHECKING:
     from regnet.data.fetcher import Fetcher
@@ -148,6 +148,8 @@ class Walk:
             return iter([_failed(without_secrets(name), "not opened, because of --offline")])
         if is_live(name):
             return iter([_video(name)])
+        if not name:
+            return iter([_failed(name, "the name is empty: is a variable of the shell not set?")])
         if is_url:
             return self._url(name, name.partition(":")[0].lower())
         return self._local(name)
@@ -155,6 +157,8 @@ class Walk:
     def _url(self, url: str, scheme: str) -> Iterator[Item]:
         if scheme in ("http", "https"):
             yield Item(without_secrets(url), partial(self.fetcher.fetch, url))
+        elif scheme == "file":
+            yield _failed(url, "not an address: name the file by its path, without file://")
         else:
             yield _failed(
                 without_secrets(url),

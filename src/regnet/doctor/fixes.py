@@ -16,7 +16,7 @@ from regnet.data.class_folders import Folders, open_folders
 from regnet.data.class_names import listed, normal
 from regnet.inference.result import readable
 from regnet.inference.sorting import Sorter, absolute, sorting_lock
-from regnet.system.errors import DatasetError, OutputError
+from regnet.system.errors import DatasetError, OutputError, reason_of
 from regnet.system.files import write_whole
 from regnet.system.json_text import ToDict
 from regnet.system.output_file import naming
@@ -83,7 +83,7 @@ def read_fix_list(path: Path) -> list[Fix]:
             for row in rows
         ]
     except OSError as exc:
-        raise DatasetError(f"cannot read {path}: {exc.strerror or exc}") from exc
+        raise DatasetError(f"cannot read {path}: {reason_of(exc)}") from exc
     except (UnicodeDecodeError, csv.Error) as exc:
         raise DatasetError(f"{path}: is no CSV of UTF-8 text: {exc}") from exc
 
@@ -138,7 +138,7 @@ def _applied(
             else:
                 before += 1
         except (DatasetError, OSError, ValueError) as exc:  # the latter for an impossible path
-            reason = getattr(exc, "strerror", None) or str(exc)
+            reason = reason_of(exc)
             failed.append(FailedFix(fix.line, fix.file, reason))
     return (changed, before, left), tuple(failed)
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.system.errors import OutputError
+from regnet.system.errors import OutputError, reason_of
 from regnet.system.files import write_all
 
 _HEAD: Final = struct.Struct("<II")  # length and CRC-32 of what follows
@@ -64,7 +64,7 @@ class Journal:
             self._write(head + b"\n" + rows.tobytes())
         except OSError as exc:
             raise OutputError(
-                f"cannot write {self.path}: {exc.strerror or exc}; make room, and the run resumes "
+                f"cannot write {self.path}: {reason_of(exc)}; make room, and the run resumes "
                 "where it was, or choose another folder with --cache-dir"
             ) from exc
 
@@ -117,7 +117,7 @@ def open_journal(
         return
     except OSError as exc:
         lock.release()
-        why = exc.strerror or exc
+        why = reason_of(exc)
         say(f"cannot write to {path.parent} ({why}): if interrupted, this cannot be resumed")
         yield None
         return

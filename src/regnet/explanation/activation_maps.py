@@ -7,7 +7,6 @@ Source: Zhou et al. 2016, https://arxiv.org/abs/1512.04150.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Self
 
@@ -27,6 +26,7 @@ from regnet.pixels.protocol import Preprocess, Size
 from regnet.system.devices import CPU
 from regnet.system.errors import ModelError
 from regnet.system.json_text import plain_fields
+from regnet.system.text import meant_by
 
 Rectangle = tuple[float, float, float, float]
 """Left, top, width, height in pixels of the upright photo."""
@@ -165,8 +165,7 @@ def class_named(labels: Labels, name: str, *, source: str) -> int:
     if matches:
         numbers = " and ".join(map(str, matches))
         raise ModelError(f"{source}: {name!r} matches classes {numbers}. Pass the class number")
-    close = get_close_matches(query, sorted(by_name), n=3)
-    like = f"; close are {', '.join(close)}" if close else ""
+    like = f"; {question}" if (question := meant_by(query, sorted(by_name))) else ""
     raise ModelError(f"{source}: none of its {len(labels)} classes is called {name!r}{like}")
 
 

@@ -28,6 +28,7 @@ from regnet.inference.result import Embedding
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
 from regnet.system.errors import DatasetError, ImageError, OutputError, RegNetError
 from regnet.system.json_text import ToDict
+from regnet.system.output_file import naming
 from regnet.system.row_writers import require_parquet
 
 Show = Callable[[Iterator[Any]], Iterator[Any]]
@@ -62,7 +63,8 @@ class Form:
 class Summary(ToDict):
     """A written file: `rows` with a vector, and how many photos `failed`.
 
-    `embedded` rows were computed in this run, `reused` ones in an earlier run.
+    `embedded` rows were computed in this run, `reused` ones in an earlier run. `first_error` is
+    that of the first photo that failed in this run.
     """
 
     file: Path
@@ -75,6 +77,7 @@ class Summary(ToDict):
     embedded: int
     reused: int
     seconds: float
+    first_error: str | None
 
 
 def features_id(metadata: ModelMetadata) -> str:
@@ -123,7 +126,7 @@ def embed_to(
     description = form.describe(classifier)
     known = _Known.of(path, description)
     embedded, error = 0, ""
-    with open_draft(path, description) as draft:
+    with naming(path), open_draft(path, description) as draft:
         new = draft.resume(iter(items))
         rows = _in_turn(classifier, new, known, batch_size=batch_size, every=every)
         for note, embedding in show(rows):
@@ -150,6 +153,7 @@ def embed_to(
         embedded=embedded,
         reused=done.rows - embedded,
         seconds=time.perf_counter() - start,
+        first_error=error or None,
     )
 
 

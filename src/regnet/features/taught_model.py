@@ -19,7 +19,7 @@ from regnet.ir.records import Taught
 from regnet.pixels.samples import sample_photos
 from regnet.statistics.conformal import softmax64
 from regnet.statistics.discriminant import Head, Moments, Root, Tuning, rooted
-from regnet.system.errors import ConversionError, ModelError, OutputError
+from regnet.system.errors import ConversionError, ModelError, OutputError, reason_of
 from regnet.system.files import new_folder_beside, replace_all
 from regnet.system.runtime import ov
 
@@ -96,7 +96,7 @@ def write_taught(
             _check(scratch / path.name, classifier, metadata, head)
             replace_all(scratch, path.parent, names)
     except OSError as exc:
-        raise OutputError(f"cannot write {path}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot write {path}: {reason_of(exc)}") from exc
     return tuple(names)
 
 

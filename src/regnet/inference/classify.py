@@ -22,7 +22,7 @@ from regnet.network.labels import Labels
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
 from regnet.pixels.preprocess import ImageLike
 from regnet.system.devices import CPU
-from regnet.system.errors import ImageError, ModelError
+from regnet.system.errors import ImageError, ModelError, reason_of
 from regnet.system.parallel import cores, in_order
 from regnet.video.sampling import Sampling, Smoothing
 
@@ -372,7 +372,7 @@ def _given(image: Any, *, scale: bool) -> ImageLike:
         try:
             data = image.read()
         except (OSError, ValueError) as exc:
-            raise ImageError(f"cannot be read: {exc}") from exc
+            raise ImageError(f"cannot be read: {reason_of(exc)}") from exc
         if not isinstance(data, bytes):
             raise ImageError('the file is open as text; open it with mode "rb"')
         return bytes(data)

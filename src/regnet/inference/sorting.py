@@ -24,7 +24,7 @@ from regnet.data.sources import Item, Video
 from regnet.inference.result import Prediction
 from regnet.network.labels import Labels, first_name
 from regnet.system.checked import Checked, Rule
-from regnet.system.errors import OutputError
+from regnet.system.errors import OutputError, reason_of
 from regnet.system.files import is_file_name, new_folder_beside, remove_leftovers, write_whole
 from regnet.system.json_text import json_text
 from regnet.system.option import Options, option
@@ -148,7 +148,7 @@ class Sorter:
                 try:
                     self.place(source, prediction)
                 except OSError as exc:
-                    reason = f"cannot be sorted: {exc.strerror or exc}"
+                    reason = f"cannot be sorted: {reason_of(exc)}"
                     prediction = replace(prediction, error=reason, predictions=())
             yield prediction
 
@@ -193,9 +193,11 @@ class Sorter:
 
     def put(self, path: Path, name: str, *, label: str, probability: float | None) -> None:
         """Place a photo at an absolute path in the folder of this name. Raises `OSError`."""
+        if path != self.folder / name / path.name:  # else it lies there already
+            self._add(path, name, label, probability)
         self.counts[name] += 1
-        if path == self.folder / name / path.name:
-            return  # it lies there already
+
+    def _add(self, path: Path, name: str, label: str, probability: float | None) -> None:
         (self.folder / name).mkdir(parents=True, exist_ok=True)
         stat = path.stat()
         for target in _free_names(self.folder / name / path.name):
@@ -236,7 +238,7 @@ def sorting_lock(folder: Path) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
-        raise OutputError(f"cannot make the folder {folder}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot make the folder {folder}: {reason_of(exc)}") from exc
     try:
         with FileLock(folder / ".sorting.lock", blocking=False):
             yield

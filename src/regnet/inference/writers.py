@@ -10,7 +10,7 @@ from regnet.inference.result import IMPROBABLE, Prediction, Wanted
 from regnet.system.errors import OutputError
 from regnet.system.output_file import naming, open_output, text_of
 from regnet.system.row_writers import SUFFIXES, Row, require_parquet, row_writer, score_type
-from regnet.system.text import visible
+from regnet.system.text import BAR, visible
 
 OutputFormat = Literal["table", "json", "jsonl", "csv", "parquet"]
 
@@ -78,7 +78,7 @@ def _table_lines(prediction: Prediction) -> Iterator[str]:
     elif not scores:
         yield f"  {IMPROBABLE}"
     for score in scores if prediction.set is None else prediction.set:
-        bar = "█" * round(20 * score.probability)
+        bar = BAR * round(20 * score.probability)
         yield f"  {100 * score.probability:5.1f} %  {bar:20}  {score.label}"
     if prediction.set is not None:
         size = len(prediction.set)

@@ -22,7 +22,7 @@ from regnet.ir.metadata import (
     not_ours,
 )
 from regnet.ir.model_api import MODEL_INFO, model_info
-from regnet.system.errors import ConversionError, ModelError
+from regnet.system.errors import ConversionError, ModelError, reason_of
 from regnet.system.runtime import core, ov
 
 RT_INFO: Final = "regnet"
@@ -83,7 +83,7 @@ def write_ir(model: ov.Model, metadata: ModelMetadata, path: Path) -> list[str]:
         known = entry % _checksum(path).encode()
         path.write_bytes(path.read_bytes().replace(entry % _UNKNOWN.encode(), known, 1))
     except OSError as exc:
-        raise ConversionError(f"cannot write {path.name}: {exc}") from exc
+        raise ConversionError(f"cannot write {path.name}: {reason_of(exc)}") from exc
     except RuntimeError as exc:  # OpenVINO does not say why
         raise ConversionError(
             f"cannot write {path.name}: the disk is full, or the folder cannot be written to "

@@ -8,7 +8,7 @@ from functools import cache
 from pathlib import Path
 from typing import Final
 
-from regnet.system.errors import RegNetError
+from regnet.system.errors import RegNetError, reason_of
 
 MOST_CHARACTERS: Final = 1000
 """The longest name of a class that a model stores."""
@@ -72,7 +72,7 @@ def read_labels(path: str | Path) -> Labels:
     try:
         text = Path(path).read_text("utf-8-sig")
     except (OSError, ValueError) as exc:
-        raise RegNetError(f"cannot read the class list {path}: {exc}") from exc
+        raise RegNetError(f"cannot read the class list {path}: {reason_of(exc)}") from exc
     try:
         pairs = parse_classes(text, Path(path).suffix.lower())
     except ValueError as exc:

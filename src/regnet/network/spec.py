@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from regnet.network.timm_only import TIMM_ONLY
 from regnet.system.checked import Checked, Rule, within
-from regnet.system.errors import SpecError, UnknownModelError
+from regnet.system.errors import SpecError, UnknownModelError, reason_of
 from regnet.system.files import write_whole
 from regnet.system.json_text import json_bytes
 from regnet.system.output_file import naming
@@ -367,7 +367,7 @@ def read_spec(path: Path) -> Spec:
             raise ValueError("it is no JSON object")
         return spec_from_dict(values)
     except OSError as exc:
-        raise UnknownModelError(f"{path}: cannot be read ({exc.strerror or exc})") from exc
+        raise UnknownModelError(f"{path}: cannot be read ({reason_of(exc)})") from exc
     except (SpecError, ValueError, RecursionError) as exc:
         raise UnknownModelError(
             f"{path}: is no network's spec ({exc}); `regnet space search -o` writes one, and each "

@@ -14,7 +14,7 @@ from regnet.pixels.decoder import decode_elsewhere, decode_quick, decode_within
 from regnet.pixels.opencv_resize import linear_crop
 from regnet.pixels.pillow_resize import resize_crop
 from regnet.pixels.protocol import Box, Channels, Preprocess, Size
-from regnet.system.errors import ImageError
+from regnet.system.errors import ImageError, reason_of
 
 ImageLike = bytes | bytearray | memoryview | str | Path | np.ndarray[Any, Any] | Image.Image
 Crop = NDArray[Any]
@@ -136,8 +136,7 @@ def _encoded(image: ImageLike) -> bytes | NDArray[Any] | Image.Image:
         try:
             return Path(image).read_bytes()
         except (OSError, ValueError) as exc:
-            reason = exc.strerror if isinstance(exc, OSError) else exc
-            raise ImageError(f"cannot read {image}: {reason}") from exc
+            raise ImageError(f"cannot read {image}: {reason_of(exc)}") from exc
     if isinstance(image, bytearray | memoryview):
         return bytes(image)
     raise ImageError(

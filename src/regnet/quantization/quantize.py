@@ -17,7 +17,7 @@ from regnet.quantization.photo_sets import draw_photos
 from regnet.quantization.trial import Layers, Speed, Trial
 from regnet.statistics.agreement import Agreement
 from regnet.system.cache import cache_dir as default_cache_dir
-from regnet.system.errors import ModelError, NoGainError, OutputError, QuantizationError
+from regnet.system.errors import ModelError, NoGainError, OutputError, QuantizationError, reason_of
 from regnet.system.files import new_folder_beside, replace_all
 from regnet.system.json_text import plain_fields
 from regnet.system.parallel import Watch, cores, unwatched
@@ -137,7 +137,7 @@ def quantize(
             files = (path.with_suffix(".bin").name, path.name)
             replace_all(scratch, path.parent, files)
     except OSError as exc:
-        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot write to {folder}: {reason_of(exc)}") from exc
     return Quantization(
         path=path,
         files=files,

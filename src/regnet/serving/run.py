@@ -14,7 +14,7 @@ from regnet.conversion.store import Library
 from regnet.ir.metadata import InferencePrecision
 from regnet.serving.access import Token, Visitors
 from regnet.serving.limits import Limits
-from regnet.system.errors import MissingExtraError, StartError
+from regnet.system.errors import MissingExtraError, StartError, reason_of
 
 try:
     import uvicorn
@@ -165,7 +165,7 @@ def _listener(host: str, port: int) -> socket.socket:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=1024)
     except (OSError, OverflowError) as exc:
-        reason = str(getattr(exc, "strerror", None) or exc).partition(" (while")[0]
+        reason = str(reason_of(exc)).partition(" (while")[0]
         raise StartError(
             f"cannot listen on {host}, port {port}: {reason}; choose another with --host and "
             "--port (--port 0 finds a free one)"

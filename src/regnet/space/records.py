@@ -15,7 +15,7 @@ from typing import Annotated, Any, Final, Self
 
 from regnet.network.spec import Spec, spec_to_dict
 from regnet.system.checked import Checked, within
-from regnet.system.errors import OutputError, SpaceError
+from regnet.system.errors import OutputError, SpaceError, reason_of
 from regnet.system.files import is_stream, write_all
 from regnet.system.json_text import json_bytes
 
@@ -108,7 +108,7 @@ def read_file(path: Path) -> tuple[str, dict[str, RunRecord]]:
     try:
         data = path.read_bytes()
     except OSError as exc:
-        raise SpaceError(f"cannot read the records {path}: {exc.strerror or exc}") from exc
+        raise SpaceError(f"cannot read the records {path}: {reason_of(exc)}") from exc
     records = {record.key: record for record in _records(path, data)}
     return hashlib.sha256(data).hexdigest(), records
 
@@ -198,7 +198,7 @@ class RecordFile:
             yield
         except OSError as exc:
             raise OutputError(
-                f"cannot write {self.path}: {exc.strerror or exc}; make room or name another file, "
+                f"cannot write {self.path}: {reason_of(exc)}; make room or name another file, "
                 "and run the same command to continue"
             ) from exc
 

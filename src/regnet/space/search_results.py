@@ -13,7 +13,7 @@ from regnet.space.measure import write_random_ir
 from regnet.space.plans import Budget, Population, TrainBest
 from regnet.space.records import RunRecord
 from regnet.space.search import Found
-from regnet.system.errors import MissingExtraError, OutputError
+from regnet.system.errors import MissingExtraError, OutputError, reason_of
 from regnet.system.files import new_folder_beside, replace_all, temporary_folder
 from regnet.system.json_text import json_text
 from regnet.system.parallel import cores
@@ -91,7 +91,7 @@ def export_pick(found: Found, pick: Measured, folder: Path) -> list[Path]:
             write_spec(scratch / files[-1], spec)
             replace_all(scratch, folder, files)
     except (OSError, RuntimeError) as exc:
-        raise OutputError(f"cannot write to {folder}: {exc}") from exc
+        raise OutputError(f"cannot write to {folder}: {reason_of(exc)}") from exc
     return [folder / name for name in files]
 
 

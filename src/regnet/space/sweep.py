@@ -16,7 +16,7 @@ from regnet.space.networks import Frame
 from regnet.space.plans import RECIPE, Budget, Population
 from regnet.space.records import RecordFile, RunRecord, Setting
 from regnet.space.sampling import Window, sample
-from regnet.system.errors import SpaceError, SpecError
+from regnet.system.errors import SpaceError, SpecError, reason_of
 from regnet.system.parallel import Watch, unwatched
 from regnet.training.history import Watcher
 from regnet.training.recipe import Changes, Recipe, read_recipe, recipe_from_toml, resolved
@@ -209,7 +209,7 @@ def _read_specs(path: Path, count: int | None) -> list[Spec]:
                         f"{path}, line {number}: not a network of `regnet space sample`: {exc}"
                     ) from exc
     except (OSError, UnicodeDecodeError) as exc:
-        raise SpaceError(f"cannot read the specs {path}: {exc}") from exc
+        raise SpaceError(f"cannot read the specs {path}: {reason_of(exc)}") from exc
     if not specs:
         raise SpaceError(f"{path}: contains no spec")
     return specs

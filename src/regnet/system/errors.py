@@ -31,7 +31,11 @@ RegNetError
 └── OutputError          a result could not be written
 """
 
+import re
 import reprlib
+from typing import Final
+
+_NUMBER: Final = re.compile(r"^\[Errno -?\d+\] ")
 
 
 class RegNetError(Exception):
@@ -52,6 +56,15 @@ def shown(value: object) -> str:
         return reprlib.repr(value)
     except ValueError:
         return f"this {type(value).__name__}"
+
+
+def reason_of(exc: BaseException) -> str:
+    """Return what an error says, without its number and the name of the file."""
+    if isinstance(exc, FileExistsError) and exc.filename:
+        return f"{exc.filename} exists and is not a folder"
+    if cause := exc.strerror if isinstance(exc, OSError) else None:
+        return cause
+    return _NUMBER.sub("", str(exc)) or type(exc).__name__
 
 
 class ProtocolError(RegNetError, ValueError):

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from regnet.system.errors import DownloadError
+from regnet.system.errors import DownloadError, reason_of
 from regnet.system.retry import BrokenError, FinalError, seconds_asked
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class Lines:
                         )
                     yield response
         except httpx.ConnectError as exc:
-            raise BrokenError(f"no connection: {exc}", unreachable=True) from exc
+            raise BrokenError(f"no connection: {reason_of(exc)}", unreachable=True) from exc
         except httpx.ConnectTimeout as exc:
             raise BrokenError("no connection in time", unreachable=True) from exc
         except httpx.TimeoutException as exc:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TextIO
 
-from regnet.system.errors import OutputError
+from regnet.system.errors import OutputError, reason_of
 from regnet.system.files import open_stream
 
 
@@ -25,7 +25,7 @@ def naming(output: Path) -> Iterator[None]:
     except BrokenPipeError:
         raise
     except OSError as exc:
-        raise OutputError(f"cannot write {output}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot write {output}: {reason_of(exc)}") from exc
 
 
 @dataclass(frozen=True)

@@ -1,8 +1,11 @@
 """Words and numbers as people read them."""
 
 import re
+from collections.abc import Iterable
 from typing import Final
 
+BAR: Final = "\N{FULL BLOCK}"
+"""A twentieth of a bar of probability."""
 _UNITS: Final = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 _COUNT: Final = re.compile(r"(\d+(?:\.\d+)?)([KMG]?)", re.IGNORECASE)
 _SEPARATOR: Final = re.compile(r'"?sep=([,;|\t])"?\s*\n(?=\s*\S)', re.IGNORECASE)
@@ -36,6 +39,14 @@ def percent(share: float | None, digits: int = 2) -> str:
 def counted(number: int, one: str, many: str = "") -> str:
     """Return a number with its noun: 1 photo, 2 photos."""
     return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def meant_by(word: str, known: Iterable[str]) -> str:
+    """Return a question that names the known words most like a word; empty if none is like it."""
+    from difflib import get_close_matches
+
+    *more, last = get_close_matches(word, [*known], n=4, cutoff=0.6) or [""]
+    return f"did you mean {' or '.join(filter(None, (', '.join(more), last)))}?" if last else ""
 
 
 def sentence(text: str) -> str:

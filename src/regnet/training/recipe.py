@@ -16,7 +16,7 @@ from typing import Annotated, Any, Final, Literal
 
 from regnet.pixels.protocol import MAX_SIDE, Interpolation, Offset, Preprocess, Triple
 from regnet.system.checked import Checked, Rule, within
-from regnet.system.errors import ProtocolError, RecipeError
+from regnet.system.errors import ProtocolError, RecipeError, reason_of
 from regnet.system.files import write_whole
 from regnet.system.option import Options, option
 from regnet.system.output_file import naming
@@ -272,7 +272,7 @@ def read_recipe(name_or_path: str | Path) -> Recipe:
             data = stream.read(_MAX_BYTES + 1)
     except (OSError, ValueError) as exc:  # the latter for an impossible path
         known = ", ".join(RECIPES)
-        reason = getattr(exc, "strerror", None) or exc
+        reason = reason_of(exc)
         raise RecipeError(
             f"{path}: neither a recipe's name ({known}) nor a file ({reason})"
         ) from exc

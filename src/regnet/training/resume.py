@@ -11,7 +11,7 @@ from regnet.inference.predictors import parse_choice
 from regnet.ir.metadata import InferencePrecision
 from regnet.network.spec import Spec, network_title, spec_to_dict
 from regnet.system.checked import Checked
-from regnet.system.errors import TrainingError
+from regnet.system.errors import TrainingError, reason_of
 from regnet.system.files import sha384_of
 from regnet.training.initial_network import Start, converted
 from regnet.training.photo_sets import PhotoSets
@@ -104,7 +104,7 @@ def _content(model: str, library: Library, precision: InferencePrecision) -> str
         for path in paths:
             digest.update(bytes.fromhex(sha384_of(path)))
     except OSError as exc:
-        raise TrainingError(f"cannot read {exc.filename}: {exc.strerror or exc}") from exc
+        raise TrainingError(f"cannot read {exc.filename}: {reason_of(exc)}") from exc
     return digest.hexdigest()
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from filelock import FileLock, Timeout
 
-from regnet.system.errors import OutputError, TrainingError
+from regnet.system.errors import OutputError, TrainingError, reason_of
 from regnet.system.files import new_folder_beside, whole_file
 
 FORMAT: Final = 2
@@ -88,7 +88,7 @@ def in_use(folder: Path) -> Iterator[None]:
             f"{folder}: another run is using it; wait for its end, or name another folder"
         ) from exc
     except OSError as exc:
-        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot write to {folder}: {reason_of(exc)}") from exc
     try:
         yield
     finally:
@@ -125,7 +125,7 @@ def read_run(path: Path) -> dict[str, Any]:
     except FileNotFoundError as exc:
         raise TrainingError(f"{path}: there is no run to resume; leave out --resume") from exc
     except OSError as exc:
-        raise TrainingError(f"cannot read {path}: {exc.strerror or exc}") from exc
+        raise TrainingError(f"cannot read {path}: {reason_of(exc)}") from exc
     except Exception as exc:  # torch raises a dozen kinds, with advice that does not apply
         raise TrainingError(
             f"{path}: is damaged, or no checkpoint of a run; start again in another folder"
@@ -144,7 +144,7 @@ def require_room(folder: Path, bytes_needed: int) -> None:
         with new_folder_beside(folder / LAST):
             free = shutil.disk_usage(folder).free
     except OSError as exc:
-        raise OutputError(f"cannot write to {folder}: {exc.strerror or exc}") from exc
+        raise OutputError(f"cannot write to {folder}: {reason_of(exc)}") from exc
     if free < bytes_needed:
         needed = -(-bytes_needed >> 20)
         raise OutputError(

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from regnet.system.errors import UnknownModelError
+from regnet.system.text import meant_by
 from regnet.zoo.card import Card, parse_card
 
 DEFAULT_MODEL: Final = "regnetx-3.2gf"
@@ -52,11 +53,8 @@ def card_by_name(name: str) -> Card:
     for known, aliases in _aliases().items():
         if wanted in aliases:
             return _load(known)
-    import difflib
-
-    every = [*card_names(), *chain(*_aliases().values())]
-    close = difflib.get_close_matches(wanted, every, n=4, cutoff=0.6)
-    hint = f"close are {', '.join(close)}; " if close else ""
+    question = meant_by(wanted, [*card_names(), *chain(*_aliases().values())])
+    hint = f"{question} " * bool(question)
     raise UnknownModelError(f"no model is called {name!r}; {hint}`regnet models` lists all")
 
 

@@ -19,6 +19,7 @@ from regnet.system.errors import (
     LicenceError,
     OfflineError,
     WeightsError,
+    reason_of,
 )
 from regnet.system.files import new_folder_beside
 from regnet.system.http import Lines
@@ -124,7 +125,7 @@ def import_file(
         try:
             reading = stack.enter_context(Path(path).open("rb"))
         except OSError as exc:
-            raise DownloadError(f"cannot read {path}: {exc}") from exc
+            raise DownloadError(f"cannot read {path}: {reason_of(exc)}") from exc
         stack.enter_context(place.usable())
         stack.enter_context(place.lock(reporter))
         temporary = stack.enter_context(new_folder_beside(place.path)) / place.path.name
@@ -221,7 +222,7 @@ class _Place:
         except (FileNotFoundError, NotADirectoryError):
             return None
         except OSError as exc:
-            raise DownloadError(f"cannot read {self.path}: {exc}") from exc
+            raise DownloadError(f"cannot read {self.path}: {reason_of(exc)}") from exc
         vouched = expected.hashed or (record is not None and record.sha384 == digests.sha384)
         if expected.problem(digests) or not vouched:
             return None
@@ -237,8 +238,8 @@ class _Place:
             yield
         except OSError as exc:
             raise DownloadError(
-                f"cannot write to the cache folder {self.folder}: {exc}; choose another with "
-                "--cache-dir or $REGNET_CACHE"
+                f"cannot write to the cache folder {self.folder}: {reason_of(exc)}; choose another "
+                "with --cache-dir or $REGNET_CACHE"
             ) from exc
 
     @contextmanager

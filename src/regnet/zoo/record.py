@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from regnet.system.checked import Checked
-from regnet.system.errors import DownloadError, RegNetError
+from regnet.system.errors import DownloadError, RegNetError, reason_of
 from regnet.system.files import write_whole
 from regnet.system.json_text import json_bytes
 from regnet.zoo.card import Card
@@ -226,7 +226,7 @@ class SeenHashes:
                 if hashes != before:
                     write_json(self._path, hashes)
         except OSError as exc:
-            raise DownloadError(f"cannot write {self._path}: {exc}") from exc
+            raise DownloadError(f"cannot write {self._path}: {reason_of(exc)}") from exc
 
     def _read(self) -> dict[str, Any]:
         if not os.path.lexists(self._path):
@@ -239,7 +239,8 @@ class SeenHashes:
                 raise ValueError("not the hashes that regnet wrote")
         except (OSError, ValueError, RecursionError) as exc:
             raise DownloadError(
-                f"cannot read {self._path}: {exc}; it holds hashes of weights: restore or remove it"
+                f"cannot read {self._path}: {reason_of(exc)}; it holds hashes of weights: restore "
+                "or remove it"
             ) from exc
         return hashes
 

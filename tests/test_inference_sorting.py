@@ -17,13 +17,14 @@ import pytest
 from command_line import run_main
 
 from regnet.data.sources import Item, iter_items
-from regnet.inference import sorting
 from regnet.inference.result import ClassScore, Prediction
-from regnet.inference.sorting import LIST, UNKNOWN, Action, Sorter, Sorting, folder_names, undo
+from regnet.inference.sorting import LIST, UNKNOWN, Sorter, Sorting, folder_names, undo
 from regnet.network.labels import Label, imagenet_labels
 from regnet.pixels.samples import sample_photos
+from regnet.system import placing
 from regnet.system.errors import OutputError
 from regnet.system.files import is_scratch
+from regnet.system.placing import Action
 
 LABELS = (Label("", "cat"), Label("", "dog/wolf"), Label("", "unknown"))
 
@@ -120,7 +121,7 @@ def test_moving_to_another_file_system_copies_first(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(photos)
-    monkeypatch.setattr(sorting, "_linked", lambda source, target: False)
+    monkeypatch.setattr(placing, "_linked", lambda source, target: False)
     sort(photos, tmp_path / "out", "move")
     assert (contents(photos), contents(tmp_path / "out")) == (Counter(), before)
 

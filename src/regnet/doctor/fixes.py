@@ -15,11 +15,12 @@ from typing import Final
 from regnet.data.class_folders import Folders, open_folders
 from regnet.data.class_names import listed, normal
 from regnet.inference.result import readable
-from regnet.inference.sorting import Sorter, absolute, sorting_lock
+from regnet.inference.sorting import Sorter, sorting_lock
 from regnet.system.errors import DatasetError, OutputError, reason_of
 from regnet.system.files import write_whole
 from regnet.system.json_text import ToDict
 from regnet.system.output_file import naming
+from regnet.system.placing import absolute
 from regnet.system.text import counted, separated
 
 _COLUMNS: Final = ("file", "suggested")

@@ -5,18 +5,15 @@ hard link, which fails where the name is taken; a moved photo leaves its old pla
 a run that was killed leaves every photo in one place at least, and the next run completes it.
 """
 
-import filecmp
 import json
 import os
 import re
-import shutil
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
-from itertools import count
 from pathlib import Path
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Self, get_args
 
 from regnet.data.archives import failing
 from regnet.data.photo_files import SORTED_LIST
@@ -25,11 +22,10 @@ from regnet.inference.result import Prediction
 from regnet.network.labels import Labels, first_name
 from regnet.system.checked import Checked, Rule
 from regnet.system.errors import OutputError, reason_of
-from regnet.system.files import is_file_name, new_folder_beside, remove_leftovers, write_whole
+from regnet.system.files import is_file_name, remove_leftovers, write_whole
 from regnet.system.json_text import json_text
 from regnet.system.option import Options, option
-
-Action = Literal["copy", "link", "move"]
+from regnet.system.placing import Action, absolute, free_names, is_moved, is_same, put
 
 LIST: Final = SORTED_LIST
 UNKNOWN: Final = "unknown"
@@ -176,7 +172,7 @@ class Sorter:
             if not before.describes(path):
                 return False
             if before.action == "move":
-                if not _is_moved(path, target):
+                if not is_moved(path, target):
                     return False
                 path.unlink()
         self.done_before += 1
@@ -200,7 +196,7 @@ class Sorter:
     def _add(self, path: Path, name: str, label: str, probability: float | None) -> None:
         (self.folder / name).mkdir(parents=True, exist_ok=True)
         stat = path.stat()
-        for target in _free_names(self.folder / name / path.name):
+        for target in free_names(self.folder / name / path.name):
             placed = Placed(
                 source=str(path),
                 target=str(target.relative_to(self.folder)),
@@ -212,7 +208,7 @@ class Sorter:
             )
             _append(self._list, placed.line)
             with suppress(FileExistsError):
-                _put(path, target, self.action, self.folder)
+                put(path, target, self.action, self.folder)
                 break
         self.placed[placed.source] = placed
         self._targets.add(str(target))
@@ -313,86 +309,16 @@ def _undone(placed: Placed, folder: Path) -> bool:
     if (placed.action == "copy" and target.is_symlink()) or not placed.describes(target):
         return False
     if os.path.lexists(source):
-        is_same = _same if placed.action == "copy" else _is_moved
-        if is_same(source, target):
+        is_done = is_same if placed.action == "copy" else is_moved
+        if is_done(source, target):
             target.unlink()
         return not os.path.lexists(target)
     try:
         source.parent.mkdir(parents=True, exist_ok=True)
-        _put(target, source, "move", source.parent)
+        put(target, source, "move", source.parent)
     except OSError:
         return False
     return True
-
-
-def absolute(source: str) -> Path:
-    """Return where a file lies; a link stays one."""
-    path = Path(os.path.expanduser(source))  # noqa: PTH111
-    return path.parent.resolve() / path.name
-
-
-def _free_names(path: Path) -> Iterator[Path]:
-    """Yield the path, then `name (2).jpg` and so on: those that are free."""
-    for number in count(1):
-        name = path if number == 1 else path.with_name(f"{path.stem} ({number}){path.suffix}")
-        if not os.path.lexists(name):
-            yield name
-
-
-def _put(source: Path, target: Path, action: Action, folder: Path) -> None:
-    """Copy, link or move a file; raises `FileExistsError` if the target is there, `OSError`."""
-    if action == "link":
-        target.symlink_to(source)
-        return
-    if action == "move" and source.is_symlink():
-        target.symlink_to(_link_from(source, target.parent))
-        if not _same(source, target):
-            target.unlink()
-            raise OSError("where this link leads cannot be told from its new place")
-        source.unlink()
-        return
-    if action == "move" and _linked(source, target):
-        source.unlink()
-        return
-    with new_folder_beside(folder / target.name) as scratch:
-        copy = scratch / target.name
-        shutil.copy2(source, copy)
-        if not _linked(copy, target):
-            os.rename(copy, target)  # noqa: PTH104  (no hard links here: the name was just free)
-    if action == "move":
-        source.unlink()
-
-
-def _linked(source: Path, target: Path) -> bool:
-    """Give a file a second name; False where that cannot be. Raises `FileExistsError`."""
-    try:
-        os.link(source, target)
-    except FileExistsError:
-        raise
-    except OSError:
-        return False
-    return True
-
-
-def _link_from(link: Path, folder: Path) -> str:
-    """Return what a link in another folder says, so that it leads to the same file."""
-    leads = link.readlink()
-    return str(leads) if leads.is_absolute() else os.path.relpath(link.parent / leads, folder)
-
-
-def _is_moved(source: Path, target: Path) -> bool:
-    """Tell whether a target is what moving the source makes, so that one of them can go."""
-    if source.is_symlink() and target.is_symlink():
-        return str(target.readlink()) == _link_from(source, target.parent)
-    return source.is_symlink() == target.is_symlink() and _same(source, target)
-
-
-def _same(one: Path, other: Path) -> bool:
-    """Tell whether two names are of one file, or of files of the same content."""
-    try:
-        return one.samefile(other) or filecmp.cmp(one, other, shallow=False)
-    except OSError:
-        return False
 
 
 def _append(path: Path, line: str) -> None:

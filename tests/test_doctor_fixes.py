@@ -14,7 +14,9 @@ from command_line import run_main
 
 from regnet.doctor.fixes import AppliedFixes, apply_fixes
 from regnet.doctor.tree import open_tree
-from regnet.inference.sorting import LIST, undo
+from regnet.inference.result import ClassScore, Prediction
+from regnet.inference.sorting import LIST, Sorter, undo
+from regnet.network.labels import Label
 from regnet.system.errors import DatasetError, OutputError
 
 HEAD = "file,split,class,suggested,probability_class,probability_suggested\n"
@@ -63,6 +65,77 @@ def test_photos_go_to_the_suggested_folders_and_back(tmp_path: Path) -> None:
     assert (again.changed, again.before, again.failed) == (0, 5, ())
     assert undo(folder) == (4, [])
     assert contents(folder) == before
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_swapped_photos_of_one_name_stay_swapped_when_the_list_is_applied_again(
+    same: bool, tmp_path: Path
+) -> None:
+    folder = write_photos(tmp_path / "photos", "cat/1.jpg", "dog/1.jpg", "dog/2.jpg")
+    for name in ("cat/1.jpg", "dog/1.jpg") if same else ():
+        (folder / name).write_text("the same")
+        os.utime(folder / name, (1, 1))
+    before = contents(folder)
+    fixes = (("cat/1.jpg", "dog"), ("dog/1.jpg", "cat"))
+    assert apply(folder, *fixes).changed == 2
+    swapped = contents(folder)
+    assert swapped == {
+        "dog/1 (2).jpg": before["cat/1.jpg"],
+        "cat/1.jpg": before["dog/1.jpg"],
+        "dog/2.jpg": "dog/2.jpg",
+    }
+    again = apply(folder, *fixes)
+    assert (again.changed, again.before, again.failed) == (0, 2, ())
+    assert contents(folder) == swapped
+    assert undo(folder, relabelled=True) == (2, [])
+    assert contents(folder) == before
+
+
+def test_sorted_photos_are_relabelled_and_only_that_is_undone(tmp_path: Path) -> None:
+    photos, folder = write_photos(tmp_path / "in", "1.jpg", "2.jpg"), tmp_path / "sorted"
+
+    def sort() -> int:
+        sorter = Sorter(folder, "copy", (Label("", "cat"), Label("", "dog")))
+        for name, index in (("1.jpg", 0), ("2.jpg", 1)):
+            if sorter.takes(str(photos / name)):
+                best = ClassScore(index, "", "", 0.9)
+                sorter.place(str(photos / name), Prediction(name, (best,), None, "m"))
+        return sorter.counts.total()
+
+    assert sort() == 2
+    assert apply(folder, ("cat/1.jpg", "dog")).changed == 1
+    assert sort() == 0  # it is known where it went
+    assert contents(folder) == {"dog/1.jpg": "1.jpg", "dog/2.jpg": "2.jpg"}
+    assert undo(folder, relabelled=True) == (1, [])
+    assert contents(folder) == {"cat/1.jpg": "1.jpg", "dog/2.jpg": "2.jpg"}
+    assert apply(folder, ("cat/1.jpg", "dog")).changed == 1
+    assert apply(folder, ("dog/1.jpg", "cat")).changed == 1
+    undo(folder)
+    assert contents(tmp_path) == {"in/1.jpg": "1.jpg", "in/2.jpg": "2.jpg"}
+
+
+def test_a_photo_that_cannot_leave_its_folder_is_not_in_two(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_photos(tmp_path / "photos", "cat/1.jpg", "dog/2.jpg")
+    before, unlink = contents(folder), Path.unlink
+
+    def refuse(path: Path, missing_ok: bool = False) -> None:
+        if path == folder / "cat/1.jpg":
+            raise PermissionError(13, "Permission denied")
+        unlink(path, missing_ok)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        assert [one.error for one in apply(folder, ("cat/1.jpg", "dog")).failed] == [
+            "Permission denied"
+        ]
+    assert contents(folder) == before
+    assert apply(folder, ("cat/1.jpg", "dog")).changed == 1
+    (folder / ".sorting.lock").unlink(missing_ok=True)
+    (folder / ".sorting.lock").mkdir()
+    with pytest.raises(OutputError, match=r"cannot write .*photos: "):
+        apply(folder, ("dog/2.jpg", "cat"))
 
 
 def test_a_bad_line_is_a_sentence_and_the_others_go_on(tmp_path: Path) -> None:
@@ -164,7 +237,7 @@ def test_the_command(tmp_path: Path) -> None:
 
 def test_killed_at_random_nothing_is_lost_and_nothing_twice(tmp_path: Path) -> None:
     files = 300
-    names = [f"{'cat' if n % 2 else 'dog'}/{n}.jpg" for n in range(files)]
+    names = [f"{'cat' if n % 2 else 'dog'}/{n // 2}.jpg" for n in range(files)]  # pairs, swapped
     folder = write_photos(tmp_path / "photos", *names)
     rows = "".join(f"{folder / n},,,{'dog' if n[0] == 'c' else 'cat'},0,1\n" for n in names)
     fix_list = tmp_path / "fix.csv"

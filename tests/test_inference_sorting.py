@@ -17,6 +17,7 @@ import pytest
 from command_line import run_main
 
 from regnet.data.sources import Item, iter_items
+from regnet.inference import sorting
 from regnet.inference.result import ClassScore, Prediction
 from regnet.inference.sorting import LIST, UNKNOWN, Sorter, Sorting, folder_names, undo
 from regnet.network.labels import Label, imagenet_labels
@@ -24,7 +25,7 @@ from regnet.pixels.samples import sample_photos
 from regnet.system import placing
 from regnet.system.errors import OutputError
 from regnet.system.files import is_scratch
-from regnet.system.placing import Action
+from regnet.system.placing import Action, put
 
 LABELS = (Label("", "cat"), Label("", "dog/wolf"), Label("", "unknown"))
 
@@ -115,6 +116,30 @@ def test_what_was_changed_stays_when_undone(photos: Path, tmp_path: Path) -> Non
     assert (photos / "d1.jpg").read_text() == "photo 1"
     assert (folder / "cat" / "c1.jpg").read_text() == "edited here"
     assert (folder / LIST).read_text().count("\n") == 1
+
+
+def test_a_copy_that_failed_is_made_by_the_next_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("in/a/c.jpg", "in/b/c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_text(name)
+    folder = tmp_path / "out"
+
+    def refuse(source: Path, *others: object) -> None:
+        if source == tmp_path / "in/a/c.jpg":
+            raise OSError(28, "No space left on device")
+        put(source, *others)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sorting, "put", refuse)
+        sorter = Sorter(folder, "copy", LABELS)
+        errors = [one.error for one in sorter.sort(iter_items([tmp_path / "in"]), predict)]
+    assert errors == ["cannot be sorted: No space left on device", None]
+    assert "1 photo copied into 1 class folder" in sorter.summary()
+    assert contents(folder) == Counter(["in/b/c.jpg"])
+    sort(tmp_path / "in", folder, "copy")
+    assert contents(folder) == contents(tmp_path / "in")
 
 
 def test_moving_to_another_file_system_copies_first(

@@ -195,14 +195,14 @@ def classify(
     return failed > 0
 
 
-def undo_sorting(folder: Path) -> bool:
-    """Undo a sorting and say what is left; tell whether anything is."""
+def undo_sorting(folder: Path, *, relabelled: bool = False) -> bool:
+    """Undo a sorting (or `relabelled` photos) and say what is left; tell whether anything is."""
     from regnet.inference.sorting import sorting_lock, undo
 
     if not folder.is_dir():
         raise OutputError(f"{folder}: no such folder")
     with sorting_lock(folder):
-        count, left = undo(folder)
+        count, left = undo(folder, relabelled=relabelled)
     for target in left:
         say(f"{target}: left, for it was changed, or its old place is taken")
     were = counted(count, "photo is where it was", "photos are where they were")

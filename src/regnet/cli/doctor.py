@@ -97,7 +97,7 @@ def doctor(photos: _Photos, labels: _Labels, checks: _Checks, results: _Results)
     if photos.dataset is None:
         raise typer.BadParameter("name a data set, or --self", param_hint="DATASET")
     if labels.undo:
-        return undo_sorting(Path(photos.dataset))
+        return undo_sorting(Path(photos.dataset), relabelled=True)
     if labels.apply is not None:
         return _apply(photos, labels.apply, results)
     if labels.next is not None:

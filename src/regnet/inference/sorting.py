@@ -25,7 +25,9 @@ from regnet.system.errors import OutputError, reason_of
 from regnet.system.files import is_file_name, remove_leftovers, write_whole
 from regnet.system.json_text import json_text
 from regnet.system.option import Options, option
+from regnet.system.output_file import naming
 from regnet.system.placing import Action, absolute, free_names, is_moved, is_same, put
+from regnet.system.text import counted
 
 LIST: Final = SORTED_LIST
 UNKNOWN: Final = "unknown"
@@ -96,6 +98,11 @@ class Placed(Checked, error=OutputError):
         return cls.from_dict(json.loads(line))
 
     @property
+    def is_relabelled(self) -> bool:
+        """Whether `regnet doctor --apply` moved the photo: it has a class without a probability."""
+        return bool(self.label) and self.probability is None
+
+    @property
     def line(self) -> str:
         """The line of the list."""
         return json_text(asdict(self)) + "\n"
@@ -117,7 +124,7 @@ class Sorter:
         self._folders = folder_names(labels)
         self._list = self.folder / LIST
         self.placed = {one.source: one for one in read_list(self._list)}
-        self._targets = {str(self.folder / one.target) for one in self.placed.values()}
+        self._targets = {str(self.folder / p.target): s for s, p in self.placed.items()}
         self._named = set[str]()
         self.counts = Counter[str]()
         self.done_before = 0
@@ -158,17 +165,19 @@ class Sorter:
         if str(path) in self._named:
             return False
         self._named.add(str(path))
-        if not self._targets.isdisjoint((str(path), str(path.resolve()))):
+        if self._targets.keys() & {str(path), str(path.resolve())}:
             return False
         return not self.completes(path)
 
     def completes(self, path: Path) -> bool:
         """Tell whether an earlier run placed a photo; finishes a move that was interrupted."""
         before = self.placed.get(str(path))
-        target = self.folder / before.target if before else None
-        if before is None or target is None or not os.path.lexists(target):
+        if before is None or self._targets[str(self.folder / before.target)] != str(path):
+            return False  # or it was not placed in the end, and another photo was
+        target = self._target(before)
+        if not os.path.lexists(target):
             return False
-        if os.path.lexists(path):
+        if os.path.lexists(path) and not self._is_another(path, target):
             if not before.describes(path):
                 return False
             if before.action == "move":
@@ -177,6 +186,19 @@ class Sorter:
                 path.unlink()
         self.done_before += 1
         return True
+
+    def _target(self, placed: Placed) -> Path:
+        """Return where a photo lies that was placed: its copy or link may be relabelled since."""
+        target, seen = self.folder / placed.target, set[Path]()
+        while placed.action != "move" and not os.path.lexists(target) and target not in seen:
+            seen.add(target)
+            if later := self.placed.get(str(target)):
+                target = self.folder / later.target
+        return target
+
+    def _is_another(self, path: Path, target: Path) -> bool:
+        """Tell whether another photo was placed where the one of a target lay."""
+        return str(path) in self._targets and not os.path.samestat(path.lstat(), target.lstat())
 
     def place(self, source: str, prediction: Prediction) -> None:
         """Place one photo that was classified. Raises `OSError`."""
@@ -211,13 +233,14 @@ class Sorter:
                 put(path, target, self.action, self.folder)
                 break
         self.placed[placed.source] = placed
-        self._targets.add(str(target))
+        self._targets[str(target)] = placed.source
 
     def summary(self) -> str:
         """Return what was done, in a line."""
         folders = len(self.counts.keys() - {UNKNOWN})
         done = {"copy": "copied", "link": "linked", "move": "moved"}[self.action]
-        text = f"{self.folder}: {self.counts.total():,} photos {done} into {folders} class folders"
+        text = f"{self.folder}: {counted(self.counts.total(), 'photo')} {done} into "
+        text += counted(folders, "class folder")
         text += f", {self.counts[UNKNOWN]:,} of them into {UNKNOWN}/" * bool(self.counts[UNKNOWN])
         text += f"; {self.done_before:,} were there already" * bool(self.done_before)
         return f"{text}; the list of them is {LIST}"
@@ -235,11 +258,16 @@ def sorting_lock(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as exc:
         raise OutputError(f"cannot make the folder {folder}: {reason_of(exc)}") from exc
+    lock = FileLock(folder / ".sorting.lock", blocking=False)
     try:
-        with FileLock(folder / ".sorting.lock", blocking=False):
-            yield
+        with naming(folder):
+            lock.acquire()
     except Timeout as exc:
         raise OutputError(f"{folder}: another process is sorting photos into it") from exc
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def folder_names(labels: Labels) -> list[str]:
@@ -276,29 +304,41 @@ def read_list(path: Path) -> list[Placed]:
         raise OutputError(f"{path}: is not a list of sorted photos ({exc}); move it away") from exc
 
 
-def undo(folder: Path) -> tuple[int, list[str]]:
+def undo(folder: Path, *, relabelled: bool = False) -> tuple[int, list[str]]:
     """Undo what was sorted into a folder; return how many photos, and which targets are left.
 
+    With `relabelled` only what `regnet doctor --apply` moved.
     Moved photos go back, and so do copies whose original is gone; other copies and links are
     removed, if they are still what was made. Targets that were changed, or whose old place is
     taken, stay where they are and in the list.
     """
     folder = folder.resolve()
-    placed = {one.target: one for one in read_list(folder / LIST)}
-    left = [one for one in reversed(placed.values()) if not _undone(one, folder)]
-    for name in {Path(target).parent for target in placed}:
+    every = dict.fromkeys(read_list(folder / LIST))
+    placed = [one for one in every if one.is_relabelled or not relabelled]
+    done = {one for one in reversed(placed) if _undone(one, folder)}
+    for name in {Path(one.target).parent for one in placed}:
         with suppress(OSError):
             (folder / name).rmdir()
-    if left:
-        write_whole(folder / LIST, "".join(one.line for one in reversed(left)).encode())
-    else:
-        (folder / LIST).unlink(missing_ok=True)
-    return len(placed) - len(left), [str(folder / one.target) for one in left]
+    with naming(folder / LIST):
+        if len(done) < len(every):
+            lines = (one.line for one in every if one not in done)
+            write_whole(folder / LIST, "".join(lines).encode())
+        else:
+            (folder / LIST).unlink(missing_ok=True)
+    left = [str(folder / one.target) for one in reversed(placed) if one not in done]
+    return len(done), left
 
 
 def _undone(placed: Placed, folder: Path) -> bool:
     """Undo one placement; tell whether it is undone."""
-    source, target = Path(placed.source), folder / placed.target
+    try:
+        return _undo(placed, Path(placed.source), folder / placed.target)
+    except OSError:
+        return False
+
+
+def _undo(placed: Placed, source: Path, target: Path) -> bool:
+    """Undo one placement; tell whether it is undone. Raises `OSError`."""
     if not os.path.lexists(target):
         return True
     if placed.action == "link":
@@ -313,11 +353,8 @@ def _undone(placed: Placed, folder: Path) -> bool:
         if is_done(source, target):
             target.unlink()
         return not os.path.lexists(target)
-    try:
-        source.parent.mkdir(parents=True, exist_ok=True)
-        put(target, source, "move", source.parent)
-    except OSError:
-        return False
+    source.parent.mkdir(parents=True, exist_ok=True)
+    put(target, source, "move", source.parent)
     return True
 
 

@@ -37,10 +37,10 @@ def put(source: Path, target: Path, action: Action, folder: Path) -> None:
         if not is_same(source, target):
             target.unlink()
             raise OSError("where this link leads cannot be told from its new place")
-        source.unlink()
+        _leave(source, target)
         return
     if action == "move" and _linked(source, target):
-        source.unlink()
+        _leave(source, target)
         return
     with new_folder_beside(folder / target.name) as scratch:
         copy = scratch / target.name
@@ -48,7 +48,16 @@ def put(source: Path, target: Path, action: Action, folder: Path) -> None:
         if not _linked(copy, target):
             os.rename(copy, target)  # noqa: PTH104  (no hard links here: the name was just free)
     if action == "move":
+        _leave(source, target)
+
+
+def _leave(source: Path, target: Path) -> None:
+    """Remove a file that has a new place; if it cannot be removed, the new place is."""
+    try:
         source.unlink()
+    except OSError:
+        target.unlink()
+        raise
 
 
 def _linked(source: Path, target: Path) -> bool:

@@ -239,7 +239,7 @@ def test_photos_that_could_not_be_placed_are_not_counted(
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(sorting, "_put", full)
+    monkeypatch.setattr(sorting, "put", full)
     sorter = Sorter(tmp_path / "out", "copy", LABELS)
     (done,) = sorter.sort(iter_items([photos / "c1.jpg"]), predict)
     assert done.error == "cannot be sorted: No space left on device"

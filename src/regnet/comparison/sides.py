@@ -21,7 +21,7 @@ from regnet.inference.predictors import (
 from regnet.inference.server_predictor import ServerPredictor, is_address
 from regnet.ir.assumptions import AssumptionWarning, warn
 from regnet.ir.metadata import ModelMetadata
-from regnet.network.labels import Labels
+from regnet.network.labels import Labels, numbered_labels
 from regnet.pixels.preprocess import stages
 from regnet.system.addresses import is_loopback, without_secrets
 from regnet.system.errors import DatasetError, ModelError, ServerError, UnknownModelError
@@ -168,7 +168,7 @@ def pair_up(a: Side, b: Side) -> Pair:
         ("A", a.labels, "B", b.labels),
         ("B", b.labels, "A", a.labels),
     ):
-        if all(not x.wnid and x.name == f"class {index}" for index, x in enumerate(labels)):
+        if labels == numbered_labels(len(labels)):
             note = f"{name} only numbers its classes: they are taken to be {other}'s"
             return Pair(a, b, known, notes=(note,))
     return _reordered(a, b, a.labels, b.labels)

@@ -30,7 +30,7 @@ from regnet.conversion.values import Conversion, Outputs, Request, write_convers
 from regnet.ir.constants import pixels_of
 from regnet.ir.graph import add_logits, write_ir
 from regnet.ir.metadata import ModelMetadata, StoredPrecision
-from regnet.network.labels import Label, Labels, imagenet_labels
+from regnet.network.labels import Label, Labels, imagenet_labels, numbered_labels
 from regnet.pixels.protocol import Preprocess
 from regnet.pixels.samples import sample_crops
 from regnet.system.errors import ConversionError, ModelError
@@ -129,8 +129,7 @@ def _labels(
     if classes == len(known) + 1:
         text = "names: its 1,001 classes are taken to be a background and ImageNet-1k's"
         return (_BACKGROUND, *known), (text,)
-    numbered = tuple(Label("", f"class {i}") for i in range(classes))
-    return numbered, ("names: its classes are numbered",)
+    return numbered_labels(classes), ("names: its classes are numbered",)
 
 
 def _outputs(

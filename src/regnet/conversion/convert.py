@@ -9,7 +9,7 @@ from regnet.conversion.foreign_files import foreign_model
 from regnet.conversion.values import Conversion, Request, write_conversion
 from regnet.ir.assumptions import CONVERTED, subject, without
 from regnet.ir.metadata import ModelMetadata
-from regnet.network.labels import Label, Labels, imagenet_labels
+from regnet.network.labels import Labels, imagenet_labels, numbered_labels
 from regnet.pixels.preprocess import rgb_pixels
 from regnet.pixels.protocol import OMZ, Preprocess, by_protocol
 from regnet.pixels.samples import sample_crops, sample_photos
@@ -101,7 +101,7 @@ def _labels(request: Request, checkpoint: Checkpoint) -> tuple[Labels, Sentences
         return known, ()
     labels, text = imagenet_labels(), "its 1,000 classes are taken to be ImageNet-1k's"
     if checkpoint.classes != len(labels):
-        labels = tuple(Label("", f"class {i}") for i in range(checkpoint.classes))
+        labels = numbered_labels(checkpoint.classes)
         text = "its classes are numbered"
     about = [said for said in checkpoint.assumed if subject(said) == "names"]
     return labels, (", so ".join([*about, text]) if about else f"names: {text}",)

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Final
 
-from regnet.network.labels import Labels
+from regnet.network.labels import Labels, numbered_labels
 from regnet.system.errors import DatasetError
 
 _SHOWN: Final = 10  # names in a message
@@ -21,7 +21,7 @@ class ClassNames:
     """
 
     def __init__(self, labels: Labels) -> None:
-        if all(not label.wnid and label.name == f"class {i}" for i, label in enumerate(labels)):
+        if labels == numbered_labels(len(labels)):
             raise DatasetError(
                 f"the model does not name its {len(labels)} classes, so no label can be matched "
                 "to them: convert it again with its class list (regnet convert --labels FILE)"

@@ -32,6 +32,11 @@ def first_name(name: str) -> str:
     return name.split(",")[0]
 
 
+def numbered_labels(classes: int) -> Labels:
+    """Return the classes of a model that does not name them."""
+    return tuple(Label("", f"class {index}") for index in range(classes))
+
+
 def is_label(text: str) -> bool:
     """Tell whether a text can be the wnid or name of a class: short, and possible in UTF-8."""
     return len(text) <= MOST_CHARACTERS and not _SURROGATE.search(text)

@@ -20,7 +20,7 @@ from regnet.ir.constants import ops_by_name, set_values, values
 from regnet.ir.engine import Engine, read_model
 from regnet.ir.graph import write_ir
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
-from regnet.network.labels import Label, imagenet_labels
+from regnet.network.labels import imagenet_labels, numbered_labels
 from regnet.network.layers import layers
 from regnet.network.spec import Spec, spec_by_name
 from regnet.pixels.protocol import OMZ, Preprocess
@@ -59,7 +59,7 @@ def write_random_ir(
 
     labels = imagenet_labels()
     if spec.classes != len(labels):
-        labels = tuple(Label("", f"class {i}") for i in range(spec.classes))
+        labels = numbered_labels(spec.classes)
     metadata = ModelMetadata(
         name=path.stem,
         card="",

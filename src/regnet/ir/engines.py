@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def open_engine(model: ConvertedModel, *, device: str = CPU, **options: Any) -> InferenceEngine:
     """Return the engine of a model on a device; `options` are those of `Engine`.
 
-    Raises `ModelError`, and `MissingExtraError` for `cuda` without torch.
+    Raises `ModelError`, also for a device that is not here, as `cuda` is without torch.
     """
     require_device(device)
     if is_cuda(device):

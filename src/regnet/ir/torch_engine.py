@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from regnet.ir.device_record import NOT_KEPT, DeviceRecord
@@ -22,16 +23,10 @@ from regnet.ir.engine import (
     require_probabilities,
 )
 from regnet.ir.metadata import InferencePrecision, ModelMetadata
+from regnet.ir.torch_graph import torch_graph
 from regnet.pixels.decode_limits import DECODE_LIMITS, DecodeLimits
-from regnet.system.errors import MissingExtraError, ModelError
+from regnet.system.errors import ModelError
 from regnet.system.parallel import cores
-
-try:
-    import torch
-
-    from regnet.ir.torch_graph import torch_graph
-except ImportError as exc:
-    raise MissingExtraError("running models by torch", "torch") from exc
 
 MAX_BATCH: Final = 1024
 _GAIN: Final = 1.05  # a batch of twice the size has to be this much faster

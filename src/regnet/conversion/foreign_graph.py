@@ -5,7 +5,7 @@
 Detectors, segmenters and networks of other inputs are refused by their shapes.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -21,7 +21,7 @@ from regnet.conversion.foreign_limits import (
 )
 from regnet.conversion.onnx_graph import INPUT, OUTPUT
 from regnet.conversion.values import Outputs
-from regnet.ir.constants import WEIGHTED, set_values
+from regnet.ir.constants import WEIGHTED, set_values, source_of
 from regnet.network.spec import MAX_CLASSES
 from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import ModelError
@@ -115,7 +115,7 @@ def adopt_graph(graph: ov.Model, face: Face, preprocess: Preprocess, outputs: Ou
     """
     classes = max(size.get_length() for size in list(graph.output(0).get_partial_shape())[1:])
     old, raw = graph.get_parameters()[0], graph.output(0).get_node().input_value(0)
-    _free_names(graph, old)
+    _free_names(graph)
     data = opset.parameter([-1, 3, preprocess.crop, preprocess.crop], np.float32)
     data.set_layout(ov.Layout("NCHW"))
     _name(data, INPUT)
@@ -229,10 +229,7 @@ def _logits(raw: Any, outputs: Outputs) -> Any:
 
 def _origin(output: Any) -> Any:
     """Return the operation whose values an output has, before changes of shape and type."""
-    node = output.get_node()
-    while node.get_type_name() in _ONLY_SHAPES:
-        node = node.input_value(0).get_node()
-    return node
+    return source_of(output, *_ONLY_SHAPES)
 
 
 def _free_batch(graph: ov.Model, batch: int) -> None:
@@ -259,7 +256,7 @@ def _simplify(graph: ov.Model) -> None:
     apply_moc_transformations(graph, cf=True, smart_reshape=True)
 
 
-def _free_names(graph: ov.Model, old: Any) -> None:
+def _free_names(graph: ov.Model) -> None:
     """Take our names from what has them in the original, and leave them to what will have them."""
     ours = {INPUT, OUTPUT, "centred", "normalised"}
     for op in graph.get_ops():
@@ -275,10 +272,10 @@ def _name(op: Any, name: str) -> None:
     op.output(0).get_tensor().set_names({name})
 
 
-def _named(ports: Sequence[Any] | Iterable[Any]) -> str:
+def _named(ports: Sequence[Any]) -> str:
     """Return the names and shapes of inputs or outputs, the first three."""
     texts = []
-    for port in list(ports)[:3]:
+    for port in ports[:3]:
         names = sorted(port.get_names())
         shape = str(port.get_partial_shape()).replace(" ", "")
         texts.append(f"{visible(names[0])[:80]} {shape}" if names else shape)

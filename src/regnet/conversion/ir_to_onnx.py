@@ -15,7 +15,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 from regnet.conversion.graph_preprocess import PIXELS
 from regnet.conversion.onnx_nodes import Nodes
 from regnet.conversion.onnx_operations import OPERATIONS, OPSET, output_name, untranslatable
-from regnet.ir.constants import WEIGHTED, constant_array, constant_ops, values
+from regnet.ir.constants import WEIGHTED, constant_array, constant_ops, source_of, values
 from regnet.ir.metadata import StoredPrecision
 from regnet.system.runtime import ov
 
@@ -247,14 +247,6 @@ def int8_weights(op: Any) -> Int8Weights | None:
     if steps.data.size not in (1, outputs) or np.abs(levels + 0.5).max() > _ZERO:
         return None
     return Int8Weights(levels, np.full(outputs, steps.data.ravel(), np.float32), axis)
-
-
-def source_of(output: Any, *through: str) -> Any:
-    """Return the operation behind an output, seen through operations of some types."""
-    node = output.get_node()
-    while node.get_type_name() in through:
-        node = node.input_value(0).get_node()
-    return node
 
 
 def as_onnx(op: Any, weights: Array) -> Array:

@@ -10,11 +10,18 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from regnet.conversion.graph_preprocess import PIXELS
-from regnet.conversion.ir_to_onnx import folded, int8_weights, source_of
+from regnet.conversion.ir_to_onnx import folded, int8_weights
 from regnet.conversion.model_copy import expected_outputs
 from regnet.conversion.proof import Reference, run_written
 from regnet.conversion.values import Conversion, Proof
-from regnet.ir.constants import WEIGHTED, constant_array, set_values, store_weights, values
+from regnet.ir.constants import (
+    WEIGHTED,
+    constant_array,
+    set_values,
+    source_of,
+    store_weights,
+    values,
+)
 from regnet.ir.graph import file_metadata, read_graph, write_ir
 from regnet.ir.graph_cost import PREPROCESSING
 from regnet.ir.metadata import ModelMetadata, not_ours

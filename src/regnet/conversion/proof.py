@@ -96,13 +96,9 @@ class Judge:
             _largest((rows.logits - self.rows.logits) / self._range),
         )
 
-    def measured(self, rows: Rows) -> Proof:
-        """Return the distances of a converted model's outputs, whatever they are."""
-        return Proof(self.distance(rows), self.float32, self._reach)
-
     def proof(self, rows: Rows) -> Proof:
         """Return the measured distances; raises `ConversionError` if any is too large."""
-        proof = self.measured(rows)
+        proof = Proof(self.distance(rows), self.float32, self._reach)
         sums = _largest(rows.probabilities.sum(axis=1, dtype=np.float64) - 1)
         delta, allowed = proof.delta, proof.allowed
         if (

@@ -9,7 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from regnet.ir.constants import values
+from regnet.ir.constants import source_of, values
 from regnet.ir.features import last_layer, unrooted
 from regnet.system.errors import ModelError
 from regnet.system.runtime import ov
@@ -113,9 +113,7 @@ def _constant(node: Any) -> Array:
 
 def _pooled(output: Any) -> Any:
     """Return the features (N, channels, h, w) whose mean over positions an output is."""
-    node = output.get_node()
-    while node.get_type_name() in _SHAPES:
-        node = node.input_value(0).get_node()
+    node = source_of(output, *_SHAPES)
     name, kind = node.get_friendly_name(), node.get_type_name()
     features = node.input_value(0) if node.inputs() else output
     shape = features.get_partial_shape()

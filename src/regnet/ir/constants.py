@@ -24,11 +24,17 @@ def ops_by_name(graph: ov.Model) -> dict[str, Any]:
     return {op.get_friendly_name(): op for op in graph.get_ordered_ops()}
 
 
+def source_of(output: Any, *through: str) -> Any:
+    """Return the operation behind an output, seen through operations of some types."""
+    node = output.get_node()
+    while node.get_type_name() in through:
+        node = node.input_value(0).get_node()
+    return node
+
+
 def values(output: Any) -> NDArray[np.float32]:
     """Return a constant's values in FP32; raises `ModelError` where it is none."""
-    node = output.get_node()
-    while node.get_type_name() == "Convert":
-        node = node.input_value(0).get_node()
+    node = source_of(output, "Convert")
     if node.get_type_name() != "Constant":
         raise ModelError(f"its graph computes {node.get_friendly_name()}; a constant is wanted")
     found: NDArray[np.float32] = node.data.astype(np.float32)

@@ -18,7 +18,15 @@ from typing import Any, Final
 
 import numpy as np
 
-from regnet.ir.constants import WEIGHTED, Crop, ops_by_name, pixels_of, set_values, values
+from regnet.ir.constants import (
+    WEIGHTED,
+    Crop,
+    ops_by_name,
+    pixels_of,
+    set_values,
+    source_of,
+    values,
+)
 from regnet.quantization.layers import has_own_layers, name_layers
 from regnet.quantization.weights import correct_biases, equalize, round_weights
 from regnet.system.errors import MissingExtraError, QuantizationError
@@ -172,14 +180,13 @@ def _multiplications(graph: ov.Model) -> dict[str, int]:
     return {
         op.get_friendly_name().removesuffix(".conv"): _products(op)
         for op in layers
-        if _is_int8(op.input_value(1).get_node())
+        if _is_int8(op.input_value(1))
     }
 
 
-def _is_int8(node: Any) -> bool:
+def _is_int8(weights: Any) -> bool:
     """Whether weights are stored in INT8: Multiply(Convert(INT8), scale)."""
-    while node.get_type_name() in ("Multiply", "Convert", "Subtract", "Reshape"):
-        node = node.input_value(0).get_node()
+    node = source_of(weights, "Multiply", "Convert", "Subtract", "Reshape")
     return bool(node.get_element_type() in (ov.Type.i8, ov.Type.u8))
 
 

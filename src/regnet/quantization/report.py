@@ -205,7 +205,7 @@ def _flips(agreed: Agreement, labels: Labels, photos: str | Path) -> page.Sectio
 
 def _find(photos: str | Path, names: Sequence[str]) -> dict[str, Item]:
     """Return the photos of these names, in one pass."""
-    items = ((item.source, item) for item in iter_items([photos]) if item.source in set(names))
+    items = ((item.source, item) for item in iter_items([photos]) if item.source in names)
     return dict(islice(items, len(names)))
 
 

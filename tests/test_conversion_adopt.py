@@ -20,6 +20,7 @@ from foreign_models import (
 from onnx import TensorProto, helper
 
 from regnet.conversion import adopt
+from regnet.conversion.foreign_graph import read_foreign
 from regnet.conversion.protocol_choice import choose_protocol, protocol_of_maker
 from regnet.conversion.store import Library
 from regnet.conversion.values import Conversion, Request
@@ -188,6 +189,59 @@ def test_classes_that_do_not_exclude_each_other_are_refused(
     assert adopted(library, path, outputs="logits").max_delta <= 1e-5
 
 
+@pytest.mark.parametrize("last", ["sigmoid", "logit", "probability"])
+def test_one_number_is_that_of_the_second_of_two_classes(
+    last: str, library: Library, tmp_path: Path
+) -> None:
+    weights = {"w": np.array([[1.5], [-2], [1]]), "low": np.array(0.05), "high": np.array(0.95)}
+    nodes = [helper.make_node("MatMul", ["f", "w"], ["scores" if last == "logit" else "m"])]
+    if last == "sigmoid":
+        nodes.append(helper.make_node("Sigmoid", ["m"], ["scores"]))
+    if last == "probability":
+        nodes.append(helper.make_node("Clip", ["m", "low", "high"], ["scores"]))
+    path = pooled_then(tmp_path / "a.onnx", *nodes, classes=1, **weights)
+    if last != "sigmoid":
+        with pytest.raises(ModelError, match="one number per image"):
+            adopted(library, path)
+    given: Any = {"logit": "logits", "probability": "probabilities"}.get(last)
+    conversion = adopted(library, path, outputs=given)
+    assert bool(conversion.notes) is (last == "sigmoid")
+    engine = Engine(read_model(conversion.path))
+    crops = [engine.pixels(photo) for photo in sample_photos()]
+    session, named = onnxruntime.InferenceSession(path), TORCHVISION
+    images = [((crop - np.array(named.mean)) / named.scale).transpose(2, 0, 1) for crop in crops]
+    feeds = [{"image": image[None].astype(np.float32)} for image in images]
+    raw = np.array([session.run(None, feed)[0].item() for feed in feeds])
+    second = 1 / (1 + np.exp(-raw)) if last == "logit" else raw
+    np.testing.assert_allclose(engine.infer(crops), np.stack([1 - second, second], 1), atol=1e-6)
+
+
+def test_probabilities_of_no_softmax_are_compared_as_they_are(
+    library: Library, tmp_path: Path
+) -> None:
+    """The logarithms of the smallest are all rounding, which differs between engines."""
+    nodes = [
+        helper.make_node("MatMul", ["f", "w"], ["m"]),
+        helper.make_node("Softplus", ["m"], ["positive"]),
+        helper.make_node("ReduceSum", ["positive", "axis"], ["sum_"]),
+        helper.make_node("Div", ["positive", "sum_"], ["scores"]),
+    ]
+    weights = {"w": 12.0 * np.eye(3, 4) - 6, "axis": np.array([1], np.int64)}
+    path = pooled_then(tmp_path / "a.onnx", *nodes, classes=4, **weights)
+    assert adopted(library, path).max_delta <= 1e-5
+
+
+def test_a_network_in_training_mode_is_refused(library: Library, tmp_path: Path) -> None:
+    norm = helper.make_node("BatchNormalization", ["pooled", *"abcd"], ["n"], training_mode=1)
+    flat = helper.make_node("Flatten", ["n"], ["scores"])
+    weights = dict.fromkeys("abcd", np.ones(3))
+    mean = helper.make_node("GlobalAveragePool", ["image"], ["c"])  # no stored one
+    own = pooled_then(tmp_path / "b.onnx", mean, norm, flat, **{k: weights[k] for k in "abd"})
+    assert read_foreign(own).inputs
+    with pytest.raises(ModelError, match="is in training mode; call eval"):
+        adopted(library, pooled_then(tmp_path / "a.onnx", norm, flat, **weights))
+
+
 def test_external_weights_in_the_folder_are_read(library: Library, tmp_path: Path) -> None:
     whole = write_classifier(tmp_path / "whole" / "other.onnx")
     path = tmp_path / "apart" / "other.onnx"
@@ -247,8 +301,8 @@ def test_a_graph_that_differs_from_the_original_is_not_written(
     path = write_classifier(tmp_path / "other.onnx")
     right = adopt.adopt_graph
 
-    def wrong(graph: Any, face: Any, preprocess: Preprocess, outputs: Any) -> Any:
-        return right(graph, face, FAULTS[fault](preprocess), outputs)
+    def wrong(graph: Any, face: Any, preprocess: Preprocess, outputs: Any, path: Path) -> Any:
+        return right(graph, face, FAULTS[fault](preprocess), outputs, path)
 
     monkeypatch.setattr(adopt, "adopt_graph", wrong)
     with pytest.raises(ConversionError, match=r"disagrees with other\.onnx in ONNX Runtime"):
@@ -265,6 +319,32 @@ def test_a_float16_input_is_fed(library: Library, tmp_path: Path) -> None:
     model.graph.node.insert(0, cast)
     onnx.save(model, path)
     assert adopted(library, path).max_delta <= 1e-3  # pixels are rounded to 11 bits
+
+
+@pytest.mark.parametrize("stored", [TensorProto.FLOAT16, TensorProto.FLOAT])
+def test_a_graph_that_computes_in_float16_is_adopted(
+    stored: int, library: Library, tmp_path: Path
+) -> None:
+    """All in float16, or with an input and an output of float32, as converters write it."""
+    path = write_classifier(tmp_path / "other.onnx", classes=1000)
+    model, half = onnx.load(path), TensorProto.FLOAT16
+    for tensor in model.graph.initializer:
+        array = onnx.numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    for port in (model.graph.input[0], model.graph.output[0]):
+        port.type.tensor_type.elem_type = stored
+    if stored != half:
+        model.graph.node[0].input[0], model.graph.node[-1].output[0] = "half", "last"
+        model.graph.node.insert(0, helper.make_node("Cast", ["image"], ["half"], to=half))
+        model.graph.node.append(helper.make_node("Cast", ["last"], ["logits"], to=stored))
+    onnx.save(model, path)
+    conversion = adopted(library, path)
+    assert metadata_of(conversion).precision == "fp16"
+    assert {
+        op.get_element_type()
+        for op in read_model(conversion.path).graph.get_ops()
+        if op.get_type_name() == "Convolution"
+    } == {ov.Type.f32}
 
 
 def test_hints_name_the_original_where_it_is_known(library: Library, tmp_path: Path) -> None:

@@ -52,8 +52,12 @@ def test_only_newlines_end_a_line_and_a_byte_order_mark_is_none_of_it(tmp_path: 
     path.write_bytes("\ufeffa cat\r\nx\x85y\u2028z\x0cw\r\nn1\tdog\r\n".encode())
     expected = (Label("", "a cat"), Label("", "x\x85y\u2028z\x0cw"), Label("n1", "dog"))
     assert read_labels(path) == expected
-    path.write_bytes("\ufeffwnid\tname\nn1\tdog".encode())
-    assert read_labels(path) == (Label("n1", "dog"),)
+    for code in ("utf-8", "utf-16-le", "utf-16-be"):  # Windows PowerShell writes UTF-16
+        path.write_bytes("\ufeffwnid\tname\nn1\tdog\r\n".encode(code))
+        assert read_labels(path) == (Label("n1", "dog"),)
+    path.write_bytes("m\xfc".encode("latin-1"))
+    with pytest.raises(RegNetError, match=r"names\.txt: save it as UTF-8"):
+        read_labels(path)
 
 
 def test_a_name_that_no_file_can_have_is_an_error_of_ours() -> None:
@@ -107,6 +111,7 @@ def read(tmp_path: Path, text: str, name: str = "classes.txt") -> list[Label]:
         ("a.tsv", "label\tclass\n4\tyew\n1\tbeech\n2\telm\n3\toak\n0\tash\n"),
         ("a.json", '["ash", "beech", "elm", "oak", "yew"]'),
         ("a.json", '{"4": "yew", "0": "ash", "1": "beech", "3": "oak", "2": "elm"}'),
+        ("a.json", '{"num_classes": 5, "label_names": ["ash", "beech", "elm", "oak", "yew"]}'),
         ("a.json", '{"id2label": {"0": "ash", "1": "beech", "2": "elm", "3": "oak", "4": "yew"}}'),
         ("a.txt", "{4: 'yew',\n 0: 'ash', 1: 'beech', 3: 'oak', 2: 'elm'}\n"),
         ("a.txt", "['ash', 'beech', 'elm', 'oak', 'yew']"),

@@ -15,6 +15,7 @@ import numpy as np
 from regnet.conversion.foreign_files import foreign_files
 from regnet.conversion.foreign_graph import (
     adopt_graph,
+    last_operation,
     outputs_by_graph,
     read_face,
     read_foreign,
@@ -67,11 +68,16 @@ def adopt(request: Request, folder: Path) -> Conversion:
     if "named" not in request.protocol:
         assumed = (*assumed, *description.assumed)
     resized(graph, face, preprocess.crop, path)
-    labels, about_names = _labels(request, description, require_classes(graph, path))
+    classes = require_classes(graph, path)
+    labels, about_names = _labels(request, description, max(classes, 2))
     original = Original(path, face, preprocess)
     pixels = _sample_pixels(preprocess)
-    outputs, notes = _outputs(request, graph, original, pixels)
-    adopted = adopt_graph(graph, face, preprocess, outputs)
+    if classes == 1:
+        outputs, notes = _one_output(request, graph)
+    else:
+        outputs, notes = _outputs(request, graph, original, pixels)
+    by_softmax = last_operation(graph) == "Softmax"
+    adopted = adopt_graph(graph, face, preprocess, outputs, path)
     metadata = ModelMetadata(
         name=request.model_name,
         card="",
@@ -84,11 +90,11 @@ def adopt(request: Request, folder: Path) -> Conversion:
         assumed=(*about_names, *assumed),
         origin=f"{path.name} ({description.maker})",
     )
-    judge = original.judge(pixels, outputs)
+    judge = original.judge(pixels, outputs, by_softmax=by_softmax)
     target = folder / request.file_name
     with new_folder_beside(target) as scratch:
         names = write_ir(adopted, metadata, scratch / target.name)
-        rows = _run(scratch / target.name, pixels, outputs)
+        rows = _run(scratch / target.name, pixels, outputs, by_softmax=by_softmax)
         proof = judge.proof(rows)
         _require_top_classes(judge, rows, original.name)
         replace_all(scratch, folder, names)
@@ -162,6 +168,22 @@ def _outputs(
     return "probabilities", (f"outputs: probabilities, for {why}",)
 
 
+def _one_output(request: Request, graph: ov.Model) -> tuple[Outputs, tuple[str, ...]]:
+    """Return what one number per image is, and a sentence that says how that was found.
+
+    Raises `ModelError` where it may be anything, as of a regression.
+    """
+    if request.outputs:
+        return request.outputs, ()
+    if last_operation(graph) != "Sigmoid":
+        raise ModelError(
+            f"{request.weights}: gives one number per image. If it is the logit, or the "
+            "probability, of the second of 2 classes: --outputs logits, or probabilities"
+        )
+    why = "for the graph ends in a sigmoid of one number"
+    return "probabilities", (f"outputs: the probability of the second of 2 classes, {why}",)
+
+
 def _sample_pixels(preprocess: Preprocess) -> Pixels:
     """Return the crops of the sample photos and their mirror images, (6, 3, crop, crop)."""
     crops = sample_crops(preprocess)
@@ -177,7 +199,7 @@ def _stored_precision(graph: ov.Model) -> StoredPrecision:
     return "fp16" if sizes["Convert"] > sizes["Constant"] else "fp32"
 
 
-def _run(path: Path, pixels: Pixels, outputs: Outputs) -> Rows:
+def _run(path: Path, pixels: Pixels, outputs: Outputs, *, by_softmax: bool) -> Rows:
     """Return the outputs of an IR for all pixels in one batch, in float32."""
     model = core.read_model(path)
     add_logits(model, source=path.name)
@@ -194,7 +216,9 @@ def _run(path: Path, pixels: Pixels, outputs: Outputs) -> Rows:
             f"{path.name} gives {len(probabilities)} rows for {len(pixels)} images: the original "
             "mixes the images of a batch; nothing was written"
         )
-    return Rows(logits, probabilities) if outputs == "logits" else as_rows(probabilities, outputs)
+    if outputs == "logits":
+        return Rows(logits, probabilities)
+    return as_rows(probabilities, outputs, by_softmax=by_softmax)
 
 
 def _require_top_classes(judge: Judge, rows: Rows, original: str) -> None:

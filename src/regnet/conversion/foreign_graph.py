@@ -8,7 +8,7 @@ Detectors, segmenters and networks of other inputs are refused by their shapes.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
@@ -27,6 +27,9 @@ from regnet.pixels.protocol import Preprocess
 from regnet.system.errors import ModelError
 from regnet.system.runtime import core, ov
 from regnet.system.text import last_line, visible
+
+if TYPE_CHECKING:
+    from onnx import GraphProto
 
 opset = ov.opset15
 
@@ -57,7 +60,12 @@ def read_foreign(path: Path) -> ov.Model:
 
     So it does if weights are no numbers, or the graph is of INT8, random, or larger than allowed.
     """
-    require_few_nodes(path, read_onnx(path).graph if path.suffix == ".onnx" else None)
+    nodes = read_onnx(path).graph if path.suffix == ".onnx" else None
+    require_few_nodes(path, nodes)
+    if nodes and _is_in_training(nodes):
+        raise ModelError(
+            f"{path}: is in training mode; call eval() of the network before exporting"
+        )
     try:
         graph = core.read_model(path)
     except RuntimeError as exc:
@@ -79,6 +87,16 @@ def read_foreign(path: Path) -> ov.Model:
                 name = visible(op.get_friendly_name())
                 raise ModelError(f"{path}: its weights hold NaN or infinity (in {name})")
     return graph
+
+
+def _is_in_training(graph: "GraphProto") -> bool:
+    """Tell whether a batch norm ignores its stored statistics; weights may be normalised so."""
+    stored = {tensor.name for tensor in graph.initializer}
+    return any(
+        stored.issuperset(node.input[3:]) and not stored.issuperset(node.input[:1])
+        for node in graph.node
+        if any(value.name == "training_mode" and value.i for value in node.attribute)
+    )
 
 
 def read_face(graph: ov.Model, path: Path) -> Face:
@@ -107,24 +125,33 @@ def read_face(graph: ov.Model, path: Path) -> Face:
     return replace(face, size=height or width)
 
 
-def adopt_graph(graph: ov.Model, face: Face, preprocess: Preprocess, outputs: Outputs) -> ov.Model:
-    """Return the graph, which has its size and is changed, as one of regnet's.
+def adopt_graph(
+    graph: ov.Model, face: Face, preprocess: Preprocess, outputs: Outputs, path: Path
+) -> ov.Model:
+    """Return the graph of `path`, which has its size and is changed, as one of regnet's.
 
     It takes `data` (N, 3, crop, crop), 0..255 in the protocol's order of channels, and gives
-    `prob` (N, classes).
+    `prob` (N, classes); one number of the original is that of the second of 2 classes. Raises
+    `ModelError` if it cannot compute in float32.
     """
-    classes = max(size.get_length() for size in list(graph.output(0).get_partial_shape())[1:])
+    sizes = [size.get_length() for size in list(graph.output(0).get_partial_shape())[1:]]
+    classes = max(sizes, default=1)
     old, raw = graph.get_parameters()[0], graph.output(0).get_node().input_value(0)
     _free_names(graph)
+    if face.element != "u8":
+        old.set_element_type(ov.Type.f32)
+    _in_single_precision(graph, path)
     data = opset.parameter([-1, 3, preprocess.crop, preprocess.crop], np.float32)
     data.set_layout(ov.Layout("NCHW"))
     _name(data, INPUT)
     x = _normalised(data, face, preprocess).output(0)
     for user in old.output(0).get_target_inputs():
         user.replace_source_output(x)
-    logits = _logits(raw, outputs)
     shape = opset.constant(np.array([-1, classes]))
-    probabilities = opset.softmax(opset.reshape(logits, shape, False), 1)
+    logits = opset.reshape(_logits(raw, outputs, classes), shape, False)
+    if classes == 1:
+        logits = opset.multiply(logits, opset.constant(np.array([[0, 1]], np.float32)))
+    probabilities = opset.softmax(logits, 1)
     _name(probabilities, OUTPUT)
     graph = ov.Model([probabilities.output(0)], [data])
     _simplify(graph)
@@ -158,38 +185,36 @@ def resized(graph: ov.Model, face: Face, size: int, path: Path) -> None:
 
 
 def require_classes(graph: ov.Model, path: Path) -> int:
-    """Return the number of classes; raises `ModelError` unless the output is (N, classes)."""
+    """Return how many numbers an image has; raises `ModelError` unless they are (N, classes)."""
     outputs = graph.outputs
     if len(outputs) != 1:
         raise ModelError(
-            f"{path}: gives {len(outputs)} outputs ({_named(outputs)}), as detectors do; a "
-            "classifier gives one, (N, classes)"
+            f"{path}: gives {len(outputs)} outputs ({_named(outputs)}), and a classifier one, "
+            "(N, classes); if it is a classifier, export it with its logits alone"
         )
     dims, gives = dimensions(outputs[0]), f"{path}: gives {_named(outputs)}"
     rest = [size or 0 for size in dims[1:] if size != 1] if dims else []
-    if dims is None or 0 in rest or not outputs[0].get_element_type().is_real():
+    if not dims or len(dims) < 2 or 0 in rest or not outputs[0].get_element_type().is_real():
         kind = outputs[0].get_element_type().get_type_name()
         raise ModelError(f"{gives} of {kind}; a classifier gives (N, classes) of floats")
     if len(rest) > 1:
         kind = "a segmenter" if len(dims) == 4 else "a detector"
         raise ModelError(f"{gives}, as {kind} does; a classifier gives (N, classes)")
-    if not rest:
-        raise ModelError(f"{gives}, one number per image; a classifier of 2 or more classes is due")
-    if rest[0] > MAX_CLASSES:
+    if rest and rest[0] > MAX_CLASSES:
         raise ModelError(f"{gives}; at most {MAX_CLASSES:,} classes are allowed")
     if dims[0] is not None:
         raise ModelError(
             f"{path}: its graph is fixed to batches of {dims[0]}; export it with a dynamic batch"
         )
-    return rest[0]
+    return rest[0] if rest else 1
 
 
 def outputs_by_graph(graph: ov.Model, path: Path) -> Outputs | None:
     """Return what the last operation says of the outputs, None if it does not.
 
-    Raises `ModelError` for a sigmoid: such classes do not exclude each other.
+    Raises `ModelError` for a sigmoid of several numbers: such classes do not exclude each other.
     """
-    kind = _origin(graph.output(0).get_node().input_value(0)).get_type_name()
+    kind = last_operation(graph)
     if kind == "Sigmoid":
         raise ModelError(
             f"{path}: ends in a sigmoid, so an image may have several of its classes; regnet "
@@ -197,6 +222,12 @@ def outputs_by_graph(graph: ov.Model, path: Path) -> Outputs | None:
         )
     by_kind: dict[str, Outputs] = {"Softmax": "probabilities", "LogSoftmax": "logits"}
     return by_kind.get(kind)
+
+
+def last_operation(graph: ov.Model) -> str:
+    """Return the type of the operation that computes the output."""
+    kind: str = _origin(graph.output(0).get_node().input_value(0)).get_type_name()
+    return kind
 
 
 def _normalised(data: Any, face: Face, preprocess: Preprocess) -> Any:
@@ -210,21 +241,49 @@ def _normalised(data: Any, face: Face, preprocess: Preprocess) -> Any:
             x = operation(x, opset.constant(np.array(values, np.float32).reshape(1, 3, 1, 1)))
             x.set_friendly_name(name)
     if face.element == "u8":
-        x = opset.round(x, "half_to_even")
-    if face.element != "f32":
-        x = opset.convert(x, face.element)
+        x = opset.convert(opset.round(x, "half_to_even"), "u8")
     return opset.transpose(x, opset.constant([0, 2, 3, 1])) if face.layout == "NHWC" else x
 
 
-def _logits(raw: Any, outputs: Outputs) -> Any:
-    """Return logits: the output, the input of its softmax, or its logarithm."""
-    if outputs == "probabilities":
-        softmax = _origin(raw)
-        if softmax.get_type_name() == "Softmax":
-            return opset.convert(softmax.input_value(0), "f32")
-        raw = opset.convert(raw, "f32")
-        return opset.log(opset.maximum(raw, opset.constant(np.float32(_TINY))))
-    return opset.convert(raw, "f32")
+def _in_single_precision(graph: ov.Model, path: Path) -> None:
+    """Let a graph of other floats compute in float32, as OpenVINO does in any case."""
+    others = ("f16", "bf16", "f64")
+    for op in graph.get_ordered_ops():
+        if op.get_type_name() == "Constant" and op.get_element_type().get_type_name() in others:
+            users = op.output(0).get_target_inputs()
+            single = opset.convert(op, "f32")
+            for user in users:
+                if user.get_node().get_type_name() != "Convert":
+                    user.replace_source_output(single.output(0))
+        elif op.get_attributes().get("destination_type") in others:
+            op.set_attribute("destination_type", "f32")
+    try:
+        graph.validate_nodes_and_infer_types()
+    except RuntimeError as exc:
+        raise ModelError(
+            f"{path}: cannot be computed in float32 ({last_line(exc)}); export it in float32"
+        ) from exc
+
+
+def _logits(raw: Any, outputs: Outputs, classes: int) -> Any:
+    """Return logits: the output, the input of its softmax, or its logarithm.
+
+    Of one probability p they are the input of its sigmoid, or log(p) - log(1 - p).
+    """
+    last = _origin(raw)
+    if outputs == "logits":
+        return opset.convert(raw, "f32")
+    if last.get_type_name() == ("Sigmoid" if classes == 1 else "Softmax"):
+        return opset.convert(last.input_value(0), "f32")
+    raw = opset.convert(raw, "f32")
+    if classes > 1:
+        return _logarithm(raw)
+    rest = opset.subtract(opset.constant(np.float32(1)), raw)
+    return opset.subtract(_logarithm(raw), _logarithm(rest))
+
+
+def _logarithm(shares: Any) -> Any:
+    return opset.log(opset.maximum(shares, opset.constant(np.float32(_TINY))))
 
 
 def _origin(output: Any) -> Any:

@@ -51,7 +51,7 @@ class Original:
             raise self._cannot_run(exc) from exc
         return np.stack(rows).astype(np.float64)
 
-    def judge(self, pixels: Pixels, outputs: Outputs) -> Judge:
+    def judge(self, pixels: Pixels, outputs: Outputs, *, by_softmax: bool) -> Judge:
         """Return what judges other outputs for the same pixels, by its own rounding."""
         more = range(1, len(self._runs))
         near = [self.raw(pixels, way=way) for way in more]
@@ -61,8 +61,8 @@ class Original:
             near += [self.raw(pixels, input_scale=scale) for scale in scales]
         exact = self.raw(pixels)
         return Judge(
-            as_rows(exact, outputs),
-            [as_rows(rows, outputs) for rows in near or [exact]],
+            as_rows(exact, outputs, by_softmax=by_softmax),
+            [as_rows(rows, outputs, by_softmax=by_softmax) for rows in near or [exact]],
             name=self.name,
         )
 
@@ -87,11 +87,17 @@ class Original:
         return ModelError(f"{self._path}: {self._engine} cannot run it ({reason})")
 
 
-def as_rows(raw: NDArray[np.float64], outputs: Outputs) -> Rows:
-    """Return logits and probabilities (N, classes) of a classifier's outputs."""
+def as_rows(raw: NDArray[np.float64], outputs: Outputs, *, by_softmax: bool) -> Rows:
+    """Return logits and probabilities (N, classes) of a classifier's outputs.
+
+    Probabilities that come from no softmax have no logits: small ones may be all rounding. One
+    number per image is that of the second of 2 classes.
+    """
+    if raw.shape[1] == 1:
+        raw = np.hstack([0 * raw if outputs == "logits" else 1 - raw, raw])
     if outputs == "logits":
         return Rows(raw, softmax64(raw))
-    return Rows(np.log(np.maximum(raw, _TINY)), raw)
+    return Rows(np.log(np.maximum(raw, _TINY)) if by_softmax else raw, raw)
 
 
 def _onnx_runtime(path: Path) -> list[Run]:

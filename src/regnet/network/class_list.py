@@ -43,6 +43,15 @@ _HEADERS: Final[dict[Kind, frozenset[str]]] = {
     | {"category", "categoryname", "words", "names"},
 }
 _UNREAD: Final = (".yaml", ".yml", ".pbtxt", ".xml", ".toml", ".npy", ".pkl")
+_HOLDERS: Final = (
+    "id2label",
+    "label2id",
+    "class_to_idx",
+    "label_names",
+    "names",
+    "classes",
+    "labels",
+)
 _SHOWN: Final = 5
 
 
@@ -329,7 +338,7 @@ def _pairs(columns: list[list[str]], kinds: list[Kind]) -> list[Pair]:
 def _of_json(value: Any) -> list[Pair]:
     """Return the classes of a list of names, or an object of names by index or indices by name."""
     if isinstance(value, dict):
-        for key in ("id2label", "label2id", "class_to_idx", "names", "classes", "labels"):
+        for key in _HOLDERS:
             if isinstance(value.get(key), list | dict) and value[key]:
                 return _of_json(value[key])
         if value and all(key.isdecimal() for key in value):

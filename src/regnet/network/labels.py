@@ -2,6 +2,7 @@
 
 import csv
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -75,7 +76,11 @@ def read_labels(path: str | Path) -> Labels:
     from regnet.network.class_list import parse_classes
 
     try:
-        text = Path(path).read_text("utf-8-sig")
+        data = Path(path).read_bytes()
+        utf16 = data.startswith((BOM_UTF16_LE, BOM_UTF16_BE))  # as of Windows PowerShell
+        text = data.decode("utf-16" if utf16 else "utf-8-sig")
+    except UnicodeError as exc:
+        raise RegNetError(f"the class list {path}: save it as UTF-8 ({exc})") from exc
     except (OSError, ValueError) as exc:
         raise RegNetError(f"cannot read the class list {path}: {reason_of(exc)}") from exc
     try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from browser import browsing
 from PIL import Image
 
 from regnet.data.dataset import open_dataset
@@ -248,6 +249,17 @@ def test_a_page_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     with pytest.raises(OutputError, match="cannot write"):
         write_report(tmp_path / "folder", Report("a", []))
     assert sorted(p.name for p in tmp_path.iterdir()) == ["folder", "r.html"]
+
+
+def test_figures_leave_the_room_to_texts_on_a_phone(tmp_path: Path) -> None:
+    table = Table(("Cosine", "Photo"), [(Number(0.5, ".1f"), "a-long-name-of-a-photo/" * 4)])
+    write_report(tmp_path / "r.html", Report("a", [Section("", (table, Facts([("b", "c" * 96)])))]))
+    with browsing(tmp_path) as browser:
+        browser.open((tmp_path / "r.html").as_uri(), width=390)
+        cells = [cell.size["width"] for cell in browser.every("td")]
+        assert cells[0] < 100
+        assert browser.run("return document.querySelector('.scroll').scrollWidth") < 390
+        assert browser.one("dd").size["width"] > 250
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -34,7 +34,7 @@ def calibration_report(result: CalibrationReport) -> page.Report:
         [
             page.Section("", [page.Tiles(_tiles(result.learnt))]),
             page.Section(
-                "Is the model as sure as it is right?",
+                "Confidence and accuracy",
                 [page.Beside(diagrams)],
                 lead="On the held-out photos. On the line, confidence equals accuracy.",
             ),
@@ -116,7 +116,7 @@ def _facts(result: CalibrationReport) -> list[tuple[str, str]]:
     )
     if calibration.photos + calibration.held_out < photos_wanted(calibration.coverage):
         wanted = f"{photos_wanted(calibration.coverage):,} or more"
-        photos += f". {wanted} are wanted for {100 * calibration.coverage:g} %"
+        photos += f". {wanted} are recommended for {100 * calibration.coverage:g} %"
     leaning = "the model was well calibrated, as far as the photos tell"
     if learnt.step != 1:
         leaning = f"the model was {'under' if learnt.step < 1 else 'over'}confident"

@@ -223,7 +223,7 @@ def _mistakes(found: "Evaluation", dataset: Dataset) -> page.Section:
     return page.Section(
         "Worst mistakes",
         [page.Gallery(photos, thumbnails(dataset.find), first=4)],
-        lead="The most confident wrong answers. Some are the label's mistake.",
+        lead="The most confident wrong predictions. Some of the labels may be wrong.",
     )
 
 

@@ -141,10 +141,10 @@ class Conversion:
     """A converted model: its main file, all its files, and what the conversion measured.
 
     `proof` compares it with its network on as many sample photos as `photos` says, or if it was
-    adopted with the `original`: the file and the engine that ran it. `rounding` is
-    the largest change of a probability by storing the weights in FP16, 0 for FP32. `assumed` has
-    the sentences of the model's metadata, `notes` others of the user's interest. `pixel_bound` is
-    of the pixels where the graph makes the crop.
+    adopted with the `original`: the file and the engine that ran it. `rounding` is the largest
+    change of a probability by storing the weights in FP16, 0 for FP32. `assumed` has the sentences
+    of the model's metadata, `notes` others of the user's interest. `pixel_bound` is of the pixels
+    where the graph makes the crop.
     """
 
     path: Path

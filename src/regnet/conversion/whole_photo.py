@@ -23,9 +23,9 @@ MAX_LEVELS = 1
 def pixel_bound(model: ov.Model | bytes, preprocess: Preprocess, photos: Images) -> PixelBound:
     """Return how the pixels inside a model with embedded preprocessing differ from the protocol's.
 
-    `bytes` are those of an ONNX file that gives the pixels alone. Measured in
-    float32 on photos, uint8 (H, W, 3), RGB, and on `odd_images`. Raises `ConversionError` where
-    under 99.99 % are identical or any is more than 1 level apart.
+    `bytes` are those of an ONNX file that gives the pixels alone. Measured in float32 on photos,
+    uint8 (H, W, 3), RGB, and on `odd_images`. Raises `ConversionError` where under 99.99 % are
+    identical or any is more than 1 level apart.
     """
     images = [*photos, *odd_images(preprocess)]
     equal = total = levels = 0

@@ -30,10 +30,9 @@ def load(
     Weights are downloaded, verified and converted once and kept in `cache_dir`. `device` is `CPU`,
     `GPU`, `NPU`, `AUTO` or `cuda`; `regnet doctor --self` lists those of this machine. `precision`
     is "f32" (exact, the default), "bf16" (that of `cuda`, and faster on CPUs with bf16) or "int8"
-    (after `regnet quantize`). `mirrors`
-    are base URLs that are tried first; `offline` never uses the network, not for images either.
-    `entry` names one of several networks in a checkpoint file. `progress` shows a bar while weights
-    are downloaded, on a terminal or in a notebook.
+    (after `regnet quantize`). `mirrors` are base URLs that are tried first; `offline` never uses
+    the network, not for images either. `entry` names one of several networks in a checkpoint file.
+    `progress` shows a bar while weights are downloaded, on a terminal or in a notebook.
     Warns with `AssumptionWarning` of what the checkpoint does not say and had to be assumed.
     Raises `UnknownModelError`, `DownloadError`, `WeightsError`, `ConversionError`, `ModelError`.
     """

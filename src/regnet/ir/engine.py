@@ -157,7 +157,7 @@ class InferenceEngine(ABC):
 
 
 class Engine(InferenceEngine):
-    """A model compiled by OpenVINO for one of its devices.
+    """A model compiled by OpenVINO for one of its devices; `open_engine` checks that it is here.
 
     On the CPU `streams` share the cores; 1 gives one call all of them. On another device more than
     one asks for as many as it runs well. `compiled_cache` is a folder for compiled models, which

@@ -63,8 +63,8 @@ def draw_photos(
     """Return `samples` photos of `calibration`, and up to `checks` of `agreement`.
 
     Where `agreement` is None the others of `calibration` are drawn from. The same files give the
-    same photos, spread over the whole source. With `offline` photos at addresses
-    are unreadable. Raises `QuantizationError` where there are too few.
+    same photos, spread over the whole source. With `offline` photos at addresses are unreadable.
+    Raises `QuantizationError` where there are too few.
     """
     draw = _Draw(pixels, watch, offline)
     items = draw.shuffled(calibration)

@@ -147,8 +147,8 @@ class Trial:
     def search(self, min_agreement: float) -> Chosen:
         """Return the fewest layers to restore for this agreement, certified on other photos.
 
-        Raises `AgreementError` if no number of layers is enough
-        on the photos that choose, or the choice misses `min_agreement` on those that certify.
+        Raises `AgreementError` if no number of layers is enough on the photos that choose, or the
+        choice misses `min_agreement` on those that certify.
         """
         verdict = certify(
             len(self._graphs.multiplications),

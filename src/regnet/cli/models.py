@@ -112,12 +112,13 @@ def _print(listed: list[Candidate], folder: Path | None, marks: list[bool] | Non
     """Print the table, the models of the front marked with a star in a first column."""
     width = terminal_width()
     shown = len(COLUMNS) if width is None or width >= WIDE else NARROW
-    shown = NARROWEST if width is not None and width < NAMES else shown
+    if width is not None and width < NAMES:
+        shown = NARROWEST - (marks is not None)
     rows = [list(COLUMNS), *(list(_row(candidate, folder)) for candidate in listed)]
+    rows = [row[:shown] for row in rows]
     if timed := marks is not None and listed[0].latency is not None:
         for row, time in zip(rows, ["ms", *(f"{c.latency:.1f}" for c in listed)], strict=True):
             row.insert(NARROW, time)
-    rows = [row[: shown + timed] for row in rows]
     if marks is None:
         print_table(rows, left=(0, 3, 7, 8))
         return

@@ -43,12 +43,13 @@ def aligned(
 def _narrowed(widths: list[int], numeric: Sequence[bool], width: int) -> list[int]:
     """Return the columns' widths, those of text smaller until a row fits.
 
-    The widest gives first; the first column, which names the row, last.
+    The widest gives first; the first one that can, which names the row, last.
     """
     widths = widths.copy()
     texts = [n for n, right in enumerate(numeric) if not right and widths[n] > _NARROWEST]
+    name = min(texts, default=0)
     while texts and sum(widths) + 2 * (len(widths) - 1) > width:
-        widest = max(texts, key=lambda n: (n > 0, widths[n]))
+        widest = max(texts, key=lambda n: (n > name, widths[n]))
         widths[widest] -= 1
         if widths[widest] == _NARROWEST:
             texts.remove(widest)

@@ -73,7 +73,8 @@ def int8_graph(graph: ov.Model, crops: Sequence[Crop], *, watch: Watch = unwatch
     own = has_own_layers(reference)
     if own:
         _take_whole_pixels(reference)
-        equalize(reference, crops)
+        for _ in watch(range(1), "equalising channels", 1):
+            equalize(reference, crops)
         scope = {"patterns": list(_IN_FLOAT)}
     else:
         scope = {"names": name_layers(reference)}

@@ -101,7 +101,8 @@ class _Draw:
     _seen: set[bytes] = field(default_factory=set)
 
     def shuffled(self, source: str | Path) -> Iterator[Item]:
-        items = list(iter_items([source], offline=self.offline))
+        for _ in self.watch(range(1), "listing photos", 1):
+            items = list(iter_items([source], offline=self.offline))
         random.Random(0).shuffle(items)  # folders are a class each: a photo of every kind
         return iter(items)
 

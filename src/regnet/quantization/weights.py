@@ -297,7 +297,8 @@ def correct_biases(
     """
     layers, crops = list(layers), crops[:_BIAS_PHOTOS]
     ops = ops_by_name(quantized)
-    means = channel_statistics(reference, layers, crops, "mean")
+    for _ in watch(range(1), "looking at outputs", 1):
+        means = channel_statistics(reference, layers, crops, "mean")
     pairs = list(zip(layers, means, strict=True))
     for layer, expected in watch(pairs, "correcting biases", len(pairs)):
         (found,) = channel_statistics(quantized, [layer], crops, "mean")

@@ -186,3 +186,6 @@ def test_damaged_moments_are_refused(taught: Path) -> None:
         damaged = replace(metadata, taught=replace(metadata.taught, moments=text))
         with pytest.raises(ModelError, match=message):
             taught_model.read_moments(damaged, 384, source=taught)
+    for wrong in ({"photos": (10**20, 1)}, {"degrees": 10**400}):
+        with pytest.raises(RegNetError, match="must be"):
+            replace(metadata.taught, **wrong)  # type: ignore[arg-type]

@@ -9,7 +9,7 @@ from regnet.system.checked import Checked, Rule, within
 _MAX_LAYERS = 10_000
 
 _Amount = Annotated[float, within(ge=0)]
-_Count = Annotated[int, within(ge=0)]
+_Count = Annotated[int, within(ge=0, le=10**15)]  # exact in floats, too
 _Share = Annotated[float, within(ge=0, le=1)]
 _Names = Annotated[
     tuple[str, ...],

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from command_line import run_main
 
-from regnet.doctor.fixes import AppliedFixes, apply_fixes
+from regnet.doctor.fixes import AppliedFixes, apply_fixes, read_fix_list
 from regnet.doctor.tree import open_tree
 from regnet.inference.result import ClassScore, Prediction
 from regnet.inference.sorting import LIST, Sorter, undo
@@ -184,6 +184,21 @@ def test_label_files_are_corrected_beside(tmp_path: Path) -> None:
     flat = write_photos(tmp_path / "flat", "1.jpg", "2.jpg")
     (flat / "metadata.csv").write_text("file_name,label\n1.jpg,a\n2.jpg,b\n")
     assert apply(flat, ("1.jpg", "b")).corrected == str(flat / "metadata-corrected.csv")
+
+
+def test_a_photo_in_two_lines_has_the_class_of_the_first(tmp_path: Path) -> None:
+    folder = write_photos(tmp_path / "photos", "1.jpg", "2.jpg")
+    (folder / "metadata.csv").write_text("file_name,label\n1.jpg,cat\n2.jpg,dog\n")
+    done = apply(folder, ("1.jpg", "dog"), ("../photos/1.jpg", "cat"))
+    assert [one.error for one in done.failed] == ["is in line 2, too"]
+    assert (done.changed, done.before) == (1, 0)
+
+
+def test_rows_that_a_spreadsheet_left_empty_are_none(tmp_path: Path) -> None:
+    (tmp_path / "fix.csv").write_text(f"{HEAD},,,,,\n,,,dog,,\n,,,,,\n")
+    assert [(fix.line, fix.suggested) for fix in read_fix_list(tmp_path / "fix.csv")] == [
+        (3, "dog")
+    ]
 
 
 def test_lists_that_cannot_be_applied_are_refused(tmp_path: Path) -> None:

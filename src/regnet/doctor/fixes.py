@@ -7,7 +7,8 @@ next one, and all is undone from the list that lies in the data set.
 import csv
 import io
 import os
-from collections.abc import Callable, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -82,6 +83,7 @@ def read_fix_list(path: Path) -> list[Fix]:
         return [
             Fix(rows.line_num + bool(named), row["file"] or "", (row["suggested"] or "").strip())
             for row in rows
+            if row["file"] or row["suggested"]  # else a row that a spreadsheet left empty
         ]
     except OSError as exc:
         raise DatasetError(f"cannot read {path}: {reason_of(exc)}") from exc
@@ -110,46 +112,47 @@ def apply_fixes(
     corrected = ""
     if folders.labels is not None:
         labels = _Relabelled(folders, folder)
-        counts, failed = _applied(fixes, labels.apply)
+        counts, failed = labels.apply_all(fixes)
         if counts[0]:
             labels.write()
             corrected = str(labels.file)
     else:
         with sorting_lock(folder):
-            counts, failed = _applied(fixes, _Moves(folders, folder).apply)
+            counts, failed = _Moves(folders, folder).apply_all(fixes)
     return AppliedFixes(
         readable(str(dataset)), readable(str(fix_list)), *counts, failed, readable(corrected)
     )
 
 
-def _applied(
-    fixes: Sequence[Fix], apply: Callable[[Fix], bool]
-) -> tuple[tuple[int, int, int], tuple[FailedFix, ...]]:
-    """Return how many photos changed, had their class before, and were left; and what failed."""
-    changed = before = left = 0
-    failed, lines = [], dict[str, int]()
-    for fix in fixes:
-        try:
-            if (first := lines.setdefault(fix.file, fix.line)) != fix.line:
-                raise DatasetError(f"is in line {first}, too")
-            if not fix.suggested:
-                left += 1
-            elif apply(fix):
-                changed += 1
-            else:
-                before += 1
-        except (DatasetError, OSError, ValueError) as exc:  # the latter for an impossible path
-            reason = reason_of(exc)
-            failed.append(FailedFix(fix.line, fix.file, reason))
-    return (changed, before, left), tuple(failed)
-
-
-class _Photos:
+class _Photos(ABC):
     """The photos of a folder, each by the name that the doctor gives it."""
 
     def __init__(self, folders: Folders, folder: Path) -> None:
         self.folders, self.folder = folders, folder
         self.paths = {readable(path): path for path in folders.listing.paths()}
+
+    @abstractmethod
+    def apply(self, fix: Fix) -> bool:
+        """Give a photo another class; False if it has that already. Raises `DatasetError`."""
+
+    def apply_all(self, fixes: Sequence[Fix]) -> tuple[tuple[int, int, int], tuple[FailedFix, ...]]:
+        """Return how many photos changed, had their class before, and were left; what failed."""
+        changed = before = left = 0
+        failed, lines = [], dict[str, int]()
+        for fix in fixes:
+            try:
+                first = lines.setdefault(self.inner(fix.file), fix.line)
+                if first != fix.line:
+                    raise DatasetError(f"is in line {first}, too")
+                if not fix.suggested:
+                    left += 1
+                elif self.apply(fix):
+                    changed += 1
+                else:
+                    before += 1
+            except (DatasetError, OSError, ValueError) as exc:  # the latter for an impossible path
+                failed.append(FailedFix(fix.line, fix.file, reason_of(exc)))
+        return (changed, before, left), tuple(failed)
 
     def inner(self, file: str) -> str:
         """Return the path of a photo below the folder, whether it is there or not."""

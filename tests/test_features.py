@@ -23,6 +23,7 @@ import pytest
 from command_line import run_main
 
 from regnet.data.sources import Item, Video
+from regnet.features.draft import open_draft
 from regnet.features.embed import Form, Summary, embed_to, features_id, normalised
 from regnet.features.embeddings_file import Description, Embeddings, open_embeddings, sidecar
 from regnet.features.search import nearest
@@ -275,6 +276,17 @@ def test_the_device_is_named_and_files_that_name_none_are_of_the_cpu(
     assert run(folder, path)[0].reused == 9
 
 
+def test_rows_that_are_not_finite_are_not_taken_again(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "a.npy"
+    run(folder, path)
+    whole = path.read_bytes()
+    rows = np.load(path, mmap_mode="r+")
+    rows[3] = np.inf
+    rows.flush()
+    assert run(folder, path)[0].reused == 8
+    assert path.read_bytes() == whole
+
+
 def test_a_parquet_file_of_other_columns_is_damaged(folder: Path, tmp_path: Path) -> None:
     path = tmp_path / "a.parquet"
     run(folder, path)
@@ -314,6 +326,17 @@ def test_vectors_that_are_not_finite_are_refused() -> None:
     rows[1, 2] = 3e38  # its square is not
     with pytest.raises(DatasetError, match=r"a\.npy: .* row 1 is not finite"):
         nearest(np.ones((1, 3), np.float32), [(np.arange(3), rows)], 2, within="a.npy")
+
+
+def test_values_beyond_float16_are_refused_and_huge_ones_are_normalised(tmp_path: Path) -> None:
+    form = Description(
+        model="m", features="", precision="f32", width=2, dtype="float16", normalised=False
+    )
+    with open_draft(tmp_path / "a.npy", form) as draft:
+        draft.add({"source": "a.jpg"}, np.array([65504, 1e-9], np.float32))
+        with pytest.raises(OutputError, match=r"b\.jpg: .* beyond float16: take --dtype float32"):
+            draft.add({"source": "b.jpg"}, np.array([1e5, 1], np.float32))
+    assert normalised(np.array([[3e30, 4e30]], np.float32)) == pytest.approx(np.array([[0.6, 0.8]]))
 
 
 def test_no_readable_photo_writes_nothing(tmp_path: Path) -> None:

@@ -96,10 +96,17 @@ class Draft:
         return items
 
     def add(self, line: Line, vector: NDArray[np.float32] | None) -> None:
-        """Write a photo; it outlives the process."""
+        """Write a photo; it outlives the process. Raises `OutputError` for what float16 lacks."""
         row = None if vector is None else self.description.rows
         if vector is not None:
-            stored = np.ascontiguousarray(vector, np.dtype(self.description.dtype))
+            try:
+                with np.errstate(over="raise"):
+                    stored = np.ascontiguousarray(vector, np.dtype(self.description.dtype))
+            except FloatingPointError as exc:
+                raise OutputError(
+                    f"{readable(line['source'])}: its embedding has values beyond float16: take "
+                    "--dtype float32, or --normalise"
+                ) from exc
             self._rows.write(stored.tobytes())
             self._rows.flush()
         self._lines.write(json_bytes({"row": row, **line}) + b"\n")

@@ -89,10 +89,10 @@ def features_id(metadata: ModelMetadata) -> str:
 
 def normalised(vectors: NDArray[Any]) -> NDArray[np.float32]:
     """Return vectors (N, width) of length 1; zeros stay zeros."""
-    vectors = np.asarray(vectors, np.float32)
-    lengths = np.sqrt(np.vecdot(vectors, vectors))
-    unit: NDArray[np.float32] = vectors / np.maximum(lengths, TINY)[:, None]
-    return unit
+    values = np.asarray(vectors, np.float64)  # whose squares are finite
+    lengths = np.sqrt(np.vecdot(values, values))
+    unit: NDArray[np.float64] = values / np.maximum(lengths, TINY)[:, None]
+    return unit.astype(np.float32)
 
 
 def require_file(path: Path) -> None:
@@ -197,6 +197,8 @@ class _Note:
             with suppress(ImageError):  # it is read, and fails, again
                 self._data = self._read()
                 self.row = known.by_digest.get(self.digest)
+        if self.row is not None and not np.isfinite(known.vectors[self.row]).all():
+            self.row = None
 
     @property
     def is_video(self) -> bool:

@@ -13,6 +13,7 @@ import pytest
 from command_line import run_main
 
 from regnet.doctor.fixes import AppliedFixes, apply_fixes, read_fix_list
+from regnet.doctor.labels import Suspect, write_fix_list
 from regnet.doctor.tree import open_tree
 from regnet.inference.result import ClassScore, Prediction
 from regnet.inference.sorting import LIST, Sorter, undo
@@ -192,6 +193,20 @@ def test_a_photo_in_two_lines_has_the_class_of_the_first(tmp_path: Path) -> None
     done = apply(folder, ("1.jpg", "dog"), ("../photos/1.jpg", "cat"))
     assert [one.error for one in done.failed] == ["is in line 2, too"]
     assert (done.changed, done.before) == (1, 0)
+
+
+def test_photos_of_any_name_are_listed_and_applied(tmp_path: Path) -> None:
+    names = ["a,b", 'c"d', "new\nline", "return\rline", " space ", "\udcff", "\u2028", "-f", "a;b"]
+    paths = [f"cat/{name}.jpg" for name in names]
+    folder = write_photos(tmp_path / "photos", "dog/z.jpg")
+    (folder / "cat").mkdir()
+    for path in paths:
+        (folder / path).touch()
+    suspects = [Suspect(str(folder / path), "", "cat", "dog", 0.1, 0.9) for path in paths]
+    write_fix_list(tmp_path / "fix.csv", suspects)
+    done = apply_fixes(folder, tmp_path / "fix.csv")
+    assert (done.changed, done.failed) == (len(names), ())
+    assert not list((folder / "cat").iterdir())
 
 
 def test_rows_that_a_spreadsheet_left_empty_are_none(tmp_path: Path) -> None:

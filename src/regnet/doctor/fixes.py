@@ -22,6 +22,7 @@ from regnet.system.files import write_whole
 from regnet.system.json_text import ToDict
 from regnet.system.output_file import naming
 from regnet.system.placing import absolute
+from regnet.system.row_writers import csv_line
 from regnet.system.text import counted, separated
 
 _COLUMNS: Final = ("file", "suggested")
@@ -240,8 +241,6 @@ class _Relabelled(_Photos):
 
     def write(self) -> None:
         """Write the label of every photo. Raises `OutputError`."""
-        text = io.StringIO()
-        rows = csv.writer(text, lineterminator="\n")
-        rows.writerows([("file_name", "label"), *self._labels.items()])
+        text = "".join(map(csv_line, [("file_name", "label"), *self._labels.items()]))
         with naming(self.file):
-            write_whole(self.file, text.getvalue().encode("utf-8", "surrogateescape"))
+            write_whole(self.file, text.encode("utf-8", "surrogateescape"))

@@ -392,7 +392,7 @@ def test_classify_prints_sets(report: CalibrationReport) -> None:
     table = classified(report, "--sets", format="table")
     for size in sizes:
         word = "class" if size == 1 else "classes"
-        assert f"  set of {size} {word} holds the truth with probability 90 %\n" in table
+        assert f"  set of {size} {word} contains the true class with probability 90 %\n" in table
     assert len(table.splitlines()) == 3 + sum(sizes) + 3
 
 
@@ -401,7 +401,7 @@ def test_classify_says_unknown_where_no_class_is_sure(report: CalibrationReport)
     assert [one["unknown"] for one in found] == [len(one["set"]) != 1 for one in found]
     assert [one["unknown"] for one in found].count(True) >= 1
     table = classified(report, "--unknown", format="table")
-    assert "cat.png\n  unknown: no single class holds the truth with probability 90 %\n" in table
+    assert "cat.png\n  unknown: no single class is the true one with probability 90 %\n" in table
     assert "Egyptian cat" not in table
 
 

@@ -200,7 +200,7 @@ def test_versions_of_one_network(content: Any, name: str) -> None:
 @pytest.mark.parametrize("error", ["x", torch.zeros(3), [1]])
 def test_errors_that_are_no_numbers(error: Any) -> None:
     content = {"model_state": NET, "ema_state": SECOND, "test_err": error}
-    with pytest.raises(WeightsError, match="test_err is no number"):
+    with pytest.raises(WeightsError, match="test_err is not a number"):
         find_network(content)
 
 
@@ -403,11 +403,11 @@ def test_an_entry_of_what_is_no_checkpoint_is_said_to_be_unused(words: tuple[obj
     ir = bundled_path(card_by_name("bundled"))
     chosen = [ir if word == "MODEL.xml" else word for word in words]
     said = run(*chosen, "--entry", "ema").stderr
-    assert said.count("is no checkpoint with networks to choose from: --entry is not used") == 1
+    assert said.count("is not a checkpoint with networks to choose from: --entry is not used") == 1
 
 
 def test_python_warns_of_an_entry_that_is_not_used() -> None:
-    with pytest.warns(RegNetWarning, match="bundled: is no checkpoint"):
+    with pytest.warns(RegNetWarning, match="bundled: is not a checkpoint"):
         regnet.load("bundled", entry="ema")
 
 

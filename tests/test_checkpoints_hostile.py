@@ -321,7 +321,7 @@ def test_errors_of_pycls_that_are_no_numbers(error: Any) -> None:
     if error == "9" * 400:  # infinity
         assert find_network(content).entry.name == "model_state"
     else:
-        with pytest.raises(WeightsError, match="ema_err is no number"):
+        with pytest.raises(WeightsError, match="ema_err is not a number"):
             find_network(content)
 
 
@@ -411,7 +411,7 @@ def test_settings_that_cannot_be_kept_to(
 
 def test_names_in_settings_that_cannot_be_kept(folder: Path) -> None:
     found = described(folder, HUB | {"id2label": {"0": "a\ud800", "1": "b", "2": "c"}})
-    with pytest.raises(RegNetError, match="the name of class 0 is no text"):
+    with pytest.raises(RegNetError, match="the name of class 0 is not text"):
         describe(Request(weights=folder), found)
 
 

@@ -340,8 +340,8 @@ def test_sample_photos_are_copied_and_never_overwritten(tmp_path: Path) -> None:
     (folder / "espresso.png").unlink()
     second = regnet("samples", folder, code=1)
     assert second.stdout.decode() == f"{folder / 'espresso.png'}\n"
-    assert "cat.png: another file; not overwritten" in second.stderr.decode()
-    assert "grace_hopper.jpg: is there already" in second.stderr.decode()
+    assert "cat.png: another file has this name; not overwritten" in second.stderr.decode()
+    assert "grace_hopper.jpg: exists" in second.stderr.decode()
     assert (folder / "cat.png").read_bytes() == b"mine"
     assert b"cannot write" in regnet("samples", CAT, code=2).stderr
 

@@ -37,7 +37,7 @@ def test_lines_are_specs_within_the_ranges(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("text", ["5", "5M", "2M:1M", "a:b", "1:2:3", "-1:5", "1T:2T"])
 def test_what_is_no_range_is_an_error(text: str) -> None:
-    with pytest.raises(SpaceError, match="is no range: write LOW:HIGH"):
+    with pytest.raises(SpaceError, match="is not a range: write LOW:HIGH"):
         run("sample", "regnetx", "-n", 1, "--macs", text)
 
 

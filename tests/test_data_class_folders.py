@@ -233,7 +233,7 @@ def test_what_cannot_be_opened_says_why_and_does_not_ask_for_labels(tmp_path, lo
     (tmp_path / "notes.txt").write_text("hello")
     for path, reason in {
         tmp_path / "absent": "no such file or folder",
-        tmp_path / "notes.txt": "is no data set: expected a folder, a zip or tar, or Parquet",
+        tmp_path / "notes.txt": "is not a data set: expected a folder, a zip or tar, or Parquet",
         broken: "broken.zip: .*(corrupt|truncated)",
     }.items():
         with pytest.raises(DatasetError, match=reason) as caught:
@@ -249,7 +249,7 @@ def test_names_that_tell_no_classes_apart_are_refused(pack):
 
 def test_names_that_are_no_text_are_refused(tmp_path):
     path = zipped(tmp_path / "a.zip", "a\tb/1.png", "dog/1.png")
-    with pytest.raises(DatasetError, match=r"names of class folders are no text: 'a\\tb'$"):
+    with pytest.raises(DatasetError, match=r"names of class folders are not text: 'a\\tb'$"):
         folder_labels(path)
     folder(tmp_path / "data", "1.png", "2.png")
     (tmp_path / "truth.csv").write_text(f"file_name,label\n1.png,cat\n2.png,{'d' * 1001}\n")
@@ -261,7 +261,7 @@ def test_names_that_are_no_text_are_refused(tmp_path):
 def test_names_that_cannot_be_decoded_are_refused(tmp_path):
     odd = os.fsdecode(b"caf\xe9")
     folder(tmp_path / "data", f"{odd}/1.png", "dog/1.png")
-    with pytest.raises(DatasetError, match=r"are no text: 'caf\\udce9'$"):
+    with pytest.raises(DatasetError, match=r"are not text: 'caf\\udce9'$"):
         folder_labels(tmp_path / "data")
 
 

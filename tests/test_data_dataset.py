@@ -269,13 +269,13 @@ def test_no_data_set(tmp_path: Path) -> None:
     (tmp_path / "short.tgz").write_bytes(b"\x1f\x8b\x08\0\0")
     for name, message in {
         "empty": "has no images",
-        "text.txt": "is no data set",
+        "text.txt": "is not a data set",
         "broken.zip": "truncated",
         "broken.tar": "corrupt",
         "short.tgz": "corrupt",
         "missing": "no such file",
         "none-*.zip": "no such file",
-        "text.txt/val": "is no data set",
+        "text.txt/val": "is not a data set",
         "nul\0": "no such file|cannot open",
     }.items():
         with pytest.raises(DatasetError, match=message):
@@ -536,7 +536,7 @@ def test_forms_that_do_not_fit(text: str, message: str, tmp_path: Path) -> None:
 def test_labels_that_are_no_text(tmp_path: Path) -> None:
     path = as_folder(FLAT_FILES, tmp_path / "images")
     (tmp_path / "t.txt").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(DatasetError, match="no UTF-8 text"):
+    with pytest.raises(DatasetError, match="not UTF-8 text"):
         open_dataset(path, SIX, truth=tmp_path / "t.txt")
     with pytest.raises(DatasetError, match="cannot read the labels"):
         open_dataset(path, SIX, truth=tmp_path / "none.txt")

@@ -144,7 +144,7 @@ DOUBTED = {
     "no split to train on": (under("val", "test"), "name one|no photos to train"),
     "an empty class": ((*CLASSES, "bird/notes.txt"), "no photos: bird"),
     "classes of one name": (("Cat", "cat", "dog"), "differ only in case"),
-    "a name that is no text": (("cat", "d\x07g"), "are no text"),
+    "a name that is not text": (("cat", "d\x07g"), "are not text"),
 }  # fmt: skip
 
 

@@ -466,7 +466,7 @@ def test_what_cannot_be_evaluated_is_said(photos: Path, tmp_path: Path) -> None:
     cases = {
         ("bundled", tmp_path / "empty"): "has no images",
         ("bundled", tmp_path / "none"): "no such file or folder",
-        ("bundled", photos): "has no images of 197 of the model's 200 classes",
+        ("bundled", photos): "no photos of 197 of the model's 200 classes",
         ("bundled", photos, "--subset", "--html", tmp_path / "no" / "r.html"): "cannot write",
         ("bundled", photos, "--subset", "--predictions", tmp_path): "it is a folder",
         ("no-such-model", photos): "no model is called",

@@ -139,7 +139,7 @@ def test_an_address_may_be_classified(classifier: Classifier) -> None:
 def test_results_that_are_no_probabilities_are_an_error() -> None:
     """As a damaged compiled model gives them."""
     for rows in (np.full((1, 200), np.nan), np.full((1, 200), 0.1), np.zeros((1, 200))):
-        with pytest.raises(ModelError, match="m: its results are no probabilities; damaged"):
+        with pytest.raises(ModelError, match="m: its results are not probabilities; damaged"):
             require_probabilities(rows.astype(np.float32), "m", "damaged")
 
 

@@ -230,9 +230,9 @@ def test_the_command_takes_an_address() -> None:
             {"input": {"name": "i", "datatype": "FP32", "shape": [-1, 3, 224, 224]}},
             "takes 224 x 224 pixels, where .* tiny-imagenet-128 gives 128 x 128",
         ),
-        ({"answers": [(200, b"[]")]}, "no JSON object"),
-        ({"answers": [(200, b"<html>")]}, "no JSON"),
-        ({"answers": [(200, b"[" * 100_000)]}, "no JSON"),
+        ({"answers": [(200, b"[]")]}, "not a JSON object"),
+        ({"answers": [(200, b"<html>")]}, "not JSON"),
+        ({"answers": [(200, b"[" * 100_000)]}, "not JSON"),
         ({"answers": [(200, bytes(65 << 20))]}, "over the limit of 67,108,864"),
         ({"answers": [(403, b'{"error": "not you"}')]}, r"it answers 403 \(not you\)"),
         (
@@ -297,7 +297,7 @@ def test_where_nobody_listens_is_said_without_the_password() -> None:
 
 @pytest.mark.parametrize("url", ["http://127.0.0.1:9", "http://127.0.0.1:9/v1/models/m:predict"])
 def test_other_addresses_are_refused_before_they_are_asked(url: str) -> None:
-    with pytest.raises(ServerError, match="one is like http://HOST:PORT/v2/models/NAME"):
+    with pytest.raises(ServerError, match="a model, such as http://HOST:PORT/v2/models/NAME"):
         client(url)
 
 

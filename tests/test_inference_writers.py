@@ -94,15 +94,15 @@ def test_rows_of_other_classes_are_not_in_the_set() -> None:
 
 def test_the_table_shows_the_set_and_what_is_unknown() -> None:
     classes = "   50.0 %  ██████████            shark\n   25.0 %  █████                 eel\n"
-    unknown = "  unknown: no single class holds the truth with probability 95 %\n"
-    holds = "  set of 2 classes holds the truth with probability 95 %\n"
+    unknown = "  unknown: no single class is the true one with probability 95 %\n"
+    holds = "  set of 2 classes contains the true class with probability 95 %\n"
     assert written([SET], "table", Wanted(sets=True)) == f"a.jpg\n{unknown}{classes}{holds}"
     only = Prediction("a.jpg", TWO, None, "m", coverage=0.95, unknown=True)
     assert written([only], "table", Wanted(unknown=True)) == f"a.jpg\n{unknown}"
     known = Prediction("a.jpg", TWO, None, "m", coverage=0.95, unknown=False)
     assert written([known], "table", Wanted(unknown=True)) == f"a.jpg\n{classes}"
     none = Prediction("a.jpg", TWO, None, "m", set=(), coverage=0.95)
-    assert "set of 0 classes holds" in written([none], "table", Wanted(sets=True))
+    assert "set of 0 classes contains" in written([none], "table", Wanted(sets=True))
 
 
 def test_what_was_not_asked_for_leaves_no_trace() -> None:

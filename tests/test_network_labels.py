@@ -204,13 +204,13 @@ def test_numbers_in_names_are_no_index(names: list[str], tmp_path: Path) -> None
         ("a.yaml", "names: [a, b]\n", r"\.yaml is not read"),
         ("a.json", '{"0": "a", "2": "b"}', "missing: '1'"),
         ("a.json", '{"a": "b"}', "neither names by index nor indices by name"),
-        ("a.json", "[1, 2]", "no name of a class: 1"),
+        ("a.json", "[1, 2]", "not a class name: 1"),
         ("a.json", "[", "is not JSON"),
         ("a.pbtxt", "item { id: 1 }", r"\.pbtxt is not read"),
         ("a.txt", "n02119789 1 kit_fox\nn02100735 2 English_setter", "counts from 1 to 2"),
         ("a.json", "[]", "has no list of names"),
         ("a.txt", f"ash\n{'x' * 1001}", "class 1 has 1,001 characters, 'xxxx"),
-        ("a.json", r'["ash", "\ud800"]', "class 1 is no text"),
+        ("a.json", r'["ash", "\ud800"]', "class 1 is not text"),
     ],
 )
 def test_an_index_that_cannot_be_honoured_is_an_error(

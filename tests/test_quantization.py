@@ -207,7 +207,7 @@ def test_unreadable_photos_are_counted(model: Path, photos: Path, tmp_path: Path
 
 @pytest.mark.parametrize(
     ("samples", "reason"),
-    [(300, r"138 readable photos; 300 are asked for"), (60, r"78 readable photos are left beside")],
+    [(300, r"138 readable photos, need 300"), (60, r"78 readable photos left after taking 60")],
 )
 def test_too_few_photos_are_an_error(
     samples: int, reason: str, model: Path, photos: Path, tmp_path: Path

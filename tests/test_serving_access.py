@@ -215,5 +215,5 @@ def test_what_is_allowed_is_a_name_or_an_address() -> None:
     for host in ("A.example:1", "[::5]", "[0::6]:80", "10.0.0.1"):
         assert admitted(visitors, host, "127.0.0.1"), host
     for wrong in ("a.example:80", "http://a.example", "*", "", "a b"):
-        with pytest.raises(StartError, match="is no name"):
+        with pytest.raises(StartError, match="is not a name"):
             Visitors("127.0.0.1", [wrong])

@@ -241,10 +241,10 @@ def image(count: int = 1, **parameters: Any) -> dict[str, Any]:
 
 PIXELS = {"name": "data", "datatype": "UINT8", "shape": [1, 128, 128, 3]}
 MALFORMED = {
-    "no JSON": ({"content": b"{"}, 400, "the body is no JSON"),
-    "nothing": ({"content": b""}, 400, "the body is no JSON"),
-    "deep": ({"content": b"[" * 9000}, 400, "the body is no JSON"),
-    "no object": ({"json": [1]}, 400, "is no object"),
+    "no JSON": ({"content": b"{"}, 400, "the body is not JSON"),
+    "nothing": ({"content": b""}, 400, "the body is not JSON"),
+    "deep": ({"content": b"[" * 9000}, 400, "the body is not JSON"),
+    "no object": ({"json": [1]}, 400, "is not an object"),
     "no inputs": ({"json": {}}, 400, "one input is wanted, not 0"),
     "two inputs": ({"json": {"inputs": [PIXELS | {"data": []}] * 2}}, 400, "one input is wanted"),
     "inputs of nothing": ({"json": {"inputs": [1]}}, 400, "must be a list"),
@@ -254,7 +254,7 @@ MALFORMED = {
     "other output": (
         {"json": {"inputs": [], "outputs": [{"name": "x"}]}}, 400, "the only output is prob",
     ),
-    "bad id": ({"json": {"inputs": [], "id": 7}}, 400, "id=7 is no text"),
+    "bad id": ({"json": {"inputs": [], "id": 7}}, 400, "id=7 is not text"),
     "bad flag": (
         {"json": {"inputs": [], "parameters": {"binary_data_output": 1}}}, 400,
         "binary_data_output=1 must be true or false",
@@ -268,7 +268,7 @@ MALFORMED = {
     ),
     "header length": (binary(image(), b"", 10**6), 400, "Content-Length='1000000'"),
     "header length text": (
-        {"content": b"{}", "headers": {"Inference-Header-Content-Length": "-1"}}, 400, "is no num",
+        {"content": b"{}", "headers": {"Inference-Header-Content-Length": "-1"}}, 400, "not a num",
     ),
     "binary size over": (binary(image(binary_data_size=99), b"x"), 400, "does not fit"),
     "binary size negative": (binary(image(binary_data_size=-1), b"x"), 400, "does not fit"),
@@ -280,7 +280,7 @@ MALFORMED = {
         binary(image(2, binary_data_size=4), struct.pack("<I", 0)), 400, "2 elements, 1 came",
     ),
     "no base64": (
-        {"json": {"inputs": [image()["inputs"][0] | {"data": ["?"]}]}}, 400, "is no base64",
+        {"json": {"inputs": [image()["inputs"][0] | {"data": ["?"]}]}}, 400, "is not base64",
     ),
     "no photo": (
         {"json": {"inputs": [image()["inputs"][0] | {"data": ["aGVsbG8="]}]}}, 422,
@@ -291,7 +291,7 @@ MALFORMED = {
                                      "parameters": {"binary_data_size": 4}}]}, b"1234"),
         400, "the model's crop is [N, 128, 128, 3]",
     ),
-    "huge batch": ({"json": image(65) | {"id": "x"}}, 400, "its data is no list"),
+    "huge batch": ({"json": image(65) | {"id": "x"}}, 400, "its data is not a list"),
     "huge batch in binary": (
         binary(image(65, binary_data_size=0), b""), 413, "65 images in one request are over",
     ),
@@ -304,7 +304,7 @@ MALFORMED = {
         {"json": {"inputs": [PIXELS | {"data": [1, 2, 3]}]}}, 400, "takes 49152 numbers, 3 came",
     ),
     "texts as numbers": (
-        {"json": {"inputs": [PIXELS | {"data": ["a"]}]}}, 400, "its data are no numbers",
+        {"json": {"inputs": [PIXELS | {"data": ["a"]}]}}, 400, "its data are not numbers",
     ),
     "out of range": (
         {"json": {"inputs": [PIXELS | {"data": [256] * 49152}]}}, 422, "pixels are 0..255",
@@ -391,7 +391,7 @@ def test_a_part_that_says_it_is_a_photo_needs_no_name(served: Served) -> None:
 
 
 FIELDS = {
-    "another": ([PHOTO_FIELD, ("url", (None, "http://x/"))], 422, "field 'url' is no option"),
+    "another": ([PHOTO_FIELD, ("url", (None, "http://x/"))], 422, "field 'url' is not an option"),
     "a photo without a name": ([PHOTO_FIELD, ("a", (None, PHOTOS[0]))], 422, "field 'a' is no"),
     "malformed": ([PHOTO_FIELD, ("top_k", (None, "x"))], 400, "top_k='x' must be"),
     "twice": ([("top_k", (None, "1")), PHOTO_FIELD, ("top_k", (None, "2"))], 400, "given twice"),
@@ -444,10 +444,10 @@ REFUSED = {
     "a form without boundary": (
         {"content": b"x", "headers": {"Content-Type": "multipart/form-data"}}, 400, "a boundary",
     ),
-    "no list": ({"json": {"images": "x"}}, 400, "images='x' is no list"),
+    "no list": ({"json": {"images": "x"}}, 400, "images='x' is not a list"),
     "an empty list": ({"json": {"images": []}}, 400, "the JSON lists no images"),
     "an unknown field": ({"json": {"image": []}}, 400, "unknown field 'image'"),
-    "no base64": ({"json": {"images": ["!"]}}, 400, "image 0 is no base64"),
+    "no base64": ({"json": {"images": ["!"]}}, 400, "image 0 is not base64"),
     "addresses": ({"json": {"urls": ["http://x/"]}}, 400, "fetch a photo yourself"),
     "too many": ({"json": {"images": [""] * 65}}, 413, "65 images in one request"),
     "too many files": (

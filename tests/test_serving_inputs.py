@@ -33,7 +33,7 @@ def test_base64_of_any_length_is_read(size: int) -> None:
     text = base64.b64encode(data).decode()
     assert from_base64(text, "image 0") == data
     for wrong in (text + "A", text[:-1] + "!" if text else "!", f"AA=={text}AAAA"):
-        with pytest.raises(BadRequest, match="image 0 is no base64"):
+        with pytest.raises(BadRequest, match="image 0 is not base64"):
             from_base64(wrong, "image 0")
 
 

@@ -340,8 +340,9 @@ def test_prediction_sets(page: Browser, calibrated: Path) -> None:
     expected = regnet.load(calibrated).classify(CAT, sets=True).set
     assert expected is not None
     assert len(page.every(".chips li")) == len(expected) > 1
-    assert f"set of {len(expected)} classes holds the truth with probability 90 %" in page.text(
-        ".set"
+    assert (
+        f"set of {len(expected)} classes contains the true class with probability 90 %"
+        in page.text(".set")
     )
     assert page.text("#said .badge") == "Unknown"
     choose(page, "bundled")

@@ -376,7 +376,7 @@ def test_what_cannot_start_says_why(strict: Served, tmp_path: Path) -> None:
     command = [sys.executable, "-m", "regnet", "serve", "a b=bundled"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr.startswith("regnet: a b=bundled: 'a b' is no name for a model")
+    assert done.stderr.startswith("regnet: a b=bundled: 'a b' cannot be a model's name")
 
 
 def test_models_have_names() -> None:
@@ -389,5 +389,5 @@ def test_models_have_names() -> None:
     with pytest.raises(StartError, match="there is a model y already"):
         named_models(["y.xml", "z/y.xml"])
     for name in ("a b", "stats"):
-        with pytest.raises(StartError, match="is no name for a model"):
+        with pytest.raises(StartError, match="cannot be a model's name"):
             named_models([f"{name}=bundled"])

@@ -195,8 +195,8 @@ GOOD = np.array([[0.5, 0.5]], np.float32)
     [
         (np.array([[np.nan, 0.5]]), [0], "NaN"),
         (np.array([[np.inf, 0.5]]), [0], "infinite"),
-        (np.array([[3.0, -2.0]]), [0], "no probabilities"),
-        (np.array([[3.0, 2.0]]), [0], "no probabilities"),
+        (np.array([[3.0, -2.0]]), [0], "not probabilities"),
+        (np.array([[3.0, 2.0]]), [0], "not probabilities"),
         (np.array([[0.5, 0.3, 0.2]]), [0], "shape"),
         (np.array([0.5, 0.5]), [0], "shape"),
         (GOOD, [0, 1], "truths of shape"),

@@ -208,7 +208,7 @@ def test_other_files_are_refused_and_run_no_code(tmp_path, data, monkeypatch):
 )
 def test_checkpoints_of_other_kinds_are_refused(tmp_path, values):
     torch.save(values, tmp_path / LAST)
-    with pytest.raises(TrainingError, match="is no checkpoint of a run of this version; start"):
+    with pytest.raises(TrainingError, match="is not a checkpoint of a run of this version; start"):
         read_run(tmp_path / LAST)
 
 

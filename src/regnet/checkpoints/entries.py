@@ -317,5 +317,5 @@ def _error(content: Mapping[str, Any], name: str) -> float:
     try:
         error = float(value)
     except (TypeError, ValueError, RuntimeError, OverflowError) as exc:
-        raise WeightsError(f"{name} is no number: {shown(value):.80}") from exc
+        raise WeightsError(f"{name} is not a number: {shown(value):.80}") from exc
     return 100.0 if math.isnan(error) else error

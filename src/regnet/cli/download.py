@@ -60,7 +60,7 @@ def download(models: _Models, transfer: _Transfer) -> int:
     cards, folder = _selected(models), transfer.cache_dir
     for mirror in transfer.mirror:
         if not mirror.startswith(("http://", "https://")):
-            raise DownloadError(f"--mirror {mirror}: is no http or https address")
+            raise DownloadError(f"--mirror {mirror}: is not an http or https address")
     if not transfer.offline:
         _require_licences(cards, folder, models.accept_licence)
     for card in cards if transfer.forget else ():

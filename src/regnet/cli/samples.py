@@ -35,7 +35,9 @@ def samples(options: _Place) -> bool:
             except FileExistsError:
                 same = path.is_file() and path.read_bytes() == data
                 others |= not same
-                say(f"{path}: {'is there already' if same else 'another file; not overwritten'}")
+                say(
+                    f"{path}: {'exists' if same else 'another file has this name; not overwritten'}"
+                )
             else:
                 typer.echo(path)
     return others

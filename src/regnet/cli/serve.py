@@ -97,7 +97,7 @@ def named_models(models: Sequence[str]) -> dict[str, str]:
             is_file = path.suffix in (".xml", ".onnx", ".pyth", ".pth", ".pt", ".bin")
             name = path.stem if is_file else path.name
         if not _NAME.fullmatch(name) or name in _TAKEN or not source:
-            raise StartError(f"{text}: {name!r} is no name for a model; NAME=MODEL gives another")
+            raise StartError(f"{text}: {name!r} cannot be a model's name; NAME=MODEL gives another")
         if name in sources:
             raise StartError(f"{text}: there is a model {name} already; NAME=MODEL gives another")
         sources[name] = source

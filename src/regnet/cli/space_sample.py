@@ -38,7 +38,7 @@ def _bounds(text: str | None) -> tuple[int, int] | None:
     low, colon, high = text.partition(":")
     least, most = parse_count(low.strip() or "0"), parse_count(high.strip() or f"{2**63 - 1}")
     if not colon or least is None or most is None or least > most:
-        raise SpaceError(f"{text!r} is no range: write LOW:HIGH, such as 360M:400M or :5M")
+        raise SpaceError(f"{text!r} is not a range: write LOW:HIGH, such as 360M:400M or :5M")
     return least, most
 
 

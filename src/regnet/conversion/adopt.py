@@ -109,7 +109,7 @@ def _require_plain(request: Request) -> None:
     """Refuse what is for checkpoints, and what is made of an adopted model afterwards."""
     for name in ("card", "spec", "entry"):
         if getattr(request, name) is not None:
-            raise ConversionError(f"{request.weights}: is no checkpoint: leave out --{name}")
+            raise ConversionError(f"{request.weights}: is not a checkpoint: leave out --{name}")
     usual = {"format": "ir", "precision": "fp32", "preprocessing": "caller"}
     for name, value in usual.items():
         if (given := getattr(request, name)) != value:

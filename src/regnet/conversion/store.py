@@ -75,7 +75,7 @@ class Library:
         """Warn where an `entry` was given that a model, which is no checkpoint, has no use for."""
         checkpoint = _names_a_file(model) and Path(model).suffix not in CONVERTED
         if self.entry is not None and not checkpoint:
-            text = f"{model}: is no checkpoint with networks to choose from: --entry is not used"
+            text = f"{model}: is not a checkpoint with networks to choose from: --entry is not used"
             give(RegNetWarning, text)
 
     def request(self, model: str | Path) -> Request:

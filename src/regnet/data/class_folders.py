@@ -173,17 +173,16 @@ def folder_labels(
     """
     folders = open_folders(path, truth, one_split=True)
     if folders.parquet:
-        return tuple(map(class_label, parquet_class_names(folders.parquet, str(path))))
+        return tuple(map(_label, parquet_class_names(folders.parquet, str(path))))
     if (doubt := folders.layout.doubt) and folders.labels is None:
         raise DatasetError(f"{path}: {doubt.text} {doubt.remedy}")
     if not folders.classes:
         raise _without_folders(folders, remedy)
-    require_class_names(path, folders.classes)
-    return tuple(map(class_label, folders.classes))
+    _require_names(path, folders.classes)
+    return tuple(map(_label, folders.classes))
 
 
-def class_label(name: str) -> Label:
-    """Return the label of a class folder: a wnid of ImageNet also gets its name."""
+def _label(name: str) -> Label:
     match = _WNID.fullmatch(name)
     if match is None:
         return Label("", name)
@@ -205,11 +204,11 @@ def _without_folders(folders: Folders, remedy: str) -> DatasetError:
     )
 
 
-def require_class_names(path: str | Path, names: Sequence[str]) -> None:
+def _require_names(path: str | Path, names: Sequence[str]) -> None:
     """Raise `DatasetError` for names that are no text, or that cannot be told apart."""
     if odd := names_without_text(names):
-        raise DatasetError(f"{path}: these names of class folders are no text: {listed(odd)}")
-    if reason := unfit_label(tuple(map(class_label, names))):
+        raise DatasetError(f"{path}: these names of class folders are not text: {listed(odd)}")
+    if reason := unfit_label(tuple(map(_label, names))):
         raise DatasetError(f"{path}: {reason}")
     first: dict[str, str] = {}
     for name in names:

@@ -54,8 +54,8 @@ def open_dataset(
     if dataset.missing and not subset:
         missing = [model.described(index) for index in dataset.missing]
         raise DatasetError(
-            f"{path} has no images of {len(missing)} of the model's {len(labels)} classes: "
-            f"{listed(missing)}; where only some are meant, say so with --subset"
+            f"{path}: no photos of {len(missing)} of the model's {len(labels)} classes: "
+            f"{listed(missing)}. Add photos of them, or allow this with --subset"
         )
     return dataset
 

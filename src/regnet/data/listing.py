@@ -152,7 +152,7 @@ def _opened(path: Path, side_names: frozenset[str]) -> "_Part":
         raise DatasetError(f"cannot open {path}: {reason_of(exc)}") from exc
     if kind is None:
         refuse_foreign(str(path), [path])
-        raise DatasetError(f"{path} is no data set: expected a folder, a zip or tar, or Parquet")
+        raise DatasetError(f"{path} is not a data set: expected a folder, a zip or tar, or Parquet")
     return _Archive(path, file, kind == "zip", side_names)
 
 

@@ -106,7 +106,7 @@ class ObjectStore:
     def __init__(self, address: str) -> None:
         scheme = _SCHEME.match(address)
         if scheme is None:
-            raise ValueError(f"{address} is no address")
+            raise ValueError(f"{address} is not an address")
         self._scheme = scheme[1].lower()
         self._fs, path = _filesystem(address, self._scheme)
         self.path = path.rstrip("/") or path

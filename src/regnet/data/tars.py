@@ -254,7 +254,7 @@ def _link_file(name: str, path: str, target: Span | str | None, what: str) -> Ar
         keep = partial(_kept_alone, target.within)
         return ArchiveFile(name, target.size, partial(target.first, HEAD), keep)
     shown = path if len(path) <= _SHOWN else f"{path[:_SHOWN]}..."
-    reason = target or f"a link to {shown}, which is no file in the archive"
+    reason = target or f"a link to {shown}, which is not a file in the archive"
     head = None if target is None and not what else b""
     return ArchiveFile(name, -1, lambda: head, lambda _: failing(reason), what=what)
 

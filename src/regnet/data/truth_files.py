@@ -46,7 +46,7 @@ def read_truth(data: bytes, source: str, *, beside: Beside) -> LabelTable:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as exc:
-        raise DatasetError(f"{source} is no UTF-8 text: {exc}") from exc
+        raise DatasetError(f"{source} is not UTF-8 text: {exc}") from exc
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise DatasetError(f"{source} has no lines")

@@ -22,7 +22,6 @@ from regnet.system.files import write_whole
 from regnet.system.json_text import ToDict
 from regnet.system.output_file import naming
 from regnet.system.placing import absolute
-from regnet.system.row_writers import csv_line
 from regnet.system.text import counted, separated
 
 _COLUMNS: Final = ("file", "suggested")
@@ -89,7 +88,7 @@ def read_fix_list(path: Path) -> list[Fix]:
     except OSError as exc:
         raise DatasetError(f"cannot read {path}: {reason_of(exc)}") from exc
     except (UnicodeDecodeError, csv.Error) as exc:
-        raise DatasetError(f"{path}: is no CSV of UTF-8 text: {exc}") from exc
+        raise DatasetError(f"{path}: is not a CSV file in UTF-8: {exc}") from exc
 
 
 def apply_fixes(
@@ -104,7 +103,7 @@ def apply_fixes(
     """
     folder = Path(dataset).expanduser()
     if not folder.is_dir():
-        what = "is no folder; unpack it" if folder.exists() else "no such folder"
+        what = "is not a folder; unpack it" if folder.exists() else "no such folder"
         raise DatasetError(f"{dataset}: {what}")
     fixes = read_fix_list(fix_list)
     folders = open_folders(folder, truth)
@@ -163,7 +162,7 @@ class _Photos(ABC):
     def require(self, inner: str) -> None:
         """Raise `DatasetError` if there is no such photo."""
         if readable(inner) not in self.paths:
-            raise DatasetError(f"is no photo of {self.folder} now")
+            raise DatasetError(f"is not a photo of {self.folder} now")
 
 
 class _Moves(_Photos):
@@ -241,6 +240,8 @@ class _Relabelled(_Photos):
 
     def write(self) -> None:
         """Write the label of every photo. Raises `OutputError`."""
-        text = "".join(map(csv_line, [("file_name", "label"), *self._labels.items()]))
+        text = io.StringIO()
+        rows = csv.writer(text, lineterminator="\n")
+        rows.writerows([("file_name", "label"), *self._labels.items()])
         with naming(self.file):
-            write_whole(self.file, text.encode("utf-8", "surrogateescape"))
+            write_whole(self.file, text.getvalue().encode("utf-8", "surrogateescape"))

@@ -4,6 +4,8 @@ Each labelled photo is judged by a head of all other photos (linear discriminant
 in closed form), so that a wrong label does not speak for itself.
 """
 
+import csv
+import io
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +24,6 @@ from regnet.system.errors import DatasetError
 from regnet.system.files import write_whole
 from regnet.system.json_text import ToDict
 from regnet.system.output_file import naming
-from regnet.system.row_writers import csv_line
 from regnet.system.text import counted, percent
 
 if TYPE_CHECKING:
@@ -209,10 +210,11 @@ def _odd(vectors: Vectors, file: Callable[[int, str], File]) -> Iterator[Finding
 
 def write_fix_list(path: Path, suspects: Iterable[Suspect]) -> None:
     """Write suspects as CSV, to be reviewed and applied. Raises `OutputError`."""
-    lines = [csv_line(_HEAD)]
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(_HEAD)
     for one in suspects:
         shares = (f"{share:.6f}" for share in (one.probability, one.probability_suggested))
-        texts = map(readable, (one.source, one.split, one.label, one.suggested))
-        lines.append(csv_line((*texts, *shares)))
+        rows.writerow([*map(readable, (one.source, one.split, one.label, one.suggested)), *shares])
     with naming(path):
-        write_whole(path, "".join(lines).encode("utf-8", "backslashreplace"))
+        write_whole(path, text.getvalue().encode("utf-8", "backslashreplace"))

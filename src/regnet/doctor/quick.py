@@ -253,7 +253,7 @@ def _unusable_names(tree: Tree) -> Iterator[Finding]:
         yield Finding(
             "names-without-text",
             "error",
-            f"These names of class folders are no text: {quoted(odd)}.",
+            f"These names of class folders are not text: {quoted(odd)}.",
             "Rename the folders.",
             count=len(odd),
         )

@@ -91,7 +91,7 @@ def _after(product: Any, graph: ov.Model) -> list[Any]:
     path: list[Any] = []
     node = graph.output(0).get_node().input_value(0).get_node()
     if node.get_type_name() != "Softmax":
-        raise ModelError(f"{node.get_friendly_name()} is no Softmax")
+        raise ModelError(f"{node.get_friendly_name()} is not a Softmax")
     while True:
         inputs = [v.get_node() for v in node.input_values()]
         node = next(n for n in inputs if n.get_type_name() not in ("Constant", "Convert"))
@@ -126,7 +126,7 @@ def _pooled(output: Any) -> Any:
             return ov.opset15.transpose(features, order).output(0)
     if kind == "AvgPool" and list(node.get_attributes()["kernel"]) == _sides(shape):
         return features
-    raise ModelError(f"{name} is no mean over positions")
+    raise ModelError(f"{name} is not a mean over positions")
 
 
 def _sides(shape: Any) -> list[int]:

@@ -15,13 +15,7 @@ from numpy.typing import NDArray
 
 from regnet.calibration.calibrate import learn
 from regnet.conversion.store import Library
-from regnet.data.class_folders import (
-    class_label,
-    folder_labels,
-    open_folders,
-    require_class_names,
-)
-from regnet.data.class_names import normal
+from regnet.data.class_folders import folder_labels, open_folders
 from regnet.data.dataset import open_dataset
 from regnet.data.labelled import Unreadable
 from regnet.data.sources import Item, iter_items
@@ -347,18 +341,7 @@ def _new_label(dataset: str | Path, known: Labels, source: Path) -> Label:
         first = f"{dataset}/{folders.classes[0]}"
         raise DatasetError(f"{dataset} has class folders: add one class at a time, such as {first}")
     place = Path(dataset).resolve()
-    name = place.stem if place.is_file() else place.name
-    require_class_names(dataset, [name])
-    label = class_label(name)
-    for one in known:
-        if _is_same(one, label):
-            raise DatasetError(f"{source} has a class {one.name} already: rename the folder")
+    label = Label("", place.stem if place.is_file() else place.name)
+    if any(label.name in (one.name, one.wnid) for one in known):
+        raise DatasetError(f"{source} has a class {label.name} already: rename the folder")
     return label
-
-
-def _is_same(one: Label, other: Label) -> bool:
-    """Tell whether two labels are of one class: by wnid, else by name, whatever its case."""
-    if one.wnid and other.wnid:
-        return one.wnid == other.wnid
-    names, others = ({normal(text) for text in (la.wnid, la.name) if text} for la in (one, other))
-    return bool(names & others)

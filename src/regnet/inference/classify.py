@@ -362,7 +362,7 @@ def _given(image: Any, *, scale: bool) -> ImageLike:
     if isinstance(image, np.ndarray) and image.dtype.kind == "f":
         if not scale:
             raise ImageError(
-                f"an array of {image.dtype} is no image: give uint8 pixels, 0..255, or with "
+                f"an array of {image.dtype} is not an image: give uint8 pixels, 0..255, or with "
                 "scale=True floats in [0, 1]"
             )
         if not np.all((image >= 0) & (image <= 1)):  # NaN fails too

@@ -76,7 +76,7 @@ class ServerPredictor:
         self._url = re.sub(r"(/infer)?/*$", "", url)
         self.title = without_secrets(self._url)
         if not _ADDRESS.fullmatch(self._url):
-            raise ServerError(f"{self.title}: is no address of a model; one is like {_EXAMPLE}")
+            raise ServerError(f"{self.title}: is not the address of a model, such as {_EXAMPLE}")
         self._metadata, self._lines = metadata, Lines()
         self._retry = retry or Retry(attempts=3, longest_asked=10.0)
         self._patience = Patience(stall=timeout, seconds=_LONGEST, why="no whole answer in time")
@@ -243,9 +243,9 @@ class ServerPredictor:
         try:
             value = json.loads(text)
         except (ValueError, RecursionError) as exc:
-            raise self._odd("its answer is no JSON") from exc
+            raise self._odd("its answer is not JSON") from exc
         if not isinstance(value, dict):
-            raise self._odd("its answer is no JSON object")
+            raise self._odd("its answer is not a JSON object")
         return value
 
     def _odd(self, reason: str) -> ServerError:

@@ -74,7 +74,7 @@ def _table_lines(prediction: Prediction) -> Iterator[str]:
     scores = prediction.predictions
     if prediction.unknown:
         scores = ()
-        yield f"  unknown: no single class holds the truth with probability {coverage}"
+        yield f"  unknown: no single class is the true one with probability {coverage}"
     elif not scores:
         yield f"  {IMPROBABLE}"
     for score in scores if prediction.set is None else prediction.set:
@@ -83,7 +83,7 @@ def _table_lines(prediction: Prediction) -> Iterator[str]:
     if prediction.set is not None:
         size = len(prediction.set)
         classes = "1 class" if size == 1 else f"{size} classes"
-        yield f"  set of {classes} holds the truth with probability {coverage}"
+        yield f"  set of {classes} contains the true class with probability {coverage}"
 
 
 def _whole_row(prediction: Prediction) -> Iterator[Row]:

@@ -242,7 +242,7 @@ def _computes_in(device: str, precision: InferencePrecision) -> bool:
 def require_probabilities(rows: NDArray[np.float32], name: str, reason: str) -> None:
     """Raise `ModelError` if the rows (N, classes) of a model do not sum to 1, or hold NaN."""
     if not np.all(np.abs(rows.sum(axis=1) - 1) < 1e-2):  # NaN fails too
-        raise ModelError(f"{name}: its results are no probabilities; {reason}")
+        raise ModelError(f"{name}: its results are not probabilities; {reason}")
 
 
 def _require_contract(model: ov.Model, metadata: ModelMetadata, path: Path) -> None:

@@ -368,7 +368,7 @@ def _json_pair(entry: Any) -> Pair:
         wnid, name = entry
         if WNID.fullmatch(wnid):
             return wnid, name.replace("_", " ").strip()
-    raise ValueError(f"has an entry that is no name of a class: {json.dumps(entry)[:80]}")
+    raise ValueError(f"has an entry that is not a class name: {json.dumps(entry)[:80]}")
 
 
 def _listed(names: Any) -> str:

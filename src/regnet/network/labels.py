@@ -53,7 +53,7 @@ def unfit_label(labels: Sequence[Label]) -> str | None:
                     f"most {MOST_CHARACTERS:,} are allowed"
                 )
             if not is_label(text):
-                return f"the name of class {index} is no text: {text[:40]!r}"
+                return f"the name of class {index} is not text: {text[:40]!r}"
     return None
 
 

@@ -364,14 +364,14 @@ def read_spec(path: Path) -> Spec:
         with path.open("rb") as file:
             values = json.loads(file.read(_MAX_SPEC_BYTES))
         if not isinstance(values, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         return spec_from_dict(values)
     except OSError as exc:
         raise UnknownModelError(f"{path}: cannot be read ({reason_of(exc)})") from exc
     except (SpecError, ValueError, RecursionError) as exc:
         raise UnknownModelError(
-            f"{path}: is no network's spec ({exc}); `regnet space search -o` writes one, and each "
-            "line of `regnet space sample` is one"
+            f"{path}: is not a network's spec ({exc}); `regnet space search -o` writes one, and "
+            "each line of `regnet space sample` is one"
         ) from exc
 
 

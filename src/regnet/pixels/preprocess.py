@@ -161,13 +161,13 @@ def _upright(
 
 def _from_array(array: np.ndarray[Any, Any], *, flipped: bool) -> Pixels:
     if array.dtype != np.uint8:
-        raise ImageError(f"an array of {array.dtype} is no image: give uint8 pixels, 0..255")
+        raise ImageError(f"an array of {array.dtype} is not an image: give uint8 pixels, 0..255")
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.size == 0 or not (array.ndim == 2 or (array.ndim == 3 and array.shape[2] in (3, 4))):
         raise ImageError(
-            f"an array of shape {array.shape} is no image: give (H, W), (H, W, 3) or (H, W, 4), "
-            "or a list of such arrays"
+            f"an array of shape {array.shape} is not an image: give (H, W), (H, W, 3) or "
+            "(H, W, 4), or a list of such arrays"
         )
     if array.ndim == 2:
         return np.repeat(array[:, :, None], 3, axis=2)

@@ -71,20 +71,20 @@ def draw_photos(
     chosen = draw.take(items, samples, "reading calibration photos")
     if len(chosen) < samples:
         raise QuantizationError(
-            f"{calibration}: {draw.found(len(chosen))}; {samples} are asked for to calibrate with: "
-            "name a folder of more, or ask for fewer with --samples"
+            f"{calibration}: {draw.found(len(chosen))}, need {samples} for calibration. Add photos "
+            "or lower --samples"
         )
     if agreement is not None:
         items = draw.shuffled(agreement)
     others = draw.take(items, checks, "reading photos to check with")
     if len(others) < LEAST:
         raise QuantizationError(
-            f"{calibration}: {len(others)} readable photos are left beside the {samples} to "
-            f"calibrate with; it takes {LEAST} others to check agreement: add photos, name a "
-            "folder of others with --agreement, or ask for fewer with --samples"
+            f"{calibration}: {len(others)} readable photos left after taking {samples} for "
+            f"calibration, need {LEAST} to measure agreement. Add photos, pass --agreement FOLDER, "
+            "or lower --samples"
             if agreement is None
             else f"{agreement}: {len(others)} readable photos that are not among the calibration "
-            f"photos; it takes {LEAST} to check agreement with"
+            f"photos, need {LEAST} to measure agreement. Add photos"
         )
     return CalibrationPhotos(chosen, others, tuple(draw.unreadable), draw.duplicates)
 

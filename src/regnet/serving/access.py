@@ -63,7 +63,7 @@ def read_token(file: Path | None, environ: Mapping[str, str] = os.environ) -> To
     try:
         return new_token(file.read_text(), source=str(file))
     except (OSError, UnicodeDecodeError) as exc:
-        reason = exc.strerror if isinstance(exc, OSError) else "is no text"
+        reason = exc.strerror if isinstance(exc, OSError) else "is not text"
         raise StartError(f"{file}: the token cannot be read: {reason}") from exc
 
 
@@ -128,7 +128,7 @@ class Visitors:
 def _allowed(text: str) -> str:
     name, port = _parts(text if ":" not in text or text.startswith("[") else f"[{text}]")
     if not name or port:
-        raise StartError(f"--allow-host {text}: is no name; give one such as photos.example.org")
+        raise StartError(f"--allow-host {text}: is not a name; give one such as photos.example.org")
     return name
 
 

@@ -171,5 +171,5 @@ def _numbers(tensor: Tensor) -> NDArray[Any]:
     except ValueError:  # lists of several lengths
         array = np.empty(0, object)
     if array.ndim != 1 or array.dtype.kind not in "iuf":
-        raise tensor.bad("its data is no flat list of numbers")
+        raise tensor.bad("its data is not a flat list of numbers")
     return array.reshape(tensor.shape)

@@ -60,7 +60,7 @@ def infer_request(
     asked = json_object(body[:split], metadata, limits)
     name = asked.get("id")
     if name is not None and not isinstance(name, str):
-        raise BadRequest(f"id={shown(name)} is no text")
+        raise BadRequest(f"id={shown(name)} is not text")
     classes, binary = _wanted_output(asked)
     inputs = _objects(asked, "inputs")
     if len(inputs) != 1:
@@ -90,9 +90,9 @@ def small_object(text: bytes) -> dict[str, Any]:
     try:
         value = json.loads(text)
     except (ValueError, RecursionError) as exc:
-        raise BadRequest(f"the body is no JSON: {exc}") from exc
+        raise BadRequest(f"the body is not JSON: {exc}") from exc
     if not isinstance(value, dict):
-        raise BadRequest(f"the JSON {shown(value)} is no object")
+        raise BadRequest(f"the JSON {shown(value)} is not an object")
     return value
 
 
@@ -103,7 +103,7 @@ def _split(body: bytes, header_length: str | None) -> int:
     digits = header_length.isascii() and header_length.isdecimal() and len(header_length) < 12
     if not digits or int(header_length) > len(body):
         raise BadRequest(
-            f"Inference-Header-Content-Length={shown(header_length)} is no number of bytes of a "
+            f"Inference-Header-Content-Length={shown(header_length)} is not a number of bytes of a "
             f"body of {len(body)}"
         )
     return int(header_length)
@@ -149,14 +149,14 @@ def _values(given: dict[str, Any]) -> Any:
     """Return the data in the JSON of a tensor, flat: bytes from base64, or numbers."""
     data, name = given.get("data"), shown(given.get("name"))
     if not isinstance(data, list):
-        raise BadRequest(f"input {name}: its data is no list")
+        raise BadRequest(f"input {name}: its data is not a list")
     if given.get("datatype") == "BYTES":
         flat = [one for row in data for one in (row if isinstance(row, list) else [row])]
         return [from_base64(one, f"element {number}") for number, one in enumerate(flat)]
     try:
         numbers = np.array(data, np.float64)
     except (TypeError, ValueError, OverflowError) as exc:
-        raise BadRequest(f"input {name}: its data are no numbers") from exc
+        raise BadRequest(f"input {name}: its data are not numbers") from exc
     if numbers.ndim > 1 and list(numbers.shape) != given.get("shape"):
         raise BadRequest(f"input {name}: its data has another shape")
     return numbers.reshape(-1)
@@ -170,7 +170,7 @@ def from_base64(text: Any, what: str) -> bytes:
             raise ValueError("data follows its padding")
         pieces = [base64.b64decode(given[at:end], validate=True) for at, end in _parts(given)]
     except (binascii.Error, ValueError) as exc:
-        raise BadRequest(f"{what} is no base64 ({exc})") from exc
+        raise BadRequest(f"{what} is not base64 ({exc})") from exc
     return b"".join(pieces)
 
 

@@ -76,7 +76,7 @@ def _listed(body: bytes, metadata: ModelMetadata, limits: Limits) -> RequestPhot
         )
     texts = asked.get("images", [])
     if not isinstance(texts, list):
-        raise BadRequest(f"images={shown(texts)} is no list")
+        raise BadRequest(f"images={shown(texts)} is not a list")
     if not texts:
         raise BadRequest('the JSON lists no images: {"images": ["<base64>", ...]}')
     if len(texts) > most:
@@ -174,7 +174,7 @@ def _parts(body: bytes, content_type: str, max_files: int) -> list[_Part]:
         parser.write(body)
         parser.finalize()
     except FormParserError as exc:
-        raise BadRequest(f"the body is no multipart/form-data ({exc})") from exc
+        raise BadRequest(f"the body is not multipart/form-data ({exc})") from exc
     if not form.ended:
         raise BadRequest("the multipart/form-data ends too early")
     return form.parts
@@ -318,7 +318,7 @@ def _of_form(fields: Sequence[tuple[str, str]], names: Sequence[str]) -> dict[st
     """Return the options that a form's text fields ask for."""
     if unknown := [name for name, _ in fields if name not in names]:
         raise Unprocessable(
-            f"the form's field {shown(unknown[0])} is no option ({', '.join(names)}), and no "
+            f"the form's field {shown(unknown[0])} is not an option ({', '.join(names)}), and no "
             "photo: those are files, with a name"
         )
     return _by_name(fields)

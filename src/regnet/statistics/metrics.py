@@ -148,7 +148,7 @@ class Tally:
     def update(self, probabilities: NDArray[np.floating[Any]], truths: ArrayLike) -> None:
         """Count a batch: probabilities (N, classes) in [0, 1] and the true classes (N,).
 
-        Equal probabilities rank by index. Raises `ValueError` where the rows are no probabilities
+        Equal probabilities rank by index. Raises `ValueError` where the rows are not probabilities
         (NaN, logits) or do not fit; nothing is counted then.
         """
         rows = checked_probabilities(probabilities, self.classes)
@@ -280,7 +280,7 @@ def checked_probabilities(
     if len(rows) and (
         rows.min() < 0 or np.abs(rows.sum(axis=1, dtype=np.float64) - 1).max() > _SUM_TOLERANCE
     ):
-        raise ValueError("the rows are no probabilities: they must be >= 0 and sum to 1")
+        raise ValueError("the rows are not probabilities: they must be >= 0 and sum to 1")
     return rows
 
 

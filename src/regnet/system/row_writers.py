@@ -71,7 +71,7 @@ class CsvRows(RowWriter):
 
     def __init__(self, file: TextIO, columns: Sequence[str]) -> None:
         self._file, self._columns = file, tuple(columns)
-        file.write(csv_line(self._columns))
+        file.write(_csv_line(self._columns))
 
     def write(self, row: Row) -> None:
         """Write one line."""
@@ -79,13 +79,12 @@ class CsvRows(RowWriter):
 
     def write_all(self, rows: Iterable[Row]) -> None:
         """Write a line for each row, all at once."""
-        lines = (csv_line([row.get(column) for column in self._columns]) for row in rows)
+        lines = (_csv_line([row.get(column) for column in self._columns]) for row in rows)
         self._file.write("".join(lines))
         self._file.flush()
 
 
-def csv_line(values: Iterable[Any]) -> str:
-    """Return a line of CSV."""
+def _csv_line(values: Sequence[Any]) -> str:
     return ",".join(map(_csv_field, values)) + "\n"
 
 

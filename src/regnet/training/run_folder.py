@@ -133,7 +133,7 @@ def read_run(path: Path) -> dict[str, Any]:
     version = values.get("format") if isinstance(values, dict) else None
     if not isinstance(version, int) or version != FORMAT:
         raise TrainingError(
-            f"{path}: is no checkpoint of a run of this version; start again in another folder"
+            f"{path}: is not a checkpoint of a run of this version; start again in another folder"
         )
     return dict(values)
 

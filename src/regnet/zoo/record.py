@@ -233,7 +233,7 @@ class SeenHashes:
             return {}
         try:
             if not self._path.is_file():
-                raise ValueError("it is no file")
+                raise ValueError("it is not a file")
             hashes = json.loads(self._path.read_text("utf-8"))
             if not isinstance(hashes, dict) or not all(map(_is_seen, hashes.values())):
                 raise ValueError("not the hashes that regnet wrote")

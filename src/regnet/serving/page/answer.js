@@ -40,8 +40,8 @@ function bar({ label, probability }) {
 
 function setView(set, coverage) {
   const many = set.length === 1 ? "1 class" : `${set.length} classes`;
-  const text = `This set of ${many} holds the truth with probability ${percent100(coverage)}.`;
-  const none = "No class fits: the set that would hold the truth is empty.";
+  const text = `This set of ${many} contains the true class with probability ${percent100(coverage)}.`;
+  const none = "The prediction set is empty: no class is likely enough.";
   const view = el("section", "set", el("h3", "", "Prediction set"), el("p", "", set.length ? text : none));
   if (set.length) view.append(chips(set.slice(0, SHOWN)));
   if (set.length > SHOWN) {

@@ -301,7 +301,8 @@ def read_list(path: Path) -> list[Placed]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, RecursionError, OutputError) as exc:
-        raise OutputError(f"{path}: is not a list of sorted photos ({exc}); move it away") from exc
+        why = reason_of(exc)
+        raise OutputError(f"{path}: is not a list of sorted photos ({why}); move it away") from exc
 
 
 def undo(folder: Path, *, relabelled: bool = False) -> tuple[int, list[str]]:

@@ -21,6 +21,7 @@ from onnx import TensorProto, helper
 
 from regnet.conversion import adopt
 from regnet.conversion.foreign_graph import read_foreign
+from regnet.conversion.model_copy import Form, write_copy
 from regnet.conversion.protocol_choice import choose_protocol, protocol_of_maker
 from regnet.conversion.store import Library
 from regnet.conversion.values import Conversion, Request
@@ -340,11 +341,14 @@ def test_a_graph_that_computes_in_float16_is_adopted(
     onnx.save(model, path)
     conversion = adopted(library, path)
     assert metadata_of(conversion).precision == "fp16"
-    assert {
-        op.get_element_type()
-        for op in read_model(conversion.path).graph.get_ops()
-        if op.get_type_name() == "Convolution"
-    } == {ov.Type.f32}
+    exported = write_copy(conversion.path, tmp_path / "onnx", Form(format="onnx"))
+    assert exported.max_delta <= 1e-5  # the first weights, which took in the scale, stay FP32
+
+
+def test_a_network_of_uint8_is_exported(library: Library, tmp_path: Path) -> None:
+    path = write_classifier(tmp_path / "other.onnx", element=TensorProto.UINT8)
+    exported = write_copy(adopted(library, path).path, tmp_path / "onnx", Form(format="onnx"))
+    assert exported.max_delta <= 1e-5
 
 
 def test_hints_name_the_original_where_it_is_known(library: Library, tmp_path: Path) -> None:

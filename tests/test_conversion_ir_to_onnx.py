@@ -206,6 +206,15 @@ def test_every_operation_of_the_table_is_tried() -> None:
     assert set(OPERATIONS) <= kinds
 
 
+def test_a_product_of_scaled_parts_has_no_weights() -> None:
+    def scaled(x: Any) -> Any:
+        first, second = o.split(x, np.int32(1), 2).outputs()
+        return o.matmul(first, o.multiply(second, np.float32(0.5)), False, True)
+
+    expected, found = outputs(graph_of(scaled))
+    assert np.abs(found - expected).max() <= 1e-5
+
+
 def test_an_unknown_operation_is_named() -> None:
     with pytest.raises(ConversionError, match="CumSum cannot be written as ONNX"):
         ir_to_onnx(graph_of(lambda x: o.cum_sum(x, np.int32(1))), "fp32")

@@ -241,7 +241,7 @@ def _normalised(data: Any, face: Face, preprocess: Preprocess) -> Any:
             x = operation(x, opset.constant(np.array(values, np.float32).reshape(1, 3, 1, 1)))
             x.set_friendly_name(name)
     if face.element == "u8":
-        x = opset.convert(opset.round(x, "half_to_even"), "u8")
+        x = opset.convert(opset.floor(opset.add(x, opset.constant(np.float32(0.5)))), "u8")
     return opset.transpose(x, opset.constant([0, 2, 3, 1])) if face.layout == "NHWC" else x
 
 

@@ -30,7 +30,7 @@ _TENSORS: Final = {"f32": TensorProto.FLOAT, "u8": TensorProto.UINT8}
 def ir_to_onnx(graph: ov.Model, precision: StoredPrecision) -> ModelProto:
     """Return a graph of one input and one output as ONNX; both keep their names.
 
-    Weights in floating point are stored in FP16 for "fp16", for "int8" where that changes nothing.
+    For "fp16" and "int8" weights in floating point are stored in FP16 where that changes nothing.
     Raises `ConversionError` for an operation that has no translation.
     """
     return _Translation(graph, precision).whole()
@@ -115,8 +115,8 @@ class _Translation(Nodes):
         name, array = f"{layer}.weight", as_onnx(layers[0], array)
         with np.errstate(over="ignore"):
             half = array.astype(np.float16)
-        lossless = self.precision == "int8" and np.array_equal(half.astype(array.dtype), array)
-        if self.precision != "fp16" and not lossless:
+        lossless = np.array_equal(half.astype(array.dtype), array)
+        if self.precision == "fp32" or not lossless:
             return self.constant(name, array)
         fp16 = self.constant(f"{name}.fp16", half)
         return self.node("Cast", [fp16], name, to=TensorProto.FLOAT)
@@ -233,7 +233,7 @@ def int8_weights(op: Any) -> Int8Weights | None:
         stored = source_of(stored.input_value(0))
     stored = source_of(stored.output(0), "Convert")
     known = [node for node in (stored, steps, zero) if node is not None]
-    eight = stored.get_element_type() in (ov.Type.i8, ov.Type.u8)
+    eight = stored.output(0).get_element_type() in (ov.Type.i8, ov.Type.u8)
     if not eight or any(node.get_type_name() != "Constant" for node in known):
         return None
     levels = stored.data.astype(np.int16)

@@ -76,7 +76,7 @@ class Original:
             )
             values = (image - mean) / scale * np.float32(input_scale)
         else:
-            values = np.rint(image)
+            values = np.floor(image + np.float32(0.5))
         if self._face.layout == "NHWC":
             values = values.transpose(1, 2, 0)
         batch = np.repeat(values[None], self._face.batch or 1, axis=0)

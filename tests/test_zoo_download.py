@@ -935,7 +935,7 @@ def test_a_folder_in_the_way_is_named(
     server: LocalServer, terms: Terms, tmp_path: Path, end: str
 ) -> None:
     (tmp_path / "weights" / "regnetx-200mf" / f"{NAME}{end}" / "kept").mkdir(parents=True)
-    with pytest.raises(DownloadError, match=rf"(folder is in the way|directory).*{NAME}{end}'"):
+    with pytest.raises(DownloadError, match=rf"{NAME}{end}: (a folder is in|Is a dir)"):
         download(card_of(server), cache_dir=tmp_path, terms=terms)
     assert (tmp_path / "weights" / "regnetx-200mf" / f"{NAME}{end}" / "kept").is_dir()
 

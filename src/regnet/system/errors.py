@@ -58,12 +58,12 @@ def shown(value: object) -> str:
         return f"this {type(value).__name__}"
 
 
-def reason_of(exc: BaseException) -> str:
-    """Return what an error says, without its number and the name of the file."""
+def reason_of(exc: BaseException, *, named: bool = False) -> str:
+    """Return what an error says, without its number, and only where `named` with its file."""
     if isinstance(exc, FileExistsError) and exc.filename:
         return f"{exc.filename} exists and is not a folder"
-    if cause := exc.strerror if isinstance(exc, OSError) else None:
-        return cause
+    if isinstance(exc, OSError) and exc.strerror:
+        return f"{exc.filename}: {exc.strerror}" if named and exc.filename else exc.strerror
     return _NUMBER.sub("", str(exc)) or type(exc).__name__
 
 

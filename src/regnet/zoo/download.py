@@ -238,8 +238,8 @@ class _Place:
             yield
         except OSError as exc:
             raise DownloadError(
-                f"cannot write to the cache folder {self.folder}: {reason_of(exc)}; choose another "
-                "with --cache-dir or $REGNET_CACHE"
+                f"cannot write to the cache folder {self.folder}: {reason_of(exc, named=True)}; "
+                "choose another with --cache-dir or $REGNET_CACHE"
             ) from exc
 
     @contextmanager

@@ -25,8 +25,9 @@ from regnet.conversion.model_copy import Form, write_copy
 from regnet.conversion.protocol_choice import choose_protocol, protocol_of_maker
 from regnet.conversion.store import Library
 from regnet.conversion.values import Conversion, Request
+from regnet.explanation.linear_head import read_head
 from regnet.ir.engine import Engine, read_model
-from regnet.ir.graph import write_ir
+from regnet.ir.graph import read_graph, write_ir
 from regnet.ir.metadata import ModelMetadata
 from regnet.network.labels import Label
 from regnet.pixels.protocol import KERAS, OMZ, TENSORFLOW, TORCHVISION, Preprocess
@@ -215,6 +216,9 @@ def test_one_number_is_that_of_the_second_of_two_classes(
     raw = np.array([session.run(None, feed)[0].item() for feed in feeds])
     second = 1 / (1 + np.exp(-raw)) if last == "logit" else raw
     np.testing.assert_allclose(engine.infer(crops), np.stack([1 - second, second], 1), atol=1e-6)
+    if last != "probability":  # what speaks for one class speaks against the other
+        head = read_head(read_graph(conversion.path), source="a")
+        assert np.array_equal(head.weights, weights["w"].T * [[-0.5], [0.5]])
 
 
 def test_probabilities_of_no_softmax_are_compared_as_they_are(

@@ -150,7 +150,7 @@ def adopt_graph(
     shape = opset.constant(np.array([-1, classes]))
     logits = opset.reshape(_logits(raw, outputs, classes), shape, False)
     if classes == 1:
-        logits = opset.multiply(logits, opset.constant(np.array([[0, 1]], np.float32)))
+        logits = opset.multiply(logits, opset.constant(np.array([[-0.5, 0.5]], np.float32)))
     probabilities = opset.softmax(logits, 1)
     _name(probabilities, OUTPUT)
     graph = ov.Model([probabilities.output(0)], [data])

@@ -94,7 +94,7 @@ def as_rows(raw: NDArray[np.float64], outputs: Outputs, *, by_softmax: bool) -> 
     number per image is that of the second of 2 classes.
     """
     if raw.shape[1] == 1:
-        raw = np.hstack([0 * raw if outputs == "logits" else 1 - raw, raw])
+        raw = np.hstack([-raw / 2, raw / 2] if outputs == "logits" else [1 - raw, raw])
     if outputs == "logits":
         return Rows(raw, softmax64(raw))
     return Rows(np.log(np.maximum(raw, _TINY)) if by_softmax else raw, raw)

@@ -66,6 +66,7 @@ def _read(graph: ov.Model) -> LinearHead:
     if layer.op.get_type_name() == "MatMul" and not layer.op.get_attributes()["transpose_b"]:
         weights = weights.T
     weights = weights.reshape(-1, layer.width)
+    classes = graph.output(0).get_partial_shape()[1].get_length()
     scale: Array = np.ones(1, np.float32)
     bias: Array = np.zeros(1, np.float32)
     for node in _after(layer.op, graph):
@@ -75,14 +76,14 @@ def _read(graph: ov.Model) -> LinearHead:
         )
         if kind == "Add":
             bias = bias + constant
-        elif constant.size == 1:  # a temperature: OpenVINO makes a product of the division
+        elif constant.size in (1, classes):  # a temperature, or one number for both of 2 classes
             by = np.float32(1) / constant if kind == "Divide" else constant
             scale, bias = scale * by, bias * by
         else:
             raise ModelError(f"{node.get_friendly_name()} is neither bias nor temperature")
-    every = np.broadcast_to(bias, len(weights)).astype(np.float32)
+    every = np.broadcast_to(bias, classes).astype(np.float32)
     _, rooted = unrooted(layer.op.input_value(0))
-    weights = np.ascontiguousarray(weights * scale)
+    weights = np.ascontiguousarray(weights * scale[:, None])
     return LinearHead(weights, every, _pooled(layer.features), rooted)
 
 

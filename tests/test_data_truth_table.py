@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from regnet.data.dataset import open_dataset
+from regnet.data.truth_files import read_truth
 from regnet.data.truth_table import read_table
 from regnet.network.labels import Label
 from regnet.system.errors import DatasetError
@@ -59,6 +60,8 @@ def test_columns_are_told_by_their_names_or_by_what_is_in_them(
     name: str, text: str, rows: tuple[tuple[str, str], ...]
 ) -> None:
     assert read_table(text, name).rows == rows
+    for code in ("utf-8-sig", "utf-16"):
+        assert read_truth(text.encode(code), name, beside=lambda _: None).rows == rows
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from command_line import run_main
 
+from regnet.cli.classify import at_the_end
 from regnet.data.sources import Item, iter_items
 from regnet.inference import sorting
 from regnet.inference.result import ClassScore, Prediction
@@ -276,6 +277,19 @@ def test_what_contradicts_is_refused(tmp_path: Path) -> None:
     (tmp_path / LIST).write_text("{}\n")
     with pytest.raises(OutputError, match="is not a list of sorted photos"):
         Sorter(tmp_path, "copy", LABELS)
+
+
+def test_failures_of_an_interrupted_sorting_are_shown() -> None:
+    failed = Prediction("a.jpg", (), "cannot be read", "m")
+
+    def interrupted() -> Iterator[Prediction]:
+        yield failed
+        raise KeyboardInterrupt
+
+    shown = at_the_end(interrupted())
+    assert next(shown) == failed
+    with pytest.raises(KeyboardInterrupt):
+        next(shown)
 
 
 def test_the_command_sorts_lists_and_restricts(tmp_path: Path) -> None:

@@ -188,11 +188,20 @@ def classify(
         if sorter and (output.output, output.format) == (None, None):
             predictions = (p for p in predictions if p.error is not None)
             if sys.stdout.isatty():  # after the bar, not in its line
-                predictions = iter(list(predictions))
+                predictions = at_the_end(predictions)
         failed = _write(predictions, file, chosen, wanted)
         if sorter:
             say(sorter.summary())
     return failed > 0
+
+
+def at_the_end(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+    """Yield predictions when all are there, or those that are when the run is interrupted."""
+    known: list[Prediction] = []
+    try:
+        known.extend(predictions)
+    finally:
+        yield from known
 
 
 def undo_sorting(folder: Path, *, relabelled: bool = False) -> bool:

@@ -134,27 +134,27 @@ def expected_outputs(
     graph: ov.Model, metadata: ModelMetadata, images: Iterable[NDArray[Any]]
 ) -> Judge:
     """Return what a graph gives for its inputs in float32, and how far rounding moves that."""
-    images = list(images)
-    # In INT8 rounding moves few values, but each by a whole step: more ways show some of them.
-    ways = (2, -2, 4, -4, 8, -8) if metadata.precision == "int8" else (2, -2)
-    moved = [outputs(_moved(graph, metadata, ulps), metadata, images) for ulps in ways]
+    images, int8 = list(images), metadata.precision == "int8"
+    if int8:  # rounding moves few values, but each by a whole step: more ways show some of them
+        graph = with_float_weights(graph)  # sums are exact then
+    ways = (2, -2, 4, -4, 8, -8) if int8 else (2, -2)
+    moved = [outputs(_moved(graph, ulps, every=int8), metadata, images) for ulps in ways]
     return Judge(outputs(graph, metadata, images), moved, name="its source")
 
 
 def outputs(graph: ov.Model, metadata: ModelMetadata, images: Iterable[NDArray[Any]]) -> Rows:
-    """Return the outputs of a graph for inputs one by one; an INT8 model's as in exact sums."""
-    graph = with_float_weights(graph) if metadata.precision == "int8" else graph.clone()
+    """Return the outputs of a graph without INT8 weights for inputs one by one."""
+    graph = graph.clone()
     add_logits(graph, source=metadata.name)
     probabilities, logits = map(np.stack, zip(*run(graph, images), strict=True))
     return Rows(logits, probabilities)
 
 
-def _moved(graph: ov.Model, metadata: ModelMetadata, ulps: int) -> ov.Model:
-    """Return a copy whose first layer, or in INT8 every one, has weights that much larger."""
-    int8 = metadata.precision == "int8"
-    graph = with_float_weights(graph) if int8 else graph.clone()
+def _moved(graph: ov.Model, ulps: int, *, every: bool) -> ov.Model:
+    """Return a copy whose first layer, or every one, has weights that much larger."""
+    graph = graph.clone()
     ops = [op for op in graph.get_ordered_ops() if op.get_type_name() in WEIGHTED]
     layers = [(op, array) for op in ops if (array := constant_array(op.input_value(1))) is not None]
-    for op, array in layers if int8 else layers[:1]:
+    for op, array in layers if every else layers[:1]:
         set_values(op, 1, array * np.float32(1 + ulps * _ULP))
     return graph

@@ -13,6 +13,7 @@ from regnet.data.folders import role_of
 from regnet.data.truth_table import LabelTable, read_table
 from regnet.pixels.formats import has_picture_suffix
 from regnet.system.errors import DatasetError, MissingExtraError
+from regnet.system.text import separated, text_of
 
 METADATA_NAMES: Final = ("metadata.csv", "metadata.jsonl")
 """Names of Hugging Face's files of labels."""
@@ -44,7 +45,7 @@ def read_truth(data: bytes, source: str, *, beside: Beside) -> LabelTable:
     is read from map_clsloc.txt or meta.mat. Raises `DatasetError`.
     """
     try:
-        text = data.decode("utf-8-sig")
+        text = text_of(data)
     except UnicodeDecodeError as exc:
         raise DatasetError(f"{source} is not UTF-8 text: {exc}") from exc
     lines = [line for line in text.splitlines() if line.strip()]
@@ -52,7 +53,8 @@ def read_truth(data: bytes, source: str, *, beside: Beside) -> LabelTable:
         raise DatasetError(f"{source} has no lines")
     if lines[0].replace(" ", "").lower().startswith("imageid,predictionstring"):
         return LabelTable(source, tuple(_kaggle(lines, source)))
-    if all(len(line.split()) == 1 and not {",", ";"} & set(line) for line in lines):
+    single = all(len(line.split()) == 1 and not {",", ";"} & set(line) for line in lines)
+    if single and not separated(text)[0]:
         classes = _in_devkit_order([line.strip() for line in lines], source, beside)
         rows = ((f"ILSVRC2012_val_{i:08}", name) for i, name in enumerate(classes, 1))
         return LabelTable(source, tuple(rows))

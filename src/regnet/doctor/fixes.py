@@ -22,7 +22,7 @@ from regnet.system.files import write_whole
 from regnet.system.json_text import ToDict
 from regnet.system.output_file import naming
 from regnet.system.placing import absolute
-from regnet.system.text import counted, separated
+from regnet.system.text import counted, separated, text_of
 
 _COLUMNS: Final = ("file", "suggested")
 
@@ -75,7 +75,7 @@ class AppliedFixes(ToDict):
 def read_fix_list(path: Path) -> list[Fix]:
     """Return the lines of a list that `--fix-list` wrote. Raises `DatasetError`."""
     try:
-        named, text = separated(path.read_bytes().decode("utf-8-sig"))
+        named, text = separated(text_of(path.read_bytes()))
         delimiter = named or (";" if ";" in text.partition("\n")[0] else ",")  # of spreadsheets
         rows = csv.DictReader(io.StringIO(text), delimiter=delimiter)
         if missing := [name for name in _COLUMNS if name not in (rows.fieldnames or ())]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -24,8 +25,6 @@ from regnet.system.json_text import ToDict
 from regnet.system.text import counted
 
 _TOGETHER: Final = 256  # photos that are searched for in one pass
-_HALVES: Final = np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
-"""The float32 of every float16, by its bits: numpy converts five times as slowly."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def nearest(
     cosines = [np.empty(0, np.float32) for _ in queries]
     for numbers, block in blocks:
         if block.dtype == np.float16:
-            block = np.take(_HALVES, block.view(np.uint16), mode="wrap")
+            block = np.take(_halves(), block.view(np.uint16), mode="wrap")
         vectors = np.asarray(block, np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
             lengths = np.sqrt(np.vecdot(vectors, vectors))
@@ -95,6 +94,12 @@ def _best(values: NDArray[np.float32], k: int) -> NDArray[np.int64]:
         return np.arange(len(values))
     least = np.partition(values, len(values) - k)[len(values) - k]
     return np.flatnonzero(values >= least)
+
+
+@cache
+def _halves() -> NDArray[np.float32]:
+    """Return the float32 of every float16, by its bits: numpy converts five times as slowly."""
+    return np.arange(1 << 16, dtype=np.uint16).view(np.float16).astype(np.float32)
 
 
 def search(

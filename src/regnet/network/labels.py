@@ -2,7 +2,6 @@
 
 import csv
 import re
-from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from regnet.system.errors import RegNetError, reason_of
+from regnet.system.text import text_of
 
 MOST_CHARACTERS: Final = 1000
 """The longest name of a class that a model stores."""
@@ -76,9 +76,7 @@ def read_labels(path: str | Path) -> Labels:
     from regnet.network.class_list import parse_classes
 
     try:
-        data = Path(path).read_bytes()
-        utf16 = data.startswith((BOM_UTF16_LE, BOM_UTF16_BE))  # as of Windows PowerShell
-        text = data.decode("utf-16" if utf16 else "utf-8-sig")
+        text = text_of(Path(path).read_bytes())
     except UnicodeError as exc:
         raise RegNetError(f"the class list {path}: save it as UTF-8 ({exc})") from exc
     except (OSError, ValueError) as exc:

@@ -1,6 +1,7 @@
 """Words and numbers as people read them."""
 
 import re
+from codecs import BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable
 from typing import Final
 
@@ -20,6 +21,15 @@ def parse_count(text: str) -> int | None:
     """Return a number such as 20M or 1.5G; None where a text is none."""
     match = _COUNT.fullmatch(text.strip())
     return round(float(match[1]) * _UNITS[match[2].upper()]) if match else None
+
+
+def text_of(data: bytes) -> str:
+    """Return the text of a file: UTF-8, or UTF-16 with a byte order mark, as of Windows PowerShell.
+
+    Raises `UnicodeDecodeError`.
+    """
+    utf16 = data.startswith((BOM_UTF16_LE, BOM_UTF16_BE))
+    return data.decode("utf-16" if utf16 else "utf-8-sig")
 
 
 def separated(text: str) -> tuple[str, str]:
